@@ -1,0 +1,89 @@
+# Each target does its own set-up: Debian packages, a private Python under build/.
+# Arguments for pytest go in ARGS:  make netns ARGS='-k ptp -x'
+
+VENV    := build/venv
+PY      := $(VENV)/bin/python
+PYTEST  := $(PY) -m pytest
+JOBS    ?= 2
+ARGS    ?=
+PACKAGES := $(wildcard cni_plugin ipam kernel daemon ctl)
+SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.nft' -o -name '*.sql' -o -name py.typed)
+GO_TOOLS := $(shell packaging/go-tools directory)
+NEWEST_REFERENCE := $(shell packaging/go-tools version plugins)
+# Debian's reference plugins, by upstream version: 1.1.1+ds1-3 is v1.1.1.
+DEBIAN_REFERENCE = v$(shell dpkg-query -W -f '$${Version}' containernetworking-plugins | sed 's/[+~-].*//')
+CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint unit netns conformance conformance-reference clean \
+        run-packages test-packages go-tools
+
+help: ## show the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: run-packages $(VENV)/.installed ## two pods get their network, use it, and leave nothing
+	@$(PY) packaging/demo.py
+
+# One after the other, whatever -j says: the first failure ends the run.
+test: test-packages $(VENV)/.installed go-tools ## every test there is
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory conformance
+	@$(MAKE) --no-print-directory conformance-reference
+	@echo '== unit and network namespaces'
+	@$(PYTEST) tests/unit tests/netns -n $(JOBS) $(ARGS)
+	@$(PY) -m tests.pytest_netns.tools
+
+lint: $(VENV)/.installed ## formatting, lints, types, layers
+	@echo '== ruff, mypy, import-linter'
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+unit: $(VENV)/.installed ## tests without a kernel
+	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
+
+netns: test-packages $(VENV)/.installed go-tools ## tests in network namespaces (root)
+	@$(PYTEST) tests/netns -n $(JOBS) $(ARGS)
+	@$(PY) -m tests.pytest_netns.tools
+
+conformance: test-packages $(VENV)/.installed ## the CNI specification, against podwire
+	@echo '== conformance of podwire'
+	@$(CONFORMANCE) --cni-plugin $(VENV)/bin/podwire $(ARGS)
+
+conformance-reference: test-packages $(VENV)/.installed go-tools ## the same, against the reference plugins
+	@set -e; for plugin in bridge ptp; do \
+	    echo "== conformance of the reference $$plugin $(DEBIAN_REFERENCE) (Debian)"; \
+	    $(CONFORMANCE) --cni-plugin /usr/lib/cni/$$plugin \
+	        --cni-known-shortfalls tests/conformance/shortfalls/$$plugin-$(DEBIAN_REFERENCE).txt; \
+	    test -x $(GO_TOOLS)/$$plugin || continue; \
+	    echo "== conformance of the reference $$plugin $(NEWEST_REFERENCE)"; \
+	    $(CONFORMANCE) --cni-plugin $(GO_TOOLS)/$$plugin \
+	        --cni-known-shortfalls tests/conformance/shortfalls/$$plugin-$(NEWEST_REFERENCE).txt; \
+	done
+
+run-packages:
+	@packaging/install-debian-packages run
+
+test-packages:
+	@packaging/install-debian-packages test
+
+go-tools:
+	@packaging/go-tools install
+
+$(VENV)/.made: pyproject.toml packaging/make-venv | run-packages
+	@packaging/make-venv $(VENV)
+	@touch $@
+
+# A real installation, made anew when a source changes: what the tests run is what users get.
+$(VENV)/.installed: $(VENV)/.made $(SOURCES)
+	@echo 'installing podwire into $(VENV)'
+	@rm -rf build/lib build/bdist.* *.egg-info
+	@$(PY) -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation \
+	    --force-reinstall .
+	@rm -rf build/lib build/bdist.* *.egg-info
+	@touch $@
+
+clean: ## remove everything that was built
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
