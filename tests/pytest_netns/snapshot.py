@@ -1,0 +1,97 @@
+"""The kernel state of a namespace as plain data, to compare before with after."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.pytest_netns.namespace import Namespace, run
+
+Snapshot = dict[str, list[dict[str, Any]]]
+"""Objects by section: links, addresses, routes, rules, neighbours, ports, fdb, sysctls, nft."""
+
+SECTIONS = {
+    "links": ("-d link show",),
+    "addresses": ("address show",),
+    "routes": ("-4 route show table all", "-6 route show table all"),
+    "rules": ("-4 rule show", "-6 rule show"),
+    "neighbours": ("-4 neighbour show nud permanent", "-6 neighbour show nud permanent"),
+}
+
+VOLATILE = {
+    # Counters, timers and states that pass by themselves.
+    *("stats", "stats64", "valid_life_time", "preferred_life_time", "tentative", "optimistic"),
+    *("hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "hold_timer"),
+    *("message_age_timer", "forward_delay_timer", "updated", "used", "handle", "expires"),
+    *("tentative", "operstate", "age", "packets", "bytes", "flags"),
+}
+LINK_FLAGS = {"UP", "PROMISC", "ALLMULTI", "NOARP", "BROADCAST", "MULTICAST", "POINTOPOINT"}
+"""Link flags that somebody sets; the others follow from the state of the peer."""
+
+NODE_SYSCTLS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+LINK_SYSCTLS = {
+    "ipv4": (
+        *("accept_local", "arp_ignore", "arp_notify", "forwarding", "proxy_arp"),
+        *("route_localnet", "rp_filter", "send_redirects"),
+    ),
+    "ipv6": (
+        *("accept_dad", "accept_ra", "addr_gen_mode", "autoconf", "disable_ipv6"),
+        *("forwarding", "keep_addr_on_down", "proxy_ndp"),
+    ),
+}
+
+
+def snapshot(ns: Namespace) -> Snapshot:
+    """State of a namespace without what changes by itself; equal snapshots, equal state."""
+    state: Snapshot = {
+        name: [entry for command in commands for entry in ns.ip(command)]
+        for name, commands in SECTIONS.items()
+    }
+    state["ports"] = _bridge(ns, "-d link show")
+    state["fdb"] = [entry for entry in _bridge(ns, "fdb show") if entry.get("state") == "permanent"]
+    state["sysctls"] = ns.call(lambda: list(_read_sysctls()))
+    state["nft"] = json.loads(ns.run(["nft", "-j", "list", "ruleset"]).stdout)["nftables"]
+    return {name: sorted(map(_steady, entries), key=_text) for name, entries in state.items()}
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[str]:
+    """What appeared (+) and what vanished (-), one line for each object."""
+    lines = []
+    for section in before:
+        old, new = ({_text(entry) for entry in state[section]} for state in (before, after))
+        lines += [f"- {section} {text}" for text in sorted(old - new)]
+        lines += [f"+ {section} {text}" for text in sorted(new - old)]
+    return lines
+
+
+def _bridge(ns: Namespace, command: str) -> list[dict[str, Any]]:
+    # `bridge -n` of iproute2 6.1 prints nothing when there is no bridge port.
+    text = run(["bridge", "-n", ns.name, "-j", *command.split()]).stdout
+    return list(json.loads(text)) if text.strip() else []
+
+
+def _read_sysctls() -> Iterator[dict[str, Any]]:
+    for key in NODE_SYSCTLS:
+        yield {"key": key, "value": Path("/proc/sys/net", key).read_text().strip()}
+    for family, names in LINK_SYSCTLS.items():
+        for conf in sorted(Path("/proc/sys/net", family, "conf").iterdir()):
+            for name in names:
+                path = conf / name
+                if path.exists():
+                    yield {"key": f"{family}/{conf.name}/{name}", "value": path.read_text().strip()}
+
+
+def _steady(entry: Any) -> Any:
+    """The entry without its volatile members."""
+    if isinstance(entry, list):
+        return [_steady(item) for item in entry]
+    if not isinstance(entry, dict):
+        return entry
+    steady = {key: _steady(value) for key, value in entry.items() if key not in VOLATILE}
+    if "ifname" in entry and "flags" in entry:
+        steady["flags"] = sorted(LINK_FLAGS & set(entry["flags"]))
+    return steady
+
+
+def _text(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, sort_keys=True)

@@ -1,0 +1,72 @@
+"""Programs that some tests run and that a machine may lack.
+
+A test names them with `@pytest.mark.needs("cnitool")`. Where one is missing the test is not
+run, and that is said: in the header of the pytest run, and by `python -m tests.pytest_netns.tools`
+which `make test` ends with.
+"""
+
+import functools
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def _go_tools(question: str, *args: str) -> str:
+    script = ROOT / "packaging/go-tools"
+    done = subprocess.run(
+        [str(script), question, *args], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def go_tools_directory() -> Path:
+    """Where `packaging/go-tools install` puts its programs."""
+    return Path(_go_tools("directory"))
+
+
+def _lacks_go_tools() -> str:
+    return "" if (go_tools_directory() / ".complete").exists() else "built with Go, which is absent"
+
+
+def _lacks_podman() -> str:
+    if shutil.which("podman") is None:
+        return "podman is not installed"
+    version = subprocess.run(
+        ["podman", "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
+    if int(version.partition(".")[0]) >= 5:
+        return f"podman {version} has no CNI back end"
+    return ""
+
+
+TOOLS = {
+    "cnitool": lambda: _lacks_go_tools(),
+    "newest-reference": lambda: _lacks_go_tools(),
+    "podman": _lacks_podman,
+}
+
+DESCRIPTIONS = {
+    "cnitool": "the tests with cnitool",
+    "newest-reference": "the tests against the newest reference plugins",
+    "podman": "the tests with podman run",
+}
+
+
+@functools.cache
+def missing() -> dict[str, str]:
+    """Missing tools, with the reason for each."""
+    reasons = {tool: check() for tool, check in TOOLS.items()}
+    return {tool: reason for tool, reason in reasons.items() if reason}
+
+
+def report() -> list[str]:
+    """One line for each kind of test that is not run on this machine."""
+    return [f"not run: {DESCRIPTIONS[tool]} ({reason})" for tool, reason in missing().items()]
+
+
+if __name__ == "__main__":
+    for line in report():
+        print(line)

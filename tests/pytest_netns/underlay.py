@@ -1,0 +1,62 @@
+"""The network between nodes, with the outside world at its gateway."""
+
+import ipaddress
+from typing import Literal
+
+from tests.pytest_netns.namespace import Namespace
+
+Family = Literal[4, 6]
+
+SUBNETS = {
+    4: ipaddress.ip_network("192.0.2.0/24"),
+    6: ipaddress.ip_network("2001:db8:ffff::/64"),
+}
+"""Documentation networks (RFC 5737, RFC 3849): no pod network of a test overlaps them."""
+
+BRIDGE = "underlay"
+
+
+class Underlay:
+    """A namespace with a bridge that the nodes' uplinks are ports of.
+
+    It has no routes to pod networks: a pod's packet is answered only if it is masqueraded,
+    or if the test adds the route.
+    """
+
+    def __init__(self, ns: Namespace) -> None:
+        self.ns = ns
+        self._nodes = 0
+        ns.ip_batch(
+            "link set lo up\n"
+            # No spanning tree and no forward delay: a new port forwards at once.
+            f"link add {BRIDGE} mtu 65535 type bridge stp_state 0 forward_delay 0\n"
+            f"link set {BRIDGE} up\n"
+            f"address add {self.gateway(4)}/24 dev {BRIDGE}\n"
+            f"address add {self.gateway(6)}/64 dev {BRIDGE} nodad\n"
+        )
+
+    def gateway(self, family: Family) -> str:
+        """Address of the underlay's own end, the nodes' default gateway."""
+        return str(SUBNETS[family][1])
+
+    def attach(self, node: Namespace, mtu: int) -> dict[Family, str]:
+        """Give a namespace its uplink `eth0`; the addresses that it got, by family."""
+        self._nodes += 1
+        addresses: dict[Family, str] = {4: self._address(4), 6: self._address(6)}
+        self.ns.ip_batch(
+            f"link add port{self._nodes} mtu {mtu} type veth"
+            f" peer name eth0 mtu {mtu} netns {node.name}\n"
+            f"link set port{self._nodes} master {BRIDGE} up\n"
+        )
+        node.ip_batch(
+            "link set lo up\n"
+            "link set eth0 up\n"
+            f"address add {addresses[4]}/24 dev eth0\n"
+            f"address add {addresses[6]}/64 dev eth0 nodad\n"
+            f"route add default via {self.gateway(4)}\n"
+            f"route add ::/0 via {self.gateway(6)}\n"
+        )
+        return addresses
+
+    def _address(self, family: Family) -> str:
+        return str(SUBNETS[family][10 + self._nodes])
