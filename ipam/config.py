@@ -1,0 +1,245 @@
+"""The `ipam` section of a network configuration, parsed once into an `IpamConf`.
+
+Keys and their meaning are those of the reference `host-local`
+(plugins/ipam/host-local/backend/allocator/config.go); `restPeriod` is podwire's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ipam.dns import Dns, parse_dns, read_resolv_conf
+from ipam.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, ConfigError
+from ipam.ranges import (
+    IPAddress,
+    IPNetwork,
+    Range,
+    RangeSet,
+    build_range,
+    check_set,
+    gateways_of,
+    range_of,
+    render_set,
+    sets_overlap,
+)
+from ipam.values import Section, parse_address_with_prefix, show
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
+NO_ARGS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the configuration, with the fields of CNI 1.1."""
+
+    dst: IPNetwork
+    gw: IPAddress | None = None
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IpamConf:
+    """What one network asks of IPAM; `rest` is in seconds."""
+
+    network: str
+    range_sets: tuple[RangeSet, ...]
+    routes: tuple[Route, ...]
+    dns: Dns | None
+    data_dir: Path
+    rest: float
+    requested: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A requested address, where it was requested, and the error code of that place."""
+
+    address: IPAddress
+    source: str
+    code: int
+
+    def error(self, msg: str) -> ConfigError:
+        return ConfigError(f"{self.source}: requested address {self.address} {msg}", code=self.code)
+
+
+def parse_ipam(
+    network: str,
+    ipam: Mapping[str, object],
+    *,
+    runtime_config: Mapping[str, object] = NOTHING,
+    cni_args: Mapping[str, str] = NO_ARGS,
+    args: Mapping[str, object] = NOTHING,
+    default_data_dir: Path,
+    cni_version: str | None = None,
+) -> IpamConf:
+    """Parse and check the `ipam` section; `args` is the configuration's `args.cni` object.
+
+    Raises ConfigError with code 7 (4 for what CNI_ARGS says), IpamError with code 5 if
+    resolvConf cannot be read. With `cni_version` below 0.3.0 more than one address per family
+    is refused, as results of that age cannot say it.
+    """
+    section = Section.of("ipam", ipam)
+    runtime = Section.of("runtimeConfig", runtime_config)
+    range_sets = _parse_range_sets(section, runtime)
+    _check_version(range_sets, cni_version)
+    wishes = (*_wish_of_environment(cni_args), *_wishes(args, "args.cni"), *_wishes(runtime))
+    return IpamConf(
+        network=network,
+        range_sets=range_sets,
+        routes=tuple(_parse_route(route) for route in section.sections("routes")),
+        dns=_parse_dns(section),
+        data_dir=_parse_data_dir(section, default_data_dir),
+        rest=section.seconds("restPeriod") or 0.0,
+        requested=_match_wishes(wishes, range_sets),
+    )
+
+
+def _parse_range_sets(section: Section, runtime: Section) -> tuple[RangeSet, ...]:
+    """Range sets of the runtime come first, then the one at top level, then `ranges`."""
+    named = [*_named_sets(runtime, "ipRanges")]
+    if section.get("subnet") is not None:
+        named.append((section.name("subnet"), _checked_set(section.path, [section])))
+    named += _named_sets(section, "ranges")
+    if not named:
+        raise ConfigError("no address ranges: ipam.subnet and ipam.ranges are both missing")
+    _check_overlaps(named)
+    return tuple(range_set for _, range_set in named)
+
+
+def _named_sets(section: Section, key: str) -> Iterable[tuple[str, RangeSet]]:
+    for index, item in enumerate(section.items(key)):
+        path = f"{section.name(key)}[{index}]"
+        if not isinstance(item, list | tuple):
+            raise ConfigError(f"{path} is {show(item)}, must be a list of ranges")
+        ranges = [Section.of(f"{path}[{n}]", value) for n, value in enumerate(item)]
+        yield path, _checked_set(path, ranges)
+
+
+def _checked_set(path: str, ranges: Iterable[Section]) -> RangeSet:
+    range_set = tuple(_parse_range(section) for section in ranges)
+    try:
+        check_set(range_set)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return range_set
+
+
+def _parse_range(section: Section) -> Range:
+    subnet = section.network("subnet")
+    if subnet is None:
+        raise section.fail("subnet", section.get("subnet"), "a subnet in CIDR notation")
+    bounds = (section.address(key) for key in ("rangeStart", "rangeEnd", "gateway"))
+    try:
+        return build_range(subnet, *bounds)
+    except ValueError as error:
+        raise ConfigError(f"{section.path}: {error}") from error
+
+
+def _check_overlaps(named: list[tuple[str, RangeSet]]) -> None:
+    for index, (path, one) in enumerate(named):
+        for other_path, other in named[index + 1 :]:
+            if sets_overlap(one, other):
+                raise ConfigError(
+                    f"{path} ({render_set(one)}) overlaps with {other_path} ({render_set(other)})"
+                )
+
+
+def _check_version(range_sets: tuple[RangeSet, ...], cni_version: str | None) -> None:
+    """Results before CNI 0.3.0 have one address per family."""
+    if cni_version not in ("0.1.0", "0.2.0"):
+        return
+    families = [range_set[0].subnet.version for range_set in range_sets]
+    for family in (4, 6):
+        if families.count(family) > 1:
+            raise ConfigError(
+                f"ipam.ranges has {families.count(family)} range sets of IPv{family}, but"
+                f" cniVersion {cni_version} knows one address per family"
+            )
+
+
+def _parse_route(section: Section) -> Route:
+    dst = section.network("dst", mask_host_bits=True)
+    gw = section.address("gw")
+    if dst is None:
+        raise section.fail("dst", section.get("dst"), "a destination in CIDR notation")
+    if gw is not None and gw.version != dst.version:
+        raise section.fail("gw", str(gw), f"of the address family of dst {dst}")
+    return Route(
+        dst=dst,
+        gw=gw,
+        mtu=section.integer("mtu"),
+        advmss=section.integer("advmss"),
+        priority=section.integer("priority"),
+        table=section.integer("table"),
+        scope=section.integer("scope", highest=255),
+    )
+
+
+def _parse_dns(section: Section) -> Dns | None:
+    """A file named by `resolvConf` wins over a `dns` object."""
+    path = section.text("resolvConf")
+    if path is not None:
+        return read_resolv_conf(path)
+    value = section.get("dns")
+    return None if value is None else parse_dns(Section.of(section.name("dns"), value))
+
+
+def _parse_data_dir(section: Section, default: Path) -> Path:
+    text = section.text("dataDir")
+    path = default if text is None else Path(text)
+    if not path.is_absolute():
+        raise section.fail("dataDir", text, "an absolute path")
+    return path
+
+
+def _wish_of_environment(cni_args: Mapping[str, str]) -> Iterable[_Wish]:
+    text = cni_args.get("IP")
+    if text:
+        yield _parse_wish(text, "CNI_ARGS IP", INVALID_ENVIRONMENT)
+
+
+def _wishes(values: Section | Mapping[str, object], path: str = "") -> Iterable[_Wish]:
+    section = values if isinstance(values, Section) else Section.of(path, values)
+    for index, item in enumerate(section.items("ips")):
+        if item is not None and item != "":
+            yield _parse_wish(item, f"{section.name('ips')}[{index}]", INVALID_CONFIG)
+
+
+def _parse_wish(item: object, source: str, code: int) -> _Wish:
+    try:
+        if not isinstance(item, str):
+            raise ValueError("not a string")
+        return _Wish(parse_address_with_prefix(item), source, code)
+    except ValueError as error:
+        raise ConfigError(f"{source} is {show(item)}, must be an IP address", code=code) from error
+
+
+def _match_wishes(
+    wishes: Iterable[_Wish], range_sets: tuple[RangeSet, ...]
+) -> tuple[IPAddress, ...]:
+    """Requested addresses, each once; every one must lie in a range set of its own."""
+    by_set: dict[int, _Wish] = {}
+    gateways = gateways_of(range_sets)
+    for wish in wishes:
+        index = _set_of(wish, range_sets)
+        first = by_set.setdefault(index, wish)
+        if first.address != wish.address:
+            raise wish.error(f"is in the same range set as {first.address} of {first.source}")
+        if wish.address in gateways:
+            raise wish.error("is a gateway")
+    return tuple(wish.address for wish in by_set.values())
+
+
+def _set_of(wish: _Wish, range_sets: tuple[RangeSet, ...]) -> int:
+    for index, range_set in enumerate(range_sets):
+        if range_of(range_set, wish.address) is not None:
+            return index
+    known = "; ".join(render_set(range_set) for range_set in range_sets)
+    raise wish.error(f"is in none of the range sets {known}")

@@ -1,0 +1,186 @@
+"""The files of the store in its data directory, and the database's coming into being.
+
+A database is always built completely under another name and then renamed to `podwire.db`, so an
+empty or half-filled `podwire.db` is never podwire's doing: it is damage.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipam import faults, schema
+from ipam.clock import Clock
+from ipam.errors import StoreError
+from ipam.transaction import Transaction
+
+BUSY_TIMEOUT = 10.0
+"""Seconds that anybody waits for another process."""
+
+Refill = Callable[[Transaction], None]
+"""Writes into a new database what is known to be in use, so that it does not start empty."""
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the store's files are."""
+
+    data_dir: Path
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / "podwire.db"
+
+    @property
+    def lock(self) -> Path:
+        """Locked shared by every transaction, exclusively by whoever replaces the database."""
+        return self.data_dir / "podwire.db.lock"
+
+    @property
+    def fresh(self) -> Path:
+        """The database that is being built."""
+        return self.data_dir / "podwire.db.new"
+
+    @property
+    def marker(self) -> Path:
+        """Exists while the database is being replaced; if it stays, the replacer was killed."""
+        return self.data_dir / "podwire.db.replacing"
+
+    def identity(self) -> Identity | None:
+        """Device and inode of the database, None if it is missing; StoreDamaged if it is empty."""
+        try:
+            status = os.stat(self.database)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise faults.of_os(self.database, error) from error
+        if status.st_size == 0:
+            raise faults.damaged(self.database, "the file is empty")
+        return status.st_dev, status.st_ino
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Create the folder, mode 0700, if it is missing."""
+    try:
+        os.makedirs(data_dir, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise faults.of_os(data_dir, error) from error
+
+
+def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """Open an existing database for use by any one thread at a time; raises sqlite3.Error."""
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def check_header(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a database that is not podwire's, or that a newer podwire wrote."""
+    application, version = schema.read_header(connection)
+    if application != schema.APPLICATION_ID or version < 1:
+        raise StoreError(
+            path,
+            f"{path} is not podwire's database",
+            f"its application ID is {application:#x}; move it away, or set another dataDir",
+        )
+    if version > schema.VERSION:
+        raise StoreError(
+            path,
+            f"database {path} was written by a newer podwire",
+            f"its schema is {version}, this podwire knows {schema.VERSION}; upgrade podwire",
+        )
+
+
+def build(files: Files, boot_id: str, clock: Clock, refill: Refill | None) -> None:
+    """Build a database at `files.fresh`, with what `refill` writes; the caller holds the lock."""
+    discard(files.fresh)
+    try:
+        _make_file(files.fresh)
+        with faults.translated(files.fresh), closing(connect(files.fresh)) as connection:
+            _fill(connection, files.fresh, boot_id, clock, refill)
+    except BaseException:
+        discard(files.fresh)
+        raise
+
+
+def _make_file(path: Path) -> None:
+    """Create an empty file that only root can read."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise faults.of_os(path, error) from error
+
+
+def _fill(
+    connection: sqlite3.Connection, path: Path, boot_id: str, clock: Clock, refill: Refill | None
+) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    schema.create(connection, boot_id)
+    if refill is not None:
+        refill(Transaction(connection, path, boot_id, clock))
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def discard(path: Path) -> None:
+    """Remove an unfinished database."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{suffix}")
+
+
+def install(files: Files) -> None:
+    """Put the built database into place, durably."""
+    try:
+        os.rename(files.fresh, files.database)
+        sync_directory(files.data_dir)
+    except OSError as error:
+        raise faults.of_os(files.database, error) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in the folder survive a power loss (fsync(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def unused_name(files: Files) -> Path:
+    """A name for a database that is set aside: `podwire.db.damaged-` and the time in UTC."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name, number = f"{files.database}.damaged-{stamp}", 1
+    path = Path(name)
+    while any(os.path.lexists(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")):
+        number += 1
+        path = Path(f"{name}.{number}")
+    return path
+
+
+def keep_orphans(files: Files) -> None:
+    """Move the write-ahead log of a database that was deleted out of its successor's way.
+
+    SQLite would replay it into the new database.
+    """
+    kept = unused_name(files)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.rename(f"{files.database}{suffix}", f"{kept}{suffix}")

@@ -1,0 +1,202 @@
+"""The store: one SQLite database per node, shared by every podwire process on it.
+
+- The database is in WAL mode with synchronous=FULL: what was committed survives kill -9 and a
+  power loss, and a reader never waits for a writer.
+- Every transaction holds the lock file shared. Whoever creates or replaces the database holds it
+  exclusively, so nobody commits into a file that was just set aside.
+- A `Store` may be used from several threads: they share one connection, under a lock. It may not
+  be carried over a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from ipam import boot, faults, files
+from ipam.boot import Purged
+from ipam.clock import SYSTEM, Clock
+from ipam.errors import StoreBusy, StoreError
+from ipam.files import BUSY_TIMEOUT, Files, Identity, Refill
+from ipam.lockfile import LockFile
+from ipam.transaction import Allocation, Owner, Transaction
+
+__all__ = ["Allocation", "Owner", "Purged", "Store", "Transaction", "open_store"]
+
+ATTEMPTS = 5
+
+
+def open_store(
+    data_dir: Path,
+    *,
+    boot_id: str | None = None,
+    clock: Clock = SYSTEM,
+    refill: Refill | None = None,
+    create: bool = True,
+) -> Store:
+    """Open `podwire.db` in the folder, creating both if need be.
+
+    `refill` writes into a database that had to be created what is known to be in use; it may not
+    open the store itself. Raises StoreDamaged (see `ipam.recovery`), StoreBusy, or StoreError
+    with code 5: permission, full disk, read-only, written by a newer podwire, or missing with
+    `create` false.
+    """
+    if create:
+        files.make_data_dir(data_dir)
+    elif not Files(data_dir).database.exists():
+        raise StoreError(data_dir, f"there is no podwire.db in {data_dir}")
+    store = Store(data_dir, boot.read_boot_id() if boot_id is None else boot_id, clock, refill)
+    try:
+        with store.read():
+            return store
+    except BaseException:
+        store.close()
+        raise
+
+
+class Store:
+    """An open store; `open_store` makes one.
+
+    `purged` says what the first open of this boot took away, `created` whether this store had to
+    create the database.
+    """
+
+    def __init__(self, data_dir: Path, boot_id: str, clock: Clock, refill: Refill | None) -> None:
+        self.data_dir = data_dir
+        self.path = Files(data_dir).database
+        self.boot_id = boot_id
+        self.clock = clock
+        self.created = False
+        self.purged = Purged()
+        self._files = Files(data_dir)
+        self._refill = refill
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
+        self._mutex = threading.Lock()
+        self._holder = 0
+        self._pid = os.getpid()
+        self._lock = LockFile(self._files.lock)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database; again is no error."""
+        if self._pid == os.getpid():
+            with self._turn():
+                self._drop_connection()
+        self._lock.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Read and write: commit at the end of the block, roll back if it raises anything."""
+        with self._session() as connection, faults.translated(self.path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._transaction(connection)
+                connection.execute("COMMIT")
+            finally:
+                _roll_back(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Read one snapshot; writing raises StoreError."""
+        with self._session() as connection, faults.translated(self.path):
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")
+            try:
+                yield self._transaction(connection)
+            finally:
+                _roll_back(connection)
+                connection.execute("PRAGMA query_only = OFF")
+
+    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
+        return Transaction(connection, self.path, self.boot_id, self.clock)
+
+    @contextmanager
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        """This thread alone, with a connection to the database that is in place right now."""
+        with self._turn():
+            for _ in range(ATTEMPTS):
+                with self._lock.shared(BUSY_TIMEOUT):
+                    with faults.translated(self.path):
+                        connection = self._attached()
+                    if connection is not None:
+                        yield connection
+                        return
+                self._create()
+        raise StoreError(self.path, f"{self.path} keeps disappearing")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._pid != os.getpid():
+            raise RuntimeError("a Store cannot be carried over a fork: open it again")
+        if self._holder == threading.get_ident():
+            raise RuntimeError("a transaction is already open in this thread")
+        if not self._mutex.acquire(timeout=BUSY_TIMEOUT):
+            raise StoreBusy(self.path, f"database {self.path} is busy in this process")
+        self._holder = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._holder = 0
+            self._mutex.release()
+
+    def _attached(self) -> sqlite3.Connection | None:
+        """The connection, reopened if another file is in place by now; None if there is none."""
+        if self._files.marker.exists():
+            raise faults.damaged(self.path, "whoever was replacing it was killed")
+        identity = self._files.identity()
+        if identity is None or identity != self._identity:
+            self._drop_connection()
+        if identity is not None and self._connection is None:
+            self._connection = self._connect()
+            self._identity = identity
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = files.connect(self.path)
+        try:
+            files.check_header(self.path, connection)
+            purged = boot.purge(connection, self.path, self.boot_id)
+        except BaseException:
+            connection.close()
+            raise
+        self.purged = self.purged if purged == Purged() else purged
+        return connection
+
+    def _drop_connection(self) -> None:
+        # SQLite looks whether the file was moved before it removes the WAL at close
+        # (SQLITE_FCNTL_HAS_MOVED), so this leaves a successor's WAL alone.
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._identity = None
+
+    def _create(self) -> None:
+        """Build the database unless another process was quicker."""
+        with self._lock.exclusive(BUSY_TIMEOUT), faults.translated(self.path):
+            if self._files.identity() is None:
+                files.keep_orphans(self._files)
+                files.build(self._files, self.boot_id, self.clock, self._refill)
+                files.install(self._files)
+                self.created = True
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")

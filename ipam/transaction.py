@@ -1,0 +1,233 @@
+"""One transaction on the store: allocations and the main plugin's records, committed together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipam import faults
+from ipam.clock import Clock
+from ipam.codec import decode, encode
+from ipam.errors import AddressTaken
+from ipam.ranges import IPAddress, Range
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Owner:
+    """Who holds addresses: an interface of a container on a network."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"container {self.container_id} interface {self.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """An address that is held; `created_at` is in seconds since 1970."""
+
+    owner: Owner
+    address: IPAddress
+    created_at: float
+    boot_id: str
+
+
+class Transaction:
+    """What can be read and changed in one transaction; got from `Store.transaction` or `read`.
+
+    Every method raises StoreError (StoreBusy, StoreDamaged) if the database fails.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, boot_id: str, clock: Clock
+    ) -> None:
+        self.connection = connection
+        self.path = path
+        self.boot_id = boot_id
+        self.clock = clock
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        with faults.translated(self.path):
+            return self.connection.execute(sql, values).fetchall()
+
+    def _changes(self, sql: str, *values: object) -> int:
+        with faults.translated(self.path):
+            return self.connection.execute(sql, values).rowcount
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what the block changed if it raises, and keep the transaction."""
+        self._rows("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            self._rows("ROLLBACK TO step")
+            raise
+        finally:
+            self._rows("RELEASE step")
+
+    def put_attachment(self, owner: Owner, record: str) -> None:
+        """Keep a record (JSON text) for the owner, instead of the one it had."""
+        self._changes(
+            "INSERT OR REPLACE INTO attachment VALUES (?, ?, ?, ?, ?)",
+            *_key(owner), record, self.boot_id,
+        )  # fmt: skip
+
+    def attachment(self, owner: Owner) -> str | None:
+        """The owner's record, None if it has none."""
+        rows = self._rows(
+            "SELECT record FROM attachment WHERE network = ? AND container_id = ? AND ifname = ?",
+            *_key(owner),
+        )
+        return self._text(rows[0][0]) if rows else None
+
+    def attachments(self, network: str | None = None) -> list[tuple[Owner, str]]:
+        """Owners and their records, of one network or of all, in order of the owners."""
+        where, values = _of_network(network)
+        rows = self._rows(
+            f"SELECT network, container_id, ifname, record FROM attachment {where}"  # noqa: S608
+            " ORDER BY network, container_id, ifname",
+            *values,
+        )
+        return [(self._owner(row), self._text(row[3])) for row in rows]
+
+    def delete_attachment(self, owner: Owner) -> bool:
+        """Forget the owner's record; whether there was one."""
+        sql = "DELETE FROM attachment WHERE network = ? AND container_id = ? AND ifname = ?"
+        return self._changes(sql, *_key(owner)) > 0
+
+    def addresses(self, owner: Owner) -> tuple[IPAddress, ...]:
+        """The addresses that the owner holds, in order, IPv4 first."""
+        rows = self._rows(
+            "SELECT address FROM allocation"
+            " WHERE network = ? AND container_id = ? AND ifname = ? ORDER BY address",
+            *_key(owner),
+        )
+        return tuple(self._address(row[0]) for row in rows)
+
+    def allocations(self, network: str | None = None) -> list[Allocation]:
+        """Every allocation of a network, or of all, in order of network and address."""
+        where, values = _of_network(network)
+        return self._allocations(f"{where} ORDER BY network, address", *values)
+
+    def oldest(self, network: str, range_: Range, limit: int) -> list[Allocation]:
+        """The longest-held addresses of a range."""
+        return self._allocations(
+            "WHERE network = ? AND address BETWEEN ? AND ? ORDER BY created_at, address LIMIT ?",
+            network, encode(range_.start), encode(range_.end), limit,
+        )  # fmt: skip
+
+    def _allocations(self, rest: str, *values: object) -> list[Allocation]:
+        rows = self._rows(
+            f"SELECT network, container_id, ifname, address, created_at, boot_id FROM allocation {rest}",  # noqa: S608, E501
+            *values,
+        )
+        return [
+            Allocation(
+                self._owner(row), self._address(row[3]), self._number(row[4]), self._text(row[5])
+            )
+            for row in rows
+        ]
+
+    def owner_of(self, network: str, address: IPAddress) -> Owner | None:
+        """Who holds the address in the network, None if nobody does."""
+        rows = self._rows(
+            "SELECT network, container_id, ifname FROM allocation"
+            " WHERE network = ? AND address = ?",
+            network, encode(address),
+        )  # fmt: skip
+        return self._owner(rows[0]) if rows else None
+
+    def reserve(self, owner: Owner, address: IPAddress, *, pool: int = 0) -> None:
+        """Give the address to the owner; again is no error. AddressTaken if another holds it."""
+        holder = self.owner_of(owner.network, address)
+        if holder == owner:
+            return
+        if holder is not None:
+            raise AddressTaken(f"address {address} is held by {holder}", f"network {owner.network}")
+        blob = encode(address)
+        tags = self._rows(
+            "DELETE FROM freed WHERE network = ? AND address = ? RETURNING pool",
+            owner.network, blob,
+        )  # fmt: skip
+        self._changes(
+            "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?)",
+            owner.network, blob, owner.container_id, owner.ifname,
+            tags[0][0] if tags else pool, self.clock.wall(), self.boot_id,
+        )  # fmt: skip
+
+    def release(self, owner: Owner) -> tuple[IPAddress, ...]:
+        """Take every address of the owner back into the queue; returns them, empty if none."""
+        addresses = self.addresses(owner)
+        for address in addresses:
+            self._free(owner.network, address)
+        return addresses
+
+    def release_address(self, network: str, address: IPAddress) -> Owner | None:
+        """Take one address back into the queue; who held it, None if nobody did."""
+        owner = self.owner_of(network, address)
+        if owner is not None:
+            self._free(network, address)
+        return owner
+
+    def _free(self, network: str, address: IPAddress) -> None:
+        key = (network, encode(address))
+        self._changes(
+            "INSERT INTO freed (network, address, pool, freed_at, boot_id)"
+            " SELECT network, address, pool, ?, ? FROM allocation"
+            " WHERE network = ? AND address = ?",
+            self.clock.uptime(), self.boot_id, *key,
+        )  # fmt: skip
+        self._changes("DELETE FROM allocation WHERE network = ? AND address = ?", *key)
+
+    def count(self, network: str) -> int:
+        """How many addresses of the network are held."""
+        return self._count("SELECT count(*) FROM allocation WHERE network = ?", network)
+
+    def count_in(self, network: str, range_: Range) -> int:
+        """How many addresses of the range are held."""
+        return self._count(
+            "SELECT count(*) FROM allocation WHERE network = ? AND address BETWEEN ? AND ?",
+            network, encode(range_.start), encode(range_.end),
+        )  # fmt: skip
+
+    def _count(self, sql: str, *values: object) -> int:
+        return int(self._number(self._rows(sql, *values)[0][0]))
+
+    def freed_at(self, network: str, address: IPAddress) -> tuple[float, str] | None:
+        """When (seconds since boot) and in which boot the address was freed; None if it was not."""
+        rows = self._rows(
+            "SELECT freed_at, boot_id FROM freed WHERE network = ? AND address = ?",
+            network, encode(address),
+        )  # fmt: skip
+        return (self._number(rows[0][0]), self._text(rows[0][1])) if rows else None
+
+    def _owner(self, row: tuple[object, ...]) -> Owner:
+        return Owner(*(self._text(value) for value in row[:3]))
+
+    def _address(self, value: object) -> IPAddress:
+        with faults.translated(self.path):
+            return decode(value)
+
+    def _text(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise faults.damaged(self.path, f"{value!r} is not text")
+        return value
+
+    def _number(self, value: object) -> float:
+        if not isinstance(value, int | float):
+            raise faults.damaged(self.path, f"{value!r} is not a number")
+        return value
+
+
+def _key(owner: Owner) -> tuple[str, str, str]:
+    return owner.network, owner.container_id, owner.ifname
+
+
+def _of_network(network: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if network is None else ("WHERE network = ?", (network,))

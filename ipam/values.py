@@ -1,0 +1,163 @@
+"""Typed reading of decoded JSON: every wrong type is an error that names the key and the value.
+
+Keys match as Go's encoding/json matches them: exactly, else without regard to case. `null` is
+the same as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_interface
+
+from ipam.errors import INVALID_CONFIG, ConfigError
+from ipam.ranges import IPAddress, IPNetwork
+
+LONGEST_SHOWN = 80
+INT_MAX = 2**32 - 1
+
+
+def show(value: object) -> str:
+    """The value as messages quote it, cut to a sane length."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
+def parse_address(text: str) -> IPAddress:
+    """An address without zone; an IPv4-mapped one is its IPv4 address. Raises ValueError."""
+    if "%" in text or "/" in text:
+        raise ValueError(f"{show(text)} is not an IP address")
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def parse_address_with_prefix(text: str) -> IPAddress:
+    """`a.b.c.d` or `a.b.c.d/24`; the prefix length is checked and dropped. Raises ValueError."""
+    address, slash, prefix = text.partition("/")
+    if slash:
+        _check_prefix(text, prefix)
+        ip_interface(text)
+    return parse_address(address)
+
+
+def parse_network(text: str, *, mask_host_bits: bool = False) -> IPNetwork:
+    """`address/prefix length`, nothing else that Python would take. Raises ValueError."""
+    address, _, prefix = text.partition("/")
+    _check_prefix(text, prefix)
+    if "%" in text or parse_address(address) != ip_address(address):
+        raise ValueError(f"{show(text)} is not a subnet in CIDR notation")
+    network = ip_interface(text).network
+    if not mask_host_bits and network.network_address != ip_address(address):
+        raise ValueError(f"{show(text)} has host bits set; the subnet is {network}")
+    return network
+
+
+def _check_prefix(text: str, prefix: str) -> None:
+    if not (prefix.isascii() and prefix.isdigit() and len(prefix) <= 3):
+        raise ValueError(f"{show(text)} is not in CIDR notation (address/prefix length)")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One JSON object and its place in the configuration, such as `ipam.ranges[0][1]`."""
+
+    path: str
+    values: Mapping[str, object]
+    code: int = INVALID_CONFIG
+
+    @classmethod
+    def of(cls, path: str, value: object, code: int = INVALID_CONFIG) -> Section:
+        """The object at `path`; ConfigError if it is anything else."""
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{path} is {show(value)}, must be an object", code=code)
+        return cls(path, value, code)
+
+    def get(self, key: str) -> object:
+        """The value of the key, None if it is absent."""
+        if key in self.values:
+            return self.values[key]
+        folded = key.lower()
+        return next((v for k, v in self.values.items() if k.lower() == folded), None)
+
+    def name(self, key: str) -> str:
+        """The key with its place, for messages."""
+        return f"{self.path}.{key}"
+
+    def fail(self, key: str, value: object, must: str) -> ConfigError:
+        """The error that says what the key's value must be."""
+        return ConfigError(f"{self.name(key)} is {show(value)}, must be {must}", code=self.code)
+
+    def text(self, key: str) -> str | None:
+        """A string; the empty one counts as absent."""
+        value = self.get(key)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str) or "\0" in value:
+            raise self.fail(key, value, "a string")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        return tuple(self._text_item(key, item) for item in self.items(key))
+
+    def _text_item(self, key: str, item: object) -> str:
+        if not isinstance(item, str):
+            raise self.fail(key, item, "a list of strings")
+        return item
+
+    def items(self, key: str) -> list[object]:
+        """A list of anything; absent is empty."""
+        value = self.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list | tuple):
+            raise self.fail(key, value, "a list")
+        return list(value)
+
+    def sections(self, key: str) -> Iterator[Section]:
+        """A list of objects."""
+        for index, item in enumerate(self.items(key)):
+            yield Section.of(f"{self.name(key)}[{index}]", item, self.code)
+
+    def integer(self, key: str, lowest: int = 0, highest: int = INT_MAX) -> int | None:
+        """A whole number within the bounds."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.fail(key, value, "a whole number")
+        if not lowest <= value <= highest:
+            raise self.fail(key, value, f"between {lowest} and {highest}")
+        return value
+
+    def seconds(self, key: str) -> float | None:
+        """A finite number of seconds, not negative."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(key, value, "a number of seconds")
+        if not 0 <= value <= INT_MAX:
+            raise self.fail(key, value, f"between 0 and {INT_MAX} seconds")
+        return float(value)
+
+    def address(self, key: str) -> IPAddress | None:
+        """An IP address."""
+        text = self.text(key)
+        if text is None:
+            return None
+        try:
+            return parse_address(text)
+        except ValueError as error:
+            raise self.fail(key, text, "an IP address") from error
+
+    def network(self, key: str, *, mask_host_bits: bool = False) -> IPNetwork | None:
+        """A subnet in CIDR notation."""
+        text = self.text(key)
+        if text is None:
+            return None
+        try:
+            return parse_network(text, mask_host_bits=mask_host_bits)
+        except ValueError as error:
+            raise ConfigError(f"{self.name(key)}: {error}", code=self.code) from error
