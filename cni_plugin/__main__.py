@@ -1,0 +1,94 @@
+"""Entry points: the executables `podwire` and `podwire-ipam` without a daemon."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+USAGE = """\
+podwire - CNI plugin: wires pods of this node, on a bridge or as routed point-to-point links
+
+A container runtime calls it with CNI_* in the environment and a network configuration on stdin
+(CNI specification 0.1.0 to 1.1.0). To try it by hand:
+
+  ip netns add pod
+  echo '{"cniVersion": "1.0.0", "name": "net", "type": "podwire", "mode": "ptp",
+         "ipam": {"subnet": "10.88.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}}' |
+  CNI_COMMAND=ADD CNI_CONTAINERID=try1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 podwire
+
+Verbs (CNI_COMMAND): ADD DEL CHECK GC STATUS VERSION
+Started under the name bridge, ptp or host-local it is that reference plugin's stand-in.
+State: /var/lib/podwire/podwire.db (ipam.dataDir or PODWIRE_DATA_DIR name another folder)
+See also: podwire-ipam --help
+"""
+
+
+def main() -> int:
+    """`podwire`, and the reference plugins' names."""
+    program = Path(sys.argv[0]).name
+    if "CNI_COMMAND" not in os.environ:
+        return _explain(sys.argv[1:])
+    return _serve(program)
+
+
+def ipam_main() -> int:
+    """`podwire-ipam`: the IPAM plugin, and without CNI_COMMAND the operator's command."""
+    if "CNI_COMMAND" in os.environ:
+        return _serve("podwire-ipam")
+    from ipam.cli import main as cli
+
+    return cli(sys.argv[1:])
+
+
+def _explain(arguments: list[str]) -> int:
+    from cni_plugin.versions import SUPPORTED
+
+    if arguments in (["--version"], ["-V"]):
+        from importlib.metadata import version
+
+        print(f"podwire {version('podwire')}, CNI {', '.join(SUPPORTED)}")
+        return 0
+    if arguments in (["--help"], ["-h"], ["help"]):
+        print(USAGE, end="")
+        return 0
+    print(USAGE, end="", file=sys.stderr)
+    return 0 if not arguments else 2
+
+
+def _serve(program: str) -> int:
+    from cni_plugin.config import STDIN_MAX
+    from cni_plugin.handle import handle
+    from cni_plugin.host import DEFAULT_DATA_DIR, Host
+
+    host = Host(
+        program=program,
+        executables=_executables(),
+        data_dir=_data_dir(os.environ.get("PODWIRE_DATA_DIR", ""), DEFAULT_DATA_DIR),
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    reply = handle(os.environ, _read_stdin(STDIN_MAX), host)
+    sys.stdout.buffer.write(reply.stdout)
+    sys.stdout.buffer.flush()
+    return reply.status
+
+
+def _read_stdin(limit: int) -> bytes:
+    try:
+        return sys.stdin.buffer.read(limit + 1)
+    except (OSError, AttributeError):
+        return b""  # closed; says "empty" like any other empty configuration
+
+
+def _data_dir(named: str, default: Path) -> Path:
+    return Path(named) if named.startswith("/") else default
+
+
+def _executables() -> frozenset[Path]:
+    """podwire's own files, to tell a delegation to itself from one to another plugin."""
+    own = Path(sys.argv[0]).resolve()
+    return frozenset({own, own.with_name("podwire"), own.with_name("podwire-ipam")})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

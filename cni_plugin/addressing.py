@@ -1,0 +1,88 @@
+"""Where an attachment's addresses come from: podwire's own IPAM in-process, or another plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cni_plugin.delegate import Delegate, find_program, open_delegate
+from cni_plugin.errors import INVALID_CONFIG, CniError
+from cni_plugin.host import Call
+from cni_plugin.result import IPConfig, Result, ResultRoute
+
+if TYPE_CHECKING:
+    from ipam.allocator import Assigned
+    from ipam.config import IpamConf
+
+OWN_TYPES = frozenset({"podwire", "podwire-ipam"})
+# Started or named so, podwire's IPAM is the reference plugin's stand-in.
+STAND_IN = "host-local"
+
+
+def is_own(call: Call) -> bool:
+    """Whether podwire's own IPAM serves this configuration.
+
+    `host-local` is podwire's where CNI_PATH has podwire under that name, or nothing at all.
+    """
+    kind = call.conf.ipam_type
+    if kind == STAND_IN:
+        program = find_program(kind, call.request)
+        return program is None or _is_podwire(program, call)
+    return kind in OWN_TYPES or (not kind and bool(call.conf.ipam))
+
+
+def _is_podwire(program: Path, call: Call) -> bool:
+    return program.resolve() in call.host.executables
+
+
+def delegated_type(call: Call) -> str:
+    """The IPAM plugin that this configuration delegates to; empty for podwire's own, or none."""
+    return "" if not call.conf.ipam_type or is_own(call) else call.conf.ipam_type
+
+
+def delegate_of(call: Call, kind: str = "") -> Delegate:
+    """The IPAM plugin that this call is delegated to. kind: other than the configuration's."""
+    name = kind or call.conf.ipam_type
+    return open_delegate(name, call.request, call.env, call.stdin, call.version)
+
+
+def own_ipam(call: Call) -> IpamConf:
+    """The configuration of podwire's own IPAM. Raises code 7 or 4."""
+    from ipam.config import parse_ipam
+
+    conf = call.conf
+    if not conf.ipam:
+        raise CniError(INVALID_CONFIG, f"network {conf.name} has no ipam: say at least ipam.subnet")
+    return parse_ipam(
+        conf.name,
+        conf.ipam,
+        runtime_config={"ips": conf.runtime_config.ips, "ipRanges": conf.runtime_config.ip_ranges},
+        cni_args=call.request.args,
+        args={"ips": conf.args.cni.ips},
+        default_data_dir=call.host.data_dir,
+    )
+
+
+def data_dir(call: Call) -> Path:
+    """The folder of the store; ipam.dataDir counts for podwire's own IPAM only."""
+    named = call.conf.ipam.get("dataDir")
+    if is_own(call) and isinstance(named, str) and named.startswith("/"):
+        return Path(named)
+    return call.host.data_dir
+
+
+def to_result(conf: IpamConf, assigned: tuple[Assigned, ...]) -> Result:
+    """What podwire's IPAM gave, as an IPAM plugin's result."""
+    dns = conf.dns
+    named = {} if dns is None else {
+        "nameservers": list(dns.nameservers), "domain": dns.domain,
+        "search": list(dns.search), "options": list(dns.options),
+    }  # fmt: skip
+    return Result(
+        ips=tuple(IPConfig(a.address, a.gateway) for a in assigned),
+        routes=tuple(
+            ResultRoute(r.dst, r.gw, r.mtu, r.advmss, r.priority, r.table, r.scope)
+            for r in conf.routes
+        ),
+        dns={key: value for key, value in named.items() if value},
+    )

@@ -1,0 +1,116 @@
+"""CHECK and STATUS: what is, against what should be."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from cni_plugin.addressing import delegate_of, delegated_type, is_own, own_ipam
+from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
+from cni_plugin.host import Call
+from cni_plugin.rebuild import open_node_store
+from cni_plugin.record import Record
+from cni_plugin.removal import find_record
+from cni_plugin.result import Result, parse_result
+from ipam.allocator import free_space
+from ipam.config import IpamConf
+from ipam.store import Store, Transaction
+from kernel import attach
+from kernel.model import Address, IPAddress, Link, Plan
+from kernel.netlink import Netlink
+
+
+def check(call: Call) -> None:
+    """Raise code 102 naming every difference between the attachment and its plan."""
+    if not call.conf.prev_result:
+        raise CniError(INVALID_CONFIG, "CHECK needs prevResult, the result of the attachment's ADD")
+    previous = parse_result(call.conf.prev_result, call.version)
+    with ExitStack() as resources:
+        pod = resources.enter_context(call.host.open_netns(call.request.netns))
+        nl = resources.enter_context(Netlink())
+        store = resources.enter_context(open_node_store(call))
+        with store.read() as tx:
+            record = find_record(nl, tx, call.owner)
+        if record is None:
+            raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
+        plan = _expected(record.plan, previous, call.request.ifname)
+        faults = [change.text for change in attach.check(nl, pod, plan)]
+        faults += _check_addresses(call, store, record)
+    if faults:
+        raise _failed(call, faults)
+    if record.ipam:
+        delegate_of(call, record.ipam).run("CHECK")
+
+
+def _failed(call: Call, faults: list[str]) -> CniError:
+    owner = call.owner
+    who = f"{call.request.pod or owner.container_id} ({owner.ifname} on network {owner.network})"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    details = "; ".join(faults) + f". Recreate {who}: its network is not what it was given"
+    return CniError(CHECK_FAILED, f"{who}: {faults[0]}{more}", details)
+
+
+def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:
+    """The plan with what later plugins of the chain changed, as prevResult tells.
+
+    SPEC 1.1.0 "CHECK": allow for a later plugin to have modified networking resources.
+    """
+    mine = {n for n, i in enumerate(previous.interfaces) if i.sandbox and i.name == ifname}
+    told = next((previous.interfaces[n] for n in mine), None)
+    first, *others = plan.pod.links
+    # MTU: versions before 1.1.0 have no place for a change of it.
+    link = replace(
+        first, mac=(told.mac if told else "") or first.mac, mtu=told.mtu if told else None
+    )
+    ips = [ip.address for ip in previous.ips if ip.interface in mine or ip.interface is None]
+    addresses = {a.address: a for a in plan.pod.addresses}
+    wanted = [addresses.get(ip, Address(ifname, ip)) for ip in ips] or list(plan.pod.addresses)
+    kept = {r.dst for r in previous.routes}
+    dropped = _result_routes(plan) - kept if previous.routes or previous.interfaces else set()
+    routes = tuple(r for r in plan.pod.routes if r.dst not in dropped)
+    links: tuple[Link, ...] = (link, *others)
+    return replace(plan, pod=replace(plan.pod, links=links, addresses=tuple(wanted), routes=routes))
+
+
+def _result_routes(plan: Plan) -> set[object]:
+    """Destinations of the routes that the result lists; the link's own (by source) are not."""
+    return {r.dst for r in plan.pod.routes if r.src is None}
+
+
+def _check_addresses(call: Call, store: Store, record: Record) -> list[str]:
+    if record.ipam:
+        return []
+    with store.read() as tx:
+        held: set[IPAddress] = set(tx.addresses(call.owner))
+    wanted = [a.address.ip for a in record.plan.pod.addresses]
+    return [
+        f"allocation of {ip} is lost: another pod may be given it"
+        for ip in wanted
+        if ip not in held
+    ]
+
+
+def status(call: Call) -> None:
+    """Raise code 50 where an ADD could not be served, saying why."""
+    with Netlink(), open_node_store(call) as store, store.transaction() as tx:
+        if is_own(call) and call.conf.ipam:
+            full_range(tx, own_ipam(call))
+    _check_tools(call)
+    if delegated_type(call):
+        delegate_of(call).run("STATUS")
+
+
+def full_range(tx: Transaction, conf: IpamConf) -> None:
+    """Raise code 50 where a range set has no free address."""
+    for number, space in enumerate(free_space(tx, conf)):
+        if space.held >= space.size:
+            msg = f"range set {number} of network {conf.network} is full: {space.held} held"
+            raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
+
+
+def _check_tools(call: Call) -> None:
+    from kernel.nft import find_nft
+
+    if (call.conf.ip_masq or call.conf.mac_spoof_check) and find_nft() is None:
+        msg = "the program nft is missing: rules cannot be made"
+        raise CniError(NOT_AVAILABLE, msg, "install the package nftables on this node")

@@ -1,0 +1,221 @@
+"""stdin of a CNI call as a checked network configuration.
+
+Keys and meaning are those of the reference `bridge` and `ptp`; unknown keys are tolerated, for
+other plugins' and runtimes' sake.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cni_plugin import versions
+from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni_plugin.request import NAME, NAME_MAX
+
+STDIN_MAX = 4 << 20  # bytes
+_NESTING_MAX = 64
+DROP_IN_MODES = ("bridge", "ptp")
+
+Mac = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
+
+
+class _Keys(BaseModel):
+    """Strict values, immutable; key names in any case, as Go's decoder takes them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical_keys(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        by_lower = {name.lower(): name for name in names}
+        exact = {key: v for key, v in value.items() if key in names and v is not None}
+        other = {
+            by_lower[k.lower()]: v
+            for k, v in value.items()
+            if k.lower() in by_lower and v is not None
+        }
+        return other | exact
+
+
+class Dns(_Keys):
+    """Resolver settings, for the result only."""
+
+    nameservers: list[str] = []
+    domain: str = ""
+    search: list[str] = []
+    options: list[str] = []
+
+
+class CapabilityDns(_Keys):
+    """The dns capability's argument (CONVENTIONS.md): its keys are not those of `dns`."""
+
+    servers: list[str] = []
+    searches: list[str] = []
+    options: list[str] = []
+
+
+class RuntimeConfig(_Keys):
+    """Capability arguments."""
+
+    mac: Mac | Literal[""] = ""
+    ips: list[str] = []
+    ip_ranges: list[Any] = Field(default=[], alias="ipRanges")
+    dns: CapabilityDns | None = None
+    aliases: list[str] = []
+
+
+class CniArgs(_Keys):
+    """args.cni of the configuration."""
+
+    mac: Mac | Literal[""] = ""
+    ips: list[str] = []
+
+
+class Args(_Keys):
+    """args of the configuration; other tools' members are theirs."""
+
+    cni: CniArgs = CniArgs()
+
+
+class ValidAttachment(_Keys):
+    """A member of cni.dev/valid-attachments."""
+
+    container_id: str = Field(alias="containerID")
+    ifname: str
+
+
+class NetConf(_Keys):
+    """A network configuration. mtu in bytes, 0 = that of the node's uplink."""
+
+    cni_version: str = Field(default="", alias="cniVersion")
+    name: str
+    type: str = ""
+    mode: Literal["bridge", "ptp"] | None = None
+    bridge: Annotated[str, Field(min_length=1, max_length=15)] = "cni0"
+    is_gateway: bool = Field(default=False, alias="isGateway")
+    is_default_gateway: bool = Field(default=False, alias="isDefaultGateway")
+    force_address: bool = Field(default=False, alias="forceAddress")
+    ip_masq: bool = Field(default=False, alias="ipMasq")
+    ip_masq_backend: Literal["", "iptables", "nftables"] = Field(default="", alias="ipMasqBackend")
+    mtu: Annotated[int, Field(ge=0, le=65535)] = 0
+    hairpin_mode: bool | None = Field(default=None, alias="hairpinMode")
+    promisc_mode: bool = Field(default=False, alias="promiscMode")
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    vlan_trunk: list[Any] = Field(default=[], alias="vlanTrunk")
+    preserve_default_vlan: bool = Field(default=False, alias="preserveDefaultVlan")
+    mac_spoof_check: bool = Field(default=False, alias="macspoofchk")
+    enable_dad: bool = Field(default=False, alias="enabledad")
+    disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
+    port_isolation: bool = Field(default=False, alias="portIsolation")
+    ipam: dict[str, Any] = {}
+    dns: Dns = Dns()
+    args: Args = Args()
+    runtime_config: RuntimeConfig = Field(default=RuntimeConfig(), alias="runtimeConfig")
+    prev_result: dict[str, Any] | None = Field(default=None, alias="prevResult")
+    valid_attachments: list[ValidAttachment] | None = Field(
+        default=None, alias="cni.dev/valid-attachments"
+    )
+
+    @property
+    def ipam_type(self) -> str:
+        """The IPAM plugin's name; empty for a network without addresses."""
+        kind = self.ipam.get("type", "")
+        return kind if isinstance(kind, str) else ""
+
+
+def decode(stdin: bytes) -> dict[str, Any]:
+    """stdin as a JSON object. Raises code 6."""
+    if not stdin.strip():
+        raise CniError(DECODING_FAILURE, "the network configuration on stdin is empty")
+    if len(stdin) > STDIN_MAX:
+        msg = f"the network configuration on stdin is larger than {STDIN_MAX >> 20} MiB"
+        raise CniError(DECODING_FAILURE, msg)
+    try:
+        value = json.loads(stdin.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CniError(DECODING_FAILURE, "the network configuration is not JSON", words) from error
+    if not isinstance(value, dict):
+        raise CniError(DECODING_FAILURE, "the network configuration is not a JSON object")
+    _check_nesting(value)
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _check_nesting(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(_NESTING_MAX):
+        level = [child for parent in level for child in _containers(parent)]
+        if not level:
+            return
+    raise CniError(DECODING_FAILURE, "the network configuration is nested too deeply")
+
+
+def _containers(parent: Any) -> list[Any]:
+    children = parent.values() if isinstance(parent, dict) else parent
+    return [child for child in children if isinstance(child, dict | list)]
+
+
+def parse_config(raw: Mapping[str, Any]) -> NetConf:
+    """A decoded configuration, checked. Raises code 7, 2 or 1, naming key and value."""
+    _check_name(raw.get("name"))
+    try:
+        conf = NetConf.model_validate(raw)
+    except ValidationError as error:
+        raise CniError(INVALID_CONFIG, _first_fault(error), f"network {raw['name']}") from error
+    _check_combinations(conf)
+    return conf
+
+
+def _check_name(name: object) -> None:
+    if name is None or name == "":
+        raise CniError(INVALID_CONFIG, "the network configuration has no name")
+    if not isinstance(name, str) or not NAME.match(name) or len(name) > NAME_MAX:
+        why = f"must start with a letter or digit, then letters, digits, _ . -, at most {NAME_MAX}"
+        raise CniError(INVALID_CONFIG, f"name {str(name)[:80]!r} is invalid: {why}")
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"]) or "configuration"
+    shown = repr(fault.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return f"{key}: {shown} is invalid: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _check_combinations(conf: NetConf) -> None:
+    if "/" in conf.type:
+        raise CniError(INVALID_CONFIG, f"type: {conf.type!r} must be a plain file name")
+    if "type" in conf.ipam and (not conf.ipam_type or "/" in conf.ipam_type):
+        raise CniError(
+            INVALID_CONFIG, f"ipam.type: {conf.ipam['type']!r} must be a plain file name"
+        )
+    if conf.bridge in (".", "..") or any(c in "/:%" or c.isspace() for c in conf.bridge):
+        raise CniError(INVALID_CONFIG, f"bridge: {conf.bridge!r} is no name for a link")
+    for key, value in (("vlan", conf.vlan), ("vlanTrunk", conf.vlan_trunk)):
+        if value:
+            why = "podwire does no VLAN filtering: remove the key, or use one bridge per VLAN"
+            raise CniError(UNSUPPORTED_FIELD, f"{key}: {value!r} is not supported", why)
+    if conf.hairpin_mode and conf.promisc_mode:
+        msg = "hairpinMode: true and promiscMode: true exclude each other"
+        raise CniError(INVALID_CONFIG, msg)
+    if conf.disable_container_interface and conf.ipam:
+        msg = (
+            "disableContainerInterface: true excludes ipam: the interface would have no use for it"
+        )
+        raise CniError(INVALID_CONFIG, msg)
+
+
+def declared_version(raw: Mapping[str, Any]) -> str:
+    """The CNI version that the caller wants its answer in. Raises code 1 or 6."""
+    return versions.require_supported(raw.get("cniVersion"))

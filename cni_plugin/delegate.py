@@ -1,0 +1,102 @@
+"""Delegation to another plugin (SPEC 1.1.0, section 4): found in CNI_PATH, same stdin, same env."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cni_plugin.errors import DELEGATE_FAILED, INVALID_CONFIG, TRY_AGAIN, CniError
+from cni_plugin.request import Request
+from cni_plugin.result import Result, parse_result
+
+_TIMEOUT_SECONDS = 110  # below kubelet's two minutes, so that the runtime still hears why
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """Another plugin's executable and the call that it is to be handed on."""
+
+    name: str
+    program: Path
+    env: Mapping[str, str]
+    stdin: bytes
+    version: str
+
+    def add(self) -> Result:
+        """Execute ADD; after a failure DEL, as the specification demands."""
+        try:
+            return parse_result(self._run("ADD"), self.version, f"the result of {self.name}")
+        except BaseException:
+            self.undo()
+            raise
+
+    def run(self, command: str) -> None:
+        """Execute a verb without a result. Raises CniError with the plugin's own code."""
+        self._run(command)
+
+    def undo(self) -> None:
+        """Execute DEL after a failure; what goes wrong is only said."""
+        try:
+            self._run("DEL")
+        except CniError as error:
+            print(f"podwire: undo through {self.name} failed: {error}", file=sys.stderr)
+
+    def _run(self, command: str) -> dict[str, Any]:
+        import subprocess
+
+        env = {**self.env, "CNI_COMMAND": command}
+        try:
+            done = subprocess.run(
+                [self.program], input=self.stdin, env=env, stdout=subprocess.PIPE,
+                timeout=_TIMEOUT_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            msg = f"IPAM plugin {self.name} did not answer {command} in {_TIMEOUT_SECONDS} s"
+            raise CniError(TRY_AGAIN, msg, str(self.program)) from error
+        except OSError as error:
+            msg = f"IPAM plugin {self.name} cannot be executed: {error.strerror}"
+            raise CniError(DELEGATE_FAILED, msg, str(self.program)) from error
+        answer = _decode(done.stdout)
+        if done.returncode:
+            raise self._failure(command, answer, done.returncode)
+        return answer
+
+    def _failure(self, command: str, answer: dict[str, Any], status: int) -> CniError:
+        code = answer.get("code")
+        words = answer.get("msg") or f"exit status {status}"
+        msg = f"IPAM plugin {self.name} failed at {command}: {words}"
+        known = isinstance(code, int) and not isinstance(code, bool) and code > 0
+        return CniError(code if known else DELEGATE_FAILED, msg, str(answer.get("details") or ""))  # type: ignore[arg-type]
+
+
+def _decode(stdout: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(stdout.decode()) if stdout.strip() else {}
+    except (ValueError, RecursionError):
+        answer = {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def find_program(name: str, request: Request) -> Path | None:
+    """The first executable of that name in CNI_PATH."""
+    for folder in request.path:
+        candidate = Path(folder, name)
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def open_delegate(
+    name: str, request: Request, env: Mapping[str, str], stdin: bytes, version: str
+) -> Delegate:
+    """The delegate for an IPAM type. Raises code 7 where CNI_PATH has no such executable."""
+    program = find_program(name, request)
+    if program is None:
+        where = ":".join(request.path) or "CNI_PATH, which is empty"
+        raise CniError(INVALID_CONFIG, f"ipam.type: {name!r} is no executable in {where}")
+    return Delegate(name, program, env, stdin, version)

@@ -1,0 +1,109 @@
+"""DEL and GC: removal by the store's record, whatever else is missing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from cni_plugin import networks
+from cni_plugin.addressing import delegate_of, delegated_type
+from cni_plugin.errors import INVALID_CONFIG, TRY_AGAIN, CniError
+from cni_plugin.host import Call
+from cni_plugin.rebuild import open_node_store
+from cni_plugin.record import Record
+from cni_plugin.removal import find_record, marked_links, remove
+from ipam.errors import IpamError
+from ipam.store import Owner, Store
+from kernel.errors import KernelError, NotANamespace
+from kernel.netlink import Netlink
+from kernel.netns import Namespace
+
+
+def delete(call: Call) -> None:
+    """Detach the pod; success where there is nothing to detach."""
+    with ExitStack() as resources:
+        pod = _open_pod(call, resources)
+        nl = resources.enter_context(Netlink())
+        store = resources.enter_context(open_node_store(call))
+        with store.read() as tx:
+            record = find_record(nl, tx, call.owner)
+        delegated = _delegate_to(call, record)
+        release = (lambda: delegate_of(call, delegated).run("DEL")) if delegated else None
+        remove(nl, store, call.owner, record, pod, release)
+
+
+def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:
+    """The pod's namespace; None where it is gone, which is the usual way for a pod to go."""
+    if not call.request.netns:
+        return None
+    try:
+        pod = resources.enter_context(call.host.open_netns(call.request.netns))
+    except NotANamespace:
+        return None
+    return None if pod.is_current() else pod
+
+
+def _delegate_to(call: Call, record: Record | None) -> str:
+    """The IPAM plugin that must hear of the removal: the one that gave the addresses."""
+    return delegated_type(call) if record is None else record.ipam
+
+
+def collect(call: Call) -> None:
+    """GC: remove every attachment of the network that the runtime does not list.
+
+    Goes on after a failure and reports all of them at the end.
+    """
+    valid = valid_attachments(call)
+    failures: list[str] = []
+    with Netlink() as nl, open_node_store(call) as store:
+        for owner in _stale(nl, store, call.conf.name, valid):
+            try:
+                with store.read() as tx:
+                    record = find_record(nl, tx, owner)
+                remove(nl, store, owner, record)
+                call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
+            except (KernelError, IpamError) as error:
+                failures.append(f"{owner.container_id} {owner.ifname}: {error}")
+        _collect_rules(store, failures)
+    if delegated_type(call):
+        _collect_delegate(call, failures)
+    if failures:
+        raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
+
+
+def valid_attachments(call: Call) -> frozenset[tuple[str, str]]:
+    """The attachments that the runtime lists as still there. Raises code 7 without the list."""
+    # Go's runtimes write null for an empty list; without the key GC would take everything away.
+    if "cni.dev/valid-attachments" not in call.raw:
+        raise CniError(INVALID_CONFIG, "GC needs the key cni.dev/valid-attachments")
+    listed = call.conf.valid_attachments or []
+    return frozenset((a.container_id, a.ifname) for a in listed)
+
+
+def _stale(
+    nl: Netlink, store: Store, network: str, valid: frozenset[tuple[str, str]]
+) -> list[Owner]:
+    """Attachments that the store records, addresses' owners and marked links beyond the list."""
+    with store.read() as tx:
+        owners = {owner for owner, _record in tx.attachments(network)}
+        owners |= {allocation.owner for allocation in tx.allocations(network)}
+    owners |= {
+        Owner(mark.network, mark.container_id, mark.ifname)
+        for _link, mark in marked_links(nl)
+        if mark.network == network
+    }
+    stale = (o for o in owners if (o.container_id, o.ifname) not in valid)
+    return sorted(stale, key=lambda o: (o.container_id, o.ifname))
+
+
+def _collect_rules(store: Store, failures: list[str]) -> None:
+    try:
+        networks.ensure_masquerade(store)
+    except (KernelError, IpamError) as error:
+        failures.append(f"masquerade rules: {error}")
+
+
+def _collect_delegate(call: Call, failures: list[str]) -> None:
+    try:
+        delegate_of(call).run("GC")
+    except CniError as error:
+        failures.append(str(error))

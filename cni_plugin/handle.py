@@ -1,0 +1,133 @@
+"""The one way into podwire for a CNI call; alone turns exceptions into CNI errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cni_plugin import errors, versions
+from cni_plugin.config import declared_version, decode, parse_config
+from cni_plugin.errors import CniError
+from cni_plugin.host import Call, Host
+from cni_plugin.request import Request, parse_request
+from cni_plugin.result import Result, render
+from ipam.errors import IpamError, StoreDamaged
+from kernel.errors import KernelError, NotANamespace
+
+IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the caller gets: exit status and stdout."""
+
+    status: int
+    stdout: bytes
+
+
+def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
+    """Serve one call. Never raises; every failure is one error object of the specification."""
+    version = versions.LATEST
+    try:
+        request = parse_request(env)
+        if request.command == "VERSION":
+            return _reply(0, _version_body(stdin))
+        raw = decode(stdin)
+        version = declared_version(raw)
+        versions.require_verb(version, request.command)
+        result = _run(request, raw, version, env, stdin, host)
+        return _reply(0, render(result, version)) if result is not None else Reply(0, b"")
+    except Exception as error:
+        return _reply(1, _error_body(_translate(error, host), version))
+
+
+def _run(
+    request: Request,
+    raw: Mapping[str, Any],
+    version: str,
+    env: Mapping[str, str],
+    stdin: bytes,
+    host: Host,
+) -> Result | None:
+    call = Call(request, parse_config(raw), raw, version, env, stdin, host)
+    verb = _verb(request.command, host.program)
+    try:
+        return verb(call)
+    except StoreDamaged as damage:
+        from cni_plugin.rebuild import recover_store
+
+        recover_store(damage.path.parent, host.log)
+        return verb(call)
+
+
+def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
+    """The function of a verb; imported here, so that a call loads only what it needs."""
+    if program in IPAM_PROGRAMS:
+        from cni_plugin import ipam_verbs
+
+        return {
+            "ADD": ipam_verbs.add,
+            "DEL": ipam_verbs.delete,
+            "CHECK": ipam_verbs.check,
+            "GC": ipam_verbs.collect,
+            "STATUS": ipam_verbs.status,
+        }[command]
+    if command == "ADD":
+        from cni_plugin.add import add
+
+        return add
+    if command in ("DEL", "GC"):
+        from cni_plugin.delete import collect, delete
+
+        return delete if command == "DEL" else collect
+    from cni_plugin.check import check, status
+
+    return check if command == "CHECK" else status
+
+
+def _version_body(stdin: bytes) -> dict[str, Any]:
+    """VERSION answers whatever stdin holds, for it is how a runtime finds out what to send."""
+    try:
+        version = decode(stdin).get("cniVersion")
+    except CniError:
+        version = None
+    spoken = version if version in versions.SUPPORTED else versions.LATEST
+    return {"cniVersion": spoken, "supportedVersions": list(versions.SUPPORTED)}
+
+
+def _translate(error: Exception, host: Host) -> CniError:
+    if isinstance(error, CniError):
+        return error
+    if isinstance(error, IpamError):
+        return CniError(error.code, error.msg, error.details)
+    if isinstance(error, NotANamespace):
+        return CniError(errors.INVALID_ENVIRONMENT, f"CNI_NETNS: {error}")
+    if isinstance(error, KernelError):
+        return CniError(errors.KERNEL_REFUSED, str(error), "nothing was changed")
+    if isinstance(error, OSError):
+        return CniError(errors.IO_FAILURE, f"{error.strerror or error}", str(error.filename or ""))
+    where = _innermost(error)
+    host.log(f"podwire: internal error {type(error).__name__}: {error} at {where}")
+    msg = f"internal error: {type(error).__name__}: {error}"
+    return CniError(errors.INTERNAL, msg, f"at {where}; please report this")
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"
+
+
+def _error_body(error: CniError, version: str) -> dict[str, Any]:
+    body = {"cniVersion": version, "code": error.code, "msg": error.msg}
+    return body | ({"details": error.details} if error.details else {})
+
+
+def _reply(status: int, body: Mapping[str, Any]) -> Reply:
+    return Reply(status, json.dumps(body, indent=2, ensure_ascii=True).encode() + b"\n")

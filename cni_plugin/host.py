@@ -1,0 +1,58 @@
+"""The world that a call runs in, handed to `handle` so that nothing below reads it by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cni_plugin.config import NetConf
+from cni_plugin.request import Request
+from ipam.store import Owner
+from kernel.netns import Namespace, open_namespace
+
+DEFAULT_DATA_DIR = Path("/var/lib/podwire")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The node as one call sees it.
+
+    program: the name that podwire was started under; the reference plugins' names select theirs.
+    executables: podwire's own files, so that a delegation to itself is recognised.
+    data_dir: the folder of podwire.db unless the configuration names one.
+    open_netns: opens CNI_NETNS (the daemon has a descriptor instead of a path).
+    log: takes a line for the operator.
+    """
+
+    program: str = "podwire"
+    executables: frozenset[Path] = frozenset()
+    data_dir: Path = DEFAULT_DATA_DIR
+    open_netns: Callable[[str], Namespace] = open_namespace
+    log: Callable[[str], None] = field(default=print)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, parsed: what every verb takes."""
+
+    request: Request
+    conf: NetConf
+    raw: Mapping[str, Any]
+    version: str
+    env: Mapping[str, str]
+    stdin: bytes
+    host: Host
+
+    @property
+    def owner(self) -> Owner:
+        """The attachment's key."""
+        return Owner(self.conf.name, self.request.container_id, self.request.ifname)
+
+    def log(self, line: str) -> None:
+        """Tell the operator something, with the attachment's identity before it."""
+        request = self.request
+        pod = f" pod {request.pod}" if request.pod else ""
+        who = f"{self.conf.name} {request.container_id[:16]} {request.ifname}".strip()
+        self.host.log(f"podwire: {request.command} {who}{pod}: {line}")

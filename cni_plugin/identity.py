@@ -1,0 +1,77 @@
+"""Names that podwire derives for an attachment, and the mark it leaves on its links.
+
+The node-side link's alias says whose it is; a damaged store is rebuilt from these aliases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from ipaddress import ip_interface
+
+from kernel.model import IPInterface
+
+_MARK = "podwire"
+_ALIAS_MAX = 255  # IFALIASZ - 1, linux/if.h
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an alias tells of its attachment. pod may be cut off; the rest is whole."""
+
+    network: str
+    container_id: str
+    ifname: str
+    addresses: tuple[IPInterface, ...] = ()
+    masquerade: bool = False
+    ipam: str = ""
+    pod: str = ""
+
+
+def host_link_name(network: str, container_id: str, ifname: str) -> str:
+    """The node-side link: pw and 11 hex digits of the attachment's key."""
+    return "pw" + _digest(network, container_id, ifname).hex()[:11]
+
+
+def derive_mac(side: str, *key: str) -> str:
+    """A locally administered unicast MAC (IEEE 802 section 8.4), the same for the same key.
+
+    Derived from an address it stays right in neighbours' caches when the address is used again.
+    """
+    raw = bytearray(_digest(side, *key)[:6])
+    raw[0] = raw[0] & 0xFC | 0x02
+    return raw.hex(":")
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+def render_alias(mark: Mark) -> str:
+    """The alias of a node-side link."""
+    parts = [
+        _MARK, f"net={mark.network}", f"id={mark.container_id}", f"if={mark.ifname}",
+        f"ip={','.join(map(str, mark.addresses))}",
+    ]  # fmt: skip
+    parts += ["masq"] if mark.masquerade else []
+    parts += [f"ipam={mark.ipam}"] if mark.ipam else []
+    parts += [f"pod={mark.pod}"] if mark.pod else []
+    return " ".join(parts)[:_ALIAS_MAX]
+
+
+def parse_alias(alias: str | None) -> Mark | None:
+    """What an alias of podwire's tells; None for any other."""
+    words = (alias or "").split(" ")
+    if words[0] != _MARK:
+        return None
+    pairs = dict(word.partition("=")[::2] for word in words[1:])
+    if not {"net", "id", "if", "ip"} <= pairs.keys():
+        return None
+    try:
+        addresses = tuple(ip_interface(a) for a in filter(None, pairs["ip"].split(",")))
+    except ValueError:
+        return None
+    return Mark(
+        pairs["net"], pairs["id"], pairs["if"], addresses,
+        "masq" in pairs, pairs.get("ipam", ""), pairs.get("pod", ""),
+    )  # fmt: skip

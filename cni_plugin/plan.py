@@ -1,0 +1,313 @@
+"""(request, configuration, addresses) to a Plan and the result that goes with it; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface, ip_network
+
+from cni_plugin.config import Dns, NetConf
+from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
+from cni_plugin.identity import Mark, derive_mac, host_link_name, render_alias
+from cni_plugin.request import Request
+from cni_plugin.result import Interface, IPConfig, Result, ResultRoute
+from kernel.model import (
+    RTPROT_PODWIRE,
+    SCOPE_HOST,
+    SCOPE_LINK,
+    TABLE_MAIN,
+    Address,
+    Bridge,
+    Element,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    Link,
+    Plan,
+    Port,
+    Route,
+    Space,
+    Sysctl,
+)
+from kernel.nft import hairpin_element, spoof_check_elements
+
+_DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How this configuration wires: mode, and what the drop-in names default to.
+
+    delegate: the IPAM plugin that gives the addresses; empty for podwire's own.
+    """
+
+    mode: str
+    hairpin: bool
+    gateway: bool
+    delegate: str = ""
+
+
+def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
+    """The mode and its defaults. program: the name that podwire was started under.
+
+    As `bridge` or `ptp` podwire is that plugin, with its defaults; as itself it wires routed pairs
+    unless told otherwise, and lets pods reach themselves through a service.
+    """
+    drop_in = next((name for name in (program, conf.type) if name in ("bridge", "ptp")), None)
+    mode = drop_in or conf.mode or "ptp"
+    hairpin = conf.hairpin_mode
+    if hairpin is None:
+        hairpin = drop_in is None and not conf.promisc_mode
+    return Shape(mode, hairpin, conf.is_gateway or conf.is_default_gateway, delegate)
+
+
+def plan_attachment(
+    request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
+) -> tuple[Plan, Result]:
+    """What the attachment gets, and the result to return; the bridge's MAC is not known yet."""
+    if shape.mode == "ptp":
+        return _plan_ptp(request, conf, shape, _with_gateways(ipam, always=True), uplink_mtu)
+    return _plan_bridge(request, conf, shape, ipam, uplink_mtu)
+
+
+def _with_gateways(ipam: Result, *, always: bool) -> Result:
+    """Each address with a gateway: the subnet's first address where IPAM named none."""
+    if not always:
+        return ipam
+    ips = tuple(ip if ip.gateway else replace(ip, gateway=_first_address(ip)) for ip in ipam.ips)
+    return replace(ipam, ips=ips)
+
+
+def _first_address(ip: IPConfig) -> IPAddress:
+    return ip.address.network.network_address + 1
+
+
+def _plan_ptp(
+    request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
+) -> tuple[Plan, Result]:
+    host, pod = _pair(request, conf, shape, ipam, uplink_mtu, None)
+    node = Space(
+        links=(host,),
+        addresses=tuple(Address(host.name, _single(g)) for g in _unique_gateways(ipam)),
+        routes=tuple(
+            Route(
+                _single(ip.address.ip).network, host.name, scope=SCOPE_HOST, protocol=RTPROT_PODWIRE
+            )
+            for ip in ipam.ips
+        ),
+        sysctls=_node_sysctls(host, ipam, forwarding=True),
+    )
+    inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
+    routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
+    space = _pod_space(pod, inner, _unique((*routes, *_ipam_routes(pod.name, ipam))), ipam, conf)
+    elements = tuple(hairpin_element(ip.address.ip) for ip in ipam.ips)
+    plan = Plan(node, space, None, elements, _masquerade(conf, ipam))
+    interfaces = (_host_interface(host), _pod_interface(pod, request))
+    return plan, _result(interfaces, conf, ipam)
+
+
+def _ptp_routes(link: str, ip: IPConfig) -> list[Route]:
+    """The way to the gateway, and through it to the rest of the subnet.
+
+    Everything but the gateway is behind it: the pair is a point-to-point link, though veth has no
+    IFF_POINTOPOINT.
+    """
+    address, gateway = ip.address, ip.gateway or _first_address(ip)
+    routes = [Route(_single(gateway).network, link, src=address.ip, scope=SCOPE_LINK)]
+    if address.network.prefixlen < address.max_prefixlen:
+        routes.append(Route(address.network, link, via=gateway, src=address.ip))
+    return routes
+
+
+def _plan_bridge(
+    request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
+) -> tuple[Plan, Result]:
+    ipam = _with_gateways(ipam, always=shape.gateway)
+    if conf.is_default_gateway:
+        ipam = _with_default_routes(ipam)
+    port = Port(conf.bridge, hairpin=shape.hairpin, isolated=conf.port_isolation)
+    host, pod = _pair(request, conf, shape, ipam, uplink_mtu, port)
+    node = Space(links=(host,), sysctls=_node_sysctls(host, ipam, forwarding=shape.gateway))
+    inner = tuple(Address(pod.name, ip.address) for ip in ipam.ips)
+    space = _pod_space(pod, inner, _unique(_ipam_routes(pod.name, ipam)), ipam, conf)
+    bridge = Bridge(
+        conf.bridge,
+        mtu=host.mtu,
+        promisc=conf.promisc_mode,
+        gateways=_bridge_gateways(ipam) if shape.gateway else (),
+        force_address=conf.force_address,
+    )
+    plan = Plan(
+        node, space, bridge, _bridge_elements(conf, shape, ipam, host, pod), _masquerade(conf, ipam)
+    )
+    interfaces = (Interface(conf.bridge), _host_interface(host), _pod_interface(pod, request))
+    return plan, _result(interfaces, conf, ipam)
+
+
+def _bridge_elements(
+    conf: NetConf, shape: Shape, ipam: Result, host: Link, pod: Link
+) -> tuple[Element, ...]:
+    elements: tuple[Element, ...] = ()
+    if shape.hairpin and shape.gateway:
+        elements = tuple(hairpin_element(ip.address.ip) for ip in ipam.ips)
+    if conf.mac_spoof_check and pod.mac:
+        elements += spoof_check_elements(host.name, pod.mac)
+    return elements
+
+
+def _with_default_routes(ipam: Result) -> Result:
+    routes = list(ipam.routes)
+    for ip in ipam.ips:
+        default = _DEFAULT_ROUTE[ip.address.version]
+        if not any(r.dst == default for r in routes):
+            routes.append(ResultRoute(default, ip.gateway))
+    return replace(ipam, routes=tuple(routes))
+
+
+def _bridge_gateways(ipam: Result) -> tuple[IPInterface, ...]:
+    found = [
+        ip_interface(f"{ip.gateway}/{ip.address.network.prefixlen}")
+        for ip in ipam.ips
+        if ip.gateway
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _unique_gateways(ipam: Result) -> tuple[IPAddress, ...]:
+    return tuple(dict.fromkeys(ip.gateway for ip in ipam.ips if ip.gateway))
+
+
+def _unique(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    return tuple(dict.fromkeys(routes))
+
+
+def _single(address: IPAddress) -> IPInterface:
+    return ip_interface(address)
+
+
+def _pair(
+    request: Request,
+    conf: NetConf,
+    shape: Shape,
+    ipam: Result,
+    uplink_mtu: int | None,
+    port: Port | None,
+) -> tuple[Link, Link]:
+    key = (conf.name, request.container_id, request.ifname)
+    name = host_link_name(*key)
+    mtu = conf.mtu or uplink_mtu
+    addresses = tuple(ip.address for ip in ipam.ips)
+    mark = Mark(*key, addresses, bool(conf.ip_masq and addresses), shape.delegate, request.pod)
+    mac_key = (conf.name, str(addresses[0])) if addresses else key
+    host = Link(name, mac=derive_mac("node", *key), mtu=mtu, alias=render_alias(mark), port=port)
+    pod = Link(
+        request.ifname,
+        mac=_wanted_mac(request, conf) or derive_mac("pod", *mac_key),
+        mtu=mtu,
+        up=not conf.disable_container_interface,
+    )
+    return host, pod
+
+
+def _wanted_mac(request: Request, conf: NetConf) -> str:
+    """The MAC that somebody asked for; the capability outranks args, args outrank CNI_ARGS."""
+    asked = (
+        ("runtimeConfig.mac", conf.runtime_config.mac, INVALID_CONFIG),
+        ("args.cni.mac", conf.args.cni.mac, INVALID_CONFIG),
+        ("CNI_ARGS MAC", request.args.get("MAC", ""), INVALID_ENVIRONMENT),
+    )
+    for key, value, code in asked:
+        if value:
+            return _check_mac(key, value, code)
+    return ""
+
+
+def _check_mac(key: str, value: str, code: int) -> str:
+    parts = value.lower().split(":")
+    hexadecimal = all(len(p) == 2 and set(p) <= set("0123456789abcdef") for p in parts)
+    if len(parts) != 6 or not hexadecimal:
+        raise CniError(code, f"{key}: {value[:80]!r} is no MAC address like 02:11:22:33:44:55")
+    if int(parts[0], 16) & 1 or set(parts) == {"00"}:
+        raise CniError(
+            code, f"{key}: {value!r} is no address for one interface (multicast or zero)"
+        )
+    return ":".join(parts)
+
+
+def _node_sysctls(host: Link, ipam: Result, *, forwarding: bool) -> tuple[Sysctl, ...]:
+    versions = sorted({ip.address.version for ip in ipam.ips})
+    # We own the routes of this link: no router, and no pod playing one, may announce others.
+    settings = [Sysctl(f"net/ipv6/conf/{host.name}/accept_ra", "0", required=False)]
+    settings += [Sysctl(_FORWARDING[v], "1") for v in versions if forwarding]
+    return tuple(settings)
+
+
+def _pod_space(
+    pod: Link,
+    addresses: tuple[Address, ...],
+    routes: tuple[Route, ...],
+    ipam: Result,
+    conf: NetConf,
+) -> Space:
+    name = pod.name
+    settings = [Sysctl(f"net/ipv4/conf/{name}/arp_notify", "1", required=False)]
+    if any(ip.address.version == 6 for ip in ipam.ips):
+        dad = "1" if conf.enable_dad else "0"
+        settings += [
+            Sysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=False),
+            Sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0"),
+            Sysctl(f"net/ipv6/conf/{name}/keep_addr_on_down", "1", required=False),
+            # Not even for the link-local address: neighbour discovery would wait for it.
+            Sysctl(f"net/ipv6/conf/{name}/accept_dad", dad, required=False),
+        ]
+    return Space((pod, Link("lo", kind="")), addresses, routes, tuple(settings))
+
+
+def _ipam_routes(link: str, ipam: Result) -> tuple[Route, ...]:
+    """IPAM's routes; one without a next hop goes through the first gateway of its family."""
+    gateways = {ip.address.version: ip.gateway for ip in reversed(ipam.ips) if ip.gateway}
+    return tuple(
+        Route(
+            r.dst,
+            link,
+            via=r.gw or gateways.get(r.dst.version),
+            scope=r.scope or 0,
+            table=r.table or TABLE_MAIN,
+            priority=r.priority or 0,
+            mtu=r.mtu or 0,
+            advmss=r.advmss or 0,
+        )
+        for r in ipam.routes
+    )
+
+
+def _masquerade(conf: NetConf, ipam: Result) -> tuple[IPNetwork, ...]:
+    if not conf.ip_masq:
+        return ()
+    return tuple(dict.fromkeys(ip.address.network for ip in ipam.ips))
+
+
+def _host_interface(host: Link) -> Interface:
+    return Interface(host.name, host.mac or "", host.mtu or 0)
+
+
+def _pod_interface(pod: Link, request: Request) -> Interface:
+    return Interface(pod.name, pod.mac or "", pod.mtu or 0, request.netns)
+
+
+def _result(interfaces: tuple[Interface, ...], conf: NetConf, ipam: Result) -> Result:
+    last = len(interfaces) - 1
+    ips = tuple(replace(ip, interface=last) for ip in ipam.ips)
+    return Result(interfaces, ips, ipam.routes, _dns(conf, ipam))
+
+
+def _dns(conf: NetConf, ipam: Result) -> dict[str, object]:
+    """The dns capability outranks the configuration's dns, which outranks IPAM's."""
+    asked = conf.runtime_config.dns
+    if asked and (asked.servers or asked.searches or asked.options):
+        return _filled(Dns(nameservers=asked.servers, search=asked.searches, options=asked.options))
+    return _filled(conf.dns) or dict(ipam.dns)
+
+
+def _filled(dns: Dns) -> dict[str, object]:
+    return {key: value for key, value in dns.model_dump().items() if value}

@@ -1,0 +1,52 @@
+"""The store, opened; where it was lost or damaged, filled again from the marks on the links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cni_plugin import networks
+from cni_plugin.addressing import data_dir
+from cni_plugin.host import Call
+from cni_plugin.record import dump_record
+from cni_plugin.removal import marked_links, rebuild
+from ipam.store import Owner, Store, Transaction, open_store
+from kernel.netlink import Netlink
+
+
+def open_node_store(call: Call) -> Store:
+    """The store of this call's network. Raises StoreDamaged, StoreBusy or StoreError."""
+    store = open_store(data_dir(call), refill=refill)
+    purged = store.purged
+    if purged.attachments or purged.allocations:
+        call.log(
+            f"the node was restarted: {purged.allocations} addresses and {purged.attachments}"
+            " attachments of the earlier boot are free again"
+        )
+    return store
+
+
+def refill(tx: Transaction) -> None:
+    """Write what the node's links tell into a new database."""
+    with Netlink() as nl:
+        for link, mark in marked_links(nl):
+            owner = Owner(mark.network, mark.container_id, mark.ifname)
+            record = rebuild(link, mark)
+            tx.put_attachment(owner, dump_record(record))
+            for address in () if mark.ipam else mark.addresses:
+                tx.reserve(owner, address.ip)
+            if record.plan.masquerade:
+                networks.enter(tx, mark.network, record.plan.masquerade)
+
+
+def recover_store(folder: Path, log: Callable[[str], None]) -> None:
+    """Replace a damaged podwire.db, which is kept, by one filled from the kernel, in one step."""
+    from ipam.recovery import recover
+
+    aside = recover(folder, refill)
+    if aside is not None:
+        log(
+            f"podwire: {folder / 'podwire.db'} was damaged. It is kept as {aside}; the new one was"
+            " filled from the kernel. Addresses that podwire-ipam gave to another main plugin's"
+            " pods are not in it: see `podwire-ipam list` before you add pods there"
+        )

@@ -1,0 +1,92 @@
+"""What the store keeps of an attachment: enough to remove it with nothing else at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+from kernel.model import Address, Bridge, Element, Link, Plan, Port, Route, Space, Sysctl
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An attachment as it was made. ipam: the delegated plugin's name, empty for podwire's own.
+
+    complete is False for one that was rebuilt from the kernel after the store was lost.
+    """
+
+    plan: Plan
+    netns: str = ""
+    pod: str = ""
+    ipam: str = ""
+    aliases: tuple[str, ...] = ()
+    dns: Mapping[str, Any] | None = None
+    complete: bool = True
+
+
+def dump_record(record: Record) -> str:
+    """A record as JSON text."""
+    return json.dumps({"schema": _SCHEMA, **asdict(record)}, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def load_record(text: str) -> Record:
+    """A record from JSON text. Raises ValueError where it is none that this version knows."""
+    raw = json.loads(text)
+    if raw.pop("schema", None) != _SCHEMA:
+        raise ValueError("the attachment's record was written by another version of podwire")
+    return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw["aliases"])})
+
+
+def _plan(raw: Any) -> Plan:
+    return Plan(
+        node=_space(raw["node"]),
+        pod=_space(raw["pod"]),
+        bridge=_bridge(raw["bridge"]) if raw["bridge"] else None,
+        elements=_each(_element, raw["elements"]),
+        masquerade=_each(ip_network, raw["masquerade"]),
+    )
+
+
+def _each(make: Callable[[Any], Any], values: Any) -> tuple[Any, ...]:
+    return tuple(make(value) for value in values)
+
+
+def _space(raw: Any) -> Space:
+    return Space(
+        links=_each(_link, raw["links"]),
+        addresses=_each(_address, raw["addresses"]),
+        routes=_each(_route, raw["routes"]),
+        sysctls=_each(lambda s: Sysctl(**s), raw["sysctls"]),
+    )
+
+
+def _link(raw: Any) -> Link:
+    return replace(Link(**raw), port=Port(**raw["port"]) if raw["port"] else None)
+
+
+def _address(raw: Any) -> Address:
+    return Address(**{**raw, "address": ip_interface(raw["address"])})
+
+
+def _route(raw: Any) -> Route:
+    ends = {key: ip_address(raw[key]) if raw[key] else None for key in ("via", "src")}
+    return Route(**{**raw, **ends, "dst": ip_network(raw["dst"])})
+
+
+def _bridge(raw: Any) -> Bridge:
+    return Bridge(**{**raw, "gateways": _each(ip_interface, raw["gateways"])})
+
+
+def _element(raw: Any) -> Element:
+    end = raw["key_end"]
+    key, key_end = bytes.fromhex(raw["key"]), bytes.fromhex(end) if end else None
+    return Element(raw["family"], raw["set_name"], key, key_end)

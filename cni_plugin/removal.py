@@ -1,0 +1,92 @@
+"""Removal of an attachment: one way for DEL, GC and a failed ADD, without netns or config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cni_plugin import networks
+from cni_plugin.identity import Mark, host_link_name, parse_alias
+from cni_plugin.record import Record, load_record
+from ipam.store import Owner, Store, Transaction
+from kernel.attach import detach
+from kernel.model import Address, Element, Link, Plan, Space
+from kernel.netlink import Netlink
+from kernel.netns import Namespace
+from kernel.nft import hairpin_element, open_nft, spoof_elements_of
+from kernel.read import read_link, read_links
+
+
+def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
+    """The attachment's record; rebuilt from the link's alias where the store has none."""
+    text = tx.attachment(owner)
+    if text is not None:
+        return _load(text, owner)
+    link = read_link(nl, host_link_name(owner.network, owner.container_id, owner.ifname))
+    mark = parse_alias(link.alias) if link else None
+    return rebuild(link, mark) if link and mark else None
+
+
+def _load(text: str, owner: Owner) -> Record:
+    try:
+        return load_record(text)
+    except (ValueError, TypeError, KeyError):
+        name = host_link_name(owner.network, owner.container_id, owner.ifname)
+        return Record(_bare_plan(Link(name), owner.ifname), complete=False)
+
+
+def _bare_plan(host: Link, ifname: str) -> Plan:
+    return Plan(Space(links=(host,)), Space(links=(Link(ifname),)))
+
+
+def rebuild(link: Link, mark: Mark) -> Record:
+    """A record from the alias of a node-side link, enough for CHECK's first half and for DEL."""
+    plan = _bare_plan(replace(link, index=0, port=None), mark.ifname)
+    addresses = tuple(Address(mark.ifname, a) for a in mark.addresses)
+    masquerade = tuple(dict.fromkeys(a.network for a in mark.addresses)) if mark.masquerade else ()
+    plan = replace(
+        plan,
+        pod=replace(plan.pod, addresses=addresses),
+        elements=tuple(hairpin_element(a.ip) for a in mark.addresses),
+        masquerade=masquerade,
+    )
+    return Record(plan, pod=mark.pod, ipam=mark.ipam, complete=False)
+
+
+def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
+    """All links of the node that carry podwire's mark."""
+    found = ((link, parse_alias(link.alias)) for link in read_links(nl))
+    return [(link, mark) for link, mark in found if mark]
+
+
+def remove(
+    nl: Netlink,
+    store: Store,
+    owner: Owner,
+    record: Record | None,
+    pod: Namespace | None = None,
+    release: Callable[[], None] | None = None,
+) -> None:
+    """Remove an attachment whole: links, rules, addresses, record; repeatable.
+
+    release: the delegated IPAM's DEL, called when the pod can no longer use its address and
+    before the record goes, so that a failure there leaves the record for the next try.
+    """
+    name = host_link_name(owner.network, owner.container_id, owner.ifname)
+    host = record.plan.node.links[0].name if record else name
+    elements = record.plan.elements if record else ()
+    if record and not record.complete:
+        elements += _spoof_elements(host)
+    detach(nl, host, elements, pod, owner.ifname)
+    if release is not None:
+        release()
+    with store.transaction() as tx:
+        tx.release(owner)
+        known = tx.delete_attachment(owner)
+        if known:
+            networks.leave(tx, owner.network, had_rules=bool(elements))
+
+
+def _spoof_elements(port: str) -> tuple[Element, ...]:
+    with open_nft() as nl:
+        return spoof_elements_of(nl, port)

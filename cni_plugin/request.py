@@ -1,0 +1,127 @@
+"""The environment of a CNI call (SPEC 1.1.0, section 2 "Parameters") as a checked Request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
+
+_REQUIRED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+    "GC": ("CNI_PATH",),
+    "STATUS": (),
+    "VERSION": (),
+}
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+# A name becomes part of paths and of nft and netlink objects; no runtime's is longer (64).
+NAME_MAX = 128
+_IFNAME_MAX = 15  # IFNAMSIZ - 1, linux/if.h
+_POD_VALUE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,252}\Z")
+_POD_KEYS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID")
+_KNOWN_KEYS = frozenset({"IgnoreUnknown", "IP", "MAC", *_POD_KEYS})
+_TRUE, _FALSE = ("1", "true"), ("0", "false")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One CNI call. args holds the known CNI_ARGS only; netns is empty where there is none."""
+
+    command: str
+    container_id: str = ""
+    netns: str = ""
+    ifname: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+    path: tuple[str, ...] = ()
+    netns_override: bool = False
+
+    @property
+    def pod(self) -> str:
+        """namespace/name of the Kubernetes pod; empty where the runtime did not say."""
+        namespace, name = self.args.get("K8S_POD_NAMESPACE", ""), self.args.get("K8S_POD_NAME", "")
+        return f"{namespace}/{name}" if name else ""
+
+
+def parse_request(env: Mapping[str, str]) -> Request:
+    """Check a call's environment. Raises code 4 naming each variable that is missing or wrong."""
+    command = env.get("CNI_COMMAND", "")
+    if command not in _REQUIRED:
+        verbs = ", ".join(_REQUIRED)
+        raise _wrong("CNI_COMMAND", command, f"must be one of {verbs}")
+    missing = [name for name in _REQUIRED[command] if not env.get(name)]
+    if missing:
+        raise CniError(
+            INVALID_ENVIRONMENT, f"{command} needs {', '.join(missing)} in the environment"
+        )
+    if command == "VERSION":
+        return Request(command)
+    container_id, ifname = env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
+    if container_id:
+        _check_container_id(container_id)
+    if ifname:
+        _check_ifname(ifname)
+    return Request(
+        command=command,
+        container_id=container_id,
+        netns=_check_netns(env.get("CNI_NETNS", "")),
+        ifname=ifname,
+        args=_parse_args(env.get("CNI_ARGS", "")),
+        path=_check_path(env.get("CNI_PATH", "")),
+        netns_override=env.get("CNI_NETNS_OVERRIDE", "").lower() in _TRUE,
+    )
+
+
+def _wrong(variable: str, value: str, why: str) -> CniError:
+    shown = value if len(value) <= 80 else value[:77] + "..."
+    return CniError(INVALID_ENVIRONMENT, f"{variable}={shown!r} is invalid: {why}")
+
+
+def _check_container_id(value: str) -> None:
+    if not NAME.match(value) or len(value) > NAME_MAX:
+        why = f"must start with a letter or digit, then letters, digits, _ . -, at most {NAME_MAX}"
+        raise _wrong("CNI_CONTAINERID", value, why)
+
+
+def _check_ifname(value: str) -> None:
+    # The kernel's own rule, net/core/dev.c dev_valid_name; and no name that a shell, a rule or a
+    # path would read as something else.
+    bad = any(c in "/:" or c.isspace() or not c.isprintable() for c in value)
+    if value in (".", "..") or bad or not value.isascii():
+        raise _wrong("CNI_IFNAME", value, "must be a plain name without / : or white space")
+    if len(value) > _IFNAME_MAX:
+        raise _wrong("CNI_IFNAME", value, f"must have at most {_IFNAME_MAX} characters")
+    if value in ("lo", "all", "default") or "%" in value:
+        raise _wrong("CNI_IFNAME", value, "the kernel keeps this name for itself")
+
+
+def _check_netns(value: str) -> str:
+    if value and (not value.startswith("/") or "\0" in value or len(value) > 4096):
+        raise _wrong("CNI_NETNS", value, "must be an absolute path to a network namespace")
+    return value
+
+
+def _check_path(value: str) -> tuple[str, ...]:
+    return tuple(part for part in value.split(":") if part.startswith("/"))
+
+
+def _parse_args(value: str) -> dict[str, str]:
+    """CNI_ARGS "K=V;K2=V2" (CONVENTIONS.md); unknown keys need IgnoreUnknown=1."""
+    pairs: dict[str, str] = {}
+    for item in filter(None, value.split(";")):
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise _wrong("CNI_ARGS", item, "each part must be KEY=VALUE")
+        pairs[key] = text
+    ignore = pairs.get("IgnoreUnknown", "0").lower()
+    if ignore not in (*_TRUE, *_FALSE):
+        raise _wrong("CNI_ARGS", f"IgnoreUnknown={ignore}", "must be 1, 0, true or false")
+    unknown = sorted(pairs.keys() - _KNOWN_KEYS)
+    if unknown and ignore not in _TRUE:
+        raise _wrong("CNI_ARGS", ";".join(unknown), "unknown keys need IgnoreUnknown=1")
+    for key in _POD_KEYS:
+        if pairs.get(key) and not _POD_VALUE.match(pairs[key]):
+            raise _wrong("CNI_ARGS", f"{key}={pairs[key]}", "must be a Kubernetes name")
+    return {key: text for key, text in pairs.items() if key in _KNOWN_KEYS and text}

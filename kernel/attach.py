@@ -1,0 +1,199 @@
+"""Plans become kernel state here, and vanish again: attach, detach, check."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import ExitStack
+
+from kernel import nft, rtnl
+from kernel.bridge import ensure_bridge
+from kernel.diff import Change, diff
+from kernel.errors import KernelError
+from kernel.model import Address, Element, Link, Plan, Route, Space
+from kernel.netlink import Netlink
+from kernel.netns import Namespace, inside
+from kernel.read import read_link, read_space
+from kernel.sysctl import apply_sysctl
+from kernel.wire import Message
+
+_GONE = frozenset({errno.ENODEV})
+_PRESENT = frozenset({errno.EEXIST})
+
+
+class LinkExists(KernelError):
+    """The pod has a link of the wanted name already."""
+
+
+def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
+    """Give the pod everything in the plan, or nothing: what was done is undone on any failure.
+
+    Returns the bridge, if the plan has one.  The shared rules of plan.masquerade are not applied
+    here: they belong to the network (see `masquerade.py`).  Raises KernelError.
+    """
+    bridge = ensure_bridge(nl, plan.bridge) if plan.bridge else None
+    with ExitStack() as undo:
+        undo.callback(detach, nl, plan.node.links[0].name, plan.elements)
+        host_index = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
+        _configure_pod(pod, plan.pod)
+        _configure_node(nl, plan.node, host_index)
+        if plan.elements:
+            _add_elements(plan.elements)
+        undo.pop_all()
+    return bridge
+
+
+def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> int:
+    host, peer = plan.node.links[0], plan.pod.links[0]
+    for _ in range(2):
+        create = rtnl.create_veth(host, peer, pod.fd, master)
+        answers = nl.exchange([create, rtnl.describe_link(host), rtnl.get_link(host.name)])
+        if answers[0].errno != errno.EEXIST:
+            break
+        # Either end's name may be the one that exists.  A node-side link of this name is what a
+        # killed ADD of the same attachment left, for the name is derived from its key.
+        if not _delete_host_link(nl, host.name):
+            raise LinkExists("create link", peer.name, errno.EEXIST, f"in {pod.path}")
+    for message, answer in zip((create, rtnl.describe_link(host)), answers, strict=False):
+        if answer.errno:
+            raise KernelError(message.what, "", answer.errno, answer.hint)
+    return rtnl.read_link(answers[2].objects[0]).index
+
+
+def _configure_pod(pod: Namespace, want: Space) -> None:
+    with inside(pod):
+        nl = Netlink()
+        for setting in want.sysctls:
+            apply_sysctl(setting)
+    with nl:
+        name = want.links[0].name
+        link = read_link(nl, name)
+        if link is None:
+            raise KernelError("find link", name, errno.ENODEV, f"in {pod.path}")
+        nl.run(_pod_messages(want, link.index), tolerate=_PRESENT)
+
+
+def _pod_messages(want: Space, index: int) -> list[Message]:
+    # Addresses first: a link that comes up announces those that it has (arp_notify). Routes last:
+    # the kernel takes them only on a link that is up.
+    messages = [rtnl.add_address(a, index) for a in want.addresses]
+    messages += [rtnl.set_up(link.name) for link in want.links if link.up]
+    return messages + [rtnl.add_route(r, index) for r in want.routes]
+
+
+def _configure_node(nl: Netlink, want: Space, index: int) -> None:
+    for setting in want.sysctls:
+        apply_sysctl(setting)
+    messages = [rtnl.add_address(a, index) for a in want.addresses]
+    nl.run(messages + [rtnl.add_route(r, index, replace=True) for r in want.routes])
+
+
+def _add_elements(elements: tuple[Element, ...]) -> None:
+    with nft.open_nft() as nl:
+        try:
+            nft.change_elements(nl, elements, ())
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            for family in sorted({e.family for e in elements}):
+                nft.load_skeleton(family)
+            nft.change_elements(nl, elements, ())
+
+
+def detach(
+    nl: Netlink,
+    host_link: str,
+    elements: tuple[Element, ...],
+    pod: Namespace | None = None,
+    pod_link: str = "",
+) -> None:
+    """Remove an attachment's kernel state; what is gone already is no error.
+
+    Works without the pod's namespace.  With it, and with the node-side link gone, the pod's own
+    link of that name goes too: then it is another plugin's, or its peer was renamed by hand.
+    """
+    if not _delete_host_link(nl, host_link) and pod is not None:
+        _delete_pod_link(pod, pod_link)
+    if elements:
+        with nft.open_nft() as nfnl:
+            nft.remove_elements(nfnl, elements)
+
+
+def _delete_host_link(nl: Netlink, name: str) -> bool:
+    answer = nl.run([rtnl.delete_link(name)], tolerate=_GONE)[0]
+    return answer.errno == 0
+
+
+def _delete_pod_link(pod: Namespace, name: str) -> None:
+    with inside(pod):
+        nl = Netlink()
+    with nl:
+        link = read_link(nl, name)
+        if link is not None and link.kind == "veth":
+            nl.run([rtnl.delete_link(name)], tolerate=_GONE)
+
+
+def pod_has_link(pod: Namespace, name: str) -> bool:
+    """Whether the pod has a link of that name."""
+    with inside(pod):
+        nl = Netlink()
+    with nl:
+        return read_link(nl, name) is not None
+
+
+def check(nl: Netlink, pod: Namespace, plan: Plan) -> tuple[Change, ...]:
+    """The differences between the plan and the kernel; empty when all is as planned."""
+    with inside(pod), Netlink() as inner:
+        in_pod = read_space(inner, plan.pod)
+    node = _with_bridge(plan)
+    in_node = read_space(nl, node)
+    return (*diff(plan.pod, in_pod, "pod"), *diff(node, in_node, "node"), *_check_rules(plan))
+
+
+def _with_bridge(plan: Plan) -> Space:
+    node = plan.node
+    if plan.bridge is None:
+        return node
+    bridge = Link(plan.bridge.name, "bridge", promisc=plan.bridge.promisc)
+    gateways = tuple(Address(plan.bridge.name, g) for g in plan.bridge.gateways)
+    routes: tuple[Route, ...] = node.routes
+    return Space((*node.links, bridge), (*node.addresses, *gateways), routes, node.sysctls)
+
+
+def _check_rules(plan: Plan) -> list[Change]:
+    want = {*plan.elements, *nft.masquerade_elements([plan.masquerade])}
+    if not want:
+        return []
+    with nft.open_nft() as nl:
+        changes = []
+        for family in sorted({e.family for e in want}):
+            if not nft.skeleton_is_present(nl, family):
+                some = next(e for e in want if e.family == family)
+                changes.append(
+                    Change(some, None, f"rules of nft table {family} podwire are missing")
+                )
+        sets = {(e.family, e.set_name) for e in want}
+        have = {key: nft.read_elements(nl, *key) or frozenset() for key in sets}
+    missing = [e for e in want if not _is_covered(e, have[e.family, e.set_name])]
+    text = "rule is missing: the pod's member of nft set {} {} podwire"
+    return changes + [Change(e, None, text.format(e.set_name, e.family)) for e in missing]
+
+
+def _is_covered(want: Element, have: frozenset[Element]) -> bool:
+    """Whether a set holds the member, or (sets merge prefixes) an interval around it."""
+    if want.key_end is None:
+        return want in have
+    width = 4 if want.set_name.endswith("4") else 16
+    inner = _fields(want.key, want.key_end, width)
+    return any(
+        all(
+            a <= c and d <= b
+            for (a, b), (c, d) in zip(_fields(h.key, h.key_end, width), inner, strict=True)
+        )
+        for h in have
+        if h.key_end is not None
+    )
+
+
+def _fields(start: bytes, end: bytes, width: int) -> list[tuple[bytes, bytes]]:
+    cuts = range(0, len(start), width)
+    return [(start[i : i + width], end[i : i + width]) for i in cuts]

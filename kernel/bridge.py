@@ -1,0 +1,89 @@
+"""Bridges: made once per node and kept, through pyroute2."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from kernel import rtnl
+from kernel.errors import KernelError
+from kernel.model import Address, Bridge, IPInterface, Link, Sysctl
+from kernel.netlink import Netlink
+from kernel.read import read_addresses, read_link
+from kernel.sysctl import apply_sysctl
+
+
+def ensure_bridge(nl: Netlink, want: Bridge) -> Link:
+    """The bridge, made where it is missing; up, promiscuous if wanted, its gateways on it.
+
+    Raises KernelError where the name belongs to another kind of link, and where an address that
+    is there already contradicts a gateway and force_address is off.
+    """
+    link = read_link(nl, want.name)
+    if link is None:
+        _create(want)
+        # We own the routes of this link: no router may announce others.
+        apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/accept_ra", "0", required=False))
+        link = read_link(nl, want.name)
+    if link is None or link.kind != "bridge":
+        raise KernelError("use bridge", want.name, 0, "a link of that name is not a bridge")
+    if not link.up or (want.promisc and not link.promisc):
+        flags = rtnl.IFF_UP | (rtnl.IFF_PROMISC if want.promisc else 0)
+        nl.run([rtnl.set_flags(want.name, flags)])
+    for gateway in want.gateways:
+        _ensure_gateway(nl, link, gateway, force=want.force_address)
+    return link
+
+
+def _create(want: Bridge) -> None:
+    # Imported here: it costs 150 ms, and most calls find the bridge in place.
+    from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]
+
+    # With a MAC of its own: a bridge without one takes its lowest port's, and pods would lose
+    # their gateway when that port goes (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id).
+    options: dict[str, object] = {"address": _random_mac()}
+    if want.mtu:
+        options["mtu"] = want.mtu
+    try:
+        with IPRoute() as ipr:
+            ipr.link("add", ifname=want.name, kind="bridge", state="up", **options)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:  # made by somebody else in between
+            raise KernelError("create bridge", want.name, error.code or 0) from error
+
+
+def _random_mac() -> str:
+    raw = bytearray(os.urandom(6))
+    raw[0] = raw[0] & 0xFC | 0x02  # locally administered, one interface's
+    return raw.hex(":")
+
+
+def _ensure_gateway(nl: Netlink, link: Link, gateway: IPInterface, *, force: bool) -> None:
+    present = [
+        a.address for a in read_addresses(nl, [link]) if a.address.version == gateway.version
+    ]
+    if gateway in present:
+        return
+    others = [a for a in present if _contradicts(a, gateway)]
+    if others and not force:
+        hint = f"it has {others[0]} already; set forceAddress to replace that"
+        raise KernelError(f"give address {gateway} to bridge", link.name, 0, hint)
+    _replace_gateway(nl, link, gateway, others)
+
+
+def _contradicts(present: IPInterface, gateway: IPInterface) -> bool:
+    # IPv4 has one address per bridge; IPv6 may have several whose subnets do not overlap.
+    return gateway.version == 4 or present.network.overlaps(gateway.network)
+
+
+def _replace_gateway(
+    nl: Netlink, link: Link, gateway: IPInterface, others: list[IPInterface]
+) -> None:
+    messages = [rtnl.delete_address(Address(link.name, a), link.index) for a in others]
+    messages.append(rtnl.add_address(Address(link.name, gateway), link.index))
+    # A bridge that somebody else made may have no MAC of its own: setting the one that it has
+    # makes it so.
+    fresh = read_link(nl, link.name)
+    if fresh and fresh.mac:
+        messages.append(rtnl.set_mac(link.name, fresh.mac))
+    nl.run(messages, tolerate=frozenset({errno.EEXIST, errno.EADDRNOTAVAIL}))

@@ -1,0 +1,133 @@
+"""Typed nouns of the kernel's network state; all frozen, all plain values.
+
+A `Plan` is everything that one attachment should have.  ADD applies it, CHECK compares it with the
+kernel, DEL and GC apply its removal.  `Space` is one network namespace's share of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+
+# Route protocol (linux/rtnetlink.h, rtm_protocol; 5-255 are free for routing daemons to take):
+# the mark on every node-side route that podwire owns.
+RTPROT_PODWIRE = 112
+RTPROT_BOOT = 3
+
+SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
+TABLE_MAIN = 254
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A link's membership in a bridge."""
+
+    bridge: str
+    hairpin: bool = False
+    isolated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device. mtu in bytes; None or 0 where the plan leaves the value to the kernel."""
+
+    name: str
+    kind: str = "veth"
+    mac: str | None = None
+    mtu: int | None = None
+    up: bool = True
+    alias: str | None = None
+    port: Port | None = None
+    promisc: bool = False
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on a link. prefix_route: whether the kernel adds the subnet's route itself."""
+
+    link: str
+    address: IPInterface
+    prefix_route: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route. priority, mtu, advmss: 0 = the kernel's default. via None = on-link."""
+
+    dst: IPNetwork
+    link: str
+    via: IPAddress | None = None
+    src: IPAddress | None = None
+    scope: int = SCOPE_UNIVERSE
+    table: int = TABLE_MAIN
+    priority: int = 0
+    mtu: int = 0
+    advmss: int = 0
+    protocol: int = RTPROT_BOOT
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A kernel setting; path below /proc/sys. required=False: absent or unwritable is no error."""
+
+    path: str
+    value: str
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One member of an nft set. key_end is set for intervals; keys in the kernel's byte layout."""
+
+    family: str
+    set_name: str
+    key: bytes
+    key_end: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What one network namespace holds of a plan."""
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge that an attachment needs; it outlives the attachment. Gateways go on it."""
+
+    name: str
+    mtu: int | None = None
+    promisc: bool = False
+    gateways: tuple[IPInterface, ...] = ()
+    force_address: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one attachment has: a veth pair, its node side, its pod side, its rules.
+
+    node.links[0] and pod.links[0] are the two ends of the pair.  elements belong to this
+    attachment alone; masquerade lists prefixes whose rules are shared by the whole network.
+    """
+
+    node: Space
+    pod: Space
+    bridge: Bridge | None = None
+    elements: tuple[Element, ...] = ()
+    masquerade: tuple[IPNetwork, ...] = field(default=())

@@ -1,0 +1,291 @@
+"""podwire's nftables tables: the skeleton once per node through `nft`, members through netlink.
+
+Rules never change after the skeleton is in place: they match sets, and an attachment is at most a
+member of some (linux/netfilter/nf_tables.h).  So the cost of a packet does not grow with pods.
+
+Packet path of the skeleton: a pod that reached itself through a translated address (hairpin) is
+masqueraded, or the answer would be dropped as coming from nowhere; a packet that leaves the
+prefixes of its own network is masqueraded; on a bridge, a port that is checked passes only frames
+of its own MAC.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Collection, Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+
+from kernel.errors import KernelError, MissingTool
+from kernel.model import Element, IPAddress, IPNetwork
+from kernel.netlink import NETLINK_NETFILTER, Netlink
+from kernel.wire import (
+    NLM_F_CREATE,
+    Message,
+    attribute,
+    attribute_list,
+    attributes,
+    be32,
+    nested,
+    text,
+)
+
+TABLE = "podwire"
+COMMENT = "made by podwire, which rebuilds it when it is removed"
+# What each family's table holds: sets and chains first, then the chain's rules, in order.
+_DECLARATIONS = {
+    "inet": """
+  set hairpin4 { type ipv4_addr . ipv4_addr; }
+  set hairpin6 { type ipv6_addr . ipv6_addr; }
+  set masquerade4 { type ipv4_addr; flags interval; }
+  set masquerade6 { type ipv6_addr; flags interval; }
+  set internal4 { type ipv4_addr . ipv4_addr; flags interval; }
+  set internal6 { type ipv6_addr . ipv6_addr; flags interval; }
+  chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
+""",
+    "bridge": """
+  set checked_ports { type ifname; }
+  set allowed_macs { type ifname . ether_addr; }
+  chain prerouting { type filter hook prerouting priority dstnat; policy accept; }
+""",
+}
+_RULES = {
+    "inet": (
+        "ip saddr . ip daddr @hairpin4 masquerade",
+        "ip6 saddr . ip6 daddr @hairpin6 masquerade",
+        "ip daddr 224.0.0.0/4 return",
+        "ip6 daddr ff00::/8 return",
+        "ip saddr @masquerade4 ip saddr . ip daddr != @internal4 masquerade",
+        "ip6 saddr @masquerade6 ip6 saddr . ip6 daddr != @internal6 masquerade",
+    ),
+    "bridge": ("iifname @checked_ports iifname . ether saddr != @allowed_macs drop",),
+}
+_CHAIN = {"inet": "postrouting", "bridge": "prerouting"}
+# A set that `flags interval` makes of one field is a tree of starts and ends; one of several
+# fields takes both ends in one member (NFTA_SET_ELEM_KEY_END).
+_TREE_SETS = frozenset({"masquerade4", "masquerade6"})
+NETWORK_SETS = ("masquerade4", "masquerade6", "internal4", "internal6")
+
+_SUBSYSTEM = 10 << 8
+_DELTABLE = _SUBSYSTEM | 2
+_GETRULE = _SUBSYSTEM | 7
+_NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSYSTEM | 14
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_FAMILY = {"inet": 1, "bridge": 7}
+_ELEMENT_KEY, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 3, 10
+_DATA_VALUE, _LIST_ELEMENT = 1, 1
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_INTERVAL_END = 1
+_ABSENT = frozenset({errno.ENOENT})
+
+
+def hairpin_element(address: IPAddress) -> Element:
+    """The member that lets a pod reach itself through a translated address."""
+    return Element("inet", f"hairpin{address.version}", address.packed * 2)
+
+
+def spoof_check_elements(port: str, mac: str) -> tuple[Element, Element]:
+    """The members that hold a bridge port to one MAC address."""
+    name = port.encode().ljust(16, b"\0")
+    raw = bytes.fromhex(mac.replace(":", "")).ljust(8, b"\0")
+    return Element("bridge", "allowed_macs", name + raw), Element("bridge", "checked_ports", name)
+
+
+def masquerade_elements(groups: Iterable[Iterable[IPNetwork]]) -> frozenset[Element]:
+    """The members for networks (each a group of prefixes) whose pods are masqueraded.
+
+    Interval sets hold no overlaps, so the prefixes of all networks are merged first; within a
+    network, traffic from any of its prefixes to any other keeps its address.
+    """
+    networks = [tuple(group) for group in groups]
+    elements: set[Element] = set()
+    for version, kind in ((4, IPv4Network), (6, IPv6Network)):
+        mine = [[p for p in group if isinstance(p, kind)] for group in networks]
+        merged: list[IPNetwork] = list(collapse_addresses(p for group in mine for p in group))  # type: ignore[type-var]
+        elements |= {_interval(f"masquerade{version}", (prefix,)) for prefix in merged}
+        pairs = {(_cover(merged, a), _cover(merged, b)) for g in mine for a in g for b in g}
+        elements |= {_interval(f"internal{version}", pair) for pair in pairs}
+    return frozenset(elements)
+
+
+def _cover(merged: list[IPNetwork], prefix: IPNetwork) -> IPNetwork:
+    return next(m for m in merged if prefix.subnet_of(m))  # type: ignore[arg-type]
+
+
+def _interval(set_name: str, prefixes: tuple[IPNetwork, ...]) -> Element:
+    start = b"".join(p.network_address.packed for p in prefixes)
+    end = b"".join(p.broadcast_address.packed for p in prefixes)
+    return Element("inet", set_name, start, end)
+
+
+def load_skeleton(family: str) -> None:
+    """Create what is missing of a family's table in one transaction; members of sets stay.
+
+    Raises MissingTool where the node has no `nft`, KernelError where the kernel refuses.
+    """
+    chain = f"{family} {TABLE} {_CHAIN[family]}"
+    rules = "".join(f"add rule {chain} {rule}\n" for rule in _RULES[family])
+    table = f'table {family} {TABLE} {{\n  comment "{COMMENT}"{_DECLARATIONS[family]}}}\n'
+    _run_nft(f"{table}flush chain {chain}\n{rules}")
+
+
+def find_nft() -> str | None:
+    """The path of the program nft; the caller's PATH has no say in it."""
+    import shutil
+
+    return shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin")
+
+
+def _run_nft(script: str) -> None:
+    import subprocess
+
+    program = find_nft()
+    if program is None:
+        raise MissingTool("run", "nft", 0, "install the package nftables on this node")
+    # The caller's environment stays out: it may hold the runtime's secrets.
+    done = subprocess.run(
+        [program, "-f", "-"],
+        input=script.encode(),
+        capture_output=True,
+        timeout=60,
+        env={},
+        check=False,
+    )
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise KernelError("load", "podwire's nftables tables", 0, "; ".join(words[:3]))
+
+
+def open_nft() -> Netlink:
+    """A netfilter socket in the calling thread's namespace."""
+    return Netlink(NETLINK_NETFILTER)
+
+
+def read_elements(nl: Netlink, family: str, set_name: str) -> frozenset[Element] | None:
+    """All members of a set; None where table or set does not exist."""
+    body = _generic(family) + text(_LIST_TABLE, TABLE) + text(_LIST_SET, set_name)
+    try:
+        answers = nl.dump(Message(_GETSETELEM, 0, body, f"list nft set {set_name}"))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    items = [item for answer in answers for item in _list_items(answer)]
+    return frozenset(_read_tree(family, set_name, items) if set_name in _TREE_SETS else
+                     _read_flat(family, set_name, items))  # fmt: skip
+
+
+def _list_items(answer: Message) -> list[dict[int, bytes]]:
+    elements = attributes(answer.body, 4).get(_LIST_ELEMENTS, b"")
+    return [attributes(payload) for _kind, payload in attribute_list(elements)]
+
+
+def _value(item: dict[int, bytes], kind: int) -> bytes | None:
+    return attributes(item[kind]).get(_DATA_VALUE) if kind in item else None
+
+
+def _read_flat(family: str, name: str, items: list[dict[int, bytes]]) -> list[Element]:
+    found = ((_value(item, _ELEMENT_KEY), _value(item, _ELEMENT_KEY_END)) for item in items)
+    return [Element(family, name, key, end) for key, end in found if key is not None]
+
+
+def _read_tree(family: str, name: str, items: list[dict[int, bytes]]) -> list[Element]:
+    starts: list[bytes] = []
+    ends: list[bytes] = []
+    for item in items:
+        key = _value(item, _ELEMENT_KEY)
+        flags = struct.unpack("!I", item.get(_ELEMENT_FLAGS, bytes(4)))[0]
+        if key is not None:
+            (ends if flags & _INTERVAL_END else starts).append(key)
+    ends.sort()
+    return [Element(family, name, start, _end_after(start, ends)) for start in starts]
+
+
+def _end_after(start: bytes, ends: list[bytes]) -> bytes:
+    after = next((end for end in ends if end > start), None)
+    if after is None:
+        return b"\xff" * len(start)
+    return (int.from_bytes(after) - 1).to_bytes(len(start))
+
+
+def spoof_elements_of(nl: Netlink, port: str) -> tuple[Element, ...]:
+    """The members that hold a port to a MAC, found by the port's name."""
+    name = port.encode().ljust(16, b"\0")
+    found = [read_elements(nl, "bridge", s) or () for s in ("allowed_macs", "checked_ports")]
+    return tuple(e for members in found for e in members if e.key.startswith(name))
+
+
+def skeleton_is_present(nl: Netlink, family: str) -> bool:
+    """Whether a family's table still has as many rules as podwire put there."""
+    body = _generic(family) + text(_LIST_TABLE, TABLE)
+    try:
+        rules = nl.dump(Message(_GETRULE, 0, body, "list nft rules"))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return len(rules) == len(_RULES[family])
+
+
+def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[Element]) -> None:
+    """Add and remove members in one transaction; adding a present member is no change.
+
+    Raises KernelError with errno ENOENT where the tables (or a member to remove) are missing.
+    """
+    messages = [_element_message(_DELSETELEM, e) for e in _ordered(remove)]
+    messages += [_element_message(_NEWSETELEM, e) for e in _ordered(add)]
+    if messages:
+        nl.run([_batch(_BATCH_BEGIN), *messages, _batch(_BATCH_END)])
+
+
+def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:
+    """Remove members one by one; those that are gone already are no error."""
+    for element in _ordered(elements):
+        message = _element_message(_DELSETELEM, element)
+        nl.run([_batch(_BATCH_BEGIN), message, _batch(_BATCH_END)], tolerate=_ABSENT)
+
+
+def remove_tables(nl: Netlink) -> None:
+    """Remove podwire's tables with all that is in them."""
+    for family in _FAMILY:
+        message = Message(
+            _DELTABLE, 0, _generic(family) + text(1, TABLE), f"remove table {family} {TABLE}"
+        )
+        nl.run([_batch(_BATCH_BEGIN), message, _batch(_BATCH_END)], tolerate=_ABSENT)
+
+
+def _ordered(elements: Collection[Element]) -> list[Element]:
+    # A port's MAC is allowed before the port is checked, and the other way round on removal
+    # (names sort that way), so no frame is dropped in between.
+    return sorted(elements, key=lambda e: (e.family, e.set_name, e.key))
+
+
+def _generic(family: str, resource: int = 0) -> bytes:
+    return struct.pack("!BBH", _FAMILY.get(family, 0), 0, resource)
+
+
+def _batch(kind: int) -> Message:
+    # struct nfgenmsg with the subsystem's number as resource id (linux/netfilter/nfnetlink.h).
+    body = struct.pack("!BBH", 0, 0, 10)
+    return Message(kind, 0, body, "commit nft transaction", ack=False)
+
+
+def _element_message(kind: int, element: Element) -> Message:
+    key = nested(_ELEMENT_KEY, attribute(_DATA_VALUE, element.key))
+    members = [key]
+    if element.key_end is not None and element.set_name in _TREE_SETS:
+        members += _tree_end(element.key_end)
+    elif element.key_end is not None:
+        members = [key + nested(_ELEMENT_KEY_END, attribute(_DATA_VALUE, element.key_end))]
+    listed = nested(_LIST_ELEMENTS, *(nested(_LIST_ELEMENT, m) for m in members))
+    body = _generic(element.family) + text(_LIST_TABLE, TABLE) + text(_LIST_SET, element.set_name)
+    verb, flags = ("add to", NLM_F_CREATE) if kind == _NEWSETELEM else ("remove from", 0)
+    return Message(kind, flags, body + listed, f"{verb} nft set {element.set_name}")
+
+
+def _tree_end(key_end: bytes) -> list[bytes]:
+    after = int.from_bytes(key_end) + 1
+    if after >> (8 * len(key_end)):
+        return []
+    value = attribute(_DATA_VALUE, after.to_bytes(len(key_end)))
+    return [nested(_ELEMENT_KEY, value) + be32(_ELEMENT_FLAGS, _INTERVAL_END)]

@@ -1,0 +1,79 @@
+"""The present state of one namespace, as the nouns of `model`."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_address
+
+from kernel import rtnl
+from kernel.model import Address, Link, Port, Route, Space, Sysctl
+from kernel.netlink import Netlink
+from kernel.sysctl import read_sysctl
+
+_NO_SUCH_LINK = frozenset({errno.ENODEV})
+# Documentation addresses (RFC 5737, RFC 3849): nobody has a route to them in particular, so the
+# route that a packet to them would take is the node's default route.
+_ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
+
+
+def read_link(nl: Netlink, name: str) -> Link | None:
+    """One link by name, None where there is none."""
+    answer = nl.run([rtnl.get_link(name)], tolerate=_NO_SUCH_LINK)[0]
+    return rtnl.read_link(answer.objects[0]) if answer.objects else None
+
+
+def read_links(nl: Netlink) -> list[Link]:
+    """All links of the namespace, bridge ports with their bridge's name."""
+    links = [rtnl.read_link(m) for m in nl.dump(rtnl.list_links())]
+    names = {str(link.index): link.name for link in links}
+    return [replace(k, port=_named(k.port, names)) if k.port else k for k in links]
+
+
+def _named(port: Port, names: dict[str, str]) -> Port:
+    return replace(port, bridge=names.get(port.bridge, port.bridge))
+
+
+def read_addresses(nl: Netlink, links: Iterable[Link]) -> tuple[Address, ...]:
+    """The addresses of these links."""
+    names = {link.index: link.name for link in links}
+    found = (rtnl.read_address(m) for m in nl.dump(rtnl.list_addresses()))
+    return tuple(replace(a, link=names[i]) for i, a in found if i in names)
+
+
+def read_routes(nl: Netlink, links: Iterable[Link], versions: Iterable[int]) -> tuple[Route, ...]:
+    """The unicast routes through these links in all tables."""
+    names = {link.index: link.name for link in links}
+    routes = []
+    for version in versions:
+        for message in nl.dump(rtnl.list_routes(version)):
+            found = rtnl.read_route(message)
+            if found and found[0] in names:
+                routes.append(replace(found[1], link=names[found[0]]))
+    return tuple(routes)
+
+
+def read_space(nl: Netlink, want: Space) -> Space:
+    """What the namespace holds of the kinds that want names; sysctls of the calling thread's."""
+    links = read_links(nl)
+    versions = sorted({route.dst.version for route in want.routes})
+    settings = ((s.path, read_sysctl(s.path)) for s in want.sysctls)
+    return Space(
+        links=tuple(links),
+        addresses=read_addresses(nl, links) if want.addresses else (),
+        routes=read_routes(nl, links, versions),
+        sysctls=tuple(Sysctl(path, value) for path, value in settings if value is not None),
+    )
+
+
+def read_uplink_mtu(nl: Netlink) -> int | None:
+    """The MTU in bytes of the default route's link; None without a default route."""
+    answers = nl.exchange([rtnl.look_up_route(address) for address in _ANYWHERE])
+    indexes = [rtnl.route_link_index(a.objects[0]) for a in answers if a.objects and not a.errno]
+    for index in filter(None, indexes):
+        found = nl.run([rtnl.get_link(index=index)], tolerate=_NO_SUCH_LINK)[0].objects
+        link = rtnl.read_link(found[0]) if found else None
+        if link and link.name != "lo":
+            return link.mtu
+    return None

@@ -1,0 +1,108 @@
+"""Netlink's byte layout: messages and attributes (RFC 3549; linux/netlink.h)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSGERR_ATTR_MSG = 1
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLA_F_NESTED = 0x8000
+NLA_TYPE_MASK = 0x3FFF
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One netlink request, or one answer: type, flags and all that follows the header.
+
+    what: how errors name it ("add address 10.0.0.2/24 to eth0").
+    ack: whether the kernel acknowledges it.
+    """
+
+    type: int
+    flags: int
+    body: bytes
+    what: str = ""
+    ack: bool = True
+
+
+def pack(message: Message, sequence: int) -> bytes:
+    """A message with its header, padded to the alignment that the next one needs."""
+    length = _HEADER.size + len(message.body)
+    head = _HEADER.pack(length, message.type, message.flags | NLM_F_REQUEST, sequence, 0)
+    return head + message.body + bytes(-length % 4)
+
+
+def unpack(data: bytes) -> Iterator[tuple[int, Message]]:
+    """(sequence, message) for each message in a received datagram."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
+        yield sequence, Message(kind, flags, data[offset + _HEADER.size : offset + length])
+        offset += length + (-length % 4)
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute: length, type, payload, padding."""
+    length = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+
+
+def text(kind: int, value: str) -> bytes:
+    """A NUL-terminated string attribute."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def u8(kind: int, value: int) -> bytes:
+    """An attribute of one byte."""
+    return attribute(kind, bytes((value,)))
+
+
+def u32(kind: int, value: int) -> bytes:
+    """An attribute of 32 bits in the machine's order (rtnetlink)."""
+    return attribute(kind, struct.pack("=I", value))
+
+
+def be32(kind: int, value: int) -> bytes:
+    """An attribute of 32 bits in network order (nfnetlink)."""
+    return attribute(kind, struct.pack("!I", value))
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The attributes of a body by type; the last one of a type wins."""
+    return dict(attribute_list(data, offset))
+
+
+def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The attributes of a body in order, for lists whose members share one type."""
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & NLA_TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += length + (-length % 4)
+
+
+def number(payload: bytes) -> int:
+    """A 32-bit attribute's value in the machine's order."""
+    return int(struct.unpack_from("=I", payload)[0])
+
+
+def string(payload: bytes) -> str:
+    """A NUL-terminated attribute's value; bytes that are not UTF-8 are shown escaped."""
+    return payload.rstrip(b"\0").decode(errors="backslashreplace")
