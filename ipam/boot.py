@@ -61,5 +61,6 @@ def _purge(connection: sqlite3.Connection, boot_id: str) -> Purged:
     )
     allocations = connection.execute("DELETE FROM allocation WHERE boot_id <> ?", (boot_id,))
     attachments = connection.execute("DELETE FROM attachment WHERE boot_id <> ?", (boot_id,))
+    connection.execute("DELETE FROM network WHERE boot_id <> ?", (boot_id,))
     connection.execute("UPDATE meta SET value = ? WHERE key = 'boot_id'", (boot_id,))
     return Purged(allocations.rowcount, attachments.rowcount)

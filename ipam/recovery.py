@@ -77,6 +77,7 @@ def _read_rows(connection: sqlite3.Connection, path: Path, boot_id: str, clock: 
     transaction = Transaction(connection, path, boot_id, clock)
     transaction.allocations()
     transaction.attachments()
+    transaction.networks()
     for sql in ("SELECT * FROM meta", "SELECT * FROM pool", "SELECT * FROM freed"):
         connection.execute(sql).fetchall()
 

@@ -3,8 +3,9 @@
 Tables: `allocation` holds who has which address; `freed` is the queue of addresses that were
 held once, in the order (`seq`) in which they may be handed out again; `pool` holds, for a range
 of a network, the first address that was never handed out (`next`, NULL when there is none);
-`attachment` holds the main plugin's records. Allocations and freed addresses name the pool
-whose cursor passed them (0: none yet), so that a pool finds its longest-freed address by index.
+`attachment` and `network` hold the main plugin's records. Allocations and freed addresses name
+the pool whose cursor passed them (0: none yet), so that a pool finds its longest-freed address
+by index.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ CREATE TABLE attachment (
     record TEXT NOT NULL,
     boot_id TEXT NOT NULL,
     PRIMARY KEY (network, container_id, ifname)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE network (
+    network TEXT PRIMARY KEY,
+    record TEXT NOT NULL,
+    boot_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE allocation (

@@ -2,117 +2,34 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
 from ipam import faults
-from ipam.clock import Clock
 from ipam.codec import decode, encode
 from ipam.errors import AddressTaken
+from ipam.owner import Allocation, Owner
 from ipam.ranges import IPAddress, Range
+from ipam.records import Records, key_of, of_network
+
+__all__ = ["Allocation", "Owner", "Transaction"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Owner:
-    """Who holds addresses: an interface of a container on a network."""
-
-    network: str
-    container_id: str
-    ifname: str
-
-    def __str__(self) -> str:
-        return f"container {self.container_id} interface {self.ifname}"
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """An address that is held; `created_at` is in seconds since 1970."""
-
-    owner: Owner
-    address: IPAddress
-    created_at: float
-    boot_id: str
-
-
-class Transaction:
+class Transaction(Records):
     """What can be read and changed in one transaction; got from `Store.transaction` or `read`.
 
     Every method raises StoreError (StoreBusy, StoreDamaged) if the database fails.
     """
-
-    def __init__(
-        self, connection: sqlite3.Connection, path: Path, boot_id: str, clock: Clock
-    ) -> None:
-        self.connection = connection
-        self.path = path
-        self.boot_id = boot_id
-        self.clock = clock
-
-    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with faults.translated(self.path):
-            return self.connection.execute(sql, values).fetchall()
-
-    def _changes(self, sql: str, *values: object) -> int:
-        with faults.translated(self.path):
-            return self.connection.execute(sql, values).rowcount
-
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """Undo what the block changed if it raises, and keep the transaction."""
-        self._rows("SAVEPOINT step")
-        try:
-            yield
-        except BaseException:
-            self._rows("ROLLBACK TO step")
-            raise
-        finally:
-            self._rows("RELEASE step")
-
-    def put_attachment(self, owner: Owner, record: str) -> None:
-        """Keep a record (JSON text) for the owner, instead of the one it had."""
-        self._changes(
-            "INSERT OR REPLACE INTO attachment VALUES (?, ?, ?, ?, ?)",
-            *_key(owner), record, self.boot_id,
-        )  # fmt: skip
-
-    def attachment(self, owner: Owner) -> str | None:
-        """The owner's record, None if it has none."""
-        rows = self._rows(
-            "SELECT record FROM attachment WHERE network = ? AND container_id = ? AND ifname = ?",
-            *_key(owner),
-        )
-        return self._text(rows[0][0]) if rows else None
-
-    def attachments(self, network: str | None = None) -> list[tuple[Owner, str]]:
-        """Owners and their records, of one network or of all, in order of the owners."""
-        where, values = _of_network(network)
-        rows = self._rows(
-            f"SELECT network, container_id, ifname, record FROM attachment {where}"  # noqa: S608
-            " ORDER BY network, container_id, ifname",
-            *values,
-        )
-        return [(self._owner(row), self._text(row[3])) for row in rows]
-
-    def delete_attachment(self, owner: Owner) -> bool:
-        """Forget the owner's record; whether there was one."""
-        sql = "DELETE FROM attachment WHERE network = ? AND container_id = ? AND ifname = ?"
-        return self._changes(sql, *_key(owner)) > 0
 
     def addresses(self, owner: Owner) -> tuple[IPAddress, ...]:
         """The addresses that the owner holds, in order, IPv4 first."""
         rows = self._rows(
             "SELECT address FROM allocation"
             " WHERE network = ? AND container_id = ? AND ifname = ? ORDER BY address",
-            *_key(owner),
+            *key_of(owner),
         )
         return tuple(self._address(row[0]) for row in rows)
 
     def allocations(self, network: str | None = None) -> list[Allocation]:
         """Every allocation of a network, or of all, in order of network and address."""
-        where, values = _of_network(network)
+        where, values = of_network(network)
         return self._allocations(f"{where} ORDER BY network, address", *values)
 
     def oldest(self, network: str, range_: Range, limit: int) -> list[Allocation]:
@@ -207,27 +124,6 @@ class Transaction:
         )  # fmt: skip
         return (self._number(rows[0][0]), self._text(rows[0][1])) if rows else None
 
-    def _owner(self, row: tuple[object, ...]) -> Owner:
-        return Owner(*(self._text(value) for value in row[:3]))
-
     def _address(self, value: object) -> IPAddress:
         with faults.translated(self.path):
             return decode(value)
-
-    def _text(self, value: object) -> str:
-        if not isinstance(value, str):
-            raise faults.damaged(self.path, f"{value!r} is not text")
-        return value
-
-    def _number(self, value: object) -> float:
-        if not isinstance(value, int | float):
-            raise faults.damaged(self.path, f"{value!r} is not a number")
-        return value
-
-
-def _key(owner: Owner) -> tuple[str, str, str]:
-    return owner.network, owner.container_id, owner.ifname
-
-
-def _of_network(network: str | None) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if network is None else ("WHERE network = ?", (network,))
