@@ -31,6 +31,7 @@ from kernel.model import (
 from kernel.nft import hairpin_element, spoof_check_elements
 
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_ETHERNET_MTU = 1500  # bytes; for a node without a default route
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
@@ -195,7 +196,7 @@ def _pair(
 ) -> tuple[Link, Link]:
     key = (conf.name, request.container_id, request.ifname)
     name = host_link_name(*key)
-    mtu = conf.mtu or uplink_mtu
+    mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
     addresses = tuple(ip.address for ip in ipam.ips)
     mark = Mark(*key, addresses, bool(conf.ip_masq and addresses), shape.delegate, request.pod)
     mac_key = (conf.name, str(addresses[0])) if addresses else key
@@ -237,7 +238,11 @@ def _check_mac(key: str, value: str, code: int) -> str:
 def _node_sysctls(host: Link, ipam: Result, *, forwarding: bool) -> tuple[Sysctl, ...]:
     versions = sorted({ip.address.version for ip in ipam.ips})
     # We own the routes of this link: no router, and no pod playing one, may announce others.
-    settings = [Sysctl(f"net/ipv6/conf/{host.name}/accept_ra", "0", required=False)]
+    # And its link-local address serves at once: without it no IPv6 is forwarded to the pod.
+    settings = [
+        Sysctl(f"net/ipv6/conf/{host.name}/{setting}", "0", required=False)
+        for setting in ("accept_ra", "accept_dad")
+    ]
     settings += [Sysctl(_FORWARDING[v], "1") for v in versions if forwarding]
     return tuple(settings)
 

@@ -34,8 +34,9 @@ def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
     with ExitStack() as undo:
         undo.callback(detach, nl, plan.node.links[0].name, plan.elements)
         host_index = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
-        _configure_pod(pod, plan.pod)
+        # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host_index)
+        _configure_pod(pod, plan.pod)
         if plan.elements:
             _add_elements(plan.elements)
         undo.pop_all()
@@ -84,6 +85,7 @@ def _configure_node(nl: Netlink, want: Space, index: int) -> None:
     for setting in want.sysctls:
         apply_sysctl(setting)
     messages = [rtnl.add_address(a, index) for a in want.addresses]
+    messages += [rtnl.set_up(link.name) for link in want.links if link.up]
     nl.run(messages + [rtnl.add_route(r, index, replace=True) for r in want.routes])
 
 

@@ -12,6 +12,10 @@ from kernel.netlink import Netlink
 from kernel.read import read_addresses, read_link
 from kernel.sysctl import apply_sysctl
 
+# We own the routes of this link: no router may announce others. And its link-local address must
+# serve at once: without it the node forwards no IPv6 to pods.
+_SETTINGS = ("accept_ra", "accept_dad")
+
 
 def ensure_bridge(nl: Netlink, want: Bridge) -> Link:
     """The bridge, made where it is missing; up, promiscuous if wanted, its gateways on it.
@@ -22,8 +26,8 @@ def ensure_bridge(nl: Netlink, want: Bridge) -> Link:
     link = read_link(nl, want.name)
     if link is None:
         _create(want)
-        # We own the routes of this link: no router may announce others.
-        apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/accept_ra", "0", required=False))
+        for setting in _SETTINGS:
+            apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
         link = read_link(nl, want.name)
     if link is None or link.kind != "bridge":
         raise KernelError("use bridge", want.name, 0, "a link of that name is not a bridge")
@@ -46,7 +50,7 @@ def _create(want: Bridge) -> None:
         options["mtu"] = want.mtu
     try:
         with IPRoute() as ipr:
-            ipr.link("add", ifname=want.name, kind="bridge", state="up", **options)
+            ipr.link("add", ifname=want.name, kind="bridge", **options)
     except NetlinkError as error:
         if error.code != errno.EEXIST:  # made by somebody else in between
             raise KernelError("create bridge", want.name, error.code or 0) from error

@@ -74,10 +74,11 @@ def _traits(link: Link) -> bytes:
 
 
 def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 0) -> Message:
-    """Create the pair in one message: peer already in its namespace, host side up, on its bridge.
+    """Create the pair in one message: peer already in its namespace, host side on its bridge.
 
-    The peer cannot be set up here: it is registered before it has a partner, and veth_open
-    answers ENOTCONN (drivers/net/veth.c).
+    Both are down: the peer because it is registered before it has a partner, and veth_open
+    answers ENOTCONN (drivers/net/veth.c); the host side because a link that comes up before its
+    accept_dad is set tests its link-local address for seconds, and forwards no IPv6 meanwhile.
     """
     peer_body = (
         _link_body("") + text(IFLA_IFNAME, peer.name) + _traits(peer)
@@ -88,8 +89,7 @@ def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 
         text(_INFO_KIND, "veth"),
         nested(_INFO_DATA, attribute(_VETH_INFO_PEER, peer_body)),
     )
-    flags = IFF_UP if host.up else 0
-    body = _link_body(host.name, flags, flags) + _traits(host) + info
+    body = _link_body(host.name) + _traits(host) + info
     if master_index:
         body += u32(IFLA_MASTER, master_index)
     what = f"create veth pair {host.name} - {peer.name}"
