@@ -1,0 +1,1 @@
+"""Black-box conformance suite for CNI plugin executables; see README.md."""
