@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ See also: podwire-ipam --help
 def main() -> int:
     """`podwire`, and the reference plugins' names."""
     program = Path(sys.argv[0]).name
-    if "CNI_COMMAND" not in os.environ:
+    if "CNI_COMMAND" not in os.environ and (sys.argv[1:] or os.isatty(0)):
         return _explain(sys.argv[1:])
     return _serve(program)
 
@@ -53,12 +54,13 @@ def _explain(arguments: list[str]) -> int:
         print(USAGE, end="")
         return 0
     print(USAGE, end="", file=sys.stderr)
-    return 0 if not arguments else 2
+    return 2
 
 
 def _serve(program: str) -> int:
     from cni_plugin.config import STDIN_MAX
-    from cni_plugin.handle import handle
+    from cni_plugin.errors import IO_FAILURE, CniError
+    from cni_plugin.handle import handle, refuse
     from cni_plugin.host import DEFAULT_DATA_DIR, Host
 
     host = Host(
@@ -67,17 +69,19 @@ def _serve(program: str) -> int:
         data_dir=_data_dir(os.environ.get("PODWIRE_DATA_DIR", ""), DEFAULT_DATA_DIR),
         log=lambda line: print(line, file=sys.stderr),
     )
-    reply = handle(os.environ, _read_stdin(STDIN_MAX), host)
+    try:
+        reply = handle(os.environ, _read_stdin(STDIN_MAX), host)
+    except OSError as error:
+        reply = refuse(CniError(IO_FAILURE, f"cannot read stdin: {error.strerror or error}"))
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
     return reply.status
 
 
 def _read_stdin(limit: int) -> bytes:
-    try:
-        return sys.stdin.buffer.read(limit + 1)
-    except (OSError, AttributeError):
-        return b""  # closed; says "empty" like any other empty configuration
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer.read(limit + 1)
 
 
 def _data_dir(named: str, default: Path) -> Path:

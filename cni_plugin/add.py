@@ -70,7 +70,7 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
             networks.ensure_masquerade(store)
         _check_still_wanted(call, store, text)
         undo.pop_all()
-    return _with_bridge_mac(nl, result, bridge)
+    return _with_bridge(nl, result, bridge)
 
 
 def _record(
@@ -126,10 +126,12 @@ def _check_still_wanted(call: Call, store: Store, text: str) -> None:
             raise CniError(TRY_AGAIN, msg, "the runtime sent DEL before ADD had answered")
 
 
-def _with_bridge_mac(nl: Netlink, result: Result, bridge: Link | None) -> Result:
+def _with_bridge(nl: Netlink, result: Result, bridge: Link | None) -> Result:
     if bridge is None:
         return result
     # Read last: a bridge's MAC may change with its first port.
     fresh = read_link(nl, bridge.name)
-    first = replace(result.interfaces[0], mac=(fresh.mac if fresh else None) or "")
+    if fresh is None:
+        return result
+    first = replace(result.interfaces[0], mac=fresh.mac or "", mtu=fresh.mtu or 0)
     return replace(result, interfaces=(first, *result.interfaces[1:]))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ipam.allocator import Assigned
     from ipam.config import IpamConf
 
+# The names under which podwire is an IPAM plugin.
+IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
 OWN_TYPES = frozenset({"podwire", "podwire-ipam"})
 # Started or named so, podwire's IPAM is the reference plugin's stand-in.
 STAND_IN = "host-local"
@@ -66,7 +68,8 @@ def own_ipam(call: Call) -> IpamConf:
 def data_dir(call: Call) -> Path:
     """The folder of the store; ipam.dataDir counts for podwire's own IPAM only."""
     named = call.conf.ipam.get("dataDir")
-    if is_own(call) and isinstance(named, str) and named.startswith("/"):
+    own = call.host.program in IPAM_PROGRAMS or is_own(call)
+    if own and isinstance(named, str) and named.startswith("/"):
         return Path(named)
     return call.host.data_dir
 

@@ -34,7 +34,8 @@ def check(call: Call) -> None:
         if record is None:
             raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
         plan = _expected(record.plan, previous, call.request.ifname)
-        faults = [change.text for change in attach.check(nl, pod, plan)]
+        faults = _told_faults(record.plan, previous, call.request.ifname)
+        faults += [change.text for change in attach.check(nl, pod, plan)]
         faults += _check_addresses(call, store, record)
     if faults:
         raise _failed(call, faults)
@@ -48,6 +49,15 @@ def _failed(call: Call, faults: list[str]) -> CniError:
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     details = "; ".join(faults) + f". Recreate {who}: its network is not what it was given"
     return CniError(CHECK_FAILED, f"{who}: {faults[0]}{more}", details)
+
+
+def _told_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
+    """What prevResult does not say of the attachment, though every ADD says it."""
+    if not any(i.sandbox and i.name == ifname for i in previous.interfaces):
+        return [f"prevResult lists no interface {ifname} of the pod"]
+    if plan.pod.addresses and not previous.ips:
+        return [f"prevResult lists no address of {ifname}"]
+    return []
 
 
 def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:

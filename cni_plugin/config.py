@@ -177,6 +177,19 @@ def parse_config(raw: Mapping[str, Any]) -> NetConf:
     return conf
 
 
+def parse_remains(raw: Mapping[str, Any]) -> NetConf:
+    """What DEL can use of a configuration that is wrong elsewhere. Raises code 7 for its name."""
+    _check_name(raw.get("name"))
+    ipam = raw.get("ipam")
+    kept = {"type", "dataDir"}
+    texts = (
+        {k: v for k, v in ipam.items() if k in kept and isinstance(v, str)}
+        if isinstance(ipam, dict)
+        else {}
+    )
+    return NetConf(name=raw["name"], ipam=texts if "/" not in texts.get("type", "") else {})
+
+
 def _check_name(name: object) -> None:
     if name is None or name == "":
         raise CniError(INVALID_CONFIG, "the network configuration has no name")

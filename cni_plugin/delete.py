@@ -26,6 +26,8 @@ def delete(call: Call) -> None:
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
             record = find_record(nl, tx, call.owner)
+        if record is None and call.fault is not None:
+            raise call.fault
         delegated = _delegate_to(call, record)
         release = (lambda: delegate_of(call, delegated).run("DEL")) if delegated else None
         remove(nl, store, call.owner, record, pod, release)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cni_plugin import errors, versions
-from cni_plugin.config import declared_version, decode, parse_config
+from cni_plugin.addressing import IPAM_PROGRAMS
+from cni_plugin.config import NetConf, declared_version, decode, parse_config, parse_remains
 from cni_plugin.errors import CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request, parse_request
 from cni_plugin.result import Result, render
 from ipam.errors import IpamError, StoreDamaged
 from kernel.errors import KernelError, NotANamespace
-
-IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,11 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
         return _reply(1, _error_body(_translate(error, host), version))
 
 
+def refuse(error: CniError) -> Reply:
+    """The reply for a call that could not even be read."""
+    return _reply(1, _error_body(error, versions.LATEST))
+
+
 def _run(
     request: Request,
     raw: Mapping[str, Any],
@@ -51,7 +55,8 @@ def _run(
     stdin: bytes,
     host: Host,
 ) -> Result | None:
-    call = Call(request, parse_config(raw), raw, version, env, stdin, host)
+    conf, fault = _configuration(raw, request.command)
+    call = Call(request, conf, raw, version, env, stdin, host, fault)
     verb = _verb(request.command, host.program)
     try:
         return verb(call)
@@ -60,6 +65,16 @@ def _run(
 
         recover_store(damage.path.parent, host.log)
         return verb(call)
+
+
+def _configuration(raw: Mapping[str, Any], command: str) -> tuple[NetConf, CniError | None]:
+    try:
+        return parse_config(raw), None
+    except CniError as fault:
+        if command != "DEL":
+            raise
+        # Whatever was edited since ADD: a pod must always be deletable.
+        return parse_remains(raw), fault
 
 
 def _verb(command: str, program: str) -> Callable[[Call], Result | None]:

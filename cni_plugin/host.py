@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_plugin.config import NetConf
+from cni_plugin.errors import CniError
 from cni_plugin.request import Request
 from ipam.store import Owner
 from kernel.netns import Namespace, open_namespace
@@ -35,7 +36,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call, parsed: what every verb takes."""
+    """One call, parsed: what every verb takes.
+
+    fault: what is wrong with the configuration of a DEL, which the store's record makes good.
+    """
 
     request: Request
     conf: NetConf
@@ -44,6 +48,7 @@ class Call:
     env: Mapping[str, str]
     stdin: bytes
     host: Host
+    fault: CniError | None = None
 
     @property
     def owner(self) -> Owner:

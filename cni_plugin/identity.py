@@ -48,15 +48,20 @@ def _digest(*parts: str) -> bytes:
 
 
 def render_alias(mark: Mark) -> str:
-    """The alias of a node-side link."""
-    parts = [
-        _MARK, f"net={mark.network}", f"id={mark.container_id}", f"if={mark.ifname}",
+    """The alias of a node-side link; for IDs too long for it, one that `parse_alias` refuses."""
+    words = [
+        _MARK,
+        f"net={mark.network}",
+        f"id={mark.container_id}",
+        f"if={mark.ifname}",
         f"ip={','.join(map(str, mark.addresses))}",
-    ]  # fmt: skip
-    parts += ["masq"] if mark.masquerade else []
-    parts += [f"ipam={mark.ipam}"] if mark.ipam else []
-    parts += [f"pod={mark.pod}"] if mark.pod else []
-    return " ".join(parts)[:_ALIAS_MAX]
+    ]
+    words += ["masq"] if mark.masquerade else []
+    words += [f"ipam={mark.ipam}"] if mark.ipam else []
+    alias = " ".join(words)
+    if len(alias) > _ALIAS_MAX:
+        return f"{_MARK}: the attachment's name is too long to be written here"
+    return f"{alias} pod={mark.pod}"[:_ALIAS_MAX] if mark.pod else alias
 
 
 def parse_alias(alias: str | None) -> Mark | None:

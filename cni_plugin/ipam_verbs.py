@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from cni_plugin.addressing import own_ipam, to_result
+from cni_plugin.addressing import data_dir, own_ipam, to_result
 from cni_plugin.check import full_range
 from cni_plugin.delete import valid_attachments
 from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
@@ -30,13 +30,13 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """Release; success where nothing is held."""
-    with open_store(own_ipam(call).data_dir) as store, store.transaction() as tx:
+    with open_store(data_dir(call)) as store, store.transaction() as tx:
         tx.release(call.owner)
 
 
 def check(call: Call) -> None:
     """Raise code 102 where the attachment's addresses are not held for it."""
-    with open_store(own_ipam(call).data_dir) as store, store.read() as tx:
+    with open_store(data_dir(call)) as store, store.read() as tx:
         held = set(tx.addresses(call.owner))
     told = parse_result(call.conf.prev_result, call.version) if call.conf.prev_result else Result()
     lost = [str(ip.address.ip) for ip in told.ips if ip_interface(ip.address).ip not in held]
@@ -49,7 +49,7 @@ def check(call: Call) -> None:
 def collect(call: Call) -> None:
     """Release what attachments hold that the runtime does not list."""
     valid = valid_attachments(call)
-    with open_store(own_ipam(call).data_dir) as store, store.transaction() as tx:
+    with open_store(data_dir(call)) as store, store.transaction() as tx:
         owners = {allocation.owner for allocation in tx.allocations(call.conf.name)}
         for owner in owners:
             if (owner.container_id, owner.ifname) not in valid:

@@ -265,7 +265,7 @@ def _pod_space(
             # Not even for the link-local address: neighbour discovery would wait for it.
             Sysctl(f"net/ipv6/conf/{name}/accept_dad", dad, required=False),
         ]
-    return Space((pod, Link("lo", kind="")), addresses, routes, tuple(settings))
+    return Space((pod,), addresses, routes, tuple(settings))
 
 
 def _ipam_routes(link: str, ipam: Result) -> tuple[Route, ...]:

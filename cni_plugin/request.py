@@ -17,8 +17,8 @@ _REQUIRED = {
     "VERSION": (),
 }
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
-# A name becomes part of paths and of nft and netlink objects; no runtime's is longer (64).
-NAME_MAX = 128
+# The specification has no limit; runtimes' names have 64 characters.
+NAME_MAX = 1024
 _IFNAME_MAX = 15  # IFNAMSIZ - 1, linux/if.h
 _POD_VALUE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,252}\Z")
 _POD_KEYS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID")
