@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network
 
 from kernel.errors import KernelError, MissingTool
 from kernel.model import Element, IPAddress, IPNetwork
@@ -94,22 +94,28 @@ def spoof_check_elements(port: str, mac: str) -> tuple[Element, Element]:
 def masquerade_elements(groups: Iterable[Iterable[IPNetwork]]) -> frozenset[Element]:
     """The members for networks (each a group of prefixes) whose pods are masqueraded.
 
-    Interval sets hold no overlaps, so the prefixes of all networks are merged first; within a
+    Interval sets hold no overlaps, so of nested prefixes the widest stands for all; within a
     network, traffic from any of its prefixes to any other keeps its address.
     """
     networks = [tuple(group) for group in groups]
     elements: set[Element] = set()
     for version, kind in ((4, IPv4Network), (6, IPv6Network)):
         mine = [[p for p in group if isinstance(p, kind)] for group in networks]
-        merged: list[IPNetwork] = list(collapse_addresses(p for group in mine for p in group))  # type: ignore[type-var]
-        elements |= {_interval(f"masquerade{version}", (prefix,)) for prefix in merged}
-        pairs = {(_cover(merged, a), _cover(merged, b)) for g in mine for a in g for b in g}
+        widest = _widest(p for group in mine for p in group)
+        elements |= {_interval(f"masquerade{version}", (prefix,)) for prefix in widest}
+        pairs = {(_cover(widest, a), _cover(widest, b)) for g in mine for a in g for b in g}
         elements |= {_interval(f"internal{version}", pair) for pair in pairs}
     return frozenset(elements)
 
 
-def _cover(merged: list[IPNetwork], prefix: IPNetwork) -> IPNetwork:
-    return next(m for m in merged if prefix.subnet_of(m))  # type: ignore[arg-type]
+def _widest(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    # Not collapsed: two networks side by side would become one, and keep their addresses.
+    known = set(prefixes)
+    return [p for p in known if not any(p != q and p.subnet_of(q) for q in known)]  # type: ignore[arg-type]
+
+
+def _cover(widest: list[IPNetwork], prefix: IPNetwork) -> IPNetwork:
+    return next(w for w in widest if prefix.subnet_of(w))  # type: ignore[arg-type]
 
 
 def _interval(set_name: str, prefixes: tuple[IPNetwork, ...]) -> Element:
