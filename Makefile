@@ -31,7 +31,7 @@ test: test-packages $(VENV)/.installed go-tools ## every test there is
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory conformance-reference
 	@echo '== unit and network namespaces'
-	@$(PYTEST) tests/unit tests/netns -n $(JOBS) $(ARGS)
+	@$(PYTEST) tests/unit tests/netns -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns.tools
 
 lint: $(VENV)/.installed ## formatting, lints, types, layers
@@ -45,7 +45,7 @@ unit: $(VENV)/.installed ## tests without a kernel
 	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
 
 netns: test-packages $(VENV)/.installed go-tools ## tests in network namespaces (root)
-	@$(PYTEST) tests/netns -n $(JOBS) $(ARGS)
+	@$(PYTEST) tests/netns -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns.tools
 
 conformance: test-packages $(VENV)/.installed ## the CNI specification, against podwire

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.differential.world import World
+from tests.netns.differential.cases import Case
+from tests.netns.differential.facts import facts
+from tests.netns.differential.world import World, observe
 from tests.pytest_netns import MakeNamespace, Namespace, Node, Underlay
 
 MakeWorld = Callable[[Path], World]
+Observe = Callable[[Path, Case], set[str]]
 
 DEBIAN_REFERENCE = Path("/usr/lib/cni")
 
@@ -26,6 +29,25 @@ def make_world(
         return World(underlay, node, plugins, make_pod)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def known_facts() -> dict[tuple[Path, str], set[str]]:
+    """What was observed so far; tests of one case run in one process (`xdist_group`)."""
+    return {}
+
+
+@pytest.fixture
+def facts_of(make_world: MakeWorld, known_facts: dict[tuple[Path, str], set[str]]) -> Observe:
+    """Observes a case with the plugins of a directory, once in the session."""
+
+    def observe_once(plugins: Path, case: Case) -> set[str]:
+        key = (plugins, case.name)
+        if key not in known_facts:
+            known_facts[key] = facts(observe(make_world(plugins), case))
+        return known_facts[key]
+
+    return observe_once
 
 
 @pytest.fixture

@@ -1,50 +1,50 @@
 """Result and kernel state of podwire, started as a reference plugin, equal the reference's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.netns.differential.cases import CASES, Case
-from tests.netns.differential.conftest import MakeWorld
+from tests.netns.differential.conftest import Observe
 from tests.netns.differential.differences import DIFFERENCES, Difference, differing, unexplained
-from tests.netns.differential.facts import facts
-from tests.netns.differential.world import observe
 
-NEWEST = pytest.mark.needs("newest-reference")
+
+def marks(reference: str, case: Case) -> Sequence[pytest.MarkDecorator]:
+    group = pytest.mark.xdist_group(case.name)
+    return (group, pytest.mark.needs("newest-reference")) if reference == "newest" else (group,)
+
 
 ALL = [
-    pytest.param(reference, case, id=f"{case.name}-{reference}", marks=marks)
+    pytest.param(reference, case, id=f"{case.name}-{reference}", marks=marks(reference, case))
     for case in CASES.values()
-    for reference, marks in (("debian", ()), ("newest", NEWEST))
-    if reference == "newest" or not case.newest_only
+    for reference in case.references
 ]
 
 EXAMPLES = [
-    pytest.param(reference, entry, id=f"{entry.name}-{reference}", marks=NEWEST if newest else ())
+    pytest.param(reference, entry, id=f"{entry.name}-{reference}", marks=marks(reference, case))
     for entry in DIFFERENCES
-    for newest, reference in enumerate(("debian", "newest"))
-    if reference in entry.references and not (CASES[entry.example].newest_only and not newest)
+    for case in [CASES[entry.example]]
+    for reference in case.references
+    if reference in entry.references
 ]
 
 
 @pytest.mark.parametrize(("reference", "case"), ALL, indirect=["reference"])
 def test_same_result_and_same_kernel_state(
-    make_world: MakeWorld, podwire_bin: Path, reference: tuple[str, Path], case: Case
+    facts_of: Observe, podwire_bin: Path, reference: tuple[str, Path], case: Case
 ) -> None:
     which, plugins = reference
-    theirs = facts(observe(make_world(plugins), case))
-    ours = facts(observe(make_world(podwire_bin), case))
-    left = unexplained(which, case, differing(theirs, ours))
+    lines = differing(facts_of(plugins, case), facts_of(podwire_bin, case))
+    left = unexplained(which, case, lines)
     assert not left, "\n".join(left)
 
 
 @pytest.mark.parametrize(("reference", "difference"), EXAMPLES, indirect=["reference"])
 def test_deliberate_difference_does_occur(
-    make_world: MakeWorld, podwire_bin: Path, reference: tuple[str, Path], difference: Difference
+    facts_of: Observe, podwire_bin: Path, reference: tuple[str, Path], difference: Difference
 ) -> None:
     which, plugins = reference
     case = CASES[difference.example]
-    theirs = facts(observe(make_world(plugins), case))
-    ours = facts(observe(make_world(podwire_bin), case))
-    lines = differing(theirs, ours)
+    lines = differing(facts_of(plugins, case), facts_of(podwire_bin, case))
     assert any(difference.explains(which, case, line) for line in lines), difference.why
