@@ -31,12 +31,12 @@ def read_boot_id() -> str:
 
 def purge(connection: sqlite3.Connection, path: Path, boot_id: str) -> Purged:
     """Free what earlier boots held, in one transaction, once per boot."""
-    if _boot_of(connection, path) == boot_id:
+    if boot_of(connection, path) == boot_id:
         return Purged()
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have purged between the look and the lock.
-        purged = _purge(connection, boot_id) if _boot_of(connection, path) != boot_id else Purged()
+        purged = _purge(connection, boot_id) if boot_of(connection, path) != boot_id else Purged()
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -44,7 +44,8 @@ def purge(connection: sqlite3.Connection, path: Path, boot_id: str) -> Purged:
     return purged
 
 
-def _boot_of(connection: sqlite3.Connection, path: Path) -> str:
+def boot_of(connection: sqlite3.Connection, path: Path) -> str:
+    """The boot that used the database last; StoreDamaged if it does not say."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'boot_id'").fetchone()
     if row is None:
         raise faults.damaged(path, "the boot ID is missing")

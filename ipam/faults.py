@@ -14,6 +14,7 @@ from ipam.errors import StoreBusy, StoreDamaged, StoreError
 
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+CUT_OFF = sqlite3.SQLITE_IOERR_SHORT_READ
 DENIED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 HINT_FULL = "free some space on it, then try again; nothing was changed"
@@ -46,7 +47,7 @@ def of_sqlite(path: Path, error: sqlite3.Error) -> StoreError:
     details = f"{error} ({name})" if name else str(error)
     if primary in BUSY:
         return StoreBusy(path, f"database {path} is busy", f"{details}; try again later")
-    if primary in DAMAGED or _is_schema_gone(primary, str(error)):
+    if primary in DAMAGED or code == CUT_OFF or _is_schema_gone(primary, str(error)):
         return damaged(path, details)
     if primary == sqlite3.SQLITE_FULL or _has_no_space(path):
         return full(path, details)
@@ -87,5 +88,6 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise of_sqlite(path, error) from error
-    except NotAnAddress as error:
+    except (NotAnAddress, UnicodeDecodeError) as error:
+        # Python decodes SQLite's messages, and a message may quote damaged text.
         raise damaged(path, str(error)) from error

@@ -85,7 +85,7 @@ def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error:
+    except BaseException:
         connection.close()
         raise
     return connection

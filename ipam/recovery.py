@@ -74,11 +74,12 @@ def _read_everything(path: Path, boot_id: str, clock: Clock) -> None:
 
 def _read_rows(connection: sqlite3.Connection, path: Path, boot_id: str, clock: Clock) -> None:
     """Every value as its reader reads it: SQLite does not check text and addresses."""
+    boot.boot_of(connection, path)
     transaction = Transaction(connection, path, boot_id, clock)
     transaction.allocations()
     transaction.attachments()
     transaction.networks()
-    for sql in ("SELECT * FROM meta", "SELECT * FROM pool", "SELECT * FROM freed"):
+    for sql in ("SELECT * FROM pool", "SELECT * FROM freed"):
         connection.execute(sql).fetchall()
 
 

@@ -103,25 +103,29 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Read and write: commit at the end of the block, roll back if it raises anything."""
-        with self._session() as connection, faults.translated(self.path):
-            connection.execute("BEGIN IMMEDIATE")
+        with self._session() as connection:
+            self._run(connection, "BEGIN IMMEDIATE")
             try:
                 yield self._transaction(connection)
-                connection.execute("COMMIT")
+                self._run(connection, "COMMIT")
             finally:
                 _roll_back(connection)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """Read one snapshot; writing raises StoreError."""
-        with self._session() as connection, faults.translated(self.path):
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("BEGIN")
+        with self._session() as connection:
+            self._run(connection, "PRAGMA query_only = ON")
             try:
+                self._run(connection, "BEGIN")
                 yield self._transaction(connection)
             finally:
                 _roll_back(connection)
                 connection.execute("PRAGMA query_only = OFF")
+
+    def _run(self, connection: sqlite3.Connection, sql: str) -> None:
+        with faults.translated(self.path):
+            connection.execute(sql)
 
     def _transaction(self, connection: sqlite3.Connection) -> Transaction:
         return Transaction(connection, self.path, self.boot_id, self.clock)

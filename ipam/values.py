@@ -6,6 +6,7 @@ the same as absent.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_interface
@@ -18,8 +19,13 @@ INT_MAX = 2**32 - 1
 
 
 def show(value: object) -> str:
-    """The value as messages quote it, cut to a sane length."""
-    text = repr(value)
+    """The value as messages quote it, cut to a sane length and depth."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = shown.maxlong = LONGEST_SHOWN
+    try:
+        text = shown.repr(value)
+    except ValueError:  # a number of more than 4300 digits
+        text = type(value).__name__
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
