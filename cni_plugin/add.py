@@ -18,7 +18,7 @@ from cni_plugin.host import Call
 from cni_plugin.plan import Shape, plan_attachment, shape_of
 from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record, dump_record
-from cni_plugin.removal import remove
+from cni_plugin.removal import remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
 from ipam.allocator import allocate
 from ipam.store import Store, Transaction
@@ -33,7 +33,7 @@ def add(call: Call) -> Result:
     """Attach the pod. Raises CniError, IpamError or KernelError, and then nothing has changed."""
     shape = shape_of(call.conf, call.host.program, delegated_type(call))
     before = _previous(call)
-    if shape.mode == "ptp" and not call.conf.ipam:
+    if shape.mode == "ptp" and not call.conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
@@ -63,11 +63,13 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
     mtu = call.conf.mtu or read_uplink_mtu(nl)
     with ExitStack() as undo:
         plan, result, text = _record(call, shape, store, mtu, undo)
+        if plan.bridge and read_link(nl, plan.bridge.name) is None:
+            undo.callback(remove_made_bridge, nl, store, plan.bridge.name)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
         undo.callback(remove, nl, store, call.owner, Record(plan))
-        bridge = attach(nl, pod, plan)
         if plan.masquerade:
             networks.ensure_masquerade(store)
+        bridge = attach(nl, pod, plan)
         _check_still_wanted(call, store, text)
         undo.pop_all()
     return _with_bridge(nl, result, bridge)
@@ -78,7 +80,7 @@ def _record(
 ) -> tuple[Plan, Result, str]:
     """Addresses and the attachment's record, in one commit, before the kernel is touched."""
     delegated = _ask_delegate(call, undo)
-    own = own_ipam(call) if delegated is None and call.conf.ipam else None
+    own = own_ipam(call) if delegated is None and call.conf.uses_ipam else None
     with store.transaction() as tx:
         ipam = delegated or Result()
         if own is not None:

@@ -30,7 +30,7 @@ def is_own(call: Call) -> bool:
     if kind == STAND_IN:
         program = find_program(kind, call.request)
         return program is None or _is_podwire(program, call)
-    return kind in OWN_TYPES or (not kind and bool(call.conf.ipam))
+    return kind in OWN_TYPES or (not kind and call.conf.uses_ipam)
 
 
 def _is_podwire(program: Path, call: Call) -> bool:
@@ -53,7 +53,7 @@ def own_ipam(call: Call) -> IpamConf:
     from ipam.config import parse_ipam
 
     conf = call.conf
-    if not conf.ipam:
+    if not conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {conf.name} has no ipam: say at least ipam.subnet")
     return parse_ipam(
         conf.name,

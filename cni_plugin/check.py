@@ -8,6 +8,7 @@ from dataclasses import replace
 from cni_plugin.addressing import delegate_of, delegated_type, is_own, own_ipam
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
+from cni_plugin.plan import shape_of
 from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record
 from cni_plugin.removal import find_record
@@ -103,7 +104,7 @@ def _check_addresses(call: Call, store: Store, record: Record) -> list[str]:
 def status(call: Call) -> None:
     """Raise code 50 where an ADD could not be served, saying why."""
     with Netlink(), open_node_store(call) as store, store.transaction() as tx:
-        if is_own(call) and call.conf.ipam:
+        if is_own(call) and call.conf.uses_ipam:
             full_range(tx, own_ipam(call))
     _check_tools(call)
     if delegated_type(call):
@@ -121,6 +122,8 @@ def full_range(tx: Transaction, conf: IpamConf) -> None:
 def _check_tools(call: Call) -> None:
     from kernel.nft import find_nft
 
-    if (call.conf.ip_masq or call.conf.mac_spoof_check) and find_nft() is None:
+    conf, shape = call.conf, shape_of(call.conf, call.host.program)
+    hairpin = shape.mode == "ptp" or (shape.hairpin and shape.gateway)
+    if (hairpin or conf.ip_masq or conf.mac_spoof_check) and find_nft() is None:
         msg = "the program nft is missing: rules cannot be made"
         raise CniError(NOT_AVAILABLE, msg, "install the package nftables on this node")

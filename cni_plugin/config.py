@@ -124,6 +124,11 @@ class NetConf(_Keys):
     )
 
     @property
+    def uses_ipam(self) -> bool:
+        """Whether the network has addresses; the reference plugins take type "" for none."""
+        return bool(self.ipam_type) or bool(self.ipam.keys() - {"type"})
+
+    @property
     def ipam_type(self) -> str:
         """The IPAM plugin's name; empty for a network without addresses."""
         kind = self.ipam.get("type", "")
@@ -209,7 +214,7 @@ def _first_fault(error: ValidationError) -> str:
 def _check_combinations(conf: NetConf) -> None:
     if "/" in conf.type:
         raise CniError(INVALID_CONFIG, f"type: {conf.type!r} must be a plain file name")
-    if "type" in conf.ipam and (not conf.ipam_type or "/" in conf.ipam_type):
+    if not isinstance(conf.ipam.get("type", ""), str) or "/" in conf.ipam_type:
         raise CniError(
             INVALID_CONFIG, f"ipam.type: {conf.ipam['type']!r} must be a plain file name"
         )
@@ -222,7 +227,7 @@ def _check_combinations(conf: NetConf) -> None:
     if conf.hairpin_mode and conf.promisc_mode:
         msg = "hairpinMode: true and promiscMode: true exclude each other"
         raise CniError(INVALID_CONFIG, msg)
-    if conf.disable_container_interface and conf.ipam:
+    if conf.disable_container_interface and conf.uses_ipam:
         msg = (
             "disableContainerInterface: true excludes ipam: the interface would have no use for it"
         )

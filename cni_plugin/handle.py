@@ -120,7 +120,7 @@ def _translate(error: Exception, host: Host) -> CniError:
     if isinstance(error, NotANamespace):
         return CniError(errors.INVALID_ENVIRONMENT, f"CNI_NETNS: {error}")
     if isinstance(error, KernelError):
-        return CniError(errors.KERNEL_REFUSED, str(error), "nothing was changed")
+        return CniError(errors.KERNEL_REFUSED, str(error))
     if isinstance(error, OSError):
         return CniError(errors.IO_FAILURE, f"{error.strerror or error}", str(error.filename or ""))
     where = _innermost(error)

@@ -10,6 +10,7 @@ from cni_plugin.identity import Mark, host_link_name, parse_alias
 from cni_plugin.record import Record, load_record
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import detach
+from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink import Netlink
 from kernel.netns import Namespace
@@ -85,6 +86,17 @@ def remove(
         known = tx.delete_attachment(owner)
         if known:
             networks.leave(tx, owner.network, had_rules=bool(elements))
+
+
+def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:
+    """Remove the bridge that a failed ADD made, unless other attachments want it by now.
+
+    An ADD records its bridge before it looks for it, and cannot do so while we look.
+    """
+    with store.transaction() as tx:
+        records = (_load(text, owner) for owner, text in tx.attachments())
+        if not any(r.plan.bridge and r.plan.bridge.name == name for r in records):
+            remove_unused_bridge(nl, name)
 
 
 def _spoof_elements(port: str) -> tuple[Element, ...]:

@@ -9,7 +9,7 @@ from kernel import nft, rtnl
 from kernel.bridge import ensure_bridge
 from kernel.diff import Change, diff
 from kernel.errors import KernelError
-from kernel.model import Address, Element, Link, Plan, Route, Space
+from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
 from kernel.netlink import Netlink
 from kernel.netns import Namespace, inside
 from kernel.read import read_link, read_space
@@ -39,8 +39,16 @@ def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
         _configure_pod(pod, plan.pod)
         if plan.elements:
             _add_elements(plan.elements)
+        # Last, for these cannot be undone: other attachments may rely on them a moment later.
+        for setting in _node_wide(plan.node):
+            apply_sysctl(setting)
         undo.pop_all()
     return bridge
+
+
+def _node_wide(node: Space) -> list[Sysctl]:
+    """The settings that are not the attachment's own link's."""
+    return [s for s in node.sysctls if node.links[0].name not in s.path.split("/")]
 
 
 def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> int:
@@ -82,8 +90,10 @@ def _pod_messages(want: Space, index: int) -> list[Message]:
 
 
 def _configure_node(nl: Netlink, want: Space, index: int) -> None:
+    shared = _node_wide(want)
     for setting in want.sysctls:
-        apply_sysctl(setting)
+        if setting not in shared:
+            apply_sysctl(setting)
     messages = [rtnl.add_address(a, index) for a in want.addresses]
     messages += [rtnl.set_up(link.name) for link in want.links if link.up]
     nl.run(messages + [rtnl.add_route(r, index, replace=True) for r in want.routes])

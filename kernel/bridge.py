@@ -9,7 +9,7 @@ from kernel import rtnl
 from kernel.errors import KernelError
 from kernel.model import Address, Bridge, IPInterface, Link, Sysctl
 from kernel.netlink import Netlink
-from kernel.read import read_addresses, read_link
+from kernel.read import read_addresses, read_link, read_links
 from kernel.sysctl import apply_sysctl
 
 # We own the routes of this link: no router may announce others. And its link-local address must
@@ -31,12 +31,23 @@ def ensure_bridge(nl: Netlink, want: Bridge) -> Link:
         link = read_link(nl, want.name)
     if link is None or link.kind != "bridge":
         raise KernelError("use bridge", want.name, 0, "a link of that name is not a bridge")
+    # Whether all gateways can be had is known before the first one is touched.
+    replacements = _plan_gateways([a.address for a in read_addresses(nl, [link])], want)
     if not link.up or (want.promisc and not link.promisc):
         flags = rtnl.IFF_UP | (rtnl.IFF_PROMISC if want.promisc else 0)
         nl.run([rtnl.set_flags(want.name, flags)])
-    for gateway in want.gateways:
-        _ensure_gateway(nl, link, gateway, force=want.force_address)
+    for gateway, others in replacements:
+        _replace_gateway(nl, link, gateway, others)
     return link
+
+
+def remove_unused_bridge(nl: Netlink, name: str) -> None:
+    """Remove a bridge without ports; one that has some, or is gone, is left alone.
+
+    The caller sees to it that nobody is about to add a port.
+    """
+    if not any(link.port and link.port.bridge == name for link in read_links(nl)):
+        nl.run([rtnl.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
 
 
 def _create(want: Bridge) -> None:
@@ -62,17 +73,21 @@ def _random_mac() -> str:
     return raw.hex(":")
 
 
-def _ensure_gateway(nl: Netlink, link: Link, gateway: IPInterface, *, force: bool) -> None:
-    present = [
-        a.address for a in read_addresses(nl, [link]) if a.address.version == gateway.version
-    ]
-    if gateway in present:
-        return
-    others = [a for a in present if _contradicts(a, gateway)]
-    if others and not force:
-        hint = f"it has {others[0]} already; set forceAddress to replace that"
-        raise KernelError(f"give address {gateway} to bridge", link.name, 0, hint)
-    _replace_gateway(nl, link, gateway, others)
+def _plan_gateways(
+    present: list[IPInterface], want: Bridge
+) -> list[tuple[IPInterface, list[IPInterface]]]:
+    """Each gateway that is missing, with the addresses that must go for it."""
+    plan = []
+    for gateway in want.gateways:
+        if gateway in present:
+            continue
+        others = [a for a in present if a.version == gateway.version and _contradicts(a, gateway)]
+        if others and not want.force_address:
+            hint = f"it has {others[0]} already; set forceAddress to replace that"
+            raise KernelError(f"give address {gateway} to bridge", want.name, 0, hint)
+        present = [*(a for a in present if a not in others), gateway]
+        plan.append((gateway, others))
+    return plan
 
 
 def _contradicts(present: IPInterface, gateway: IPInterface) -> bool:
