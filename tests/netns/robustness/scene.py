@@ -1,6 +1,7 @@
 """A node with podwire on it: calls, and everything that they may leave behind."""
 
 import json
+import re
 import socket
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ DATABASE = DATA_DIR / "podwire.db"
 
 TABLES = ("allocation", "attachment", "network")
 """Tables of podwire.db that are empty when nothing is attached."""
+
+UPLINKS_OWN = re.compile(r'\+ routes {"dev": "eth0", "dst": "fe80::')
+"""What appears by itself: the uplink's link-local address has passed its duplicate detection."""
 
 OWN_LINKS = {"lo", "eth0", BRIDGE}
 """Links of a node that has no pod; a bridge outlives its pods."""
@@ -187,6 +191,7 @@ class State:
             line
             for old, new in zip(self.spaces, after.spaces, strict=True)
             for line in changes(old, new)
+            if not UPLINKS_OWN.match(line)
         ]
         if self.rows != after.rows:
             lines.append(f"rows: {self.rows} became {after.rows}")
