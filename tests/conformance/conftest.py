@@ -15,6 +15,7 @@ from .shortfalls import short_id
 from .stub import Stub
 from .suite import Suite
 
+_MARKER = "cni_needs(*traits): what the plugin or its configuration must have for the test"
 _SUITE = pytest.StashKey[Suite]()
 _COLLECTED = pytest.StashKey[frozenset[str]]()
 
@@ -41,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config.option, "cni_plugin"):
         return  # found on the way through a larger project's tests: see pytest_ignore_collect
+    config.addinivalue_line("markers", _MARKER)
     option = config.option
     if option.cni_plugin is None:
         raise pytest.UsageError("--cni-plugin PATH is missing: which plugin shall be judged?")
@@ -74,7 +76,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in metafunc.fixturenames:
         versions = metafunc.config.stash[_SUITE].versions(name)
         if versions is not None:
-            nothing = pytest.param(None, marks=pytest.mark.needs("such a version"))
+            nothing = pytest.param(None, marks=pytest.mark.cni_needs("such a version"))
             metafunc.parametrize(name, versions or [nothing])
 
 
@@ -91,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs(item: pytest.Item) -> list[str]:
-    return [trait for mark in item.iter_markers("needs") for trait in mark.args]
+    return [trait for mark in item.iter_markers("cni_needs") for trait in mark.args]
 
 
 def _expect_failure(item: pytest.Item, suite: Suite) -> None:

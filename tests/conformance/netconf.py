@@ -38,7 +38,7 @@ class NetConf:
     derived: bool
 
     def traits(self) -> frozenset[str]:
-        """What the marker `needs` can name."""
+        """What the marker `cni_needs` can name."""
         found = {"derived"} if self.derived else set()
         ipam = self.body.get("ipam")
         if isinstance(ipam, dict):
@@ -101,6 +101,12 @@ _PLAN_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway", "ranges")
 def dual_stack(body: Mapping[str, Any]) -> Json:
     """The derived configuration with an IPv6 range beside the IPv4 one."""
     plan = {"ranges": [[FOUR], [SIX]], "routes": list(_ROUTES.values())}
+    return {**body, "ipam": {**body["ipam"], **plan}}
+
+
+def six_only(body: Mapping[str, Any]) -> Json:
+    """The derived configuration with an IPv6 range in the place of the IPv4 one."""
+    plan = {"ranges": [[SIX]], "routes": [_ROUTES["6"]]}
     return {**body, "ipam": {**body["ipam"], **plan}}
 
 

@@ -56,12 +56,14 @@ class Stub:
         return path.read_text().split() if path.exists() else []
 
     def stdin(self, command: str) -> Json:
-        """The configuration of the last call of *command*."""
+        """The configuration of the last call of *command*; asserts that there was one."""
+        assert command in self.calls(), f"{command} was not delegated: {self.calls()}"
         loaded: Json = json.loads((self.folder / f"{command}.stdin").read_bytes())
         return loaded
 
     def environment(self, command: str) -> dict[str, str]:
-        """The CNI_* variables of the last call of *command*."""
+        """The CNI_* variables of the last call of *command*; asserts that there was one."""
+        assert command in self.calls(), f"{command} was not delegated: {self.calls()}"
         lines = (self.folder / f"{command}.env").read_text().splitlines()
         pairs = (line.split("=", 1) for line in lines if line.startswith("CNI_"))
         return dict(pairs)

@@ -44,7 +44,7 @@ class Suite:
         return self.declared[-1]
 
     def traits(self) -> frozenset[str]:
-        """What the marker `needs` can name and this run has."""
+        """What the marker `cni_needs` can name and this run has."""
         verbs = {v for v in ("CHECK", "GC", "STATUS") if spec.supporting(v, self.declared)}
         return self.conf.traits() | verbs | frozenset(self.declared)
 

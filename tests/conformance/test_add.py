@@ -9,6 +9,7 @@ import pytest
 
 from .netconf import second_network, with_pool
 from .network import IFNAME, Network, Pod, encode
+from .traffic import process_in
 
 
 def test_add_creates_the_interface(net: Network, pod: Pod, version: str) -> None:
@@ -36,7 +37,7 @@ def test_add_twice(net: Network, pod: Pod) -> None:
     assert first.addresses()
 
 
-@pytest.mark.needs("CHECK")
+@pytest.mark.cni_needs("CHECK")
 def test_add_twice_then_check(net: Network, pod: Pod) -> None:
     """Section 2, ADD and CHECK: the failed second ADD took nothing from the first."""
     first = net.attach(pod)
@@ -60,7 +61,7 @@ def test_add_to_different_containers(net: Network) -> None:
     assert len(addresses) == len(set(addresses)) == 5
 
 
-@pytest.mark.needs("derived")
+@pytest.mark.cni_needs("derived")
 def test_add_to_two_networks(net: Network, pod: Pod) -> None:
     """Section 3: a container ID in two networks has two independent attachments."""
     first = net.attach(pod, "eth0")
@@ -72,7 +73,7 @@ def test_add_to_two_networks(net: Network, pod: Pod) -> None:
     assert pod.space.link_names() == {"lo", "eth1"}
 
 
-@pytest.mark.needs("derived")
+@pytest.mark.cni_needs("derived")
 def test_same_key_in_two_networks(net: Network, pod: Pod) -> None:
     """Section 1, name: networks are apart, though container ID and ifname are the same."""
     other = replace(net.pod(), container_id=pod.container_id)
@@ -99,7 +100,29 @@ def test_add_without_a_namespace(net: Network, pod: Pod, tmp_path: Path, kind: s
         net.run(replace(net.request("ADD", pod, net.conf()), netns=path)).error()
 
 
-@pytest.mark.needs("ranges")
+def test_add_by_the_path_of_a_process(net: Network, pod: Pod) -> None:
+    """0.4.0, ADD: "i.e. /proc/[pid]/ns/net"; it is the result's sandbox too."""
+    with process_in(pod.space) as process:
+        path = f"/proc/{process}/ns/net"
+        request = replace(net.request("ADD", pod, net.conf()), netns=path)
+        result = net.run(request).result()
+        assert path in {interface.get("sandbox") for interface in result["interfaces"]}
+        assert pod.space.addresses(IFNAME)
+        net.run(replace(request, command="DEL")).silent()
+    assert pod.space.link_names() == {"lo"}
+
+
+def test_add_by_a_link_to_the_path(net: Network, pod: Pod, tmp_path: Path) -> None:
+    """0.4.0, ADD: "or a bind-mount/link to it"."""
+    (tmp_path / "link").symlink_to(pod.path)
+    request = replace(net.request("ADD", pod, net.conf()), netns=str(tmp_path / "link"))
+    net.run(request).result()
+    assert pod.space.addresses(IFNAME)
+    net.run(replace(request, command="DEL")).silent()
+    assert pod.space.link_names() == {"lo"}
+
+
+@pytest.mark.cni_needs("ranges")
 def test_add_without_an_address_left(net: Network, pod: Pod) -> None:
     """Section 2, Errors: exhausted is an error; nothing is left behind (SHOULD)."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")
@@ -110,7 +133,7 @@ def test_add_without_an_address_left(net: Network, pod: Pod) -> None:
     assert net.attach(pod, conf=conf).addresses() == {"10.89.0.10/24"}
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 @pytest.mark.parametrize("reason", ["name-taken", "no-namespace"])
 def test_failed_add_keeps_no_address(net: Network, pod: Pod, reason: str) -> None:
     """Section 4: after a failed ADD the IPAM's reservation is undone (SHOULD)."""
@@ -123,7 +146,7 @@ def test_failed_add_keeps_no_address(net: Network, pod: Pod, reason: str) -> Non
     assert net.attach(conf=conf).addresses() == {"10.89.0.10/24"}
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_delete_after_failed_add(net: Network, pod: Pod) -> None:
     """Section 3, Lifecycle: "A delete must still be executed even if the add fails"."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")

@@ -61,7 +61,7 @@ def test_delete_in_a_chain(net: Network, pod: Pod) -> None:
     assert pod.space.link_names() == {"lo", "early0", "early1"}
 
 
-@pytest.mark.needs("CHECK")
+@pytest.mark.cni_needs("CHECK")
 def test_check_in_a_chain(net: Network, pod: Pod) -> None:
     """Section 3, Checking: prevResult is the final result of the chain's ADD (MUST)."""
     previous = earlier(pod, net.version)

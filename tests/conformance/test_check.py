@@ -12,7 +12,7 @@ from .network import IFNAME, Attachment, Network, Pod, encode
 from .spec import INCOMPATIBLE_VERSION
 
 Json = dict[str, Any]
-pytestmark = pytest.mark.needs("CHECK")
+pytestmark = pytest.mark.cni_needs("CHECK")
 MALFORMED: dict[str, object] = {
     "empty": {},
     "list": [],
@@ -152,10 +152,10 @@ def test_check_consults_the_previous_result(net: Network) -> None:
 
 
 def test_check_consults_the_interfaces_of_the_previous_result(net: Network) -> None:
-    """Section 2, CHECK: "to determine the expected interfaces": it has none here (MUST)."""
+    """Section 2, CHECK: "to determine the expected interfaces": another MAC (MUST)."""
 
     def change(result: Json) -> None:
-        result["interfaces"], result["ips"] = [], []
+        next(i for i in result["interfaces"] if i.get("sandbox"))["mac"] = "02:00:00:00:00:01"
 
     attachment = net.attach()
     net.check(attachment, stdin=with_result(attachment, change)).error()
@@ -198,7 +198,8 @@ def test_check_allows_a_later_plugins_interface(net: Network) -> None:
         more = {"name": "more0", "mac": mac, "sandbox": space.path}
         result["interfaces"].append(more)
         ip = {"address": "198.51.100.9/24", "interface": len(result["interfaces"]) - 1}
-        result["ips"].append(ip)
+        version = {"version": "4"} if "version" in result["ips"][0] else {}
+        result["ips"].append({**ip, **version})
 
     net.check(attachment, stdin=with_result(attachment, change)).silent()
 

@@ -34,7 +34,7 @@ def test_first_adds_at_once(net: Network) -> None:
         assert shapes.addresses(reply.result())
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_more_adds_than_addresses(net: Network) -> None:
     """Section 3, Lifecycle: as many succeed as there are addresses, the rest fail cleanly."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.13")

@@ -13,13 +13,13 @@ from .request import Reply, Request
 from .shapes import addresses
 from .stub import Stub
 
-pytestmark = pytest.mark.needs("ipam")
+pytestmark = pytest.mark.cni_needs("ipam")
 Json = dict[str, Any]
 LATER = [
     "DEL",
-    pytest.param("CHECK", marks=pytest.mark.needs("CHECK")),
-    pytest.param("GC", marks=pytest.mark.needs("GC")),
-    pytest.param("STATUS", marks=pytest.mark.needs("STATUS")),
+    pytest.param("CHECK", marks=pytest.mark.cni_needs("CHECK")),
+    pytest.param("GC", marks=pytest.mark.cni_needs("GC")),
+    pytest.param("STATUS", marks=pytest.mark.cni_needs("STATUS")),
 ]
 
 
@@ -102,7 +102,7 @@ def test_delegated_error(net: Network, stub: Stub, pod: Pod, command: str) -> No
     call(net, stub, command, attachment).error()
 
 
-@pytest.mark.needs("GC")
+@pytest.mark.cni_needs("GC")
 def test_delegated_valid_attachments(net: Network, stub: Stub, pod: Pod) -> None:
     """Section 2, GC: "forward any GC calls", so with the list of valid attachments."""
     call(net, stub, "GC", attach(net, stub, pod)).silent()

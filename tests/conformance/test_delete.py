@@ -57,7 +57,7 @@ def test_delete_of_one_interface_name(net: Network, pod: Pod) -> None:
     assert second.addresses() == addresses
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_delete_of_one_interface_name_keeps_the_others_address(net: Network, pod: Pod) -> None:
     """Section 3, Attachment Parameters: the key of a reservation has the ifname in it."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.11")
@@ -74,7 +74,7 @@ def test_delete_of_one_interface_name_keeps_the_others_address(net: Network, pod
     net.add(net.pod(), conf=conf).error()
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_delete_frees_the_address(net: Network) -> None:
     """0.4.0, DEL: "release all resources held by the supplied containerid"."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")
@@ -111,7 +111,7 @@ def test_delete_after_the_namespace(net: Network, how: str) -> None:
     eventually(lambda: not ports & set(_host_links(net)), f"{ports} disappear")
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 @pytest.mark.parametrize("how", ["path-missing", "unset", "empty"])
 @pytest.mark.parametrize("result", ["with-result", "without-result"])
 def test_delete_after_the_namespace_frees_the_address(net: Network, how: str, result: str) -> None:
@@ -148,7 +148,7 @@ def test_delete_after_the_interface(net: Network) -> None:
     net.delete(attachment).silent()
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_delete_after_the_interface_frees_the_address(net: Network) -> None:
     """Section 2, DEL: "even if some resources or state are missing"."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")

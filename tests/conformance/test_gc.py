@@ -10,7 +10,7 @@ from .netconf import second_network, with_pool
 from .network import IFNAME, Network
 from .spec import INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT
 
-needs_gc = pytest.mark.needs("GC")
+needs_gc = pytest.mark.cni_needs("GC")
 MALFORMED: dict[str, object] = {
     "string": "x",
     "number": 5,
@@ -49,7 +49,7 @@ def test_gc_keeps_what_is_listed(net: Network) -> None:
 
 
 @needs_gc
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_gc_removes_what_is_not_listed(net: Network) -> None:
     """Section 2, GC: IPAM reservations not in the list are released (SHOULD)."""
     conf = with_pool(net.conf(), *POOL)
@@ -63,7 +63,7 @@ def test_gc_removes_what_is_not_listed(net: Network) -> None:
 
 
 @needs_gc
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_gc_with_an_empty_list(net: Network) -> None:
     """Section 2, GC: nothing is valid, everything is released (SHOULD)."""
     conf = with_pool(net.conf(), *POOL)
@@ -75,7 +75,7 @@ def test_gc_with_an_empty_list(net: Network) -> None:
 
 
 @needs_gc
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_gc_tells_interface_names_apart(net: Network) -> None:
     """Section 2, GC: the list has containerID and ifname; one of a container's two stays."""
     conf = with_pool(net.conf(), *POOL)
@@ -88,7 +88,7 @@ def test_gc_tells_interface_names_apart(net: Network) -> None:
 
 
 @needs_gc
-@pytest.mark.needs("ranges", "derived")
+@pytest.mark.cni_needs("ranges", "derived")
 def test_gc_stays_in_its_network(net: Network) -> None:
     """Section 2, GC: "attachments to this network"."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,11 +66,11 @@ BAD_SUBNETS = {
     "negative": "10.89.0.0/-1",
     "number": 10,
 }
-VERBS = ["ADD", "DEL", pytest.param("CHECK", marks=pytest.mark.needs("CHECK"))]
+VERBS = ["ADD", "DEL", pytest.param("CHECK", marks=pytest.mark.cni_needs("CHECK"))]
 OTHERS = [
     *VERBS[1:],
-    pytest.param("GC", marks=pytest.mark.needs("GC")),
-    pytest.param("STATUS", marks=pytest.mark.needs("STATUS")),
+    pytest.param("GC", marks=pytest.mark.cni_needs("GC")),
+    pytest.param("STATUS", marks=pytest.mark.cni_needs("STATUS")),
 ]
 
 
@@ -134,7 +133,7 @@ def test_missing_network_name(net: Network, pod: Pod) -> None:
     feed(net, pod, "ADD", encode(conf)).error(INVALID_CONFIG)
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 @pytest.mark.parametrize("case", BAD_SUBNETS)
 def test_invalid_subnet(net: Network, pod: Pod, case: str) -> None:
     """Section 5, Error: one error object."""
@@ -142,14 +141,14 @@ def test_invalid_subnet(net: Network, pod: Pod, case: str) -> None:
     net.add(pod, conf=net.conf(ipam=ipam)).error()
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_invalid_subnet_changes_nothing(net: Network, pod: Pod) -> None:
     """Section 2, ADD: a configuration that cannot be meant touches nothing (SHOULD)."""
     ipam = {**net.body["ipam"], "ranges": [[{"subnet": "nonsense"}]]}
     feed(net, pod, "ADD", encode(net.conf(ipam=ipam))).error()
 
 
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_code_for_invalid_subnet(net: Network, pod: Pod) -> None:
     """Section 5, Error 7: "If some validations on network configs do not pass", or 6."""
     ipam = {**net.body["ipam"], "ranges": [[{"subnet": "nonsense"}]]}
@@ -158,12 +157,8 @@ def test_code_for_invalid_subnet(net: Network, pod: Pod) -> None:
 
 def test_input_that_cannot_be_read(net: Network, pod: Pod, tmp_path: Path) -> None:
     """Section 5, Error 5: "failed to read network config bytes from stdin"."""
-    folder = os.open(tmp_path, os.O_RDONLY)
-    try:
-        with net.unchanged(pod):
-            reply = net.run(net.request("ADD", pod, {}), stdin=folder)
-    finally:
-        os.close(folder)
+    with (tmp_path / "write-only").open("wb") as stdin, net.unchanged(pod):
+        reply = net.run(net.request("ADD", pod, {}), stdin=stdin)
     reply.error(IO_FAILURE)
 
 
@@ -171,7 +166,7 @@ def test_large_configuration(net: Network, pod: Pod) -> None:
     """Section 1: no limit on size; success, or one error object with nothing left."""
     net.attach()  # so that what all pods share exists
     conf = net.conf(args={"junk": "x" * MEBIBYTE})
-    with net.unchanged(pod, ignore=("eth0",)):
+    with net.unchanged(pod, ignore=("lo", "eth0")):
         if not net.add(pod, conf=conf).failed():
             net.run(net.request("DEL", pod, conf)).ok()
     assert pod.space.link_names() == {"lo"}

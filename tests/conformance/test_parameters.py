@@ -17,10 +17,10 @@ REQUIRED = [
     ("ADD", "CNI_IFNAME"),
     ("DEL", "CNI_CONTAINERID"),
     ("DEL", "CNI_IFNAME"),
-    pytest.param("CHECK", "CNI_CONTAINERID", marks=pytest.mark.needs("CHECK")),
-    pytest.param("CHECK", "CNI_NETNS", marks=pytest.mark.needs("CHECK")),
-    pytest.param("CHECK", "CNI_IFNAME", marks=pytest.mark.needs("CHECK")),
-    pytest.param("GC", "CNI_PATH", marks=pytest.mark.needs("GC")),
+    pytest.param("CHECK", "CNI_CONTAINERID", marks=pytest.mark.cni_needs("CHECK")),
+    pytest.param("CHECK", "CNI_NETNS", marks=pytest.mark.cni_needs("CHECK")),
+    pytest.param("CHECK", "CNI_IFNAME", marks=pytest.mark.cni_needs("CHECK")),
+    pytest.param("GC", "CNI_PATH", marks=pytest.mark.cni_needs("GC")),
 ]
 FIELDS = {
     "CNI_COMMAND": "command",
@@ -63,7 +63,11 @@ BAD_IFNAMES = {
     "newline": "a\n",
 }
 GOOD_IFNAMES = ("x", "a23456789abcdef", "net.1-x_y", "0")
-ATTACHMENT_VERBS = ["ADD", "DEL", pytest.param("CHECK", marks=pytest.mark.needs("CHECK"))]
+KUBERNETES = (
+    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;"
+    "K8S_POD_INFRA_CONTAINER_ID=5f3a;K8S_POD_UID=0b6e8a4e-9d5c-4c8a-8d4e-3f0b8c1d2e3f"
+)
+ATTACHMENT_VERBS = ["ADD", "DEL", pytest.param("CHECK", marks=pytest.mark.cni_needs("CHECK"))]
 
 
 def refused(net: Network, pod: Pod, command: str | None, **changes: Any) -> str:
@@ -162,8 +166,8 @@ def test_container_id_is_named_by_delete(net: Network, pod: Pod) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    ["IgnoreUnknown=1;CONF_TEST=1", "IgnoreUnknown=true;A=b;C=d", ""],
-    ids=("one", "two", "empty"),
+    ["IgnoreUnknown=1;CONF_TEST=1", KUBERNETES, ""],
+    ids=("one", "kubernetes", "empty"),
 )
 def test_args_that_may_be_ignored(net: Network, pod: Pod, args: str) -> None:
     """Section 2, CNI_ARGS: pairs for any plugin; IgnoreUnknown is the runtimes' custom."""
@@ -179,7 +183,7 @@ def test_args_that_may_be_ignored(net: Network, pod: Pod, args: str) -> None:
 def test_args_that_may_be_refused(net: Network, pod: Pod, args: str) -> None:
     """Section 2, CNI_ARGS: success, or one error object with nothing left behind."""
     net.attach()  # so that what all pods share exists
-    with net.unchanged(pod, ignore=(IFNAME,)):
+    with net.unchanged(pod, ignore=("lo", IFNAME)):
         request = replace(net.request("ADD", pod, net.conf()), args=args)
         if not net.run(request).failed():
             net.run(replace(request, command="DEL")).ok()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from . import shapes
-from .netconf import dual_stack
+from .netconf import dual_stack, six_only
 from .network import Attachment, Network
+from .spec import INCOMPATIBLE_VERSION
 from .suite import Suite
 
 Json = dict[str, Any]
@@ -75,16 +76,25 @@ def test_result_ties_addresses_to_the_interface(net: Network, rich_version: str)
     assert {ip["address"] for ip in mine} == have, attachment.result
 
 
-@pytest.mark.needs("1.1.0")
-def test_result_has_the_mtu(net: Network) -> None:
-    """Section 5 of 1.1.0, ADD Success, interfaces.mtu: applicable, as each link has one."""
+@pytest.mark.cni_needs("1.1.0")
+def test_result_has_the_mtu_in_the_pod(net: Network) -> None:
+    """Section 5 of 1.1.0, ADD Success, interfaces.mtu, which each link of a pod has."""
     attachment = net.attach(conf=net.conf("1.1.0"))
-    for interface in attachment.result["interfaces"]:
-        where = attachment.pod.space if interface.get("sandbox") else net.node
-        assert interface.get("mtu") == (where.link(interface["name"]) or {})["mtu"], interface
+    _, interface = inside(attachment)
+    link = attachment.pod.space.link(attachment.ifname) or {}
+    assert interface.get("mtu") == link["mtu"], interface
 
 
-@pytest.mark.needs("dns")
+@pytest.mark.cni_needs("1.1.0")
+def test_result_has_the_mtus_on_the_host(net: Network) -> None:
+    """Section 5 of 1.1.0, ADD Success, interfaces.mtu, which bridge and veth have too."""
+    interfaces = net.attach(conf=net.conf("1.1.0")).result["interfaces"]
+    outside = [interface for interface in interfaces if not interface.get("sandbox")]
+    links = [net.node.link(interface["name"]) or {} for interface in outside]
+    assert [i.get("mtu") for i in outside] == [link["mtu"] for link in links], outside
+
+
+@pytest.mark.cni_needs("dns")
 def test_result_passes_dns_on(net: Network) -> None:
     """Section 5, ADD Success, dns, as section 1 "dns" gives it."""
     attachment = net.attach()
@@ -92,13 +102,28 @@ def test_result_passes_dns_on(net: Network) -> None:
         assert attachment.result.get("dns", {}).get(key) == value, attachment.result
 
 
-@pytest.mark.needs("derived")
+@pytest.mark.cni_needs("derived")
+@pytest.mark.parametrize("generation", ["0.2.0", "newest"])
+def test_result_in_ipv6_alone(net: Network, suite: Suite, generation: str) -> None:
+    """Section 5, ADD Success, and ip6 of 0.2.0: nothing presumes IPv4."""
+    version = net.version if generation == "newest" else generation
+    if version not in suite.declared:
+        net.add(net.pod(), conf=net.conf(version)).error(INCOMPATIBLE_VERSION)
+        return
+    attachment = net.attach(conf=six_only(net.conf(version)))
+    shapes.check_result(attachment.result, version)
+    named = shapes.addresses(attachment.result)
+    assert {ipaddress.ip_interface(a).version for a in named} == {6}, named
+    assert named == attachment.addresses()
+
+
+@pytest.mark.cni_needs("derived")
 @pytest.mark.parametrize("generation", ["0.2.0", "0.4.0", "newest"])
 def test_result_in_both_families(net: Network, suite: Suite, generation: str) -> None:
     """Section 5, ADD Success, and ip4 beside ip6 of 0.2.0: both families in one result."""
     version = net.version if generation == "newest" else generation
     if version not in suite.declared:
-        net.add(net.pod(), conf=net.conf(version)).error(1)
+        net.add(net.pod(), conf=net.conf(version)).error(INCOMPATIBLE_VERSION)
         return
     attachment = net.attach(conf=dual_stack(net.conf(version)))
     shapes.check_result(attachment.result, version)

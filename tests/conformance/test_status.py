@@ -10,7 +10,7 @@ from .netconf import with_ipam, with_pool
 from .network import Network
 from .spec import INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT
 
-needs_status = pytest.mark.needs("STATUS")
+needs_status = pytest.mark.cni_needs("STATUS")
 
 
 def test_status_before_it_existed(net: Network, version_without_gc: str) -> None:
@@ -45,7 +45,7 @@ def test_status_without_path(net: Network) -> None:
 
 
 @needs_status
-@pytest.mark.needs("ipam")
+@pytest.mark.cni_needs("ipam")
 def test_status_without_the_delegated_plugin(net: Network) -> None:
     """Section 2, STATUS: it knows that it cannot service an ADD (MUST)."""
     conf = with_ipam(net.conf(), "conformance-missing")
@@ -54,7 +54,7 @@ def test_status_without_the_delegated_plugin(net: Network) -> None:
 
 
 @needs_status
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_status_without_an_address_left(net: Network) -> None:
     """Section 2, STATUS: error "if those resources are exhausted" (SHOULD), 50 or 51."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")
@@ -66,7 +66,7 @@ def test_status_without_an_address_left(net: Network) -> None:
 
 
 @needs_status
-@pytest.mark.needs("ranges")
+@pytest.mark.cni_needs("ranges")
 def test_add_and_delete_despite_status(net: Network) -> None:
     """Section 2, STATUS: it "does not prevent other runtime requests"."""
     conf = with_pool(net.conf(), "10.89.0.10", "10.89.0.10")
