@@ -26,6 +26,7 @@ class Underlay:
     def __init__(self, ns: Namespace) -> None:
         self.ns = ns
         self._nodes = 0
+        ns.sysctl("ipv6/conf/default/accept_dad", "0")
         ns.ip_batch(
             "link set lo up\n"
             # No spanning tree and no forward delay: a new port forwards at once.
@@ -48,6 +49,9 @@ class Underlay:
             f" peer name eth0 mtu {mtu} netns {node.name}\n"
             f"link set port{self._nodes} master {BRIDGE} up\n"
         )
+        # An uplink that is long up: while its link-local address is tentative, the kernel solicits
+        # no neighbour for packets that it forwards (net/ipv6/ndisc.c, ndisc_solicit).
+        node.sysctl("ipv6/conf/eth0/accept_dad", "0")
         node.ip_batch(
             "link set lo up\n"
             "link set eth0 up\n"

@@ -1,5 +1,6 @@
 """A node with an underlay of its own, and a case executed on it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ class World:
     node: Node
     plugins: Path
     make_pod: Callable[[], Namespace]
+    settles: bool = False
+    """Whether an attachment is ready only when no IPv6 address is tentative any more."""
     pods: list[Namespace] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
 
@@ -37,7 +40,14 @@ class World:
         answer = self.call("ADD", case, len(self.pods) - 1)
         assert answer.code == 0, answer
         self.results.append(answer.json)
+        if self.settles:
+            self._settle()
         return self.pods[-1]
+
+    def _settle(self) -> None:
+        for ns in (self.node.ns, *self.pods):
+            while any(link.get("addr_info") for link in ns.ip("-6 address show tentative")):
+                time.sleep(0.05)
 
     def check(self, case: Case) -> list[str]:
         """CHECK every attachment: "ok", or what is wrong with it."""
