@@ -13,6 +13,7 @@ from cni_plugin.record import Record
 from cni_plugin.removal import find_record, marked_links, remove
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
+from kernel.attach import detach
 from kernel.errors import KernelError, NotANamespace
 from kernel.netlink import Netlink
 from kernel.netns import Namespace
@@ -57,10 +58,12 @@ def collect(call: Call) -> None:
     valid = valid_attachments(call)
     failures: list[str] = []
     with Netlink() as nl, open_node_store(call) as store:
-        for owner in _stale(nl, store, call.conf.name, valid):
+        for owner, links in _stale(nl, store, call.conf.name, valid):
             try:
                 with store.read() as tx:
                     record = find_record(nl, tx, owner)
+                for link in links:
+                    detach(nl, link, ())
                 remove(nl, store, owner, record)
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
             except (KernelError, IpamError) as error:
@@ -83,18 +86,20 @@ def valid_attachments(call: Call) -> frozenset[tuple[str, str]]:
 
 def _stale(
     nl: Netlink, store: Store, network: str, valid: frozenset[tuple[str, str]]
-) -> list[Owner]:
-    """Attachments that the store records, addresses' owners and marked links beyond the list."""
+) -> list[tuple[Owner, list[str]]]:
+    """Attachments that the store records, addresses' owners and marked links beyond the list.
+
+    Each with the names of its links that are there: somebody may have renamed one.
+    """
     with store.read() as tx:
-        owners = {owner for owner, _record in tx.attachments(network)}
-        owners |= {allocation.owner for allocation in tx.allocations(network)}
-    owners |= {
-        Owner(mark.network, mark.container_id, mark.ifname)
-        for _link, mark in marked_links(nl)
-        if mark.network == network
-    }
-    stale = (o for o in owners if (o.container_id, o.ifname) not in valid)
-    return sorted(stale, key=lambda o: (o.container_id, o.ifname))
+        owners: dict[Owner, list[str]] = {owner: [] for owner, _ in tx.attachments(network)}
+        owners |= {allocation.owner: [] for allocation in tx.allocations(network)}
+    for link, mark in marked_links(nl):
+        if mark.network == network:
+            owner = Owner(mark.network, mark.container_id, mark.ifname)
+            owners.setdefault(owner, []).append(link.name)
+    stale = [(o, links) for o, links in owners.items() if (o.container_id, o.ifname) not in valid]
+    return sorted(stale)
 
 
 def _collect_rules(store: Store, failures: list[str]) -> None:

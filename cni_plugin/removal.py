@@ -83,9 +83,8 @@ def remove(
         release()
     with store.transaction() as tx:
         tx.release(owner)
-        known = tx.delete_attachment(owner)
-        if known:
-            networks.leave(tx, owner.network, had_rules=bool(elements))
+        tx.delete_attachment(owner)
+        networks.leave(tx, owner.network, had_rules=bool(elements))
 
 
 def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:
