@@ -80,7 +80,7 @@ FAILURES = {
     "route is refused": Failure(
         101, "add route 198.51.100.0/24", conf={"ipam": ipam(4, 6, routes=[UNREACHABLE])}
     ),
-    "IPAM is missing": Failure(7, "'nowhere' is no executable in", conf={"ipam": {"type": "nowhere"}}),
+    "IPAM is missing": Failure(7, "is no executable in", conf={"ipam": {"type": "nowhere"}}),
     "address is none of the range's": Failure(
         7, "10.99.0.9", conf={"args": {"cni": {"ips": ["10.99.0.9"]}}}
     ),
