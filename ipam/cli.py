@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ def build_parser() -> ArgumentParser:
         epilog=EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
     )
-    _add_common(parser, DEFAULT_DATA_DIR, "text")
+    _add_common(parser, os.environ.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR, "text")
     _add_commands(parser)
     return parser
 
@@ -71,7 +72,7 @@ def _add_common(parser: ArgumentParser, data_dir: str, output: str) -> None:
         "--data-dir",
         metavar="DIR",
         default=data_dir,
-        help=f"folder of podwire.db (default: {DEFAULT_DATA_DIR})",
+        help=f"folder of podwire.db (default: $PODWIRE_DATA_DIR, or {DEFAULT_DATA_DIR})",
     )
     parser.add_argument(
         "-o", "--output", choices=("text", "json"), default=output, help="for people or programs"

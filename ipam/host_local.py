@@ -70,7 +70,7 @@ def import_directory(store: Store, directory: Path, network: str | None = None) 
     """
     name = network or directory.resolve().name
     with _host_local_stopped(directory), store.transaction() as tx:
-        found = read_directory(directory, name)
+        found = read_directory(directory, name, store.clock.wall() - store.clock.uptime())
         _check_conflicts(tx, found.reservations)
         taken = [r for r in found.reservations if tx.owner_of(name, r.address) is None]
         for reservation in taken:
@@ -109,8 +109,12 @@ def _host_local_stopped(directory: Path) -> Iterator[None]:
         lock.close()
 
 
-def read_directory(directory: Path, network: str) -> Directory:
-    """Read host-local's files; IpamError with code 5 if the folder cannot be read."""
+def read_directory(directory: Path, network: str, booted_at: float = 0) -> Directory:
+    """Read host-local's files; IpamError with code 5 if the folder cannot be read.
+
+    Files older than `booted_at` (seconds since 1970) get a note: host-local keeps what a pod
+    held when the machine went down. They count all the same, as the clock may have been wrong.
+    """
     reservations: dict[IPAddress, Reservation] = {}
     skipped = []
     try:
@@ -118,7 +122,7 @@ def read_directory(directory: Path, network: str) -> Directory:
             if path.name == "lock" or path.name.startswith("last_reserved_ip."):
                 continue
             try:
-                reservation = _read_file(path, network)
+                reservation = _read_file(path, network, booted_at)
                 reservations.setdefault(reservation.address, reservation)
             except ValueError as error:
                 skipped.append(Skipped(path, str(error)))
@@ -127,7 +131,7 @@ def read_directory(directory: Path, network: str) -> Directory:
     return Directory(tuple(reservations.values()), tuple(skipped))
 
 
-def _read_file(path: Path, network: str) -> Reservation:
+def _read_file(path: Path, network: str, booted_at: float) -> Reservation:
     """One reservation; ValueError says why the file is none."""
     address = _address_of(path.name)
     if path.is_symlink() or not path.is_file():
@@ -136,8 +140,12 @@ def _read_file(path: Path, network: str) -> Reservation:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise ValueError(f"larger than {LARGEST_FILE} bytes")
-    container_id, ifname, note = _parse_content(content.decode("utf-8"))
-    return Reservation(address, Owner(network, container_id, ifname), note)
+    container_id, ifname = _parse_content(content.decode("utf-8"))
+    notes = [] if ifname else [f"no interface in the file, taken as {DEFAULT_IFNAME}"]
+    if path.stat().st_mtime < booted_at:
+        notes.append("written before this boot, probably leaked")
+    owner = Owner(network, container_id, ifname or DEFAULT_IFNAME)
+    return Reservation(address, owner, "; ".join(notes))
 
 
 def _address_of(name: str) -> IPAddress:
@@ -148,14 +156,13 @@ def _address_of(name: str) -> IPAddress:
         raise ValueError("the name is not an address") from None
 
 
-def _parse_content(text: str) -> tuple[str, str, str]:
+def _parse_content(text: str) -> tuple[str, str]:
+    """Container ID and interface, which old versions left out (empty then)."""
     container_id, *rest = text.strip().splitlines() or [""]
     if not container_id:
         raise ValueError("empty: no container ID")
     if not CONTAINER_ID.fullmatch(container_id):
         raise ValueError(f"{container_id!r} is not a container ID")
-    if not rest:
-        return container_id, DEFAULT_IFNAME, f"no interface in the file, taken as {DEFAULT_IFNAME}"
-    if len(rest) > 1 or not IFNAME.fullmatch(rest[0]):
+    if len(rest) > 1 or not all(IFNAME.fullmatch(line) for line in rest):
         raise ValueError(f"{rest!r} is not an interface name")
-    return container_id, rest[0], ""
+    return container_id, rest[0] if rest else ""
