@@ -135,7 +135,7 @@ def parse_result(raw: Mapping[str, Any], version: str, key: str = "prevResult") 
         if not has_version(require_supported(spoken), "0.3.0"):
             return _parse_020(raw)
         return _parse_030(raw)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         words = f"{type(error).__name__}: {error}"
         raise CniError(INVALID_CONFIG, f"{key} is no CNI {spoken} result", words) from error
 
