@@ -69,7 +69,7 @@ def data_dir(call: Call) -> Path:
     """The folder of the store; ipam.dataDir counts for podwire's own IPAM only."""
     named = call.conf.ipam.get("dataDir")
     own = call.host.program in IPAM_PROGRAMS or is_own(call)
-    if own and isinstance(named, str) and named.startswith("/"):
+    if own and isinstance(named, str) and named.startswith("/") and "\0" not in named:
         return Path(named)
     return call.host.data_dir
 

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cni_plugin import versions
 from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
-from cni_plugin.request import NAME, NAME_MAX
+from cni_plugin.request import NAME, NAME_MAX, link_name_fault
 
 STDIN_MAX = 4 << 20  # bytes
 _NESTING_MAX = 64
+_FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
 
 Mac = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
@@ -150,11 +151,23 @@ def decode(stdin: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CniError(DECODING_FAILURE, "the network configuration is not a JSON object")
     _check_nesting(value)
+    _check_text(stdin, value)
     return value
 
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _check_text(stdin: bytes, value: dict[str, Any]) -> None:
+    # Half a character, such as \ud800 alone, is no text: neither a path nor an answer can hold it.
+    if b"\\ud" in stdin.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            words = f"{error.object[error.start]!r} is no character"
+            msg = "the network configuration is not JSON"
+            raise CniError(DECODING_FAILURE, msg, words) from error
 
 
 def _check_nesting(value: dict[str, Any]) -> None:
@@ -192,7 +205,7 @@ def parse_remains(raw: Mapping[str, Any]) -> NetConf:
         if isinstance(ipam, dict)
         else {}
     )
-    return NetConf(name=raw["name"], ipam=texts if "/" not in texts.get("type", "") else {})
+    return NetConf(name=raw["name"], ipam=texts if _is_program(texts.get("type", "")) else {})
 
 
 def _check_name(name: object) -> None:
@@ -201,6 +214,13 @@ def _check_name(name: object) -> None:
     if not isinstance(name, str) or not NAME.match(name) or len(name) > NAME_MAX:
         why = f"must start with a letter or digit, then letters, digits, _ . -, at most {NAME_MAX}"
         raise CniError(INVALID_CONFIG, f"name {str(name)[:80]!r} is invalid: {why}")
+
+
+def _is_program(kind: object) -> bool:
+    """Whether this can be an IPAM type; it goes into links' aliases too, which blanks divide."""
+    if not isinstance(kind, str) or len(kind) > _FILE_NAME_MAX:
+        return False
+    return kind == "" or NAME.match(kind) is not None
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -214,12 +234,12 @@ def _first_fault(error: ValidationError) -> str:
 def _check_combinations(conf: NetConf) -> None:
     if "/" in conf.type:
         raise CniError(INVALID_CONFIG, f"type: {conf.type!r} must be a plain file name")
-    if not isinstance(conf.ipam.get("type", ""), str) or "/" in conf.ipam_type:
-        raise CniError(
-            INVALID_CONFIG, f"ipam.type: {conf.ipam['type']!r} must be a plain file name"
-        )
-    if conf.bridge in (".", "..") or any(c in "/:%" or c.isspace() for c in conf.bridge):
-        raise CniError(INVALID_CONFIG, f"bridge: {conf.bridge!r} is no name for a link")
+    kind = conf.ipam.get("type", "")
+    if not _is_program(kind):
+        raise CniError(INVALID_CONFIG, f"ipam.type: {str(kind)[:80]!r} must be a plain file name")
+    fault = link_name_fault(conf.bridge)
+    if fault:
+        raise CniError(INVALID_CONFIG, f"bridge: {conf.bridge!r} is invalid: {fault}")
     for key, value in (("vlan", conf.vlan), ("vlanTrunk", conf.vlan_trunk)):
         if value:
             why = "podwire does no VLAN filtering: remove the key, or use one bridge per VLAN"

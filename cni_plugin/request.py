@@ -86,15 +86,23 @@ def _check_container_id(value: str) -> None:
 
 
 def _check_ifname(value: str) -> None:
+    fault = link_name_fault(value)
+    if fault:
+        raise _wrong("CNI_IFNAME", value, fault)
+
+
+def link_name_fault(value: str) -> str:
+    """What keeps podwire from making a link of that name; empty where nothing does."""
     # The kernel's own rule, net/core/dev.c dev_valid_name; and no name that a shell, a rule or a
     # path would read as something else.
     bad = any(c in "/:" or c.isspace() or not c.isprintable() for c in value)
-    if value in (".", "..") or bad or not value.isascii():
-        raise _wrong("CNI_IFNAME", value, "must be a plain name without / : or white space")
+    if value in ("", ".", "..") or bad or not value.isascii():
+        return "must be a plain name without / : or white space"
     if len(value) > _IFNAME_MAX:
-        raise _wrong("CNI_IFNAME", value, f"must have at most {_IFNAME_MAX} characters")
+        return f"must have at most {_IFNAME_MAX} characters"
     if value in ("lo", "all", "default") or "%" in value:
-        raise _wrong("CNI_IFNAME", value, "the kernel keeps this name for itself")
+        return "the kernel keeps this name for itself"
+    return ""
 
 
 def _check_netns(value: str) -> str:
