@@ -15,7 +15,7 @@ from cni_plugin.errors import (
     CniError,
 )
 from cni_plugin.host import Call
-from cni_plugin.plan import Shape, plan_attachment, shape_of
+from cni_plugin.plan import Shape, plan_attachment, shape_of, wanted_mac
 from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record, dump_record
 from cni_plugin.removal import remove, remove_made_bridge
@@ -33,8 +33,7 @@ def add(call: Call) -> Result:
     """Attach the pod. Raises CniError, IpamError or KernelError, and then nothing has changed."""
     shape = shape_of(call.conf, call.host.program, delegated_type(call))
     before = _previous(call)
-    if shape.mode == "ptp" and not call.conf.uses_ipam:
-        raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
+    _check_config(call, shape)
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
         nl = resources.enter_context(Netlink())
@@ -42,6 +41,17 @@ def add(call: Call) -> Result:
         store = resources.enter_context(open_node_store(call))
         result = _add(call, shape, nl, pod, store)
     return merge(before, result) if before else result
+
+
+def _check_config(call: Call, shape: Shape) -> None:
+    """Refuse what is wrong in itself before anything is opened, made or asked for."""
+    if shape.mode == "ptp" and not call.conf.uses_ipam:
+        raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
+    wanted_mac(call.request, call.conf)
+    if shape.delegate:
+        delegate_of(call)
+    elif call.conf.uses_ipam:
+        own_ipam(call)
 
 
 def _previous(call: Call) -> Result | None:
