@@ -17,6 +17,7 @@ from ipam.clock import SYSTEM, Clock
 from ipam.errors import StoreDamaged
 from ipam.files import Files, Refill
 from ipam.lockfile import LockFile
+from ipam.salvage import salvage
 from ipam.transaction import Transaction
 
 TIMEOUT = 60.0
@@ -29,29 +30,35 @@ def recover(
     """Replace the database if it is damaged; where the damaged one is now, None if it is sound.
 
     `refill` writes what is known to be in use (from the kernel, say) into the new database,
-    which comes into place complete or not at all; it may not open the store itself.
+    then what the damaged one still tells is added. The new one comes into place complete or not
+    at all. `refill` may not open the store itself.
     """
     this_boot = boot.read_boot_id() if boot_id is None else boot_id
-    store = Files(data_dir)
+    store = Files(data_dir.absolute())
     lock = LockFile(store.lock)
     try:
         with lock.exclusive(TIMEOUT):
             if find_damage(data_dir, boot_id=this_boot, clock=clock) is None:
                 return None
-            files.build(store, this_boot, clock, refill)
+            files.build(store, this_boot, clock, lambda tx: _refill(tx, refill, store.database))
             return _replace(store)
     finally:
         lock.close()
 
 
+def _refill(tx: Transaction, refill: Refill, damaged: Path) -> None:
+    refill(tx)
+    salvage(damaged, tx)
+
+
 def set_aside(data_dir: Path) -> Path | None:
-    """Like `recover`, with an empty database in place of the damaged one."""
+    """Like `recover`, with nothing but what the damaged database still tells."""
     return recover(data_dir, lambda _: None)
 
 
 def find_damage(data_dir: Path, *, boot_id: str = "", clock: Clock = SYSTEM) -> StoreDamaged | None:
     """Read the whole database; what is wrong with it, None if it is sound (or missing)."""
-    store = Files(data_dir)
+    store = Files(data_dir.absolute())
     if store.marker.exists():
         return faults.damaged(store.database, "whoever was replacing it was killed")
     try:

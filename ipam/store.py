@@ -46,6 +46,7 @@ def open_store(
     with code 5: permission, full disk, read-only, written by a newer podwire, or missing with
     `create` false.
     """
+    data_dir = data_dir.absolute()
     if create:
         files.make_data_dir(data_dir)
     elif not Files(data_dir).database.exists():
@@ -121,7 +122,13 @@ class Store:
                 yield self._transaction(connection)
             finally:
                 _roll_back(connection)
-                connection.execute("PRAGMA query_only = OFF")
+                self._allow_writing(connection)
+
+    def _allow_writing(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._run(connection, "PRAGMA query_only = OFF")
+        except StoreError:  # damaged; the next transaction opens it anew and says so
+            self._drop_connection()
 
     def _run(self, connection: sqlite3.Connection, sql: str) -> None:
         with faults.translated(self.path):

@@ -60,8 +60,13 @@ class Transaction(Records):
         )  # fmt: skip
         return self._owner(rows[0]) if rows else None
 
-    def reserve(self, owner: Owner, address: IPAddress, *, pool: int = 0) -> None:
-        """Give the address to the owner; again is no error. AddressTaken if another holds it."""
+    def reserve(
+        self, owner: Owner, address: IPAddress, *, pool: int = 0, created_at: float | None = None
+    ) -> None:
+        """Give the address to the owner; again is no error. AddressTaken if another holds it.
+
+        `created_at` (seconds since 1970) is now unless given.
+        """
         holder = self.owner_of(owner.network, address)
         if holder == owner:
             return
@@ -75,7 +80,9 @@ class Transaction(Records):
         self._changes(
             "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?)",
             owner.network, blob, owner.container_id, owner.ifname,
-            tags[0][0] if tags else pool, self.clock.wall(), self.boot_id,
+            tags[0][0] if tags else pool,
+            self.clock.wall() if created_at is None else created_at,
+            self.boot_id,
         )  # fmt: skip
 
     def release(self, owner: Owner) -> tuple[IPAddress, ...]:

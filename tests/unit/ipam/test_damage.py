@@ -17,7 +17,7 @@ from ipam.files import Files
 from ipam.ranges import IPAddress
 from ipam.recovery import find_damage, recover, set_aside
 from ipam.store import Store, Transaction
-from tests.unit.ipam.helpers import BOOT, NETWORK, ip, open_at, owner
+from tests.unit.ipam.helpers import BOOT, NETWORK, HandClock, ip, open_at, owner
 from tests.unit.ipam.processes import command, run_at_once
 from tests.unit.ipam.worker import IN_KERNEL, add, refill
 
@@ -28,7 +28,7 @@ def filled(data_dir: Path, count: int = 200) -> Path:
     with open_at(data_dir) as store, store.transaction() as tx:
         for number in range(count):
             tx.reserve(owner(number), ip("10.0.0.2") + number)
-            tx.put_attachment(owner(number), "{}" * 20)
+            tx.put_attachment(owner(number), '{"key": "%s"}' % ("value" * 8))
     return store.path
 
 
@@ -82,6 +82,45 @@ def test_damage_is_told_kept_and_replaced(data_dir: Path, kind: str) -> None:
             assert tuple(a.address for a in tx.allocations()) == IN_KERNEL
     assert recover(data_dir, refill, boot_id=BOOT) is None
     assert not (data_dir / "podwire.db.replacing").exists()
+
+
+def test_what_can_be_read_is_kept(data_dir: Path) -> None:
+    """One damaged page takes only the rows on it along; the kernel's word wins."""
+    path = filled(data_dir, 400)
+    with open_at(data_dir) as store, store.transaction() as tx:
+        tx.release(owner(399))
+        tx.put_network(NETWORK, "{}")
+        tx.put_attachment(owner(0), '{"old": true}')
+        before = {a.address: a for a in tx.allocations()}
+        leaf = page_with_allocation(store, len(before) // 2)
+    overwrite(path, leaf * PAGE, b"\x5a" * PAGE)
+    assert find_damage(data_dir) is not None
+
+    def from_kernel(tx: Transaction) -> None:
+        tx.reserve(owner("kernel"), ip("10.0.0.2"))
+        tx.put_attachment(owner(0), '{"new": true}')
+
+    clock = HandClock(wall=2e9)
+    assert recover(data_dir, from_kernel, boot_id=BOOT, clock=clock.clock) is not None
+    with open_at(data_dir) as store, store.read() as tx:
+        after = {a.address: a for a in tx.allocations()}
+        assert after.pop(ip("10.0.0.2")).owner == owner("kernel")
+        assert len(before) - 100 < len(after) < len(before)
+        assert all(before[address] == allocation for address, allocation in after.items())
+        assert tx.attachment(owner(0)) == '{"new": true}'
+        assert len(tx.attachments()) == 400
+        assert tx.networks() == {NETWORK: "{}"}
+        assert tx.freed_at(NETWORK, ip("10.0.0.2") + 399) is not None
+
+
+def page_with_allocation(store: Store, row: int) -> int:
+    """The number (from 0) of the page on which the n-th allocation is."""
+    raw = sqlite3.connect(store.path)
+    ((blob,),) = raw.execute("SELECT address FROM allocation LIMIT 1 OFFSET ?", (row,))
+    raw.close()
+    content = store.path.read_bytes()
+    pages = [content[n : n + PAGE] for n in range(0, len(content), PAGE)]
+    return next(n for n, page in enumerate(pages) if n and BOOT.encode() in page and blob in page)
 
 
 def test_every_page_is_read_when_damage_is_looked_for(data_dir: Path) -> None:
