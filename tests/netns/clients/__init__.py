@@ -1,0 +1,1 @@
+"""podwire driven by real runtimes: cnitool and podman."""
