@@ -62,6 +62,7 @@ def own_ipam(call: Call) -> IpamConf:
         cni_args=call.request.args,
         args={"ips": conf.args.cni.ips},
         default_data_dir=call.host.data_dir,
+        cni_version=call.version,
     )
 
 

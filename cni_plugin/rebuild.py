@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from cni_plugin.addressing import data_dir
 from cni_plugin.host import Call
 from cni_plugin.record import dump_record
 from cni_plugin.removal import marked_links, rebuild
+from ipam.errors import AddressTaken
 from ipam.store import Owner, Store, Transaction, open_store
+from kernel.model import IPAddress
 from kernel.netlink import Netlink
 
 
@@ -34,9 +37,17 @@ def refill(tx: Transaction) -> None:
             record = rebuild(link, mark)
             tx.put_attachment(owner, dump_record(record))
             for address in () if mark.ipam else mark.addresses:
-                tx.reserve(owner, address.ip)
+                _reserve(tx, owner, address.ip)
             if record.plan.masquerade:
                 networks.enter(tx, mark.network, record.plan.masquerade)
+
+
+def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:
+    try:
+        tx.reserve(owner, address)
+    except AddressTaken as error:
+        # Two pods with one address: neither may lose it, and a person must look.
+        print(f"podwire: {owner} has the same address as another pod: {error}", file=sys.stderr)
 
 
 def recover_store(folder: Path, log: Callable[[str], None]) -> None:
@@ -47,6 +58,6 @@ def recover_store(folder: Path, log: Callable[[str], None]) -> None:
     if aside is not None:
         log(
             f"podwire: {folder / 'podwire.db'} was damaged. It is kept as {aside}; the new one was"
-            " filled from the kernel. Addresses that podwire-ipam gave to another main plugin's"
-            " pods are not in it: see `podwire-ipam list` before you add pods there"
+            " filled from the kernel and from what could still be read. Addresses that podwire-ipam"
+            " gave to another main plugin's pods may be missing: compare `podwire-ipam list`"
         )

@@ -2,7 +2,7 @@
 
 The kernel knows the links of podwire's own pods, and nothing of addresses that were given to
 the pods of other main plugins, nor which addresses rest. So after the refill from the kernel,
-which wins, every row that can still be read is taken over. A row too many holds an address that
+which wins where addresses differ, every row that can still be read is taken over. A row too many holds an address that
 nobody uses; a row too few would give an address to a second pod.
 """
 
@@ -72,9 +72,8 @@ def _take_freed(tx: Transaction, row: Row) -> None:
 
 
 def _take_attachment(tx: Transaction, row: Row) -> None:
-    owner = Owner(*map(_text, row[:3]))
-    if tx.attachment(owner) is None:
-        tx.put_attachment(owner, _json(row[3]))
+    # The kernel's mark tells less than the record that was kept.
+    tx.put_attachment(Owner(*map(_text, row[:3])), _json(row[3]))
 
 
 def _take_network(tx: Transaction, row: Row) -> None:

@@ -85,12 +85,12 @@ def test_damage_is_told_kept_and_replaced(data_dir: Path, kind: str) -> None:
 
 
 def test_what_can_be_read_is_kept(data_dir: Path) -> None:
-    """One damaged page takes only the rows on it along; the kernel's word wins."""
+    """One damaged page takes only the rows on it along; the kernel's word on addresses wins."""
     path = filled(data_dir, 400)
     with open_at(data_dir) as store, store.transaction() as tx:
         tx.release(owner(399))
         tx.put_network(NETWORK, "{}")
-        tx.put_attachment(owner(0), '{"old": true}')
+        tx.put_attachment(owner(0), '{"whole": true}')
         before = {a.address: a for a in tx.allocations()}
         leaf = page_with_allocation(store, len(before) // 2)
     overwrite(path, leaf * PAGE, b"\x5a" * PAGE)
@@ -98,7 +98,7 @@ def test_what_can_be_read_is_kept(data_dir: Path) -> None:
 
     def from_kernel(tx: Transaction) -> None:
         tx.reserve(owner("kernel"), ip("10.0.0.2"))
-        tx.put_attachment(owner(0), '{"new": true}')
+        tx.put_attachment(owner(0), '{"from its mark": true}')
 
     clock = HandClock(wall=2e9)
     assert recover(data_dir, from_kernel, boot_id=BOOT, clock=clock.clock) is not None
@@ -107,7 +107,7 @@ def test_what_can_be_read_is_kept(data_dir: Path) -> None:
         assert after.pop(ip("10.0.0.2")).owner == owner("kernel")
         assert len(before) - 100 < len(after) < len(before)
         assert all(before[address] == allocation for address, allocation in after.items())
-        assert tx.attachment(owner(0)) == '{"new": true}'
+        assert tx.attachment(owner(0)) == '{"whole": true}'
         assert len(tx.attachments()) == 400
         assert tx.networks() == {NETWORK: "{}"}
         assert tx.freed_at(NETWORK, ip("10.0.0.2") + 399) is not None
