@@ -14,7 +14,13 @@ from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink import Netlink
 from kernel.netns import Namespace
-from kernel.nft import hairpin_element, open_nft, spoof_elements_of
+from kernel.nft import (
+    hairpin_address,
+    hairpin_element,
+    open_nft,
+    remove_elements,
+    spoof_elements_of,
+)
 from kernel.read import read_link, read_links
 
 
@@ -78,13 +84,25 @@ def remove(
     elements = record.plan.elements if record else ()
     if record and not record.complete:
         elements += _spoof_elements(host)
-    detach(nl, host, elements, pod, owner.ifname)
+    detach(nl, host, (), pod, owner.ifname)
+    if elements:
+        # While the address is still ours: whoever gets it next gets the same members. If we were
+        # overtaken by a DEL of ours, somebody may have got it already.
+        with store.transaction() as tx, open_nft() as nfnl:
+            remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
     if release is not None:
         release()
     with store.transaction() as tx:
         tx.release(owner)
         tx.delete_attachment(owner)
         networks.leave(tx, owner.network, had_rules=bool(elements))
+
+
+def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:
+    """Whether the member is of an address that another attachment of the network holds."""
+    address = hairpin_address(element)
+    holder = tx.owner_of(owner.network, address) if address else None
+    return holder not in (None, owner)
 
 
 def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:

@@ -32,13 +32,14 @@ def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
     """
     bridge = ensure_bridge(nl, plan.bridge) if plan.bridge else None
     with ExitStack() as undo:
-        undo.callback(detach, nl, plan.node.links[0].name, plan.elements)
+        undo.callback(detach, nl, plan.node.links[0].name, ())
         host_index = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host_index)
         _configure_pod(pod, plan.pod)
         if plan.elements:
             _add_elements(plan.elements)
+            undo.callback(_remove_elements, plan.elements)
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         for setting in _node_wide(plan.node):
             apply_sysctl(setting)
@@ -96,7 +97,8 @@ def _configure_node(nl: Netlink, want: Space, index: int) -> None:
             apply_sysctl(setting)
     messages = [rtnl.add_address(a, index) for a in want.addresses]
     messages += [rtnl.set_up(link.name) for link in want.links if link.up]
-    nl.run(messages + [rtnl.add_route(r, index, replace=True) for r in want.routes])
+    # A route to the pod's address that is there already is another's: it is never taken over.
+    nl.run(messages + [rtnl.add_route(r, index, exclusive=True) for r in want.routes])
 
 
 def _add_elements(elements: tuple[Element, ...]) -> None:
@@ -126,8 +128,12 @@ def detach(
     if not _delete_host_link(nl, host_link) and pod is not None:
         _delete_pod_link(pod, pod_link)
     if elements:
-        with nft.open_nft() as nfnl:
-            nft.remove_elements(nfnl, elements)
+        _remove_elements(elements)
+
+
+def _remove_elements(elements: tuple[Element, ...]) -> None:
+    with nft.open_nft() as nl:
+        nft.remove_elements(nl, elements)
 
 
 def _delete_host_link(nl: Netlink, name: str) -> bool:

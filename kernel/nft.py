@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from kernel.errors import KernelError, MissingTool
 from kernel.model import Element, IPAddress, IPNetwork
@@ -82,6 +82,13 @@ _ABSENT = frozenset({errno.ENOENT})
 def hairpin_element(address: IPAddress) -> Element:
     """The member that lets a pod reach itself through a translated address."""
     return Element("inet", f"hairpin{address.version}", address.packed * 2)
+
+
+def hairpin_address(element: Element) -> IPAddress | None:
+    """The address that a member of the hairpin sets is of; None for any other member."""
+    if not element.set_name.startswith("hairpin"):
+        return None
+    return ip_address(element.key[: len(element.key) // 2])
 
 
 def spoof_check_elements(port: str, mac: str) -> tuple[Element, Element]:

@@ -18,7 +18,6 @@ from kernel.model import (
 from kernel.wire import (
     NLM_F_CREATE,
     NLM_F_EXCL,
-    NLM_F_REPLACE,
     Message,
     attribute,
     attributes,
@@ -231,11 +230,11 @@ def _route_body(route: Route, index: int) -> bytes:
     return b"".join(parts)
 
 
-def add_route(route: Route, index: int, *, replace: bool = False) -> Message:
-    """Add a route; with replace, take over the one that has its destination and priority."""
+def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
+    """Add a route; exclusive: EEXIST where another one has its destination and priority."""
     via = f" via {route.via}" if route.via else ""
     what = f"add route {route.dst}{via} dev {route.link}"
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else 0)
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
     return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
 
 

@@ -19,7 +19,7 @@ from tests.unit.kernel import strategies as nouns
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 INDEXES = st.integers(1, 2**31 - 1)
 REQUEST = wire.NLM_F_REQUEST
-CREATE, EXCLUSIVE, REPLACE = wire.NLM_F_CREATE, wire.NLM_F_EXCL, wire.NLM_F_REPLACE
+CREATE, EXCLUSIVE = wire.NLM_F_CREATE, wire.NLM_F_EXCL
 
 
 def decode(kind: Any, message: Message) -> Any:
@@ -194,10 +194,10 @@ def ip_or_none(text: str | None) -> IPAddress | None:
 
 
 @given(nouns.routes, INDEXES, st.booleans())
-def test_routes(route: Route, index: int, replace: bool) -> None:
-    found = decode(rtmsg, rtnl.add_route(route, index, replace=replace))
+def test_routes(route: Route, index: int, exclusive: bool) -> None:
+    found = decode(rtmsg, rtnl.add_route(route, index, exclusive=exclusive))
     assert found["header"]["type"] == rtnl.RTM_NEWROUTE
-    assert found["header"]["flags"] == REQUEST | CREATE | (REPLACE if replace else 0)
+    assert found["header"]["flags"] == REQUEST | CREATE | (EXCLUSIVE if exclusive else 0)
     assert (found["family"], found["dst_len"]) == (FAMILY[route.dst.version], route.dst.prefixlen)
     assert (found["proto"], found["scope"], found["type"]) == (route.protocol, route.scope, 1)
     assert found["table"] == (route.table if route.table < 256 else 252)
