@@ -24,6 +24,11 @@ from typing import Any
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 PR_SET_PDEATHSIG = 1
 PACKAGES = ("cni_plugin", "ipam", "kernel")
+MODULES = (
+    *("cni_plugin.__main__", "cni_plugin.handle", "cni_plugin.add", "cni_plugin.delete"),
+    *("cni_plugin.check", "cni_plugin.ipam_verbs", "ipam.recovery", "ipam.config"),
+    *("pyroute2", "sqlite3", "subprocess", "shutil"),
+)
 PURE = {
     # Modules that only compute: an instant inside them is the same as the one before or after.
     *("config.py", "identity.py", "plan.py", "request.py", "result.py", "versions.py"),
@@ -35,16 +40,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def warm_up() -> None:
-    """Import everything that any call may import."""
+    """Import what calls import."""
     import importlib
-    import pkgutil
 
-    for name in PACKAGES:
-        package = importlib.import_module(name)
-        for module in pkgutil.iter_modules(package.__path__, f"{name}."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-    for name in ("cni_plugin.__main__", "pyroute2", "sqlite3", "subprocess", "shutil"):
+    for name in MODULES:
         importlib.import_module(name)
 
 
