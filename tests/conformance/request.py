@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -149,7 +150,8 @@ class Running:
         try:
             stdout, stderr = self.process.communicate(timeout=TIMEOUT)
         except BaseException as error:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise AssertionError(f"no answer within {TIMEOUT} s: {self.request}") from error
