@@ -18,7 +18,7 @@ from tests.unit.cni_plugin import namespaces
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 TAKES_A_CONFIG = [verb for verb in VERBS if verb != "VERSION"]
-with_node = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+with_node = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """For examples that share one node: each has to do with whatever the one before left."""
 
 CONFIG: Mapping[str, Any] = {
