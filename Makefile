@@ -50,17 +50,17 @@ netns: test-packages $(VENV)/.installed go-tools ## tests in network namespaces 
 
 conformance: test-packages $(VENV)/.installed ## the CNI specification, against podwire
 	@echo '== conformance of podwire'
-	@$(CONFORMANCE) --cni-plugin $(VENV)/bin/podwire $(ARGS)
+	@$(CONFORMANCE) --cni-plugin=$(VENV)/bin/podwire $(ARGS)
 
 conformance-reference: test-packages $(VENV)/.installed go-tools ## the same, against the reference plugins
 	@set -e; for plugin in bridge ptp; do \
 	    echo "== conformance of the reference $$plugin $(DEBIAN_REFERENCE) (Debian)"; \
-	    $(CONFORMANCE) --cni-plugin /usr/lib/cni/$$plugin \
-	        --cni-known-shortfalls tests/conformance/shortfalls/$$plugin-$(DEBIAN_REFERENCE).txt; \
+	    $(CONFORMANCE) --cni-plugin=/usr/lib/cni/$$plugin \
+	        --cni-known-shortfalls=tests/conformance/shortfalls/$$plugin-$(DEBIAN_REFERENCE).txt; \
 	    test -x $(GO_TOOLS)/$$plugin || continue; \
 	    echo "== conformance of the reference $$plugin $(NEWEST_REFERENCE)"; \
-	    $(CONFORMANCE) --cni-plugin $(GO_TOOLS)/$$plugin \
-	        --cni-known-shortfalls tests/conformance/shortfalls/$$plugin-$(NEWEST_REFERENCE).txt; \
+	    $(CONFORMANCE) --cni-plugin=$(GO_TOOLS)/$$plugin \
+	        --cni-known-shortfalls=tests/conformance/shortfalls/$$plugin-$(NEWEST_REFERENCE).txt; \
 	done
 
 run-packages:
