@@ -62,16 +62,24 @@ class Node:
     program: str = "podwire"
     log: list[str] = field(default_factory=list)
     _pod: int | None = None
+    _kept: list[int] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.replace_pod()
+        while self._kept:
+            os.close(self._kept.pop())
 
-    def replace_pod(self) -> None:
-        """Forget the pod's namespace; the next call that asks for it gets a new one."""
-        if self._pod is not None:
+    def replace_pod(self, *, keep: bool = False) -> None:
+        """The next call that asks for the pod's namespace gets a new one.
+
+        Unless kept, the old one goes as soon as the kernel comes to it, and its links with it.
+        """
+        if self._pod is not None and keep:
+            self._kept.append(self._pod)
+        elif self._pod is not None:
             os.close(self._pod)
         self._pod = None
 
