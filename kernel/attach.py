@@ -9,6 +9,7 @@ from kernel import nft, rtnl
 from kernel.bridge import ensure_bridge
 from kernel.diff import Change, diff
 from kernel.errors import KernelError
+from kernel.forwarding import apply_node_settings
 from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
 from kernel.netlink import Netlink
 from kernel.netns import Namespace, inside
@@ -41,8 +42,7 @@ def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
             _add_elements(plan.elements)
             undo.callback(_remove_elements, plan.elements)
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
-        for setting in _node_wide(plan.node):
-            apply_sysctl(setting)
+        apply_node_settings(nl, _node_wide(plan.node))
         undo.pop_all()
     return bridge
 

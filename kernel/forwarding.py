@@ -1,0 +1,37 @@
+"""Settings of the whole node, and what they would take along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kernel import rtnl
+from kernel.model import Sysctl
+from kernel.netlink import Netlink
+from kernel.read import read_links
+from kernel.sysctl import apply_sysctl, read_sysctl
+
+IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
+_RTPROT_RA = 9
+
+
+def apply_node_settings(nl: Netlink, settings: Iterable[Sysctl]) -> None:
+    """Write settings that all attachments share."""
+    for setting in settings:
+        if setting.path == IPV6_FORWARDING and read_sysctl(setting.path) == "0":
+            _keep_advertised_routes(nl)
+        apply_sysctl(setting)
+
+
+def _keep_advertised_routes(nl: Netlink) -> None:
+    """Let links go on taking router advertisements when the node becomes a router.
+
+    Turning forwarding on removes at once every default route that an advertisement brought, on
+    links whose accept_ra is not 2, and they take no more (net/ipv6/addrconf.c, net/ipv6/route.c
+    rt6_purge_dflt_routers): a node would lose its uplink with its first pod.
+    """
+    found = (rtnl.read_route(message) for message in nl.dump(rtnl.list_routes(6)))
+    indexes = {index for index, route in filter(None, found) if route.protocol == _RTPROT_RA}
+    for link in read_links(nl) if indexes else ():
+        path = f"net/ipv6/conf/{link.name}/accept_ra"
+        if link.index in indexes and read_sysctl(path) == "1":
+            apply_sysctl(Sysctl(path, "2", required=False))
