@@ -1,7 +1,7 @@
 """Programs that some tests run and that a machine may lack.
 
 A test names them with `@pytest.mark.needs("cnitool")`. Where one is missing the test is not
-run, and that is said: in the header of the pytest run, and by `python -m tests.pytest_netns.tools`
+run, and that is said: in the header of the pytest run, and by `python -m tests.pytest_netns`
 which `make test` ends with.
 """
 
@@ -43,8 +43,8 @@ def _lacks_podman() -> str:
 
 
 TOOLS = {
-    "cnitool": lambda: _lacks_go_tools(),
-    "newest-reference": lambda: _lacks_go_tools(),
+    "cnitool": _lacks_go_tools,
+    "newest-reference": _lacks_go_tools,
     "podman": _lacks_podman,
 }
 
@@ -65,8 +65,3 @@ def missing() -> dict[str, str]:
 def report() -> list[str]:
     """One line for each kind of test that is not run on this machine."""
     return [f"not run: {DESCRIPTIONS[tool]} ({reason})" for tool, reason in missing().items()]
-
-
-if __name__ == "__main__":
-    for line in report():
-        print(line)
