@@ -77,12 +77,18 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
             undo.callback(remove_made_bridge, nl, store, plan.bridge.name)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
         undo.callback(remove, nl, store, call.owner, Record(plan))
+        networks.ensure_tables(store, _nft_families(plan))
         if plan.masquerade:
             networks.ensure_masquerade(store)
         bridge = attach(nl, pod, plan)
         _check_still_wanted(call, store, text)
         undo.pop_all()
     return _with_bridge(nl, result, bridge)
+
+
+def _nft_families(plan: Plan) -> list[str]:
+    masquerade = {"inet"} if plan.masquerade else set()
+    return sorted(masquerade | {element.family for element in plan.elements})
 
 
 def _record(

@@ -7,11 +7,14 @@ it back, and a killed call leaves nothing that the next one does not see.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from ipaddress import ip_network
 
+from cni_plugin.record import load_record
 from ipam.store import Store, Transaction
 from kernel.masquerade import apply_masquerade, masquerade_is_applied, remove_empty_tables
-from kernel.model import IPNetwork
+from kernel.model import Element, IPNetwork
+from kernel.nft import add_elements, load_skeleton, open_nft, skeleton_is_present
 
 Group = tuple[IPNetwork, ...]
 
@@ -32,6 +35,26 @@ def ensure_masquerade(store: Store) -> None:
         # The write lock orders concurrent callers: each applies what the store says just then.
         with store.transaction() as tx:
             apply_masquerade(_groups(tx))
+
+
+def ensure_tables(store: Store, families: Collection[str]) -> None:
+    """Bring back these tables where somebody removed them, with the members of all attachments."""
+    with open_nft() as nl:
+        missing = [f for f in families if not skeleton_is_present(nl, f)]
+        if not missing:
+            return
+        with store.transaction() as tx:
+            for family in missing:
+                load_skeleton(family)
+            members = [e for _owner, text in tx.attachments() for e in _elements(text)]
+            add_elements(nl, [e for e in members if e.family in missing])
+
+
+def _elements(record: str) -> tuple[Element, ...]:
+    try:
+        return load_record(record).plan.elements
+    except (ValueError, TypeError, KeyError):
+        return ()
 
 
 def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from kernel.errors import KernelError, MissingTool
@@ -76,6 +76,7 @@ _ELEMENT_KEY, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 3, 10
 _DATA_VALUE, _LIST_ELEMENT = 1, 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _INTERVAL_END = 1
+_PER_TRANSACTION = 256  # a transaction is one datagram, and the socket's buffer is finite
 _ABSENT = frozenset({errno.ENOENT})
 
 
@@ -249,6 +250,12 @@ def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[El
     messages += [_element_message(_NEWSETELEM, e) for e in _ordered(add)]
     if messages:
         nl.run([_batch(_BATCH_BEGIN), *messages, _batch(_BATCH_END)])
+
+
+def add_elements(nl: Netlink, elements: Sequence[Element]) -> None:
+    """Add any number of members, some hundred in each transaction."""
+    for start in range(0, len(elements), _PER_TRANSACTION):
+        change_elements(nl, elements[start : start + _PER_TRANSACTION], ())
 
 
 def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:
