@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config.option, "cni_plugin"):
+    if not _asked_for(config):
         return  # found on the way through a larger project's tests: see pytest_ignore_collect
     config.addinivalue_line("markers", _MARKER)
     option = config.option
@@ -57,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     except suites.SetupError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _asked_for(config: pytest.Config) -> bool:
+    """Whether the command line names this folder or something in it."""
+    paths = (Path(arg.partition("::")[0]).resolve() for arg in config.args)
+    return any(path.is_relative_to(Path(__file__).parent.resolve()) for path in paths)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
