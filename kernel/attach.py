@@ -60,8 +60,9 @@ def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> int:
         if answers[0].errno != errno.EEXIST:
             break
         # Either end's name may be the one that exists.  A node-side link of this name is what a
-        # killed ADD of the same attachment left, for the name is derived from its key.
-        if not _delete_host_link(nl, host.name):
+        # killed ADD of the same attachment left, for the name is derived from its key; it may have
+        # vanished just now, with the namespace that its peer was in.
+        if not _delete_host_link(nl, host.name) and pod_has_link(pod, peer.name):
             raise LinkExists("create link", peer.name, errno.EEXIST, f"in {pod.path}")
     for message, answer in zip((create, rtnl.describe_link(host)), answers, strict=False):
         if answer.errno:
