@@ -35,13 +35,6 @@ IPV6 = r"bridge-.*(v6|dual|version-).*|ptp-.*(v6|dual|version-).*"
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
-        "loopback-up",
-        "podwire brings the pod's lo up, so that a chain needs no `loopback` plugin for it; the "
-        "reference leaves that to the runtime.",
-        r"[-+] pod\d( after DEL)? (link lo\.(flags.*|qdisc) = .*|address lo .*)",
-        example="bridge-gateway",
-    ),
-    Difference(
         "queue-length",
         "The reference makes veth links with a queue of no packets (the host end, in Debian's "
         "release both); podwire leaves the kernel's default of 1000. veth has no queue either way.",
