@@ -9,7 +9,7 @@ from cni_plugin import networks
 from cni_plugin.identity import Mark, host_link_name, parse_alias
 from cni_plugin.record import Record, load_record
 from ipam.store import Owner, Store, Transaction
-from kernel.attach import detach
+from kernel.attach import detach, node_end
 from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink import Netlink
@@ -84,6 +84,8 @@ def remove(
     elements = record.plan.elements if record else ()
     if record and not record.complete:
         elements += _spoof_elements(host)
+    if pod is not None and read_link(nl, host) is None and _is_anothers(nl, pod, owner):
+        pod = None
     detach(nl, host, (), pod, owner.ifname)
     if elements:
         # While the address is still ours: whoever gets it next gets the same members. If we were
@@ -96,6 +98,16 @@ def remove(
         tx.release(owner)
         tx.delete_attachment(owner)
         networks.leave(tx, owner.network, had_rules=bool(elements))
+
+
+def _is_anothers(nl: Netlink, pod: Namespace, owner: Owner) -> bool:
+    """Whether the pod's link of our name is marked as another attachment's.
+
+    After an ADD that was refused because the name is taken, a runtime sends DEL.
+    """
+    link = node_end(nl, pod, owner.ifname)
+    mark = parse_alias(link.alias) if link else None
+    return mark is not None and Owner(mark.network, mark.container_id, mark.ifname) != owner
 
 
 def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:

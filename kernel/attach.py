@@ -159,6 +159,25 @@ def pod_has_link(pod: Namespace, name: str) -> bool:
         return read_link(nl, name) is not None
 
 
+def node_end(nl: Netlink, pod: Namespace, name: str) -> Link | None:
+    """The link of the node that is the other end of the pod's link of that name, if any is."""
+    with inside(pod):
+        inner = Netlink()
+    with inner:
+        found = _look_up(inner, rtnl.get_link(name))
+    outer = _look_up(nl, rtnl.get_link(index=rtnl.read_peer_index(found))) if found else None
+    if found is None or outer is None:
+        return None
+    # Indexes count in each namespace alone: only ends that name each other are a pair.
+    matches = rtnl.read_peer_index(outer) == rtnl.read_link(found).index
+    return rtnl.read_link(outer) if matches else None
+
+
+def _look_up(nl: Netlink, message: Message) -> Message | None:
+    answer = nl.exchange([message])[0]
+    return answer.objects[0] if answer.objects else None
+
+
 def check(nl: Netlink, pod: Namespace, plan: Plan) -> tuple[Change, ...]:
     """The differences between the plan and the kernel; empty when all is as planned."""
     with inside(pod), Netlink() as inner:

@@ -162,6 +162,12 @@ def read_link(message: Message) -> Link:
     )
 
 
+def read_peer_index(message: Message) -> int:
+    """The other end's index in its own namespace, of an RTM_NEWLINK answer for a veth; 0: none."""
+    found = attributes(message.body, _IFINFO.size)
+    return number(found[IFLA_LINK]) if IFLA_LINK in found else 0
+
+
 def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:
     if IFLA_MASTER not in found:
         return None
