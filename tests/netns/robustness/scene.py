@@ -31,6 +31,16 @@ OWN_LINKS = {"lo", "eth0", BRIDGE}
 """Links of a node that has no pod; a bridge outlives its pods."""
 
 
+def addresses(ns: Namespace, ifname: str) -> set[str]:
+    """Global addresses of a link, with their prefix lengths."""
+    return {
+        f"{info['local']}/{info['prefixlen']}"
+        for link in ns.ip(f"address show dev {ifname}")
+        for info in link["addr_info"]
+        if info["scope"] == "global"
+    }
+
+
 def _query(sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(DATABASE, timeout=10)) as connection, connection:
         return connection.execute(sql, values).fetchall()

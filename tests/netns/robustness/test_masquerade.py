@@ -97,8 +97,7 @@ SECOND = {
 
 def share(scene: Scene, mode: str, conf: Conf, subnets: tuple[str, str]) -> None:
     """Let a network overlap the first one: addresses of its own, the same bridge and gateway."""
-    free = [str(list(ipaddress.ip_network(SUBNETS[family]).subnets(1))[1][9]) for family in BOTH]
-    conf["args"] = {"cni": {"ips": free}}
+    conf["args"] = {"cni": {"ips": ["10.77.0.137", "fd00:77::8000:0:0:9"]}}
     if mode == "ptp":
         return
     conf |= {"bridge": BRIDGE, "isGateway": False}
