@@ -147,6 +147,23 @@ def test_a_wrong_type_does_not_upset_the_other_verbs(node: Node, key: str, kind:
         answered(node.call(environment(verb), conf))
 
 
+ENOUGH_FOR_DEL = [key for key in RIGHT if key not in ("cniVersion", "name")]
+
+
+@pytest.mark.parametrize("key", ENOUGH_FOR_DEL)
+def test_what_was_added_can_be_deleted_with_a_wrong_configuration(node: Node, key: str) -> None:
+    """Whatever was edited since: DEL goes by the record."""
+    succeeded(node.call(environment(), CONFIG))
+    kind = next(kind for wrong, kind in wrong_values() if wrong == key)
+    env = environment("DEL")
+    assert succeeded(node.call(env, set_at(config(), key, VALUES[kind]))) == {}
+    again = succeeded(node.call(environment(), CONFIG))
+    assert again["ips"][0]["address"] == "10.88.0.3/24", (
+        "the freed address queues behind those never used"
+    )
+    assert succeeded(node.call(env, CONFIG)) == {}
+
+
 WRONG_VALUES: list[tuple[str, Any]] = [
     ("name", ""),
     ("name", "a b"),

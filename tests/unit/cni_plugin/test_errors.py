@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -190,6 +191,12 @@ def codes_of(module: Any) -> dict[str, int]:
 def test_every_code_has_a_cause() -> None:
     defined = {*codes_of(errors).values(), *codes_of(ipam.errors).values()}
     assert {code for code, _ in CAUSES} == defined - NEVER_SAID
+
+
+def test_the_readme_lists_every_code_that_is_said() -> None:
+    readme = Path(__file__).resolve().parents[3] / "README.md"
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", readme.read_text(), re.MULTILINE)}
+    assert {code for code, _ in CAUSES} | {errors.INTERNAL} <= listed
 
 
 def test_the_layers_agree_on_codes() -> None:

@@ -101,7 +101,7 @@ def routes_of(version: int) -> st.SearchStrategy[Route]:
         via=st.none() | addresses_of(version),
         src=st.none() | addresses_of(version),
         scope=byte,
-        table=U32.filter(bool),
+        table=U32.filter(bool) | st.sampled_from((1, 252, 254, 255, 256)),
         priority=U32,
         mtu=st.integers(0, 65535),
         advmss=st.integers(0, 65535),
