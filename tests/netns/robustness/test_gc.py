@@ -1,7 +1,8 @@
 """GC removes what the runtime does not list, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import time
 
+import Callable
 import pytest
 
 from tests.netns.robustness.confs import BRIDGE, MODES, Conf, netconf
@@ -67,6 +68,10 @@ def test_without_the_list_only_what_is_surely_gone_goes(scene: Scene, make_pod: 
     before = scene.state(attached.pod)
     gone = scene.add(netconf("ptp"), make_pod(), "gone")
     gone.pod.remove()
+    for _ in range(100):  # the kernel takes a namespace down some time after its name is gone
+        if gone.host not in scene.links():
+            break
+        time.sleep(0.05)
     assert scene.call("GC", attached.conf).code == 0
     assert before.changes_to(scene.state(attached.pod)) == []
     assert scene.check(attached).code == 0

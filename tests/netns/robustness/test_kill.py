@@ -60,8 +60,7 @@ def test_add_then_delete(scene: Scene, pod: Namespace, mode: str) -> None:
     for number, at in enumerate(instants(scene, "ADD", conf, pod)):
         assert scene.call("DEL", conf, pod if number % 2 else "").code == 0
         assert scene.leftovers(pod) == [], f"before instant {at.event}"
-        if number % 4 == 0:
-            forget_bridge(scene)
+        forget_bridge(scene)
         kill(scene, "ADD", conf, pod, at)
     answer = scene.call("DEL", conf, pod)
     assert answer.code == 0
