@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from cni_plugin import networks
 from cni_plugin.addressing import delegate_of, delegated_type
-from cni_plugin.errors import INVALID_CONFIG, TRY_AGAIN, CniError
+from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record
@@ -53,6 +53,8 @@ def _delegate_to(call: Call, record: Record | None) -> str:
 def collect(call: Call) -> None:
     """GC: remove every attachment of the network that the runtime does not list.
 
+    Without the list (a MUST of the runtime's, yet `cnitool gc` sends none) only those whose link
+    is gone, and so their pod: taking all the others for stale would cut off pods that run.
     Goes on after a failure and reports all of them at the end.
     """
     valid = valid_attachments(call)
@@ -75,17 +77,17 @@ def collect(call: Call) -> None:
         raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
 
 
-def valid_attachments(call: Call) -> frozenset[tuple[str, str]]:
-    """The attachments that the runtime lists as still there. Raises code 7 without the list."""
-    # Go's runtimes write null for an empty list; without the key GC would take everything away.
+def valid_attachments(call: Call) -> frozenset[tuple[str, str]] | None:
+    """The attachments that the runtime lists as still there; None where it sent no list."""
     if "cni.dev/valid-attachments" not in call.raw:
-        raise CniError(INVALID_CONFIG, "GC needs the key cni.dev/valid-attachments")
+        return None
+    # Go's runtimes write null for an empty list.
     listed = call.conf.valid_attachments or []
     return frozenset((a.container_id, a.ifname) for a in listed)
 
 
 def _stale(
-    nl: Netlink, store: Store, network: str, valid: frozenset[tuple[str, str]]
+    nl: Netlink, store: Store, network: str, valid: frozenset[tuple[str, str]] | None
 ) -> list[tuple[Owner, list[str]]]:
     """Attachments that the store records, addresses' owners and marked links beyond the list.
 
@@ -93,12 +95,17 @@ def _stale(
     """
     with store.read() as tx:
         owners: dict[Owner, list[str]] = {owner: [] for owner, _ in tx.attachments(network)}
-        owners |= {allocation.owner: [] for allocation in tx.allocations(network)}
+        if valid is not None:
+            owners |= {allocation.owner: [] for allocation in tx.allocations(network)}
     for link, mark in marked_links(nl):
         if mark.network == network:
             owner = Owner(mark.network, mark.container_id, mark.ifname)
             owners.setdefault(owner, []).append(link.name)
-    stale = [(o, links) for o, links in owners.items() if (o.container_id, o.ifname) not in valid]
+    stale = (
+        (owner, links)
+        for owner, links in owners.items()
+        if (not links if valid is None else (owner.container_id, owner.ifname) not in valid)
+    )
     return sorted(stale)
 
 

@@ -49,6 +49,9 @@ def check(call: Call) -> None:
 def collect(call: Call) -> None:
     """Release what attachments hold that the runtime does not list."""
     valid = valid_attachments(call)
+    if valid is None:
+        call.log("GC without cni.dev/valid-attachments: nothing can be told to be stale")
+        return
     with open_store(data_dir(call)) as store, store.transaction() as tx:
         owners = {allocation.owner for allocation in tx.allocations(call.conf.name)}
         for owner in owners:

@@ -2,8 +2,8 @@
 
 The kernel knows the links of podwire's own pods, and nothing of addresses that were given to
 the pods of other main plugins, nor which addresses rest. So after the refill from the kernel,
-which wins where addresses differ, every row that can still be read is taken over. A row too many holds an address that
-nobody uses; a row too few would give an address to a second pod.
+which wins where addresses differ, every row that can still be read is taken over. A row too
+many holds an address that nobody uses; a row too few would give an address to a second pod.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """GC removes what the runtime does not list, and nothing else."""
 
-from collections.abc import time
+import time
+from collections.abc import Callable
 
-import Callable
 import pytest
 
 from tests.netns.robustness.confs import BRIDGE, MODES, Conf, netconf
