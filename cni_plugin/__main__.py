@@ -59,18 +59,23 @@ def _explain(arguments: list[str]) -> int:
 
 def _serve(program: str) -> int:
     from cni_plugin.config import STDIN_MAX
-    from cni_plugin.errors import IO_FAILURE, CniError
+    from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, CniError
     from cni_plugin.handle import handle, refuse
     from cni_plugin.host import DEFAULT_DATA_DIR, Host
 
     host = Host(
         program=program,
         executables=_executables(),
-        data_dir=_data_dir(os.environ.get("PODWIRE_DATA_DIR", ""), DEFAULT_DATA_DIR),
+        data_dir=Path(os.environ.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR),
         log=lambda line: print(line, file=sys.stderr),
     )
     try:
+        if not host.data_dir.is_absolute():
+            msg = f"PODWIRE_DATA_DIR={str(host.data_dir)!r} must be an absolute path"
+            raise CniError(INVALID_ENVIRONMENT, msg)
         reply = handle(os.environ, _read_stdin(STDIN_MAX), host)
+    except CniError as error:
+        reply = refuse(error)
     except OSError as error:
         reply = refuse(CniError(IO_FAILURE, f"cannot read stdin: {error.strerror or error}"))
     sys.stdout.buffer.write(reply.stdout)
@@ -82,10 +87,6 @@ def _read_stdin(limit: int) -> bytes:
     if sys.stdin is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return sys.stdin.buffer.read(limit + 1)
-
-
-def _data_dir(named: str, default: Path) -> Path:
-    return Path(named) if named.startswith("/") else default
 
 
 def _executables() -> frozenset[Path]:

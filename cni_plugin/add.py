@@ -21,6 +21,7 @@ from cni_plugin.record import Record, dump_record
 from cni_plugin.removal import remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
 from ipam.allocator import allocate
+from ipam.config import IpamConf
 from ipam.store import Store, Transaction
 from kernel.attach import attach, pod_has_link
 from kernel.model import Link, Plan
@@ -33,25 +34,28 @@ def add(call: Call) -> Result:
     """Attach the pod. Raises CniError, IpamError or KernelError, and then nothing has changed."""
     shape = shape_of(call.conf, call.host.program, delegated_type(call))
     before = _previous(call)
-    _check_config(call, shape)
+    own = _check_config(call, shape)
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
         nl = resources.enter_context(Netlink())
         _check_pod(call, pod)
         store = resources.enter_context(open_node_store(call))
-        result = _add(call, shape, nl, pod, store)
+        result = _add(call, shape, own, nl, pod, store)
     return merge(before, result) if before else result
 
 
-def _check_config(call: Call, shape: Shape) -> None:
-    """Refuse what is wrong in itself before anything is opened, made or asked for."""
+def _check_config(call: Call, shape: Shape) -> IpamConf | None:
+    """Refuse what is wrong in itself before anything is opened, made or asked for.
+
+    Returns the configuration of podwire's own IPAM, None where it has no part.
+    """
     if shape.mode == "ptp" and not call.conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
     wanted_mac(call.request, call.conf)
     if shape.delegate:
         delegate_of(call)
-    elif call.conf.uses_ipam:
-        own_ipam(call)
+        return None
+    return own_ipam(call) if call.conf.uses_ipam else None
 
 
 def _previous(call: Call) -> Result | None:
@@ -69,18 +73,20 @@ def _check_pod(call: Call, pod: Namespace) -> None:
         raise CniError(ALREADY_ATTACHED, msg, f"in {request.netns}; DEL the old attachment first")
 
 
-def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) -> Result:
+def _add(
+    call: Call, shape: Shape, own: IpamConf | None, nl: Netlink, pod: Namespace, store: Store
+) -> Result:
     mtu = call.conf.mtu or read_uplink_mtu(nl)
     with ExitStack() as undo:
-        plan, result, text = _record(call, shape, store, mtu, undo)
+        plan, result, text = _record(call, shape, own, store, mtu, undo)
         if plan.bridge and read_link(nl, plan.bridge.name) is None:
             undo.callback(remove_made_bridge, nl, store, plan.bridge.name)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
         undo.callback(remove, nl, store, call.owner, Record(plan))
         networks.ensure_tables(store, _nft_families(plan))
+        bridge = attach(nl, pod, plan)
         if plan.masquerade:
             networks.ensure_masquerade(store)
-        bridge = attach(nl, pod, plan)
         _check_still_wanted(call, store, text)
         undo.pop_all()
     return _with_bridge(nl, result, bridge)
@@ -92,11 +98,10 @@ def _nft_families(plan: Plan) -> list[str]:
 
 
 def _record(
-    call: Call, shape: Shape, store: Store, mtu: int | None, undo: ExitStack
+    call: Call, shape: Shape, own: IpamConf | None, store: Store, mtu: int | None, undo: ExitStack
 ) -> tuple[Plan, Result, str]:
     """Addresses and the attachment's record, in one commit, before the kernel is touched."""
     delegated = _ask_delegate(call, undo)
-    own = own_ipam(call) if delegated is None and call.conf.uses_ipam else None
     with store.transaction() as tx:
         ipam = delegated or Result()
         if own is not None:

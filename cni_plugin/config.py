@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cni_plugin import versions
 from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
@@ -92,6 +92,10 @@ class ValidAttachment(_Keys):
     ifname: str
 
 
+def _canonical_ipam(value: Any) -> Any:
+    return _canonical(value, ("type", "dataDir")) if isinstance(value, dict) else value
+
+
 class NetConf(_Keys):
     """A network configuration. mtu in bytes, 0 = that of the node's uplink."""
 
@@ -115,7 +119,7 @@ class NetConf(_Keys):
     enable_dad: bool = Field(default=False, alias="enabledad")
     disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
     port_isolation: bool = Field(default=False, alias="portIsolation")
-    ipam: dict[str, Any] = {}
+    ipam: Annotated[dict[str, Any], BeforeValidator(_canonical_ipam)] = {}
     dns: Dns = Dns()
     args: Args = Args()
     runtime_config: RuntimeConfig = Field(default=RuntimeConfig(), alias="runtimeConfig")
@@ -152,7 +156,18 @@ def decode(stdin: bytes) -> dict[str, Any]:
         raise CniError(DECODING_FAILURE, "the network configuration is not a JSON object")
     _check_nesting(value)
     _check_text(stdin, value)
-    return value
+    return _canonical(value, ("cniVersion", "name", "ipam", "cni.dev/valid-attachments"))
+
+
+def _canonical(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The object with these keys in this spelling, for Go's decoder takes them in any case."""
+    by_lower = {name.lower(): name for name in names}
+    renamed = {
+        by_lower[key.lower()]: item
+        for key, item in value.items()
+        if key not in names and key.lower() in by_lower
+    }
+    return {**renamed, **value} if renamed else value
 
 
 def _refuse_constant(name: str) -> object:

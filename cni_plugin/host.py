@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,11 @@ from cni_plugin.errors import CniError
 from cni_plugin.request import Request
 from ipam.store import Owner
 from kernel.netns import Namespace, open_namespace
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
 
 DEFAULT_DATA_DIR = Path("/var/lib/podwire")
 
@@ -31,7 +37,7 @@ class Host:
     executables: frozenset[Path] = frozenset()
     data_dir: Path = DEFAULT_DATA_DIR
     open_netns: Callable[[str], Namespace] = open_namespace
-    log: Callable[[str], None] = field(default=print)
+    log: Callable[[str], None] = field(default=_to_stderr)
 
 
 @dataclass(frozen=True, slots=True)

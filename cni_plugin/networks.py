@@ -1,7 +1,8 @@
 """Rules that all attachments of a network share: there from its first to its last attachment.
 
-What should be in the kernel follows from the store alone, so whoever finds it different brings
-it back, and a killed call leaves nothing that the next one does not see.
+What should be in the kernel follows from the store, and from the marks of links whose records are
+in another one (`dataDir` is each network's own), so whoever finds it different brings it back, and
+a killed call leaves nothing that the next one does not see.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ import json
 from collections.abc import Collection
 from ipaddress import ip_network
 
+from cni_plugin.identity import Mark, parse_alias
 from cni_plugin.record import load_record
-from ipam.store import Store, Transaction
+from ipam.store import Owner, Store, Transaction
 from kernel.masquerade import apply_masquerade, masquerade_is_applied, remove_empty_tables
 from kernel.model import Element, IPNetwork
-from kernel.nft import add_elements, load_skeleton, open_nft, skeleton_is_present
+from kernel.netlink import Netlink
+from kernel.nft import (
+    add_elements,
+    hairpin_element,
+    load_skeleton,
+    open_nft,
+    skeleton_is_present,
+)
+from kernel.read import read_links
 
 Group = tuple[IPNetwork, ...]
 
@@ -34,7 +44,16 @@ def ensure_masquerade(store: Store) -> None:
     if not masquerade_is_applied(groups):
         # The write lock orders concurrent callers: each applies what the store says just then.
         with store.transaction() as tx:
-            apply_masquerade(_groups(tx))
+            _apply(tx)
+
+
+def _apply(tx: Transaction) -> None:
+    # Users of another store do not wait for this one's lock. They mark their link before they
+    # apply, so a second look shows whether we took away what one of them has just added.
+    applied: list[Group] | None = None
+    while (wanted := _groups(tx) + _groups_of_strangers(tx)) != applied:
+        apply_masquerade(wanted)
+        applied = wanted
 
 
 def ensure_tables(store: Store, families: Collection[str]) -> None:
@@ -47,6 +66,7 @@ def ensure_tables(store: Store, families: Collection[str]) -> None:
             for family in missing:
                 load_skeleton(family)
             members = [e for _owner, text in tx.attachments() for e in _elements(text)]
+            members += [hairpin_element(a.ip) for m in _strangers(tx) for a in m.addresses]
             add_elements(nl, [e for e in members if e.family in missing])
 
 
@@ -64,13 +84,30 @@ def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:
     if tx.network(network) is not None:
         had_rules = True
         tx.delete_network(network)
-        apply_masquerade(_groups(tx))
-    if had_rules and not tx.has_attachments():
+        _apply(tx)
+    if had_rules and not tx.has_attachments() and not _strangers(tx):
         remove_empty_tables()
 
 
 def _groups(tx: Transaction) -> list[Group]:
     return [_load(record) for _network, record in sorted(tx.networks().items())]
+
+
+def _groups_of_strangers(tx: Transaction) -> list[Group]:
+    marks = (mark for mark in _strangers(tx) if mark.masquerade)
+    pairs = sorted((mark.network, str(a.network)) for mark in marks for a in mark.addresses)
+    names = dict.fromkeys(network for network, _prefix in pairs)
+    return [
+        tuple(dict.fromkeys(ip_network(prefix) for network, prefix in pairs if network == name))
+        for name in names
+    ]
+
+
+def _strangers(tx: Transaction) -> list[Mark]:
+    """Marks on the node's links whose attachments this store does not know."""
+    with Netlink() as nl:
+        marks = [mark for link in read_links(nl) if (mark := parse_alias(link.alias))]
+    return [m for m in marks if tx.attachment(Owner(m.network, m.container_id, m.ifname)) is None]
 
 
 def _load(record: str | None) -> Group:

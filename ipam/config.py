@@ -101,12 +101,18 @@ def parse_ipam(
     )
 
 
+RANGE_SETS_MAX = 64
+"""A pod has an address of each set; comparing all of them must not take long either."""
+
+
 def _parse_range_sets(section: Section, runtime: Section) -> tuple[RangeSet, ...]:
     """Range sets of the runtime come first, then the one at top level, then `ranges`."""
     named = [*_named_sets(runtime, "ipRanges")]
     if section.get("subnet") is not None:
         named.append((section.name("subnet"), _checked_set(section.path, [section])))
     named += _named_sets(section, "ranges")
+    if len(named) > RANGE_SETS_MAX:
+        raise ConfigError(f"{len(named)} range sets are too many: at most {RANGE_SETS_MAX}")
     if not named:
         raise ConfigError("no address ranges: ipam.subnet and ipam.ranges are both missing")
     _check_overlaps(named)
@@ -122,8 +128,14 @@ def _named_sets(section: Section, key: str) -> Iterable[tuple[str, RangeSet]]:
         yield path, _checked_set(path, ranges)
 
 
+RANGES_MAX = 256
+"""Ranges of a set; they are compared with each other."""
+
+
 def _checked_set(path: str, ranges: Iterable[Section]) -> RangeSet:
     range_set = tuple(_parse_range(section) for section in ranges)
+    if len(range_set) > RANGES_MAX:
+        raise ConfigError(f"{path}: {len(range_set)} ranges are too many: at most {RANGES_MAX}")
     try:
         check_set(range_set)
     except ValueError as error:

@@ -283,3 +283,12 @@ def test_keys_match_without_regard_to_case(subnet: IPNetwork, change: Any) -> No
 def test_the_exact_key_wins_over_another_case() -> None:
     ipam = json.loads('{"SUBNET": "10.1.0.0/24", "subnet": "10.2.0.0/24"}')
     assert str(only_range(ipam).subnet) == "10.2.0.0/24"
+
+
+def test_absurd_numbers_of_ranges_are_refused() -> None:
+    sets = [[{"subnet": f"10.{n // 256}.{n % 256}.0/24"}] for n in range(65)]
+    with pytest.raises(IpamError, match="65 range sets are too many"):
+        parse_ipam("net", {"ranges": sets}, default_data_dir=Path("/x"))
+    one_set = [{"subnet": f"10.{n // 256}.{n % 256}.0/24"} for n in range(257)]
+    with pytest.raises(IpamError, match="257 ranges are too many"):
+        parse_ipam("net", {"ranges": [one_set]}, default_data_dir=Path("/x"))
