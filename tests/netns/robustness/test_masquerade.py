@@ -151,6 +151,37 @@ def test_flushed_rules_come_back_for_all(scene: Scene, make_pod: MakePod, mode: 
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("first_goes", [True, False], ids=["first goes", "second goes"])
+def test_networks_with_stores_of_their_own(
+    scene: Scene, make_pod: MakePod, mode: str, first_goes: bool
+) -> None:
+    """`dataDir` may differ from network to network; the rules of all are in the same tables."""
+    other = second_network(mode, "10.88.0.0/24", "fd00:88::/64")
+    other["ipam"]["dataDir"] = "/var/lib/podwire-second"
+    # A store that is made later takes over whoever runs then, for a configuration may have changed.
+    assert scene.call("STATUS", masq(mode)).code == scene.call("STATUS", other).code == 0
+    one = scene.add(masq(mode), make_pod(), "one")
+    two = scene.add(other, make_pod(), "two")
+    three = scene.add(masq(mode), make_pod(), "three")
+    for attached in (one, two, three):
+        assert sources(scene, attached) == nodes_own(scene)
+        assert scene.check(attached).code == 0
+    goes, stays = ((one, three), (two,)) if first_goes else ((two,), (one, three))
+    for attached in goes:
+        scene.delete(attached)
+    for attached in stays:
+        assert sources(scene, attached) == nodes_own(scene)
+        assert scene.check(attached).code == 0
+    assert scene.gc(stays[0].conf, [(a.container_id, a.ifname) for a in stays]).code == 0
+    assert "10.88.0.0/24" in scene.ruleset() or not first_goes
+    assert "10.77.0.0/24" in scene.ruleset() or first_goes
+    for attached in stays:
+        scene.delete(attached)
+    left = scene.leftovers(one.pod, two.pod, three.pod)
+    assert [line for line in left if line != "node link pwbr1"] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_rules_go_with_the_last_pod(scene: Scene, make_pod: MakePod, mode: str) -> None:
     one, two = (scene.add(masq(mode), make_pod(), f"c{number}") for number in range(2))
     scene.delete(one)
