@@ -90,7 +90,7 @@ def remove(
     if elements:
         # While the address is still ours: whoever gets it next gets the same members. If we were
         # overtaken by a DEL of ours, somebody may have got it already.
-        with store.transaction() as tx, open_nft() as nfnl:
+        with open_nft() as nfnl, store.transaction() as tx:
             remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
     if release is not None:
         release()
