@@ -10,7 +10,7 @@ from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record
-from cni_plugin.removal import find_record, marked_links, remove
+from cni_plugin.removal import find_record, remove
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
 from kernel.attach import detach
@@ -97,7 +97,7 @@ def _stale(
         owners: dict[Owner, list[str]] = {owner: [] for owner, _ in tx.attachments(network)}
         if valid is not None:
             owners |= {allocation.owner: [] for allocation in tx.allocations(network)}
-    for link, mark in marked_links(nl):
+    for link, mark in networks.marked_links(nl):
         if mark.network == network:
             owner = Owner(mark.network, mark.container_id, mark.ifname)
             owners.setdefault(owner, []).append(link.name)

@@ -15,7 +15,7 @@ from cni_plugin.identity import Mark, parse_alias
 from cni_plugin.record import load_record
 from ipam.store import Owner, Store, Transaction
 from kernel.masquerade import apply_masquerade, masquerade_is_applied, remove_empty_tables
-from kernel.model import Element, IPNetwork
+from kernel.model import Element, IPNetwork, Link
 from kernel.netlink import Netlink
 from kernel.nft import (
     add_elements,
@@ -66,7 +66,7 @@ def ensure_tables(store: Store, families: Collection[str]) -> None:
             for family in missing:
                 load_skeleton(family)
             members = [e for _owner, text in tx.attachments() for e in _elements(text)]
-            members += [hairpin_element(a.ip) for m in _strangers(tx) for a in m.addresses]
+            members += [e for link, mark in _strangers(tx) for e in hairpin_elements(link, mark)]
             add_elements(nl, [e for e in members if e.family in missing])
 
 
@@ -75,6 +75,12 @@ def _elements(record: str) -> tuple[Element, ...]:
         return load_record(record).plan.elements
     except (ValueError, TypeError, KeyError):
         return ()
+
+
+def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:
+    """The hairpin members that the attachment behind a marked link has, or may have."""
+    way = link.port.bridge if link.port else link.name
+    return tuple(hairpin_element(way, a.ip) for a in mark.addresses)
 
 
 def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:
@@ -94,7 +100,7 @@ def _groups(tx: Transaction) -> list[Group]:
 
 
 def _groups_of_strangers(tx: Transaction) -> list[Group]:
-    marks = (mark for mark in _strangers(tx) if mark.masquerade)
+    marks = (mark for _link, mark in _strangers(tx) if mark.masquerade)
     pairs = sorted((mark.network, str(a.network)) for mark in marks for a in mark.addresses)
     names = dict.fromkeys(network for network, _prefix in pairs)
     return [
@@ -103,11 +109,21 @@ def _groups_of_strangers(tx: Transaction) -> list[Group]:
     ]
 
 
-def _strangers(tx: Transaction) -> list[Mark]:
-    """Marks on the node's links whose attachments this store does not know."""
+def _strangers(tx: Transaction) -> list[tuple[Link, Mark]]:
+    """Marked links of the node whose attachments this store does not know."""
     with Netlink() as nl:
-        marks = [mark for link in read_links(nl) if (mark := parse_alias(link.alias))]
-    return [m for m in marks if tx.attachment(Owner(m.network, m.container_id, m.ifname)) is None]
+        found = marked_links(nl)
+    return [
+        (link, m)
+        for link, m in found
+        if tx.attachment(Owner(m.network, m.container_id, m.ifname)) is None
+    ]
+
+
+def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
+    """All links of the node that carry podwire's mark."""
+    found = ((link, parse_alias(link.alias)) for link in read_links(nl))
+    return [(link, mark) for link, mark in found if mark]
 
 
 def _load(record: str | None) -> Group:

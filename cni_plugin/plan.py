@@ -101,7 +101,7 @@ def _plan_ptp(
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
     routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
     space = _pod_space(pod, inner, _unique((*routes, *_ipam_routes(pod.name, ipam))), ipam, conf)
-    elements = tuple(hairpin_element(ip.address.ip) for ip in ipam.ips)
+    elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
     plan = Plan(node, space, None, elements, _masquerade(conf, ipam))
     interfaces = (_host_interface(host), _pod_interface(pod, request))
     return plan, _result(interfaces, conf, ipam)
@@ -150,7 +150,7 @@ def _bridge_elements(
 ) -> tuple[Element, ...]:
     elements: tuple[Element, ...] = ()
     if shape.hairpin and shape.gateway:
-        elements = tuple(hairpin_element(ip.address.ip) for ip in ipam.ips)
+        elements = tuple(hairpin_element(conf.bridge, ip.address.ip) for ip in ipam.ips)
     if conf.mac_spoof_check and pod.mac:
         elements += spoof_check_elements(host.name, pod.mac)
     return elements

@@ -10,7 +10,7 @@ from cni_plugin import networks
 from cni_plugin.addressing import data_dir
 from cni_plugin.host import Call
 from cni_plugin.record import dump_record
-from cni_plugin.removal import marked_links, rebuild
+from cni_plugin.removal import rebuild
 from ipam.errors import AddressTaken
 from ipam.store import Owner, Store, Transaction, open_store
 from kernel.model import IPAddress
@@ -32,7 +32,7 @@ def open_node_store(call: Call) -> Store:
 def refill(tx: Transaction) -> None:
     """Write what the node's links tell into a new database."""
     with Netlink() as nl:
-        for link, mark in marked_links(nl):
+        for link, mark in networks.marked_links(nl):
             owner = Owner(mark.network, mark.container_id, mark.ifname)
             record = rebuild(link, mark)
             tx.put_attachment(owner, dump_record(record))

@@ -16,12 +16,11 @@ from kernel.netlink import Netlink
 from kernel.netns import Namespace
 from kernel.nft import (
     hairpin_address,
-    hairpin_element,
     open_nft,
     remove_elements,
     spoof_elements_of,
 )
-from kernel.read import read_link, read_links
+from kernel.read import read_link
 
 
 def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
@@ -29,9 +28,9 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
     text = tx.attachment(owner)
     if text is not None:
         return _load(text, owner)
-    link = read_link(nl, host_link_name(owner.network, owner.container_id, owner.ifname))
-    mark = parse_alias(link.alias) if link else None
-    return rebuild(link, mark) if link and mark else None
+    name = host_link_name(owner.network, owner.container_id, owner.ifname)
+    found = (rebuild(link, mark) for link, mark in networks.marked_links(nl) if link.name == name)
+    return next(found, None)
 
 
 def _load(text: str, owner: Owner) -> Record:
@@ -54,16 +53,10 @@ def rebuild(link: Link, mark: Mark) -> Record:
     plan = replace(
         plan,
         pod=replace(plan.pod, addresses=addresses),
-        elements=tuple(hairpin_element(a.ip) for a in mark.addresses),
+        elements=networks.hairpin_elements(link, mark),
         masquerade=masquerade,
     )
     return Record(plan, pod=mark.pod, ipam=mark.ipam, complete=False)
-
-
-def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
-    """All links of the node that carry podwire's mark."""
-    found = ((link, parse_alias(link.alias)) for link in read_links(nl))
-    return [(link, mark) for link, mark in found if mark]
 
 
 def remove(

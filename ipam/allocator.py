@@ -211,6 +211,12 @@ def _exhausted(search: _Search, range_set: RangeSet) -> RangeExhausted:
     )
     now = tx.clock.wall()
     shown = "; ".join(_render_holder(a, now) for a in oldest[:OLDEST_SHOWN])
+    if not size:
+        return RangeExhausted(
+            f"{render_set(range_set)} of network {network} has no address for pods: the gateway"
+            " takes the only one",
+            "widen the range, or name another gateway",
+        )
     return RangeExhausted(
         f"no address is free in {render_set(range_set)} of network {network}:"
         f" {held} of {size} are held",

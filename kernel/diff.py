@@ -85,7 +85,7 @@ def _diff_routes(want: Space, have: Space, where: str) -> list[Change]:
     changes = []
     for route in want.routes:
         same = [r for r in have.routes if (r.dst, r.table) == (route.dst, route.table)]
-        if any((r.link, r.via) == (route.link, route.via) for r in same):
+        if any(_goes_as(route, r) for r in same):
             continue
         if same:
             is_ = f"goes {_path(same[0])}, not {_path(route)}"
@@ -96,9 +96,22 @@ def _diff_routes(want: Space, have: Space, where: str) -> list[Change]:
     return changes
 
 
+def _goes_as(want: Route, have: Route) -> bool:
+    """Whether a route leads where it should; numbers that the plan leaves open may be any."""
+    numbers = (
+        (want.priority, have.priority),
+        (want.mtu, have.mtu),
+        (want.advmss, have.advmss),
+    )
+    same_way = (want.link, want.via) == (have.link, have.via)
+    return same_way and all(w in (0, h) for w, h in numbers)
+
+
 def _path(route: Route) -> str:
+    numbers = (("metric", route.priority), ("mtu", route.mtu), ("advmss", route.advmss))
+    more = "".join(f" {name} {value}" for name, value in numbers if value)
     via = f"via {route.via} " if route.via else ""
-    return f"{via}dev {route.link}"
+    return f"{via}dev {route.link}{more}"
 
 
 def _diff_sysctls(want: Space, have: Space, where: str) -> list[Change]:

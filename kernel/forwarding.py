@@ -29,8 +29,9 @@ def _keep_advertised_routes(nl: Netlink) -> None:
     links whose accept_ra is not 2, and they take no more (net/ipv6/addrconf.c, net/ipv6/route.c
     rt6_purge_dflt_routers): a node would lose its uplink with its first pod.
     """
-    found = (rtnl.read_route(message) for message in nl.dump(rtnl.list_routes(6)))
-    indexes = {index for index, route in filter(None, found) if route.protocol == _RTPROT_RA}
+    answers = (rtnl.read_route(message) for message in nl.dump(rtnl.list_routes(6)))
+    found = (pair for pairs in answers for pair in pairs)
+    indexes = {index for index, route in found if route.protocol == _RTPROT_RA}
     for link in read_links(nl) if indexes else ():
         path = f"net/ipv6/conf/{link.name}/accept_ra"
         if link.index in indexes and read_sysctl(path) == "1":

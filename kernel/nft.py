@@ -35,8 +35,8 @@ COMMENT = "made by podwire, which rebuilds it when it is removed"
 # What each family's table holds: sets and chains first, then the chain's rules, in order.
 _DECLARATIONS = {
     "inet": """
-  set hairpin4 { type ipv4_addr . ipv4_addr; }
-  set hairpin6 { type ipv6_addr . ipv6_addr; }
+  set hairpin4 { type ifname . ipv4_addr . ipv4_addr; }
+  set hairpin6 { type ifname . ipv6_addr . ipv6_addr; }
   set masquerade4 { type ipv4_addr; flags interval; }
   set masquerade6 { type ipv6_addr; flags interval; }
   set internal4 { type ipv4_addr . ipv4_addr; flags interval; }
@@ -51,8 +51,8 @@ _DECLARATIONS = {
 }
 _RULES = {
     "inet": (
-        "ip saddr . ip daddr @hairpin4 masquerade",
-        "ip6 saddr . ip6 daddr @hairpin6 masquerade",
+        "oifname . ip saddr . ip daddr @hairpin4 masquerade",
+        "oifname . ip6 saddr . ip6 daddr @hairpin6 masquerade",
         "ip daddr 224.0.0.0/4 return",
         "ip6 daddr ff00::/8 return",
         "ip saddr @masquerade4 ip saddr . ip daddr != @internal4 masquerade",
@@ -76,25 +76,35 @@ _ELEMENT_KEY, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 3, 10
 _DATA_VALUE, _LIST_ELEMENT = 1, 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _INTERVAL_END = 1
+_NAME_BYTES = 16  # IFNAMSIZ, linux/if.h
 _PER_TRANSACTION = 256  # a transaction is one datagram, and the socket's buffer is finite
 _ABSENT = frozenset({errno.ENOENT})
 
 
-def hairpin_element(address: IPAddress) -> Element:
-    """The member that lets a pod reach itself through a translated address."""
-    return Element("inet", f"hairpin{address.version}", address.packed * 2)
+def hairpin_element(link: str, address: IPAddress) -> Element:
+    """The member that lets a pod reach itself through a translated address.
+
+    link: the node's link that leads to the pod, its bridge or its own pair's end; two networks may
+    give the same address to pods behind different links.
+    """
+    return Element("inet", f"hairpin{address.version}", _name(link) + address.packed * 2)
 
 
 def hairpin_address(element: Element) -> IPAddress | None:
     """The address that a member of the hairpin sets is of; None for any other member."""
     if not element.set_name.startswith("hairpin"):
         return None
-    return ip_address(element.key[: len(element.key) // 2])
+    pair = element.key[_NAME_BYTES:]
+    return ip_address(pair[: len(pair) // 2])
+
+
+def _name(link: str) -> bytes:
+    return link.encode().ljust(_NAME_BYTES, b"\0")
 
 
 def spoof_check_elements(port: str, mac: str) -> tuple[Element, Element]:
     """The members that hold a bridge port to one MAC address."""
-    name = port.encode().ljust(16, b"\0")
+    name = _name(port)
     raw = bytes.fromhex(mac.replace(":", "")).ljust(8, b"\0")
     return Element("bridge", "allowed_macs", name + raw), Element("bridge", "checked_ports", name)
 
@@ -224,7 +234,7 @@ def _end_after(start: bytes, ends: list[bytes]) -> bytes:
 
 def spoof_elements_of(nl: Netlink, port: str) -> tuple[Element, ...]:
     """The members that hold a port to a MAC, found by the port's name."""
-    name = port.encode().ljust(16, b"\0")
+    name = _name(port)
     found = [read_elements(nl, "bridge", s) or () for s in ("allowed_macs", "checked_ports")]
     return tuple(e for members in found for e in members if e.key.startswith(name))
 

@@ -45,12 +45,11 @@ def read_addresses(nl: Netlink, links: Iterable[Link]) -> tuple[Address, ...]:
 def read_routes(nl: Netlink, links: Iterable[Link], versions: Iterable[int]) -> tuple[Route, ...]:
     """The unicast routes through these links in all tables."""
     names = {link.index: link.name for link in links}
-    routes = []
+    routes: list[Route] = []
     for version in versions:
         for message in nl.dump(rtnl.list_routes(version)):
             found = rtnl.read_route(message)
-            if found and found[0] in names:
-                routes.append(replace(found[1], link=names[found[0]]))
+            routes += [replace(route, link=names[i]) for i, route in found if i in names]
     return tuple(routes)
 
 

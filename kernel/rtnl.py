@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 from kernel.model import (
@@ -54,6 +56,8 @@ _RTM_F_CLONED = 0x200
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP = struct.Struct("=HxxI")
+_RTA_MULTIPATH = 9
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -250,12 +254,16 @@ def list_routes(version: int) -> Message:
     return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
 
 
-def read_route(message: Message) -> tuple[int, Route] | None:
-    """(link index, route) of an RTM_NEWROUTE answer; None for what is no unicast forward route."""
+def read_route(message: Message) -> list[tuple[int, Route]]:
+    """(link index, route) for each next hop of an RTM_NEWROUTE answer.
+
+    Empty for what is no unicast route; several where the kernel made one multipath route of routes
+    that differ in their next hop alone, as it does with IPv6.
+    """
     family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
     found = attributes(message.body, _RTMSG.size)
-    if kind != _RTN_UNICAST or flags & _RTM_F_CLONED or _RTA_OIF not in found:
-        return None
+    if kind != _RTN_UNICAST or flags & _RTM_F_CLONED:
+        return []
     metrics = attributes(found.get(_RTA_METRICS, b""))
     raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
     route = Route(
@@ -270,7 +278,21 @@ def read_route(message: Message) -> tuple[int, Route] | None:
         advmss=number(metrics[_RTAX_ADVMSS]) if _RTAX_ADVMSS in metrics else 0,
         protocol=protocol,
     )
-    return number(found[_RTA_OIF]), route
+    if _RTA_OIF in found:
+        return [(number(found[_RTA_OIF]), route)]
+    return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
+
+
+def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
+    """(link index, gateway) of each struct rtnexthop in an RTA_MULTIPATH attribute."""
+    offset = 0
+    while offset + _NEXT_HOP.size <= len(data):
+        length, index = _NEXT_HOP.unpack_from(data, offset)
+        if length < _NEXT_HOP.size:
+            return
+        found = attributes(data[offset : offset + length], _NEXT_HOP.size)
+        yield index, _ip(found.get(_RTA_GATEWAY))
+        offset += length + (-length % 4)
 
 
 def look_up_route(address: IPAddress) -> Message:

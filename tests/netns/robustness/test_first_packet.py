@@ -76,6 +76,7 @@ def test_address_that_was_anothers(
     neighbour = scene.add(conf, make_pod(), "neighbour")
     for number in AGAIN:
         attached = scene.add(conf, make_pod(), f"c{number}")
-        assert neighbour.pod.ping(attached.address(family))
-        assert scene.node.ns.ping(attached.address(family))
+        # Twice, for a busy machine; a cache that is wrong stays wrong for half a minute.
+        for source in (neighbour.pod, scene.node.ns):
+            assert any(source.ping(attached.address(family)) for _ in range(2))
         scene.delete(attached)

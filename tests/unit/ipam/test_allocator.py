@@ -113,7 +113,7 @@ def test_exhaustion_says_how_many_who_and_what_to_do(store: Store, clock: HandCl
 
 def test_a_range_of_the_gateway_alone_is_exhausted(store: Store) -> None:
     config = conf([{"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.1", "rangeEnd": "10.0.0.1"}])
-    with pytest.raises(RangeExhausted, match="0 of 0 are held"):
+    with pytest.raises(RangeExhausted, match="has no address for pods"):
         add(store, config, owner(1))
 
 

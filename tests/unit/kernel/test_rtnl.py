@@ -240,8 +240,7 @@ def told(route: Route, index: int, **changes: Any) -> Message:
 
 @given(nouns.routes, INDEXES)
 def test_a_route_as_the_kernel_tells_it(route: Route, index: int) -> None:
-    found = rtnl.read_route(told(route, index))
-    assert found is not None
+    (found,) = rtnl.read_route(told(route, index))
     assert found[0] == index
     wanted = {slot: getattr(route, slot) for slot in Route.__slots__} | {"link": ""}
     assert {slot: getattr(found[1], slot) for slot in Route.__slots__} == wanted
@@ -250,12 +249,22 @@ def test_a_route_as_the_kernel_tells_it(route: Route, index: int) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"type": 2}, {"type": 7}, {"flags": 0x200}, {"attrs": [("RTA_DST", "10.0.0.0")]}],
-    ids=["local", "unreachable", "cloned", "multipath"],
+    ids=["local", "unreachable", "cloned", "no next hop"],
 )
 def test_what_is_no_route_through_one_link_is_passed_over(changes: dict[str, Any]) -> None:
     route = Route(ip_network("10.0.0.0/24"), "")
-    assert rtnl.read_route(told(route, 3)) is not None
-    assert rtnl.read_route(told(route, 3, **changes)) is None
+    assert rtnl.read_route(told(route, 3)) != []
+    assert rtnl.read_route(told(route, 3, **changes)) == []
+
+
+def test_a_multipath_route_is_one_route_for_each_next_hop() -> None:
+    hops = [
+        {"oif": index, "hops": 0, "flags": 0, "attrs": [("RTA_GATEWAY", gateway)]}
+        for index, gateway in ((3, "10.0.0.1"), (7, "10.1.0.1"))
+    ]
+    message = told(Route(ip_network("0.0.0.0/0"), ""), 3, attrs=[("RTA_MULTIPATH", hops)])
+    found = [(index, str(route.via)) for index, route in rtnl.read_route(message)]
+    assert found == [(3, "10.0.0.1"), (7, "10.1.0.1")]
 
 
 @given(nouns.ip_addresses, INDEXES)
