@@ -1,0 +1,87 @@
+"""podwired on a node: started, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.bench.world import Host
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 15.0
+_NOTIFY = Path("/run/bench-notify.sock")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Daemon:
+    """A running podwired."""
+
+    def __init__(self, host: Host, program: Path, data_dir: Path, env: Mapping[str, str]) -> None:
+        """Start it and wait until it says that it serves (sd_notify(3), READY=1)."""
+        self._log = host.work_dir / "podwired.log"
+        argv = [str(program), "serve", "--socket", env["PODWIRE_SOCKET"], "--data-dir"]
+        argv.append(str(data_dir))
+        whole = {**env, "NOTIFY_SOCKET": str(_NOTIFY)}
+        self._process = host.call(lambda: self._start(argv, whole))
+
+    def _start(self, argv: list[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self._log.open("wb") as log:
+            ready.bind(str(_NOTIFY))
+            # A session of its own: the terminal's Ctrl-C is ours, and wait4 counts only calls.
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=dict(env), start_new_session=True,
+            )  # fmt: skip
+            try:
+                self._wait_ready(ready, process)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        return process
+
+    def _wait_ready(self, ready: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        ready.settimeout(0.2)
+        while time.monotonic() < deadline:
+            try:
+                if b"READY=1" in ready.recv(4096).splitlines():
+                    return
+            except TimeoutError:
+                if process.poll() is not None:
+                    break
+        raise RuntimeError(f"podwired does not serve: {self.log()}")
+
+    def log(self) -> str:
+        """The end of what it said."""
+        return self._log.read_text(errors="replace")[-2000:].strip()
+
+    def cpu(self) -> float:
+        """Seconds of CPU time of all its threads, ended ones too, and of its children."""
+        pid = self._process.pid
+        # clock_getcpuclockid(3): the inverted process ID and CPUCLOCK_SCHED.
+        own = time.clock_gettime((~pid << 3) | 2)
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return own + (int(fields[13]) + int(fields[14])) / _TICKS
+
+    def rss(self) -> float:
+        """Resident memory in MB (10^6 bytes)."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        kib = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
+        return int(kib) * 1024 / 1e6
+
+    def stop(self) -> None:
+        """End it as a service manager does; RuntimeError if it does not end well."""
+        self._process.terminate()
+        try:
+            code = self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise RuntimeError(f"podwired did not end on SIGTERM: {self.log()}") from None
+        if code:
+            raise RuntimeError(f"podwired ended with {code}: {self.log()}")

@@ -1,0 +1,100 @@
+"""The programs that are measured: where they are, and which version."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.pytest_netns import tools
+
+VENV_BIN = Path(sys.executable).parent
+DEBIAN = Path("/usr/lib/cni")
+KINDNET = "sigs.k8s.io/kindnet/cmd/cni-kindnet"
+_GO = ("go", "/usr/local/go/bin/go")
+INSTALL_TIMEOUT = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What is there.
+
+    reference: folder of the reference plugins. daemon, kindnet: None where there is none.
+    shim: whether podwire's executable is a compiled one, not a Python script. notes: what a
+    reader of the results must know.
+    """
+
+    podwire: Path
+    daemon: Path | None
+    reference: Path
+    reference_version: str
+    kindnet: Path | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shim(self) -> bool:
+        with self.podwire.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+
+    @property
+    def podwire_version(self) -> str:
+        return version("podwire")
+
+
+def find_programs(kindnet: Path | None, tools_dir: Path) -> Programs:
+    """Look for all programs, installing cni-kindnet below tools_dir unless it is given."""
+    notes = []
+    podwire, daemon = VENV_BIN / "podwire", VENV_BIN / "podwired"
+    if not podwire.exists():
+        raise FileNotFoundError(f"{podwire} is missing: run this as `make bench`")
+    if not daemon.exists():
+        notes.append("no podwired installed: podwire is measured without a daemon")
+    reference, reference_version = _find_reference()
+    if reference == DEBIAN:
+        notes.append("without Go the peer is Debian's package, not the newest release")
+    if kindnet is None:
+        kindnet, why = _install_kindnet(tools_dir)
+        notes += [f"cni-kindnet is not measured: {why}"] if why else []
+    return Programs(
+        podwire, daemon if daemon.exists() else None, reference, reference_version, kindnet,
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _find_reference() -> tuple[Path, str]:
+    if "newest-reference" not in tools.missing():
+        return tools.go_tools_directory(), _output("packaging/go-tools", "version", "plugins")
+    query = ["dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins"]
+    return DEBIAN, f"{_output(*query)} (Debian)"
+
+
+def _output(*argv: str) -> str:
+    done = subprocess.run(argv, cwd=tools.ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _install_kindnet(tools_dir: Path) -> tuple[Path | None, str]:
+    """The program, or why there is none; installed once."""
+    program = tools_dir.absolute() / "cni-kindnet"
+    if program.exists():
+        return program, ""
+    go = next((found for found in map(shutil.which, _GO) if found), None)
+    if go is None:
+        return None, "no Go here"
+    # Its database is SQLite by cgo, so it needs a C compiler.
+    env = {**os.environ, "GOBIN": str(program.parent), "GOFLAGS": "-mod=mod", "CGO_ENABLED": "1"}
+    argv = [go, "install", f"{KINDNET}@latest"]
+    try:
+        done = subprocess.run(
+            argv, env=env, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"go install took more than {INSTALL_TIMEOUT:g} s"
+    if done.returncode:
+        last = [line.strip() for line in done.stderr.strip().splitlines()][-1:]
+        return None, f"go install failed: {' '.join(last)}"
+    return program, ""

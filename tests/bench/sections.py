@@ -1,0 +1,127 @@
+"""The sections of a run."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from functools import partial
+
+from tests.bench.checks import Baseline, check_attached, check_distinct, check_gone
+from tests.bench.contender import Contender, Plugin
+from tests.bench.filling import fill
+from tests.bench.lineup import Entry, Lineup
+from tests.bench.networks import BRIDGE_MASQ, BRIDGE_PLAIN, NETWORKS, PTP_DUAL
+from tests.bench.results import CONTENDERS, FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
+from tests.bench.rounds import Rounds, Say, in_turns, in_use, takes_part
+from tests.bench.sizes import BURST_PODS, LEVELS, Sizes
+
+LATENCY, BURST, GROWTH, MEMORY = "latency", "burst", "growth", "memory"
+IDLE = Figure(MEMORY, "podwired", "RSS idle", "MB")
+SHIM = Figure(MEMORY, "shim", "size", "bytes")
+HARNESS = Figure("harness", "/bin/true", "run")
+SETTLE = 1.0
+"""Seconds before memory is read."""
+
+
+def latency(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
+    """ADD and DEL of one pod, on a node that has another."""
+    for network in NETWORKS:
+        rounds = sizes.slow_rounds if network == PTP_DUAL else sizes.rounds
+        entries = [Entry(c, sizes.seldom if c == STANDALONE else 1) for c in CONTENDERS]
+        run = Rounds(lineup.world, results, LATENCY, network.case)
+        with (
+            lineup.contenders(network, *entries) as contenders,
+            in_use(lineup.world, contenders) as baselines,
+        ):
+            for number in range(rounds + 1):
+                say(f"{LATENCY}, {network.case}: round {number} of {rounds}")
+                for contender in in_turns(contenders, number):
+                    if takes_part(contender, number):
+                        run.run(contender, baselines[contender], number)
+
+
+def burst(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
+    """Many ADDs, then many DELs, some at once."""
+    for network in (BRIDGE_PLAIN, BRIDGE_MASQ):
+        entries = [Entry(label) for label in (FLOOR, PEER, PODWIRE)]
+        with (
+            lineup.contenders(network, *entries) as contenders,
+            in_use(lineup.world, contenders) as baselines,
+        ):
+            for number in range(sizes.bursts):
+                say(f"{BURST}, {network.case}: {number + 1} of {sizes.bursts}")
+                for contender in in_turns(contenders, number):
+                    _one_burst(lineup, results, contender, baselines[contender])
+
+
+def _one_burst(lineup: Lineup, results: Results, contender: Contender, baseline: Baseline) -> None:
+    pods = lineup.world.pods(contender.label, BURST_PODS)
+    before = contender.background_cpu()
+    attached, add = contender.add_many(pods)
+    for one in attached:
+        check_attached(lineup.world, contender, one)
+    check_distinct(contender, attached)
+    between = contender.background_cpu()
+    delete = contender.delete_many(attached)
+    check_gone(contender, baseline, attached)
+    after = contender.background_cpu()
+    case = contender.network.case
+    for verb, cost, background in (
+        ("ADD", add, between - before),
+        ("DEL", delete, after - between),
+    ):
+        name = f"{BURST_PODS} {verb}s"
+        cpu = (cost.cpu + background) * 1e3 / BURST_PODS
+        results.add(Figure(BURST, case, name), contender.label, cost.wall * 1e3)
+        results.add(Figure(BURST, case, f"{name}, CPU of each"), contender.label, cpu)
+        if cost.each:
+            each = [wall * 1e3 for wall in cost.each]
+            results.add(Figure(BURST, case, f"{name}, one of them"), contender.label, *each)
+
+
+def growth(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
+    """ADD with more and more allocations present; all levels take turns."""
+    entries = (Entry(PEER, sizes.seldom), Entry(PODWIRE))
+    with ExitStack() as stack:
+        turns: list[tuple[Rounds, Contender, Baseline]] = []
+        for level in LEVELS:
+            say(f"{GROWTH}: preparing {level:,} allocations")
+            present = partial(fill, BRIDGE_PLAIN, level)
+            made = stack.enter_context(lineup.contenders(BRIDGE_PLAIN, *entries, fill=present))
+            baselines = stack.enter_context(in_use(lineup.world, made))
+            rounds = Rounds(lineup.world, results, GROWTH, growth_case(level))
+            turns += [(rounds, contender, baseline) for contender, baseline in baselines.items()]
+        for number in range(sizes.growth_rounds + 1):
+            say(f"{GROWTH}: round {number} of {sizes.growth_rounds}")
+            for rounds, contender, baseline in in_turns(turns, number):
+                if takes_part(contender, number):
+                    rounds.run(contender, baseline, number)
+
+
+def growth_case(level: int) -> str:
+    """How a level is called in the results."""
+    return f"{level:,} allocations"
+
+
+def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
+    """The daemon's memory before the first call and after many; the executable's size."""
+    size = lineup.programs.podwire.stat().st_size
+    if lineup.programs.shim:
+        results.add(SHIM, PODWIRE, size)
+    if lineup.programs.daemon is None:
+        return
+    with lineup.contenders(BRIDGE_PLAIN, Entry(PODWIRE)) as (contender,):
+        assert isinstance(contender, Plugin)
+        assert contender.daemon is not None
+        time.sleep(SETTLE)
+        results.add(IDLE, PODWIRE, contender.daemon.rss())
+        with in_use(lineup.world, [contender]) as baselines:
+            for done in range(0, sizes.operations, 2 * BURST_PODS):
+                say(f"{MEMORY}: {done:,} of {sizes.operations:,} operations")
+                _one_burst(lineup, Results(), contender, baselines[contender])
+            time.sleep(SETTLE)
+            busy = Figure(MEMORY, "podwired", f"RSS after {sizes.operations:,} operations", "MB")
+            results.add(busy, PODWIRE, contender.daemon.rss())
+
+
+SECTIONS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}

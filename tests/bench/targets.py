@@ -1,0 +1,95 @@
+"""What podwire must reach, against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.bench.networks import (
+    BRIDGE_MASQ,
+    BRIDGE_PLAIN,
+    NETWORKS,
+    PTP_DUAL,
+    PTP_MASQ,
+    PTP_PLAIN,
+    Network,
+)
+from tests.bench.results import PODWIRE, STANDALONE, Figure, Results
+from tests.bench.sections import BURST, GROWTH, IDLE, LATENCY, MEMORY, growth_case
+from tests.bench.sizes import BURST_PODS, LEVELS
+from tests.bench.stats import ratio
+
+Measure = Callable[[Results], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A limit. unit: empty for a ratio. must: whether missing it is a failure, or only told."""
+
+    section: str
+    what: str
+    limit: float
+    measure: Measure
+    unit: str = ""
+    must: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target and its figure; None where it was not measured."""
+
+    target: Target
+    value: float | None
+
+    @property
+    def reached(self) -> bool:
+        return self.value is not None and self.value <= self.target.limit
+
+
+def judge(results: Results, sections: frozenset[str]) -> list[Verdict]:
+    """All targets of the sections that were run."""
+    return [Verdict(t, t.measure(results)) for t in TARGETS if t.section in sections]
+
+
+def _latency(what: str, *networks: Network) -> Measure:
+    """The highest ratio to the reference plugin of some networks."""
+    figures = [Figure(LATENCY, network.case, what) for network in networks]
+    return lambda results: results.worst_ratio(figures)
+
+
+def _burst(verb: str, network: Network) -> Measure:
+    figure = Figure(BURST, network.case, f"{BURST_PODS} {verb}s")
+    return lambda results: results.ratio(figure)
+
+
+def _growth(results: Results) -> float | None:
+    full, empty = (Figure(GROWTH, growth_case(level), "ADD") for level in (LEVELS[-1], LEVELS[0]))
+    return ratio(results.median(full, PODWIRE), results.median(empty, PODWIRE))
+
+
+def _standalone(results: Results) -> float | None:
+    figure = Figure(LATENCY, BRIDGE_PLAIN.case, "ADD")
+    alone = results.median(figure, STANDALONE)
+    # Without a daemon installed, podwire is the standalone path.
+    no_daemon = results.median(IDLE, PODWIRE) is None
+    return results.median(figure, PODWIRE) if alone is None and no_daemon else alone
+
+
+TARGETS = (
+    Target(LATENCY, "ADD bridge", 0.25, _latency("ADD", BRIDGE_PLAIN)),
+    Target(LATENCY, "ADD bridge, ptp, ipMasq (higher)", 0.12,
+           _latency("ADD", BRIDGE_MASQ, PTP_MASQ)),
+    Target(LATENCY, "ADD ptp dual stack", 0.01, _latency("ADD", PTP_DUAL)),
+    Target(LATENCY, "CPU per ADD (highest of all networks)", 0.25,
+           _latency("ADD CPU", *NETWORKS)),
+    Target(LATENCY, "DEL without ipMasq (highest)", 1.0,
+           _latency("DEL", BRIDGE_PLAIN, PTP_PLAIN, PTP_DUAL)),
+    Target(LATENCY, "DEL with ipMasq (higher)", 0.4, _latency("DEL", BRIDGE_MASQ, PTP_MASQ)),
+    Target(BURST, "burst of ADDs", 0.25, _burst("ADD", BRIDGE_PLAIN)),
+    Target(BURST, "burst of ADDs, ipMasq", 0.25, _burst("ADD", BRIDGE_MASQ)),
+    Target(BURST, "burst of DELs", 0.3, _burst("DEL", BRIDGE_PLAIN)),
+    Target(BURST, "burst of DELs, ipMasq", 0.05, _burst("DEL", BRIDGE_MASQ)),
+    Target(GROWTH, "podwire's ADD at 30,000 allocations against 0", 1.3, _growth),
+    Target(LATENCY, "standalone ADD bridge", 120, _standalone, "ms", must=False),
+    Target(MEMORY, "podwired, idle", 45, lambda results: results.median(IDLE, PODWIRE), "MB"),
+)  # fmt: skip
