@@ -15,10 +15,13 @@ from cni_plugin.removal import find_record
 from cni_plugin.result import Result, parse_result
 from ipam.allocator import free_space
 from ipam.config import IpamConf
+from ipam.errors import IpamError, StoreDamaged
 from ipam.store import Store, Transaction
 from kernel import attach
+from kernel.errors import KernelError
 from kernel.model import Address, IPAddress, Link, Plan
 from kernel.netlink import Netlink
+from kernel.read import read_link
 
 
 def check(call: Call) -> None:
@@ -102,10 +105,17 @@ def _check_addresses(call: Call, store: Store, record: Record) -> list[str]:
 
 
 def status(call: Call) -> None:
-    """Raise code 50 where an ADD could not be served, saying why."""
-    with Netlink(), open_node_store(call) as store, store.transaction() as tx:
-        if is_own(call) and call.conf.uses_ipam:
-            full_range(tx, own_ipam(call))
+    """Raise code 50 where an ADD could not be served, saying why; 7 where it never could."""
+    own = own_ipam(call) if is_own(call) and call.conf.uses_ipam else None
+    try:
+        with Netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
+            if own is not None:
+                full_range(tx, own)
+            _check_bridge(call, nl)
+    except StoreDamaged:
+        raise
+    except (IpamError, KernelError) as error:
+        raise CniError(NOT_AVAILABLE, f"an ADD would fail: {error}") from error
     _check_tools(call)
     if delegated_type(call):
         delegate_of(call).run("STATUS")
@@ -117,6 +127,14 @@ def full_range(tx: Transaction, conf: IpamConf) -> None:
         if space.held >= space.size:
             msg = f"range set {number} of network {conf.network} is full: {space.held} held"
             raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
+
+
+def _check_bridge(call: Call, nl: Netlink) -> None:
+    if shape_of(call.conf, call.host.program).mode == "bridge":
+        link = read_link(nl, call.conf.bridge)
+        if link is not None and link.kind != "bridge":
+            msg = f"an ADD would fail: link {link.name} is a {link.kind or 'device'}, not a bridge"
+            raise CniError(NOT_AVAILABLE, msg, "remove it, or name another bridge")
 
 
 def _check_tools(call: Call) -> None:

@@ -62,6 +62,13 @@ class CapabilityDns(_Keys):
     options: list[str] = []
 
 
+def _all_aliases(value: Any) -> Any:
+    """CONVENTIONS.md has a list; podman 4 sends lists by network, of all networks of the pod."""
+    if isinstance(value, dict) and all(isinstance(names, list) for names in value.values()):
+        return [name for names in value.values() for name in names]
+    return value
+
+
 class RuntimeConfig(_Keys):
     """Capability arguments."""
 
@@ -69,7 +76,7 @@ class RuntimeConfig(_Keys):
     ips: list[str] = []
     ip_ranges: list[Any] = Field(default=[], alias="ipRanges")
     dns: CapabilityDns | None = None
-    aliases: list[str] = []
+    aliases: Annotated[list[str], BeforeValidator(_all_aliases)] = []
 
 
 class CniArgs(_Keys):

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cni_plugin.errors import DELEGATE_FAILED, INVALID_CONFIG, TRY_AGAIN, CniError
 from cni_plugin.request import Request
 from cni_plugin.result import Result, parse_result
 
+NO_CHANGE: Mapping[str, str] = MappingProxyType({})
 _TIMEOUT_SECONDS = 110  # below kubelet's two minutes, so that the runtime still hears why
 
 
@@ -35,9 +37,12 @@ class Delegate:
             self.undo()
             raise
 
-    def run(self, command: str) -> None:
-        """Execute a verb without a result. Raises CniError with the plugin's own code."""
-        self._run(command)
+    def run(self, command: str, env: Mapping[str, str] = NO_CHANGE) -> None:
+        """Execute a verb without a result. Raises CniError with the plugin's own code.
+
+        env: variables that differ from the call's.
+        """
+        self._run(command, env)
 
     def undo(self) -> None:
         """Execute DEL after a failure; what goes wrong is only said."""
@@ -46,10 +51,10 @@ class Delegate:
         except CniError as error:
             print(f"podwire: undo through {self.name} failed: {error}", file=sys.stderr)
 
-    def _run(self, command: str) -> dict[str, Any]:
+    def _run(self, command: str, changes: Mapping[str, str] = NO_CHANGE) -> dict[str, Any]:
         import subprocess
 
-        env = {**self.env, "CNI_COMMAND": command}
+        env = {**self.env, **changes, "CNI_COMMAND": command}
         try:
             done = subprocess.run(
                 [self.program], input=self.stdin, env=env, stdout=subprocess.PIPE,

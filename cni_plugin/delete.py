@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from cni_plugin import networks
@@ -27,8 +28,8 @@ def delete(call: Call) -> None:
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
             record = find_record(nl, tx, call.owner)
-        if record is None and call.fault is not None:
-            raise call.fault
+        if call.fault is not None:
+            call.log(f"the configuration is wrong ({call.fault}); deleting by record and name")
         delegated = _delegate_to(call, record)
         release = (lambda: delegate_of(call, delegated).run("DEL")) if delegated else None
         remove(nl, store, call.owner, record, pod, release)
@@ -66,15 +67,24 @@ def collect(call: Call) -> None:
                     record = find_record(nl, tx, owner)
                 for link in links:
                     detach(nl, link, ())
-                remove(nl, store, owner, record)
+                remove(nl, store, owner, record, release=_release_of(call, owner, record))
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
-            except (KernelError, IpamError) as error:
+            except (KernelError, IpamError, CniError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
         _collect_rules(store, failures)
     if delegated_type(call):
         _collect_delegate(call, failures)
     if failures:
         raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
+
+
+def _release_of(call: Call, owner: Owner, record: Record | None) -> Callable[[], None] | None:
+    """The delegated IPAM's DEL of a stale attachment: few of them do anything at GC."""
+    if record is None or not record.ipam:
+        return None
+    delegate = delegate_of(call, record.ipam)
+    env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname, "CNI_NETNS": ""}
+    return lambda: delegate.run("DEL", env)
 
 
 def valid_attachments(call: Call) -> frozenset[tuple[str, str]] | None:

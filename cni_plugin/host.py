@@ -44,7 +44,7 @@ class Host:
 class Call:
     """One call, parsed: what every verb takes.
 
-    fault: what is wrong with the configuration of a DEL, which the store's record makes good.
+    fault: what is wrong with the configuration of a DEL, which must not keep a pod from going.
     """
 
     request: Request

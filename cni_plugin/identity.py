@@ -12,7 +12,8 @@ from ipaddress import ip_interface
 from kernel.model import IPInterface
 
 _MARK = "podwire"
-_ALIAS_MAX = 255  # IFALIASZ - 1, linux/if.h
+# IFALIASZ is 256, and the kernel counts the NUL that ends the text (net/core/dev.c).
+_ALIAS_MAX = 254
 
 
 @dataclass(frozen=True, slots=True)

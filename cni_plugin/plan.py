@@ -31,6 +31,7 @@ from kernel.model import (
 from kernel.nft import hairpin_element, spoof_check_elements
 
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_IPV6_MTU_MIN = 1280
 _ETHERNET_MTU = 1500  # bytes; for a node without a default route
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
@@ -65,7 +66,13 @@ def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
 def plan_attachment(
     request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
 ) -> tuple[Plan, Result]:
-    """What the attachment gets, and the result to return; the bridge's MAC is not known yet."""
+    """What the attachment gets, and the result to return; the bridge's MAC is not known yet.
+
+    Raises code 7 for an MTU that the addresses exclude.
+    """
+    if 0 < conf.mtu < _IPV6_MTU_MIN and any(ip.address.version == 6 for ip in ipam.ips):
+        msg = f"mtu: {conf.mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
+        raise CniError(INVALID_CONFIG, msg)
     if shape.mode == "ptp":
         return _plan_ptp(request, conf, shape, _with_gateways(ipam, always=True), uplink_mtu)
     return _plan_bridge(request, conf, shape, ipam, uplink_mtu)

@@ -46,6 +46,12 @@ def main(argv: Sequence[str]) -> int:
         # Whoever read our output has gone; Python would complain again at exit.
         sys.stdout = None
         return 1
+    except OSError as error:
+        hint = " (are you root?)" if isinstance(error, PermissionError) else ""
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"podwire-ipam: {where}{error.strerror or error}{hint}", file=sys.stderr)
+        sys.stdout = None
+        return 1
     except (KeyboardInterrupt, EOFError):
         print("\npodwire-ipam: nothing was changed", file=sys.stderr)
         return 4

@@ -185,7 +185,10 @@ def import_host_local(args: Namespace) -> int:
         print(json.dumps(_import_as_json(imported), indent=2))
     else:
         print(_render_import(imported))
-    return DONE
+    nothing = not imported.taken and not imported.known
+    if nothing:
+        _tell(f"{args.directory} has no reservation: it must be the folder of one network")
+    return FAILED if nothing else DONE
 
 
 def _import_as_json(imported: Imported) -> dict[str, object]:

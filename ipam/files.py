@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -61,6 +62,8 @@ class Files:
             return None
         except OSError as error:
             raise faults.of_os(self.database, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise faults.damaged(self.database, "it is not a regular file")
         if status.st_size == 0:
             raise faults.damaged(self.database, "the file is empty")
         return status.st_dev, status.st_ino
@@ -69,9 +72,21 @@ class Files:
 def make_data_dir(data_dir: Path) -> None:
     """Create the folder, mode 0700, if it is missing."""
     try:
-        os.makedirs(data_dir, mode=0o700, exist_ok=True)
+        for parent in reversed(data_dir.parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o755, exist_ok=True)
+        data_dir.mkdir(mode=0o700, exist_ok=True)
+        status = data_dir.stat()
     except OSError as error:
         raise faults.of_os(data_dir, error) from error
+    # In a sticky folder (/tmp) the kernel keeps others from replacing our files.
+    open_to_all = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    if open_to_all or status.st_uid not in (0, os.geteuid()):
+        raise StoreError(
+            data_dir,
+            f"{data_dir} can be written by others than root",
+            "whoever can write there decides which pod gets which address: chmod 700 it",
+        )
 
 
 def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:

@@ -25,6 +25,8 @@ Row = tuple[object, ...]
 
 def salvage(path: Path, tx: Transaction) -> None:
     """Copy the readable rows of this boot from the database at `path` into the transaction's."""
+    if not path.is_file():
+        return  # opening a pipe would wait for a writer
     with suppress(sqlite3.Error, UnicodeDecodeError), closing(files.connect(path, "ro")) as damaged:
         _copy(damaged, tx, ALLOCATIONS, "network, address", _take_allocation)
         _copy(damaged, tx, FREED, "seq", _take_freed)

@@ -99,7 +99,13 @@ def _configure_node(nl: Netlink, want: Space, index: int) -> None:
     messages = [rtnl.add_address(a, index) for a in want.addresses]
     messages += [rtnl.set_up(link.name) for link in want.links if link.up]
     # A route to the pod's address that is there already is another's: it is never taken over.
-    nl.run(messages + [rtnl.add_route(r, index, exclusive=True) for r in want.routes])
+    try:
+        nl.run(messages + [rtnl.add_route(r, index, exclusive=True) for r in want.routes])
+    except KernelError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        hint = "another pod of this node has the address: do two networks share a subnet?"
+        raise KernelError(error.operation, error.target, error.errno, hint) from error
 
 
 def _add_elements(elements: tuple[Element, ...]) -> None:

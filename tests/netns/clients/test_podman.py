@@ -13,6 +13,7 @@ from tests.pytest_netns import Node, Underlay
 pytestmark = pytest.mark.needs("podman")
 
 BUSYBOX = Path("/bin/busybox")
+ROOT = Path(__file__).resolve().parents[3]
 
 # cgroups off and limits as they are: containers come up without privileges that CI may lack.
 CONFIGURATION = """
@@ -130,3 +131,17 @@ def test_errors_reach_the_person(podman: Podman, node: Node) -> None:
     node.ns.ip_batch("link add cni0 type veth peer name other\n")
     with pytest.raises(AssertionError, match="cni0"):
         podman("run", "--rm", "busybox", "/bin/busybox", "true")
+
+
+def test_the_configuration_to_copy_works_as_it_stands(
+    podman: Podman, write_network: WriteNetwork, held: Held
+) -> None:
+    """podman sends every capability that the file declares, aliases in a shape of its own."""
+    shipped = json.loads((ROOT / "conf" / "bridge.conflist").read_text())
+    write_network(shipped["name"], *shipped["plugins"], version=shipped["cniVersion"])
+    start = ("run", "--detach", "--network", "bridged", "--network-alias", "web", "--name")
+    podman(*start, "server", "busybox", "/bin/busybox", "sleep", "600")
+    listing = podman("exec", "server", "/bin/busybox", "ip", "address", "show", "eth0")
+    assert "10.89.0." in listing
+    podman("rm", "--force", "--time", "0", "server")
+    assert held() == []

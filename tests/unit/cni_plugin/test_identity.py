@@ -12,7 +12,7 @@ from cni_plugin.request import NAME_MAX
 from kernel.model import IPInterface
 from tests.unit.kernel import strategies as nouns
 
-LONGEST = 255  # IFALIASZ - 1, linux/if.h
+LONGEST = 254  # IFALIASZ less the NUL and one, as the kernel takes it
 WORD = string.ascii_letters + string.digits + "_.-"
 
 
