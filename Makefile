@@ -1,5 +1,5 @@
 # Each target does its own set-up: Debian packages, a private Python under build/.
-# Arguments for pytest go in ARGS:  make netns ARGS='-k ptp -x'
+# Arguments for pytest go in ARGS:  make netns ARGS='-k ptp -x'; bench's too: make bench ARGS=--quick
 
 VENV    := build/venv
 PY      := $(VENV)/bin/python
@@ -16,7 +16,7 @@ CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint unit netns conformance conformance-reference clean \
+.PHONY: help demo test lint unit netns conformance conformance-reference bench clean \
         run-packages test-packages go-tools
 
 help: ## show the targets
@@ -64,6 +64,9 @@ set -e; for plugin in bridge ptp; do \
         --cni-known-shortfalls=tests/conformance/shortfalls/$$plugin-$(2).txt; \
 done
 endef
+
+bench: test-packages $(VENV)/.installed go-tools ## podwire beside the reference plugins: table, build/bench.json and .svg
+	@$(PY) -m tests.bench $(ARGS)
 
 run-packages:
 	@packaging/install-debian-packages run

@@ -58,12 +58,14 @@ class Progress:
 
 def measure(options: argparse.Namespace, sections: list[str]) -> tuple[Results, dict[str, Any]]:
     """Run the sections; results and the machine's facts."""
-    build_dir, sizes, say = options.output.parent, QUICK if options.quick else FULL, Progress()
+    build_dir, say = options.output.parent, Progress()
     build_dir.mkdir(parents=True, exist_ok=True)
     programs = find_programs(options.kindnet, build_dir / "bench-tools")
     for note in programs.notes:
         print(f"note: {note}")
-    facts = read_facts(programs, build_dir) | {"notes": programs.notes, "quick": options.quick}
+    quick = options.quick or programs.daemon is None
+    sizes = QUICK if quick else FULL
+    facts = read_facts(programs, build_dir) | {"notes": programs.notes, "quick": quick}
     results = Results()
     results.add(HARNESS, "floor", *measure_harness(sizes.rounds))
     with World(build_dir) as world:

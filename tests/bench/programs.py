@@ -52,7 +52,7 @@ def find_programs(kindnet: Path | None, tools_dir: Path) -> Programs:
     if not podwire.exists():
         raise FileNotFoundError(f"{podwire} is missing: run this as `make bench`")
     if not daemon.exists():
-        notes.append("no podwired installed: podwire is measured without a daemon")
+        notes.append("no podwired installed: podwire is measured without a daemon, in few rounds")
     reference, reference_version = _find_reference()
     if reference == DEBIAN:
         notes.append("without Go the peer is Debian's package, not the newest release")

@@ -21,7 +21,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(rounds=12, slow_rounds=3, bursts=1, growth_rounds=10, seldom=5, operations=1_000)
+QUICK = Sizes(rounds=9, slow_rounds=3, bursts=1, growth_rounds=6, seldom=3, operations=600)
 
 LEVELS = (0, 1_000, 10_000, 30_000)
 """Allocations that are present before the measured ADD."""

@@ -62,7 +62,7 @@ def render_verdicts(verdicts: Iterable[Verdict]) -> str:
     rows = [["target", "limit", "measured", "reached"]]
     for verdict in verdicts:
         target = verdict.target
-        limit = f"{show(target.limit)} {target.unit}" if target.unit else f"{target.limit:g}"
+        limit = f"{target.limit:g} {target.unit}".strip()
         rows.append([target.what, limit, _measured(verdict), _answer(verdict)])
     return render_columns(rows)
 

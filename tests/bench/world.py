@@ -106,6 +106,13 @@ class Host:
         os.close(self.stderr)
 
 
+def _remove_abandoned(build_dir: Path) -> None:
+    """Remove the folders of runs that were killed."""
+    for path in build_dir.glob("bench-*-*"):
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 class World:
     """Everything that a run makes; leaving it removes all, and so does a reaper if we die."""
 
@@ -121,7 +128,9 @@ class World:
             reaping = reaper.start_reaper(self.prefix)
             stack.callback(reaping.communicate)
             self._build_dir.mkdir(parents=True, exist_ok=True)
-            self.work_dir = Path(tempfile.mkdtemp(prefix="bench-", dir=self._build_dir))
+            _remove_abandoned(self._build_dir)
+            prefix = f"bench-{os.getpid()}-"
+            self.work_dir = Path(tempfile.mkdtemp(prefix=prefix, dir=self._build_dir))
             stack.callback(shutil.rmtree, self.work_dir, ignore_errors=True)
             space = Namespace(f"{self.prefix}underlay")
             stack.callback(space.remove)
