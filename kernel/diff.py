@@ -88,10 +88,10 @@ def _diff_routes(want: Space, have: Space, where: str) -> list[Change]:
         if any(_goes_as(route, r) for r in same):
             continue
         if same:
-            is_ = f"goes {_path(same[0])}, not {_path(route)}"
+            is_ = f"goes {_path(same[0], route)}, not {_path(route, route)}"
             changes.append(Change(route, same[0], f"route {route.dst} in the {where} {is_}"))
         else:
-            text = f"route {route.dst} {_path(route)} is missing in the {where}"
+            text = f"route {route.dst} {_path(route, route)} is missing in the {where}"
             changes.append(Change(route, None, text))
     return changes
 
@@ -107,9 +107,14 @@ def _goes_as(want: Route, have: Route) -> bool:
     return same_way and all(w in (0, h) for w, h in numbers)
 
 
-def _path(route: Route) -> str:
-    numbers = (("metric", route.priority), ("mtu", route.mtu), ("advmss", route.advmss))
-    more = "".join(f" {name} {value}" for name, value in numbers if value)
+def _path(route: Route, want: Route) -> str:
+    """A route's way, with the numbers that the plan names."""
+    numbers = (
+        ("metric", route.priority, want.priority),
+        ("mtu", route.mtu, want.mtu),
+        ("advmss", route.advmss, want.advmss),
+    )
+    more = "".join(f" {name} {value}" for name, value, wanted in numbers if wanted)
     via = f"via {route.via} " if route.via else ""
     return f"{via}dev {route.link}{more}"
 

@@ -86,7 +86,8 @@ FAILURES = {
     ),
     "no ranges": Failure(7, "no address ranges", conf={"ipam": {"type": "podwire"}}),
     "VLAN": Failure(2, "vlan: 5 is not supported", conf={"vlan": 5}),
-    "MTU is refused": Failure(101, "Invalid argument", conf={"mtu": 10}),
+    "MTU is refused": Failure(101, "Invalid argument", conf={"mtu": 10, "ipam": ipam(4)}),
+    "MTU below IPv6's": Failure(7, "mtu: 1279", conf={"mtu": 1279}),
 }  # fmt: skip
 
 TAKEN_BRIDGE = (other_kind, other_gateway, overlapping_gateway)
