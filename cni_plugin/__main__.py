@@ -27,19 +27,36 @@ See also: podwire-ipam --help
 
 def main() -> int:
     """`podwire`, and the reference plugins' names."""
-    program = Path(sys.argv[0]).name
-    if "CNI_COMMAND" not in os.environ and (sys.argv[1:] or os.isatty(0)):
-        return _explain(sys.argv[1:])
-    return _serve(program)
+    return _start(Path(sys.argv[0]), sys.argv[1:])
 
 
 def ipam_main() -> int:
     """`podwire-ipam`: the IPAM plugin, and without CNI_COMMAND the operator's command."""
-    if "CNI_COMMAND" in os.environ:
-        return _serve("podwire-ipam")
-    from ipam.cli import main as cli
+    return _start(Path(sys.argv[0]).with_name("podwire-ipam"), sys.argv[1:])
 
-    return cli(sys.argv[1:])
+
+def module_main() -> int:
+    """What the shim executes where no daemon runs.
+
+    serve PROGRAM FILE: a CNI call under that name. explain PROGRAM ARGUMENTS: a person's command.
+    """
+    verb, program, *rest = [*sys.argv[1:], *[""] * max(0, 3 - len(sys.argv))]
+    if verb == "serve" and rest:
+        return _serve(program, Path(rest[0]))
+    return _start(Path(program or "podwire"), rest)
+
+
+def _start(executable: Path, arguments: list[str]) -> int:
+    program = executable.name
+    if "CNI_COMMAND" in os.environ:
+        return _serve(program, executable)
+    if program == "podwire-ipam":
+        from ipam.cli import main as cli
+
+        return cli(arguments)
+    if arguments or os.isatty(0):
+        return _explain(arguments)
+    return _serve(program, executable)
 
 
 def _explain(arguments: list[str]) -> int:
@@ -57,17 +74,16 @@ def _explain(arguments: list[str]) -> int:
     return 2
 
 
-def _serve(program: str) -> int:
+def _serve(program: str, executable: Path) -> int:
     from cni_plugin.config import STDIN_MAX
     from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, CniError
     from cni_plugin.handle import handle, refuse
-    from cni_plugin.host import DEFAULT_DATA_DIR, Host
+    from cni_plugin.host import DEFAULT_DATA_DIR, Host, own_executables
 
     host = Host(
         program=program,
-        executables=_executables(),
+        executables=own_executables(executable),
         data_dir=Path(os.environ.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR),
-        log=lambda line: print(line, file=sys.stderr),
     )
     try:
         if not host.data_dir.is_absolute():
@@ -89,11 +105,5 @@ def _read_stdin(limit: int) -> bytes:
     return sys.stdin.buffer.read(limit + 1)
 
 
-def _executables() -> frozenset[Path]:
-    """podwire's own files, to tell a delegation to itself from one to another plugin."""
-    own = Path(sys.argv[0]).resolve()
-    return frozenset({own, own.with_name("podwire"), own.with_name("podwire-ipam")})
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(module_main())

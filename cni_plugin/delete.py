@@ -32,7 +32,7 @@ def delete(call: Call) -> None:
             call.log(f"the configuration is wrong ({call.fault}); deleting by record and name")
         delegated = _delegate_to(call, record)
         release = (lambda: delegate_of(call, delegated).run("DEL")) if delegated else None
-        remove(nl, store, call.owner, record, pod, release)
+        remove(nl, store, call.owner, record, pod, release, call.host.delete_link)
 
 
 def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 from cni_plugin.config import NetConf
 from cni_plugin.errors import CniError
 from cni_plugin.request import Request
-from ipam.store import Owner
+from ipam.files import Refill
+from ipam.store import Owner, Store, open_store
+from kernel.attach import delete_link
+from kernel.netlink import Netlink
 from kernel.netns import Namespace, open_namespace
 
 
@@ -19,7 +23,18 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def _open_once(folder: Path, refill: Refill) -> AbstractContextManager[Store]:
+    return open_store(folder, refill=refill)
+
+
+OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
 DEFAULT_DATA_DIR = Path("/var/lib/podwire")
+
+
+def own_executables(program: Path) -> frozenset[Path]:
+    """podwire's own files, to tell a delegation to itself from one to another plugin."""
+    own = program.resolve()
+    return frozenset({own, own.with_name("podwire"), own.with_name("podwire-ipam")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,9 @@ class Host:
     data_dir: the folder of podwire.db unless the configuration names one.
     open_netns: opens CNI_NETNS (the daemon has a descriptor instead of a path).
     log: takes a line for the operator.
+    open_store: opens the store of a folder; the daemon keeps it open between calls.
+    delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
+        deletions, for they cost the same together.
     """
 
     program: str = "podwire"
@@ -38,6 +56,8 @@ class Host:
     data_dir: Path = DEFAULT_DATA_DIR
     open_netns: Callable[[str], Namespace] = open_namespace
     log: Callable[[str], None] = field(default=_to_stderr)
+    open_store: OpenStore = field(default=_open_once)
+    delete_link: Callable[[Netlink, str], bool] = field(default=delete_link)
 
 
 @dataclass(frozen=True, slots=True)

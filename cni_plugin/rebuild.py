@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cni_plugin import networks
@@ -12,21 +13,26 @@ from cni_plugin.host import Call
 from cni_plugin.record import dump_record
 from cni_plugin.removal import rebuild
 from ipam.errors import AddressTaken
-from ipam.store import Owner, Store, Transaction, open_store
+from ipam.store import Owner, Purged, Store, Transaction
 from kernel.model import IPAddress
 from kernel.netlink import Netlink
 
 
-def open_node_store(call: Call) -> Store:
+@contextmanager
+def open_node_store(call: Call) -> Iterator[Store]:
     """The store of this call's network. Raises StoreDamaged, StoreBusy or StoreError."""
-    store = open_store(data_dir(call), refill=refill)
-    purged = store.purged
+    with call.host.open_store(data_dir(call), refill) as store:
+        _tell_purged(call, store)
+        yield store
+
+
+def _tell_purged(call: Call, store: Store) -> None:
+    purged, store.purged = store.purged, Purged()
     if purged.attachments or purged.allocations:
         call.log(
             f"the node was restarted: {purged.allocations} addresses and {purged.attachments}"
             " attachments of the earlier boot are free again"
         )
-    return store
 
 
 def refill(tx: Transaction) -> None:

@@ -66,11 +66,13 @@ def remove(
     record: Record | None,
     pod: Namespace | None = None,
     release: Callable[[], None] | None = None,
+    delete: Callable[[Netlink, str], bool] | None = None,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
 
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
+    delete: see `kernel.attach.detach`.
     """
     name = host_link_name(owner.network, owner.container_id, owner.ifname)
     host = record.plan.node.links[0].name if record else name
@@ -79,7 +81,7 @@ def remove(
         elements += _spoof_elements(host)
     if pod is not None and read_link(nl, host) is None and _is_anothers(nl, pod, owner):
         pod = None
-    detach(nl, host, (), pod, owner.ifname)
+    detach(nl, host, (), pod, owner.ifname, delete)
     if elements:
         # While the address is still ours: whoever gets it next gets the same members. If we were
         # overtaken by a DEL of ours, somebody may have got it already.

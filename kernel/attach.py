@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from kernel import nft, rtnl
@@ -62,7 +63,7 @@ def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> int:
         # Either end's name may be the one that exists.  A node-side link of this name is what a
         # killed ADD of the same attachment left, for the name is derived from its key; it may have
         # vanished just now, with the namespace that its peer was in.
-        if not _delete_host_link(nl, host.name) and pod_has_link(pod, peer.name):
+        if not delete_link(nl, host.name) and pod_has_link(pod, peer.name):
             raise LinkExists("create link", peer.name, errno.EEXIST, f"in {pod.path}")
     for message, answer in zip((create, rtnl.describe_link(host)), answers, strict=False):
         if answer.errno:
@@ -126,13 +127,15 @@ def detach(
     elements: tuple[Element, ...],
     pod: Namespace | None = None,
     pod_link: str = "",
+    delete: Callable[[Netlink, str], bool] | None = None,
 ) -> None:
     """Remove an attachment's kernel state; what is gone already is no error.
 
     Works without the pod's namespace.  With it, and with the node-side link gone, the pod's own
     link of that name goes too: then it is another plugin's, or its peer was renamed by hand.
+    delete: deletes a link of the node, for a daemon that gathers deletions.
     """
-    if not _delete_host_link(nl, host_link) and pod is not None:
+    if not (delete or delete_link)(nl, host_link) and pod is not None:
         _delete_pod_link(pod, pod_link)
     if elements:
         _remove_elements(elements)
@@ -143,7 +146,8 @@ def _remove_elements(elements: tuple[Element, ...]) -> None:
         nft.remove_elements(nl, elements)
 
 
-def _delete_host_link(nl: Netlink, name: str) -> bool:
+def delete_link(nl: Netlink, name: str) -> bool:
+    """Delete a link by name; whether it was there. Raises KernelError."""
     answer = nl.run([rtnl.delete_link(name)], tolerate=_GONE)[0]
     return answer.errno == 0
 

@@ -39,6 +39,7 @@ IFF_UP, IFF_PROMISC = 0x1, 0x100
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+_IFLA_GROUP = 27
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
@@ -133,6 +134,16 @@ def set_mac(name: str, mac: str) -> Message:
 def delete_link(name: str) -> Message:
     """Delete a link by name; a veth takes its peer, addresses and routes with it."""
     return Message(RTM_DELLINK, 0, _link_body(name), f"delete link {name}")
+
+
+def set_group(name: str, group: int) -> Message:
+    """Put a link into a group (any 32-bit number; 0 is everybody's)."""
+    return Message(RTM_NEWLINK, 0, _link_body(name) + u32(_IFLA_GROUP, group), f"group {name}")
+
+
+def delete_group(group: int) -> Message:
+    """Delete all links of a group in one go."""
+    return Message(RTM_DELLINK, 0, _link_body("") + u32(_IFLA_GROUP, group), "delete links")
 
 
 def get_link(name: str = "", index: int = 0) -> Message:

@@ -1,0 +1,274 @@
+/* podwire's executable: hands a CNI call to the daemon and prints the answer (PROTOCOL.md).
+ *
+ * Static, no dependency beyond libc. All buffers are sized by limits checked before use.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define SOCKET_PATH "/run/podwire/podwire.sock"
+#define VERSION 1u
+#define STRINGS_MAX (1u << 20)
+#define STDIN_MAX ((4u << 20) + 1u)
+#define STDOUT_MAX (16u << 20)
+#define STDERR_MAX (1u << 20)
+#define SEND_SECONDS 10
+#define REPLY_SECONDS 115
+#define TRY_AGAIN 11
+#define IO_FAILURE 5
+#define INVALID_ENVIRONMENT 4
+#define NOT_AVAILABLE 50
+
+extern char **environ;
+
+struct request {
+    char magic[4];
+    uint32_t version, strings, input, netns_errno;
+};
+
+struct reply {
+    char magic[4];
+    uint32_t version, status, out, err;
+};
+
+static int write_all(int fd, const char *data, size_t size) {
+    while (size > 0) {
+        ssize_t n = write(fd, data, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        data += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static int read_all(int fd, void *into, size_t size) {
+    char *at = into;
+    while (size > 0) {
+        ssize_t n = read(fd, at, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        at += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+/* One CNI error object, of constant texts only; the exit status of the shim. */
+static int fail(int code, const char *msg, const char *details) {
+    char body[1024];
+    int size = snprintf(body, sizeof body,
+                        "{\n  \"cniVersion\": \"1.1.0\",\n  \"code\": %d,\n  \"msg\": \"%s\",\n"
+                        "  \"details\": \"%s\"\n}\n",
+                        code, msg, details);
+    if (size > 0 && (size_t)size < sizeof body)
+        (void)write_all(STDOUT_FILENO, body, (size_t)size);
+    return 1;
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    return slash ? slash + 1 : path ? path : "podwire";
+}
+
+/* The Python that podwire was installed with: beside the shim. Returns only where there is none. */
+static void run_python(const char *executable, const char *verb, const char *program, int argc,
+                       char **argv) {
+    char python[PATH_MAX + sizeof "python3"];
+    const char *slash = strrchr(executable, '/');
+    if (!slash)
+        return;
+    snprintf(python, sizeof python, "%.*s/python3", (int)(slash - executable), executable);
+    char **arguments = calloc((size_t)argc + 7, sizeof *arguments);
+    if (!arguments || access(python, X_OK) != 0)
+        return;
+    const char *const head[] = {python, "-I", "-m", "cni_plugin", verb, program};
+    int n = 0;
+    for (; n < 6; n++)
+        arguments[n] = (char *)head[n];
+    for (int i = 1; i < argc; i++)
+        arguments[n++] = argv[i];
+    execv(python, arguments);
+}
+
+/* No daemon: Python itself, with stdin as it came. */
+static int fall_back(const char *program, const char *executable) {
+    const char *verb = getenv("CNI_COMMAND");
+    char *arguments[] = {"", (char *)executable, NULL};
+    run_python(executable, "serve", program, 2, arguments);
+    int status = verb && strcmp(verb, "STATUS") == 0;
+    return fail(status ? NOT_AVAILABLE : TRY_AGAIN, "podwire's daemon does not run on this node",
+                "start podwired; nothing was done");
+}
+
+static int connect_daemon(void) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = getenv("PODWIRE_SOCKET");
+    if (!path || !*path)
+        path = SOCKET_PATH;
+    if (strlen(path) >= sizeof address.sun_path)
+        return -1;
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    struct timeval send_time = {.tv_sec = SEND_SECONDS}, reply_time = {.tv_sec = REPLY_SECONDS};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send_time, sizeof send_time);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &reply_time, sizeof reply_time);
+    int done;
+    do
+        done = connect(fd, (struct sockaddr *)&address, sizeof address);
+    while (done < 0 && errno == EINTR);
+    if (done < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int append(char *strings, uint32_t *used, const char *text) {
+    size_t size = strlen(text) + 1;
+    if (size > STRINGS_MAX - *used)
+        return -1;
+    memcpy(strings + *used, text, size);
+    *used += (uint32_t)size;
+    return 0;
+}
+
+static int gather(char *strings, uint32_t *used, const char *program, const char *executable) {
+    if (append(strings, used, program) < 0 || append(strings, used, executable) < 0)
+        return -1;
+    for (char **variable = environ; *variable; variable++)
+        if (strncmp(*variable, "CNI_", 4) == 0 && append(strings, used, *variable) < 0)
+            return -1;
+    return 0;
+}
+
+/* stdin up to the limit; a byte more than the daemon accepts tells it that there was more. */
+static int read_input(char *into, uint32_t *used) {
+    while (*used < STDIN_MAX) {
+        ssize_t n = read(STDIN_FILENO, into + *used, STDIN_MAX - *used);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        *used += (uint32_t)n;
+    }
+    return 0;
+}
+
+static int open_netns(uint32_t *error) {
+    const char *path = getenv("CNI_NETNS");
+    if (!path || !*path)
+        return -1;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        *error = (uint32_t)errno;
+    return fd;
+}
+
+static int send_request(int fd, const struct request *head, int netns) {
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {.iov_base = (void *)head, .iov_len = sizeof *head};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (netns >= 0) {
+        message.msg_control = control.space;
+        message.msg_controllen = sizeof control.space;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &netns, sizeof netns);
+    }
+    ssize_t n;
+    do
+        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -1;
+    return write_all(fd, (const char *)head + n, sizeof *head - (size_t)n);
+}
+
+static int copy_reply(int fd, uint32_t size, int to) {
+    char chunk[1 << 16];
+    while (size > 0) {
+        size_t want = size < sizeof chunk ? size : sizeof chunk;
+        if (read_all(fd, chunk, want) < 0 || write_all(to, chunk, want) < 0)
+            return -1;
+        size -= (uint32_t)want;
+    }
+    return 0;
+}
+
+static int lost(void) {
+    return fail(TRY_AGAIN, "podwire's daemon did not answer",
+                "it may have carried the call out; see its log, then try again");
+}
+
+static int receive(int fd) {
+    struct reply head;
+    if (read_all(fd, &head, sizeof head) < 0)
+        return lost();
+    if (memcmp(head.magic, "PWRP", 4) != 0 || head.version != VERSION)
+        return fail(TRY_AGAIN, "podwire's daemon speaks another protocol than its executable",
+                    "update both to one version; the call may have been carried out");
+    if (head.out > STDOUT_MAX || head.err > STDERR_MAX || head.status > 255)
+        return lost();
+    char *out = malloc(head.out ? head.out : 1);
+    if (!out || read_all(fd, out, head.out) < 0)
+        return lost(); /* nothing was printed yet: stdout holds one object */
+    if (write_all(STDOUT_FILENO, out, head.out) < 0)
+        return 1;
+    (void)copy_reply(fd, head.err, STDERR_FILENO);
+    return (int)head.status;
+}
+
+int main(int argc, char **argv) {
+    const char *program = base_name(argc > 0 ? argv[0] : NULL);
+    static char executable[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
+    executable[length > 0 ? length : 0] = '\0';
+    signal(SIGPIPE, SIG_IGN);
+    if (!getenv("CNI_COMMAND") && (argc > 1 || isatty(STDIN_FILENO))) {
+        run_python(executable, "explain", program, argc, argv);
+        fprintf(stderr, "%s is a CNI plugin of podwire: a container runtime calls it\n", program);
+        return 2;
+    }
+    int fd = connect_daemon();
+    if (fd < 0)
+        return fall_back(program, executable);
+
+    struct request head = {.magic = {'P', 'W', 'R', 'Q'}, .version = VERSION};
+    char *strings = malloc(STRINGS_MAX), *input = malloc(STDIN_MAX);
+    if (!strings || !input)
+        return fail(TRY_AGAIN, "out of memory", "nothing was done");
+    if (gather(strings, &head.strings, program, executable) < 0)
+        return fail(INVALID_ENVIRONMENT, "the CNI_ variables are larger than 1 MiB", "nothing was done");
+    if (read_input(input, &head.input) < 0)
+        return fail(IO_FAILURE, "cannot read stdin", "nothing was done");
+    int netns = open_netns(&head.netns_errno);
+    if (send_request(fd, &head, netns) < 0 || write_all(fd, strings, head.strings) < 0 ||
+        write_all(fd, input, head.input) < 0)
+        return lost();
+    return receive(fd);
+}

@@ -1,0 +1,1 @@
+"""The node daemon: serves CNI calls that the shim hands over."""

@@ -1,0 +1,96 @@
+"""`podwired`, the node daemon."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from cni_plugin.errors import CniError
+from cni_plugin.host import DEFAULT_DATA_DIR
+from daemon.log import LEVELS, Log
+from daemon.notify import inherited_socket, notify
+from daemon.server import Server, listen
+from daemon.world import daemon_host
+
+DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
+STOP_SECONDS = 30.0
+
+EPILOG = """\
+The executable `podwire` in the CNI directory hands its calls to this daemon over a socket, and
+works by itself while no daemon runs.
+
+signals: TERM, INT   take no further call, finish those under way, end
+         USR1        switch the log between info and debug
+environment: PODWIRE_SOCKET, PODWIRE_DATA_DIR as the options; systemd's LISTEN_FDS, NOTIFY_SOCKET
+"""
+
+
+def main() -> int:
+    """Parse, wire, serve; the exit status."""
+    options = _parser().parse_args()
+    log = Log(options.log_level, journal="JOURNAL_STREAM" in os.environ)
+    try:
+        return _serve(options, log)
+    except (CniError, OSError) as error:
+        log.error(str(error))
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("podwired", description="podwire's node daemon")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    serve = verbs.add_parser(
+        "serve",
+        help="serve CNI calls",
+        description="Serve the CNI calls of this node.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    env = os.environ
+    socket_path = Path(env.get("PODWIRE_SOCKET") or DEFAULT_SOCKET)
+    data_dir = Path(env.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR)
+    serve.add_argument("--socket", type=Path, default=socket_path, help="(%(default)s)")
+    serve.add_argument("--data-dir", type=Path, default=data_dir, help="(%(default)s)")
+    serve.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
+    return parser
+
+
+def _serve(options: argparse.Namespace, log: Log) -> int:
+    listener = inherited_socket()
+    owned = listener is None
+    if listener is None:
+        listener = listen(options.socket)
+    with listener, daemon_host(options.data_dir) as host:
+        server = Server(listener, host, log)
+        stop = _signals(log)
+        server.start()
+        notify("READY=1")
+        log.info("serving", socket=_name(listener), data_dir=options.data_dir)
+        stop.wait()
+        notify("STOPPING=1")
+        if owned:
+            options.socket.unlink(missing_ok=True)  # new calls go the standalone way at once
+        done = server.stop(STOP_SECONDS)
+        log.info("stopped" if done else "stopped with calls under way")
+    return 0 if done else 1
+
+
+def _name(listener: socket.socket) -> str:
+    return str(listener.getsockname())
+
+
+def _signals(log: Log) -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGUSR1, lambda *_: log.switch())
+    return stop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Logs: one line a call, key=value, with the pod's identity; the level can change at run time."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+
+from cni_plugin.handle import Reply
+
+LEVELS = ("error", "warning", "info", "debug")
+_JOURNAL_PRIORITY = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daemon(3)
+
+
+class Log:
+    """Lines to stderr, for the journal or a terminal. Configurations and environments stay out."""
+
+    def __init__(self, level: str = "info", *, journal: bool = False) -> None:
+        self.level = level
+        self._journal = journal
+        self._mutex = threading.Lock()
+
+    def error(self, text: str, **fields: object) -> None:
+        """Something that an operator must look at."""
+        self._write("error", text, fields)
+
+    def warning(self, text: str, **fields: object) -> None:
+        """Something odd that podwire dealt with."""
+        self._write("warning", text, fields)
+
+    def info(self, text: str, **fields: object) -> None:
+        """What podwire did."""
+        self._write("info", text, fields)
+
+    def debug(self, text: str, **fields: object) -> None:
+        """How it did that."""
+        self._write("debug", text, fields)
+
+    def switch(self) -> None:
+        """Go to debug, or back to info."""
+        self.level = "info" if self.level == "debug" else "debug"
+        self._write("info", f"log level is {self.level}", {})
+
+    def call(
+        self, env: Mapping[str, str], reply: Reply, seconds: float, lines: Iterable[str]
+    ) -> None:
+        """One CNI call and its outcome; what it told its caller on stderr too."""
+        fields = {**identity(env), "ms": round(seconds * 1000, 1)}
+        for line in lines:
+            self.warning(line.removeprefix("podwire: "), **fields)
+        verb = env.get("CNI_COMMAND", "?")
+        if reply.status == 0:
+            self.info(f"{verb} done", **fields)
+            return
+        body = json.loads(reply.stdout or b"{}")
+        self.error(f"{verb} failed: {body.get('msg', '')}", code=body.get("code"), **fields)
+
+    def _write(self, level: str, text: str, fields: Mapping[str, object]) -> None:
+        if LEVELS.index(level) > LEVELS.index(self.level):
+            return
+        head = f"<{_JOURNAL_PRIORITY[level]}>" if self._journal else f"{_now()} {level:7} "
+        tail = "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value != "")
+        with self._mutex:
+            print(f"{head}{text}{tail}", file=sys.stderr, flush=True)
+
+
+def identity(env: Mapping[str, str]) -> dict[str, str]:
+    """Who a call is for: pod, container and interface; made harmless for a line of log."""
+    pairs = dict(item.partition("=")[::2] for item in env.get("CNI_ARGS", "").split(";"))
+    pod = "/".join(filter(None, (pairs.get("K8S_POD_NAMESPACE"), pairs.get("K8S_POD_NAME"))))
+    return {
+        "pod": pod,
+        "container": env.get("CNI_CONTAINERID", ""),
+        "ifname": env.get("CNI_IFNAME", ""),
+    }
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    if text.isprintable() and " " not in text and '"' not in text and len(text) <= 300:
+        return text
+    return json.dumps(text[:300])
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z"

@@ -1,0 +1,114 @@
+"""The wire between shim and daemon; cni_plugin/shim/PROTOCOL.md is its description."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+VERSION = 1
+STRINGS_MAX = 1 << 20
+STDIN_MAX = (4 << 20) + 1
+STDOUT_MAX, STDERR_MAX = 16 << 20, 1 << 20
+
+_REQUEST = struct.Struct("=4sIIII")
+_REPLY = struct.Struct("=4sIIII")
+
+
+class ProtocolError(Exception):
+    """What came is no request; the connection is closed without an answer."""
+
+
+class WrongVersion(ProtocolError):
+    """The request is of another protocol version."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"protocol version {version}, not {VERSION}")
+        self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call as the shim sent it. netns: a descriptor to close, -1 for none.
+
+    netns_errno: why the shim could not open CNI_NETNS, 0 where it could or had none to open.
+    """
+
+    program: str
+    executable: str
+    env: Mapping[str, str]
+    stdin: bytes
+    netns: int
+    netns_errno: int
+
+
+def receive(connection: socket.socket) -> Request:
+    """Read one request. Raises ProtocolError, TimeoutError, OSError; closes what it was given."""
+    head, descriptors = _receive_head(connection)
+    try:
+        strings, stdin, error = _check_head(head)
+        words = _receive_exactly(connection, strings).split(b"\0")
+        body = _receive_exactly(connection, stdin)
+        netns = descriptors[0] if len(descriptors) == 1 else -1
+        request = _parse(words, body, netns, error)
+    except BaseException:
+        for fd in descriptors:
+            os.close(fd)
+        raise
+    for fd in descriptors if netns < 0 else ():
+        os.close(fd)
+    return request
+
+
+def _receive_head(connection: socket.socket) -> tuple[bytes, list[int]]:
+    data, descriptors, _flags, _address = socket.recv_fds(connection, _REQUEST.size, 4)
+    try:
+        data += _receive_exactly(connection, _REQUEST.size - len(data)) if data else b""
+    except BaseException:
+        for fd in descriptors:
+            os.close(fd)
+        raise
+    return data, descriptors
+
+
+def _check_head(head: bytes) -> tuple[int, int, int]:
+    if len(head) != _REQUEST.size:
+        raise ProtocolError("closed before a request")
+    magic, version, strings, stdin, error = _REQUEST.unpack(head)
+    if magic != b"PWRQ":
+        raise ProtocolError("no podwire request")
+    if version != VERSION:
+        raise WrongVersion(version)
+    if strings > STRINGS_MAX or stdin > STDIN_MAX:
+        raise ProtocolError(f"request too large: {strings} and {stdin} bytes")
+    return strings, stdin, error
+
+
+def _receive_exactly(connection: socket.socket, size: int) -> bytes:
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while view:
+        count = connection.recv_into(view)
+        if not count:
+            raise ProtocolError("closed in the middle of a request")
+        view = view[count:]
+    return bytes(buffer)
+
+
+def _parse(words: list[bytes], stdin: bytes, netns: int, error: int) -> Request:
+    if len(words) < 3 or words[-1]:
+        raise ProtocolError("the strings of the request are cut off")
+    program, executable, *variables = [os.fsdecode(word) for word in words[:-1]]
+    env = dict(variable.partition("=")[::2] for variable in variables)
+    if not all(name.startswith("CNI_") for name in env):
+        raise ProtocolError("a variable that is not CNI_*")
+    return Request(program, executable, env, stdin, netns, error)
+
+
+def send_reply(connection: socket.socket, status: int, stdout: bytes, stderr: bytes = b"") -> None:
+    """Send a reply; what is too long of stderr is cut off."""
+    stderr = stderr[:STDERR_MAX]
+    head = _REPLY.pack(b"PWRP", VERSION, status, len(stdout), len(stderr))
+    connection.sendall(head + stdout + stderr)

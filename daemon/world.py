@@ -1,0 +1,54 @@
+"""What the daemon keeps warm between calls: open stores, parsed modules, one remover of links."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from cni_plugin import add, check, delete, ipam_verbs
+from cni_plugin.host import Host
+from ipam.files import Refill
+from ipam.store import Store, open_store
+from kernel.linkgroup import LinkRemover
+from kernel.netlink import Netlink
+
+# Loaded before the first call needs them, and kept.
+VERBS = (add, check, delete, ipam_verbs)
+
+
+class Stores:
+    """The stores that calls have named, each opened once."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._stores: dict[Path, Store] = {}
+
+    def open(self, folder: Path, refill: Refill) -> AbstractContextManager[Store]:
+        """The store of a folder; it stays open. Raises what `ipam.store.open_store` raises."""
+        with self._mutex:
+            if folder not in self._stores:
+                self._stores[folder] = open_store(folder, refill=refill)
+            return nullcontext(self._stores[folder])
+
+    def close(self) -> None:
+        """Close all of them."""
+        with self._mutex:
+            for store in self._stores.values():
+                store.close()
+            self._stores.clear()
+
+
+@contextmanager
+def daemon_host(data_dir: Path) -> Iterator[Host]:
+    """The node as the daemon's calls see it."""
+    stores, links = Stores(), LinkRemover()
+
+    def delete_link(_nl: Netlink, name: str) -> bool:
+        return links.remove(name)
+
+    try:
+        yield Host(data_dir=data_dir, open_store=stores.open, delete_link=delete_link)
+    finally:
+        stores.close()
