@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -31,11 +31,19 @@ class Record:
 
 def dump_record(record: Record) -> str:
     """A record as JSON text."""
-    return json.dumps({"schema": _SCHEMA, **asdict(record)}, default=_plain, separators=(",", ":"))
+    members = {"schema": _SCHEMA, **_members(record)}
+    return json.dumps(members, default=_plain, separators=(",", ":"))
 
 
 def _plain(value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    """What JSON has no word for: our nouns as objects, bytes as hex, addresses as text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return _members(value) if is_dataclass(value) else str(value)
+
+
+def _members(noun: object) -> dict[str, object]:
+    return {name: getattr(noun, name) for name in noun.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 def load_record(text: str) -> Record:

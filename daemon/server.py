@@ -24,6 +24,7 @@ from daemon.keyed import KeyedLocks
 from daemon.log import Log
 from kernel.errors import NotANamespace
 from kernel.netns import Namespace
+from kernel.nft import keep_nft_open
 
 WORKERS = 64
 REQUEST_SECONDS = 10.0
@@ -61,6 +62,7 @@ class Server:
         return not any(worker.is_alive() for worker in self._workers)
 
     def _work(self) -> None:
+        keep_nft_open()
         while not self._stopping:
             try:
                 connection, _address = self._listener.accept()

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import errno
 import struct
+import threading
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from kernel.errors import KernelError, MissingTool
@@ -180,9 +182,22 @@ def _run_nft(script: str) -> None:
         raise KernelError("load", "podwire's nftables tables", 0, "; ".join(words[:3]))
 
 
-def open_nft() -> Netlink:
-    """A netfilter socket in the calling thread's namespace."""
-    return Netlink(NETLINK_NETFILTER)
+def open_nft() -> AbstractContextManager[Netlink]:
+    """A netfilter socket in the calling thread's namespace.
+
+    Closing one soon after a commit waits for an RCU grace period (net/netfilter/nf_tables_api.c,
+    nft_rcv_nl_event), so a thread that serves many calls keeps its own: see `keep_nft_open`.
+    """
+    kept: Netlink | None = getattr(_thread, "nft", None)
+    return Netlink(NETLINK_NETFILTER) if kept is None else nullcontext(kept)
+
+
+def keep_nft_open() -> None:
+    """Let the calling thread use one netfilter socket from now on; it stays in this namespace."""
+    _thread.nft = Netlink(NETLINK_NETFILTER)
+
+
+_thread = threading.local()
 
 
 def read_elements(nl: Netlink, family: str, set_name: str) -> frozenset[Element] | None:
