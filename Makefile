@@ -7,7 +7,7 @@ PYTEST  := $(PY) -m pytest
 JOBS    ?= 2
 ARGS    ?=
 PACKAGES := $(wildcard cni_plugin ipam kernel daemon ctl)
-SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.nft' -o -name '*.sql' -o -name py.typed)
+SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.c' -o -name '*.nft' -o -name '*.sql' -o -name py.typed) setup.py
 GO_TOOLS := $(shell packaging/go-tools directory)
 NEWEST_REFERENCE := $(shell packaging/go-tools version plugins)
 # Debian's reference plugins, by upstream version: 1.1.1+ds1-3 is v1.1.1.

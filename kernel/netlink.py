@@ -27,7 +27,7 @@ from kernel.wire import (
 )
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _RECEIVE_BYTES = 1 << 17
 _TIMEOUT_SECONDS = 30.0
 _DUMP_ATTEMPTS = 5
@@ -58,6 +58,8 @@ class Netlink:
             raise KernelError("use the kernel's", name, error.errno or 0) from error
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        # Dumps obey what their request names (a link, a table) instead of listing everything.
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._socket.settimeout(_TIMEOUT_SECONDS)
         self._socket.bind((0, 0))
         self._sequence = 0

@@ -38,7 +38,8 @@ def _named(port: Port, names: dict[str, str]) -> Port:
 def read_addresses(nl: Netlink, links: Iterable[Link]) -> tuple[Address, ...]:
     """The addresses of these links."""
     names = {link.index: link.name for link in links}
-    found = (rtnl.read_address(m) for m in nl.dump(rtnl.list_addresses()))
+    only = next(iter(names)) if len(names) == 1 else 0
+    found = (rtnl.read_address(m) for m in nl.dump(rtnl.list_addresses(only)))
     return tuple(replace(a, link=names[i]) for i, a in found if i in names)
 
 

@@ -218,9 +218,9 @@ def delete_address(address: Address, index: int) -> Message:
     return Message(RTM_DELADDR, 0, _address_body(address, index), what)
 
 
-def list_addresses() -> Message:
-    """Ask for all addresses (a dump)."""
-    return Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0), "list addresses")
+def list_addresses(index: int = 0) -> Message:
+    """Ask for the addresses of one link, or of all (a dump)."""
+    return Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, index), "list addresses")
 
 
 def read_address(message: Message) -> tuple[int, Address]:
