@@ -267,8 +267,9 @@ int main(int argc, char **argv) {
     if (read_input(input, &head.input) < 0)
         return fail(IO_FAILURE, "cannot read stdin", "nothing was done");
     int netns = open_netns(&head.netns_errno);
-    if (send_request(fd, &head, netns) < 0 || write_all(fd, strings, head.strings) < 0 ||
-        write_all(fd, input, head.input) < 0)
-        return lost();
+    /* A daemon that refuses may answer and close before it has read everything: its answer is there
+     * to be read even where our writing failed. */
+    if (send_request(fd, &head, netns) == 0 && write_all(fd, strings, head.strings) == 0)
+        (void)write_all(fd, input, head.input);
     return receive(fd);
 }
