@@ -54,10 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     env = os.environ
     socket_path = Path(env.get("PODWIRE_SOCKET") or DEFAULT_SOCKET)
     data_dir = Path(env.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR)
-    serve.add_argument("--socket", type=Path, default=socket_path, help="(%(default)s)")
-    serve.add_argument("--data-dir", type=Path, default=data_dir, help="(%(default)s)")
+    serve.add_argument("--socket", type=_absolute, default=socket_path, help="(%(default)s)")
+    serve.add_argument("--data-dir", type=_absolute, default=data_dir, help="(%(default)s)")
     serve.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
     return parser
+
+
+def _absolute(text: str) -> Path:
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
+    return Path(text)
 
 
 def _serve(options: argparse.Namespace, log: Log) -> int:

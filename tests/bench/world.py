@@ -117,7 +117,7 @@ class World:
     """Everything that a run makes; leaving it removes all, and so does a reaper if we die."""
 
     def __init__(self, build_dir: Path) -> None:
-        self._build_dir = build_dir
+        self._build_dir = build_dir.absolute()
         self._stack = contextlib.ExitStack()
         self._pods: dict[str, list[Pod]] = {}
         self._made = 0
