@@ -115,6 +115,9 @@ def make_node(undo: ExitStack) -> None:
         run("ip", "-n", namespace, "link", "set", "lo", "up")
     run("ip", "-n", NODE, "route", "add", "default", "via", OUTSIDE_IP)
     run("ip", "-n", NODE, "route", "add", "default", "via", "2001:db8::1")
+    # A node that is in use has its router in its neighbour caches.
+    for router in (OUTSIDE_IP, "2001:db8::1"):
+        ping(NODE, router)
 
 
 def snapshot() -> dict[str, str]:
