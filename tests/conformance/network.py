@@ -13,7 +13,7 @@ from typing import Any
 
 from . import snapshot
 from .namespaces import Namespace, namespace
-from .netconf import TEMPORARY, NetConf
+from .netconf import NetConf
 from .request import Plugin, Reply, Request
 
 Json = dict[str, Any]
@@ -146,6 +146,4 @@ def network(
         node.ip("link", "set", "lo", "up")
         body = conf.instance(folder)
         body["name"] = f"{body['name']}-{uuid.uuid4().hex[:8]}"
-        local = {k: v.replace(TEMPORARY, str(folder)) for k, v in plugin.environment.items()}
-        plugin = Plugin(plugin.path, local)
-        yield Network(plugin, cni_path, body, version, node, folder, stack)
+        yield Network(plugin.with_folder(folder), cni_path, body, version, node, folder, stack)

@@ -10,9 +10,11 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .namespaces import Namespace
+from .netconf import TEMPORARY
 from .spec import code_is_legal
 
 Json = dict[str, Any]
@@ -165,6 +167,11 @@ class Plugin:
 
     path: str
     environment: Mapping[str, str]
+
+    def with_folder(self, folder: Path) -> Plugin:
+        """The same with *folder* as the temporary folder that its environment names."""
+        local = {k: v.replace(TEMPORARY, str(folder)) for k, v in self.environment.items()}
+        return Plugin(self.path, local)
 
     def start(self, request: Request, node: Namespace, stdin: Any = None) -> Running:
         """Starts it inside *node*; *stdin* (a file) replaces the request's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,8 @@ def _variables(environment: Sequence[str]) -> dict[str, str]:
 def _declared(plugin: Plugin) -> tuple[str, ...]:
     """Released versions that VERSION lists; 0.1.0, which has no VERSION, where it fails."""
     request = Request("VERSION", stdin=b'{"cniVersion": "1.0.0"}')
-    with namespace() as node:
-        reply = plugin.run(request, node)
+    with namespace() as node, tempfile.TemporaryDirectory() as folder:
+        reply = plugin.with_folder(Path(folder)).run(request, node)
     try:
         listed = parse_object(reply.stdout).get("supportedVersions", [])
     except NotOneObject:
