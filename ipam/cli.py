@@ -31,9 +31,15 @@ exit codes:
 """
 
 
+HINT_DAMAGED = """\
+Nothing was changed, and running pods keep their network. Let any pod of the node start or stop:
+the CNI call rebuilds the database from the pods' links and from what can still be read, and keeps
+the damaged one beside it as podwire.db.damaged-TIME. Do not delete it: that would lose the rest."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command (`argv` without the program's name); returns the exit code."""
-    from ipam.errors import IpamError
+    from ipam.errors import IpamError, StoreDamaged
 
     args = build_parser().parse_args(argv)
     try:
@@ -41,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except IpamError as error:
         print(f"podwire-ipam: {error}", file=sys.stderr)
+        if isinstance(error, StoreDamaged):
+            print(HINT_DAMAGED, file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain again at exit.

@@ -168,7 +168,11 @@ def test_a_store_that_is_missing_or_damaged(
         assert run(data_dir, *words) == 1
         error = capsys.readouterr().err
         assert "is damaged" in error
+        assert "the CNI call rebuilds the database" in error
+        assert "podwire.db.damaged-" in error
         assert "Traceback" not in error
+    assert list(data_dir.glob("podwire.db.damaged-*")) == []
+    assert (data_dir / "podwire.db").read_text() == "not a database"
 
 
 def test_a_reboot_is_told(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
