@@ -24,6 +24,15 @@ def test_namespaces_are_distinct_and_empty(netns: MakeNamespace) -> None:
     assert [link["ifname"] for link in first.ip("link show")] == ["lo"]
 
 
+def test_addresses_are_the_global_ones(node: Node) -> None:
+    """`ip -j` prints an empty object for each link-local address that it leaves out."""
+    node.ns.ip_batch("address add 169.254.7.7/16 dev eth0 scope link\n")
+    expected = {f"{node.address(4)}/24", f"{node.address(6)}/64"}
+    assert node.ns.addresses("eth0") == expected
+    assert node.ns.addresses("lo") == set()
+    assert node.ns.addresses("absent") == set()
+
+
 def test_call_works_inside_and_leaves_the_test_outside(pod: Namespace) -> None:
     inside = pod.call(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
     assert inside == pod.path.stat().st_ino

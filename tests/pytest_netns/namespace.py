@@ -93,7 +93,8 @@ class Namespace:
     def ip(self, command: str) -> list[dict[str, Any]]:
         """What `ip -j COMMAND` says in the namespace: `ns.ip("-6 route show")`."""
         text = run(["ip", "-n", self.name, "-j", *command.split()]).stdout
-        return list(json.loads(text)) if text.strip() else []
+        # Empty objects stand for what `ip` filtered out.
+        return [entry for entry in json.loads(text or "[]") if entry]
 
     def ip_batch(self, commands: str) -> None:
         """Run `ip` commands, one a line, as one batch."""
@@ -108,8 +109,9 @@ class Namespace:
         return {
             f"{info['local']}/{info['prefixlen']}"
             for link in self.ip("address show scope global")
-            if link.get("ifname") == ifname
-            for info in link["addr_info"]
+            if link["ifname"] == ifname
+            for info in link.get("addr_info", ())
+            if info  # an empty object stands for what the scope filtered out
         }
 
     def sysctl(self, key: str, value: str | None = None) -> str:

@@ -36,8 +36,8 @@ def addresses(ns: Namespace, ifname: str) -> set[str]:
     return {
         f"{info['local']}/{info['prefixlen']}"
         for link in ns.ip(f"address show dev {ifname}")
-        for info in link["addr_info"]
-        if info["scope"] == "global"
+        for info in link.get("addr_info", ())
+        if info.get("scope") == "global"
     }
 
 
