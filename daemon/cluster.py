@@ -1,0 +1,131 @@
+"""The cluster as every source yields it: whole snapshots, and the rules for what is in them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Protocol
+
+from kernel.model import IPAddress, IPNetwork
+
+# A DNS subdomain, as Kubernetes takes it for names of nodes (apimachinery validation.go,
+# IsDNS1123Subdomain).
+_LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
+_NAME_MAX = 253
+# IPAM can hand out addresses of prefixes that have at least this many host bits.
+_HOST_BITS_MIN = 2
+# Networks that no node routes to another one.
+_UNROUTED: tuple[IPNetwork, ...] = tuple(
+    ip_network(n)
+    for n in (
+        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"),
+        *("::/8", "fe80::/10", "ff00::/8"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster.
+
+    addresses: where it is reached on the underlay, at most one of each family.
+    pod_cidrs: the prefixes of its pods, in its order; the first of a family counts as its main one.
+    """
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+    pod_cidrs: tuple[IPNetwork, ...]
+
+    def address(self, version: int) -> IPAddress | None:
+        """Its underlay address of that family, if it has one."""
+        return next((a for a in self.addresses if a.version == version), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole cluster at one time; names of nodes are unique.
+
+    cluster_cidrs: prefixes that belong to pods beyond the nodes' own; nothing that goes to them is
+    masqueraded.
+    """
+
+    nodes: tuple[Node, ...]
+    cluster_cidrs: tuple[IPNetwork, ...] = ()
+
+
+class Source(Protocol):
+    """Where snapshots come from. Losing it changes nothing: the last snapshot stays in use."""
+
+    @property
+    def fault(self) -> str:
+        """Why the last good snapshot is still in use; empty while it is current."""
+
+    def fileno(self) -> int | None:
+        """A descriptor that is readable when there may be news; None where polling is all."""
+
+    def poll(self) -> Snapshot | None:
+        """The newest snapshot if it is another one than the last poll's, else None.
+
+        Nodes that did not change are the same objects as in the snapshot before. Never raises for
+        what the source holds: see `fault`.
+        """
+
+    def close(self) -> None:
+        """Release what the source holds open."""
+
+
+def parse_node_name(text: str) -> str:
+    """A node's name. Raises ValueError saying what it must be."""
+    if len(text) > _NAME_MAX:
+        raise ValueError(f"must have at most {_NAME_MAX} characters")
+    if not _NAME.match(text):
+        raise ValueError(
+            "must be a DNS subdomain: lower-case letters, digits, - and ., "
+            "each part beginning and ending with a letter or digit"
+        )
+    return text
+
+
+def parse_node_address(text: str) -> IPAddress:
+    """A node's underlay address. Raises ValueError saying what it must be."""
+    try:
+        address = ip_address(text)
+    except ValueError as error:
+        raise ValueError("must be an IPv4 or IPv6 address without prefix length") from error
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError("must be an address without zone")
+    unrouted = _unrouted(ip_network(address))
+    if unrouted:
+        raise ValueError(f"must be the address of one node that others reach, not of {unrouted}")
+    return address
+
+
+def parse_prefix(text: str) -> IPNetwork:
+    """Any prefix without host bits. Raises ValueError saying what it must be."""
+    try:
+        prefix = ip_network(text, strict=False)
+    except ValueError as error:
+        raise ValueError("must be a prefix like 10.244.1.0/24 or fd00:10:244:1::/64") from error
+    if "/" not in text or not text.partition("/")[2].isdecimal() or "%" in text:
+        raise ValueError("must be a prefix with a prefix length, like 10.244.1.0/24")
+    if ip_address(text.partition("/")[0]) != prefix.network_address:
+        raise ValueError(f"has host bits set: the prefix is {prefix}")
+    return prefix
+
+
+def parse_pod_cidr(text: str) -> IPNetwork:
+    """A prefix of pods. Raises ValueError saying what it must be."""
+    prefix = parse_prefix(text)
+    unrouted = _unrouted(prefix)
+    if unrouted:
+        raise ValueError(f"must not overlap {unrouted}, which cannot be pods'")
+    longest = prefix.max_prefixlen - _HOST_BITS_MIN
+    if prefix.prefixlen > longest:
+        raise ValueError(f"is too small for pods: the prefix length must be at most {longest}")
+    return prefix
+
+
+def _unrouted(prefix: IPNetwork) -> IPNetwork | None:
+    return next((n for n in _UNROUTED if n.version == prefix.version and n.overlaps(prefix)), None)

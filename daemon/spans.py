@@ -1,0 +1,147 @@
+"""Prefixes as ranges of whole numbers: what overlaps what, found without a look at the rest."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from kernel.model import IPAddress, IPNetwork
+
+_BITS = {4: 32, 6: 128}
+# From here on sorting anew is faster than inserting one by one.
+_FEW = 64
+
+
+class Span(NamedTuple):
+    """The addresses `first` to `last`, both included, of one family."""
+
+    version: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        if self.first & (self.last - self.first) == 0 and self._is_prefix():
+            bits = _BITS[self.version] - (self.last - self.first).bit_length()
+            return f"{_address(self.version, self.first)}/{bits}"
+        return f"{_address(self.version, self.first)}-{_address(self.version, self.last)}"
+
+    def _is_prefix(self) -> bool:
+        size = self.last - self.first + 1
+        return size & (size - 1) == 0
+
+
+def _address(version: int, number: int) -> IPAddress:
+    # Of one family for sure: ip_address(1) alone would be IPv4.
+    return ip_address(number.to_bytes(_BITS[version] // 8, "big"))
+
+
+def span_of(prefix: IPNetwork) -> Span:
+    """A prefix as a span."""
+    first = int(prefix.network_address)
+    return Span(prefix.version, first, first | (1 << (prefix.max_prefixlen - prefix.prefixlen)) - 1)
+
+
+def host_span(address: IPAddress) -> Span:
+    """One address as a span."""
+    number = int(address)
+    return Span(address.version, number, number)
+
+
+def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same addresses in as few spans as can be, in order."""
+    merged: list[Span] = []
+    version, first, last = 0, 0, -1
+    for span in sorted(spans):
+        if span.version == version and span.first <= last + 1:
+            last = max(last, span.last)
+            continue
+        if version:
+            merged.append(Span(version, first, last))
+        version, first, last = span
+    if version:
+        merged.append(Span(version, first, last))
+    return tuple(merged)
+
+
+class SpanSet:
+    """Spans of prefixes, of which any two are apart or one within the other."""
+
+    __slots__ = ("_fresh", "_sizes", "_sorted", "_spans")
+
+    def __init__(self, spans: Iterable[Span] = ()) -> None:
+        self._spans: set[Span] = set()
+        self._sorted: list[Span] = []
+        self._fresh: list[Span] = []
+        self._sizes: dict[tuple[int, int], int] = {}
+        for span in spans:
+            self.add(span)
+
+    def __contains__(self, span: Span) -> bool:
+        return span in self._spans
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self._ordered())
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def add(self, span: Span) -> None:
+        """Take a span in; one that is there already changes nothing."""
+        if span not in self._spans:
+            self._spans.add(span)
+            self._fresh.append(span)
+            size = (span.version, span.last - span.first)
+            self._sizes[size] = self._sizes.get(size, 0) + 1
+
+    def discard(self, span: Span) -> None:
+        """Take a span out, if it is there."""
+        if span not in self._spans:
+            return
+        self._spans.remove(span)
+        ordered = self._ordered(keep=span)
+        del ordered[bisect_left(ordered, span)]
+        size = (span.version, span.last - span.first)
+        self._sizes[size] -= 1
+        if not self._sizes[size]:
+            del self._sizes[size]
+
+    def around(self, span: Span) -> Iterator[Span]:
+        """The members that contain the span, itself among them; the smallest first."""
+        own = span.last - span.first
+        sizes = sorted(s for v, s in self._sizes if v == span.version and s >= own)
+        for size in sizes:
+            first = span.first & ~size
+            candidate = Span(span.version, first, first + size)
+            if candidate in self._spans:
+                yield candidate
+
+    def within(self, span: Span) -> list[Span]:
+        """The members inside the span, itself among them, in order."""
+        ordered = self._ordered()
+        start = bisect_left(ordered, Span(span.version, span.first, 0))
+        end = bisect_left(ordered, Span(span.version, span.last + 1, 0))
+        # One that begins where the span does may reach beyond it.
+        return [s for s in ordered[start:end] if s.last <= span.last]
+
+    def rival(self, span: Span) -> Span | None:
+        """A member that shares addresses with the span, None where no one does."""
+        around = next(self.around(span), None)
+        if around is not None:
+            return around
+        ordered = self._ordered()
+        start = bisect_left(ordered, span)
+        if start < len(ordered) and ordered[start].version == span.version:
+            return ordered[start] if ordered[start].first <= span.last else None
+        return None
+
+    def _ordered(self, keep: Span | None = None) -> list[Span]:
+        fresh, self._fresh = self._fresh, []
+        if len(fresh) > _FEW:
+            self._sorted += fresh
+            self._sorted.sort()
+        else:
+            for span in fresh:
+                insort(self._sorted, span)
+        return self._sorted
