@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import socket
 import sys
-import threading
 from pathlib import Path
 
 from cni_plugin.errors import CniError
 from cni_plugin.host import DEFAULT_DATA_DIR
+from daemon.listening import Listener, listen
 from daemon.log import LEVELS, Log
 from daemon.notify import inherited_socket, notify
-from daemon.server import Server, listen
+from daemon.server import Server
+from daemon.signals import stop_on_signals
 from daemon.world import daemon_host
 
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
@@ -52,8 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     env = os.environ
-    socket_path = Path(env.get("PODWIRE_SOCKET") or DEFAULT_SOCKET)
-    data_dir = Path(env.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR)
+    # As text, so that argparse checks them as it checks the options.
+    socket_path = env.get("PODWIRE_SOCKET") or str(DEFAULT_SOCKET)
+    data_dir = env.get("PODWIRE_DATA_DIR") or str(DEFAULT_DATA_DIR)
     serve.add_argument("--socket", type=_absolute, default=socket_path, help="(%(default)s)")
     serve.add_argument("--data-dir", type=_absolute, default=data_dir, help="(%(default)s)")
     serve.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
@@ -67,35 +67,19 @@ def _absolute(text: str) -> Path:
 
 
 def _serve(options: argparse.Namespace, log: Log) -> int:
-    listener = inherited_socket()
-    owned = listener is None
-    if listener is None:
-        listener = listen(options.socket)
+    inherited = inherited_socket()
+    listener = Listener(inherited) if inherited else listen(options.socket)
     with listener, daemon_host(options.data_dir) as host:
         server = Server(listener, host, log)
-        stop = _signals(log)
+        stop = stop_on_signals(log)
         server.start()
         notify("READY=1")
-        log.info("serving", socket=_name(listener), data_dir=options.data_dir)
+        log.info("serving", socket=listener, data_dir=options.data_dir)
         stop.wait()
         notify("STOPPING=1")
-        if owned:
-            options.socket.unlink(missing_ok=True)  # new calls go the standalone way at once
         done = server.stop(STOP_SECONDS)
         log.info("stopped" if done else "stopped with calls under way")
     return 0 if done else 1
-
-
-def _name(listener: socket.socket) -> str:
-    return str(listener.getsockname())
-
-
-def _signals(log: Log) -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    signal.signal(signal.SIGUSR1, lambda *_: log.switch())
-    return stop
 
 
 if __name__ == "__main__":

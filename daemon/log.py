@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from cni_plugin.handle import Reply
 
+_STDERR = 2
 LEVELS = ("error", "warning", "info", "debug")
 _JOURNAL_PRIORITY = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daemon(3)
 
@@ -62,8 +64,10 @@ class Log:
             return
         head = f"<{_JOURNAL_PRIORITY[level]}>" if self._journal else f"{_now()} {level:7} "
         tail = "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value != "")
-        with self._mutex:
-            print(f"{head}{text}{tail}", file=sys.stderr, flush=True)
+        line = f"{head}{text}{tail}\n".encode(errors="backslashreplace")
+        # Whoever read them may be gone: calls matter more than their lines.
+        with self._mutex, suppress(OSError):
+            os.write(_STDERR, line)
 
 
 def identity(env: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,33 +45,49 @@ class Request:
     netns_errno: int
 
 
-def receive(connection: socket.socket) -> Request:
-    """Read one request. Raises ProtocolError, TimeoutError, OSError; closes what it was given."""
-    head, descriptors = _receive_head(connection)
+def receive(connection: socket.socket, seconds: float) -> Request:
+    """Read one request, in so many seconds however it trickles in.
+
+    Raises ProtocolError, TimeoutError, OSError; closes what it was given.
+    """
+    until = time.monotonic() + seconds
+    head, descriptors = _receive_head(connection, until)
     try:
         strings, stdin, error = _check_head(head)
-        words = _receive_exactly(connection, strings).split(b"\0")
-        body = _receive_exactly(connection, stdin)
-        netns = descriptors[0] if len(descriptors) == 1 else -1
-        request = _parse(words, body, netns, error)
+        words = _receive_exactly(connection, strings, until).split(b"\0")
+        body = _receive_exactly(connection, stdin, until)
+        return _parse(words, body, descriptors[0] if descriptors else -1, error)
     except BaseException:
-        for fd in descriptors:
-            os.close(fd)
+        _close(descriptors)
         raise
-    for fd in descriptors if netns < 0 else ():
-        os.close(fd)
-    return request
 
 
-def _receive_head(connection: socket.socket) -> tuple[bytes, list[int]]:
-    data, descriptors, _flags, _address = socket.recv_fds(connection, _REQUEST.size, 4)
+def _receive_head(connection: socket.socket, until: float) -> tuple[bytes, list[int]]:
+    _set_time(connection, until)
+    # Descriptors come with the first byte; what comes later is dropped by the kernel.
+    data, descriptors, flags, _address = socket.recv_fds(
+        connection, _REQUEST.size, 1, socket.MSG_CMSG_CLOEXEC
+    )
     try:
-        data += _receive_exactly(connection, _REQUEST.size - len(data)) if data else b""
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError("more descriptors than one, or no room for it")
+        data += _receive_exactly(connection, _REQUEST.size - len(data), until) if data else b""
     except BaseException:
-        for fd in descriptors:
-            os.close(fd)
+        _close(descriptors)
         raise
     return data, descriptors
+
+
+def _close(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _set_time(connection: socket.socket, until: float) -> None:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("it was not sent in time")
+    connection.settimeout(left)
 
 
 def _check_head(head: bytes) -> tuple[int, int, int]:
@@ -86,10 +103,11 @@ def _check_head(head: bytes) -> tuple[int, int, int]:
     return strings, stdin, error
 
 
-def _receive_exactly(connection: socket.socket, size: int) -> bytes:
+def _receive_exactly(connection: socket.socket, size: int, until: float) -> bytes:
     buffer = bytearray(size)
     view = memoryview(buffer)
     while view:
+        _set_time(connection, until)
         count = connection.recv_into(view)
         if not count:
             raise ProtocolError("closed in the middle of a request")
@@ -101,7 +119,8 @@ def _parse(words: list[bytes], stdin: bytes, netns: int, error: int) -> Request:
     if len(words) < 3 or words[-1]:
         raise ProtocolError("the strings of the request are cut off")
     program, executable, *variables = [os.fsdecode(word) for word in words[:-1]]
-    env = dict(variable.partition("=")[::2] for variable in variables)
+    # Of a variable that is there twice the first counts, as for getenv(3) in the shim.
+    env = dict(variable.partition("=")[::2] for variable in reversed(variables))
     if not all(name.startswith("CNI_") for name in env):
         raise ProtocolError("a variable that is not CNI_*")
     return Request(program, executable, env, stdin, netns, error)

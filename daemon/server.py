@@ -7,6 +7,7 @@ and the kernel, never the daemon's memory: the standalone path may run beside it
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import threading
@@ -16,30 +17,30 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cni_plugin.errors import INVALID_ENVIRONMENT, TRY_AGAIN, CniError
+from cni_plugin.errors import INTERNAL, TRY_AGAIN, CniError
 from cni_plugin.handle import Reply, handle, refuse
 from cni_plugin.host import Host, own_executables
 from daemon import protocol
 from daemon.keyed import KeyedLocks
-from daemon.log import Log
-from kernel.errors import NotANamespace
+from daemon.listening import Listener
+from daemon.log import Log, identity
+from kernel.errors import KernelError, NotANamespace
 from kernel.netns import Namespace
 from kernel.nft import keep_nft_open
 
 WORKERS = 64
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = REPLY_SECONDS = 10.0
 _PEER = struct.Struct("=iII")
 
 
 class Server:
     """Serves one listening socket until `stop`."""
 
-    def __init__(self, listener: socket.socket, host: Host, log: Log) -> None:
+    def __init__(self, listener: Listener, host: Host, log: Log) -> None:
         self._listener = listener
         self._host = host
         self._log = log
         self._locks = KeyedLocks()
-        self._stopping = False
         self._workers = [
             threading.Thread(target=self._work, name=f"worker-{n}", daemon=True)
             for n in range(WORKERS)
@@ -52,65 +53,84 @@ class Server:
 
     def stop(self, seconds: float) -> bool:
         """Take no further call and finish those under way; whether all ended in time."""
-        self._stopping = True
-        # Wakes every worker that waits in accept; those that serve see the flag afterwards.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.stop()
         until = time.monotonic() + seconds
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
         return not any(worker.is_alive() for worker in self._workers)
 
     def _work(self) -> None:
-        keep_nft_open()
-        while not self._stopping:
-            try:
-                connection, _address = self._listener.accept()
-            except OSError as error:
-                if not self._stopping:
-                    self._log.error(f"accept: {error}")
-                    time.sleep(0.1)
-                continue
+        with suppress(KernelError):  # a kernel without nftables: who needs it will be told
+            keep_nft_open()
+        for connection in self._listener.connections(self._log):
             with connection:
                 self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(REQUEST_SECONDS)
+        """Serve one connection. Never raises: a worker that ended would be missing for good."""
         try:
-            if _peer_uid(connection) != 0:
-                self._log.warning(f"refused a caller with uid {_peer_uid(connection)}")
-                return
-            request = protocol.receive(connection)
+            request = self._receive(connection)
+            if request is not None:
+                self._call(connection, request)
+        except Exception as error:
+            self._log.error(f"internal error {type(error).__name__}: {error}")
+            self._answer(connection, _internal(error), [])
+
+    def _receive(self, connection: socket.socket) -> protocol.Request | None:
+        """The request; None where there is none to serve, which has been dealt with."""
+        uid = _peer_uid(connection)
+        if uid != 0:
+            self._log.warning(f"refused a caller with uid {uid}")
+            return None
+        try:
+            return protocol.receive(connection, REQUEST_SECONDS)
         except protocol.WrongVersion as error:
             self._answer(connection, _wrong_version(error), [])
-            return
         except (protocol.ProtocolError, OSError, ValueError) as error:
             self._log.warning(f"a request could not be read: {error}")
-            return
-        lines: list[str] = []
-        reply = self._call(request, lines)
-        self._answer(connection, reply, lines)
+        return None
 
-    def _call(self, request: protocol.Request, lines: list[str]) -> Reply:
-        begin = time.monotonic()
-        netns = Descriptor(request)
-        host = replace(
-            self._host,
-            program=request.program,
-            executables=own_executables(Path(request.executable)),
-            open_netns=netns.open,
-            log=lines.append,
-        )
+    def _call(self, connection: socket.socket, request: protocol.Request) -> None:
+        netns, lines = Descriptor(request), list[str]()
         try:
+            host = replace(
+                self._host,
+                program=request.program,
+                executables=own_executables(Path(request.executable)),
+                open_netns=netns.open,
+                log=lines.append,
+            )
             with self._locks.holding(_key(request.env)):
-                reply = handle(request.env, request.stdin, host)
+                reply = self._handle(connection, request, host, lines)
         finally:
             netns.close()
+        if reply is not None:
+            self._answer(connection, reply, lines)
+
+    def _handle(
+        self,
+        connection: socket.socket,
+        request: protocol.Request,
+        host: Host,
+        lines: list[str],
+    ) -> Reply | None:
+        """The reply; None where the caller died while its call waited for its turn.
+
+        The runtime may have sent DEL since, on another connection: an ADD made now would stay.
+        """
+        if _is_gone(connection):
+            who = identity(request.env)
+            self._log.warning("a caller went away before its turn; nothing was done", **who)
+            return None
+        begin = time.monotonic()
+        reply = handle(request.env, request.stdin, host)
         self._log.call(request.env, reply, time.monotonic() - begin, lines)
         return reply
 
     def _answer(self, connection: socket.socket, reply: Reply, lines: list[str]) -> None:
-        stderr = "".join(f"{line}\n" for line in lines).encode()
+        # As Python's own stderr writes what is no text.
+        stderr = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+        connection.settimeout(REPLY_SECONDS)
         try:
             protocol.send_reply(connection, reply.status, reply.stdout, stderr)
         except OSError as error:
@@ -144,39 +164,22 @@ def _peer_uid(connection: socket.socket) -> int:
     return int(uid)
 
 
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the other end was closed, and not for writing alone (af_unix.c, unix_poll)."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
+
+
 def _key(env: Mapping[str, str]) -> tuple[str, str]:
     return env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
+
+
+def _internal(error: Exception) -> Reply:
+    msg = f"internal error: {type(error).__name__}: {error}"
+    return refuse(CniError(INTERNAL, msg, "please report this"))
 
 
 def _wrong_version(error: protocol.WrongVersion) -> Reply:
     msg = f"podwire's executable speaks protocol version {error.version}, its daemon another"
     return refuse(CniError(TRY_AGAIN, msg, "update both to one version; nothing was done"))
-
-
-def listen(path: Path) -> socket.socket:
-    """A listening socket that root alone can reach; an earlier daemon's dead socket is replaced.
-
-    Raises CniError where a daemon answers there, OSError.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.is_socket() and _is_alive(path):
-        raise CniError(INVALID_ENVIRONMENT, f"another podwired answers at {path}")
-    with suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
-    listener.listen(1024)
-    return listener
-
-
-def _is_alive(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True

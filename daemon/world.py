@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,10 +10,13 @@ from pathlib import Path
 
 from cni_plugin import add, check, delete, ipam_verbs
 from cni_plugin.host import Host
-from ipam.files import Refill
+from ipam.files import Files, Refill
 from ipam.store import Store, open_store
 from kernel.linkgroup import LinkRemover
 from kernel.netlink import Netlink
+
+FileId = tuple[int, int] | None
+"""Device and inode of a file; None where there is none."""
 
 # Loaded before the first call needs them, and kept.
 VERBS = (add, check, delete, ipam_verbs)
@@ -23,21 +27,33 @@ class Stores:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._stores: dict[Path, Store] = {}
+        self._stores: dict[Path, tuple[Store, FileId]] = {}
 
     def open(self, folder: Path, refill: Refill) -> AbstractContextManager[Store]:
         """The store of a folder; it stays open. Raises what `ipam.store.open_store` raises."""
         with self._mutex:
-            if folder not in self._stores:
-                self._stores[folder] = open_store(folder, refill=refill)
-            return nullcontext(self._stores[folder])
+            store, lock = self._stores.get(folder, (None, None))
+            # Who removed the folder removed the lock file, and others lock its successor. A store
+            # that was left behind is not closed, for calls under way may be using it.
+            if store is None or lock is None or lock != _lock_file(folder):
+                store = open_store(folder, refill=refill)
+                self._stores[folder] = store, _lock_file(folder)
+            return nullcontext(store)
 
     def close(self) -> None:
         """Close all of them."""
         with self._mutex:
-            for store in self._stores.values():
+            for store, _lock in self._stores.values():
                 store.close()
             self._stores.clear()
+
+
+def _lock_file(folder: Path) -> FileId:
+    try:
+        status = os.stat(Files(folder).lock)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -1,50 +1,114 @@
 """A node with podwire's daemon, and calls through the installed shim."""
 
+import os
 import signal
+import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.pytest_netns.node import Node
+from tests.pytest_netns.node import CniResult, Node
 
 SOCKET = Path("/run/podwire/podwire.sock")
+SECONDS = 60.0
+"""How long anything may take before it counts as hung."""
 
 
 class Daemon:
     """`podwired serve` on a node; its files are in the node's own /run and /var/lib."""
 
-    def __init__(self, node: Node, podwired: Path) -> None:
-        self.node = node
-        # exec: the process that we signal is the daemon itself.
-        self.process = subprocess.Popen(
-            [*node.enter, podwired, "serve"], stderr=subprocess.PIPE, text=True, env={}
-        )
-        for _ in range(200):
-            if node.run(["test", "-S", SOCKET], check=False).returncode == 0:
-                return
-            time.sleep(0.05)
-        raise AssertionError("the daemon did not come up")
+    def __init__(
+        self,
+        node: Node,
+        podwired: Path,
+        files: Path,
+        path: Path = SOCKET,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Start it and wait until it serves. listener: one that systemd would pass on."""
+        self.node, self.path = node, path
+        self._log = files / "log"
+        env = {"NOTIFY_SOCKET": str(files / "notify"), "PODWIRE_SOCKET": str(path)}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self._log.open("w") as log:
+            ready.bind(env["NOTIFY_SOCKET"])
+            # exec: the process that we signal is the daemon itself.
+            self.process = subprocess.Popen(
+                [*node.enter, *_command(podwired, listener)],
+                stderr=log,
+                env=env,
+                pass_fds=[listener.fileno()] if listener else [],
+            )
+            _wait_ready(self, ready)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Signal the daemon and wait for its end: exit status and log."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        _out, log = self.process.communicate(timeout=60)
-        return self.process.returncode, log
+        return self.process.wait(SECONDS), self.log
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()
+
+    @property
+    def threads(self) -> int:
+        """How many threads it has."""
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    @property
+    def descriptors(self) -> list[str]:
+        """What its open descriptors are."""
+        folder = Path(f"/proc/{self.process.pid}/fd")
+        return sorted(os.readlink(entry) for entry in folder.iterdir())
+
+    def cni(self, verb: str, program: Path, conf: Mapping[str, Any], **keys: Any) -> CniResult:
+        """A call of the node's, directed to this daemon."""
+        env = {"PODWIRE_SOCKET": str(self.path), **keys.pop("env", {})}
+        return self.node.cni(verb, program, conf, env=env, **keys)
 
 
-StartDaemon = Callable[[Node], Daemon]
+def _command(podwired: Path, listener: socket.socket | None) -> list[str]:
+    if listener is None:
+        return [str(podwired), "serve"]
+    # What systemd does: the socket is descriptor 3, and the variables name the very process.
+    script = 'exec 3<&"$1"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$2" serve'
+    return ["bash", "-c", script, "bash", str(listener.fileno()), str(podwired)]
+
+
+def _wait_ready(daemon: Daemon, ready: socket.socket) -> None:
+    ready.settimeout(SECONDS / 600)
+    for _ in range(600):
+        try:
+            assert ready.recv(100) == b"READY=1"
+        except TimeoutError:
+            assert daemon.process.poll() is None, f"the daemon did not come up: {daemon.log}"
+            continue
+        return
+    raise AssertionError("the daemon did not come up")
+
+
+StartDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture(scope="session")
+def podwired(podwire_bin: Path) -> Path:
+    """The daemon's executable."""
+    return (podwire_bin / "podwire").resolve().with_name("podwired")
 
 
 @pytest.fixture
-def start_daemon(podwire_bin: Path) -> Iterator[StartDaemon]:
+def start_daemon(podwired: Path, tmp_path: Path) -> Iterator[StartDaemon]:
+    """Starts daemons: `start_daemon(node)`; more arguments as `Daemon` has them."""
     started: list[Daemon] = []
 
-    def start(node: Node) -> Daemon:
-        started.append(Daemon(node, (podwire_bin / "podwire").resolve().with_name("podwired")))
+    def start(node: Node, **keys: Any) -> Daemon:
+        files = tmp_path / f"daemon-{len(started)}"
+        files.mkdir()
+        started.append(Daemon(node, podwired, files, **keys))
         return started[-1]
 
     yield start
@@ -56,3 +120,18 @@ def start_daemon(podwire_bin: Path) -> Iterator[StartDaemon]:
 def daemon(node: Node, start_daemon: StartDaemon) -> Daemon:
     """The daemon of the test's node."""
     return start_daemon(node)
+
+
+@pytest.fixture
+def near_daemon(node: Node, start_daemon: StartDaemon, tmp_path: Path) -> Daemon:
+    """A daemon whose socket the test itself can reach."""
+    return start_daemon(node, path=tmp_path / "s")
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    """A listening socket that outlives daemons, as systemd holds it."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "s"))
+        made.listen(1024)
+        yield made

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -13,21 +12,9 @@ from typing import Any
 import pytest
 
 from tests.netns.daemon.conftest import SOCKET, Daemon, StartDaemon
+from tests.netns.daemon.networks import CONF, MakePod
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.node import CniResult, Node
-
-MakePod = Callable[[], Namespace]
-CONF: dict[str, Any] = {
-    "cniVersion": "1.1.0",
-    "name": "warm",
-    "type": "podwire",
-    "mode": "ptp",
-    "ipMasq": True,
-    "ipam": {
-        "ranges": [[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd66::/64"}]],
-        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-    },
-}
 
 
 def answers(node: Node, pod: Namespace, program: Path) -> list[tuple[str, int, str]]:
@@ -75,64 +62,6 @@ def test_the_same_bytes_on_both_paths(
     status, log = daemon.stop()
     assert status == 0
     assert log.count("ADD done") == 2  # the calls did go through the daemon
-
-
-def left_over(node: Node, podwire_bin: Path, pods: list[Namespace]) -> list[str]:
-    names = [str(link["ifname"]) for link in node.ip("link show")]
-    left = [name for name in names if name.startswith("pw")]
-    for pod in pods:
-        left += [str(link["ifname"]) for link in pod.ip("link show") if link["ifname"] != "lo"]
-    left += filter(None, node.run(["nft", "list", "tables"]).stdout.split("\n"))
-    listing = node.run([podwire_bin / "podwire-ipam", "-o", "json", "list"], check=False).stdout
-    return left + [str(held) for held in json.loads(listing or "[]")]
-
-
-def call_all(node: Node, program: Path, verb: str, pods: list[Namespace]) -> "list[CniResult]":
-    def one(number: int) -> CniResult:
-        netns = pods[number].path
-        return node.cni(verb, program, CONF, container_id=f"c{number}", netns=netns)
-
-    with ThreadPoolExecutor(16) as threads:
-        return list(threads.map(one, range(len(pods))))
-
-
-def test_many_at_once_come_and_go(
-    daemon: Daemon, node: Node, make_pod: MakePod, podwire_bin: Path
-) -> None:
-    pods = [make_pod() for _ in range(24)]
-    added = call_all(node, podwire_bin / "podwire", "ADD", pods)
-    assert [a.stdout for a in added if a.code] == []
-    assert len({a.addresses[0] for a in added}) == len(pods)
-    assert all(pod.ping("10.66.0.1") and pod.ping("fd66::1") for pod in pods[:4])
-    deleted = call_all(node, podwire_bin / "podwire", "DEL", pods)
-    assert [d.stdout for d in deleted if d.code] == []
-    assert left_over(node, podwire_bin, pods) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_daemon_ends_in_the_middle_of_a_burst(
-    daemon: Daemon,
-    node: Node,
-    make_pod: MakePod,
-    podwire_bin: Path,
-    start_daemon: StartDaemon,
-    number: signal.Signals,
-) -> None:
-    program = podwire_bin / "podwire"
-    pods = [make_pod() for _ in range(20)]
-    with ThreadPoolExecutor(1) as threads:
-        burst = threads.submit(call_all, node, program, "ADD", pods)
-        node.cni("ADD", program, CONF, container_id="first", netns=make_pod().path)
-        status, _log = daemon.stop(number)
-        replies = burst.result()
-    assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
-    codes = {0 if r.code == 0 else r.json["code"] for r in replies}
-    assert codes <= ({0} if number == signal.SIGTERM else {0, 11})
-    start_daemon(node)
-    again = call_all(node, program, "DEL", pods)
-    assert [d.stdout for d in again if d.code] == []
-    assert node.cni("DEL", program, CONF, container_id="first").code == 0
-    assert left_over(node, podwire_bin, pods) == []
 
 
 def test_root_alone_can_reach_it(daemon: Daemon, node: Node) -> None:

@@ -1,0 +1,159 @@
+"""The daemon's listening socket: made where root alone reaches it, or inherited.
+
+An inherited socket is systemd's as well. It must never be shut down: calls that come while no
+daemon runs wait in it for the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, CniError
+from daemon.log import Log
+
+BACKLOG = 1024
+_PROBE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.1
+
+
+class Listener:
+    """A listening socket whose connections many threads take, until `stop`.
+
+    path: where it was made, None for an inherited one.
+    """
+
+    def __init__(self, listening: socket.socket, path: Path | None = None) -> None:
+        self._socket, self._path = listening, path
+        self._file = _identity(path) if path else None
+        self._socket.setblocking(False)
+        self._stopping = False
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        os.close(self._bell)
+
+    def __str__(self) -> str:
+        return str(self._socket.getsockname())
+
+    def connections(self, log: Log) -> Iterator[socket.socket]:
+        """Connections for one thread, as they come; ends some time after `stop`."""
+        with select.epoll() as poll:
+            # One connection wakes one thread (epoll_ctl(2), EPOLLEXCLUSIVE); the bell wakes all.
+            poll.register(self._socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poll.register(self._bell, select.EPOLLIN)
+            while not self._stopping:
+                poll.poll()
+                yield from self._accept(log)
+        # What waits in a socket of our own would be lost with it.
+        while self._path and (last := [*self._accept(log)]):
+            yield from last
+
+    def _accept(self, log: Log) -> Iterator[socket.socket]:
+        try:
+            connection, _address = self._socket.accept()
+        except BlockingIOError:  # another thread was quicker, or it was the bell
+            return
+        except OSError as error:
+            if not self._stopping:
+                log.error(f"accept: {error}")
+                time.sleep(_PAUSE_SECONDS)
+            return
+        yield connection
+
+    def stop(self) -> None:
+        """Take no more connections than those that wait in a socket of our own."""
+        if self._path:
+            # New calls go the standalone way at once: nobody finds the socket, and who has found
+            # it is refused (net/unix/af_unix.c, unix_stream_connect looks for RCV_SHUTDOWN).
+            if _identity(self._path) == self._file:
+                self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._stopping = True
+        os.eventfd_write(self._bell, 1)
+
+
+def listen(path: Path) -> Listener:
+    """Listen at a path that root alone can reach; an earlier daemon's dead socket is replaced.
+
+    Raises CniError where another daemon answers, where something else is in the place, or where
+    others could put something there; OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _folder_locked(path.parent):
+        _clear(path)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(mask)
+        listening.listen(BACKLOG)
+    return Listener(listening, path)
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    """Two daemons that start together must not replace each other's socket."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check_folder(folder, os.fstat(fd))
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise CniError(TRY_AGAIN, f"another podwired is starting in {folder}") from error
+    finally:
+        os.close(fd)
+
+
+def _check_folder(folder: Path, status: os.stat_result) -> None:
+    # In a sticky folder (/tmp) the kernel keeps others from replacing our socket.
+    open_to_all = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    if open_to_all or status.st_uid not in (0, os.geteuid()):
+        why = "whoever can write there can answer in podwired's place: chmod 700 it"
+        raise CniError(IO_FAILURE, f"{folder} can be written by others than root", why)
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        why = "podwired replaces nothing but the socket of an earlier podwired"
+        raise CniError(INVALID_ENVIRONMENT, f"{path} is no socket", why)
+    if _is_alive(path):
+        raise CniError(INVALID_ENVIRONMENT, f"another podwired answers at {path}")
+    path.unlink()
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except BlockingIOError:  # its queue is full
+            return True
+        return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
