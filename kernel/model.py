@@ -23,6 +23,8 @@ IPNetwork = IPv4Network | IPv6Network
 # Route protocol (linux/rtnetlink.h, rtm_protocol; 5-255 are free for routing daemons to take):
 # the mark on every node-side route that podwire owns.
 RTPROT_PODWIRE = 112
+# The same for routes to other nodes' pods, which the daemon alone makes and removes.
+RTPROT_PODWIRE_PEERS = 113
 RTPROT_BOOT = 3
 
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
@@ -39,6 +41,19 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN device's tunnel (RFC 7348). uplink: the device that encapsulated packets leave by.
+
+    local: this node's VTEP, the source address of encapsulated packets; port: UDP destination.
+    """
+
+    vni: int
+    port: int
+    local: IPAddress
+    uplink: str
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network device. mtu in bytes; None or 0 where the plan leaves the value to the kernel."""
 
@@ -51,6 +66,7 @@ class Link:
     port: Port | None = None
     promisc: bool = False
     index: int = 0
+    vxlan: Vxlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route. priority, mtu, advmss: 0 = the kernel's default. via None = on-link."""
+    """A route. priority, mtu, advmss: 0 = the kernel's default. via None = on-link.
+
+    onlink: the next hop is taken to be on the link, whatever its address says.
+    """
 
     dst: IPNetwork
     link: str
@@ -76,6 +95,25 @@ class Route:
     mtu: int = 0
     advmss: int = 0
     protocol: int = RTPROT_BOOT
+    onlink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A next hop's MAC on a link, known for good: never asked for, never forgotten."""
+
+    link: str
+    address: IPAddress
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """A VXLAN device's forwarding entry: frames to mac go to the VTEP at the address dst."""
+
+    link: str
+    mac: str
+    dst: IPAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,11 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """The socket's address, by which the kernel tells whose change an event is of."""
+        return int(self._socket.getsockname()[0])
+
     def exchange(self, messages: Sequence[Message]) -> list[Answer]:
         """Send all messages at once and return the kernel's answer to each.
 

@@ -20,6 +20,7 @@ from kernel.model import (
 from kernel.wire import (
     NLM_F_CREATE,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     Message,
     attribute,
     attributes,
@@ -53,6 +54,8 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RT
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RTN_UNICAST, _RT_TABLE_COMPAT = 1, 252
 _RTM_F_CLONED = 0x200
+_RTNH_F_ONLINK = 4
+_RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -129,6 +132,16 @@ def set_mac(name: str, mac: str) -> Message:
     """Set a link's hardware address; an address that was set so is no longer derived from ports."""
     body = _link_body(name) + attribute(IFLA_ADDRESS, _mac_bytes(mac))
     return Message(RTM_NEWLINK, 0, body, f"set MAC of {name}")
+
+
+def set_mtu(name: str, mtu: int) -> Message:
+    """Set a link's MTU in bytes."""
+    return Message(RTM_NEWLINK, 0, _link_body(name) + u32(IFLA_MTU, mtu), f"set MTU of {name}")
+
+
+def link_body(link: Link) -> bytes:
+    """The body of a message that creates the link, but for what its kind needs (IFLA_LINKINFO)."""
+    return _link_body(link.name) + _traits(link)
 
 
 def delete_link(name: str) -> Message:
@@ -235,7 +248,7 @@ def _route_body(route: Route, index: int) -> bytes:
     table = route.table if route.table < 256 else _RT_TABLE_COMPAT
     head = _RTMSG.pack(
         _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
-        table, route.protocol, route.scope, _RTN_UNICAST, 0,
+        table, route.protocol, route.scope, _RTN_UNICAST, _RTNH_F_ONLINK * route.onlink,
     )  # fmt: skip
     parts = [head, u32(_RTA_OIF, index), u32(_RTA_TABLE, route.table)]
     if route.dst.prefixlen:
@@ -259,9 +272,28 @@ def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
     return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
 
 
-def list_routes(version: int) -> Message:
-    """Ask for all routes of one address family, 4 or 6 (a dump)."""
-    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, 0, 0, 0, 0, 0)
+def replace_route(route: Route, index: int) -> Message:
+    """Add a route in the place of the one with its destination and priority, whosever it is."""
+    what = f"replace route {route.dst} dev {route.link}"
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route_body(route, index), what)
+
+
+def delete_route(route: Route, index: int) -> Message:
+    """Delete the route to a destination by its mark (protocol) and link; index 0: any link."""
+    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
+    head = _RTMSG.pack(
+        _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
+        table, route.protocol, _RT_SCOPE_NOWHERE, 0, 0,
+    )  # fmt: skip
+    body = head + u32(_RTA_TABLE, route.table) + u32(_RTA_OIF, index)
+    body += attribute(_RTA_DST, route.dst.network_address.packed) if route.dst.prefixlen else b""
+    body += u32(_RTA_PRIORITY, route.priority) if route.priority else b""
+    return Message(RTM_DELROUTE, 0, body, f"delete route {route.dst} dev {route.link}")
+
+
+def list_routes(version: int, protocol: int = 0) -> Message:
+    """Ask for all routes of one address family, 4 or 6, or those with one mark (a dump)."""
+    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, 0, protocol, 0, 0, 0)
     return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
 
 
@@ -288,6 +320,7 @@ def read_route(message: Message) -> list[tuple[int, Route]]:
         mtu=number(metrics[_RTAX_MTU]) if _RTAX_MTU in metrics else 0,
         advmss=number(metrics[_RTAX_ADVMSS]) if _RTAX_ADVMSS in metrics else 0,
         protocol=protocol,
+        onlink=bool(flags & _RTNH_F_ONLINK),
     )
     if _RTA_OIF in found:
         return [(number(found[_RTA_OIF]), route)]

@@ -1,0 +1,1 @@
+"""The kernel room against a real kernel: what leads to other nodes."""
