@@ -1,0 +1,193 @@
+"""What the routing daemon says about itself: a file kept current, for `podwired status`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from daemon.replacefile import replace_file
+from ipam.errors import StoreBusy
+from ipam.lockfile import LockFile
+
+HEARTBEAT = 10.0
+"""Seconds after which the file is written although nothing changed."""
+STALE = 3 * HEARTBEAT
+"""Seconds after which a daemon that has not written is stuck."""
+_LOCK_SECONDS = 1.0  # readers hold the lock for an instant
+
+
+class AnotherDaemon(Exception):
+    """Another daemon keeps this status file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"another podwired holds {self.path}.lock: stop it, or give this one a statusFile, "
+            "socket and dataDir of its own"
+        )
+
+
+class NoStatus(Exception):
+    """There is no status file, or none that can be read; `why` says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A prefix that is not routed; empty where all of the node's are meant."""
+
+    node: str
+    prefix: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """The state of one node's routing.
+
+    wanted, in_sync: entries (routes, neighbours, FDB entries) that there should be, and those of
+    them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
+    is not ready; source_fault: why the last good state of the cluster is in use; conflist_fault,
+    journal_fault: why those files are not written. All of these are empty while nothing is wrong.
+    last_error, with its time in seconds since 1970, stays after the trouble is over.
+    """
+
+    node: str
+    backend: str
+    source: str
+    peers: int = 0
+    wanted: int = 0
+    in_sync: int = 0
+    mtu: int = 0
+    prefixes: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    fault: str = ""
+    source_fault: str = ""
+    conflist_fault: str = ""
+    journal_fault: str = ""
+    last_error: str = ""
+    last_error_time: float = 0.0
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """All that keeps this node from being as its configuration and the cluster want it."""
+        missing = self.wanted - self.in_sync
+        texts = (
+            self.fault and f"the node is not ready: {self.fault}",
+            missing and f"{missing} of {self.wanted} entries are not as planned",
+            self.source_fault and f"the last good state is in use: {self.source_fault}",
+            self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
+            self.journal_fault and f"the journal is incomplete: {self.journal_fault}",
+            self.refused and f"refused prefixes: {len(self.refused)}",
+        )
+        return tuple(text for text in texts if text)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A status as found in its file. age: seconds since it was written."""
+
+    status: NodeStatus
+    pid: int
+    time: float
+    age: float
+    running: bool
+
+
+class StatusFile:
+    """The writer. It holds a lock for as long as it lives, so that one daemon writes, and a reader
+    can tell a status from that of a daemon that was killed."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock. Raises AnotherDaemon, ipam.errors.StoreError, OSError."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path, self._written = path, 0.0
+        self._last: NodeStatus | None = None
+        with ExitStack() as stack:
+            lock = LockFile(_lock_of(path))
+            stack.callback(lock.close)
+            try:
+                stack.enter_context(lock.exclusive(_LOCK_SECONDS))
+            except StoreBusy as error:
+                raise AnotherDaemon(path) from error
+            self._held = stack.pop_all()
+
+    def write(self, status: NodeStatus) -> None:
+        """Put a status into the file, unless it says the same and is fresh. Raises OSError."""
+        if status == self._last and time.monotonic() - self._written < HEARTBEAT:
+            return
+        head = {"pid": os.getpid(), "time": time.time(), "uptime": _uptime()}
+        content = json.dumps({**head, **as_json(status)}, indent=1).encode() + b"\n"
+        replace_file(self._path, content, 0o600)
+        self._last, self._written = status, time.monotonic()
+
+    def close(self) -> None:
+        """Remove the status, drop the lock."""
+        with suppress(OSError):
+            self._path.unlink()
+        self._held.close()
+
+
+def read_status(path: Path) -> Published:
+    """The status of a node. Raises NoStatus, OSError."""
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise NoStatus(f"there is no {path}") from error
+    except ValueError as error:
+        raise NoStatus(f"{path} is no status: {error}") from error
+    try:
+        # Seconds since boot, which no change of the clock moves; less than then: a reboot.
+        age = _uptime() - float(raw["uptime"])
+        published = Published(_parse(raw), raw["pid"], raw["time"], age, _is_locked(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise NoStatus(f"{path} was written by another version of podwired") from error
+    return published
+
+
+def _parse(raw: Mapping[str, Any]) -> NodeStatus:
+    values = {field.name: raw[_camel(field.name)] for field in fields(NodeStatus)}
+    values["refused"] = tuple(Refused(**item) for item in values["refused"])
+    values["prefixes"] = tuple(values["prefixes"])
+    return NodeStatus(**values)
+
+
+def as_json(status: NodeStatus) -> dict[str, Any]:
+    """The status with the key names of podwired.yaml's kind: sourceFault."""
+    return {_camel(name): value for name, value in asdict(status).items()}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(_lock_of(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
