@@ -1,85 +1,78 @@
-"""`podwired`, the node daemon."""
+"""`podwired`, the node daemon, and the commands that look at it."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
 
-from cni_plugin.errors import CniError
-from cni_plugin.host import DEFAULT_DATA_DIR
-from daemon.listening import Listener, listen
-from daemon.log import LEVELS, Log
-from daemon.notify import inherited_socket, notify
-from daemon.server import Server
-from daemon.signals import stop_on_signals
-from daemon.world import daemon_host
+from daemon.commands.options import Unusable
 
-DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
-STOP_SECONDS = 30.0
-
+COMMANDS = {
+    "run": "serve CNI calls, and keep the routes to all other nodes",
+    "serve": "serve CNI calls, and nothing else",
+    "check-config": "say whether the configuration and its list of nodes are right",
+    "status": "say whether this node's routing is as it should be",
+    "history": "list every change that podwire made, or found made by others",
+}
 EPILOG = """\
-The executable `podwire` in the CNI directory hands its calls to this daemon over a socket, and
-works by itself while no daemon runs.
+examples:
+  podwired check-config                      before the daemon is started or the files are copied
+  podwired status                            exit code 0: all is as it should be
+  podwired history --since 10m               what happened in the last ten minutes
+  podwired history --object 10.244.7.0/24    what happened to one prefix
 
-signals: TERM, INT   take no further call, finish those under way, end
-         USR1        switch the log between info and debug
-environment: PODWIRE_SOCKET, PODWIRE_DATA_DIR as the options; systemd's LISTEN_FDS, NOTIFY_SOCKET
+`podwired COMMAND --help` says more about each.
 """
 
 
-def main() -> int:
-    """Parse, wire, serve; the exit status."""
-    options = _parser().parse_args()
-    log = Log(options.log_level, journal="JOURNAL_STREAM" in os.environ)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run the one command that was asked for; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = _parser(words[0] if words else "").parse_args(words)
     try:
-        return _serve(options, log)
-    except (CniError, OSError) as error:
-        log.error(str(error))
-        return 1
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except (Unusable, OSError) as error:
+        return _fail(error)
+    return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("podwired", description="podwire's node daemon")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    serve = verbs.add_parser(
-        "serve",
-        help="serve CNI calls",
-        description="Serve the CNI calls of this node.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser, complete for the chosen command alone: the others' modules are not loaded."""
+    style = argparse.RawDescriptionHelpFormatter
+    description = "podwire's node daemon, and the commands that look at it."
+    parser = argparse.ArgumentParser(
+        "podwired", description=description, epilog=EPILOG, formatter_class=style
     )
-    env = os.environ
-    # As text, so that argparse checks them as it checks the options.
-    socket_path = env.get("PODWIRE_SOCKET") or str(DEFAULT_SOCKET)
-    data_dir = env.get("PODWIRE_DATA_DIR") or str(DEFAULT_DATA_DIR)
-    serve.add_argument("--socket", type=_absolute, default=socket_path, help="(%(default)s)")
-    serve.add_argument("--data-dir", type=_absolute, default=data_dir, help="(%(default)s)")
-    serve.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        if name != chosen:
+            verbs.add_parser(name, help=summary)
+            continue
+        module = import_module(f"daemon.commands.{name.replace('-', '_')}")
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=module.DESCRIPTION,
+            epilog=module.EPILOG,
+            formatter_class=style,
+        )
+        module.configure(verb)
+        verb.set_defaults(run=module.run)
     return parser
 
 
-def _absolute(text: str) -> Path:
-    if not text.startswith("/"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
-    return Path(text)
-
-
-def _serve(options: argparse.Namespace, log: Log) -> int:
-    inherited = inherited_socket()
-    listener = Listener(inherited) if inherited else listen(options.socket)
-    with listener, daemon_host(options.data_dir) as host:
-        server = Server(listener, host, log)
-        stop = stop_on_signals(log)
-        server.start()
-        notify("READY=1")
-        log.info("serving", socket=listener, data_dir=options.data_dir)
-        stop.wait()
-        notify("STOPPING=1")
-        done = server.stop(STOP_SECONDS)
-        log.info("stopped" if done else "stopped with calls under way")
-    return 0 if done else 1
+def _fail(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has gone; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    hint = " (are you root?)" if isinstance(error, PermissionError) else ""
+    print(f"podwired: {error}{hint}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

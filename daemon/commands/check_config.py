@@ -1,0 +1,72 @@
+"""`podwired check-config`: whether the daemon would take its files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from daemon.cluster import Snapshot
+from daemon.commands.options import DEFAULT_CONFIG, DONE, FAILED, tell
+from daemon.settings import Settings, load_settings
+from daemon.sources.nodesfile import parse_nodes
+from daemon.yamlfile import FILE_MAX, FileFault
+
+DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."
+EPILOG = """\
+Nothing is changed, and it need not be the node itself where it is checked: what depends on the
+node's links and routes is said by `podwired status` there.
+
+exit codes: 0 both files are right; 1 one is not, said with its line; 2 wrong usage
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    words = f"the daemon's configuration (default: {DEFAULT_CONFIG})"
+    parser.add_argument("config", metavar="FILE", nargs="?", type=Path, help=words)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check both files and print what they say; the exit status."""
+    path = options.config or DEFAULT_CONFIG
+    try:
+        settings = load_settings(path)
+        snapshot = _load_nodes(settings.source.path)
+    except FileFault as fault:
+        tell(str(fault))
+        return FAILED
+    print(render_summary(path, settings, snapshot))
+    return DONE
+
+
+def _load_nodes(path: Path) -> Snapshot:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_MAX + 1)
+    except OSError as error:
+        raise FileFault(path, 0, f"could not be read: {error.strerror}") from error
+    return parse_nodes(data, path)
+
+
+def render_summary(path: Path, settings: Settings, snapshot: Snapshot) -> str:
+    """What the files say, for a person to compare with what was meant."""
+    mine = next((node for node in snapshot.nodes if node.name == settings.node), None)
+    prefixes = ", ".join(map(str, mine.pod_cidrs)) if mine else "none"
+    rows = [
+        ("configuration", f"{path} is right"),
+        ("nodes", f"{settings.source.path} is right: {len(snapshot.nodes)} nodes"),
+        ("this node", f"{settings.node}, pod CIDRs {prefixes or 'none'}"),
+        ("back end", _backend(settings)),
+        ("CNI file", str(settings.conflist.path) if settings.conflist else "not written"),
+        ("journal", f"{settings.journal.path}, at most {settings.journal.max_bytes} bytes"),
+    ]
+    if mine is None:
+        rows.append(("!", f"{settings.node} is not in the list: nothing will be routed here"))
+    return "\n".join(f"{name:<15}{text}" for name, text in rows)
+
+
+def _backend(settings: Settings) -> str:
+    if settings.backend not in ("vxlan", "hybrid"):
+        return settings.backend
+    vxlan = settings.vxlan
+    return f"{settings.backend}, VNI {vxlan.vni}, UDP port {vxlan.port}, device {vxlan.device}"

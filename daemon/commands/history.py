@@ -1,0 +1,94 @@
+"""`podwired history`: every change that podwire made or found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from daemon.commands.options import DONE, add_config, add_output, files_of, harmless, tell
+from daemon.journal import Record, as_json, before_it, read
+from ipam.tables import render_table
+
+DESCRIPTION = "List every change that podwire made, or found made by others, oldest first."
+EPILOG = """\
+examples:
+  podwired history --since 10m                    the last ten minutes
+  podwired history --since 2026-11-21T10:00       since then, UTC
+  podwired history --object 10.244.7.0/24         of one prefix
+  podwired history -o json | jq '.[].cause'       for programs
+
+actions:
+  added, removed, changed   podwire did it, for its own reasons
+  restored                  others had altered it, podwire put it back; the cause says who
+  refused                   podwire will not do it; the cause says why
+  found                     others did it, and podwire left it
+
+The journal holds the newest changes up to journal.maxBytes of podwired.yaml. It can be read at
+any time, whether the daemon runs or not.
+
+exit codes: 0 done, also where nothing matches; 1 the journal cannot be read; 2 wrong usage
+"""
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_HEADER = ("TIME", "ACTION", "OBJECT", "BEFORE", "AFTER", "CAUSE")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    since = "changes since then: 90s, 10m, 2h, 3d ago, or a time like 2026-11-21T10:00 (UTC)"
+    parser.add_argument("--since", metavar="TIME", type=_since, default=0.0, help=since)
+    wanted = "changes of objects with this text: a prefix, an address, a device"
+    parser.add_argument("--object", metavar="TEXT", default="", help=wanted)
+    add_output(parser)
+    add_config(parser)
+    parser.add_argument("--file", metavar="FILE", type=Path, help="the journal, if not that one's")
+
+
+def _since(text: str) -> float:
+    """Seconds since 1970 of a duration before now, or of a time."""
+    span = re.fullmatch(r"(\d{1,9})([smhd])", text, re.ASCII)
+    if span:
+        return time.time() - int(span[1]) * _SECONDS[span[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        words = f"{text!r} is neither a duration like 10m nor a time like 2026-11-21T10:00"
+        raise argparse.ArgumentTypeError(words) from error
+    known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (known - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the records; the exit status."""
+    path = options.file or files_of(options).journal
+    records = read(path, options.since, options.object)
+    if options.output == "json":
+        _print_json(records)
+        return DONE
+    rows = [_row(record) for record in records]
+    if rows:
+        print(render_table(_HEADER, rows))
+    elif path.exists() or before_it(path).exists():
+        tell(f"no such change in {path}")
+    else:
+        tell(f"there is no journal {path} yet: `podwired run` writes it")
+    return DONE
+
+
+def _print_json(records: Iterable[Record]) -> None:
+    """One array, a line for each record, written as they are read."""
+    separator = "[\n"
+    for record in records:
+        sys.stdout.write(separator + json.dumps(as_json(record)))
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    fields = as_json(record)
+    return tuple(harmless(fields[name.lower()]) or "-" for name in _HEADER)

@@ -1,0 +1,78 @@
+"""`podwired run`: the whole daemon, CNI calls and routes to all other nodes."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from contextlib import closing
+
+from cni_plugin.errors import CniError
+from daemon.commands.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_DATA_DIR,
+    DEFAULT_SOCKET,
+    FAILED,
+    Unusable,
+    add_config,
+    add_log_level,
+    path_from_environment,
+    settings_of,
+)
+from daemon.log import Log
+from daemon.service import open_log, serve
+from daemon.settings import Settings
+from daemon.signals import stop_on_signals
+from ipam.errors import IpamError
+
+DESCRIPTION = "Serve this node's CNI calls, and keep its routes to the pods of all other nodes."
+EPILOG = f"""\
+Without --config, and where there is no {DEFAULT_CONFIG}, it serves CNI calls
+alone, like `podwired serve`. When it ends, routes and the CNI configuration stay as they are.
+
+signals: TERM, INT   take no further call, finish those under way, end
+         USR1        switch the log between info and debug
+environment: PODWIRE_SOCKET, PODWIRE_DATA_DIR for what the file leaves out; systemd's LISTEN_FDS,
+         NOTIFY_SOCKET
+see also: podwired check-config, podwired status, podwired history
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_config(parser)
+    add_log_level(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve and route until a signal; the exit status."""
+    log = open_log(options.log_level)
+    try:
+        settings = settings_of(options.config)
+        stop = stop_on_signals(log)
+        if settings is None:
+            return _serve_alone(log, stop)
+        return _route(settings, log, stop)
+    except (Unusable, CniError, IpamError, OSError) as error:
+        log.error(str(error))
+        return FAILED
+
+
+def _serve_alone(log: Log, stop: threading.Event) -> int:
+    log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
+    socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
+    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    return serve(socket_path, data_dir, log, stop)
+
+
+def _route(settings: Settings, log: Log, stop: threading.Event) -> int:
+    from daemon.journal import Journal
+    from daemon.routing import Routing
+    from daemon.status import AnotherDaemon, StatusFile
+
+    try:
+        status = StatusFile(settings.status_file)
+    except AnotherDaemon as error:
+        raise Unusable(str(error)) from error
+    journal = Journal(settings.journal.path, settings.journal.max_bytes)
+    with closing(status), closing(journal), Routing(settings, journal, log, status.write):
+        return serve(settings.socket, settings.data_dir, log, stop)

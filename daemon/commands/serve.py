@@ -1,0 +1,47 @@
+"""`podwired serve`: the CNI calls of this node, without routes to other nodes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from cni_plugin.errors import CniError
+from daemon.commands.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_SOCKET,
+    FAILED,
+    absolute,
+    add_log_level,
+)
+from daemon.service import open_log, serve
+from daemon.signals import stop_on_signals
+
+DESCRIPTION = "Serve the CNI calls of this node, and leave the routes to other nodes alone."
+EPILOG = """\
+The executable `podwire` in the CNI directory hands its calls to this daemon over a socket, and
+works by itself while no daemon runs.
+
+signals: TERM, INT   take no further call, finish those under way, end
+         USR1        switch the log between info and debug
+environment: PODWIRE_SOCKET, PODWIRE_DATA_DIR as the options; systemd's LISTEN_FDS, NOTIFY_SOCKET
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    # As text, so that argparse checks them as it checks the options.
+    socket_path = os.environ.get("PODWIRE_SOCKET") or str(DEFAULT_SOCKET)
+    data_dir = os.environ.get("PODWIRE_DATA_DIR") or str(DEFAULT_DATA_DIR)
+    parser.add_argument("--socket", type=absolute, default=socket_path, help="(%(default)s)")
+    parser.add_argument("--data-dir", type=absolute, default=data_dir, help="(%(default)s)")
+    add_log_level(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal; the exit status."""
+    log = open_log(options.log_level)
+    try:
+        return serve(options.socket, options.data_dir, log, stop_on_signals(log))
+    except (CniError, OSError) as error:
+        log.error(str(error))
+        return FAILED

@@ -1,0 +1,114 @@
+"""`podwired status`: whether this node's routing is as it should be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from daemon.commands.options import (
+    DONE,
+    FAILED,
+    Unusable,
+    add_config,
+    add_output,
+    files_of,
+    harmless,
+    tell,
+)
+from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
+from ipam.clock import render_duration
+from ipam.tables import render_table
+
+DESCRIPTION = "Say whether this node's routes to all other nodes are as they should be."
+EPILOG = """\
+entries are routes, neighbours and FDB entries (MAC address -> node) of the other nodes' prefixes.
+
+exit codes:
+  0  all is as it should be
+  1  something is not: the lines with `!` say what
+  2  the daemon does not run, or there is no status to be read; or wrong usage
+"""
+NO_DAEMON = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_output(parser)
+    add_config(parser)
+    parser.add_argument("--file", metavar="FILE", type=Path, help="the status, if not that one's")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the status; the exit status."""
+    try:
+        found = read_status(options.file or files_of(options).status)
+    except (Unusable, OSError) as error:
+        tell(str(error))
+        return NO_DAEMON
+    except NoStatus as error:
+        tell(
+            f"{error}: start `podwired run` with a podwired.yaml, or name the one it has: --config"
+        )
+        return NO_DAEMON
+    troubles = _troubles(found)
+    if options.output == "json":
+        print(json.dumps(_as_json(found, troubles), indent=2))
+    else:
+        print(_render(found, troubles))
+    if not found.running:
+        tell("the daemon does not run any more: start `podwired run`")
+        return NO_DAEMON
+    return FAILED if troubles else DONE
+
+
+def _troubles(found: Published) -> tuple[str, ...]:
+    if not found.running:
+        return ("the daemon that wrote this has ended", *found.status.troubles)
+    if not 0 <= found.age <= STALE:
+        age = render_duration(found.age)
+        return (f"the daemon has not written for {age}: is it stuck?", *found.status.troubles)
+    return found.status.troubles
+
+
+def _as_json(found: Published, troubles: tuple[str, ...]) -> dict[str, object]:
+    head = {
+        "inSync": not troubles,
+        "troubles": list(troubles),
+        "running": found.running,
+        "pid": found.pid,
+        "time": found.time,
+        "age": round(found.age, 1),
+    }
+    status = as_json(found.status)
+    return {**head, "entriesInSync": status.pop("inSync"), **status}
+
+
+def _render(found: Published, troubles: tuple[str, ...]) -> str:
+    status = found.status
+    rows = (
+        ("node", f"{status.node} is {'NOT in sync' if troubles else 'in sync'}"),
+        ("pod CIDRs", ", ".join(status.prefixes) or "none"),
+        ("back end", f"{status.backend}, pods' MTU {status.mtu or 'unknown'}"),
+        ("source", status.source),
+        ("peers", str(status.peers)),
+        ("entries", f"{status.in_sync} of {status.wanted} as planned"),
+        ("last error", _last_error(status)),
+        ("written", f"{render_duration(found.age)} ago by pid {found.pid}"),
+        *(("!", trouble) for trouble in troubles),
+    )
+    lines = [f"{name:<12}{harmless(text)}" for name, text in rows]
+    if status.refused:
+        refused = [
+            tuple(harmless(t) or "-" for t in (r.node, r.prefix, r.why)) for r in status.refused
+        ]
+        lines += ["", render_table(("NODE", "REFUSED", "WHY"), refused)]
+    return "\n".join(lines)
+
+
+def _last_error(status: NodeStatus) -> str:
+    if not status.last_error:
+        return "none"
+    age = render_duration(time.time() - status.last_error_time)
+    return f"{status.last_error} ({age} ago)"

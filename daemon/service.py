@@ -1,0 +1,36 @@
+"""The socket server from its start to its end, as `podwired serve` and `podwired run` have it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from daemon.listening import Listener, listen
+from daemon.log import Log
+from daemon.notify import inherited_socket, notify
+from daemon.server import Server
+from daemon.world import daemon_host
+
+STOP_SECONDS = 30.0
+
+
+def open_log(level: str) -> Log:
+    """The daemon's log, in the form that the reader of stderr wants."""
+    return Log(level, journal="JOURNAL_STREAM" in os.environ)
+
+
+def serve(socket_path: Path, data_dir: Path, log: Log, stop: threading.Event) -> int:
+    """Serve CNI calls until `stop`; the exit status. Raises CniError, OSError."""
+    inherited = inherited_socket()
+    listener = Listener(inherited) if inherited else listen(socket_path)
+    with listener, daemon_host(data_dir) as host:
+        server = Server(listener, host, log)
+        server.start()
+        notify("READY=1")
+        log.info("serving", socket=listener, data_dir=data_dir)
+        stop.wait()
+        notify("STOPPING=1")
+        done = server.stop(STOP_SECONDS)
+        log.info("stopped" if done else "stopped with calls under way")
+    return 0 if done else 1
