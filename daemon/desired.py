@@ -48,7 +48,7 @@ class Desired:
     me: this node as the source has it.
     pod_cidrs: its prefixes that can be used; the node is ready for pods where there is one.
     underlay: its own address that encapsulated packets have as their source.
-    uplink: the link of that address, as it is.
+    uplink: the name of the link that leads to other nodes.
     device: the VXLAN device, with MAC and MTU; None where nothing is encapsulated.
     device_addresses: the source addresses of what the node itself sends to pods elsewhere.
     peers: by name of node, all that leads to its pods (empty for one that cannot be reached). The
@@ -64,7 +64,7 @@ class Desired:
     me: Node
     pod_cidrs: tuple[IPNetwork, ...]
     underlay: IPAddress
-    uplink: Link
+    uplink: str
     device: Link | None
     device_addresses: tuple[Address, ...]
     peers: Mapping[str, tuple[Entry, ...]]

@@ -22,14 +22,11 @@ class Span(NamedTuple):
     last: int
 
     def __str__(self) -> str:
-        if self.first & (self.last - self.first) == 0 and self._is_prefix():
-            bits = _BITS[self.version] - (self.last - self.first).bit_length()
+        inner = self.last - self.first
+        if inner & (inner + 1) == 0 == self.first & inner:
+            bits = _BITS[self.version] - inner.bit_length()
             return f"{_address(self.version, self.first)}/{bits}"
         return f"{_address(self.version, self.first)}-{_address(self.version, self.last)}"
-
-    def _is_prefix(self) -> bool:
-        size = self.last - self.first + 1
-        return size & (size - 1) == 0
 
 
 def _address(version: int, number: int) -> IPAddress:
@@ -99,8 +96,8 @@ class SpanSet:
         """Take a span out, if it is there."""
         if span not in self._spans:
             return
+        ordered = self._ordered()
         self._spans.remove(span)
-        ordered = self._ordered(keep=span)
         del ordered[bisect_left(ordered, span)]
         size = (span.version, span.last - span.first)
         self._sizes[size] -= 1
@@ -131,12 +128,13 @@ class SpanSet:
         if around is not None:
             return around
         ordered = self._ordered()
-        start = bisect_left(ordered, span)
-        if start < len(ordered) and ordered[start].version == span.version:
-            return ordered[start] if ordered[start].first <= span.last else None
+        start = bisect_left(ordered, Span(span.version, span.first, 0))
+        following = ordered[start] if start < len(ordered) else None
+        if following and following.version == span.version and following.first <= span.last:
+            return following
         return None
 
-    def _ordered(self, keep: Span | None = None) -> list[Span]:
+    def _ordered(self) -> list[Span]:
         fresh, self._fresh = self._fresh, []
         if len(fresh) > _FEW:
             self._sorted += fresh

@@ -1,0 +1,168 @@
+"""How another node's pods are reached: through the overlay, or by its address on the same link.
+
+vxlan    route PREFIX via FIRST dev podwire-vxlan onlink   FIRST: the prefix's first address
+         neighbour FIRST is at MAC                          MAC: from the peer's address
+         FDB MAC is behind the peer's address
+host-gw  route PREFIX via the peer's address dev its link
+hybrid   host-gw where the peer is on-link, else vxlan
+none     nothing: somebody else routes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+
+from cni_plugin.identity import derive_mac
+from daemon.cluster import Node
+from daemon.desired import Entry, Refusal, Unplannable
+from daemon.ground import Ground
+from daemon.settings import Settings
+from daemon.spans import Span, span_of
+from kernel.model import (
+    RTPROT_PODWIRE_PEERS,
+    Address,
+    FdbEntry,
+    IPAddress,
+    IPNetwork,
+    Link,
+    Neighbour,
+    Route,
+    Sysctl,
+    Vxlan,
+)
+
+DEVICE_ALIAS = "podwire: to the pods of other nodes"
+# Outer IP header, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
+_OVERHEAD = {4: 20 + 30, 6: 40 + 30}
+_IPV6_MTU_MIN = 1280  # RFC 8200 section 5
+_ENCAPSULATES = frozenset({"vxlan", "hybrid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one prefix of a peer is reached. tunnelled: its VTEP needs an FDB entry."""
+
+    prefix: IPNetwork
+    span: Span
+    entries: tuple[Entry, ...]
+    tunnelled: bool = False
+
+
+def vtep_mac(address: IPAddress) -> str:
+    """The MAC of the VXLAN device of the node with that underlay address: nobody need tell it."""
+    return derive_mac("vtep", str(address))
+
+
+def plan_mtu(settings: Settings, ground: Ground) -> int:
+    """The MTU of pods' links and of the VXLAN device, in bytes. Raises Unplannable."""
+    overhead = _OVERHEAD[ground.underlay.version] if settings.backend in _ENCAPSULATES else 0
+    most = ground.mtu - overhead
+    if settings.mtu > most:
+        room = f"{ground.uplink} has {ground.mtu}, {overhead} of it for encapsulation"
+        raise Unplannable(f"mtu {settings.mtu} is more than the uplink takes: {room}")
+    mtu = settings.mtu or most
+    if mtu < _IPV6_MTU_MIN and any(p.version == 6 for p in ground.me.pod_cidrs):
+        why = f"IPv6 pods need an MTU of {_IPV6_MTU_MIN} (RFC 8200), and have {mtu}"
+        raise Unplannable(f"{why}: {ground.uplink} has {ground.mtu}")
+    return mtu
+
+
+def plan_device(settings: Settings, ground: Ground, mtu: int) -> Link | None:
+    """The VXLAN device; None for back ends that encapsulate nothing."""
+    if settings.backend not in _ENCAPSULATES:
+        return None
+    wanted = settings.vxlan
+    tunnel = Vxlan(wanted.vni, wanted.port, ground.underlay, ground.uplink)
+    return Link(
+        wanted.device, "vxlan", vtep_mac(ground.underlay), mtu, alias=DEVICE_ALIAS, vxlan=tunnel
+    )
+
+
+def plan_device_address(device: Link, prefix: IPNetwork) -> Address:
+    """The source address of what this node itself sends to pods elsewhere: the prefix's first."""
+    # IPAM leaves it alone: ranges begin at the second address.
+    if prefix.version == 4:
+        return Address(device.name, IPv4Interface(prefix.network_address))
+    return Address(device.name, IPv6Interface(prefix.network_address))
+
+
+def plan_sysctls(ground: Ground, device: Link | None) -> Iterator[Sysctl]:
+    """What lets packets through, for the families that this node takes part in."""
+    links = (ground.uplink, *((device.name,) if device else ()))
+    if 4 in ground.families:
+        yield Sysctl("net/ipv4/ip_forward", "1")
+        # The kernel asks the link that a packet came in by (ip_route_input_slow).
+        yield from (Sysctl(f"net/ipv4/conf/{name}/forwarding", "1") for name in links)
+    if 6 in ground.families:
+        yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    if device is None:
+        return
+    # Loose: in a hybrid one node may see the other on-link and not the other way round.
+    yield Sysctl(f"net/ipv4/conf/{device.name}/rp_filter", "2", required=False)
+    if any(p.version == 6 for p in ground.me.pod_cidrs):
+        yield Sysctl(f"net/ipv6/conf/{device.name}/disable_ipv6", "0")
+    for setting in ("accept_ra", "accept_dad"):
+        yield Sysctl(f"net/ipv6/conf/{device.name}/{setting}", "0", required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node, as this one reaches it.
+
+    taken: those of its addresses that it cannot have, and why.
+    """
+
+    settings: Settings
+    ground: Ground
+    node: Node
+    taken: Mapping[IPAddress, str]
+
+    def ways(self) -> Iterator[Way | Refusal]:
+        """How each of its prefixes is reached, or why it is not."""
+        for prefix in self.node.pod_cidrs:
+            if prefix.version in self.ground.families:
+                way = self._way(prefix)
+                yield way if isinstance(way, Way) else Refusal(self.node.name, prefix, way)
+
+    def fdb(self) -> FdbEntry | None:
+        """Where its VTEP is; None where it has no address of the underlay's family."""
+        address = self.node.address(self.ground.underlay.version)
+        if address is None:
+            return None
+        return FdbEntry(self.settings.vxlan.device, vtep_mac(address), address)
+
+    def _way(self, prefix: IPNetwork) -> Way | str:
+        backend = self.settings.backend
+        if backend == "none":
+            return Way(prefix, span_of(prefix), ())
+        way = self._direct(prefix) if backend in ("host-gw", "hybrid") else ""
+        if isinstance(way, str) and backend in _ENCAPSULATES:
+            return self._tunnel(prefix)
+        return way
+
+    def _direct(self, prefix: IPNetwork) -> Way | str:
+        address = self._address(prefix.version)
+        if isinstance(address, str):
+            return address
+        link = self.ground.link_to(address)
+        if not link:
+            return f"{address} is not on-link: host-gw needs a common link, vxlan and hybrid do not"
+        route = Route(prefix, link, via=address, protocol=RTPROT_PODWIRE_PEERS)
+        return Way(prefix, span_of(prefix), (route,))
+
+    def _tunnel(self, prefix: IPNetwork) -> Way | str:
+        address = self._address(self.ground.underlay.version)
+        if isinstance(address, str):
+            return address
+        device, first = self.settings.vxlan.device, prefix.network_address
+        neighbour = Neighbour(device, first, vtep_mac(address))
+        route = Route(prefix, device, via=first, protocol=RTPROT_PODWIRE_PEERS, onlink=True)
+        return Way(prefix, span_of(prefix), (neighbour, route), tunnelled=True)
+
+    def _address(self, version: int) -> IPAddress | str:
+        address = self.node.address(version)
+        if address is None:
+            return f"the node has no IPv{version} address"
+        return self.taken.get(address) or address

@@ -1,0 +1,139 @@
+"""Who gets what several nodes claim: prefixes that overlap, addresses that two nodes have.
+
+First this node's own claims, then whoever has it already, then the first by name. A loser loses
+the colliding prefix alone. A change is settled within what it overlaps; the rest is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from daemon.spans import Span, SpanSet
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A node's claim of a span."""
+
+    node: str
+    span: Span
+
+
+class Claims:
+    """All claims of one kind, and who holds what.
+
+    me: the name of this node. holders: who has what already, before anything is claimed.
+    """
+
+    def __init__(self, me: str, holders: Mapping[Span, str] | None = None) -> None:
+        self._me = me
+        self._by_node: dict[str, tuple[Span, ...]] = {}
+        self._by_span: dict[Span, set[str]] = {}
+        self._spans = SpanSet()
+        self._holders: dict[Span, str] = dict(holders or {})
+        self._losses: dict[Claim, Claim] = {}
+        self._unsettled: set[Span] = set()
+        self._settled_once = False
+
+    def put(self, node: str, spans: Iterable[Span]) -> None:
+        """Replace what a node claims; nothing at all takes the node out."""
+        fresh, old = tuple(dict.fromkeys(spans)), self._by_node.get(node, ())
+        if fresh == old:
+            return
+        self._by_node[node] = fresh
+        if not fresh:
+            del self._by_node[node]
+        for span in set(old).difference(fresh):
+            self._remove(node, span)
+        for span in set(fresh).difference(old):
+            self._by_span.setdefault(span, set()).add(node)
+            self._spans.add(span)
+            self._unsettled.add(span)
+
+    def _remove(self, node: str, span: Span) -> None:
+        names = self._by_span[span]
+        names.remove(node)
+        if not names:
+            del self._by_span[span]
+            self._spans.discard(span)
+        self._losses.pop(Claim(node, span), None)
+        self._unsettled.add(span)
+
+    def settle(self) -> set[str]:
+        """Decide what changed; the nodes that got or lost something, or lost it to another."""
+        changed: set[str] = set()
+        while self._unsettled:
+            changed |= self._settle_around(self._unsettled.pop())
+        if not self._settled_once:
+            # Whoever held a span at the start and claims it no longer does not come back to it.
+            held = self._holders.items()
+            self._holders = {s: n for s, n in held if n in self._by_span.get(s, ())}
+            self._settled_once = True
+        return changed
+
+    def _settle_around(self, span: Span) -> set[str]:
+        names = self._by_span.get(span, ())
+        if len(names) == 1 and self._is_alone(span):
+            (name,) = names
+            return self._assign({span: name}, {}, [Claim(name, span)])
+        *_, widest = (span, *self._spans.around(span))
+        members = self._spans.within(widest)
+        self._unsettled.difference_update(members)
+        claims = [Claim(name, s) for s in members for name in self._by_span[s]]
+        holders, losses = self._decide(claims)
+        changed = self._assign(holders, losses, claims)
+        if span not in self._by_span:
+            self._holders.pop(span, None)
+        return changed
+
+    def _is_alone(self, span: Span) -> bool:
+        wider = sum(1 for _ in self._spans.around(span))
+        return wider == 1 and len(self._spans.within(span)) == 1
+
+    def _decide(self, claims: list[Claim]) -> tuple[dict[Span, str], dict[Claim, Claim]]:
+        taken = SpanSet()
+        holders: dict[Span, str] = {}
+        losers = []
+        for claim in sorted(claims, key=self._rank):
+            if taken.rival(claim.span) is None:
+                taken.add(claim.span)
+                holders[claim.span] = claim.node
+            else:
+                losers.append(claim)
+        # Named at the end: it is the same winner then, whichever way the decision came about.
+        rivals = ((claim, taken.rival(claim.span)) for claim in losers)
+        return holders, {claim: Claim(holders[r], r) for claim, r in rivals if r}
+
+    def _rank(self, claim: Claim) -> tuple[bool, bool, str, Span]:
+        holds = self._holders.get(claim.span) == claim.node
+        return claim.node != self._me, not holds, claim.node, claim.span
+
+    def _assign(
+        self, holders: Mapping[Span, str], losses: Mapping[Claim, Claim], claims: Iterable[Claim]
+    ) -> set[str]:
+        """Note the decision about these claims; whom it changes anything for."""
+        changed = set()
+        for claim in claims:
+            held = self._holders.get(claim.span) == claim.node
+            holds = holders.get(claim.span) == claim.node
+            if held != holds or self._losses.get(claim) != losses.get(claim):
+                changed.add(claim.node)
+            self._losses.pop(claim, None)
+        for span in {claim.span for claim in claims}:
+            self._holders.pop(span, None)
+        self._holders.update(holders)
+        self._losses.update(losses)
+        return changed
+
+    def holds(self, node: str, span: Span) -> bool:
+        """Whether the node has the span, as of the last settlement (or before the first one)."""
+        return self._holders.get(span) == node
+
+    def loss(self, node: str, span: Span) -> Claim | None:
+        """The claim that a node's claim lost against, None where it did not lose."""
+        return self._losses.get(Claim(node, span))
+
+    def held(self) -> tuple[Span, ...]:
+        """All spans that somebody has, in order."""
+        return tuple(span for span in self._spans if span in self._holders)

@@ -1,0 +1,157 @@
+"""The node as planning sees it: its way out, its own networks, what is on-link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from daemon.cluster import Node
+from daemon.desired import Unplannable
+from daemon.facts import Facts
+from daemon.settings import Settings
+from daemon.spans import Span, SpanSet, host_span, span_of
+from kernel.model import (
+    RTPROT_PODWIRE,
+    RTPROT_PODWIRE_PEERS,
+    IPAddress,
+    IPNetwork,
+    Link,
+    Route,
+)
+
+_OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
+_ALIAS = "podwire"
+# The bridge of a conflist that names none (cni_plugin.config.NetConf).
+_BRIDGE = "cni0"
+# Routes up to this length are default routes, whole or by halves (OpenVPN's 0.0.0.0/1, and
+# 2000::/3: all that is assigned of IPv6).
+_DEFAULT_MAX = {4: 1, 6: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What plans of this node rest on; equal ones give equal plans.
+
+    underlay: this node's address that encapsulated packets have; uplink: its link; mtu: its MTU.
+    families: the address families that this node takes part in.
+    local: every address of the node.
+    networks: of the node, with the link of each; pods' own and default routes left out.
+    on_link: the link for each destination; empty where a router is next.
+    in_use: those of the node's pod CIDRs that pods have addresses of.
+    """
+
+    me: Node
+    underlay: IPAddress
+    uplink: str
+    mtu: int
+    families: frozenset[int]
+    local: frozenset[IPAddress]
+    networks: Mapping[Span, str]
+    on_link: Mapping[Span, str]
+    in_use: frozenset[Span]
+    _networks: SpanSet = field(compare=False, repr=False)
+    _ways: SpanSet = field(compare=False, repr=False)
+
+    def collision(self, span: Span) -> str:
+        """A network of the node that shares addresses with the span, in words; empty for none."""
+        rival = self._networks.rival(span)
+        return f"{rival} on {self.networks[rival]}" if rival else ""
+
+    def link_to(self, address: IPAddress) -> str:
+        """The link that the address is on; empty where it is behind a router, or nowhere."""
+        way = next(self._ways.around(host_span(address)), None)
+        return self.on_link[way] if way else ""
+
+
+def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
+    """What matters of the facts. Raises Unplannable."""
+    own = _own_links(settings, facts)
+    underlay = _underlay(settings, me)
+    uplink = _uplink(facts, own, underlay)
+    networks = dict(_networks(settings, facts, own))
+    ways = _ways(facts, own)
+    return Ground(
+        me=me,
+        underlay=underlay,
+        uplink=uplink.name,
+        mtu=uplink.mtu or 0,
+        families=frozenset(
+            {a.version for a in me.addresses} | {p.version for p in me.pod_cidrs},
+        ),
+        local=frozenset(a.address.ip for a in facts.addresses),
+        networks=networks,
+        on_link=ways,
+        in_use=frozenset(_in_use(me, facts, own)),
+        _networks=SpanSet(networks),
+        _ways=SpanSet(ways),
+    )
+
+
+def _own_links(settings: Settings, facts: Facts) -> frozenset[str]:
+    """podwire's links: pods' pairs, their bridges, the VXLAN device."""
+    marked = {link.name for link in facts.links if (link.alias or "").startswith(_ALIAS)}
+    bridges = {link.port.bridge for link in facts.links if link.port and link.name in marked}
+    named = {settings.vxlan.device}
+    if settings.conflist and settings.conflist.mode == "bridge":
+        named.add(_BRIDGE)
+    return frozenset(marked | bridges | named)
+
+
+def _underlay(settings: Settings, me: Node) -> IPAddress:
+    address = me.address(settings.underlay) if settings.underlay else me.addresses[0]
+    if address is None:
+        why = f"{me.name} has no IPv{settings.underlay} address, which `underlay` asks for"
+        raise Unplannable(f"{why}; it has {', '.join(map(str, me.addresses))}")
+    return address
+
+
+def _uplink(facts: Facts, own: frozenset[str], underlay: IPAddress) -> Link:
+    name = next((a.link for a in facts.addresses if a.address.ip == underlay), "")
+    if not name or name in own:
+        raise Unplannable(f"no link of this node has its address {underlay}")
+    if name == "lo":
+        # A routed host: the address is announced, packets leave by the default route's link.
+        name = _default_link(facts, underlay.version)
+    link = next((link for link in facts.links if link.name == name), None)
+    if link is None:
+        raise Unplannable(f"no link leads from this node's address {underlay} to other nodes")
+    return link
+
+
+def _default_link(facts: Facts, version: int) -> str:
+    routes = [r for r in facts.routes if r.dst.version == version and not r.dst.prefixlen]
+    return min(routes, key=lambda r: r.priority).link if routes else ""
+
+
+def _networks(settings: Settings, facts: Facts, own: frozenset[str]) -> Iterator[tuple[Span, str]]:
+    allowed = SpanSet(map(span_of, settings.allow_overlap))
+    found: list[tuple[IPNetwork, str]] = [(a.address.network, a.link) for a in facts.addresses]
+    found += [(r.dst, r.link) for r in facts.routes if r.protocol not in _OURS]
+    for network, link in sorted(found, key=lambda pair: pair[1]):
+        span = span_of(network)
+        is_default = network.prefixlen <= _DEFAULT_MAX[network.version]
+        if link not in own and not is_default and next(allowed.around(span), None) is None:
+            yield span, link
+
+
+def _ways(facts: Facts, own: frozenset[str]) -> dict[Span, str]:
+    """The link of on-link destinations, "" for those behind a router; the lowest metric counts."""
+    usable = [r for r in facts.routes if r.link not in own and r.protocol not in _OURS]
+    best: dict[Span, Route] = {}
+    for route in sorted(usable, key=lambda r: (r.priority, r.link)):
+        best.setdefault(span_of(route.dst), route)
+    return {span: route.link if _is_direct(route) else "" for span, route in best.items()}
+
+
+def _is_direct(route: Route) -> bool:
+    return route.via is None and route.link != "lo" and route.dst.prefixlen > 0
+
+
+def _in_use(me: Node, facts: Facts, own: frozenset[str]) -> Iterator[Span]:
+    """The pod CIDRs that podwire's links have addresses of, or its routes to pods lead to."""
+    used = [host_span(a.address.ip) for a in facts.addresses if a.link in own]
+    used += [span_of(r.dst) for r in facts.routes if r.protocol == RTPROT_PODWIRE]
+    pods = SpanSet(used)
+    for prefix in me.pod_cidrs:
+        if pods.within(span_of(prefix)):
+            yield span_of(prefix)

@@ -1,0 +1,92 @@
+"""nodes.yaml: the nodes of a cluster, written by hand or by a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from daemon.cluster import (
+    Node,
+    Snapshot,
+    parse_node_address,
+    parse_node_name,
+    parse_pod_cidr,
+    parse_prefix,
+)
+from daemon.yamlfile import Fault, Item, load
+from daemon.yamlread import Section, list_items, read_list, read_parsed
+from kernel.model import IPAddress, IPNetwork
+
+T = TypeVar("T")
+
+_read_name = read_parsed(parse_node_name)
+_read_address = read_parsed(parse_node_address)
+_read_pod_cidr = read_parsed(parse_pod_cidr)
+_read_cluster_cidrs = read_list(read_parsed(parse_prefix))
+_FAMILY = {4: "IPv4", 6: "IPv6"}
+
+
+def parse_nodes(data: bytes, file: Path | str) -> Snapshot:
+    """The cluster in a file's content; `file` is what errors call it. Raises FileFault.
+
+    What one node's entry says must fit together; whether nodes contradict each other is for the
+    plan to say, which keeps the good ones going.
+    """
+    return load(data, file, _read_snapshot)
+
+
+def _read_snapshot(root: Item) -> Snapshot:
+    section = Section(root, ("clusterCIDRs", "nodes"))
+    nodes = section.require("nodes", _read_nodes)
+    return Snapshot(nodes, section.get("clusterCIDRs", _read_cluster_cidrs, ()))
+
+
+def _read_nodes(item: Item) -> tuple[Node, ...]:
+    lines: dict[str, int] = {}
+    nodes = []
+    for member in list_items(item):
+        node = _read_node(member)
+        if node.name in lines:
+            why = f"the name {node.name} is that of the node in line {lines[node.name]} too"
+            raise Fault(member, why, shown=False)
+        lines[node.name] = member.line
+        nodes.append(node)
+    if not nodes:
+        raise Fault(item, "must list a node at least: this one", shown=False)
+    return tuple(nodes)
+
+
+def _read_node(item: Item) -> Node:
+    section = Section(item, ("name", "addresses", "podCIDRs"))
+    return Node(
+        section.require("name", _read_name),
+        section.require("addresses", _read_addresses),
+        section.get("podCIDRs", _read_pod_cidrs, ()),
+    )
+
+
+def _read_addresses(item: Item) -> tuple[IPAddress, ...]:
+    pairs = _read_pairs(item, _read_address)
+    seen: dict[int, IPAddress] = {}
+    for member, address in pairs:
+        if address.version in seen:
+            why = f"{_FAMILY[address.version]} has {seen[address.version]}: one of each family"
+            raise Fault(member, why)
+        seen[address.version] = address
+    if not pairs:
+        raise Fault(item, "must hold an address at least", shown=False)
+    return tuple(address for _, address in pairs)
+
+
+def _read_pod_cidrs(item: Item) -> tuple[IPNetwork, ...]:
+    pairs = _read_pairs(item, _read_pod_cidr)
+    for place, (member, prefix) in enumerate(pairs):
+        for _, other in pairs[:place]:
+            if other.version == prefix.version and other.overlaps(prefix):
+                raise Fault(member, f"overlaps {other} of the same node")
+    return tuple(prefix for _, prefix in pairs)
+
+
+def _read_pairs(item: Item, read: Callable[[Item], T]) -> list[tuple[Item, T]]:
+    return [(member, read(member)) for member in list_items(item)]

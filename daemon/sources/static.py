@@ -1,0 +1,110 @@
+"""The static source: a file of nodes, looked at again and again; the embedded default."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.cluster import Node, Snapshot
+from daemon.sources.nodesfile import parse_nodes
+from daemon.yamlfile import FILE_MAX, FileFault
+
+# How long a file must look the same before it is taken: whoever writes it in place needs a while,
+# and half of a list of nodes is a valid list of nodes.
+SETTLE_SECONDS = 0.5
+
+# The time of change (ctime) comes first: unlike the other, nobody can set it.
+_Look = tuple[int, int, int, int, int]
+
+
+class StaticSource:
+    """Snapshots of a file. A broken edit keeps the last good one in use, and `fault` says so.
+
+    A file that was not touched of late is taken at the first poll; else a poll takes it that finds
+    it unchanged for SETTLE_SECONDS. now, today: seconds by the monotonic clock, by the wall clock.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        today: Callable[[], float] = time.time,
+    ) -> None:
+        self.fault = ""
+        self._path = path
+        self._now, self._today = now, today
+        self._seen: _Look | None = None
+        self._seen_at = 0.0
+        self._taken: _Look | None = None
+        self._snapshot: Snapshot | None = None
+
+    def fileno(self) -> int | None:
+        """None: a file that is renamed, mounted or bound anew tells nobody; one look is cheap."""
+        return None
+
+    def poll(self) -> Snapshot | None:
+        """The file's snapshot if it is another one than the last. Never raises for the file."""
+        try:
+            look = _look(os.stat(self._path))
+            if not self._has_settled(look):
+                return None
+            data = self._read(look)
+            if data is None:
+                return None
+            self._taken = look
+            return self._take(parse_nodes(data, self._path))
+        except OSError as error:
+            self._taken = self._seen = None
+            self.fault = f"{self._path}: could not be read: {error.strerror}"
+        except FileFault as error:
+            self.fault = str(error)
+        return None
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _has_settled(self, look: _Look) -> bool:
+        """Whether the file is one that was not taken yet, and that nobody writes any more."""
+        if look == self._taken:
+            return False
+        if look != self._seen:
+            self._seen, self._seen_at = look, self._now()
+            untouched = self._today() - look[0] / 1e9
+            # At the start alone: later the wall clock may have jumped in the middle of an edit.
+            return self._snapshot is None and untouched > SETTLE_SECONDS
+        return self._now() - self._seen_at >= SETTLE_SECONDS
+
+    def _read(self, look: _Look) -> bytes | None:
+        """The whole file; None where it changed meanwhile. Raises OSError, FileFault."""
+        # O_NONBLOCK: a FIFO in the file's place must not hold up the daemon.
+        fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise FileFault(self._path, 0, "is no regular file")
+            data = file.read(FILE_MAX + 1)
+            return data if _look(before) == _look(os.fstat(fd)) == look else None
+
+    def _take(self, fresh: Snapshot) -> Snapshot | None:
+        self.fault = ""
+        old, self._snapshot = self._snapshot, fresh
+        if old is None:
+            return fresh
+        self._snapshot = Snapshot(_keep_same(old.nodes, fresh.nodes), fresh.cluster_cidrs)
+        if self._snapshot == old:
+            return None
+        return self._snapshot
+
+
+def _keep_same(old: tuple[Node, ...], fresh: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The fresh nodes, each as the old object where it is equal."""
+    by_name = {node.name: node for node in old}
+    return tuple(by_name[n.name] if by_name.get(n.name) == n else n for n in fresh)
+
+
+def _look(status: os.stat_result) -> _Look:
+    return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
