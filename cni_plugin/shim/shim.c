@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SOCKET_PATH "/run/podwire/podwire.sock"
@@ -24,7 +25,9 @@
 #define STDOUT_MAX (16u << 20)
 #define STDERR_MAX (1u << 20)
 #define SEND_SECONDS 10
+#ifndef REPLY_SECONDS /* tests wait less */
 #define REPLY_SECONDS 115
+#endif
 #define TRY_AGAIN 11
 #define IO_FAILURE 5
 #define INVALID_ENVIRONMENT 4
@@ -55,9 +58,19 @@ static int write_all(int fd, const char *data, size_t size) {
     return 0;
 }
 
-static int read_all(int fd, void *into, size_t size) {
+static time_t now(void) {
+    struct timespec time = {0};
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec;
+}
+
+/* Bytes from the daemon, until a time however they trickle in. */
+static int read_all(int fd, void *into, size_t size, time_t until) {
     char *at = into;
     while (size > 0) {
+        struct timeval left = {.tv_sec = until - now()};
+        if (left.tv_sec <= 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &left, sizeof left) < 0)
+            return -1;
         ssize_t n = read(fd, at, size);
         if (n < 0 && errno == EINTR)
             continue;
@@ -69,13 +82,13 @@ static int read_all(int fd, void *into, size_t size) {
     return 0;
 }
 
-/* One CNI error object, of constant texts only; the exit status of the shim. */
+/* One CNI error object, of texts that need no escapes; the exit status of the shim. */
 static int fail(int code, const char *msg, const char *details) {
     char body[1024];
     int size = snprintf(body, sizeof body,
-                        "{\n  \"cniVersion\": \"1.1.0\",\n  \"code\": %d,\n  \"msg\": \"%s\",\n"
-                        "  \"details\": \"%s\"\n}\n",
-                        code, msg, details);
+                        "{\n  \"cniVersion\": \"1.1.0\",\n  \"code\": %d,\n  \"msg\": \"%s\"%s%s%s\n}\n",
+                        code, msg, details ? ",\n  \"details\": \"" : "", details ? details : "",
+                        details ? "\"" : "");
     if (size > 0 && (size_t)size < sizeof body)
         (void)write_all(STDOUT_FILENO, body, (size_t)size);
     return 1;
@@ -116,20 +129,25 @@ static int fall_back(const char *program, const char *executable) {
                 "start podwired; nothing was done");
 }
 
-static int connect_daemon(void) {
+/* Out of the way of stdin, stdout and stderr, which the caller may have closed. */
+static int above_stderr(int fd) {
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    close(fd);
+    return moved;
+}
+
+static int connect_daemon(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    const char *path = getenv("PODWIRE_SOCKET");
-    if (!path || !*path)
-        path = SOCKET_PATH;
     if (strlen(path) >= sizeof address.sun_path)
         return -1;
     strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = above_stderr(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (fd < 0)
         return -1;
-    struct timeval send_time = {.tv_sec = SEND_SECONDS}, reply_time = {.tv_sec = REPLY_SECONDS};
+    struct timeval send_time = {.tv_sec = SEND_SECONDS};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send_time, sizeof send_time);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &reply_time, sizeof reply_time);
     int done;
     do
         done = connect(fd, (struct sockaddr *)&address, sizeof address);
@@ -139,6 +157,15 @@ static int connect_daemon(void) {
         return -1;
     }
     return fd;
+}
+
+/* Whether root, or whoever we are, listens there: it is given the pod's network namespace. */
+static int is_trusted(int fd) {
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+        return 0;
+    return peer.uid == 0 || peer.uid == geteuid();
 }
 
 static int append(char *strings, uint32_t *used, const char *text) {
@@ -181,7 +208,7 @@ static int open_netns(uint32_t *error) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         *error = (uint32_t)errno;
-    return fd;
+    return above_stderr(fd);
 }
 
 static int send_request(int fd, const struct request *head, int netns) {
@@ -209,11 +236,11 @@ static int send_request(int fd, const struct request *head, int netns) {
     return write_all(fd, (const char *)head + n, sizeof *head - (size_t)n);
 }
 
-static int copy_reply(int fd, uint32_t size, int to) {
+static int copy_reply(int fd, uint32_t size, int to, time_t until) {
     char chunk[1 << 16];
     while (size > 0) {
         size_t want = size < sizeof chunk ? size : sizeof chunk;
-        if (read_all(fd, chunk, want) < 0 || write_all(to, chunk, want) < 0)
+        if (read_all(fd, chunk, want, until) < 0 || write_all(to, chunk, want) < 0)
             return -1;
         size -= (uint32_t)want;
     }
@@ -227,7 +254,8 @@ static int lost(void) {
 
 static int receive(int fd) {
     struct reply head;
-    if (read_all(fd, &head, sizeof head) < 0)
+    time_t until = now() + REPLY_SECONDS;
+    if (read_all(fd, &head, sizeof head, until) < 0)
         return lost();
     if (memcmp(head.magic, "PWRP", 4) != 0 || head.version != VERSION)
         return fail(TRY_AGAIN, "podwire's daemon speaks another protocol than its executable",
@@ -235,11 +263,11 @@ static int receive(int fd) {
     if (head.out > STDOUT_MAX || head.err > STDERR_MAX || head.status > 255)
         return lost();
     char *out = malloc(head.out ? head.out : 1);
-    if (!out || read_all(fd, out, head.out) < 0)
+    if (!out || read_all(fd, out, head.out, until) < 0)
         return lost(); /* nothing was printed yet: stdout holds one object */
     if (write_all(STDOUT_FILENO, out, head.out) < 0)
         return 1;
-    (void)copy_reply(fd, head.err, STDERR_FILENO);
+    (void)copy_reply(fd, head.err, STDERR_FILENO, until);
     return (int)head.status;
 }
 
@@ -254,9 +282,17 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s is a CNI plugin of podwire: a container runtime calls it\n", program);
         return 2;
     }
-    int fd = connect_daemon();
+    const char *path = getenv("PODWIRE_SOCKET");
+    if (!path || !*path)
+        path = SOCKET_PATH;
+    if (*path != '/')
+        return fail(INVALID_ENVIRONMENT, "PODWIRE_SOCKET must be an absolute path", "nothing was done");
+    int fd = connect_daemon(path);
     if (fd < 0)
         return fall_back(program, executable);
+    if (!is_trusted(fd))
+        return fail(IO_FAILURE, "another user than root answers at podwire's socket",
+                    "see who owns it and its folder; nothing was done");
 
     struct request head = {.magic = {'P', 'W', 'R', 'Q'}, .version = VERSION};
     char *strings = malloc(STRINGS_MAX), *input = malloc(STDIN_MAX);
@@ -264,8 +300,11 @@ int main(int argc, char **argv) {
         return fail(TRY_AGAIN, "out of memory", "nothing was done");
     if (gather(strings, &head.strings, program, executable) < 0)
         return fail(INVALID_ENVIRONMENT, "the CNI_ variables are larger than 1 MiB", "nothing was done");
-    if (read_input(input, &head.input) < 0)
-        return fail(IO_FAILURE, "cannot read stdin", "nothing was done");
+    if (read_input(input, &head.input) < 0) {
+        char msg[128];
+        snprintf(msg, sizeof msg, "cannot read stdin: %s", strerror(errno));
+        return fail(IO_FAILURE, msg, NULL);
+    }
     int netns = open_netns(&head.netns_errno);
     /* A daemon that refuses may answer and close before it has read everything: its answer is there
      * to be read even where our writing failed. */

@@ -1,76 +1,16 @@
-"""The shim under AddressSanitizer: it stays in bounds whatever its caller or its peer sends."""
+"""The shim under AddressSanitizer: what it sends, and what it makes of its caller's side."""
 
 import json
 import os
-import random
 import socket
-import struct
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[3] / "cni_plugin" / "shim" / "shim.c"
-FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined")
-HEAD = struct.Struct("=4sIIII")
-
-Answer = Callable[[socket.socket], None]
+from tests.unit.shim.conftest import HEAD, Peer, read_request, replying, run
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shim, compiled with sanitizers that end it at the first fault."""
-    program = tmp_path_factory.mktemp("shim") / "podwire"
-    subprocess.run(["gcc", *FLAGS, "-o", program, SOURCE], check=True)
-    return program
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Callable[[Answer], Path]]:
-    """A socket at which one connection is answered by a function."""
-    with socket.socket(socket.AF_UNIX) as listener:
-
-        def start(answer: Answer) -> Path:
-            path = tmp_path / "s"
-            listener.bind(str(path))
-            listener.listen()
-
-            def serve() -> None:
-                connection, _address = listener.accept()
-                with connection:
-                    answer(connection)
-
-            threading.Thread(target=serve, daemon=True).start()
-            return path
-
-        yield start
-
-
-def run(
-    shim: Path, path: Path, stdin: bytes = b"{}", **env: str
-) -> "subprocess.CompletedProcess[bytes]":
-    # Leaks are none: the shim lives for one call and leaves its buffers to its end.
-    options = {"ASAN_OPTIONS": "detect_leaks=0"}
-    whole = {"CNI_COMMAND": "ADD", "PODWIRE_SOCKET": str(path), **options, **env}
-    done = subprocess.run(
-        [shim], input=stdin, env=whole, capture_output=True, timeout=60, check=False
-    )
-    assert b"AddressSanitizer" not in done.stderr
-    assert b"runtime error" not in done.stderr
-    return done
-
-
-def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The strings and the stdin of a request."""
-    with connection.makefile("rb") as stream:
-        magic, version, strings, stdin, _errno = HEAD.unpack(stream.read(HEAD.size))
-        assert (magic, version) == (b"PWRQ", 1)
-        return stream.read(strings), stream.read(stdin)
-
-
-def test_a_call_goes_through(shim: Path, peer: Callable[[Answer], Path]) -> None:
+def test_a_call_goes_through(shim: Path, peer: Peer) -> None:
     seen: list[tuple[bytes, bytes]] = []
 
     def answer(connection: socket.socket) -> None:
@@ -78,7 +18,8 @@ def test_a_call_goes_through(shim: Path, peer: Callable[[Answer], Path]) -> None
         connection.sendall(HEAD.pack(b"PWRP", 1, 7, 5, 3) + b"hello" + b"err")
 
     stdin = os.urandom(300_000)
-    done = run(shim, peer(answer), stdin, CNI_ARGS="A=B", OTHER="x", CNI_NETNS="/no/such")
+    peer.answer = answer
+    done = run(shim, peer.path, stdin, CNI_ARGS="A=B", OTHER="x", CNI_NETNS="/no/such")
     assert (done.returncode, done.stdout, done.stderr) == (7, b"hello", b"err")
     strings, sent = seen[0]
     assert sent == stdin
@@ -87,54 +28,65 @@ def test_a_call_goes_through(shim: Path, peer: Callable[[Answer], Path]) -> None
     assert b"OTHER" not in strings
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_garbage_from_the_peer_is_error_11(
-    shim: Path, peer: Callable[[Answer], Path], seed: int
-) -> None:
-    rng = random.Random(seed)
-    head = [b"PWRP", 1, 0, rng.choice([0, 5, 1 << 24, 1 << 31]), rng.choice([0, 1 << 20, 1 << 31])]
-    head[rng.randrange(5)] = rng.choice([b"XXXX", 2, 256, 1 << 30])
-    try:
-        data = HEAD.pack(*head)
-    except struct.error:
-        data = rng.randbytes(20)
-    data = (data + rng.randbytes(rng.randrange(50)))[: rng.randrange(60)]
-
-    def answer(connection: socket.socket) -> None:
-        read_request(connection)
-        connection.sendall(data)
-
-    done = run(shim, peer(answer))
-    if done.returncode == 0 or not done.stdout:
-        assert data[:4] == b"PWRP"  # an answer that happens to be one
-    else:
-        assert done.stdout.count(b'"code"') <= 1
-
-
-def test_a_lost_reply_is_error_11(shim: Path, peer: Callable[[Answer], Path]) -> None:
-    done = run(shim, peer(lambda connection: None))
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["code"] == 11
-
-
-@pytest.mark.parametrize("size", [1 << 20, 4 << 20, (4 << 20) + 1, 6 << 20])
-def test_stdin_is_bounded(shim: Path, peer: Callable[[Answer], Path], size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1 << 20, 4 << 20, (4 << 20) + 1, 6 << 20])
+def test_stdin_is_bounded(shim: Path, peer: Peer, size: int) -> None:
     seen: list[int] = []
 
     def answer(connection: socket.socket) -> None:
         seen.append(len(read_request(connection)[1]))
         connection.sendall(HEAD.pack(b"PWRP", 1, 0, 0, 0))
 
-    assert run(shim, peer(answer), b"x" * size).returncode == 0
+    peer.answer = answer
+    assert run(shim, peer.path, b"x" * size).returncode == 0
     assert seen == [min(size, (4 << 20) + 1)]
 
 
-def test_a_huge_environment_is_refused(shim: Path, peer: Callable[[Answer], Path]) -> None:
+def test_a_huge_environment_is_refused(shim: Path, peer: Peer) -> None:
+    peer.answer = lambda connection: None
     huge = {f"CNI_{n}": "x" * 100_000 for n in range(12)}
-    done = run(shim, peer(lambda connection: None), b"{}", **huge)
-    assert json.loads(done.stdout)["code"] == 4
+    assert json.loads(run(shim, peer.path, b"{}", command=(), **huge).stdout)["code"] == 4
 
 
-def test_a_socket_path_too_long_is_no_daemon(shim: Path) -> None:
-    done = run(shim, Path("/" + "s" * 200))
+@pytest.mark.parametrize("length", [106, 107, 108, 200, 5000])
+def test_a_socket_path_without_daemon(shim: Path, length: int) -> None:
+    done = run(shim, "/" + "s" * (length - 1))
+    assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == 11
+
+
+@pytest.mark.parametrize("path", ["s", "./s", "@s"])
+def test_the_socket_path_must_be_absolute(shim: Path, path: str) -> None:
+    done = run(shim, path, CNI_COMMAND="DEL")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert answer["code"] == 4
+    assert "PODWIRE_SOCKET" in answer["msg"]
+
+
+def test_closed_stdin_is_an_error(shim: Path, peer: Peer) -> None:
+    peer.answer = lambda connection: None
+    done = run(shim, peer.path, command=("bash", "-c", 'exec "$0" <&-'))
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert (answer["code"], answer["msg"]) == (5, "cannot read stdin: Bad file descriptor")
+
+
+@pytest.mark.parametrize(
+    ("closed", "status"), [(">&-", 1), ("2>&-", 0), (">&- 2>&-", 1), ("</dev/null >&- 2>&-", 1)]
+)
+def test_closed_output_is_not_the_socket(shim: Path, peer: Peer, closed: str, status: int) -> None:
+    """A descriptor that the caller closed is the number of the next that is opened."""
+    seen: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        replying(b"{}", err=b"e" * 10)(connection)
+        try:
+            seen.append(connection.recv(100))
+        except ConnectionResetError:  # it left without reading all of the reply
+            seen.append(b"")
+
+    peer.answer = answer
+    command = ("bash", "-c", f'exec "$0" {closed}')
+    done = run(shim, peer.path, command=command, CNI_NETNS="/proc/self/ns/net")
+    assert done.returncode == status
+    assert seen == [b""]
