@@ -1,12 +1,15 @@
 """Driver and checksum offload of a link, through the ethtool ioctl (linux/ethtool.h).
 
-A packet that leaves through a VXLAN device carries two checksums. The inner one is left to the
-hardware (CHECKSUM_PARTIAL) and filled in after encapsulation, and that has gone wrong in the field
-in two ways: kernels before 5.7 corrupted it where the encapsulated packet was translated
-(masqueraded) too, as kube-proxy's mark made happen ("netfilter: nat: never update the UDP checksum
-when it's 0"); and some adapters claim to handle tunnels and do not, VMware's vmxnet3 on UDP ports
-that its host does not expect. Receivers then drop everything but ICMP. Turned off, the VXLAN device
-computes the inner checksum before it encapsulates, which is always right and costs throughput.
+A packet that leaves through a VXLAN device carries two checksums. The inner one is left to whatever
+is below (CHECKSUM_PARTIAL), and that has gone wrong in the field in three ways, each seen as
+receivers that drop everything but ICMP:
+- kernels before 5.7 spoil it where the encapsulated packet is translated too, as kube-proxy's mark
+  made happen ("netfilter: nat: never update the UDP checksum when it's 0");
+- later ones do so still where the outer UDP checksum is not zero: podwire's is (see `vxlan.py`);
+- some adapters claim to handle tunnels and do not: VMware's vmxnet3 on UDP ports that its host
+  does not expect.
+Turned off, the VXLAN device computes the inner checksum before it encapsulates, which is always
+right and costs throughput. `auto` does so only for the first and the last of these.
 """
 
 from __future__ import annotations

@@ -84,13 +84,13 @@ class Event:
 class Events:
     """Changes in the namespace of the thread that opens it."""
 
-    def __init__(self) -> None:
-        """Subscribe. Raises KernelError."""
+    def __init__(self, buffer_bytes: int = _BUFFER_BYTES) -> None:
+        """Subscribe. buffer_bytes: what may wait in the kernel unread. Raises KernelError."""
         self._names: dict[int, str] = {}
-        self._route = _subscribe(NETLINK_ROUTE, _GROUPS)
+        self._route = _subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
         self._nft: socket.socket | None = None
         try:
-            self._nft = _subscribe(NETLINK_NETFILTER, _NFT_GROUPS)
+            self._nft = _subscribe(NETLINK_NETFILTER, _NFT_GROUPS, buffer_bytes)
         except KernelError as error:  # a kernel without nftables has no rules to lose
             if error.errno != errno.EPROTONOSUPPORT:
                 raise
@@ -235,11 +235,11 @@ def _rule_event(message: Message, port: int) -> Iterator[Event]:
     yield Event("nft", deleted, noun, port)
 
 
-def _subscribe(protocol: int, groups: int) -> socket.socket:
+def _subscribe(protocol: int, groups: int, buffer_bytes: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     try:
         made = socket.socket(socket.AF_NETLINK, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
         made.bind((0, groups))
     except OSError as error:
         raise KernelError("subscribe to", "kernel events", error.errno or 0) from error

@@ -2,6 +2,11 @@
 
 It never learns: every peer has its FDB and neighbour entry, so nothing is flooded and nothing that
 a stranger sends changes where packets go.
+
+Over IPv4 its UDP checksum is zero, as RFC 7348 section 4.1 wants. Left at the kernel's default, it
+is computed from an inner checksum that is not filled in yet (local checksum offload), and source
+NAT of the encapsulated packet then spoils it: nf_nat takes the partial checksum for the outer one
+(net/core/utils.c, inet_proto_csum_replace4; seen with 6.18). It leaves a checksum of zero alone.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from kernel.wire import (
 )
 
 _LINKINFO, _KIND, _DATA = 18, 1, 2
-_ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6 = 1, 3, 4, 7, 15, 17
+_ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6, _UDP_CSUM = 1, 3, 4, 7, 15, 17, 18
 _IFINFO_BYTES = 16
 _GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST, errno.EADDRNOTAVAIL})
@@ -58,6 +63,7 @@ def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
         u32(_LINK, uplink),
         attribute(_LOCAL if local.version == 4 else _LOCAL6, local.packed),
         u8(_LEARNING, 0),
+        u8(_UDP_CSUM, 0),
         attribute(_PORT, struct.pack("!H", vxlan.port)),
     )
     body = rtnl.link_body(link) + nested(_LINKINFO, text(_KIND, "vxlan"), data)
@@ -65,45 +71,48 @@ def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
     return Message(rtnl.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
-def read_vxlan(message: Message) -> tuple[Vxlan | None, bool]:
-    """(tunnel, whether it learns) of an RTM_NEWLINK; uplink is its index as text.
+def read_vxlan(message: Message) -> tuple[Vxlan | None, tuple[str, ...]]:
+    """(tunnel, what podwire's never does) of an RTM_NEWLINK; uplink is its index as text.
 
     The tunnel is None for other kinds of devices, and for one that is bound to no address.
     """
     info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
     if info.get(_KIND, b"").rstrip(b"\0") != b"vxlan":
-        return None, False
+        return None, ()
     data = attributes(info.get(_DATA, b""))
-    learning = data.get(_LEARNING, b"\0") != b"\0"
+    habits = tuple(text for key, text in _HABITS.items() if data.get(key, b"\0") != b"\0")
     local = data.get(_LOCAL) or data.get(_LOCAL6)
     if local is None or _PORT not in data:
-        return None, learning
+        return None, habits
     port = int(struct.unpack("!H", data[_PORT])[0])
     uplink = str(number(data[_LINK])) if _LINK in data else ""
-    return Vxlan(number(data[_ID]), port, ip_address(local), uplink), learning
+    return Vxlan(number(data[_ID]), port, ip_address(local), uplink), habits
 
 
-def find_vxlan(nl: Netlink, name: str) -> tuple[Link | None, bool]:
-    """(device with its tunnel, whether it learns); None where no link has the name."""
+_HABITS = {_LEARNING: "learns addresses by itself", _UDP_CSUM: "computes UDP checksums"}
+
+
+def find_vxlan(nl: Netlink, name: str) -> tuple[Link | None, tuple[str, ...]]:
+    """(device with its tunnel, what podwire's never does); None where no link has the name."""
     answer = nl.run([rtnl.get_link(name)], tolerate=_GONE)[0]
     if not answer.objects:
-        return None, False
+        return None, ()
     link = rtnl.read_link(answer.objects[0])
-    vxlan, learning = read_vxlan(answer.objects[0])
+    vxlan, habits = read_vxlan(answer.objects[0])
     if vxlan is not None and vxlan.uplink:
         found = nl.exchange([rtnl.get_link(index=int(vxlan.uplink))])[0].objects
         vxlan = replace(vxlan, uplink=rtnl.read_link(found[0]).name if found else "")
-    return replace(link, vxlan=vxlan), learning
+    return replace(link, vxlan=vxlan), habits
 
 
 def ensure_vxlan(nl: Netlink, want: Link, addresses: Sequence[Address]) -> Ensured:
     """The device as wanted, with exactly these addresses beside its link-local one.
 
-    What cannot be changed on a device (tunnel, learning) makes it be made anew, without its
+    What cannot be changed on a device (its tunnel and habits) makes it be made anew, without its
     entries. Raises KernelError, ENODEV where the uplink is missing.
     """
-    have, learning = find_vxlan(nl, want.name)
-    faults = _tunnel_faults(want, have, learning)
+    have, habits = find_vxlan(nl, want.name)
+    faults = _tunnel_faults(want, have, habits)
     if faults and have is not None:
         if have.kind != "vxlan":
             hint = f"a {have.kind or 'device'} has that name"
@@ -118,12 +127,12 @@ def ensure_vxlan(nl: Netlink, want: Link, addresses: Sequence[Address]) -> Ensur
     return Ensured(replace(want, index=link.index), tuple(faults if made else traits + moved), made)
 
 
-def _tunnel_faults(want: Link, have: Link | None, learning: bool) -> list[str]:
+def _tunnel_faults(want: Link, have: Link | None, habits: Sequence[str]) -> list[str]:
     if have is None:
         return [f"link {want.name} is missing"]
     if have.kind != "vxlan":
         return [f"{want.name} is a {have.kind or 'device'}"]
-    faults = [f"{want.name} learns addresses by itself"] if learning else []
+    faults = [f"{want.name} {habit}" for habit in habits]
     if have.vxlan is None or want.vxlan is None:
         return [*faults, f"{want.name} is bound to no address"]
     return faults + [
@@ -140,7 +149,7 @@ def _create(nl: Netlink, want: Link) -> Link:
     nl.run([create_vxlan(want, want.vxlan, index)])
     for setting in _SETTINGS:
         apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
-    found, _learning = find_vxlan(nl, want.name)
+    found, _habits = find_vxlan(nl, want.name)
     if found is None:
         raise KernelError("find VXLAN device", want.name, errno.ENODEV, "removed just now")
     return found
@@ -180,7 +189,7 @@ def _fix_addresses(nl: Netlink, link: Link, wanted: Sequence[Address]) -> list[s
 
 def remove_vxlan(nl: Netlink, name: str) -> bool:
     """Remove the device with all its entries; whether a VXLAN device of that name was there."""
-    have, _learning = find_vxlan(nl, name)
+    have, _habits = find_vxlan(nl, name)
     if have is None or have.kind != "vxlan":
         return False
     return nl.run([rtnl.delete_link(name)], tolerate=_GONE)[0].errno == 0

@@ -65,6 +65,13 @@ def test_the_device_is_as_ip_tells(side: Side) -> None:
             "has vni 8, not 7",
             True,
         ),
+        (
+            f"link del {DEVICE}\n"
+            f"link add {DEVICE} type vxlan id 7 dstport 8472 local 192.0.2.1 dev eth0 nolearning"
+            " udpcsum",
+            "computes UDP checksums",
+            True,
+        ),
     ],
 )
 def test_damage_is_named_and_mended(side: Side, damage: str, fault: str, made: bool) -> None:

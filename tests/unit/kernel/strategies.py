@@ -15,15 +15,18 @@ from kernel.model import (
     Address,
     Bridge,
     Element,
+    FdbEntry,
     IPAddress,
     IPInterface,
     IPNetwork,
     Link,
+    Neighbour,
     Plan,
     Port,
     Route,
     Space,
     Sysctl,
+    Vxlan,
 )
 
 T = TypeVar("T")
@@ -87,6 +90,11 @@ links = st.builds(
     promisc=st.booleans(),
     index=st.integers(0, 2**31 - 1),
 )
+tunnels = st.builds(Vxlan, st.integers(1, 2**24 - 1), st.integers(1, 65535), ip_addresses, names)
+neighbours = st.builds(Neighbour, names, ip_addresses, macs)
+fdb_entries = st.builds(
+    FdbEntry, names, macs.filter(lambda mac: mac != "00" + ":00" * 5), ip_addresses
+)
 addresses = st.builds(Address, names, ip_interfaces, st.booleans())
 sysctls = st.builds(Sysctl, st.text(max_size=30), st.text(max_size=10), st.booleans())
 
@@ -106,6 +114,7 @@ def routes_of(version: int) -> st.SearchStrategy[Route]:
         mtu=st.integers(0, 65535),
         advmss=st.integers(0, 65535),
         protocol=byte,
+        onlink=st.booleans(),
     )
 
 

@@ -200,6 +200,7 @@ def test_routes(route: Route, index: int, exclusive: bool) -> None:
     assert found["header"]["flags"] == REQUEST | CREATE | (EXCLUSIVE if exclusive else 0)
     assert (found["family"], found["dst_len"]) == (FAMILY[route.dst.version], route.dst.prefixlen)
     assert (found["proto"], found["scope"], found["type"]) == (route.protocol, route.scope, 1)
+    assert found["flags"] == 4 * route.onlink
     assert found["table"] == (route.table if route.table < 256 else 252)
     attrs = members(found)
     metrics = members(attrs.pop("RTA_METRICS")) if "RTA_METRICS" in attrs else {}
@@ -233,6 +234,7 @@ def told(route: Route, index: int, **changes: Any) -> Message:
         "proto": route.protocol,
         "scope": route.scope,
         "type": 1,
+        "flags": 4 * route.onlink,
         "attrs": list(attrs.items()),
     }
     return encode(rtmsg, **(fields | changes))
