@@ -15,6 +15,7 @@ from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
 from kernel.netlink import Netlink
 from kernel.netns import Namespace, inside
 from kernel.read import read_link, read_space
+from kernel.settle import settle_node, settle_pod
 from kernel.sysctl import apply_sysctl
 from kernel.wire import Message
 
@@ -39,6 +40,7 @@ def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
         # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host_index)
         _configure_pod(pod, plan.pod)
+        settle_node(nl, plan)
         if plan.elements:
             _add_elements(plan.elements)
             undo.callback(_remove_elements, plan.elements)
@@ -82,6 +84,7 @@ def _configure_pod(pod: Namespace, want: Space) -> None:
         if link is None:
             raise KernelError("find link", name, errno.ENODEV, f"in {pod.path}")
         nl.run(_pod_messages(want, link.index), tolerate=_PRESENT)
+        settle_pod(nl, want)
 
 
 def _pod_messages(want: Space, index: int) -> list[Message]:

@@ -38,7 +38,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFF_UP, IFF_PROMISC = 0x1, 0x100
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 18, 20, 28
+_IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 16, 18, 20, 28
+_OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 _IFLA_GROUP = 27
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -47,12 +48,13 @@ _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
+_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = (
     1, 4, 5, 6, 7, 8, 15,
 )  # fmt: skip
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
-_RTN_UNICAST, _RT_TABLE_COMPAT = 1, 252
+_RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT, _RT_TABLE_LOCAL = 1, 2, 252, 255
 _RTM_F_CLONED = 0x200
 _RTNH_F_ONLINK = 4
 _RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
@@ -190,6 +192,13 @@ def read_link(message: Message) -> Link:
     )
 
 
+def read_operational(message: Message) -> tuple[int, bool]:
+    """(index, whether it can send and receive) of an RTM_NEWLINK answer."""
+    index = int(_IFINFO.unpack_from(message.body)[2])
+    state = attributes(message.body, _IFINFO.size).get(_IFLA_OPERSTATE, b"\0")
+    return index, state[0] in _OPERATIONAL
+
+
 def read_peer_index(message: Message) -> int:
     """The other end's index in its own namespace, of an RTM_NEWLINK answer for a veth; 0: none."""
     found = attributes(message.body, _IFINFO.size)
@@ -242,6 +251,13 @@ def read_address(message: Message) -> tuple[int, Address]:
     found = attributes(message.body, _IFADDR.size)
     raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return index, Address("", ip_interface((raw, length)))
+
+
+def is_on_trial(message: Message) -> bool:
+    """Whether an RTM_NEWADDR answer's address is not to be used yet (RFC 4862: tentative)."""
+    flags = attributes(message.body, _IFADDR.size).get(_IFA_FLAGS)
+    trial = number(flags) & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) if flags else 0
+    return trial == _IFA_F_TENTATIVE
 
 
 def _route_body(route: Route, index: int) -> bytes:
@@ -337,6 +353,17 @@ def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
         found = attributes(data[offset : offset + length], _NEXT_HOP.size)
         yield index, _ip(found.get(_RTA_GATEWAY))
         offset += length + (-length % 4)
+
+
+def list_local_routes(version: int, index: int) -> Message:
+    """Ask for the routes that make one link's addresses of a family the node's own (a dump)."""
+    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _RTN_LOCAL, 0)
+    return Message(RTM_GETROUTE, 0, head + u32(_RTA_OIF, index), "list local routes")
+
+
+def read_destination(message: Message) -> IPAddress | None:
+    """The address that an RTM_NEWROUTE answer leads to; None for the default route."""
+    return _ip(attributes(message.body, _RTMSG.size).get(_RTA_DST))
 
 
 def look_up_route(address: IPAddress) -> Message:
