@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ SECONDS = 60.0
 
 
 class Daemon:
-    """`podwired serve` on a node; its files are in the node's own /run and /var/lib."""
+    """`podwired serve`, or other words, on a node; its files are in the node's /run and /var/lib."""
 
     def __init__(
         self,
@@ -27,6 +27,7 @@ class Daemon:
         files: Path,
         path: Path = SOCKET,
         listener: socket.socket | None = None,
+        words: Sequence[str] = ("serve",),
     ) -> None:
         """Start it and wait until it serves. listener: one that systemd would pass on."""
         self.node, self.path = node, path
@@ -36,7 +37,7 @@ class Daemon:
             ready.bind(env["NOTIFY_SOCKET"])
             # exec: the process that we signal is the daemon itself.
             self.process = subprocess.Popen(
-                [*node.enter, *_command(podwired, listener)],
+                [*node.enter, *_command([str(podwired), *words], listener)],
                 stderr=log,
                 env=env,
                 pass_fds=[listener.fileno()] if listener else [],
@@ -71,12 +72,12 @@ class Daemon:
         return self.node.cni(verb, program, conf, env=env, **keys)
 
 
-def _command(podwired: Path, listener: socket.socket | None) -> list[str]:
+def _command(argv: list[str], listener: socket.socket | None) -> list[str]:
     if listener is None:
-        return [str(podwired), "serve"]
+        return argv
     # What systemd does: the socket is descriptor 3, and the variables name the very process.
-    script = 'exec 3<&"$1"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$2" serve'
-    return ["bash", "-c", script, "bash", str(listener.fileno()), str(podwired)]
+    script = 'exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+    return ["bash", "-c", script, str(listener.fileno()), *argv]
 
 
 def _wait_ready(daemon: Daemon, ready: socket.socket) -> None:

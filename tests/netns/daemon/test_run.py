@@ -1,0 +1,62 @@
+"""`podwired run` before it has anything to route."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from daemon.commands.options import DEFAULT_CONFIG
+from tests.netns.daemon.conftest import StartDaemon
+from tests.netns.daemon.networks import CONF
+from tests.pytest_netns import Namespace
+from tests.pytest_netns.node import Node
+
+
+@pytest.fixture(autouse=True)
+def no_configuration() -> None:
+    assert not DEFAULT_CONFIG.exists(), "a real node's routing is not a test's business"
+
+
+def test_without_a_configuration_it_serves_calls_alone(
+    node: Node, pod: Namespace, start_daemon: StartDaemon, podwire_bin: Path
+) -> None:
+    daemon = start_daemon(node, words=["run"])
+    assert f"no {DEFAULT_CONFIG}" in daemon.log
+    program = podwire_bin / "podwire"
+    assert daemon.cni("ADD", program, CONF, netns=pod.path).code == 0
+    assert pod.ping("10.66.0.1")
+    assert daemon.cni("DEL", program, CONF, netns=pod.path).code == 0
+    routes = node.run(["ip", "route", "show", "table", "all", "proto", "113"]).stdout
+    assert routes == ""
+    status, log = daemon.stop(signal.SIGTERM)
+    assert status == 0
+    assert log.count("done") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "could not be read: No such file or directory"),
+        ("nodes: x\n", "podwired.yaml:1: nodes: unknown key"),
+        ("node: a\nsource: {static: nodes.yaml}\n", "podwired.yaml:2: source.static is"),
+    ],
+)
+def test_a_configuration_that_is_wrong_ends_it(
+    node: Node, podwired: Path, tmp_path: Path, content: str | None, said: str
+) -> None:
+    path = tmp_path / "podwired.yaml"
+    if content is not None:
+        path.write_text(content)
+    done = node.run([podwired, "run", "--config", path], check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_relative_path_in_the_environment_is_refused(node: Node, podwired: Path) -> None:
+    env = {"PODWIRE_SOCKET": "here"}
+    done = node.run([podwired, "run"], env=env, check=False)
+    assert done.returncode == 1
+    assert "PODWIRE_SOCKET is 'here', must be an absolute path" in done.stderr
