@@ -18,7 +18,7 @@ SECONDS = 60.0
 
 
 class Daemon:
-    """`podwired serve`, or other words, on a node; its files are in the node's /run and /var/lib."""
+    """`podwired serve`, or other words, on a node; its files are in the node's own folders."""
 
     def __init__(
         self,

@@ -1,0 +1,50 @@
+"""The daemon's files below conf/ are right, and what they show as defaults are the defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from daemon.settings import parse_settings
+from daemon.sources.nodesfile import parse_nodes
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+SETTINGS, NODES = CONF / "podwired.yaml", CONF / "nodes.yaml"
+
+
+# What differs from node to node is an example, not a default.
+EXAMPLES = re.compile(r"^#(node|underlay): .*\n", re.MULTILINE)
+
+
+def test_the_settings_load() -> None:
+    settings = parse_settings(SETTINGS.read_bytes(), SETTINGS, {}, "node-1")
+    assert settings.source.path == Path("/etc/podwire/nodes.yaml")
+
+
+def test_the_defaults_shown_are_the_defaults() -> None:
+    """A setting is `#key: value`, or `#  key: value` within another; `# text` is for people."""
+    text = SETTINGS.read_text()
+    shown = re.sub(r"^#(?=(  )?[a-zA-Z]+:( |$))", "", EXAMPLES.sub("", text), flags=re.MULTILINE)
+    keys = set(re.findall(r"^ *([a-zA-Z]+):", shown, re.MULTILINE))
+    assert keys >= {"backend", "vni", "mtu", "allowOverlap", "cniVersion", "maxBytes", "socket"}
+    assert parse_settings(shown.encode(), SETTINGS, {}, "node-1") == parse_settings(
+        text.encode(), SETTINGS, {}, "node-1"
+    )
+
+
+def test_the_examples_are_right() -> None:
+    text = re.sub(r"^#(?=(node|underlay): )", "", SETTINGS.read_text(), flags=re.MULTILINE)
+    settings = parse_settings(text.encode(), SETTINGS, {}, "other")
+    assert (settings.node, settings.underlay) == ("node-1", 4)
+
+
+def test_the_nodes_load() -> None:
+    snapshot = parse_nodes(NODES.read_bytes(), NODES)
+    assert [node.name for node in snapshot.nodes] == ["node-1", "node-2"]
+    for node in snapshot.nodes:
+        assert len(node.addresses) == len(node.pod_cidrs) == 2
+        for prefix in node.pod_cidrs:
+            assert any(
+                cluster.version == prefix.version and cluster.supernet_of(prefix)  # type: ignore[arg-type]
+                for cluster in snapshot.cluster_cidrs
+            )
