@@ -74,7 +74,7 @@ class ConflistSettings:
 
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
-    """The record of changes; max_bytes bounds each of its two files."""
+    """The record of changes; max_bytes bounds its two files together."""
 
     path: Path
     max_bytes: int = 16 << 20
