@@ -91,4 +91,5 @@ def _print_json(records: Iterable[Record]) -> None:
 
 def _row(record: Record) -> tuple[str, ...]:
     fields = as_json(record)
+    fields["time"] = f"{fields['time'][:-4]}Z"  # milliseconds are enough for a person
     return tuple(harmless(fields[name.lower()]) or "-" for name in _HEADER)

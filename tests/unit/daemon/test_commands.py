@@ -189,7 +189,7 @@ def test_history_is_a_table(run: Run, config: Path, journal: Path) -> None:
     header, *rows = out.splitlines()
     assert header.split() == ["TIME", "ACTION", "OBJECT", "BEFORE", "AFTER", "CAUSE"]
     assert len(rows) == 3
-    assert rows[0].startswith("2020-11-21T10:00:00.000000Z  added ")
+    assert rows[0].startswith("2020-11-21T10:00:00.000Z  added ")
     assert rows[0].endswith("  -         via X     node-2 joined")
 
 
