@@ -74,22 +74,24 @@ class Claims:
 
     def _settle_around(self, span: Span) -> set[str]:
         names = self._by_span.get(span, ())
-        if len(names) == 1 and self._is_alone(span):
+        if len(names) == 1 and self._spans.is_alone(span):
             (name,) = names
-            return self._assign({span: name}, {}, [Claim(name, span)])
+            return self._give(Claim(name, span))
         *_, widest = (span, *self._spans.around(span))
         members = self._spans.within(widest)
         self._unsettled.difference_update(members)
         claims = [Claim(name, s) for s in members for name in self._by_span[s]]
-        holders, losses = self._decide(claims)
-        changed = self._assign(holders, losses, claims)
+        changed = self._assign(*self._decide(claims), claims)
         if span not in self._by_span:
             self._holders.pop(span, None)
         return changed
 
-    def _is_alone(self, span: Span) -> bool:
-        wider = sum(1 for _ in self._spans.around(span))
-        return wider == 1 and len(self._spans.within(span)) == 1
+    def _give(self, claim: Claim) -> set[str]:
+        """Let a claim have its span, which nobody disputes; whom it changes anything for."""
+        lost = self._losses.pop(claim, None) if self._losses else None
+        held = self._holders.get(claim.span) == claim.node
+        self._holders[claim.span] = claim.node
+        return set() if held and lost is None else {claim.node}
 
     def _decide(self, claims: list[Claim]) -> tuple[dict[Span, str], dict[Claim, Claim]]:
         taken = SpanSet()

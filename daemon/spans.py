@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -65,13 +66,15 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
 class SpanSet:
     """Spans of prefixes, of which any two are apart or one within the other."""
 
-    __slots__ = ("_fresh", "_sizes", "_sorted", "_spans")
+    __slots__ = ("_counts", "_fresh", "_sizes", "_sorted", "_spans")
 
     def __init__(self, spans: Iterable[Span] = ()) -> None:
         self._spans: set[Span] = set()
         self._sorted: list[Span] = []
         self._fresh: list[Span] = []
-        self._sizes: dict[tuple[int, int], int] = {}
+        # Which sizes there are, by family and in order: containing spans are looked up by these.
+        self._sizes: dict[int, list[int]] = {4: [], 6: []}
+        self._counts: Counter[tuple[int, int]] = Counter()
         for span in spans:
             self.add(span)
 
@@ -86,11 +89,14 @@ class SpanSet:
 
     def add(self, span: Span) -> None:
         """Take a span in; one that is there already changes nothing."""
-        if span not in self._spans:
-            self._spans.add(span)
-            self._fresh.append(span)
-            size = (span.version, span.last - span.first)
-            self._sizes[size] = self._sizes.get(size, 0) + 1
+        if span in self._spans:
+            return
+        self._spans.add(span)
+        self._fresh.append(span)
+        version, size = span.version, span.last - span.first
+        self._counts[version, size] += 1
+        if self._counts[version, size] == 1:
+            insort(self._sizes[version], size)
 
     def discard(self, span: Span) -> None:
         """Take a span out, if it is there."""
@@ -99,20 +105,22 @@ class SpanSet:
         ordered = self._ordered()
         self._spans.remove(span)
         del ordered[bisect_left(ordered, span)]
-        size = (span.version, span.last - span.first)
-        self._sizes[size] -= 1
-        if not self._sizes[size]:
-            del self._sizes[size]
+        version, size = span.version, span.last - span.first
+        self._counts[version, size] -= 1
+        if not self._counts[version, size]:
+            del self._counts[version, size]
+            self._sizes[version].remove(size)
 
     def around(self, span: Span) -> Iterator[Span]:
         """The members that contain the span, itself among them; the smallest first."""
-        own = span.last - span.first
-        sizes = sorted(s for v, s in self._sizes if v == span.version and s >= own)
-        for size in sizes:
-            first = span.first & ~size
-            candidate = Span(span.version, first, first + size)
-            if candidate in self._spans:
-                yield candidate
+        version, first, last = span
+        own = last - first
+        for size in self._sizes[version]:
+            if size >= own:
+                start = first & ~size
+                candidate = Span(version, start, start + size)
+                if candidate in self._spans:
+                    yield candidate
 
     def within(self, span: Span) -> list[Span]:
         """The members inside the span, itself among them, in order."""
@@ -124,22 +132,37 @@ class SpanSet:
 
     def rival(self, span: Span) -> Span | None:
         """A member that shares addresses with the span, None where no one does."""
-        around = next(self.around(span), None)
-        if around is not None:
+        for around in self.around(span):
             return around
         ordered = self._ordered()
         start = bisect_left(ordered, Span(span.version, span.first, 0))
-        following = ordered[start] if start < len(ordered) else None
-        if following and following.version == span.version and following.first <= span.last:
-            return following
+        return self._inside(ordered, start, span)
+
+    def is_alone(self, span: Span) -> bool:
+        """Whether no member but itself shares addresses with a member."""
+        ordered = self._ordered()
+        if self._inside(ordered, bisect_left(ordered, span) + 1, span):
+            return False
+        # A smaller one that begins where the span does comes before it; one that contains it, too.
+        place = bisect_left(ordered, Span(span.version, span.first, 0))
+        return ordered[place] == span and all(s == span for s in self.around(span))
+
+    @staticmethod
+    def _inside(ordered: list[Span], place: int, span: Span) -> Span | None:
+        if place < len(ordered):
+            member = ordered[place]
+            if member.version == span.version and member.first <= span.last:
+                return member
         return None
 
     def _ordered(self) -> list[Span]:
-        fresh, self._fresh = self._fresh, []
-        if len(fresh) > _FEW:
-            self._sorted += fresh
+        if not self._fresh:
+            return self._sorted
+        if len(self._fresh) > _FEW:
+            self._sorted += self._fresh
             self._sorted.sort()
         else:
-            for span in fresh:
+            for span in self._fresh:
                 insort(self._sorted, span)
+        self._fresh = []
         return self._sorted

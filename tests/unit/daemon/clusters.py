@@ -1,0 +1,54 @@
+"""Clusters, nodes and facts for tests."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+from daemon.cluster import Node, Snapshot
+from daemon.facts import Facts
+from daemon.settings import Settings, parse_settings
+from kernel.model import Address, Link, Route
+
+ME = "node-1"
+UPLINK = Link("eth0", kind="", mtu=1500, index=2)
+
+
+def settings(text: str = "", node: str = ME) -> Settings:
+    """Settings of this node; text: further lines of the file."""
+    data = f"node: {node}\nsource: {{static: /etc/podwire/nodes.yaml}}\n{text}\n"
+    return parse_settings(data.encode(), "podwired.yaml", {}, "host")
+
+
+def node(name: str | int, addresses: str = "", cidrs: str = "") -> Node:
+    """A node; by number alone it is 192.0.2.N with 10.244.N.0/24."""
+    number = name if isinstance(name, int) else 0
+    return Node(
+        f"node-{name}" if number else str(name),
+        tuple(ip_address(a) for a in (addresses or f"192.0.2.{number}").split()),
+        tuple(ip_network(p) for p in (cidrs or f"10.244.{number}.0/24").split()),
+    )
+
+
+def cluster(*nodes: Node, cidrs: str = "") -> Snapshot:
+    """The snapshot of these nodes."""
+    return Snapshot(nodes, tuple(ip_network(p) for p in cidrs.split()))
+
+
+def facts(*addresses: str, **changes: Any) -> Facts:
+    """A node with these addresses on eth0 and the routes that follow, behind a router .254.
+
+    links, routes, more: further ones; more: pairs of link and address.
+    """
+    own = addresses or ("192.0.2.1/24",)
+    pairs = [("eth0", a) for a in own] + list(changes.get("more", ()))
+    on_links = tuple(Address(link, ip_interface(a)) for link, a in pairs)
+    connected = tuple(Route(a.address.network, a.link, protocol=2) for a in on_links)
+    default = Route(ip_network("0.0.0.0/0"), "eth0", via=ip_address("192.0.2.254"))
+    links = (Link("lo", kind="", mtu=65536, index=1), UPLINK, *changes.get("links", ()))
+    return Facts(links, on_links, (*connected, default, *changes.get("routes", ())))
+
+
+def route(dst: str, link: str, via: str = "", **changes: Any) -> Route:
+    """A route of somebody else's."""
+    return Route(ip_network(dst), link, via=ip_address(via) if via else None, **changes)
