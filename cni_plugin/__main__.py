@@ -78,11 +78,11 @@ def _serve(program: str, executable: Path) -> int:
     from cni_plugin.config import STDIN_MAX
     from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, CniError
     from cni_plugin.handle import handle, refuse
-    from cni_plugin.host import DEFAULT_DATA_DIR, Host, own_executables
+    from cni_plugin.host import DEFAULT_DATA_DIR, Host
 
     host = Host(
         program=program,
-        executables=own_executables(executable),
+        executable=executable,
         data_dir=Path(os.environ.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR),
     )
     try:

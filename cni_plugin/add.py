@@ -18,16 +18,16 @@ from cni_plugin.host import Call
 from cni_plugin.plan import Shape, plan_attachment, shape_of, wanted_mac
 from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record, dump_record
-from cni_plugin.removal import remove, remove_made_bridge
+from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
 from ipam.allocator import allocate
 from ipam.config import IpamConf
 from ipam.store import Store, Transaction
-from kernel.attach import attach, pod_has_link
+from kernel.attach import LinkExists, attach, pod_has_link
 from kernel.model import Link, Plan
-from kernel.netlink import Netlink
+from kernel.netlink import Netlink, open_netlink
 from kernel.netns import Namespace
-from kernel.read import read_link, read_uplink_mtu
+from kernel.read import read_uplink_mtu
 
 
 def add(call: Call) -> Result:
@@ -37,10 +37,13 @@ def add(call: Call) -> Result:
     own = _check_config(call, shape)
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
-        nl = resources.enter_context(Netlink())
-        _check_pod(call, pod)
+        nl = resources.enter_context(open_netlink())
+        _check_pod(call, pod, look=bool(shape.delegate))
         store = resources.enter_context(open_node_store(call))
-        result = _add(call, shape, own, nl, pod, store)
+        try:
+            result = _add(call, shape, own, nl, pod, store)
+        except LinkExists as error:
+            raise _already_attached(call) from error
     return merge(before, result) if before else result
 
 
@@ -63,14 +66,24 @@ def _previous(call: Call) -> Result | None:
     return parse_result(raw, call.version) if raw else None
 
 
-def _check_pod(call: Call, pod: Namespace) -> None:
+def _check_pod(call: Call, pod: Namespace, *, look: bool) -> None:
+    """Refuse a namespace that is no pod's. look: whether it may have a link of that name already.
+
+    The kernel will say so itself, but another IPAM plugin must not even be asked then: our DEL
+    would free what it gave to the attachment that is there.
+    """
     request = call.request
     if pod.is_current() and not request.netns_override:
         msg = f"CNI_NETNS={request.netns!r} is the node's own network namespace"
         raise CniError(INVALID_ENVIRONMENT, msg)
-    if pod_has_link(pod, request.ifname):
-        msg = f"the pod has a link {request.ifname} already (CNI_IFNAME)"
-        raise CniError(ALREADY_ATTACHED, msg, f"in {request.netns}; DEL the old attachment first")
+    if look and pod_has_link(pod, request.ifname):
+        raise _already_attached(call)
+
+
+def _already_attached(call: Call) -> CniError:
+    msg = f"the pod has a link {call.request.ifname} already (CNI_IFNAME)"
+    hint = f"in {call.request.netns}; DEL the old attachment first"
+    return CniError(ALREADY_ATTACHED, msg, hint)
 
 
 def _add(
@@ -78,18 +91,26 @@ def _add(
 ) -> Result:
     mtu = call.conf.mtu or read_uplink_mtu(nl)
     with ExitStack() as undo:
-        plan, result, text = _record(call, shape, own, store, mtu, undo)
-        if plan.bridge and read_link(nl, plan.bridge.name) is None:
-            undo.callback(remove_made_bridge, nl, store, plan.bridge.name)
+        plan, result, text = _record(call, shape, own, pod, store, mtu, undo)
+        bridges: list[str] = []
+        undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
-        undo.callback(remove, nl, store, call.owner, Record(plan))
+        undo.callback(forget, store, call.owner, had_rules=bool(plan.elements))
         networks.ensure_tables(store, _nft_families(plan))
-        bridge = attach(nl, pod, plan)
+        # It undoes itself. What is there after LinkExists is an attachment that we have no record
+        # of (another store may), and its links have the names that ours would have had.
+        bridge = attach(nl, pod, plan, bridges.append)
+        undo.callback(remove, nl, store, call.owner, Record(plan))
         if plan.masquerade:
             networks.ensure_masquerade(store)
         _check_still_wanted(call, store, text)
         undo.pop_all()
-    return _with_bridge(nl, result, bridge)
+    return _with_bridge(result, bridge)
+
+
+def _remove_bridges(nl: Netlink, store: Store, names: list[str]) -> None:
+    for name in names:
+        remove_made_bridge(nl, store, name)
 
 
 def _nft_families(plan: Plan) -> list[str]:
@@ -98,11 +119,19 @@ def _nft_families(plan: Plan) -> list[str]:
 
 
 def _record(
-    call: Call, shape: Shape, own: IpamConf | None, store: Store, mtu: int | None, undo: ExitStack
+    call: Call,
+    shape: Shape,
+    own: IpamConf | None,
+    pod: Namespace,
+    store: Store,
+    mtu: int | None,
+    undo: ExitStack,
 ) -> tuple[Plan, Result, str]:
     """Addresses and the attachment's record, in one commit, before the kernel is touched."""
     delegated = _ask_delegate(call, undo)
     with store.transaction() as tx:
+        if tx.attachment(call.owner) is not None and pod_has_link(pod, call.request.ifname):
+            raise _already_attached(call)
         ipam = delegated or Result()
         if own is not None:
             ipam = to_result(own, allocate(tx, own, call.owner))
@@ -149,12 +178,8 @@ def _check_still_wanted(call: Call, store: Store, text: str) -> None:
             raise CniError(TRY_AGAIN, msg, "the runtime sent DEL before ADD had answered")
 
 
-def _with_bridge(nl: Netlink, result: Result, bridge: Link | None) -> Result:
+def _with_bridge(result: Result, bridge: Link | None) -> Result:
     if bridge is None:
         return result
-    # Read last: a bridge's MAC may change with its first port.
-    fresh = read_link(nl, bridge.name)
-    if fresh is None:
-        return result
-    first = replace(result.interfaces[0], mac=fresh.mac or "", mtu=fresh.mtu or 0)
+    first = replace(result.interfaces[0], mac=bridge.mac or "", mtu=bridge.mtu or 0)
     return replace(result, interfaces=(first, *result.interfaces[1:]))

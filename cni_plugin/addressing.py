@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from cni_plugin.config import NetConf
 from cni_plugin.delegate import Delegate, find_program, open_delegate
 from cni_plugin.errors import INVALID_CONFIG, CniError
-from cni_plugin.host import Call
+from cni_plugin.host import Call, Host
+from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, ResultRoute
 
 if TYPE_CHECKING:
@@ -21,25 +23,28 @@ OWN_TYPES = frozenset({"podwire", "podwire-ipam"})
 STAND_IN = "host-local"
 
 
-def is_own(call: Call) -> bool:
+def owns_ipam(request: Request, conf: NetConf, host: Host) -> bool:
     """Whether podwire's own IPAM serves this configuration.
 
     `host-local` is podwire's where CNI_PATH has podwire under that name, or nothing at all.
     """
-    kind = call.conf.ipam_type
+    kind = conf.ipam_type
     if kind == STAND_IN:
-        program = find_program(kind, call.request)
-        return program is None or _is_podwire(program, call)
-    return kind in OWN_TYPES or (not kind and call.conf.uses_ipam)
+        program = find_program(kind, request)
+        return program is None or _is_podwire(program, host.executable)
+    return kind in OWN_TYPES or (not kind and conf.uses_ipam)
 
 
-def _is_podwire(program: Path, call: Call) -> bool:
-    return program.resolve() in call.host.executables
+def _is_podwire(program: Path, executable: Path | None) -> bool:
+    if executable is None:
+        return False
+    own = executable.resolve()
+    return program.resolve() in (own, own.with_name("podwire"), own.with_name("podwire-ipam"))
 
 
 def delegated_type(call: Call) -> str:
     """The IPAM plugin that this configuration delegates to; empty for podwire's own, or none."""
-    return "" if not call.conf.ipam_type or is_own(call) else call.conf.ipam_type
+    return "" if call.owns_ipam else call.conf.ipam_type
 
 
 def delegate_of(call: Call, kind: str = "") -> Delegate:
@@ -50,6 +55,16 @@ def delegate_of(call: Call, kind: str = "") -> Delegate:
 
 def own_ipam(call: Call) -> IpamConf:
     """The configuration of podwire's own IPAM. Raises code 7 or 4."""
+    if any(key.lower() == "resolvconf" for key in call.conf.ipam):
+        return _parse_ipam(call)  # that file may be another one by now
+    key = ("ipam", call.request.args.get("IP"), call.host.data_dir)
+    known = call.derived.get(key)
+    if known is None:
+        known = call.derived[key] = _parse_ipam(call)
+    return cast("IpamConf", known)
+
+
+def _parse_ipam(call: Call) -> IpamConf:
     from ipam.config import parse_ipam
 
     conf = call.conf
@@ -69,7 +84,7 @@ def own_ipam(call: Call) -> IpamConf:
 def data_dir(call: Call) -> Path:
     """The folder of the store; ipam.dataDir counts for podwire's own IPAM only."""
     named = call.conf.ipam.get("dataDir")
-    own = call.host.program in IPAM_PROGRAMS or is_own(call)
+    own = call.host.program in IPAM_PROGRAMS or call.owns_ipam
     if own and isinstance(named, str) and named.startswith("/") and "\0" not in named:
         return Path(named)
     return call.host.data_dir

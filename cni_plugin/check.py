@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cni_plugin.addressing import delegate_of, delegated_type, is_own, own_ipam
+from cni_plugin.addressing import delegate_of, delegated_type, own_ipam
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
 from cni_plugin.plan import shape_of
@@ -20,7 +20,7 @@ from ipam.store import Store, Transaction
 from kernel import attach
 from kernel.errors import KernelError
 from kernel.model import Address, IPAddress, Link, Plan
-from kernel.netlink import Netlink
+from kernel.netlink import Netlink, open_netlink
 from kernel.read import read_link
 
 
@@ -31,7 +31,7 @@ def check(call: Call) -> None:
     previous = parse_result(call.conf.prev_result, call.version)
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
-        nl = resources.enter_context(Netlink())
+        nl = resources.enter_context(open_netlink())
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
             record = find_record(nl, tx, call.owner)
@@ -105,10 +105,13 @@ def _check_addresses(call: Call, store: Store, record: Record) -> list[str]:
 
 
 def status(call: Call) -> None:
-    """Raise code 50 where an ADD could not be served, saying why; 7 where it never could."""
-    own = own_ipam(call) if is_own(call) and call.conf.uses_ipam else None
+    """Raise code 50 where an ADD could not be served, saying why; 7 where it never could.
+
+    Code 51 where its pod would not reach all others (SPEC 1.1.0 "STATUS").
+    """
+    own = own_ipam(call) if call.owns_ipam and call.conf.uses_ipam else None
     try:
-        with Netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
+        with open_netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
             if own is not None:
                 full_range(tx, own)
             _check_bridge(call, nl)
@@ -119,6 +122,9 @@ def status(call: Call) -> None:
     _check_tools(call)
     if delegated_type(call):
         delegate_of(call).run("STATUS")
+    fault = call.host.readiness(call.conf.name)
+    if fault is not None:
+        raise fault
 
 
 def full_range(tx: Transaction, conf: IpamConf) -> None:

@@ -7,7 +7,8 @@ other plugins' and runtimes' sake.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -145,6 +146,39 @@ class NetConf(_Keys):
         """The IPAM plugin's name; empty for a network without addresses."""
         kind = self.ipam.get("type", "")
         return kind if isinstance(kind, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What stdin gave: decoded, its version, checked.
+
+    fault: why conf is only what remains of it. derived: what others made of it alone.
+    """
+
+    raw: Mapping[str, Any]
+    version: str
+    conf: NetConf
+    fault: CniError | None = None
+    derived: dict[Hashable, object] = field(default_factory=dict)
+
+
+# A node has a handful of networks, and all ADDs of a network send the same bytes.
+_REMEMBERED_MAX, _REMEMBERED_BYTES = 32, 16 << 10
+_remembered: dict[bytes, Given] = {}
+
+
+def recall(stdin: bytes) -> Given | None:
+    """What the same bytes gave before; None where they are new."""
+    return _remembered.get(stdin)
+
+
+def remember(stdin: bytes, given: Given) -> None:
+    """Keep what a configuration gave for the next call that sends it. Nobody may change it."""
+    if len(stdin) <= _REMEMBERED_BYTES:
+        while len(_remembered) >= _REMEMBERED_MAX:
+            # Another thread may be quicker.
+            _remembered.pop(next(iter(_remembered), b""), None)
+        _remembered[stdin] = given
 
 
 def decode(stdin: bytes) -> dict[str, Any]:

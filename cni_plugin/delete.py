@@ -16,7 +16,7 @@ from ipam.errors import IpamError
 from ipam.store import Owner, Store
 from kernel.attach import detach
 from kernel.errors import KernelError, NotANamespace
-from kernel.netlink import Netlink
+from kernel.netlink import Netlink, open_netlink
 from kernel.netns import Namespace
 
 
@@ -24,7 +24,7 @@ def delete(call: Call) -> None:
     """Detach the pod; success where there is nothing to detach."""
     with ExitStack() as resources:
         pod = _open_pod(call, resources)
-        nl = resources.enter_context(Netlink())
+        nl = resources.enter_context(open_netlink())
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
             record = find_record(nl, tx, call.owner)
@@ -60,7 +60,7 @@ def collect(call: Call) -> None:
     """
     valid = valid_attachments(call)
     failures: list[str] = []
-    with Netlink() as nl, open_node_store(call) as store:
+    with open_netlink() as nl, open_node_store(call) as store:
         for owner, links in _stale(nl, store, call.conf.name, valid):
             try:
                 with store.read() as tx:

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cni_plugin import errors, versions
-from cni_plugin.addressing import IPAM_PROGRAMS
-from cni_plugin.config import NetConf, declared_version, decode, parse_config, parse_remains
+from cni_plugin.addressing import IPAM_PROGRAMS, owns_ipam
+from cni_plugin.config import (
+    Given,
+    declared_version,
+    decode,
+    parse_config,
+    parse_remains,
+    recall,
+    remember,
+)
 from cni_plugin.errors import CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request, parse_request
@@ -33,10 +41,12 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
         request = parse_request(env)
         if request.command == "VERSION":
             return _reply(0, _version_body(stdin))
-        raw = decode(stdin)
-        version = declared_version(raw)
+        known = recall(stdin)
+        raw = known.raw if known else decode(stdin)
+        version = known.version if known else declared_version(raw)
         versions.require_verb(version, request.command)
-        result = _run(request, raw, version, env, stdin, host)
+        given = known or _configuration(stdin, raw, version, request.command)
+        result = _run(request, given, env, stdin, host)
         return _reply(0, render(result, version)) if result is not None else Reply(0, b"")
     except Exception as error:
         return _reply(1, _error_body(_translate(error, host), version))
@@ -48,15 +58,13 @@ def refuse(error: CniError) -> Reply:
 
 
 def _run(
-    request: Request,
-    raw: Mapping[str, Any],
-    version: str,
-    env: Mapping[str, str],
-    stdin: bytes,
-    host: Host,
+    request: Request, given: Given, env: Mapping[str, str], stdin: bytes, host: Host
 ) -> Result | None:
-    conf, fault = _configuration(raw, request.command)
-    call = Call(request, conf, raw, version, env, stdin, host, fault)
+    own = owns_ipam(request, given.conf, host)
+    call = Call(
+        request, given.conf, given.raw, given.version, env, stdin, host, own,
+        given.derived, given.fault,
+    )  # fmt: skip
     verb = _verb(request.command, host.program)
     try:
         return verb(call)
@@ -67,14 +75,17 @@ def _run(
         return verb(call)
 
 
-def _configuration(raw: Mapping[str, Any], command: str) -> tuple[NetConf, CniError | None]:
+def _configuration(stdin: bytes, raw: Mapping[str, Any], version: str, command: str) -> Given:
     try:
-        return parse_config(raw), None
+        given = Given(raw, version, parse_config(raw))
     except CniError as fault:
         if command != "DEL":
             raise
         # Whatever was edited since ADD: a pod must always be deletable.
-        return parse_remains(raw), fault
+        return Given(raw, version, parse_remains(raw), fault)
+    if command == "ADD":  # the others' contain results, and do not come again
+        remember(stdin, given)
+    return given
 
 
 def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
@@ -145,4 +156,5 @@ def _error_body(error: CniError, version: str) -> dict[str, Any]:
 
 
 def _reply(status: int, body: Mapping[str, Any]) -> Reply:
-    return Reply(status, json.dumps(body, indent=2, ensure_ascii=True).encode() + b"\n")
+    # On one line: the encoder for indented text is not in C, and programs read it.
+    return Reply(status, json.dumps(body, ensure_ascii=True).encode() + b"\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,11 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def always_ready(_network: str) -> CniError | None:
+    """Nothing is known against any network."""
+    return None
+
+
 def _open_once(folder: Path, refill: Refill) -> AbstractContextManager[Store]:
     return open_store(folder, refill=refill)
 
@@ -31,39 +36,38 @@ OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
 DEFAULT_DATA_DIR = Path("/var/lib/podwire")
 
 
-def own_executables(program: Path) -> frozenset[Path]:
-    """podwire's own files, to tell a delegation to itself from one to another plugin."""
-    own = program.resolve()
-    return frozenset({own, own.with_name("podwire"), own.with_name("podwire-ipam")})
-
-
 @dataclass(frozen=True, slots=True)
 class Host:
     """The node as one call sees it.
 
     program: the name that podwire was started under; the reference plugins' names select theirs.
-    executables: podwire's own files, so that a delegation to itself is recognised.
+    executable: the file of that name, so that a delegation to itself is recognised.
     data_dir: the folder of podwire.db unless the configuration names one.
     open_netns: opens CNI_NETNS (the daemon has a descriptor instead of a path).
     log: takes a line for the operator.
     open_store: opens the store of a folder; the daemon keeps it open between calls.
     delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
         deletions, for they cost the same together.
+    readiness: why the node as such cannot serve a network now, whose name is given (the daemon
+        knows whether other nodes are reached); None where nothing is known against it.
     """
 
     program: str = "podwire"
-    executables: frozenset[Path] = frozenset()
+    executable: Path | None = None
     data_dir: Path = DEFAULT_DATA_DIR
     open_netns: Callable[[str], Namespace] = open_namespace
     log: Callable[[str], None] = field(default=_to_stderr)
     open_store: OpenStore = field(default=_open_once)
     delete_link: Callable[[Netlink, str], bool] = field(default=delete_link)
+    readiness: Callable[[str], CniError | None] = field(default=always_ready)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call, parsed: what every verb takes.
 
+    owns_ipam: whether podwire's own IPAM serves the configuration.
+    derived: what follows from the configuration alone, kept with it for the next call.
     fault: what is wrong with the configuration of a DEL, which must not keep a pod from going.
     """
 
@@ -74,6 +78,8 @@ class Call:
     env: Mapping[str, str]
     stdin: bytes
     host: Host
+    owns_ipam: bool
+    derived: dict[Hashable, object] = field(default_factory=dict)
     fault: CniError | None = None
 
     @property

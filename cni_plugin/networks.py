@@ -16,7 +16,7 @@ from cni_plugin.record import load_record
 from ipam.store import Owner, Store, Transaction
 from kernel.masquerade import apply_masquerade, masquerade_is_applied, remove_empty_tables
 from kernel.model import Element, IPNetwork, Link
-from kernel.netlink import Netlink
+from kernel.netlink import Netlink, open_netlink
 from kernel.nft import (
     add_elements,
     hairpin_element,
@@ -111,7 +111,7 @@ def _groups_of_strangers(tx: Transaction) -> list[Group]:
 
 def _strangers(tx: Transaction) -> list[tuple[Link, Mark]]:
     """Marked links of the node whose attachments this store does not know."""
-    with Netlink() as nl:
+    with open_netlink() as nl:
         found = marked_links(nl)
     return [
         (link, m)

@@ -103,7 +103,7 @@ def _plan_ptp(
             )
             for ip in ipam.ips
         ),
-        sysctls=_node_sysctls(host, ipam, forwarding=True),
+        sysctls=_link_sysctls(host, "accept_ra", "accept_dad") + _forwarding_sysctls(ipam),
     )
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
     routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
@@ -135,7 +135,10 @@ def _plan_bridge(
         ipam = _with_default_routes(ipam)
     port = Port(conf.bridge, hairpin=shape.hairpin, isolated=conf.port_isolation)
     host, pod = _pair(request, conf, shape, ipam, uplink_mtu, port)
-    node = Space(links=(host,), sysctls=_node_sysctls(host, ipam, forwarding=shape.gateway))
+    # A port's link-local address serves nobody: IPv6 is the bridge's.
+    settings = _link_sysctls(host, "accept_ra")
+    settings += _forwarding_sysctls(ipam) if shape.gateway else ()
+    node = Space(links=(host,), sysctls=settings)
     inner = tuple(Address(pod.name, ip.address) for ip in ipam.ips)
     space = _pod_space(pod, inner, _unique(_ipam_routes(pod.name, ipam)), ipam, conf)
     bridge = Bridge(
@@ -245,16 +248,16 @@ def _check_mac(key: str, value: str, code: int) -> str:
     return ":".join(parts)
 
 
-def _node_sysctls(host: Link, ipam: Result, *, forwarding: bool) -> tuple[Sysctl, ...]:
-    versions = sorted({ip.address.version for ip in ipam.ips})
+def _link_sysctls(host: Link, *names: str) -> tuple[Sysctl, ...]:
     # We own the routes of this link: no router, and no pod playing one, may announce others.
     # And its link-local address serves at once: without it no IPv6 is forwarded to the pod.
-    settings = [
-        Sysctl(f"net/ipv6/conf/{host.name}/{setting}", "0", required=False)
-        for setting in ("accept_ra", "accept_dad")
-    ]
-    settings += [Sysctl(_FORWARDING[v], "1") for v in versions if forwarding]
-    return tuple(settings)
+    path = f"net/ipv6/conf/{host.name}"
+    return tuple(Sysctl(f"{path}/{name}", "0", required=False) for name in names)
+
+
+def _forwarding_sysctls(ipam: Result) -> tuple[Sysctl, ...]:
+    versions = sorted({ip.address.version for ip in ipam.ips})
+    return tuple(Sysctl(_FORWARDING[v], "1") for v in versions)
 
 
 def _pod_space(

@@ -15,7 +15,7 @@ from cni_plugin.removal import rebuild
 from ipam.errors import AddressTaken
 from ipam.store import Owner, Purged, Store, Transaction
 from kernel.model import IPAddress
-from kernel.netlink import Netlink
+from kernel.netlink import open_netlink
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def _tell_purged(call: Call, store: Store) -> None:
 
 def refill(tx: Transaction) -> None:
     """Write what the node's links tell into a new database."""
-    with Netlink() as nl:
+    with open_netlink() as nl:
         for link, mark in networks.marked_links(nl):
             owner = Owner(mark.network, mark.container_id, mark.ifname)
             record = rebuild(link, mark)

@@ -89,10 +89,15 @@ def remove(
             remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
     if release is not None:
         release()
+    forget(store, owner, had_rules=bool(elements))
+
+
+def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
+    """Free an attachment's addresses and drop its record."""
     with store.transaction() as tx:
         tx.release(owner)
         tx.delete_attachment(owner)
-        networks.leave(tx, owner.network, had_rules=bool(elements))
+        networks.leave(tx, owner.network, had_rules=had_rules)
 
 
 def _is_anothers(nl: Netlink, pod: Namespace, owner: Owner) -> bool:

@@ -13,20 +13,19 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from cni_plugin.errors import INTERNAL, TRY_AGAIN, CniError
 from cni_plugin.handle import Reply, handle, refuse
-from cni_plugin.host import Host, own_executables
+from cni_plugin.host import Host
 from daemon import protocol
 from daemon.keyed import KeyedLocks
 from daemon.listening import Listener
 from daemon.log import Log, identity
-from kernel.errors import KernelError, NotANamespace
+from kernel.errors import NotANamespace
+from kernel.netlink import keep_sockets_open
 from kernel.netns import Namespace
-from kernel.nft import keep_nft_open
 
 WORKERS = 64
 REQUEST_SECONDS = REPLY_SECONDS = 10.0
@@ -60,8 +59,7 @@ class Server:
         return not any(worker.is_alive() for worker in self._workers)
 
     def _work(self) -> None:
-        with suppress(KernelError):  # a kernel without nftables: who needs it will be told
-            keep_nft_open()
+        keep_sockets_open()
         for connection in self._listener.connections(self._log):
             with connection:
                 self._serve(connection)
@@ -96,7 +94,7 @@ class Server:
             host = replace(
                 self._host,
                 program=request.program,
-                executables=own_executables(Path(request.executable)),
+                executable=Path(request.executable),
                 open_netns=netns.open,
                 log=lines.append,
             )

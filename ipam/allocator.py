@@ -7,6 +7,7 @@ would stop a second owner even if this module were wrong.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
@@ -64,7 +65,10 @@ def allocate(tx: Transaction, conf: IpamConf, owner: Owner) -> tuple[Assigned, .
     address is held, or the owner holds another one of its set), StoreError.
     """
     search = _Search(tx, conf, owner, gateways_of(conf.range_sets))
-    with faults.translated(tx.path), tx.savepoint():
+    tx.require_writable()
+    # One set alone needs no undo: what a search moves before it fails is right without it.
+    undo = tx.savepoint() if len(conf.range_sets) > 1 else nullcontext()
+    with faults.translated(tx.path), undo:
         held = tx.addresses(owner)
         return tuple(_assign(search, range_set, held) for range_set in conf.range_sets)
 
@@ -160,7 +164,7 @@ def _reserve_unused(search: _Search, range_set: RangeSet) -> IPAddress | None:
             return head.address
         address = pools.take_next(tx.connection, pool, search.gateways)
         if address is not None:
-            tx.reserve(search.owner, address, pool=pool.id)
+            tx.insert(search.owner, address, pool.id)
             return address
     return None
 

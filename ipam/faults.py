@@ -86,8 +86,13 @@ def translated(path: Path) -> Iterator[None]:
     """Raise what goes wrong with the database in the block as StoreError."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise of_sqlite(path, error) from error
-    except (NotAnAddress, UnicodeDecodeError) as error:
-        # Python decodes SQLite's messages, and a message may quote damaged text.
-        raise damaged(path, str(error)) from error
+    except (sqlite3.Error, NotAnAddress, UnicodeDecodeError) as error:
+        raise of_query(path, error) from error
+
+
+def of_query(path: Path, error: Exception) -> StoreError:
+    """The exception for what went wrong with a query or with reading its answer."""
+    if isinstance(error, sqlite3.Error):
+        return of_sqlite(path, error)
+    # Python decodes SQLite's messages, and a message may quote damaged text.
+    return damaged(path, str(error))

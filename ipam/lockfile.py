@@ -41,11 +41,19 @@ class LockFile:
     @contextmanager
     def shared(self, timeout: float) -> Iterator[None]:
         """Hold the lock together with other sharers; raises StoreBusy after `timeout` seconds."""
-        self._acquire(fcntl.LOCK_SH, timeout)
+        self.acquire_shared(timeout)
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self.release()
+
+    def acquire_shared(self, timeout: float) -> None:
+        """Take the lock together with other sharers; raises StoreBusy after `timeout` seconds."""
+        self._acquire(fcntl.LOCK_SH, timeout)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     @contextmanager
     def exclusive(self, timeout: float) -> Iterator[None]:
@@ -54,9 +62,11 @@ class LockFile:
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self.release()
 
     def _acquire(self, operation: int, timeout: float) -> None:
+        if self._try(operation):
+            return
         deadline = time.monotonic() + timeout
         while not self._try(operation):
             if time.monotonic() > deadline:

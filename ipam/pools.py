@@ -63,10 +63,11 @@ def take_next(
     if pool.next is None:
         return None
     found, passed = _first_unused(connection, pool, pool.next, gateways)
-    _adopt(connection, pool, pool.next, passed)
-    for gateway in gateways:
-        if encode(pool.next) <= encode(gateway) <= encode(passed):
-            _park(connection, pool, gateway)
+    if found != pool.next:
+        _adopt(connection, pool, pool.next, passed)
+        for gateway in gateways:
+            if encode(pool.next) <= encode(gateway) <= encode(passed):
+                _park(connection, pool, gateway)
     following = None if passed == pool.last else encode(passed + 1)
     connection.execute("UPDATE pool SET next = ? WHERE id = ?", (following, pool.id))
     return found

@@ -20,20 +20,37 @@ class Records:
     """Reading and writing of records (JSON text) in one transaction."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path, boot_id: str, clock: Clock
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        boot_id: str,
+        clock: Clock,
+        *,
+        writable: bool = True,
     ) -> None:
         self.connection = connection
+        self._writable = writable
         self.path = path
         self.boot_id = boot_id
         self.clock = clock
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with faults.translated(self.path):
+        try:
             return self.connection.execute(sql, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise faults.of_query(self.path, error) from error
 
     def _changes(self, sql: str, *values: object) -> int:
-        with faults.translated(self.path):
+        self.require_writable()
+        try:
             return self.connection.execute(sql, values).rowcount
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise faults.of_query(self.path, error) from error
+
+    def require_writable(self) -> None:
+        """Raise StoreError in a transaction that only reads."""
+        if not self._writable:
+            raise StoreError(self.path, f"{self.path} is open for reading only here")
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:

@@ -1,7 +1,9 @@
 """The store: one SQLite database per node, shared by every podwire process on it.
 
-- The database is in WAL mode with synchronous=FULL: what was committed survives kill -9 and a
-  power loss, and a reader never waits for a writer.
+- The database is in WAL mode with synchronous=NORMAL: what was committed survives kill -9, and a
+  reader never waits for a writer. A power loss may take the last commits, never consistency
+  (https://www.sqlite.org/pragma.html#pragma_synchronous), and they are of no use after it: no
+  pod outlives its boot.
 - Every transaction holds the lock file shared. Whoever creates or replaces the database holds it
   exclusively, so nobody commits into a file that was just set aside.
 - A `Store` may be used from several threads: they share one connection, under a lock. It may not
@@ -75,6 +77,7 @@ class Store:
         self.created = False
         self.purged = Purged()
         self._files = Files(data_dir)
+        self._marker = os.fspath(self._files.marker)
         self._refill = refill
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
@@ -97,62 +100,80 @@ class Store:
     def close(self) -> None:
         """Close the database; again is no error."""
         if self._pid == os.getpid():
-            with self._turn():
+            self._take_turn()
+            try:
                 self._drop_connection()
+            finally:
+                self._leave_turn()
         self._lock.close()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Read and write: commit at the end of the block, roll back if it raises anything."""
-        with self._session() as connection:
-            self._run(connection, "BEGIN IMMEDIATE")
-            try:
-                yield self._transaction(connection)
-                self._run(connection, "COMMIT")
-            finally:
-                _roll_back(connection)
+        connection = self._begin("BEGIN IMMEDIATE")
+        try:
+            yield Transaction(connection, self.path, self.boot_id, self.clock)
+            self._run(connection, "COMMIT")
+        finally:
+            self._end(connection)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """Read one snapshot; writing raises StoreError."""
-        with self._session() as connection:
-            self._run(connection, "PRAGMA query_only = ON")
-            try:
-                self._run(connection, "BEGIN")
-                yield self._transaction(connection)
-            finally:
-                _roll_back(connection)
-                self._allow_writing(connection)
-
-    def _allow_writing(self, connection: sqlite3.Connection) -> None:
+        connection = self._begin("BEGIN")
         try:
-            self._run(connection, "PRAGMA query_only = OFF")
-        except StoreError:  # damaged; the next transaction opens it anew and says so
-            self._drop_connection()
+            yield Transaction(connection, self.path, self.boot_id, self.clock, writable=False)
+        finally:
+            self._end(connection)
 
     def _run(self, connection: sqlite3.Connection, sql: str) -> None:
-        with faults.translated(self.path):
+        try:
             connection.execute(sql)
+        except sqlite3.Error as error:
+            raise faults.of_sqlite(self.path, error) from error
 
-    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
-        return Transaction(connection, self.path, self.boot_id, self.clock)
+    # No context managers in here: every CNI call passes several times.
+    def _begin(self, sql: str) -> sqlite3.Connection:
+        """This thread alone, in a transaction of the database that is in place right now."""
+        self._take_turn()
+        try:
+            connection = self._locked()
+        except BaseException:
+            self._leave_turn()
+            raise
+        try:
+            self._run(connection, sql)
+        except BaseException:
+            self._end(connection)
+            raise
+        return connection
 
-    @contextmanager
-    def _session(self) -> Iterator[sqlite3.Connection]:
-        """This thread alone, with a connection to the database that is in place right now."""
-        with self._turn():
-            for _ in range(ATTEMPTS):
-                with self._lock.shared(BUSY_TIMEOUT):
-                    with faults.translated(self.path):
-                        connection = self._attached()
-                    if connection is not None:
-                        yield connection
-                        return
-                self._create()
+    def _end(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+        finally:
+            self._lock.release()
+            self._leave_turn()
+
+    def _locked(self) -> sqlite3.Connection:
+        """The connection, with the lock file held shared."""
+        for _ in range(ATTEMPTS):
+            self._lock.acquire_shared(BUSY_TIMEOUT)
+            try:
+                with faults.translated(self.path):
+                    connection = self._attached()
+            except BaseException:
+                self._lock.release()
+                raise
+            if connection is not None:
+                return connection
+            self._lock.release()
+            self._create()
         raise StoreError(self.path, f"{self.path} keeps disappearing")
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _take_turn(self) -> None:
         if self._pid != os.getpid():
             raise RuntimeError("a Store cannot be carried over a fork: open it again")
         if self._holder == threading.get_ident():
@@ -160,15 +181,14 @@ class Store:
         if not self._mutex.acquire(timeout=BUSY_TIMEOUT):
             raise StoreBusy(self.path, f"database {self.path} is busy in this process")
         self._holder = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._holder = 0
-            self._mutex.release()
+
+    def _leave_turn(self) -> None:
+        self._holder = 0
+        self._mutex.release()
 
     def _attached(self) -> sqlite3.Connection | None:
         """The connection, reopened if another file is in place by now; None if there is none."""
-        if self._files.marker.exists():
+        if os.access(self._marker, os.F_OK):
             raise faults.damaged(self.path, "whoever was replacing it was killed")
         identity = self._files.identity()
         if identity is None or identity != self._identity:
@@ -205,9 +225,3 @@ class Store:
                 files.build(self._files, self.boot_id, self.clock, self._refill)
                 files.install(self._files)
                 self.created = True
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipam import faults
-from ipam.codec import decode, encode
+from ipam.codec import NotAnAddress, decode, encode
 from ipam.errors import AddressTaken
 from ipam.owner import Allocation, Owner
 from ipam.ranges import IPAddress, Range
@@ -72,15 +72,20 @@ class Transaction(Records):
             return
         if holder is not None:
             raise AddressTaken(f"address {address} is held by {holder}", f"network {owner.network}")
-        blob = encode(address)
+        self.require_writable()
         tags = self._rows(
             "DELETE FROM freed WHERE network = ? AND address = ? RETURNING pool",
-            owner.network, blob,
+            owner.network, encode(address),
         )  # fmt: skip
+        self.insert(owner, address, tags[0][0] if tags else pool, created_at)
+
+    def insert(
+        self, owner: Owner, address: IPAddress, pool: object, created_at: float | None = None
+    ) -> None:
+        """Give the owner an address that is neither held nor freed; the schema sees to that."""
         self._changes(
             "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?)",
-            owner.network, blob, owner.container_id, owner.ifname,
-            tags[0][0] if tags else pool,
+            owner.network, encode(address), owner.container_id, owner.ifname, pool,
             self.clock.wall() if created_at is None else created_at,
             self.boot_id,
         )  # fmt: skip
@@ -132,5 +137,7 @@ class Transaction(Records):
         return (self._number(rows[0][0]), self._text(rows[0][1])) if rows else None
 
     def _address(self, value: object) -> IPAddress:
-        with faults.translated(self.path):
+        try:
             return decode(value)
+        except NotAnAddress as error:
+            raise faults.of_query(self.path, error) from error

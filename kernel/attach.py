@@ -12,7 +12,7 @@ from kernel.diff import Change, diff
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
-from kernel.netlink import Netlink
+from kernel.netlink import Answer, Netlink
 from kernel.netns import Namespace, inside
 from kernel.read import read_link, read_space
 from kernel.settle import settle_node, settle_pod
@@ -27,27 +27,33 @@ class LinkExists(KernelError):
     """The pod has a link of the wanted name already."""
 
 
-def attach(nl: Netlink, pod: Namespace, plan: Plan) -> Link | None:
+def attach(
+    nl: Netlink, pod: Namespace, plan: Plan, made_bridge: Callable[[str], object] = str
+) -> Link | None:
     """Give the pod everything in the plan, or nothing: what was done is undone on any failure.
 
     Returns the bridge, if the plan has one.  The shared rules of plan.masquerade are not applied
-    here: they belong to the network (see `masquerade.py`).  Raises KernelError.
+    here: they belong to the network (see `masquerade.py`).  made_bridge: called with the
+    bridge's name before it is made; it stays, whatever fails.  Raises KernelError, and LinkExists
+    where the pod has a link of that name.
     """
-    bridge = ensure_bridge(nl, plan.bridge) if plan.bridge else None
+    bridge = ensure_bridge(nl, plan.bridge, made_bridge) if plan.bridge else None
     with ExitStack() as undo:
+        answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         undo.callback(detach, nl, plan.node.links[0].name, ())
-        host_index = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
+        host, peer = _read_pair(answers)
         # The node's end first: what the pod's end announces when it comes up must get through.
-        _configure_node(nl, plan.node, host_index)
-        _configure_pod(pod, plan.pod)
-        settle_node(nl, plan)
+        _configure_node(nl, plan.node, host)
+        _configure_pod(pod, plan.pod, peer)
+        # The bridge as its new port left it: its MAC may change with its first one.
+        settled = settle_node(nl, plan)
         if plan.elements:
             _add_elements(plan.elements)
             undo.callback(_remove_elements, plan.elements)
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, _node_wide(plan.node))
         undo.pop_all()
-    return bridge
+    return rtnl.read_link(settled) if settled else bridge
 
 
 def _node_wide(node: Space) -> list[Sysctl]:
@@ -55,35 +61,51 @@ def _node_wide(node: Space) -> list[Sysctl]:
     return [s for s in node.sysctls if node.links[0].name not in s.path.split("/")]
 
 
-def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> int:
+def _own_settings(node: Space) -> list[Sysctl]:
+    return [s for s in node.sysctls if node.links[0].name in s.path.split("/")]
+
+
+def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[Answer]:
+    """Create the pair, and describe and look up what the kernel made of it."""
     host, peer = plan.node.links[0], plan.pod.links[0]
-    for _ in range(2):
-        create = rtnl.create_veth(host, peer, pod.fd, master)
-        answers = nl.exchange([create, rtnl.describe_link(host), rtnl.get_link(host.name)])
-        if answers[0].errno != errno.EEXIST:
-            break
-        # Either end's name may be the one that exists.  A node-side link of this name is what a
-        # killed ADD of the same attachment left, for the name is derived from its key; it may have
-        # vanished just now, with the namespace that its peer was in.
-        if not delete_link(nl, host.name) and pod_has_link(pod, peer.name):
+    # The settings of a port do not matter to IPv6, which is the bridge's: it may come up at once.
+    up = host.up and host.port is not None
+    messages = [
+        rtnl.create_veth(host, peer, pod.fd, master),
+        rtnl.describe_link(host, up=up),
+        rtnl.get_link(host.name),
+    ]
+    answers = nl.exchange(messages)
+    if answers[0].errno == errno.EEXIST:
+        # Either end's name may be the one that exists.  A node-side link of this name without a
+        # peer in the pod is what a killed ADD of the same attachment left, for the name is derived
+        # from its key; it may have vanished just now, with the namespace that its peer was in.
+        if pod_has_link(pod, peer.name):
             raise LinkExists("create link", peer.name, errno.EEXIST, f"in {pod.path}")
-    for message, answer in zip((create, rtnl.describe_link(host)), answers, strict=False):
-        if answer.errno:
-            raise KernelError(message.what, "", answer.errno, answer.hint)
-    return rtnl.read_link(answers[2].objects[0]).index
+        delete_link(nl, host.name)
+        answers = nl.exchange(messages)
+    if answers[0].errno:
+        raise KernelError(messages[0].what, "", answers[0].errno, answers[0].hint)
+    return answers
 
 
-def _configure_pod(pod: Namespace, want: Space) -> None:
+def _read_pair(answers: list[Answer]) -> tuple[int, int]:
+    """The indexes of the node's end and of the pod's, each in its own namespace."""
+    _created, described, host = answers
+    if described.errno:
+        raise KernelError("set alias and port flags of", "link", described.errno, described.hint)
+    if not host.objects:
+        raise KernelError("find link", "just made", host.errno or errno.ENODEV, host.hint)
+    return rtnl.read_pair(host.objects[0])
+
+
+def _configure_pod(pod: Namespace, want: Space, index: int) -> None:
     with inside(pod):
         nl = Netlink()
         for setting in want.sysctls:
-            apply_sysctl(setting)
+            apply_sysctl(setting, fresh=True)
     with nl:
-        name = want.links[0].name
-        link = read_link(nl, name)
-        if link is None:
-            raise KernelError("find link", name, errno.ENODEV, f"in {pod.path}")
-        nl.run(_pod_messages(want, link.index), tolerate=_PRESENT)
+        nl.run(_pod_messages(want, index), tolerate=_PRESENT)
         settle_pod(nl, want)
 
 
@@ -96,12 +118,11 @@ def _pod_messages(want: Space, index: int) -> list[Message]:
 
 
 def _configure_node(nl: Netlink, want: Space, index: int) -> None:
-    shared = _node_wide(want)
-    for setting in want.sysctls:
-        if setting not in shared:
-            apply_sysctl(setting)
+    settings = _own_settings(want)
+    for setting in settings:
+        apply_sysctl(setting, fresh=True)
     messages = [rtnl.add_address(a, index) for a in want.addresses]
-    messages += [rtnl.set_up(link.name) for link in want.links if link.up]
+    messages += [rtnl.set_up(link.name) for link in want.links if link.up and link.port is None]
     # A route to the pod's address that is there already is another's: it is never taken over.
     try:
         nl.run(messages + [rtnl.add_route(r, index, exclusive=True) for r in want.routes])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from kernel import rtnl
 from kernel.errors import KernelError
@@ -17,14 +18,16 @@ from kernel.sysctl import apply_sysctl
 _SETTINGS = ("accept_ra", "accept_dad")
 
 
-def ensure_bridge(nl: Netlink, want: Bridge) -> Link:
+def ensure_bridge(nl: Netlink, want: Bridge, made: Callable[[str], object] = str) -> Link:
     """The bridge, made where it is missing; up, promiscuous if wanted, its gateways on it.
 
-    Raises KernelError where the name belongs to another kind of link, and where an address that
-    is there already contradicts a gateway and force_address is off.
+    made: called with its name before one is made. Raises KernelError where the name belongs to
+    another kind of link, and where an address that is there already contradicts a gateway and
+    force_address is off.
     """
     link = read_link(nl, want.name)
     if link is None:
+        made(want.name)
         _create(want)
         for setting in _SETTINGS:
             apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
@@ -32,7 +35,8 @@ def ensure_bridge(nl: Netlink, want: Bridge) -> Link:
     if link is None or link.kind != "bridge":
         raise KernelError("use bridge", want.name, 0, "a link of that name is not a bridge")
     # Whether all gateways can be had is known before the first one is touched.
-    replacements = _plan_gateways([a.address for a in read_addresses(nl, [link])], want)
+    present = [a.address for a in read_addresses(nl, [link])] if want.gateways else []
+    replacements = _plan_gateways(present, want)
     if not link.up or (want.promisc and not link.promisc):
         flags = rtnl.IFF_UP | (rtnl.IFF_PROMISC if want.promisc else 0)
         nl.run([rtnl.set_flags(want.name, flags)])

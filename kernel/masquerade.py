@@ -38,9 +38,28 @@ def apply_masquerade(groups: Iterable[Iterable[IPNetwork]]) -> None:
 
 
 def remove_empty_tables() -> None:
-    """Remove podwire's tables; for when the last attachment of the node is gone."""
+    """Remove podwire's tables; for when the last attachment of the node is gone.
+
+    They stay while the daemon keeps members there: the next pod's first packet needs them.
+    """
     with nft.open_nft() as nl:
-        nft.remove_tables(nl)
+        if not any(nft.read_elements(nl, "inet", name) for name in nft.CLUSTER_SETS):
+            nft.remove_tables(nl)
+
+
+def ensure_cluster(want: frozenset[Element]) -> bool:
+    """Bring the cluster sets to these members; whether they were others. The tables are there.
+
+    Raises KernelError, with errno ENOENT where the tables are missing.
+    """
+    with nft.open_nft() as nl:
+        have: set[Element] = set()
+        for name in nft.CLUSTER_SETS:
+            have |= nft.read_elements(nl, "inet", name) or frozenset()
+        if have == want:
+            return False
+        nft.exchange_elements(nl, want - have, have - want)
+    return True
 
 
 def _read(nl: Netlink) -> frozenset[Element] | None:

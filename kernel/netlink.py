@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -29,7 +31,8 @@ from kernel.wire import (
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _RECEIVE_BYTES = 1 << 17
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT = 30  # seconds
+_TIMEVAL = struct.Struct("@ll")
 _DUMP_ATTEMPTS = 5
 
 
@@ -60,7 +63,8 @@ class Netlink:
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         # Dumps obey what their request names (a link, a table) instead of listing everything.
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self._socket.settimeout(_TIMEOUT_SECONDS)
+        # Not settimeout: it would poll before each of many small reads.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_TIMEOUT, 0))
         self._socket.bind((0, 0))
         self._sequence = 0
 
@@ -87,34 +91,38 @@ class Netlink:
     def exchange(self, messages: Sequence[Message]) -> list[Answer]:
         """Send all messages at once and return the kernel's answer to each.
 
-        The kernel works through them in order and goes on after one that fails.
+        The kernel works through them in order and goes on after one that fails. It answers in
+        order too, and reports errors unasked: so only the last message asks for its answer.
         """
         answers = [Answer() for _ in messages]
-        base = self._sequence + 1
-        self._sequence += len(messages)
-        self._send(Message(m.type, m.flags | (NLM_F_ACK if m.ack else 0), m.body) for m in messages)
-        waiting = sum(m.ack for m in messages)
-        while waiting:
+        last = max((i for i, m in enumerate(messages) if m.ack), default=-1)
+        base = self._send(messages, last)
+        while last >= 0:
             for sequence, message in unpack(self._receive()):
-                if not 0 <= sequence - base < len(answers):
+                number = sequence - base
+                if not 0 <= number < len(answers):
                     continue
-                answer = answers[sequence - base]
-                if message.type == NLMSG_ERROR:
-                    answer.errno, answer.hint = _read_error(message)
-                    waiting -= messages[sequence - base].ack
-                else:
-                    answer.objects.append(message)
+                if message.type != NLMSG_ERROR:
+                    answers[number].objects.append(message)
+                    continue
+                answers[number].errno, answers[number].hint = _read_error(message)
+                if number == last or not messages[number].ack:
+                    # A transaction that is refused as a whole has no other answer.
+                    last = -1
         return answers
 
-    def _send(self, messages: Iterable[Message]) -> None:
-        packed = list(messages)
-        first = self._sequence - len(packed) + 1
-        self._socket.send(b"".join(pack(m, first + i) for i, m in enumerate(packed)))
+    def _send(self, messages: Sequence[Message], last: int) -> int:
+        """Send; the sequence number of the first one."""
+        base = self._sequence + 1
+        self._sequence += len(messages)
+        packed = [pack(m, base + i, NLM_F_ACK if i == last else 0) for i, m in enumerate(messages)]
+        self._socket.send(b"".join(packed))
+        return base
 
     def _receive(self) -> bytes:
         try:
             return self._socket.recv(_RECEIVE_BYTES)
-        except TimeoutError as error:
+        except BlockingIOError as error:
             raise KernelError("get an answer from", "netlink", errno.ETIMEDOUT) from error
 
     def run(
@@ -141,20 +149,40 @@ class Netlink:
         return objects
 
     def _dump_once(self, message: Message) -> tuple[list[Message], bool]:
-        self._sequence += 1
-        request = Message(message.type, message.flags | NLM_F_DUMP, message.body)
-        self._send([request])
+        mine = self._send([Message(message.type, message.flags | NLM_F_DUMP, message.body)], -1)
         objects: list[Message] = []
         consistent = True
         while True:
             for sequence, part in unpack(self._receive()):
-                if sequence != self._sequence:
+                if sequence != mine:
                     continue
                 consistent = consistent and not part.flags & NLM_F_DUMP_INTR
                 if part.type in (NLMSG_DONE, NLMSG_ERROR):
                     _raise_dump_error(message, part)
                     return objects, consistent
                 objects.append(part)
+
+
+def open_netlink(protocol: int = NETLINK_ROUTE) -> AbstractContextManager[Netlink]:
+    """A socket in the calling thread's namespace: the kept one, or one for this block alone."""
+    kept: dict[int, Netlink] = getattr(_thread, "sockets", {})
+    return nullcontext(kept[protocol]) if protocol in kept else Netlink(protocol)
+
+
+def keep_sockets_open() -> None:
+    """Let the calling thread, which stays in this namespace, use the same sockets from now on.
+
+    Closing an nftables socket soon after a commit waits for an RCU grace period
+    (net/netfilter/nf_tables_api.c, nft_rcv_nl_event).
+    """
+    sockets: dict[int, Netlink] = {}
+    for protocol in (NETLINK_ROUTE, NETLINK_NETFILTER):
+        with suppress(KernelError):  # whoever needs it then says what is missing
+            sockets[protocol] = Netlink(protocol)
+    _thread.sockets = sockets
+
+
+_thread = threading.local()
 
 
 def _read_error(message: Message) -> tuple[int, str]:

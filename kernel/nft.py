@@ -5,7 +5,8 @@ member of some (linux/netfilter/nf_tables.h).  So the cost of a packet does not 
 
 Packet path of the skeleton: a pod that reached itself through a translated address (hairpin) is
 masqueraded, or the answer would be dropped as coming from nowhere; a packet that leaves the
-prefixes of its own network is masqueraded; on a bridge, a port that is checked passes only frames
+prefixes of its own network is masqueraded, but not one to pods of other nodes (the cluster sets,
+whose members are the daemon's); on a bridge, a port that is checked passes only frames
 of its own MAC.
 """
 
@@ -13,14 +14,13 @@ from __future__ import annotations
 
 import errno
 import struct
-import threading
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from kernel.errors import KernelError, MissingTool
 from kernel.model import Element, IPAddress, IPNetwork
-from kernel.netlink import NETLINK_NETFILTER, Netlink
+from kernel.netlink import NETLINK_NETFILTER, Netlink, open_netlink
 from kernel.wire import (
     NLM_F_CREATE,
     Message,
@@ -43,6 +43,8 @@ _DECLARATIONS = {
   set masquerade6 { type ipv6_addr; flags interval; }
   set internal4 { type ipv4_addr . ipv4_addr; flags interval; }
   set internal6 { type ipv6_addr . ipv6_addr; flags interval; }
+  set cluster4 { type ipv4_addr; flags interval; }
+  set cluster6 { type ipv6_addr; flags interval; }
   chain postrouting { type nat hook postrouting priority srcnat; policy accept; }
 """,
     "bridge": """
@@ -57,6 +59,8 @@ _RULES = {
         "oifname . ip6 saddr . ip6 daddr @hairpin6 masquerade",
         "ip daddr 224.0.0.0/4 return",
         "ip6 daddr ff00::/8 return",
+        "ip saddr @masquerade4 ip daddr @cluster4 return",
+        "ip6 saddr @masquerade6 ip6 daddr @cluster6 return",
         "ip saddr @masquerade4 ip saddr . ip daddr != @internal4 masquerade",
         "ip6 saddr @masquerade6 ip6 saddr . ip6 daddr != @internal6 masquerade",
     ),
@@ -65,8 +69,9 @@ _RULES = {
 _CHAIN = {"inet": "postrouting", "bridge": "prerouting"}
 # A set that `flags interval` makes of one field is a tree of starts and ends; one of several
 # fields takes both ends in one member (NFTA_SET_ELEM_KEY_END).
-_TREE_SETS = frozenset({"masquerade4", "masquerade6"})
+_TREE_SETS = frozenset({"masquerade4", "masquerade6", "cluster4", "cluster6"})
 NETWORK_SETS = ("masquerade4", "masquerade6", "internal4", "internal6")
+CLUSTER_SETS = ("cluster4", "cluster6")
 
 _SUBSYSTEM = 10 << 8
 _DELTABLE = _SUBSYSTEM | 2
@@ -144,6 +149,14 @@ def _interval(set_name: str, prefixes: tuple[IPNetwork, ...]) -> Element:
     return Element("inet", set_name, start, end)
 
 
+def cluster_elements(ranges: Iterable[tuple[IPAddress, IPAddress]]) -> frozenset[Element]:
+    """The members for ranges (first, last) of pods' addresses; the ranges may not overlap."""
+    return frozenset(
+        Element("inet", f"cluster{first.version}", first.packed, last.packed)
+        for first, last in ranges
+    )
+
+
 def load_skeleton(family: str) -> None:
     """Create what is missing of a family's table in one transaction; members of sets stay.
 
@@ -183,21 +196,8 @@ def _run_nft(script: str) -> None:
 
 
 def open_nft() -> AbstractContextManager[Netlink]:
-    """A netfilter socket in the calling thread's namespace.
-
-    Closing one soon after a commit waits for an RCU grace period (net/netfilter/nf_tables_api.c,
-    nft_rcv_nl_event), so a thread that serves many calls keeps its own: see `keep_nft_open`.
-    """
-    kept: Netlink | None = getattr(_thread, "nft", None)
-    return Netlink(NETLINK_NETFILTER) if kept is None else nullcontext(kept)
-
-
-def keep_nft_open() -> None:
-    """Let the calling thread use one netfilter socket from now on; it stays in this namespace."""
-    _thread.nft = Netlink(NETLINK_NETFILTER)
-
-
-_thread = threading.local()
+    """An nftables socket in the calling thread's namespace."""
+    return open_netlink(NETLINK_NETFILTER)
 
 
 def read_elements(nl: Netlink, family: str, set_name: str) -> frozenset[Element] | None:
@@ -283,8 +283,26 @@ def add_elements(nl: Netlink, elements: Sequence[Element]) -> None:
         change_elements(nl, elements[start : start + _PER_TRANSACTION], ())
 
 
+def exchange_elements(nl: Netlink, add: Collection[Element], remove: Collection[Element]) -> None:
+    """Add and remove members, in one transaction where they fit into one, else removing first."""
+    if len(add) + len(remove) <= _PER_TRANSACTION:
+        change_elements(nl, add, remove)
+        return
+    going = list(remove)
+    for start in range(0, len(going), _PER_TRANSACTION):
+        change_elements(nl, (), going[start : start + _PER_TRANSACTION])
+    add_elements(nl, list(add))
+
+
 def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:
-    """Remove members one by one; those that are gone already are no error."""
+    """Remove members; those that are gone already are no error."""
+    try:
+        # Each transaction waits until the one before it was cleaned up, a grace period later.
+        change_elements(nl, (), elements)
+        return
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
     for element in _ordered(elements):
         message = _element_message(_DELSETELEM, element)
         nl.run([_batch(_BATCH_BEGIN), message, _batch(_BATCH_END)], tolerate=_ABSENT)

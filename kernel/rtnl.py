@@ -24,6 +24,7 @@ from kernel.wire import (
     Message,
     attribute,
     attributes,
+    first_attribute,
     nested,
     number,
     string,
@@ -105,9 +106,9 @@ def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
-def describe_link(link: Link) -> Message:
-    """Set alias and bridge port flags; the kernel takes neither at creation."""
-    body = _link_body(link.name)
+def describe_link(link: Link, *, up: bool = False) -> Message:
+    """Set alias and bridge port flags; the kernel takes neither at creation. up: set it up too."""
+    body = _link_body(link.name, IFF_UP * up, IFF_UP * up)
     if link.alias is not None:
         body += text(IFLA_IFALIAS, link.alias)
     if link.port:
@@ -192,17 +193,22 @@ def read_link(message: Message) -> Link:
     )
 
 
+def read_pair(message: Message) -> tuple[int, int]:
+    """(index, other end's index in its own namespace) of an RTM_NEWLINK answer for a veth."""
+    return int(_IFINFO.unpack_from(message.body)[2]), read_peer_index(message)
+
+
 def read_operational(message: Message) -> tuple[int, bool]:
     """(index, whether it can send and receive) of an RTM_NEWLINK answer."""
     index = int(_IFINFO.unpack_from(message.body)[2])
-    state = attributes(message.body, _IFINFO.size).get(_IFLA_OPERSTATE, b"\0")
+    state = first_attribute(message.body, _IFINFO.size, _IFLA_OPERSTATE) or b"\0"
     return index, state[0] in _OPERATIONAL
 
 
 def read_peer_index(message: Message) -> int:
     """The other end's index in its own namespace, of an RTM_NEWLINK answer for a veth; 0: none."""
-    found = attributes(message.body, _IFINFO.size)
-    return number(found[IFLA_LINK]) if IFLA_LINK in found else 0
+    found = first_attribute(message.body, _IFINFO.size, IFLA_LINK)
+    return number(found) if found else 0
 
 
 def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from kernel import rtnl
 from kernel.model import IPAddress, IPInterface, Plan, Space, Sysctl
 from kernel.netlink import Netlink
+from kernel.wire import Message
 
 _PAUSE_SECONDS = 0.0005
 _DEADLINE_SECONDS = 1.5
@@ -29,47 +31,62 @@ def settle_pod(nl: Netlink, want: Space) -> None:
     link = want.links[0]
     trusted = Sysctl(f"net/ipv6/conf/{link.name}/accept_dad", "0", required=False) in want.sysctls
     if link.up:
-        _settle(nl, link.name, _six(a.address for a in want.addresses), link_local=trusted)
+        _settle(nl, _Link(link.name, _six(a.address for a in want.addresses), trusted))
 
 
-def settle_node(nl: Netlink, plan: Plan) -> None:
-    """Wait until the node's end and its bridge forward to the pod, which has its link up."""
-    if not plan.pod.links[0].up:
-        return
+def settle_node(nl: Netlink, plan: Plan) -> Message | None:
+    """Wait until the node's end and its bridge forward to the pod, which has its link up.
+
+    Returns the bridge as it is then, if the plan has one.
+    """
     # The kernel asks for the neighbours of packets that it forwards from its link-local address
     # (net/ipv6/ndisc.c, ndisc_solicit), and asks again after a second where it has none yet.
     forwards = bool(_six(a.address for a in plan.pod.addresses))
     own = _six(a.address for a in plan.node.addresses)
-    _settle(nl, plan.node.links[0].name, own, link_local=forwards and not plan.bridge)
+    links = [_Link(plan.node.links[0].name, own, forwards and not plan.bridge)]
     # The port first: its carrier is the bridge's.
     if plan.bridge:
-        _settle(nl, plan.bridge.name, _six(plan.bridge.gateways), link_local=forwards)
+        links.append(_Link(plan.bridge.name, _six(plan.bridge.gateways), forwards))
+    found = _settle(nl, *links, seconds=_DEADLINE_SECONDS if plan.pod.links[0].up else 0)
+    return found[-1] if plan.bridge else None
 
 
 def _six(addresses: Iterable[IPInterface]) -> frozenset[IPAddress]:
     return frozenset(address.ip for address in addresses if address.version == 6)
 
 
-def _settle(
-    nl: Netlink, name: str, served: frozenset[IPAddress], *, link_local: bool = False
-) -> None:
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while not _is_settled(nl, name, served, link_local) and time.monotonic() < deadline:
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What a link must have: IPv6 addresses that it answers for, a link-local one to ask from."""
+
+    name: str
+    served: frozenset[IPAddress]
+    link_local: bool
+
+
+def _settle(nl: Netlink, *links: _Link, seconds: float = _DEADLINE_SECONDS) -> list[Message | None]:
+    """The links as they are at the end; one that is gone is None."""
+    deadline = time.monotonic() + seconds
+    # Asking for one link by name makes the kernel do its overdue part first (linkwatch_sync_dev in
+    # rtnl_getlink, since 6.8).
+    messages = [rtnl.get_link(link.name) for link in links]
+    while True:
+        answers = nl.run(messages, tolerate=_GONE)
+        found = [answer.objects[0] if answer.objects else None for answer in answers]
+        if all(m is None or _is_settled(nl, k, m) for k, m in zip(links, found, strict=True)):
+            return found
+        if time.monotonic() >= deadline:
+            return found
         time.sleep(_PAUSE_SECONDS)
 
 
-def _is_settled(nl: Netlink, name: str, served: frozenset[IPAddress], link_local: bool) -> bool:
-    # Asking for one link by name makes the kernel do its overdue part first (linkwatch_sync_dev in
-    # rtnl_getlink, since 6.8).
-    found = nl.run([rtnl.get_link(name)], tolerate=_GONE)[0].objects
-    if not found:
-        return True
-    index, works = rtnl.read_operational(found[0])
+def _is_settled(nl: Netlink, link: _Link, found: Message) -> bool:
+    index, works = rtnl.read_operational(found)
     if not works:
         return False
-    if link_local and any(map(rtnl.is_on_trial, nl.dump(rtnl.list_addresses(index)))):
+    if link.link_local and any(map(rtnl.is_on_trial, nl.dump(rtnl.list_addresses(index)))):
         return False
-    if not served:
+    if not link.served:
         return True
     routes = nl.dump(rtnl.list_local_routes(6, index))
-    return served <= {rtnl.read_destination(route) for route in routes}
+    return link.served <= {rtnl.read_destination(route) for route in routes}

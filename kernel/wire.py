@@ -17,6 +17,7 @@ NLA_TYPE_MASK = 0x3FFF
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_read_attribute = _ATTRIBUTE.unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Message:
     """One netlink request, or one answer: type, flags and all that follows the header.
 
     what: how errors name it ("add address 10.0.0.2/24 to eth0").
-    ack: whether the kernel acknowledges it.
+    ack: whether it can be acknowledged; the frame of an nftables transaction cannot.
     """
 
     type: int
@@ -34,10 +35,14 @@ class Message:
     ack: bool = True
 
 
-def pack(message: Message, sequence: int) -> bytes:
-    """A message with its header, padded to the alignment that the next one needs."""
+def pack(message: Message, sequence: int, flags: int = 0) -> bytes:
+    """A message with its header, padded to the alignment that the next one needs.
+
+    flags: more than the message's own, and NLM_F_REQUEST.
+    """
     length = _HEADER.size + len(message.body)
-    head = _HEADER.pack(length, message.type, message.flags | NLM_F_REQUEST, sequence, 0)
+    flags |= message.flags | NLM_F_REQUEST
+    head = _HEADER.pack(length, message.type, flags, sequence, 0)
     return head + message.body + bytes(-length % 4)
 
 
@@ -85,7 +90,16 @@ def be32(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes of a body by type; the last one of a type wins."""
-    return dict(attribute_list(data, offset))
+    # A loop of its own: a link has some fifty, and every ADD reads links.
+    found: dict[int, bytes] = {}
+    last = len(data) - _ATTRIBUTE.size
+    while offset <= last:
+        length, kind = _read_attribute(data, offset)
+        if length < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + length]
+        offset += length + 3 & ~3
+    return found
 
 
 def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -96,6 +110,19 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & NLA_TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
         offset += length + (-length % 4)
+
+
+def first_attribute(data: bytes, offset: int, wanted: int) -> bytes | None:
+    """The payload of the first attribute of a type; what comes after it is not looked at."""
+    last = len(data) - _ATTRIBUTE.size
+    while offset <= last:
+        length, kind = _read_attribute(data, offset)
+        if length < 4:
+            break
+        if kind & NLA_TYPE_MASK == wanted:
+            return data[offset + 4 : offset + length]
+        offset += length + 3 & ~3
+    return None
 
 
 def number(payload: bytes) -> int:
