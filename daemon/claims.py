@@ -108,8 +108,10 @@ class Claims:
         return holders, {claim: Claim(holders[r], r) for claim, r in rivals if r}
 
     def _rank(self, claim: Claim) -> tuple[bool, bool, str, Span]:
+        if claim.node == self._me:
+            return False, False, claim.node, claim.span
         holds = self._holders.get(claim.span) == claim.node
-        return claim.node != self._me, not holds, claim.node, claim.span
+        return True, not holds, claim.node, claim.span
 
     def _assign(
         self, holders: Mapping[Span, str], losses: Mapping[Claim, Claim], claims: Iterable[Claim]

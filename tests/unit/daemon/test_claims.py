@@ -24,7 +24,8 @@ claims_of = st.dictionaries(names, st.lists(spans, max_size=4).map(tuple))
 def decide(claims: Mapping[str, tuple[Span, ...]], holders: Mapping[Span, str]) -> dict[Span, str]:
     """Who gets what: own ones first, then who has it, then by name."""
     every = {(name, span) for name, own in claims.items() for span in own}
-    rank = sorted(every, key=lambda c: (c[0] != ME, holders.get(c[1]) != c[0], c[0], c[1]))
+    kept = {(name, span) for span, name in holders.items() if name != ME}
+    rank = sorted(every, key=lambda c: (c[0] != ME, c not in kept, c[0], c[1]))
     given: dict[Span, str] = {}
     for name, span in rank:
         if not any(overlap(span, other) for other in given):
