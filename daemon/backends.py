@@ -16,10 +16,11 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from cni_plugin.identity import derive_mac
 from daemon.cluster import Node
-from daemon.desired import Entry, Refusal, Unplannable
+from daemon.desired import Refusal, Unplannable
 from daemon.ground import Ground
 from daemon.settings import Settings
 from daemon.spans import Span, span_of
+from kernel.entries import Entry
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
     Address,

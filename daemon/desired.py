@@ -7,18 +7,8 @@ from dataclasses import dataclass
 
 from daemon.cluster import Node
 from daemon.spans import Span
-from kernel.model import (
-    Address,
-    FdbEntry,
-    IPAddress,
-    IPNetwork,
-    Link,
-    Neighbour,
-    Route,
-    Sysctl,
-)
-
-Entry = Route | Neighbour | FdbEntry
+from kernel.entries import Entry
+from kernel.model import Address, IPAddress, IPNetwork, Link, Sysctl
 
 
 class Unplannable(Exception):

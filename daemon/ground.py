@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from daemon.cluster import Node
@@ -37,7 +37,7 @@ class Ground:
     local: every address of the node.
     networks: of the node, with the link of each; pods' own and default routes left out.
     on_link: the link for each destination; empty where a router is next.
-    in_use: those of the node's pod CIDRs that pods have addresses of.
+    in_use: those of the node's pod CIDRs that collide, and that pods have addresses of already.
     """
 
     me: Node
@@ -69,6 +69,8 @@ def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
     underlay = _underlay(settings, me)
     uplink = _uplink(facts, own, underlay)
     networks = dict(_networks(settings, facts, own))
+    network_set = SpanSet(networks)
+    colliding = [s for s in map(span_of, me.pod_cidrs) if network_set.rival(s)]
     ways = _ways(facts, own)
     return Ground(
         me=me,
@@ -81,8 +83,8 @@ def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
         local=frozenset(a.address.ip for a in facts.addresses),
         networks=networks,
         on_link=ways,
-        in_use=frozenset(_in_use(me, facts, own)),
-        _networks=SpanSet(networks),
+        in_use=_in_use(colliding, facts, own) if colliding else frozenset(),
+        _networks=network_set,
         _ways=SpanSet(ways),
     )
 
@@ -147,11 +149,9 @@ def _is_direct(route: Route) -> bool:
     return route.via is None and route.link != "lo" and route.dst.prefixlen > 0
 
 
-def _in_use(me: Node, facts: Facts, own: frozenset[str]) -> Iterator[Span]:
-    """The pod CIDRs that podwire's links have addresses of, or its routes to pods lead to."""
+def _in_use(spans: Iterable[Span], facts: Facts, own: frozenset[str]) -> frozenset[Span]:
+    """Those that podwire's links have addresses of, or its routes to pods lead to."""
     used = [host_span(a.address.ip) for a in facts.addresses if a.link in own]
     used += [span_of(r.dst) for r in facts.routes if r.protocol == RTPROT_PODWIRE]
     pods = SpanSet(used)
-    for prefix in me.pod_cidrs:
-        if pods.within(span_of(prefix)):
-            yield span_of(prefix)
+    return frozenset(span for span in spans if pods.within(span))

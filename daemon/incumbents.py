@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from daemon.backends import vtep_mac
 from daemon.cluster import Node
-from daemon.desired import Entry
 from daemon.spans import Span, host_span, span_of
+from kernel.entries import Entry
 from kernel.model import IPAddress, Neighbour, Route
 
 

@@ -9,12 +9,13 @@ from daemon import backends
 from daemon.backends import Peer, Way
 from daemon.claims import Claims
 from daemon.cluster import Node, Snapshot
-from daemon.desired import Desired, Entry, Refusal, Unplannable
+from daemon.desired import Desired, Refusal, Unplannable
 from daemon.facts import Facts
 from daemon.ground import Ground, survey
 from daemon.incumbents import find_incumbents
 from daemon.settings import Settings
 from daemon.spans import Span, host_span, merge, span_of
+from kernel.entries import Entry
 from kernel.model import IPAddress, IPNetwork
 
 
@@ -34,6 +35,7 @@ class Planner:
         self._settings = settings
         self._nodes: dict[str, Node] = {}
         self._ground: Ground | None = None
+        self._facts: Facts | None = None
         self._addresses = Claims(settings.node)
         self._prefixes = Claims(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
@@ -46,21 +48,28 @@ class Planner:
     def plan(self, snapshot: Snapshot, facts: Facts, found: Iterable[Entry] = ()) -> Desired:
         """The desired state. Raises Unplannable, and plans on from the last success then.
 
-        found: what an earlier daemon left in the kernel. At the first plan it says which node has
-        a prefix already, and keeps it against others; later the plan before says so.
+        found: what an earlier daemon left in the kernel. Until a plan succeeds it says which node has
+        a prefix already, and keeps it against others; later the plan before says so. The same
+        Facts object as before spares another look at it.
         """
         nodes = {node.name: node for node in snapshot.nodes}
         me = nodes.get(self._settings.node)
         if me is None:
             raise Unplannable(f"the source has no node {self._settings.node}, which is this one")
-        ground = survey(self._settings, me, facts)
+        ground = self._survey(me, facts)
         mtu = backends.plan_mtu(self._settings, ground)
         if self._ground is None:
             self._adopt(found, snapshot.nodes)
         changed = self._changes(nodes, ground)
-        self._nodes, self._ground = nodes, ground
+        self._nodes, self._ground, self._facts = nodes, ground, facts
         self._replan(changed, ground)
         return self._desired(snapshot, ground, mtu)
+
+    def _survey(self, me: Node, facts: Facts) -> Ground:
+        # A node may have thousands of routes of its own.
+        if self._ground is not None and facts is self._facts and me == self._ground.me:
+            return self._ground
+        return survey(self._settings, me, facts)
 
     def _adopt(self, found: Iterable[Entry], nodes: Iterable[Node]) -> None:
         prefixes, addresses = find_incumbents(found, nodes)

@@ -9,9 +9,10 @@ import pytest
 
 from daemon.backends import vtep_mac
 from daemon.cluster import Node, Snapshot
-from daemon.desired import Desired, Entry, Unplannable
+from daemon.desired import Desired, Unplannable
 from daemon.facts import Facts
 from daemon.planner import Planner
+from kernel.entries import Entry
 from kernel.model import (
     RTPROT_PODWIRE,
     RTPROT_PODWIRE_PEERS,

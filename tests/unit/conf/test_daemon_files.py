@@ -1,0 +1,25 @@
+"""conf/podwired.yaml and conf/nodes.yaml describe one cluster together."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.planner import Planner
+from daemon.settings import parse_settings
+from daemon.sources.nodesfile import parse_nodes
+from tests.unit.conf.test_routing import NODES, SETTINGS
+from tests.unit.daemon.clusters import facts
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid", "none"])
+def test_the_two_files_make_a_plan_together(backend: str) -> None:
+    text = SETTINGS.read_text() + f"\nbackend: {backend}\n"
+    settings = parse_settings(text.encode(), SETTINGS, {}, "node-1")
+    snapshot = parse_nodes(NODES.read_bytes(), NODES)
+    me = snapshot.nodes[0]
+    found = facts(*(f"{a}/{24 if a.version == 4 else 64}" for a in me.addresses))
+    desired = Planner(settings).plan(snapshot, found)
+    assert settings.source.path.name == NODES.name
+    assert desired.refused == ()
+    assert desired.pod_cidrs == me.pod_cidrs
+    assert bool(desired.peers["node-2"]) == (backend != "none")
