@@ -37,6 +37,7 @@ from kernel.model import (
 DEVICE_ALIAS = "podwire: to the pods of other nodes"
 # Outer IP header, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
 _OVERHEAD = {4: 20 + 30, 6: 40 + 30}
+_MTU_MIN, _MTU_MAX = 68, 65535  # RFC 791; ETH_MAX_MTU
 _IPV6_MTU_MIN = 1280  # RFC 8200 section 5
 _ENCAPSULATES = frozenset({"vxlan", "hybrid"})
 
@@ -59,7 +60,9 @@ def vtep_mac(address: IPAddress) -> str:
 def plan_mtu(settings: Settings, ground: Ground) -> int:
     """The MTU of pods' links and of the VXLAN device, in bytes. Raises Unplannable."""
     overhead = _OVERHEAD[ground.underlay.version] if settings.backend in _ENCAPSULATES else 0
-    most = ground.mtu - overhead
+    most = min(ground.mtu, _MTU_MAX) - overhead
+    if most < _MTU_MIN:
+        raise Unplannable(f"{ground.uplink} has an MTU of {ground.mtu}, which leaves pods nothing")
     if settings.mtu > most:
         room = f"{ground.uplink} has {ground.mtu}, {overhead} of it for encapsulation"
         raise Unplannable(f"mtu {settings.mtu} is more than the uplink takes: {room}")

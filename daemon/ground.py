@@ -108,10 +108,11 @@ def _underlay(settings: Settings, me: Node) -> IPAddress:
 
 
 def _uplink(facts: Facts, own: frozenset[str], underlay: IPAddress) -> Link:
-    name = next((a.link for a in facts.addresses if a.address.ip == underlay), "")
-    if not name or name in own:
+    names = {a.link for a in facts.addresses if a.address.ip == underlay} - own
+    if not names:
         raise Unplannable(f"no link of this node has its address {underlay}")
-    if name == "lo":
+    name = min(names - {"lo"}, default="")
+    if not name:
         # A routed host: the address is announced, packets leave by the default route's link.
         name = _default_link(facts, underlay.version)
     link = next((link for link in facts.links if link.name == name), None)

@@ -48,8 +48,8 @@ class Planner:
     def plan(self, snapshot: Snapshot, facts: Facts, found: Iterable[Entry] = ()) -> Desired:
         """The desired state. Raises Unplannable, and plans on from the last success then.
 
-        found: what an earlier daemon left in the kernel. Until a plan succeeds it says which node has
-        a prefix already, and keeps it against others; later the plan before says so. The same
+        found: what an earlier daemon left in the kernel. Until a plan succeeds it says which node
+        has a prefix already and keeps it against others; later the plan before says so. The same
         Facts object as before spares another look at it.
         """
         nodes = {node.name: node for node in snapshot.nodes}

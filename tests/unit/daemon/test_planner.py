@@ -230,6 +230,26 @@ def test_an_mtu_too_small_for_ipv6_pods_is_said() -> None:
     assert plan("mtu: 1279", cluster(node(1))).pod_mtu == 1279
 
 
+@pytest.mark.parametrize(
+    ("uplink", "backend", "pods"),
+    [(9000, "vxlan", 8950), (65536, "host-gw", 65535), (65536, "vxlan", 65485), (117, "vxlan", 0)],
+)
+def test_the_mtu_follows_the_uplinks(uplink: int, backend: str, pods: int) -> None:
+    found = facts()
+    links = tuple(replace(k, mtu=uplink) if k.name == "eth0" else k for k in found.links)
+    try:
+        mtu = plan(f"backend: {backend}", cluster(node(1)), replace(found, links=links)).pod_mtu
+    except Unplannable:
+        mtu = 0
+    assert mtu == pods
+
+
+def test_an_address_on_the_loopback_link_too_leaves_by_the_other() -> None:
+    found = facts("192.0.2.1/24", more=[("lo", "192.0.2.1/32")])
+    reverse = replace(found, addresses=found.addresses[::-1], routes=())
+    assert plan("", cluster(node(1)), reverse).uplink == "eth0"
+
+
 def test_sysctls_of_the_families_in_use() -> None:
     def paths(desired: Desired) -> set[str]:
         return {f"{s.path}={s.value}" for s in desired.sysctls if s.required}
