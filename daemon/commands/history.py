@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from daemon.commands.options import DONE, add_config, add_output, files_of, harmless, tell
-from daemon.journal import Record, as_json, before_it, read
+from daemon.journal import Record, as_json, before_it, read, render_time
 from ipam.tables import render_table
 
 DESCRIPTION = "List every change that podwire made, or found made by others, oldest first."
@@ -32,10 +32,12 @@ actions:
 The journal holds the newest changes up to journal.maxBytes of podwired.yaml. It can be read at
 any time, whether the daemon runs or not.
 
+The table's last column is what there is now, `was ...` for what is gone, or `before -> after`.
+
 exit codes: 0 done, also where nothing matches; 1 the journal cannot be read; 2 wrong usage
 """
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_HEADER = ("TIME", "ACTION", "OBJECT", "BEFORE", "AFTER", "CAUSE")
+_HEADER = ("TIME", "ACTION", "OBJECT", "CAUSE", "CHANGE")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +92,15 @@ def _print_json(records: Iterable[Record]) -> None:
 
 
 def _row(record: Record) -> tuple[str, ...]:
-    fields = as_json(record)
-    fields["time"] = f"{fields['time'][:-4]}Z"  # milliseconds are enough for a person
-    return tuple(harmless(fields[name.lower()]) or "-" for name in _HEADER)
+    # Milliseconds are enough for a person. What may be long comes last.
+    moment = f"{render_time(record.time)[:-4]}Z"
+    texts = (moment, record.action, record.object, record.cause, _change(record))
+    return tuple(harmless(text) or "-" for text in texts)
+
+
+def _change(record: Record) -> str:
+    if record.before and record.after and record.before != record.after:
+        return f"{record.before} -> {record.after}"
+    if record.before and record.action in ("removed", "found"):
+        return f"was {record.before}"
+    return record.after or record.before

@@ -187,10 +187,21 @@ def test_history_is_a_table(run: Run, config: Path, journal: Path) -> None:
     status, out, err = run("history", "--config", config)
     assert (status, err) == (0, "")
     header, *rows = out.splitlines()
-    assert header.split() == ["TIME", "ACTION", "OBJECT", "BEFORE", "AFTER", "CAUSE"]
+    assert header.split() == ["TIME", "ACTION", "OBJECT", "CAUSE", "CHANGE"]
     assert len(rows) == 3
     assert rows[0].startswith("2020-11-21T10:00:00.000Z  added ")
-    assert rows[0].endswith("  -         via X     node-2 joined")
+    assert rows[0].endswith("  node-2 joined  via X")
+    assert rows[1].endswith("  pid 7 (ip)     via X")
+    assert rows[2].endswith("  MTU            mtu 1450 -> mtu 1430")
+
+
+def test_what_is_gone_is_said_so(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with closing(Journal(path, 1 << 20)) as writer:
+        writer.write([Record(1.0, "removed", "route R", "", "via X"), Record(2.0, "found", "o")])
+    _status, out, _err = run("history", "--file", path)
+    assert [row.split()[3:] for row in out.splitlines()[1:]] == [["R", "-", "was", "via", "X"],
+                                                                ["-", "-"]]  # fmt: skip
 
 
 @pytest.mark.parametrize(
