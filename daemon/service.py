@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+from cni_plugin.errors import CniError
+from cni_plugin.host import always_ready
 from daemon.listening import Listener, listen
 from daemon.log import Log
 from daemon.notify import inherited_socket, notify
@@ -20,11 +23,20 @@ def open_log(level: str) -> Log:
     return Log(level, journal="JOURNAL_STREAM" in os.environ)
 
 
-def serve(socket_path: Path, data_dir: Path, log: Log, stop: threading.Event) -> int:
-    """Serve CNI calls until `stop`; the exit status. Raises CniError, OSError."""
+def serve(
+    socket_path: Path,
+    data_dir: Path,
+    log: Log,
+    stop: threading.Event,
+    readiness: Callable[[str], CniError | None] = always_ready,
+) -> int:
+    """Serve CNI calls until `stop`; the exit status. Raises CniError, OSError.
+
+    readiness: why a network cannot be served now (see `cni_plugin.host.Host`).
+    """
     inherited = inherited_socket()
     listener = Listener(inherited) if inherited else listen(socket_path)
-    with listener, daemon_host(data_dir) as host:
+    with listener, daemon_host(data_dir, readiness) as host:
         server = Server(listener, host, log)
         server.start()
         notify("READY=1")

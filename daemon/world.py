@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from cni_plugin import add, check, delete, ipam_verbs
-from cni_plugin.host import Host
+from cni_plugin.errors import CniError
+from cni_plugin.host import Host, always_ready
 from ipam.files import Files, Refill
 from ipam.store import Store, open_store
 from kernel.linkgroup import LinkRemover
@@ -57,14 +58,21 @@ def _lock_file(folder: Path) -> FileId:
 
 
 @contextmanager
-def daemon_host(data_dir: Path) -> Iterator[Host]:
-    """The node as the daemon's calls see it."""
+def daemon_host(
+    data_dir: Path, readiness: Callable[[str], CniError | None] = always_ready
+) -> Iterator[Host]:
+    """The node as the daemon's calls see it. readiness: see `Host`."""
     stores, links = Stores(), LinkRemover()
 
     def delete_link(_nl: Netlink, name: str) -> bool:
         return links.remove(name)
 
     try:
-        yield Host(data_dir=data_dir, open_store=stores.open, delete_link=delete_link)
+        yield Host(
+            data_dir=data_dir,
+            open_store=stores.open,
+            delete_link=delete_link,
+            readiness=readiness,
+        )
     finally:
         stores.close()

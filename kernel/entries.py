@@ -157,10 +157,11 @@ def _adding(
         return [(entry, neigh.add_fdb(entry, index))]
     if not isinstance(old, Route):
         return [(entry, rtnl.add_route(entry, index, exclusive=True))]
-    if entry.dst.version == 4 or old.link == entry.link:
+    if old.link and (old.link == entry.link or not entry.onlink or entry.dst.version == 4):
         return [(entry, rtnl.replace_route(entry, index))]
-    # IPv6 refuses a next hop to which a route through another link leads just now, were it the
-    # one that is to be replaced (net/ipv6/route.c, ip6_route_check_nh_onlink).
+    # What has several next hops goes first. And IPv6 refuses an onlink next hop to which a route
+    # through another link leads just now, were it the one that is to be replaced
+    # (net/ipv6/route.c, ip6_route_check_nh_onlink).
     return [
         (entry, rtnl.delete_route(old, indexes.get(old.link, 0))),
         (entry, rtnl.add_route(entry, index, exclusive=True)),

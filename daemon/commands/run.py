@@ -66,6 +66,7 @@ def _serve_alone(log: Log, stop: threading.Event) -> int:
 
 def _route(settings: Settings, log: Log, stop: threading.Event) -> int:
     from daemon.journal import Journal
+    from daemon.readiness import Readiness
     from daemon.routing import Routing
     from daemon.status import AnotherDaemon, StatusFile
 
@@ -74,5 +75,6 @@ def _route(settings: Settings, log: Log, stop: threading.Event) -> int:
     except AnotherDaemon as error:
         raise Unusable(str(error)) from error
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
-    with closing(status), closing(journal), Routing(settings, journal, log, status.write):
-        return serve(settings.socket, settings.data_dir, log, stop)
+    readiness = Readiness(settings.conflist.name if settings.conflist else "", status.write)
+    with closing(status), closing(journal), Routing(settings, journal, log, readiness.publish):
+        return serve(settings.socket, settings.data_dir, log, stop, readiness.fault)

@@ -1,0 +1,64 @@
+"""The facts of this node, read from its kernel."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from daemon.facts import Facts
+from kernel import rtnl
+from kernel.events import Event
+from kernel.model import (
+    RTPROT_PODWIRE,
+    RTPROT_PODWIRE_PEERS,
+    TABLE_MAIN,
+    Address,
+    Link,
+    Route,
+)
+from kernel.netlink import Netlink
+from kernel.read import read_addresses, read_links
+
+# The node's ends of pods' pairs: they come and go all the time, and no plan rests on them.
+_POD_LINK = re.compile(r"pw[0-9a-f]{11}\Z")
+# struct rtmsg (linux/rtnetlink.h): the table and the protocol are its fifth and sixth byte.
+_AT_TABLE, _AT_PROTOCOL = 4, 5
+
+
+def read_facts(nl: Netlink) -> Facts:
+    """The node as it is. Raises KernelError."""
+    links = read_links(nl)
+    return Facts(tuple(links), read_addresses(nl, links), _read_routes(nl, links))
+
+
+def _read_routes(nl: Netlink, links: list[Link]) -> tuple[Route, ...]:
+    names = {link.index: link.name for link in links}
+    routes: list[Route] = []
+    for version in (4, 6):
+        for message in nl.dump(rtnl.list_routes(version)):
+            # Before anything is decoded: there are thousands to other nodes.
+            if (
+                message.body[_AT_PROTOCOL] != RTPROT_PODWIRE_PEERS
+                and message.body[_AT_TABLE] == TABLE_MAIN
+            ):
+                found = rtnl.read_route(message)
+                routes += [replace(route, link=names[i]) for i, route in found if i in names]
+    return tuple(routes)
+
+
+def matters(event: Event, facts: Facts) -> bool:
+    """Whether an event may have changed what plans rest on."""
+    noun = event.noun
+    if isinstance(noun, Route):
+        return noun.protocol not in (RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS)
+    if isinstance(noun, Address):
+        return not _POD_LINK.match(noun.link)
+    if isinstance(noun, Link) and not _POD_LINK.match(noun.name):
+        known = next((link for link in facts.links if link.index == noun.index), None)
+        # A port's event names its bridge by index.
+        return event.deleted or known is None or _plain(known) != _plain(noun)
+    return False
+
+
+def _plain(link: Link) -> Link:
+    return replace(link, port=None)

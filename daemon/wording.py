@@ -1,0 +1,52 @@
+"""How the journal and the log call what is in the kernel, and who changed it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kernel.entries import Entry
+from kernel.model import TABLE_MAIN, FdbEntry, Neighbour, Route
+
+_PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
+
+
+def name_entry(entry: Entry) -> str:
+    """What it is: "route 10.244.7.0/24"."""
+    if isinstance(entry, Route):
+        return f"route {entry.dst}"
+    if isinstance(entry, Neighbour):
+        return f"neighbour {entry.address}"
+    return f"fdb {entry.mac}"
+
+
+def tell_entry(entry: Entry | None) -> str:
+    """How it is, in the words of iproute2; empty for what is not there."""
+    if entry is None:
+        return ""
+    if isinstance(entry, Neighbour):
+        return f"lladdr {entry.mac} dev {entry.link}"
+    if isinstance(entry, FdbEntry):
+        return f"dst {entry.dst} dev {entry.link}"
+    if not entry.link:
+        return f"several next hops or none, proto {entry.protocol}"
+    parts = [f"via {entry.via}"] if entry.via else []
+    parts.append(f"dev {entry.link}")
+    parts += ["onlink"] if entry.onlink else []
+    parts += [f"table {entry.table}"] if entry.table != TABLE_MAIN else []
+    parts += [f"metric {entry.priority}"] if entry.priority else []
+    return " ".join([*parts, f"proto {entry.protocol}"])
+
+
+def name_author(port: int) -> str:
+    """Who has a netlink port: the kernel, or a process, which may have ended meanwhile.
+
+    A process gets its ID as the port of its first socket (netlink(7)), and anything for others.
+    """
+    if port == 0:
+        return "the kernel"
+    if port > _PID_MAX:
+        return f"a process (netlink port {port})"
+    try:
+        return f"pid {port} ({Path(f'/proc/{port}/comm').read_text().strip()})"
+    except (OSError, UnicodeDecodeError):
+        return f"pid {port}"

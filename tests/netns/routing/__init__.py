@@ -1,0 +1,1 @@
+"""Several nodes as namespaces, each with a real `podwired run`."""

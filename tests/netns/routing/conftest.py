@@ -1,0 +1,207 @@
+"""A cluster in small: nodes on one underlay, their list in one file, a daemon on each."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pytest_netns import Namespace
+from tests.pytest_netns.node import Node
+from tests.pytest_netns.plugin import MakeNamespace, MakeNode
+
+DEVICE = "podwire-vxlan"
+DEADLINE = 30.0
+"""Seconds after which something that must become true counts as never."""
+
+
+def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Wait until the check holds; AssertionError with what it said last."""
+    until = time.monotonic() + seconds
+    while not (last := check()):
+        assert time.monotonic() < until, f"did not become true: {last!r}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Member:
+    """A node of the cluster: its namespace, its files, its daemon, its pods."""
+
+    node: Node
+    name: str
+    number: int
+    folder: Path
+    podwired: Path
+    make_pod: Callable[[], Namespace]
+    settings: dict[str, Any] = field(default_factory=dict)
+    pods: list[Namespace] = field(default_factory=list)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def cidrs(self) -> list[str]:
+        return [f"10.244.{self.number}.0/24", f"fd00:10:244:{self.number}::/64"]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [self.node.address(4), self.node.address(6)]
+
+    def start(self, **settings: object) -> None:
+        """Start the daemon, with settings beside the usual ones."""
+        self.settings |= settings
+        conf = self.folder / "podwired.yaml"
+        conf.write_text(json.dumps(self.settings))  # JSON is YAML
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*self.node.enter, self.podwired, "run", "--config", conf],
+                stderr=log,
+                env={"PATH": os.environ["PATH"]},
+            )
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the daemon and wait for its end: its exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def conflist(self) -> Path:
+        return self.folder / "05-podwire.conflist"
+
+    def status(self) -> dict[str, Any]:
+        """What `podwired status` says."""
+        conf = self.folder / "podwired.yaml"
+        done = self.node.run(
+            [self.podwired, "status", "-o", "json", "--config", conf], check=False
+        )
+        return dict(json.loads(done.stdout)) if done.stdout else {}
+
+    def history(self, wanted: str = "") -> list[dict[str, str]]:
+        """What `podwired history` lists."""
+        conf = self.folder / "podwired.yaml"
+        command = [self.podwired, "history", "-o", "json", "--config", conf]
+        done = self.node.run([*command, *(["--object", wanted] if wanted else [])])
+        text = done.stdout.strip()
+        if text.startswith("["):
+            return list(json.loads(text))
+        return [json.loads(line) for line in text.splitlines()]
+
+    def attach(self, plugin: Path) -> Namespace:
+        """A pod, by the CNI configuration that the daemon wrote."""
+        listed = json.loads(self.conflist.read_text())
+        conf = {
+            **listed["plugins"][0],
+            "name": listed["name"],
+            "cniVersion": listed["cniVersion"],
+        }
+        pod = self.make_pod()
+        self.pods.append(pod)
+        answer = self.node.cni(
+            "ADD", plugin, conf, container_id=f"c{len(self.pods)}", netns=pod.path
+        )
+        assert answer.code == 0, (answer, self.log)
+        return pod
+
+    def routes(self) -> set[str]:
+        """Destinations of the routes to other nodes."""
+        found = self.node.ip("route show proto 113") + self.node.ip("-6 route show proto 113")
+        return {str(route["dst"]) for route in found if route}
+
+    def fdb(self) -> set[str]:
+        """VTEPs that the device knows."""
+        done = self.node.run(["bridge", "-j", "fdb", "show", "dev", DEVICE], check=False)
+        return {str(entry["dst"]) for entry in json.loads(done.stdout or "[]") if "dst" in entry}
+
+
+class Cluster:
+    """Members and the list of them."""
+
+    def __init__(self, folder: Path, make_node: MakeNode, podwired: Path, pods: MakeNamespace):
+        self.file = folder / "nodes.yaml"
+        self.members: list[Member] = []
+        self._folder, self._make_node, self._podwired = folder, make_node, podwired
+        self._make_pod = lambda: pods("pod")
+
+    def join(self, *, start: bool = True, mtu: int = 1500, **settings: object) -> Member:
+        """A node more: listed, and its daemon started."""
+        member = self.prepare(mtu=mtu)
+        self.write()
+        if start:
+            member.start(**settings)
+        else:
+            member.settings |= settings
+        return member
+
+    def prepare(self, *, mtu: int = 1500) -> Member:
+        """A node more, with nothing started; `write` lists it."""
+        number = len(self.members) + 1
+        folder = self._folder / f"node-{number}"
+        folder.mkdir()
+        member = Member(
+            self._make_node(mtu=mtu),
+            f"node-{number}",
+            number,
+            folder,
+            self._podwired,
+            self._make_pod,
+        )
+        member.settings = {
+            "node": member.name,
+            "source": {"static": str(self.file)},
+            "conflist": {"path": str(member.conflist)},
+            "journal": {"path": str(folder / "journal.jsonl")},
+        }
+        self.members.append(member)
+        return member
+
+    def write(self, **changes: Mapping[str, object] | None) -> None:
+        """Write the list; changes by name of node, None to leave one out ("_" for "-")."""
+        nodes = []
+        for m in self.members:
+            change = changes.get(m.name.replace("-", "_"), {})
+            if change is not None:
+                nodes.append(
+                    {"name": m.name, "addresses": m.addresses, "podCIDRs": m.cidrs, **change}
+                )
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(json.dumps({"nodes": nodes}, indent=1))
+        fresh.rename(self.file)
+
+    def settle(self) -> None:
+        """Wait until every daemon says that all is as it should be."""
+        for member in self.members:
+            if member.process is not None and member.process.poll() is None:
+                others = {c for m in self.members if m is not member for c in m.cidrs}
+                eventually(lambda m=member, o=others: m.routes() >= o)
+                eventually(lambda m=member: m.status().get("inSync"))
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, make_node: MakeNode, podwire_bin: Path, netns: MakeNamespace
+) -> Iterator[Cluster]:
+    """An empty cluster."""
+    podwired = (podwire_bin / "podwire").resolve().with_name("podwired")
+    made = Cluster(tmp_path, make_node, podwired, netns)
+    yield made
+    for member in made.members:
+        if member.process is not None:
+            member.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def pair(cluster: Cluster) -> tuple[Member, Member]:
+    """Two nodes that reach each other."""
+    pair = cluster.join(), cluster.join()
+    cluster.settle()
+    return pair
