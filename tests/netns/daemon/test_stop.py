@@ -178,3 +178,23 @@ def test_the_store_is_removed_under_the_daemon(
     assert {row["containerID"] for row in held(node, podwire_bin)} == {"c0", "c1"}
     assert failures(call_all(daemon, program, "DEL", pods)) == []
     assert left_over(node, podwire_bin, pods) == []
+
+
+def test_calls_leave_no_descriptor(
+    daemon: Daemon, node: Node, pod: Namespace, podwire_bin: Path
+) -> None:
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+
+    program = podwire_bin / "podwire"
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            assert node.cni("ADD", program, CONF, netns=pod.path).code == 0
+            assert node.cni("DEL", program, CONF, netns=pod.path).code == 0
+            assert node.cni("ADD", program, CONF, netns="/etc/passwd").code == 1
+
+    rounds(10)
+    before = descriptors()
+    rounds(30)
+    assert descriptors() == before
