@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cni_plugin.config import NetConf
-from cni_plugin.delegate import Delegate, find_program, open_delegate
+from cni_plugin.delegate import Delegate, find_program, require_program
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
@@ -50,7 +50,8 @@ def delegated_type(call: Call) -> str:
 def delegate_of(call: Call, kind: str = "") -> Delegate:
     """The IPAM plugin that this call is delegated to. kind: other than the configuration's."""
     name = kind or call.conf.ipam_type
-    return open_delegate(name, call.request, call.env, call.stdin, call.version)
+    program = require_program(name, call.request)
+    return Delegate(name, program, call.env, call.stdin, call.version, call.log, call.host.outside)
 
 
 def own_ipam(call: Call) -> IpamConf:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,13 +21,18 @@ _TIMEOUT_SECONDS = 110  # below kubelet's two minutes, so that the runtime still
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """Another plugin's executable and the call that it is to be handed on."""
+    """Another plugin's executable and the call that it is to be handed on.
+
+    log: takes a line for the operator. waiting: what this call is in while that one runs.
+    """
 
     name: str
     program: Path
     env: Mapping[str, str]
     stdin: bytes
     version: str
+    log: Callable[[str], None]
+    waiting: Callable[[], AbstractContextManager[None]]
 
     def add(self) -> Result:
         """Execute ADD; after a failure DEL, as the specification demands."""
@@ -49,17 +54,18 @@ class Delegate:
         try:
             self._run("DEL")
         except CniError as error:
-            print(f"podwire: undo through {self.name} failed: {error}", file=sys.stderr)
+            self.log(f"undo through {self.name} failed: {error}")
 
     def _run(self, command: str, changes: Mapping[str, str] = NO_CHANGE) -> dict[str, Any]:
         import subprocess
 
-        env = {**self.env, **changes, "CNI_COMMAND": command}
+        env = {"PATH": os.defpath, **self.env, **changes, "CNI_COMMAND": command}
         try:
-            done = subprocess.run(
-                [self.program], input=self.stdin, env=env, stdout=subprocess.PIPE,
-                timeout=_TIMEOUT_SECONDS, check=False,
-            )  # fmt: skip
+            with self.waiting():
+                done = subprocess.run(
+                    [self.program], input=self.stdin, env=env, stdout=subprocess.PIPE,
+                    timeout=_TIMEOUT_SECONDS, check=False,
+                )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             msg = f"IPAM plugin {self.name} did not answer {command} in {_TIMEOUT_SECONDS} s"
             raise CniError(TRY_AGAIN, msg, str(self.program)) from error
@@ -96,12 +102,10 @@ def find_program(name: str, request: Request) -> Path | None:
     return None
 
 
-def open_delegate(
-    name: str, request: Request, env: Mapping[str, str], stdin: bytes, version: str
-) -> Delegate:
-    """The delegate for an IPAM type. Raises code 7 where CNI_PATH has no such executable."""
+def require_program(name: str, request: Request) -> Path:
+    """The executable of an IPAM type. Raises code 7 where CNI_PATH has no such executable."""
     program = find_program(name, request)
     if program is None:
         where = ":".join(request.path) or "CNI_PATH, which is empty"
         raise CniError(INVALID_CONFIG, f"ipam.type: {name!r} is no executable in {where}")
-    return Delegate(name, program, env, stdin, version)
+    return program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Host:
     open_store: opens the store of a folder; the daemon keeps it open between calls.
     delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
         deletions, for they cost the same together.
+    outside: what a call is in while it waits for another program.
     readiness: why the node as such cannot serve a network now, whose name is given (the daemon
         knows whether other nodes are reached); None where nothing is known against it.
     """
@@ -59,6 +60,7 @@ class Host:
     log: Callable[[str], None] = field(default=_to_stderr)
     open_store: OpenStore = field(default=_open_once)
     delete_link: Callable[[Netlink, str], bool] = field(default=delete_link)
+    outside: Callable[[], AbstractContextManager[None]] = nullcontext
     readiness: Callable[[str], CniError | None] = field(default=always_ready)
 
 

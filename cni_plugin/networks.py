@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import ip_network
 
 from cni_plugin.identity import Mark, parse_alias
@@ -73,7 +74,7 @@ def ensure_tables(store: Store, families: Collection[str]) -> None:
 def _elements(record: str) -> tuple[Element, ...]:
     try:
         return load_record(record).plan.elements
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return ()
 
 
@@ -126,5 +127,6 @@ def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
     return [(link, mark) for link, mark in found if mark]
 
 
+@lru_cache(maxsize=64)
 def _load(record: str | None) -> Group:
     return tuple(ip_network(prefix) for prefix in json.loads(record)) if record else ()

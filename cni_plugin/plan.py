@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
+from typing import TypeVar
 
 from cni_plugin.config import Dns, NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
@@ -30,6 +31,7 @@ from kernel.model import (
 )
 from kernel.nft import hairpin_element, spoof_check_elements
 
+T = TypeVar("T")
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _IPV6_MTU_MIN = 1280
 _ETHERNET_MTU = 1500  # bytes; for a node without a default route
@@ -176,20 +178,20 @@ def _with_default_routes(ipam: Result) -> Result:
 
 
 def _bridge_gateways(ipam: Result) -> tuple[IPInterface, ...]:
-    found = [
-        ip_interface(f"{ip.gateway}/{ip.address.network.prefixlen}")
+    found = tuple(
+        type(ip.address)((int(ip.gateway), ip.address.network.prefixlen))
         for ip in ipam.ips
         if ip.gateway
-    ]
-    return tuple(dict.fromkeys(found))
+    )
+    return _unique(found)
 
 
 def _unique_gateways(ipam: Result) -> tuple[IPAddress, ...]:
-    return tuple(dict.fromkeys(ip.gateway for ip in ipam.ips if ip.gateway))
+    return _unique(tuple(ip.gateway for ip in ipam.ips if ip.gateway))
 
 
-def _unique(routes: tuple[Route, ...]) -> tuple[Route, ...]:
-    return tuple(dict.fromkeys(routes))
+def _unique(values: tuple[T, ...]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values)) if len(values) > 1 else values
 
 
 def _single(address: IPAddress) -> IPInterface:
@@ -302,7 +304,7 @@ def _ipam_routes(link: str, ipam: Result) -> tuple[Route, ...]:
 def _masquerade(conf: NetConf, ipam: Result) -> tuple[IPNetwork, ...]:
     if not conf.ip_masq:
         return ()
-    return tuple(dict.fromkeys(ip.address.network for ip in ipam.ips))
+    return _unique(tuple(ip.address.network for ip in ipam.ips))
 
 
 def _host_interface(host: Link) -> Interface:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
+from operator import attrgetter
 from typing import Any
 
 from kernel.model import Address, Bridge, Element, Link, Plan, Port, Route, Space, Sysctl
@@ -39,17 +40,30 @@ def _plain(value: object) -> object:
     """What JSON has no word for: our nouns as objects, bytes as hex, addresses as text."""
     if isinstance(value, bytes):
         return value.hex()
-    return _members(value) if is_dataclass(value) else str(value)
+    return _members(value) if type(value) in _READERS else str(value)
 
 
 def _members(noun: object) -> dict[str, object]:
-    return {name: getattr(noun, name) for name in noun.__dataclass_fields__}  # type: ignore[attr-defined]
+    names, read = _READERS[type(noun)]
+    return dict(zip(names, read(noun), strict=True))
+
+
+def _reader(noun: type[Any]) -> tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]:
+    names = tuple(field.name for field in fields(noun))
+    return names, attrgetter(*names)
+
+
+# Every ADD writes a record: what a noun consists of is looked up once.
+_READERS: dict[type[object], tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]] = {
+    noun: _reader(noun)
+    for noun in (Record, Plan, Space, Link, Port, Address, Route, Sysctl, Bridge, Element)
+}
 
 
 def load_record(text: str) -> Record:
     """A record from JSON text. Raises ValueError where it is none that this version knows."""
     raw = json.loads(text)
-    if raw.pop("schema", None) != _SCHEMA:
+    if not isinstance(raw, dict) or raw.pop("schema", None) != _SCHEMA:
         raise ValueError("the attachment's record was written by another version of podwire")
     return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw["aliases"])})
 

@@ -36,7 +36,7 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
 def _load(text: str, owner: Owner) -> Record:
     try:
         return load_record(text)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         name = host_link_name(owner.network, owner.container_id, owner.ifname)
         return Record(_bare_plan(Link(name), owner.ifname), complete=False)
 

@@ -15,6 +15,7 @@ STDIN_MAX = (4 << 20) + 1
 STDOUT_MAX, STDERR_MAX = 16 << 20, 1 << 20
 
 _REQUEST = struct.Struct("=4sIIII")
+_FIRST_READ = 1 << 16  # bytes
 _REPLY = struct.Struct("=4sIIII")
 
 
@@ -51,36 +52,26 @@ def receive(connection: socket.socket, seconds: float) -> Request:
     Raises ProtocolError, TimeoutError, OSError; closes what it was given.
     """
     until = time.monotonic() + seconds
-    head, descriptors = _receive_head(connection, until)
-    try:
-        strings, stdin, error = _check_head(head)
-        words = _receive_exactly(connection, strings, until).split(b"\0")
-        body = _receive_exactly(connection, stdin, until)
-        return _parse(words, body, descriptors[0] if descriptors else -1, error)
-    except BaseException:
-        _close(descriptors)
-        raise
-
-
-def _receive_head(connection: socket.socket, until: float) -> tuple[bytes, list[int]]:
     _set_time(connection, until)
-    # Descriptors come with the first byte; what comes later is dropped by the kernel.
+    # Most requests come whole at the first read. Descriptors come with the first byte; what comes
+    # later is dropped by the kernel.
     data, descriptors, flags, _address = socket.recv_fds(
-        connection, _REQUEST.size, 1, socket.MSG_CMSG_CLOEXEC
+        connection, _FIRST_READ, 1, socket.MSG_CMSG_CLOEXEC
     )
     try:
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError("more descriptors than one, or no room for it")
-        data += _receive_exactly(connection, _REQUEST.size - len(data), until) if data else b""
+        data = _at_least(connection, data, _REQUEST.size, until) if data else b""
+        strings, stdin, error = _check_head(data)
+        data = _at_least(connection, data, _REQUEST.size + strings + stdin, until)
+        body = _REQUEST.size + strings
+        words = data[_REQUEST.size : body].split(b"\0")
+        netns = descriptors[0] if descriptors else -1
+        return _parse(words, data[body : body + stdin], netns, error)
     except BaseException:
-        _close(descriptors)
+        for fd in descriptors:
+            os.close(fd)
         raise
-    return data, descriptors
-
-
-def _close(descriptors: list[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
 
 
 def _set_time(connection: socket.socket, until: float) -> None:
@@ -91,9 +82,9 @@ def _set_time(connection: socket.socket, until: float) -> None:
 
 
 def _check_head(head: bytes) -> tuple[int, int, int]:
-    if len(head) != _REQUEST.size:
+    if not head:
         raise ProtocolError("closed before a request")
-    magic, version, strings, stdin, error = _REQUEST.unpack(head)
+    magic, version, strings, stdin, error = _REQUEST.unpack_from(head)
     if magic != b"PWRQ":
         raise ProtocolError("no podwire request")
     if version != VERSION:
@@ -103,9 +94,13 @@ def _check_head(head: bytes) -> tuple[int, int, int]:
     return strings, stdin, error
 
 
-def _receive_exactly(connection: socket.socket, size: int, until: float) -> bytes:
+def _at_least(connection: socket.socket, data: bytes, size: int, until: float) -> bytes:
+    """So many bytes of the request, of which these are there already."""
+    if len(data) >= size:
+        return data
     buffer = bytearray(size)
-    view = memoryview(buffer)
+    buffer[: len(data)] = data
+    view = memoryview(buffer)[len(data) :]
     while view:
         _set_time(connection, until)
         count = connection.recv_into(view)

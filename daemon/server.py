@@ -20,6 +20,7 @@ from cni_plugin.errors import INTERNAL, TRY_AGAIN, CniError
 from cni_plugin.handle import Reply, handle, refuse
 from cni_plugin.host import Host
 from daemon import protocol
+from daemon.gate import Gate
 from daemon.keyed import KeyedLocks
 from daemon.listening import Listener
 from daemon.log import Log, identity
@@ -35,9 +36,10 @@ _PEER = struct.Struct("=iII")
 class Server:
     """Serves one listening socket until `stop`."""
 
-    def __init__(self, listener: Listener, host: Host, log: Log) -> None:
+    def __init__(self, listener: Listener, host: Host, gate: Gate, log: Log) -> None:
         self._listener = listener
         self._host = host
+        self._gate = gate
         self._log = log
         self._locks = KeyedLocks()
         self._workers = [
@@ -121,7 +123,8 @@ class Server:
             self._log.warning("a caller went away before its turn; nothing was done", **who)
             return None
         begin = time.monotonic()
-        reply = handle(request.env, request.stdin, host)
+        with self._gate.inside():
+            reply = handle(request.env, request.stdin, host)
         self._log.call(request.env, reply, time.monotonic() - begin, lines)
         return reply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from cni_plugin.errors import CniError
 from cni_plugin.host import always_ready
+from daemon.gate import Gate
 from daemon.listening import Listener, listen
 from daemon.log import Log
 from daemon.notify import inherited_socket, notify
@@ -36,9 +38,13 @@ def serve(
     """
     inherited = inherited_socket()
     listener = Listener(inherited) if inherited else listen(socket_path)
-    with listener, daemon_host(data_dir, readiness) as host:
-        server = Server(listener, host, log)
+    gate = Gate()
+    with listener, daemon_host(data_dir, gate, readiness) as host:
+        server = Server(listener, host, gate, log)
         server.start()
+        # What is there now stays: the collector need not look at it after every few calls.
+        gc.collect()
+        gc.freeze()
         notify("READY=1")
         log.info("serving", socket=listener, data_dir=data_dir)
         stop.wait()

@@ -48,7 +48,8 @@ class LinkRemover:
         try:
             with Netlink() as nl:
                 _delete(nl, batch)
-        except KernelError as error:
+        except BaseException as error:
+            # Whatever it is: nobody may take a link for gone that is there.
             for deletion in batch:
                 deletion.error = deletion.error or error
         finally:
@@ -65,7 +66,7 @@ class _Deletion:
     def __init__(self, name: str) -> None:
         self.name = name
         self.done = self.found = False
-        self.error: KernelError | None = None
+        self.error: BaseException | None = None
 
 
 def _delete(nl: Netlink, batch: Sequence[_Deletion]) -> None:

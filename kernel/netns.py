@@ -69,9 +69,19 @@ def inside(namespace: Namespace) -> Iterator[None]:
         try:
             yield
         finally:
-            _setns(home, "the thread's own")
+            _return(home)
     finally:
         os.close(home)
+
+
+def _return(home: int) -> None:
+    try:
+        _setns(home, "the thread's own")
+    except KernelError as error:
+        # A thread that stays in a pod's namespace would set up the next pod in it. Whoever kills
+        # podwire loses nothing, so that is the way out.
+        os.write(2, f"podwire: {error}; the process ends\n".encode())
+        os.abort()
 
 
 def _setns(fd: int, path: str) -> None:

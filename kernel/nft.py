@@ -16,6 +16,7 @@ import errno
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from kernel.errors import KernelError, MissingTool
@@ -75,12 +76,13 @@ CLUSTER_SETS = ("cluster4", "cluster6")
 
 _SUBSYSTEM = 10 << 8
 _DELTABLE = _SUBSYSTEM | 2
-_GETRULE = _SUBSYSTEM | 7
+_GETCHAIN = _SUBSYSTEM | 4
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSYSTEM | 14
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _FAMILY = {"inet": 1, "bridge": 7}
 _ELEMENT_KEY, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 3, 10
 _DATA_VALUE, _LIST_ELEMENT = 1, 1
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_USE = 1, 3, 6
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _INTERVAL_END = 1
 _NAME_BYTES = 16  # IFNAMSIZ, linux/if.h
@@ -122,7 +124,12 @@ def masquerade_elements(groups: Iterable[Iterable[IPNetwork]]) -> frozenset[Elem
     Interval sets hold no overlaps, so of nested prefixes the widest stands for all; within a
     network, traffic from any of its prefixes to any other keeps its address.
     """
-    networks = [tuple(group) for group in groups]
+    return _masquerade_elements(tuple(map(tuple, groups)))
+
+
+# Every ADD of a masqueraded network asks, and networks hardly change.
+@lru_cache(maxsize=8)
+def _masquerade_elements(networks: tuple[tuple[IPNetwork, ...], ...]) -> frozenset[Element]:
     elements: set[Element] = set()
     for version, kind in ((4, IPv4Network), (6, IPv6Network)):
         mine = [[p for p in group if isinstance(p, kind)] for group in networks]
@@ -256,14 +263,11 @@ def spoof_elements_of(nl: Netlink, port: str) -> tuple[Element, ...]:
 
 def skeleton_is_present(nl: Netlink, family: str) -> bool:
     """Whether a family's table still has as many rules as podwire put there."""
-    body = _generic(family) + text(_LIST_TABLE, TABLE)
-    try:
-        rules = nl.dump(Message(_GETRULE, 0, body, "list nft rules"))
-    except KernelError as error:
-        if error.errno == errno.ENOENT:
-            return False
-        raise
-    return len(rules) == len(_RULES[family])
+    body = _generic(family) + text(_CHAIN_TABLE, TABLE) + text(_CHAIN_NAME, _CHAIN[family])
+    found = nl.run([Message(_GETCHAIN, 0, body, "look up nft chain")], tolerate=_ABSENT)[0].objects
+    # A chain's users are its rules, and rules that jump to it, of which there are none.
+    users = attributes(found[0].body, 4).get(_CHAIN_USE, bytes(4)) if found else bytes(4)
+    return int.from_bytes(users, "big") == len(_RULES[family])
 
 
 def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[Element]) -> None:

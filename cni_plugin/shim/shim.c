@@ -211,13 +211,15 @@ static int open_netns(uint32_t *error) {
     return above_stderr(fd);
 }
 
-static int send_request(int fd, const struct request *head, int netns) {
+static int send_request(int fd, const struct request *head, char *strings, char *input,
+                        int netns) {
     union {
         struct cmsghdr head;
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec part = {.iov_base = (void *)head, .iov_len = sizeof *head};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    struct iovec parts[] = {{(void *)head, sizeof *head}, {strings, head->strings},
+                            {input, head->input}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
     if (netns >= 0) {
         message.msg_control = control.space;
         message.msg_controllen = sizeof control.space;
@@ -233,7 +235,14 @@ static int send_request(int fd, const struct request *head, int netns) {
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -1;
-    return write_all(fd, (const char *)head + n, sizeof *head - (size_t)n);
+    size_t sent = (size_t)n;
+    for (int i = 0; i < 3; i++) {
+        size_t skip = sent < parts[i].iov_len ? sent : parts[i].iov_len;
+        sent -= skip;
+        if (write_all(fd, (char *)parts[i].iov_base + skip, parts[i].iov_len - skip) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int copy_reply(int fd, uint32_t size, int to, time_t until) {
@@ -308,7 +317,6 @@ int main(int argc, char **argv) {
     int netns = open_netns(&head.netns_errno);
     /* A daemon that refuses may answer and close before it has read everything: its answer is there
      * to be read even where our writing failed. */
-    if (send_request(fd, &head, netns) == 0 && write_all(fd, strings, head.strings) == 0)
-        (void)write_all(fd, input, head.input);
+    (void)send_request(fd, &head, strings, input, netns);
     return receive(fd);
 }

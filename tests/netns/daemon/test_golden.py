@@ -31,8 +31,6 @@ esac
 # Of everything in a result, this alone is the kernel's own choice.
 BRIDGE_MAC = re.compile(r'("name": "cni0",\s+"mac": ")[^"]+')
 AGE = re.compile(r"for \d+s\b")
-# What a failed undo says goes to the daemon's own log, not yet to its caller.
-UNDO = re.compile(r"podwire: undo through .*\n")
 
 Seen = list[tuple[str, int, str, str]]
 
@@ -68,7 +66,7 @@ class Story:
         for number, pod in enumerate(self.pods):
             text = text.replace(str(pod.path), f"POD{number}")
         text = AGE.sub("for AGE", BRIDGE_MAC.sub(r"\1MAC", text))
-        return UNDO.sub("", text.replace(self.node.ns.name, "NODE"))
+        return text.replace(self.node.ns.name, "NODE")
 
     @property
     def codes(self) -> set[int]:

@@ -55,6 +55,12 @@ def test_another_versions_record_is_refused(record: Record, schema: Any) -> None
         load_record(json.dumps(raw))
 
 
+@pytest.mark.parametrize("text", ["1", "[]", "null", '"x"', "{}"])
+def test_what_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="another version"):
+        load_record(text)
+
+
 @settings(max_examples=40)
 @given(records, st.data())
 def test_a_damaged_record_is_refused(record: Record, data: st.DataObject) -> None:
