@@ -22,7 +22,7 @@ CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-demo: run-packages $(VENV)/.installed ## two pods get their network, use it, and leave nothing
+demo: run-packages $(VENV)/.installed ## two nodes find each other, their pods talk, what is broken heals, nothing is left
 	@$(PY) packaging/demo.py
 
 # One after the other, whatever -j says: the first failure ends the run.

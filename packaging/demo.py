@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make demo`: one node and two pods in namespaces of their own, wired by the installed podwire."""
+"""`make demo`: two nodes with two pods each, in namespaces, wired by the installed podwire."""
 
 from __future__ import annotations
 
@@ -10,219 +10,223 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
-NAME = f"podwire-demo-{os.getpid()}"
-NODE, OUTSIDE, PODS = f"{NAME}-node", f"{NAME}-outside", (f"{NAME}-a", f"{NAME}-b")
-NODE_IP, OUTSIDE_IP = "192.0.2.10", "192.0.2.1"
+from demo_cluster import (
+    NAME,
+    OUTSIDE,
+    Node,
+    Reply,
+    enter,
+    fail,
+    inside,
+    make_underlay,
+    ping,
+    quote,
+    run,
+    say,
+    wait_until,
+)
 
+ADDED: dict[str, Reply] = {}
 
-def run(*argv: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    """Run a program to its end; its stdout. Raises CalledProcessError."""
-    done = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def inside(namespace: str, *argv: str) -> str:
-    """Run a program in a network namespace."""
-    return run("nsenter", f"--net=/run/netns/{namespace}", *argv)
-
-
-def set_sysctl(namespace: str, setting: str, value: str) -> None:
-    """Set a kernel setting below net/ of a namespace."""
-    run("nsenter", f"--net=/run/netns/{namespace}", "tee", f"/proc/sys/net/{setting}", stdin=value)
-
-
-def say(text: str = "") -> None:
-    """Print a line at once."""
-    print(text, flush=True)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the plugin answered, and how long the call took in milliseconds."""
-
-    body: dict[str, Any]
-    status: int
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """The installed executable, called as a container runtime would."""
-
-    conf: dict[str, Any]
-    data_dir: Path
-
-    def call(self, verb: str, pod: str, previous: object = None) -> Reply:
-        """One CNI call for a pod's eth0, in the node's namespace."""
-        conf = self.conf | ({"prevResult": previous} if previous else {})
-        env = {
-            "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": pod,
-            "CNI_NETNS": f"/run/netns/{pod}",
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(BIN),
-            "CNI_ARGS": f"K8S_POD_NAMESPACE=demo;K8S_POD_NAME=pod-{pod[-1]}",
-            "PODWIRE_DATA_DIR": str(self.data_dir),
-        }
-        begin = time.perf_counter()
-        done = subprocess.run(
-            ["nsenter", f"--net=/run/netns/{NODE}", BIN / "podwire"],
-            input=json.dumps(conf), env=env, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        spent = (time.perf_counter() - begin) * 1000
-        return Reply(json.loads(done.stdout or "{}"), done.returncode, spent)
-
-    def expect(self, verb: str, pod: str, previous: object = None) -> Reply:
-        """A call that must succeed."""
-        reply = self.call(verb, pod, previous)
-        if reply.status:
-            fail(f"{verb} pod {pod[-1]}: {reply.body.get('msg')}; {reply.body.get('details', '')}")
-        return reply
+# Prints "ready", then the first VXLAN packet (RFC 7348 section 5) with IPv4 inside that leaves.
+CAPTURE = """
+import socket, struct
+with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003)) as wire:
+    wire.settimeout(10)
+    wire.bind(("uplink", 0x0003))
+    print("ready", flush=True)
+    while True:
+        data, (_, protocol, direction, *_) = wire.recvfrom(2048)
+        outer = data[:20]
+        if protocol != 0x0800 or direction != socket.PACKET_OUTGOING or outer[9] != 17:
+            continue
+        port, = struct.unpack_from("!H", data, 22)
+        inner = data[50:70]
+        if port == 8472 and inner[:1] == b"\\x45":
+            break
+ip = lambda header, at: socket.inet_ntoa(header[at:at + 4])
+vni = int.from_bytes(data[32:35], "big")
+print(f"{ip(outer, 12)} > {ip(outer, 16)}  UDP {port}, VXLAN {vni}:"
+      f"  {ip(inner, 12)} > {ip(inner, 16)}  ICMP")
+"""
 
 
-def fail(message: str) -> NoReturn:
-    """End the demo; what it made is removed on the way out."""
-    sys.exit(f"demo failed: {message}")
+def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack) -> None:
+    """Write the cluster down, start a daemon on each node, wait until they agree."""
+    say("1. Two nodes on one network, a daemon on each (podwired run)")
+    entries = [{"name": n.name, "addresses": n.addresses, "podCIDRs": n.pod_cidrs} for n in nodes]
+    listing = folder / "nodes.yaml"
+    listing.write_text(json.dumps({"clusterCIDRs": ["10.244.0.0/16"], "nodes": entries}))
+    daemons = []
+    for node in nodes:
+        node.configure(listing)
+        daemons.append(node.start_daemon(undo))
+
+    def ready() -> bool:
+        for node, daemon in zip(nodes, daemons, strict=True):
+            if daemon.poll() is not None:
+                fail(f"{node.name}'s daemon ended: {(node.folder / 'log').read_text()}")
+        return all(node.in_sync for node in nodes)
+
+    spent = wait_until("agreement of the nodes", ready)
+    for node in nodes:
+        say(f"   {node.name}  {' and '.join(node.addresses)}, pods {' and '.join(node.pod_cidrs)}")
+    say(f"   in sync after {spent / 1000:.1f} s; $ podwired status    (on {nodes[0].name})")
+    quote(nodes[0].podwired("status"))
 
 
-def make_node(undo: ExitStack) -> None:
-    """A node whose uplink leads to an outside host."""
-    for namespace in (NODE, OUTSIDE, *PODS):
-        run("ip", "netns", "add", namespace)
-        undo.callback(subprocess.run, ["ip", "netns", "del", namespace], check=False)
-    run(
-        "ip", "-n", NODE, "link", "add", "uplink", "type", "veth",
-        "peer", "name", "eth0", "netns", OUTSIDE,
-    )  # fmt: skip
-    ends = ((NODE, "uplink", NODE_IP, "2001:db8::10"), (OUTSIDE, "eth0", OUTSIDE_IP, "2001:db8::1"))
-    # As on any node that routes for pods already. And no test of addresses for duplicates: the
-    # demo's own uplink would be silent for a second.
-    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        set_sysctl(NODE, setting, "1")
-    for namespace, link, v4, v6 in ends:
-        set_sysctl(namespace, f"ipv6/conf/{link}/accept_dad", "0")
-        run("ip", "-n", namespace, "addr", "add", f"{v4}/24", "dev", link)
-        run("ip", "-n", namespace, "addr", "add", f"{v6}/64", "dev", link, "nodad")
-        run("ip", "-n", namespace, "link", "set", link, "up")
-        run("ip", "-n", namespace, "link", "set", "lo", "up")
-    run("ip", "-n", NODE, "route", "add", "default", "via", OUTSIDE_IP)
-    run("ip", "-n", NODE, "route", "add", "default", "via", "2001:db8::1")
-    # A node that is in use has its router in its neighbour caches.
-    for router in (OUTSIDE_IP, "2001:db8::1"):
-        ping(NODE, router)
+def attach(nodes: tuple[Node, Node]) -> None:
+    """ADD two pods on each node, with the configuration that its daemon wrote."""
+    say("2. Two pods on each get their network (CNI ADD, by the conflist that the daemon wrote)")
+    for node in nodes:
+        for pod in node.pods:
+            reply = ADDED[pod] = node.expect("ADD", pod)
+            where = f"pod {pod[-1]} on {node.name}"
+            say(f"   {where}: {' and '.join(reply.addresses)} ({reply.milliseconds:.0f} ms)")
 
 
-def snapshot() -> dict[str, str]:
-    """All that podwire could leave in the node's kernel, as its tools list it."""
-    listings = {
-        "links": ("ip", "-o", "link"),
-        "addresses": ("ip", "-o", "addr", "show", "scope", "global"),
-        "routes": ("ip", "route", "show", "table", "all"),
-        "IPv6 routes": ("ip", "-6", "route", "show", "table", "all"),
-        "rules": ("nft", "list", "ruleset"),
-    }
-    return {name: inside(NODE, *argv) for name, argv in listings.items()}
-
-
-def ping(namespace: str, address: str) -> str:
-    """One ping; its round trip."""
-    try:
-        output = inside(namespace, "ping", "-n", "-c", "1", "-W", "2", address)
-    except subprocess.CalledProcessError:
-        fail(f"no answer from {address}")
-    return output.partition("time=")[2].partition("\n")[0]
-
-
-def show_traffic(addresses: dict[str, list[str]]) -> None:
+def show_traffic(nodes: tuple[Node, Node]) -> None:
     """Who reaches whom."""
-    a, b = PODS
+    say("3. They talk")
+    (a, b), (c, d) = (node.pods for node in nodes)
     ways = [
-        ("pod a -> pod b", a, addresses[b][0]),
-        ("pod a -> pod b, IPv6", a, addresses[b][1]),
-        ("pod b -> pod a", b, addresses[a][0]),
-        ("pod a -> node", a, NODE_IP),
-        ("node -> pod b", NODE, addresses[b][0]),
-        ("pod a -> outside, as the node", a, OUTSIDE_IP),
-        ("pod a -> outside, IPv6", a, "2001:db8::1"),
+        ("pod a -> pod b, same node", a, ADDED[b].addresses[0]),
+        ("pod a -> pod c, other node", a, ADDED[c].addresses[0]),
+        ("pod a -> pod c, IPv6", a, ADDED[c].addresses[1]),
+        ("pod d -> pod b, other node", d, ADDED[b].addresses[0]),
+        ("node-1 -> pod d, other node", nodes[0].namespace, ADDED[d].addresses[0]),
+        ("pod a -> outside, as its node", a, OUTSIDE[0]),
+        ("pod a -> outside, IPv6", a, OUTSIDE[1]),
     ]
     for title, namespace, address in ways:
-        say(f"   {title:32} {address:14} answers in {ping(namespace, address)}")
+        say(f"   {title:32} {address:18} answers in {ping(namespace, address)}")
 
 
-def demonstrate(plugin: Plugin) -> None:
-    """ADD, traffic, CHECK, a fault found, DEL, and what is left."""
-    before = snapshot()
-    say("2. Two pods get their network (CNI ADD)")
-    results, addresses = {}, {}
-    for pod in PODS:
-        reply = plugin.expect("ADD", pod)
-        results[pod] = reply.body
-        addresses[pod] = [ip["address"].partition("/")[0] for ip in reply.body["ips"]]
-        link = reply.body["interfaces"][0]["name"]
-        say(
-            f"   pod {pod[-1]}: eth0 has {' and '.join(addresses[pod])};"
-            f" the node's end is {link} ({reply.milliseconds:.0f} ms)"
-        )
-    say("3. They talk")
-    show_traffic(addresses)
-    say("4. Who has which address (podwire-ipam list)")
-    listing = run(str(BIN / "podwire-ipam"), "--data-dir", str(plugin.data_dir), "list")
-    say("".join(f"   {line}\n" for line in listing.splitlines()).rstrip())
-    say("5. They are checked (CNI CHECK), one is broken by hand, and CHECK says what is wrong")
-    for pod in PODS:
-        plugin.expect("CHECK", pod, results[pod])
-        say(f"   pod {pod[-1]}: as planned")
+def show_path(nodes: tuple[Node, Node]) -> None:
+    """Each step of a packet from pod a to pod c."""
+    say("4. The path of a packet from pod a to pod c")
+    a, c = nodes[0].pods[0], nodes[1].pods[0]
+    here, there = (node.namespace for node in nodes)
+    target, hop = ADDED[c].addresses[0], nodes[1].pod_cidrs[0].partition("/")[0]
+    neighbours = ("ip", "neigh", "show", "dev", "podwire-vxlan", "to", hop)
+    steps = [
+        ("pod a", a, ("ip", "-o", "route", "get", target), target),
+        ("node-1, route", here, ("ip", "route", "show", nodes[1].pod_cidrs[0]), hop),
+        ("node-1, who is that", here, neighbours, hop),
+        ("node-1, on which node", here, ("bridge", "fdb", "show", "dev", "podwire-vxlan"), " dst "),
+        ("node-2, route", there, ("ip", "-o", "route", "get", target), target),
+    ]
+    for title, namespace, argv, word in steps:
+        lines = [line for line in inside(namespace, *argv).splitlines() if word in line]
+        if not lines:
+            fail(f"{title}: nothing about {word}")
+        say(f"   {title:22} {' '.join(lines[0].partition(' uid ')[0].split())}")
+    say(f"   {'on the wire':22} {capture(nodes[0], lambda: ping(a, target))}")
+
+
+def capture(node: Node, cause: Callable[[], object]) -> str:
+    """The VXLAN packet that leaves the node when this is done."""
+    argv = [*enter(node.namespace), sys.executable, "-c", CAPTURE]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as sniffer:
+        try:
+            if sniffer.stdout is None or sniffer.stdout.readline() != "ready\n":
+                fail("the capture did not start")
+            cause()
+            line = sniffer.stdout.readline().strip()
+        finally:
+            sniffer.terminate()
+    return line or fail("no VXLAN packet left the node")
+
+
+def damage(nodes: tuple[Node, Node]) -> None:
+    """Break things by hand; podwired puts them back."""
+    say("5. Things are broken by hand, and come back")
+    node, pod = nodes[0], nodes[0].pods[0]
+    target, prefix = ADDED[nodes[1].pods[0]].addresses[0], nodes[1].pod_cidrs[0]
+
+    def route() -> str:
+        return inside(node.namespace, "ip", "route", "show", prefix)
+
+    before = route()
+    for argv in (("ip", "route", "del", prefix), ("ip", "link", "del", "podwire-vxlan")):
+        say(f"   $ {' '.join(argv)}    (on {node.name})")
+        inside(node.namespace, *argv)
+        spent = wait_until(f"return of the route to {prefix}", lambda: route() == before)
+        wait_until("agreement of the node", lambda: node.in_sync)
+        say(f"   back after {spent:.0f} ms; pod c answers pod a in {ping(pod, target)}")
+    say(f"   $ podwired history    (on {node.name})")
+    quote(node.podwired("history"))
+
+
+def check(nodes: tuple[Node, Node]) -> None:
+    """CHECK finds what is broken in a pod."""
+    say("6. Pods are checked (CNI CHECK), one is broken by hand, and CHECK says what is wrong")
+    a, b = nodes[0].pods
+    nodes[0].expect("CHECK", b, ADDED[b].body)
+    say("   pod b: as planned")
     say("   $ ip route del default    (in pod a)")
-    inside(PODS[0], "ip", "route", "del", "default")
-    broken = plugin.call("CHECK", PODS[0], results[PODS[0]])
+    inside(a, "ip", "route", "del", "default")
+    broken = nodes[0].call("CHECK", a, ADDED[a].body)
     if broken.status == 0:
         fail("CHECK did not see the missing route")
     say(f"   error {broken.body['code']}: {broken.body['msg']}")
-    say("6. They are deleted (CNI DEL)")
-    for pod in PODS:
-        reply = plugin.expect("DEL", pod, results[pod])
-        say(f"   pod {pod[-1]}: gone ({reply.milliseconds:.0f} ms)")
-    show_remains(before, plugin)
 
 
-def show_remains(before: dict[str, str], plugin: Plugin) -> None:
-    """Compare the node with what it was before the first ADD."""
-    after = snapshot()
-    left = [name for name in before if before[name] != after[name]]
-    holders = run(
-        str(BIN / "podwire-ipam"), "--data-dir", str(plugin.data_dir), "list", "-o", "json"
-    )
-    left += ["allocated addresses"] if json.loads(holders) else []
-    if left:
-        fail("left behind: " + ", ".join(left))
-    looked_at = ", ".join([*before, "allocated addresses"])
-    say(f"7. Left behind in the node ({looked_at}): nothing")
+def detach(nodes: tuple[Node, Node], before: list[dict[str, str]]) -> None:
+    """DEL all pods, and compare the nodes with what they were before the first ADD."""
+    say("7. They are deleted (CNI DEL)")
+    for node in nodes:
+        for pod in node.pods:
+            reply = node.expect("DEL", pod, ADDED[pod].body)
+            say(f"   pod {pod[-1]}: gone ({reply.milliseconds:.0f} ms)")
+    for node, old in zip(nodes, before, strict=True):
+        new = node.snapshot()
+        left = [name for name in old if old[name] != new[name]]
+        if left:
+            fail(f"left behind on {node.name}: {', '.join(left)}")
+    say(f"8. Left behind on the nodes ({', '.join(before[0])}): nothing")
+
+
+def play() -> None:
+    """The whole demo; what it made is gone when this returns or raises."""
+    with ExitStack() as undo:
+        try:
+            perform(undo)
+        finally:
+            # A second Ctrl-C must not stop the tidying up.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+
+
+def perform(undo: ExitStack) -> None:
+    """All scenes, in order."""
+    folder = Path(tempfile.mkdtemp(prefix="podwire-demo-"))
+    undo.callback(shutil.rmtree, folder, ignore_errors=True)
+    nodes = Node(1, folder / "1"), Node(2, folder / "2")
+    make_underlay(undo)
+    for node in nodes:
+        node.make(undo)
+    start(nodes, folder, undo)
+    before = [node.snapshot() for node in nodes]
+    attach(nodes)
+    show_traffic(nodes)
+    show_path(nodes)
+    damage(nodes)
+    check(nodes)
+    detach(nodes, before)
 
 
 def main() -> int:
-    """Run the demo; remove everything it made, whatever happens."""
+    """Run the demo, and see to it that nothing is left, whatever happens."""
     if os.geteuid() != 0:
         fail("network namespaces need root: run it as root")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    conflist = json.loads((ROOT / "conf" / "ptp.conflist").read_text())
-    conf = {"cniVersion": "1.0.0", "name": conflist["name"], **conflist["plugins"][0]}
-    say("podwire: a node and two pods, in network namespaces that go when the demo ends")
-    with ExitStack() as undo:
-        folder = tempfile.mkdtemp(prefix="podwire-demo-")
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        make_node(undo)
-        say("1. The node")
-        say(f"   uplink {NODE_IP} and 2001:db8::10")
-        say("   network conf/ptp.conflist: routed pairs, masqueraded, 10.88.0.0/24 and fd88::/64")
-        demonstrate(Plugin(conf, Path(folder)))
+    say("podwire: two nodes with two pods each, in network namespaces that go when the demo ends")
+    play()
     remains = [line for line in run("ip", "netns", "list").splitlines() if line.startswith(NAME)]
     if remains:
         fail(f"namespaces left: {', '.join(remains)}")
@@ -233,5 +237,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        fail(f"{' '.join(map(str, error.cmd))}: {error.stderr.strip() or error.returncode}")
     except KeyboardInterrupt:
         sys.exit(130)
