@@ -105,7 +105,7 @@ def _plan_ptp(
             )
             for ip in ipam.ips
         ),
-        sysctls=_link_sysctls(host, "accept_ra", "accept_dad") + _forwarding_sysctls(ipam),
+        sysctls=_link_sysctls(host) + _forwarding_sysctls(ipam),
     )
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
     routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
@@ -137,9 +137,7 @@ def _plan_bridge(
         ipam = _with_default_routes(ipam)
     port = Port(conf.bridge, hairpin=shape.hairpin, isolated=conf.port_isolation)
     host, pod = _pair(request, conf, shape, ipam, uplink_mtu, port)
-    # A port's link-local address serves nobody: IPv6 is the bridge's.
-    settings = _link_sysctls(host, "accept_ra")
-    settings += _forwarding_sysctls(ipam) if shape.gateway else ()
+    settings = _link_sysctls(host) + (_forwarding_sysctls(ipam) if shape.gateway else ())
     node = Space(links=(host,), sysctls=settings)
     inner = tuple(Address(pod.name, ip.address) for ip in ipam.ips)
     space = _pod_space(pod, inner, _unique(_ipam_routes(pod.name, ipam)), ipam, conf)
@@ -250,10 +248,11 @@ def _check_mac(key: str, value: str, code: int) -> str:
     return ":".join(parts)
 
 
-def _link_sysctls(host: Link, *names: str) -> tuple[Sysctl, ...]:
+def _link_sysctls(host: Link) -> tuple[Sysctl, ...]:
     # We own the routes of this link: no router, and no pod playing one, may announce others.
     # And its link-local address serves at once: without it no IPv6 is forwarded to the pod.
     path = f"net/ipv6/conf/{host.name}"
+    names = ("accept_ra", "accept_dad")
     return tuple(Sysctl(f"{path}/{name}", "0", required=False) for name in names)
 
 
