@@ -99,15 +99,17 @@ class Mirror:
     def _is_ours(self, event: Event, entry: Entry) -> bool:
         if not isinstance(entry, Route):
             return entry.link == self._device
-        if entry.protocol == RTPROT_PODWIRE_PEERS:
-            return True
-        # Another's route is our business only where it took the place of ours.
         there = self.have.get(key_of(entry))
-        if there is None:
-            return False
         if event.deleted:
-            return isinstance(there, Route) and there.protocol == entry.protocol
-        return bool(event.flags & NLM_F_REPLACE)
+            # Late news of a route that was replaced meanwhile, or of a link that was made anew, is
+            # not about what is there.
+            return isinstance(there, Route) and (there.protocol, there.link) == (
+                entry.protocol,
+                entry.link,
+            )
+        # Another's route is our business only where it took the place of ours.
+        replaced = there is not None and bool(event.flags & NLM_F_REPLACE)
+        return entry.protocol == RTPROT_PODWIRE_PEERS or replaced
 
     def repairs(self, wait_for: Callable[[Key], float]) -> tuple[list[Repair], float | None]:
         """What is to be done now, and in how many seconds more is (None: nothing waits)."""

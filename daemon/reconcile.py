@@ -26,6 +26,7 @@ from kernel.events import Event, Events
 from kernel.forwarding import apply_node_settings
 from kernel.model import RTPROT_PODWIRE_PEERS, Address, Link, Route, Sysctl
 from kernel.netlink import Netlink
+from kernel.read import read_links
 from kernel.sysctl import read_sysctl
 
 RETRY = 1.0
@@ -55,7 +56,7 @@ class Reconciler:
         self._device_due = self._reset_due = False
         self._sysctls_due = self._sysctls_new = False
         self._device_cause = self._reset_cause = ""
-        self._retry_at = 0.0
+        self._reset_at = 0.0
         self.events.ignore(self.nl.port)
 
     def close(self) -> None:
@@ -191,6 +192,10 @@ class Reconciler:
         if wait > 0:
             return wait
         try:
+            if self._desired.device:
+                # Before it is made: two devices cannot have one tunnel.
+                self._links = tuple(read_links(self.nl))
+                self._remove_old_devices()
             faults = self._device.ensure(self.nl, self._desired, self._links)
         except KernelError as error:
             self.device_fault = str(error)
@@ -239,6 +244,8 @@ class Reconciler:
         return None
 
     def _mend_entries(self) -> float | None:
+        if self._reset_at and time.monotonic() >= self._reset_at:
+            self._reset_due, self._reset_at = True, 0.0
         if self._reset_due:
             have = read_entries(self.nl, self._name if self._device.index else None)
             self.mirror.reset(have, self._reset_cause)
@@ -265,6 +272,7 @@ class Reconciler:
             return
         now = time.monotonic()
         self._failed_until |= dict.fromkeys(failed, now + RETRY)
+        self._reset_at = now + RETRY  # the kernel has other things than we believe
         first = next(iter(failed.values()))
         error = KernelError("set", name_entry(first.entry), first.errno, first.hint)
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

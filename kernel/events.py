@@ -127,6 +127,10 @@ class Events:
         they come all the same.
         """
         _attach_filter(self._route, _own_changes(port, device))
+        name = self._name(device) if device else ""
+        for index in [i for i, known in self._names.items() if known == name and i != device]:
+            # What is still to be read of an earlier link of that name is not about this one.
+            self._names[index] = ""
 
     def read(self) -> list[Event]:
         """What happened since the last call; does not wait."""

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ DEADLINE = 30.0
 def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Wait until the check holds; AssertionError with what it said last."""
     until = time.monotonic() + seconds
-    while not (last := check()):
+    while (last := check()) is not True:
         assert time.monotonic() < until, f"did not become true: {last!r}"
         time.sleep(0.02)
 
@@ -81,15 +82,13 @@ class Member:
     def status(self) -> dict[str, Any]:
         """What `podwired status` says."""
         conf = self.folder / "podwired.yaml"
-        done = self.node.run(
-            [self.podwired, "status", "-o", "json", "--config", conf], check=False
-        )
+        done = self.node.run([self.podwired, "status", "-o", "json", "--config", conf], check=False)
         return dict(json.loads(done.stdout)) if done.stdout else {}
 
     def history(self, wanted: str = "") -> list[dict[str, str]]:
         """What `podwired history` lists."""
         conf = self.folder / "podwired.yaml"
-        command = [self.podwired, "history", "-o", "json", "--config", conf]
+        command: list[str | Path] = [self.podwired, "history", "-o", "json", "--config", conf]
         done = self.node.run([*command, *(["--object", wanted] if wanted else [])])
         text = done.stdout.strip()
         if text.startswith("["):
@@ -116,6 +115,14 @@ class Member:
         """Destinations of the routes to other nodes."""
         found = self.node.ip("route show proto 113") + self.node.ip("-6 route show proto 113")
         return {str(route["dst"]) for route in found if route}
+
+    def has_routes(self, wanted: set[str]) -> object:
+        """True where these are all of its routes to other nodes, else what there is."""
+        return self.routes() == wanted or (self.routes(), self.log)
+
+    def is_in_sync(self) -> object:
+        """True where all is as it should be, else the log."""
+        return self.status().get("inSync") or self.log
 
     def fdb(self) -> set[str]:
         """VTEPs that the device knows."""
@@ -182,8 +189,8 @@ class Cluster:
         for member in self.members:
             if member.process is not None and member.process.poll() is None:
                 others = {c for m in self.members if m is not member for c in m.cidrs}
-                eventually(lambda m=member, o=others: m.routes() >= o)
-                eventually(lambda m=member: m.status().get("inSync"))
+                eventually(partial(member.has_routes, others))
+                eventually(member.is_in_sync)
 
 
 @pytest.fixture

@@ -1,18 +1,266 @@
 """Nodes join, leave and change; pods reach each other all the while."""
 
+import json
+import signal
+import subprocess
+import time
+from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
+from tests.pytest_netns import Namespace
+
+Pair = tuple[Member, Member]
 
 
-def test_pods_reach_each_other(pair: tuple[Member, Member], podwire_bin: Path) -> None:
+def address(pod: Namespace, version: int = 4) -> str:
+    """The pod's own address."""
+    found = (a.partition("/")[0] for a in pod.addresses("eth0"))
+    return next(a for a in found if (":" in a) == (version == 6))
+
+
+def reach(one: Namespace, two: Namespace) -> bool:
+    """Whether pods reach each other, with the largest packets that they may send."""
+    link = one.link("eth0")
+    assert link is not None
+    size = int(link["mtu"])
+    return all(one.ping(address(two, v), size=size, fragment=False) for v in (4, 6))
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid"])
+@pytest.mark.parametrize("outer", ["ipv4", "ipv6"])
+def test_pods_reach_each_other(
+    cluster: Cluster, podwire_bin: Path, backend: str, outer: str
+) -> None:
+    pair = [cluster.join(backend=backend, underlay=outer) for _ in range(2)]
+    cluster.settle()
     one, two = (m.attach(podwire_bin / "podwire") for m in pair)
-    four, six = (next(iter(sorted(two.addresses("eth0"), key=lambda a: ":" in a))), "")
-    six = next(a for a in two.addresses("eth0") if ":" in a)
-    assert one.ping(four.partition("/")[0])
-    assert one.ping(six.partition("/")[0])
-    server = two.echo("tcp", four.partition("/")[0])
-    # Not masqueraded: the other pod sees the pod itself.
-    assert one.exchange(server) == next(
-        a.partition("/")[0] for a in one.addresses("eth0") if ":" not in a
+    assert reach(one, two)
+    link = one.link("eth0")
+    overhead = {"ipv4": 50, "ipv6": 70}[outer] if backend != "host-gw" else 0
+    assert link is not None
+    assert link["mtu"] == 1500 - overhead
+    assert (pair[0].node.ns.link(DEVICE) is None) == (backend == "host-gw")
+    # What arrives has the pod's own address: traffic between nodes is not masqueraded.
+    for version in (4, 6):
+        server = two.echo("tcp", address(two, version))
+        assert one.exchange(server) == address(one, version)
+    # Node to pod, and the reverse way.
+    assert pair[0].node.ns.ping(address(two))
+
+
+def test_traffic_to_the_world_is_masqueraded(pair: Pair, podwire_bin: Path) -> None:
+    pod = pair[0].attach(podwire_bin / "podwire")
+    world = pair[0].node.underlay.ns
+    server = world.echo("tcp", pair[0].node.underlay.gateway(4))
+    assert pod.exchange(server) == pair[0].addresses[0]
+
+
+def test_nodes_join_and_leave(cluster: Cluster, podwire_bin: Path) -> None:
+    pair = cluster.join(), cluster.join()
+    cluster.settle()
+    third = cluster.join()
+    cluster.settle()
+    pods = [m.attach(podwire_bin / "podwire") for m in (*pair, third)]
+    assert reach(pods[0], pods[2])
+    assert reach(pods[2], pods[1])
+    assert pair[0].fdb() == {pair[1].addresses[0], third.addresses[0]}
+    cluster.write(node_3=None)
+    for member in pair:
+        others = [m for m in pair if m is not member]
+        eventually(partial(member.has_routes, {c for m in others for c in m.cidrs}))
+        assert member.fdb() == {m.addresses[0] for m in others}
+    assert reach(pods[0], pods[1])
+    records = pair[0].history("10.244.3.0/24")
+    assert [r["action"] for r in records] == ["added", "removed"]
+    # The node that was left out keeps what it had, and says that it is none of the cluster.
+    eventually(lambda: "the source has no node node-3" in str(third.status()["troubles"]))
+    assert third.routes() >= set(pair[0].cidrs)
+
+
+def test_a_node_moves_to_other_prefixes(cluster: Cluster) -> None:
+    one, two = cluster.join(), cluster.join()
+    cluster.settle()
+    moved = ["10.244.77.0/24", "fd00:10:244:77::/64"]
+    cluster.write(node_2={"podCIDRs": moved})
+    eventually(lambda: one.routes() == set(moved) or one.log)
+    eventually(lambda: two.node.ns.addresses(DEVICE) == {"10.244.77.0/32", "fd00:10:244:77::/128"})
+    eventually(lambda: "10.244.77.0/24" in two.conflist.read_text())
+    eventually(lambda: one.node.ns.ping("10.244.77.0"))
+
+
+def test_a_node_moves_to_another_address(cluster: Cluster, podwire_bin: Path) -> None:
+    one, two = cluster.join(), cluster.join()
+    cluster.settle()
+    pods = [m.attach(podwire_bin / "podwire") for m in (one, two)]
+    two.node.ns.ip_batch(
+        f"address del {two.addresses[0]}/24 dev eth0\naddress add 192.0.2.200/24 dev eth0\n"
+        f"route add default via {two.node.underlay.gateway(4)}\n"
     )
+    cluster.write(node_2={"addresses": ["192.0.2.200", two.addresses[1]]})
+    eventually(lambda: one.fdb() == {"192.0.2.200"} or one.log)
+    eventually(lambda: (reach(pods[0], pods[1]) and reach(pods[1], pods[0])) or two.log)
+
+
+def test_two_nodes_with_one_prefix(cluster: Cluster, podwire_bin: Path) -> None:
+    one, two = cluster.join(), cluster.join()
+    cluster.settle()
+    pods = [m.attach(podwire_bin / "podwire") for m in (one, two)]
+    cluster.join(start=False)
+    cluster.write(node_3={"podCIDRs": ["10.244.2.0/25", "10.244.3.0/24"]})
+    eventually(lambda: "10.244.3.0/24" in one.routes())
+    assert "10.244.2.0/25" not in one.routes()
+    assert reach(*pods)
+    [refused] = one.status()["refused"]
+    assert (refused["node"], refused["prefix"]) == ("node-3", "10.244.2.0/25")
+    assert "node-2" in refused["why"]
+    [record] = one.history("10.244.2.0/25")
+    assert record["action"] == "refused"
+
+
+def test_a_broken_list_changes_nothing(cluster: Cluster) -> None:
+    one, two = cluster.join(), cluster.join()
+    cluster.settle()
+    before = one.routes()
+    cluster.file.write_text('{"nodes": [{"name": "node-1", "addresses": ["nonsense"')
+    eventually(lambda: "last good state" in str(one.status()["troubles"]))
+    assert one.routes() == before
+    cluster.write(node_2=None)
+    eventually(lambda: one.routes() == set())
+    assert "last good state" not in str(one.status()["troubles"])
+    assert two.process is not None
+
+
+class Stream:
+    """Echo requests, a hundred a second, from one pod to another."""
+
+    def __init__(self, one: Namespace, two: Namespace) -> None:
+        ping = ["ping", "-n", "-q", "-i", "0.01", address(two)]
+        self._process = subprocess.Popen(
+            ["nsenter", f"--net={one.path}", "--", *ping], stdout=subprocess.PIPE, text=True
+        )
+
+    def lost(self) -> int:
+        """How many had no answer."""
+        self._process.send_signal(signal.SIGINT)
+        text, _ = self._process.communicate(timeout=20)
+        sent, received = (int(word.split()[0]) for word in text.split("\n")[3].split(",")[:2])
+        assert sent > 50, text
+        return sent - received
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restart_loses_no_packet(
+    cluster: Cluster, podwire_bin: Path, number: signal.Signals
+) -> None:
+    pair = cluster.join(), cluster.join()
+    cluster.settle()
+    pods = [m.attach(podwire_bin / "podwire") for m in pair]
+    assert reach(*pods)
+    stream = Stream(pods[0], pods[1])
+    with subprocess.Popen(
+        ["ip", "-n", pair[0].node.ns.name, "monitor", "route", "neigh", "link"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as monitor:
+        for member in pair:
+            length = len(member.history())
+            assert member.stop(number) == (0 if number == signal.SIGTERM else -number)
+            member.start()
+            eventually(member.is_in_sync)
+            assert member.history()[length:] == []
+        time.sleep(0.2)
+        assert stream.lost() == 0
+        monitor.terminate()
+        seen = monitor.stdout.read() if monitor.stdout else ""
+    withdrawn = [
+        line for line in seen.splitlines() if line.startswith("Deleted") and "proto" in line
+    ]
+    assert withdrawn == []
+
+
+def test_what_happened_while_no_daemon_ran(cluster: Cluster) -> None:
+    one, _two = cluster.join(), cluster.join()
+    cluster.settle()
+    one.stop()
+    before = one.routes()
+    one.node.run(["ip", "route", "del", "10.244.2.0/24"])
+    one.node.run(["ip", "route", "add", "10.98.0.0/16", "via", "192.0.2.1", "proto", "113"])
+    one.node.run(["ip", "route", "add", "10.97.0.0/16", "via", "192.0.2.1"])
+    one.start()
+    eventually(lambda: one.routes() == before or one.log)
+    assert one.node.ip("route show 10.97.0.0/16")  # not podwire's
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("vxlan", "host-gw"), ("host-gw", "vxlan"), ("vxlan", "hybrid"), ("vxlan", "none")],
+)
+def test_another_back_end(cluster: Cluster, podwire_bin: Path, old: str, new: str) -> None:
+    pair = cluster.join(backend=old), cluster.join(backend=old)
+    cluster.settle()
+    pods = [m.attach(podwire_bin / "podwire") for m in pair]
+    assert reach(*pods)
+    for member in pair:
+        member.stop()
+        member.start(backend=new)
+    for member, other in (pair, pair[::-1]):
+        wanted: set[str] = set() if new == "none" else set(other.cidrs)
+        eventually(partial(member.has_routes, wanted))
+        eventually(member.is_in_sync)
+        assert (member.node.ns.link(DEVICE) is None) == (new != "vxlan" and new != "hybrid")
+    if new != "none":
+        # Packets as large as before do not fit the overlay: pods keep the MTU that they were given.
+        assert pods[0].ping(address(pods[1]))
+    if new == "hybrid":
+        assert all(m.fdb() == set() for m in pair)  # on-link peers are not encapsulated
+
+
+def test_the_conflist_comes_with_readiness(cluster: Cluster, podwire_bin: Path) -> None:
+    one = cluster.prepare()
+    cluster.prepare()
+    cluster.write(node_1=None)
+    one.start()
+    eventually(lambda: "has no node node-1" in str(one.status().get("troubles")) or one.log)
+    assert not one.conflist.exists()
+    conf = {"cniVersion": "1.1.0", "name": "podwire", "type": "podwire", "ipam": {}}
+
+    def code(name: str = "podwire") -> int:
+        answer = one.node.cni("STATUS", podwire_bin / "podwire", {**conf, "name": name})
+        return int(answer.json["code"]) if answer.code else 0
+
+    ranges = [[{"subnet": "10.244.1.0/24"}]]
+    conf["ipam"] = {"ranges": ranges}
+    assert code() == 50
+    assert code("another") == 0
+    cluster.write()
+    eventually(lambda: one.conflist.exists() or one.log)
+    eventually(lambda: code() == 0 or one.log)
+    listed = json.loads(one.conflist.read_text())
+    assert listed["name"] == "podwire"
+    assert listed["plugins"][0]["mtu"] == 1450
+    # Whoever alters it gets it back; it stays when the daemon ends.
+    one.conflist.write_text(json.dumps({**listed, "plugins": []}))
+    eventually(lambda: json.loads(one.conflist.read_text()) == listed)
+    one.stop()
+    assert json.loads(one.conflist.read_text()) == listed
+
+
+def test_somebody_who_keeps_removing_routes(pair: Pair) -> None:
+    one, _two = pair
+    script = "while ip route del 10.244.2.0/24 2>/dev/null || sleep 0.02; do :; done"
+    begin = time.monotonic()
+    with subprocess.Popen([*one.node.enter, "sh", "-c", script]) as rival:
+        try:
+            eventually(lambda: any(r["action"] == "found" for r in one.history()) or one.log)
+            time.sleep(2)
+        finally:
+            rival.kill()
+    took = time.monotonic() - begin
+    restored = [r for r in one.history("10.244.2.0/24") if r["action"] == "restored"]
+    assert len(restored) <= 4 * took + 2
+    assert len([r for r in one.history() if r["action"] == "found"]) == 1
+    assert "8 times" in one.log
+    eventually(lambda: one.routes() >= {"10.244.2.0/24"})

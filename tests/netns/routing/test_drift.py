@@ -1,0 +1,153 @@
+"""What others damage comes back, and the journal says what was found."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.netns.routing.conftest import DEVICE, Member, eventually
+
+Pair = tuple[Member, Member]
+
+
+def entries(member: Member) -> dict[str, object]:
+    """All that leads to other nodes, as iproute2 tells it."""
+    ip, run = member.node.ip, member.node.run
+    link = member.node.ns.link(DEVICE) or {}
+    neighbours = [
+        (n["dst"], n["lladdr"])
+        for n in ip(f"neigh show dev {DEVICE} nud permanent")
+        if "lladdr" in n
+    ]
+    return {
+        "routes": sorted(map(str, ip("route show proto 113") + ip("-6 route show proto 113"))),
+        "neighbours": sorted(neighbours),
+        "fdb": sorted(
+            run(["bridge", "fdb", "show", "dev", DEVICE], check=False).stdout.split("\n")
+        ),
+        "addresses": member.node.ns.addresses(DEVICE),
+        "link": {k: link.get(k) for k in ("mtu", "address", "operstate", "ifalias", "linkinfo")},
+        "rules": run(["nft", "list", "table", "inet", "podwire"], check=False).stdout,
+        "forwarding": [member.node.ns.sysctl(key) for key in SYSCTLS],
+    }
+
+
+SYSCTLS = (
+    "ipv4/ip_forward",
+    "ipv4/conf/eth0/forwarding",
+    f"ipv4/conf/{DEVICE}/rp_filter",
+    "ipv6/conf/all/forwarding",
+    f"ipv6/conf/{DEVICE}/accept_ra",
+)
+
+
+def mac(member: Member) -> str:
+    link = member.node.ns.link(DEVICE)
+    assert link is not None
+    return str(link["address"])
+
+
+def on(command: str) -> Callable[[Member, Member], list[list[str]]]:
+    """A command with the peer's values filled in; several with ";" between them."""
+
+    def build(_one: Member, two: Member) -> list[list[str]]:
+        values = {
+            "dev": DEVICE,
+            "n": str(two.number),
+            "mac": mac(two),
+            "vtep": two.addresses[0],
+        }
+        return [part.split() for part in command.format(**values).split(";")]
+
+    return build
+
+
+DAMAGE = {
+    "route removed": ("ip route del 10.244.{n}.0/24", "route 10.244.2.0/24"),
+    "route replaced": ("ip route replace 10.244.{n}.0/24 via 192.0.2.1", "route 10.244.2.0/24"),
+    "route altered": (
+        "ip route replace 10.244.{n}.0/24 via 192.0.2.1 proto 113",
+        "route 10.244.2.0/24",
+    ),
+    "route blackholed": (
+        "ip route replace blackhole 10.244.{n}.0/24 proto 113",
+        "route 10.244.2.0/24",
+    ),
+    "IPv6 route removed": ("ip route del fd00:10:244:{n}::/64", "route fd00:10:244:2::/64"),
+    "IPv6 route replaced": (
+        "ip route replace fd00:10:244:{n}::/64 via 2001:db8:ffff::1",
+        "route fd00:10:244:2::/64",
+    ),
+    "stray route": (
+        "ip route add 10.99.0.0/16 via 192.0.2.1 proto 113",
+        "route 10.99.0.0/16",
+    ),
+    "all routes flushed": ("ip route flush proto 113", "route 10.244.2.0/24"),
+    "neighbour removed": ("ip neigh del 10.244.{n}.0 dev {dev}", "neighbour 10.244.2.0"),
+    "neighbour altered": (
+        "ip neigh replace 10.244.{n}.0 lladdr 02:00:00:00:00:99 dev {dev} nud permanent",
+        "neighbour 10.244.2.0",
+    ),
+    "IPv6 neighbour removed": (
+        "ip neigh del fd00:10:244:{n}:: dev {dev}",
+        "neighbour fd00:10:244:2::",
+    ),
+    "neighbour no longer permanent": (
+        "ip neigh change 10.244.{n}.0 lladdr {mac} dev {dev} nud stale",
+        "neighbour 10.244.2.0",
+    ),
+    "FDB entry removed": ("bridge fdb del {mac} dst {vtep} dev {dev} self", "fdb"),
+    "FDB entry altered": ("bridge fdb replace {mac} dst 192.0.2.99 dev {dev} self", "fdb"),
+    "stray FDB entry": ("bridge fdb add 02:00:00:00:00:99 dst 192.0.2.99 dev {dev} self", "fdb"),
+    "device down": ("ip link set {dev} down", f"link {DEVICE}"),
+    "device deleted": ("ip link del {dev}", f"link {DEVICE}"),
+    "device renamed": ("ip link set {dev} down;ip link set {dev} name other", f"link {DEVICE}"),
+    "MTU": ("ip link set {dev} mtu 1300", f"link {DEVICE}"),
+    "MAC": ("ip link set {dev} address 02:00:00:00:00:99", f"link {DEVICE}"),
+    "device of another kind of tunnel": (
+        "ip link set {dev} type vxlan id 1 learning",
+        f"link {DEVICE}",
+    ),
+    "address removed": ("ip address del 10.244.1.0/32 dev {dev}", f"link {DEVICE}"),
+    "stray address": ("ip address add 10.77.0.1/24 dev {dev}", f"link {DEVICE}"),
+    "forwarding off": ("sysctl -w net.ipv4.ip_forward=0", "sysctl net/ipv4/ip_forward"),
+    "forwarding of the uplink off": (
+        "sysctl -w net.ipv4.conf.eth0.forwarding=0",
+        "sysctl net/ipv4/conf/eth0/forwarding",
+    ),
+    "rp_filter": (f"sysctl -w net.ipv4.conf.{DEVICE}.rp_filter=1", "sysctl"),
+    "IPv6 forwarding off": (
+        "sysctl -w net.ipv6.conf.all.forwarding=0",
+        "sysctl net/ipv6/conf/all/forwarding",
+    ),
+    "a setting that nobody announces": (
+        f"sysctl -w net.ipv6.conf.{DEVICE}.accept_ra=1",
+        f"sysctl net/ipv6/conf/{DEVICE}/accept_ra",
+    ),
+    "table removed": ("nft delete table inet podwire", "nftables rules"),
+    "ruleset flushed": ("nft flush ruleset", "nftables rules"),
+    "rules flushed": ("nft flush chain inet podwire postrouting", "nftables rules"),
+    "set flushed": ("nft flush set inet podwire cluster4", "nftables rules"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_put_right(pair: Pair, name: str) -> None:
+    one, two = pair
+    before = entries(one)
+    command, told = DAMAGE[name]
+    length = len(one.history())
+    for argv in on(command)(one, two):
+        one.node.run(argv)
+    eventually(lambda: len(one.history()) > length)
+    eventually(lambda: same(before, entries(one)))
+    eventually(lambda: one.status()["inSync"] or one.log)
+    assert one.node.ns.ping("10.244.2.0")
+    assert one.node.ns.ping("fd00:10:244:2::")
+    fresh = [record for record in one.history() if told in record["object"]]
+    assert fresh[-1]["action"] in ("restored", "removed"), (fresh, one.log)
+    assert fresh[-1]["cause"]
+
+
+def same(before: dict[str, object], now: dict[str, object]) -> object:
+    """True, or what differs."""
+    return before == now or [(before[k], now[k]) for k in before if before[k] != now[k]]
