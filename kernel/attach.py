@@ -105,8 +105,9 @@ def _configure_pod(pod: Namespace, want: Space, index: int) -> None:
         for setting in want.sysctls:
             apply_sysctl(setting, fresh=True)
     with nl:
-        nl.run(_pod_messages(want, index), tolerate=_PRESENT)
-        settle_pod(nl, want)
+        messages = [*_pod_messages(want, index), rtnl.get_link(want.links[0].name)]
+        found = nl.run(messages, tolerate=_PRESENT)[-1].objects
+        settle_pod(nl, want, found[0] if found else None)
 
 
 def _pod_messages(want: Space, index: int) -> list[Message]:

@@ -23,15 +23,17 @@ _DEADLINE_SECONDS = 1.5
 _GONE = frozenset({errno.ENODEV})
 
 
-def settle_pod(nl: Netlink, want: Space) -> None:
+def settle_pod(nl: Netlink, want: Space, now: Message | None) -> None:
     """Wait until the pod's link can receive, and answers for its IPv6 addresses.
 
-    Only for a limited time, for a link may be kept down from outside.
+    Only for a limited time, for a link may be kept down from outside. now: the link, as it was
+    found after it had come up.
     """
-    link = want.links[0]
-    trusted = Sysctl(f"net/ipv6/conf/{link.name}/accept_dad", "0", required=False) in want.sysctls
-    if link.up:
-        _settle(nl, _Link(link.name, _six(a.address for a in want.addresses), trusted))
+    name = want.links[0].name
+    trusted = Sysctl(f"net/ipv6/conf/{name}/accept_dad", "0", required=False) in want.sysctls
+    link = _Link(name, _six(a.address for a in want.addresses), trusted)
+    if want.links[0].up and not (now and _is_settled(nl, link, now)):
+        _settle(nl, link)
 
 
 def settle_node(nl: Netlink, plan: Plan) -> Message | None:
