@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.world import Host
@@ -20,16 +20,15 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Daemon:
     """A running podwired."""
 
-    def __init__(self, host: Host, program: Path, data_dir: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, host: Host, argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
         """Start it and wait until it says that it serves (sd_notify(3), READY=1)."""
         self._log = host.work_dir / "podwired.log"
-        argv = [str(program), "serve", "--socket", env["PODWIRE_SOCKET"], "--data-dir"]
-        argv.append(str(data_dir))
         whole = {**env, "NOTIFY_SOCKET": str(_NOTIFY)}
         self._process = host.call(lambda: self._start(argv, whole))
 
-    def _start(self, argv: list[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self._log.open("wb") as log:
+    def _start(self, argv: Sequence[str | Path], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self._log.open("ab") as log:
+            _NOTIFY.unlink(missing_ok=True)  # of an earlier daemon on this node
             ready.bind(str(_NOTIFY))
             # A session of its own: the terminal's Ctrl-C is ours, and wait4 counts only calls.
             process = subprocess.Popen(
@@ -55,6 +54,11 @@ class Daemon:
                 if process.poll() is not None:
                     break
         raise RuntimeError(f"podwired does not serve: {self.log()}")
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._process.pid
 
     def log(self) -> str:
         """The end of what it said."""
@@ -85,3 +89,8 @@ class Daemon:
             raise RuntimeError(f"podwired did not end on SIGTERM: {self.log()}") from None
         if code:
             raise RuntimeError(f"podwired ended with {code}: {self.log()}")
+
+    def kill(self) -> None:
+        """End it without a word (SIGKILL)."""
+        self._process.kill()
+        self._process.wait()

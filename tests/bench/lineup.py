@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ class Lineup:
             conf=podwire_conf(network),
             ledger=StoreLedger(data_dir),
             env=env,
-            daemon=Daemon(host, daemon, data_dir, env) if daemon else None,
+            daemon=_serve(host, daemon, data_dir, env) if daemon else None,
             stride=stride,
         )  # fmt: skip
 
@@ -122,3 +122,8 @@ class Lineup:
             ledger=KindnetLedger(data_dir),
             stride=stride,
         )  # fmt: skip
+
+
+def _serve(host: Host, program: Path, data_dir: Path, env: Mapping[str, str]) -> Daemon:
+    argv = [program, "serve", "--socket", env["PODWIRE_SOCKET"], "--data-dir", data_dir]
+    return Daemon(host, argv, env)
