@@ -92,7 +92,13 @@ def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:
         had_rules = True
         tx.delete_network(network)
         _apply(tx)
-    if had_rules and not tx.has_attachments() and not _strangers(tx):
+    if had_rules:
+        remove_unneeded(tx)
+
+
+def remove_unneeded(tx: Transaction) -> None:
+    """Remove the tables if no attachment of the node is left."""
+    if not tx.has_attachments() and not _strangers(tx):
         remove_empty_tables()
 
 

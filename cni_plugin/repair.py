@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cni_plugin.networks import ensure_masquerade, ensure_tables
+from cni_plugin.networks import (
+    ensure_masquerade,
+    ensure_tables,
+    marked_links,
+    remove_unneeded,
+)
 from cni_plugin.rebuild import refill
 from cni_plugin.record import load_record
 from ipam.files import Files
 from ipam.store import Store, open_store
 from kernel import nft
+from kernel.masquerade import remove_empty_tables
+from kernel.netlink import open_netlink
 
 
 def repair_rules(data_dir: Path) -> list[str]:
@@ -27,6 +34,28 @@ def repair_rules(data_dir: Path) -> list[str]:
         ensure_tables(store, missing)
         ensure_masquerade(store)
     return [f"table {family} {nft.TABLE} was missing or incomplete" for family in missing]
+
+
+def remove_unneeded_tables(data_dir: Path) -> list[str]:
+    """Remove podwire's tables if no attachment of the node is left; the names of those removed.
+
+    Raises KernelError, ipam.errors.IpamError.
+    """
+    before = _tables()
+    if before and Files(data_dir).database.exists():
+        with open_store(data_dir, refill=refill) as store, store.transaction() as tx:
+            remove_unneeded(tx)
+    elif before:
+        with open_netlink() as nl:
+            needed = bool(marked_links(nl))
+        if not needed:
+            remove_empty_tables()
+    return sorted(before - _tables())
+
+
+def _tables() -> set[str]:
+    with nft.open_nft() as nl:
+        return {f"table {f} {nft.TABLE}" for f in nft.FAMILIES if nft.table_is_present(nl, f)}
 
 
 def _make_table() -> list[str]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "check-config": "say whether the configuration and its list of nodes are right",
     "status": "say whether this node's routing is as it should be",
     "history": "list every change that podwire made, or found made by others",
+    "cleanup": "take off this node what the daemon leaves in place when it ends",
 }
 EPILOG = """\
 examples:

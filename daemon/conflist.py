@@ -100,6 +100,18 @@ def keep_conflist(path: Path, content: bytes) -> Kept:
     return "new" if there is None else "rewritten"
 
 
+def remove_conflist(path: Path) -> bool:
+    """Remove the file if it is podwire's; whether it was. Raises OSError."""
+    try:
+        content = _read(path)
+    except ForeignConflist:
+        return False
+    if content is None or not _is_marked(content):
+        return False
+    path.unlink()
+    return True
+
+
 def _read(path: Path) -> bytes | None:
     try:
         mode = path.lstat().st_mode

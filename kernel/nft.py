@@ -71,11 +71,12 @@ _CHAIN = {"inet": "postrouting", "bridge": "prerouting"}
 # A set that `flags interval` makes of one field is a tree of starts and ends; one of several
 # fields takes both ends in one member (NFTA_SET_ELEM_KEY_END).
 _TREE_SETS = frozenset({"masquerade4", "masquerade6", "cluster4", "cluster6"})
+FAMILIES = tuple(_CHAIN)
 NETWORK_SETS = ("masquerade4", "masquerade6", "internal4", "internal6")
 CLUSTER_SETS = ("cluster4", "cluster6")
 
 _SUBSYSTEM = 10 << 8
-_DELTABLE = _SUBSYSTEM | 2
+_GETTABLE, _DELTABLE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _GETCHAIN = _SUBSYSTEM | 4
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSYSTEM | 14
 _BATCH_BEGIN, _BATCH_END = 16, 17
@@ -310,6 +311,12 @@ def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:
     for element in _ordered(elements):
         message = _element_message(_DELSETELEM, element)
         nl.run([_batch(_BATCH_BEGIN), message, _batch(_BATCH_END)], tolerate=_ABSENT)
+
+
+def table_is_present(nl: Netlink, family: str) -> bool:
+    """Whether a family's table is there, complete or not."""
+    message = Message(_GETTABLE, 0, _generic(family) + text(1, TABLE), "look up nft table")
+    return bool(nl.run([message], tolerate=_ABSENT)[0].objects)
 
 
 def remove_tables(nl: Netlink) -> None:

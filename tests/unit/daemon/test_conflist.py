@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 
 from cni_plugin.config import parse_config
 from cni_plugin.versions import SUPPORTED, require_supported
-from daemon.conflist import MARK, ForeignConflist, keep_conflist, render_conflist
+from daemon.conflist import (
+    MARK,
+    ForeignConflist,
+    keep_conflist,
+    remove_conflist,
+    render_conflist,
+)
 from daemon.settings import ConflistSettings, Mode
 from ipam.config import IpamConf, parse_ipam
 from kernel.model import IPNetwork
@@ -154,6 +160,7 @@ def test_a_file_without_the_mark_is_left_alone(path: Path, foreign: bytes) -> No
     path.write_bytes(foreign)
     with pytest.raises(ForeignConflist, match=r"05-podwire\.conflist was left as it is.*move it"):
         keep_conflist(path, CONTENT)
+    assert not remove_conflist(path)
     assert path.read_bytes() == foreign
     assert list(path.parent.iterdir()) == [path]
 
@@ -165,6 +172,7 @@ def test_links_folders_and_pipes_are_left_alone(path: Path, tmp_path: Path) -> N
     path.symlink_to(other)
     with pytest.raises(ForeignConflist, match="symbolic link"):
         keep_conflist(path, OTHER)
+    assert not remove_conflist(path)
     assert other.read_bytes() == CONTENT
     path.unlink()
     path.mkdir()
@@ -180,6 +188,14 @@ def test_links_folders_and_pipes_are_left_alone(path: Path, tmp_path: Path) -> N
         with pytest.raises(ForeignConflist, match="no regular file"):
             keep_conflist(path, OTHER)
     assert path.is_socket()
+
+
+def test_removed_with_its_mark_alone(path: Path) -> None:
+    assert not remove_conflist(path)
+    keep_conflist(path, CONTENT)
+    assert remove_conflist(path)
+    assert list(path.parent.iterdir()) == []
+    assert not remove_conflist(path)
 
 
 def test_the_remains_of_a_killed_writer_are_no_hindrance(path: Path) -> None:

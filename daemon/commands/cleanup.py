@@ -1,0 +1,103 @@
+"""`podwired cleanup`: take off this node what the daemon leaves in place when it ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from daemon.commands.options import (
+    DEFAULT_DATA_DIR,
+    DONE,
+    FAILED,
+    Unusable,
+    add_config,
+    files_of,
+    harmless,
+    path_from_environment,
+    settings_of,
+    tell,
+)
+from daemon.journal import Journal, Record
+from daemon.remains import remove_remains
+from daemon.settings import DEFAULT_CONFLIST
+from daemon.status import AnotherDaemon, StatusFile
+from ipam.errors import IpamError
+
+DESCRIPTION = """\
+Take off this node what the daemon leaves in place when it ends, for good: routes to other nodes'
+pods, the VXLAN device, podwire's nftables tables unless a pod needs them, the CNI configuration.
+Only what carries podwire's mark is removed. Pods stay, and lose the way to other nodes."""
+EPILOG = """\
+Stop the daemon first. What was removed is printed, and in the journal; a second time finds
+nothing. Store, journal and configuration of the daemon stay.
+
+exit codes: 0 nothing is left; 1 something could not be removed, or a daemon runs; 2 wrong usage
+"""
+_SHOWN = 10
+"""So many routes are named; of more, the number is told."""
+_JOURNAL_BYTES = 16 << 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_config(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Remove and say what; the exit status."""
+    if not options.yes and not _confirmed():
+        return FAILED
+    settings, files = settings_of(options.config), files_of(options)
+    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    conflist, size = DEFAULT_CONFLIST, _JOURNAL_BYTES
+    if settings is not None:
+        data_dir, size = settings.data_dir, settings.journal.max_bytes
+        conflist = settings.conflist.path if settings.conflist else conflist
+    removed: list[Record] = []
+    with _no_daemon(files.status), closing(Journal(files.journal, size)) as journal:
+        faults = remove_remains(conflist, data_dir, removed.append)
+        journal.write(removed)
+    print("\n".join(_tell(removed)) or "nothing was left")
+    for fault in faults:
+        tell(f"not removed: {fault}")
+    return FAILED if faults else DONE
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        tell("nothing was removed: no terminal to ask on; say --yes if you mean it")
+        return False
+    answer = input("Cut this node's pods off from those of other nodes? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _no_daemon(status: Path) -> Iterator[None]:
+    """Keep daemons from running meanwhile. Raises Unusable where one does."""
+    if not status.parent.exists():  # nor has one ever run
+        yield
+        return
+    try:
+        held = StatusFile(status)
+    except AnotherDaemon as error:
+        raise Unusable(f"a daemon runs (it holds {status}.lock): stop it first") from error
+    except IpamError as error:
+        raise Unusable(str(error)) from error
+    with closing(held):
+        yield
+
+
+def _tell(removed: list[Record]) -> Iterator[str]:
+    routes = [r for r in removed if r.object.startswith("route ")]
+    hidden = routes[_SHOWN:]
+    for record in removed:
+        if record in hidden:
+            continue
+        was = f": {record.before}" if record.before else ""
+        yield harmless(f"removed {record.object}{was}")
+        if hidden and record is routes[_SHOWN - 1]:
+            yield f"removed {len(hidden)} more routes"
