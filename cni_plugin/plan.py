@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 from typing import TypeVar
 
-from cni_plugin.config import Dns, NetConf
+from cni_plugin.config import NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.identity import Mark, derive_mac, host_link_name, render_alias
 from cni_plugin.request import Request
-from cni_plugin.result import Interface, IPConfig, Result, ResultRoute
+from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
 from kernel.model import (
     RTPROT_PODWIRE,
     SCOPE_HOST,
@@ -227,7 +227,7 @@ def wanted_mac(request: Request, conf: NetConf) -> str:
     """
     asked = (
         ("runtimeConfig.mac", conf.runtime_config.mac, INVALID_CONFIG),
-        ("args.cni.mac", conf.args.cni.mac, INVALID_CONFIG),
+        ("args.cni.mac", conf.args.mac, INVALID_CONFIG),
         ("CNI_ARGS MAC", request.args.get("MAC", ""), INVALID_ENVIRONMENT),
     )
     for key, value, code in asked:
@@ -269,7 +269,7 @@ def _pod_space(
     conf: NetConf,
 ) -> Space:
     name = pod.name
-    settings = [Sysctl(f"net/ipv4/conf/{name}/arp_notify", "1", required=False)]
+    settings: list[Sysctl] = []
     if any(ip.address.version == 6 for ip in ipam.ips):
         dad = "1" if conf.enable_dad else "0"
         settings += [
@@ -322,11 +322,5 @@ def _result(interfaces: tuple[Interface, ...], conf: NetConf, ipam: Result) -> R
 
 def _dns(conf: NetConf, ipam: Result) -> dict[str, object]:
     """The dns capability outranks the configuration's dns, which outranks IPAM's."""
-    asked = conf.runtime_config.dns
-    if asked and (asked.servers or asked.searches or asked.options):
-        return _filled(Dns(nameservers=asked.servers, search=asked.searches, options=asked.options))
-    return _filled(conf.dns) or dict(ipam.dns)
-
-
-def _filled(dns: Dns) -> dict[str, object]:
-    return {key: value for key, value in dns.model_dump().items() if value}
+    asked, own = render_dns(conf.runtime_config.dns), render_dns(conf.dns)
+    return asked or own or dict(ipam.dns)

@@ -18,6 +18,7 @@ from daemon.server import Server
 from daemon.world import daemon_host
 
 STOP_SECONDS = 30.0
+_COLLECT_AFTER = 10_000  # new objects; a CNI call leaves none behind in cycles
 
 
 def open_log(level: str) -> Log:
@@ -45,6 +46,7 @@ def serve(
         # What is there now stays: the collector need not look at it after every few calls.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
         notify("READY=1")
         log.info("serving", socket=listener, data_dir=data_dir)
         stop.wait()

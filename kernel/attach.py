@@ -114,7 +114,9 @@ def _pod_messages(want: Space, index: int) -> list[Message]:
     # Addresses first: a link that comes up announces those that it has (arp_notify). Routes last:
     # the kernel takes them only on a link that is up.
     messages = [rtnl.add_address(a, index) for a in want.addresses]
-    messages += [rtnl.set_up(link.name) for link in want.links if link.up]
+    # A message before the one that sets it up: flags are done first (net/core/rtnetlink.c).
+    for link in want.links if want.links[0].up else ():
+        messages += [rtnl.announce_addresses(link.name), rtnl.set_up(link.name)]
     return messages + [rtnl.add_route(r, index) for r in want.routes]
 
 

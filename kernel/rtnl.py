@@ -42,7 +42,8 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 16, 18, 20, 28
 _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
-_IFLA_GROUP = 27
+_IFLA_AF_SPEC, _IFLA_GROUP = 26, 27
+_IFLA_INET_CONF, _IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
@@ -124,6 +125,19 @@ def describe_link(link: Link, *, up: bool = False) -> Message:
 def set_up(name: str) -> Message:
     """Set a link up."""
     return set_flags(name, IFF_UP)
+
+
+def announce_addresses(name: str) -> Message:
+    """Let a link tell its neighbours its IPv4 addresses when it comes up (arp_notify)."""
+    return Message(RTM_NEWLINK, 0, _link_body(name) + _ARP_NOTIFY, f"set arp_notify of {name}")
+
+
+# The setting goes with the message: a path below /proc/sys is looked up among those of all
+# namespaces (fs/proc/proc_sysctl.c, proc_sys_compare), and costs more with every pod.
+_ARP_NOTIFY = nested(
+    _IFLA_AF_SPEC,
+    nested(socket.AF_INET, nested(_IFLA_INET_CONF, u32(_IPV4_DEVCONF_ARP_NOTIFY, 1))),
+)
 
 
 def set_flags(name: str, flags: int) -> Message:
