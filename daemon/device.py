@@ -2,46 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Sequence
 
 from daemon.backends import DEVICE_ALIAS
 from daemon.desired import Desired
+from daemon.journal import Action
 from daemon.settings import Settings
+from daemon.teller import Teller
+from kernel.errors import KernelError
 from kernel.ethtool import ensure_offload, offload_trouble
 from kernel.model import Link
 from kernel.netlink import Netlink
+from kernel.read import read_links
 from kernel.vxlan import ensure_vxlan, remove_vxlan
 
 
 class Device:
-    """Keeps one device. index: 0 while there is none. warning: why its offload is off."""
+    """index: of the link, 0 while there is none; fault: why it is not as planned."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.index = 0
-        self.warning = ""
-        self._settings = settings
+    def __init__(self, nl: Netlink, settings: Settings, teller: Teller) -> None:
+        self.name = settings.vxlan.device
+        self.index, self.fault, self.due = 0, "", False
+        self._mode = settings.vxlan.checksum_offload
+        self._nl, self._teller = nl, teller
+        self._desired: Desired | None = None
+        self._cause = ""
+        self._trouble = ""
 
-    def ensure(self, nl: Netlink, desired: Desired, links: Iterable[Link]) -> tuple[str, ...]:
-        """Make or mend it; what was wrong, in words. Raises KernelError."""
+    def aim(self, desired: Desired) -> None:
+        """Take a plan."""
+        old, self._desired = self._desired, desired
+        self.due = self.due or old is None or _frame(old) != _frame(desired)
+
+    def note(self, cause: str) -> None:
+        """Something may be wrong with it, through the cause."""
+        self.due, self._cause = True, cause
+
+    def is_lost(self) -> bool:
+        """Whether the link is gone, or another one by now, before its event was read."""
+        if not self.index:
+            return False
+        try:
+            lost = socket.if_nametoindex(self.name) != self.index
+        except OSError:
+            lost = True
+        if lost and not self.due:
+            self.note(f"link {self.name} was removed")
+        return lost
+
+    def wait(self) -> float:
+        """Seconds until it may be put right."""
+        return self._teller.wait_for(("link", self.name))
+
+    def mend(self) -> tuple[float | None, str | None]:
+        """Put it right: (seconds until it may be, cause of what was wrong and is right now).
+
+        The cause is None where nothing was wrong, and empty where the plan changed. What leads
+        through the device must be looked at where it is not None. Raises KernelError.
+        """
+        desired = self._desired
+        if not self.due or desired is None:
+            return None, None
+        wait = self.wait()
+        if wait > 0:
+            return wait, None
+        try:
+            faults = self._ensure(desired)
+        except KernelError as error:
+            self.fault = str(error)
+            raise
+        cause, self._cause = self._cause, ""
+        self.due, self.fault = False, ""
+        if not faults:
+            return None, None
+        self._tell(desired, faults, cause)
+        return None, cause
+
+    def _ensure(self, desired: Desired) -> Sequence[str]:
         if desired.device is None:
             self.index = 0
             return ()
-        done = ensure_vxlan(nl, desired.device, desired.device_addresses)
+        # Others first: two devices cannot have one tunnel.
+        links = read_links(self._nl)
+        self._remove_others(desired, links)
+        done = ensure_vxlan(self._nl, desired.device, desired.device_addresses)
         self.index = done.link.index
         return (*done.faults, *self._ensure_offload(desired, links))
 
-    def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> tuple[str, ...]:
-        mode = self._settings.vxlan.checksum_offload
+    def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> Sequence[str]:
         below = {desired.uplink, *(k.name for k in links if _is_port_of(k, desired.uplink))}
-        self.warning = offload_trouble(sorted(below)) if mode == "auto" else ""
-        was = ensure_offload(self._settings.vxlan.device, mode, self.warning)
+        trouble = offload_trouble(sorted(below)) if self._mode == "auto" else ""
+        if trouble and trouble != self._trouble:
+            self._teller.log.warning(f"checksum offload of {self.name} is off: {trouble}")
+        self._trouble = trouble
+        was = ensure_offload(self.name, self._mode, trouble)
         return () if was is None else (f"its checksum offload was {'on' if was else 'off'}",)
 
-    def remove_others(self, nl: Netlink, desired: Desired, links: Iterable[Link]) -> list[str]:
-        """Remove podwire's devices that the plan does not name; their names."""
+    def _tell(self, desired: Desired, faults: Sequence[str], cause: str) -> None:
+        missing = any(fault.endswith("is missing") for fault in faults)
+        action: Action = "restored" if cause else "added" if missing else "changed"
+        name = f"link {self.name}"
+        self._teller.write(
+            action, name, cause or "the plan", "; ".join(faults), tell_device(desired)
+        )
+        if cause:
+            self._teller.count(("link", self.name), name, cause)
+
+    def remove_old(self, desired: Desired) -> None:
+        """Remove podwire's devices that the plan does not name. Raises KernelError."""
+        self._remove_others(desired, read_links(self._nl))
+
+    def _remove_others(self, desired: Desired, links: Iterable[Link]) -> None:
         wanted = desired.device.name if desired.device else ""
-        old = [k.name for k in links if k.alias == DEVICE_ALIAS and k.name != wanted]
-        return [name for name in old if remove_vxlan(nl, name)]
+        for link in links:
+            is_old = link.alias == DEVICE_ALIAS and link.name != wanted
+            if is_old and remove_vxlan(self._nl, link.name):
+                self._teller.write("removed", f"link {link.name}", "no plan names it")
+
+
+def _frame(desired: Desired) -> tuple[object, ...]:
+    """What the device rests on."""
+    return desired.device, desired.device_addresses, desired.uplink
 
 
 def _is_port_of(link: Link, uplink: str) -> bool:

@@ -27,8 +27,10 @@ from daemon.reconcile import Reconciler
 from daemon.settings import Settings
 from daemon.sources.static import StaticSource
 from daemon.status import NodeStatus, Refused
+from daemon.teller import Teller
 from kernel.entries import Entry
 from kernel.errors import KernelError
+from kernel.netlink import keep_sockets_open
 
 TICK = 0.5
 """Seconds between looks at what tells nobody."""
@@ -76,6 +78,7 @@ class Routing:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        keep_sockets_open()
         while not self._stopping:
             try:
                 with _Loop(self._settings, self._journal, self._log, self._publish) as loop:
@@ -100,7 +103,8 @@ class _Loop:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
         self._source: Source = StaticSource(settings.source.path)
         self._planner = Planner(settings)
-        self._kernel = Reconciler(settings, journal, log)
+        self._teller = Teller(journal, log)
+        self._kernel = Reconciler(settings, self._teller)
         self._snapshot: Snapshot | None = None
         self._facts: Facts | None = None
         self._facts_due, self._facts_at = True, 0.0
@@ -132,6 +136,7 @@ class _Loop:
             self._next_tick = now + TICK
             self._tick(now)
         # What others did to what there is comes first: plans are made for an undamaged node.
+        self._teller.error = ""
         self._wait = self._kernel.work()
         if self._refresh(now):
             self._wait = self._kernel.work()
@@ -203,7 +208,7 @@ class _Loop:
             return False
         self._adopted, self._fault, self._desired = [], "", desired
         self._tell_refused(desired)
-        self._kernel.aim(desired, facts.links)
+        self._kernel.aim(desired)
         return True
 
     def _tell_refused(self, desired: Desired) -> None:
@@ -225,9 +230,9 @@ class _Loop:
 
     def _finish(self) -> None:
         """Say how things are, to whoever wants to know."""
-        if self._kernel.error:
-            self._last_error, self._last_error_time = self._kernel.error, time.time()
-        fault = self._fault or self._kernel.device_fault or self._no_prefix()
+        if self._teller.error:
+            self._last_error, self._last_error_time = self._teller.error, time.time()
+        fault = self._fault or self._kernel.device.fault or self._no_prefix()
         if self._desired and not fault:
             self._keep_conflist(self._desired)
         with suppress(OSError):  # a full disk is no reason to stop; the file's age tells
@@ -255,10 +260,9 @@ class _Loop:
         self._conflist_fault = ""
         if kept != "same":
             action: Action = "added" if kept == "new" else "changed"
-            name, after = f"file {wanted.path}", " ".join(map(str, desired.pod_cidrs))
-            record = Record(time.time(), action, name, "this node is ready", "", after)
-            self._journal.write([record])
-            self._log.info(f"wrote {wanted.path}", prefixes=after, mtu=desired.pod_mtu)
+            after = f"{' '.join(map(str, desired.pod_cidrs))} mtu {desired.pod_mtu}"
+            name = f"file {wanted.path}"
+            self._teller.write(action, name, "this node is ready", after=after)
 
     def _status(self, fault: str) -> NodeStatus:
         desired, mirror = self._desired, self._kernel.mirror

@@ -1,62 +1,83 @@
-"""podwire's nftables rules, watched over: what is removed comes back, pods' traffic to other
+"""podwire's nftables rules, watched over: what is removed comes back, and what pods send to other
 nodes' pods is not masqueraded."""
 
 from __future__ import annotations
 
+import errno
 import os
 from ipaddress import ip_address
 from pathlib import Path
 
 from cni_plugin.repair import repair_rules
+from daemon.journal import Action
 from daemon.spans import Span
-from kernel.events import Event, RuleChange
+from daemon.teller import Teller
+from kernel.errors import KernelError
+from kernel.events import RuleChange
 from kernel.masquerade import ensure_cluster
 from kernel.model import Element, IPAddress
 from kernel.nft import CLUSTER_SETS, NETWORK_SETS, TABLE, cluster_elements
 
 _BYTES = {4: 4, 6: 16}
 _WATCHED = frozenset({*CLUSTER_SETS, *NETWORK_SETS})
+_NAME = "nftables rules"
 
 
 class Rules:
-    """due: whether they must be looked at; cause: why, where others touched them."""
+    """The tables, and the sets that all pods share; those that pods come and go in are theirs."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.due, self.cause = False, ""
-        self._data_dir = data_dir
+    def __init__(self, data_dir: Path, teller: Teller) -> None:
+        self._data_dir, self._teller = data_dir, teller
         self._spans: tuple[Span, ...] | None = None
         self._want: frozenset[Element] = frozenset()
+        self._tables_due, self._cluster_due, self._cause = True, False, ""
 
     def aim(self, cluster: tuple[Span, ...]) -> None:
         """Take the addresses of all pods of the cluster."""
         if cluster != self._spans:
             self._spans, self._want = cluster, cluster_elements(map(_ends, cluster))
-            self.due = True
+            self._cluster_due = True
 
-    def note(self, event: Event, author: str) -> None:
-        """Take an event in. Members of pods come and go; what all pods share does not."""
-        change = event.noun
-        if not isinstance(change, RuleChange) or change.table != TABLE:
+    def note(self, change: RuleChange, *, deleted: bool, port: int, cause: str) -> None:
+        """Take an event in."""
+        if change.table != TABLE or port == os.getpid():
             return
-        mine = event.port == os.getpid()
-        if mine or (change.what == "member" and change.name not in _WATCHED):
-            return
-        if event.deleted or change.what in ("rule", "member"):
-            self.due, self.cause = True, f"changed by {author}"
+        shared = change.name in _WATCHED if change.what == "member" else deleted
+        if shared or change.what == "rule":
+            self.look(cause)
 
-    def ensure(self) -> list[str]:
-        """Bring back what is missing; what was, in words. Raises KernelError, IpamError."""
-        if self._spans is None:
-            return []
-        faults = repair_rules(self._data_dir)
-        if ensure_cluster(self._want):
+    def look(self, cause: str) -> None:
+        """Look at everything, for what others may have done."""
+        self._tables_due, self._cause = True, cause
+
+    def mend(self) -> float | None:
+        """Bring back what is missing; seconds until that may be. Raises KernelError, IpamError."""
+        if self._spans is None or not (self._tables_due or self._cluster_due):
+            return None
+        wait = self._teller.wait_for(_NAME)
+        if wait > 0:
+            return wait
+        faults = repair_rules(self._data_dir) if self._tables_due else []
+        if self._fill_cluster() and self._cause:
             faults.append("the cluster's addresses were others")
-        self.due, self.cause = False, ""
-        return faults
+        cause, self._cause = self._cause, ""
+        self._tables_due = self._cluster_due = False
+        if faults:
+            action: Action = "restored" if cause else "added"
+            after = " ".join(map(str, self._spans))
+            self._teller.write(action, _NAME, cause or "the plan", "; ".join(faults), after)
+        if faults and cause:
+            self._teller.count(_NAME, _NAME, cause)
+        return None
 
-    def tell(self) -> str:
-        """The addresses that are kept, in words."""
-        return " ".join(map(str, self._spans or ()))
+    def _fill_cluster(self) -> bool:
+        try:
+            return ensure_cluster(self._want)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            repair_rules(self._data_dir)
+            return ensure_cluster(self._want)
 
 
 def _ends(span: Span) -> tuple[IPAddress, IPAddress]:

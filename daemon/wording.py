@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from functools import lru_cache
 from pathlib import Path
 
 from kernel.entries import Entry
@@ -42,6 +44,12 @@ def name_author(port: int) -> str:
 
     A process gets its ID as the port of its first socket (netlink(7)), and anything for others.
     """
+    # Thousands of events come from one author; a second later its number may be another's.
+    return _name_author(port, int(time.monotonic()))
+
+
+@lru_cache(maxsize=64)
+def _name_author(port: int, _second: int) -> str:
     if port == 0:
         return "the kernel"
     if port > _PID_MAX:

@@ -120,6 +120,11 @@ class Member:
         """True where these are all of its routes to other nodes, else what there is."""
         return self.routes() == wanted or (self.routes(), self.log)
 
+    def has_route(self, prefix: str) -> object:
+        """True where there is a route of podwire's to the prefix, else the log."""
+        found = self.node.ip(f"route show {prefix} proto 113")
+        return any(route.get("dst") == prefix for route in found) or self.log
+
     def is_in_sync(self) -> object:
         """True where all is as it should be, else the log."""
         return self.status().get("inSync") or self.log

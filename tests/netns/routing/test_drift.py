@@ -12,7 +12,9 @@ Pair = tuple[Member, Member]
 def entries(member: Member) -> dict[str, object]:
     """All that leads to other nodes, as iproute2 tells it."""
     ip, run = member.node.ip, member.node.run
-    link = member.node.ns.link(DEVICE) or {}
+    link = member.node.ns.link(DEVICE)
+    if link is None:
+        return {}
     neighbours = [
         (n["dst"], n["lladdr"])
         for n in ip(f"neigh show dev {DEVICE} nud permanent")
@@ -150,4 +152,4 @@ def test_damage_is_put_right(pair: Pair, name: str) -> None:
 
 def same(before: dict[str, object], now: dict[str, object]) -> object:
     """True, or what differs."""
-    return before == now or [(before[k], now[k]) for k in before if before[k] != now[k]]
+    return before == now or [(before[k], now.get(k)) for k in before if before[k] != now.get(k)]

@@ -1,0 +1,101 @@
+"""Routes, neighbours and FDB entries of all peers, kept as the plan wants them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from daemon.mirror import Mirror, Repair
+from daemon.records import records_of
+from daemon.teller import Teller
+from daemon.wording import name_entry
+from kernel.entries import Failure, Key, change_entries, key_of, read_entries
+from kernel.errors import KernelError
+from kernel.model import RTPROT_PODWIRE_PEERS, Route
+from kernel.netlink import Netlink
+
+RETRY = 1.0
+"""Seconds after which what failed is tried again."""
+_SOON = 0.25
+
+
+class Entries:
+    """Acts on a mirror's differences."""
+
+    def __init__(self, nl: Netlink, mirror: Mirror, teller: Teller) -> None:
+        self._nl, self._mirror, self._teller = nl, mirror, teller
+        self._read_at: float | None = None
+        self._cause = ""
+        self._failed_until: dict[Key, float] = {}
+
+    def look(self, cause: str) -> None:
+        """Compare all of them, for what the cause may have done."""
+        self._read_at, self._cause = 0.0, self._cause or cause
+        self._failed_until.clear()
+
+    def mend(self, device: str | None) -> float | None:
+        """Put right what differs; seconds until something that waits may be. Raises KernelError.
+
+        device: whose entries count, None where there is none.
+        """
+        began = time.monotonic()
+        if self._read_at is not None and began >= self._read_at:
+            self._mirror.reset(read_entries(self._nl, device), self._cause)
+            self._read_at, self._cause = None, ""
+        repairs, wait = self._mirror.repairs(lambda key: self._wait_for(key, began))
+        if not repairs:
+            return wait
+        failed = self._change(repairs)
+        self._mirror.settle(repairs, failed)
+        self._tell([r for r in repairs if r.key not in failed], began)
+        self._note_failures(failed)
+        return _SOON if wait is None and self._mirror.dirty else wait
+
+    def _wait_for(self, key: Key, now: float) -> float:
+        failed = self._failed_until.get(key)
+        return max(self._teller.wait_for(key), failed - now if failed else 0.0)
+
+    def _change(self, repairs: Sequence[Repair]) -> Mapping[Key, Failure]:
+        add = [r.want for r in repairs if r.want is not None]
+        remove = [r.have for r in repairs if r.have is not None and _is_ours(r)]
+        return {key_of(f.entry): f for f in change_entries(self._nl, add, remove)}
+
+    def _note_failures(self, failed: Mapping[Key, Failure]) -> None:
+        if not failed:
+            return
+        # The kernel has other things than we believe.
+        self._read_at = time.monotonic() + RETRY
+        self._failed_until |= dict.fromkeys(failed, self._read_at)
+        first = next(iter(failed.values()))
+        error = KernelError("set", name_entry(first.entry), first.errno, first.hint)
+        self._teller.fail(f"{error}{_more(failed)}")
+
+    def _tell(self, done: Sequence[Repair], began: float) -> None:
+        self._teller.record(records_of(done))
+        for repair in done:
+            self._failed_until.pop(repair.key, None)
+        found = [r for r in done if r.cause]
+        for repair in found:
+            self._teller.count(repair.key, _name(repair), repair.cause)
+        if found:
+            name, cause = _name(found[0]), found[0].cause
+            self._teller.log.warning(f"put right {name}{_more(found)}: {cause}")
+            self._teller.rest(began)
+        if len(found) < len(done):
+            self._teller.log.info("changed entries", count=len(done) - len(found))
+
+
+def _name(repair: Repair) -> str:
+    entry = repair.want or repair.have
+    return name_entry(entry) if entry else ""
+
+
+def _more(things: Sequence[object] | Mapping[Key, object]) -> str:
+    return f" (and {len(things) - 1} more)" if len(things) > 1 else ""
+
+
+def _is_ours(repair: Repair) -> bool:
+    """Whether what is there is podwire's, or in the place of what is podwire's."""
+    have = repair.have
+    foreign = isinstance(have, Route) and have.protocol != RTPROT_PODWIRE_PEERS
+    return not foreign or repair.want is not None

@@ -1,0 +1,59 @@
+"""Settings below /proc/sys that packets need, kept as the plan wants them."""
+
+from __future__ import annotations
+
+from daemon.desired import Desired
+from daemon.journal import Action
+from daemon.teller import Teller
+from kernel.forwarding import apply_node_settings
+from kernel.model import Sysctl
+from kernel.netlink import Netlink
+from kernel.sysctl import read_sysctl
+
+
+class Switches:
+    """due: whether they must be looked at."""
+
+    def __init__(self, nl: Netlink, teller: Teller) -> None:
+        self.due = False
+        self._nl, self._teller = nl, teller
+        self._wanted: tuple[Sysctl, ...] = ()
+        self._new = False
+
+    def aim(self, desired: Desired) -> None:
+        """Take a plan."""
+        if desired.sysctls != self._wanted:
+            self._wanted = desired.sysctls
+            self.expect()
+
+    def expect(self) -> None:
+        """What differs at the next look is not others' work: a link was made just now."""
+        self.due = self._new = True
+
+    def mend(self, absent: str) -> float | None:
+        """Put right what differs; seconds until what was put right just now may be again.
+
+        absent: a link that is not there yet, whose settings come with it. Raises KernelError.
+        """
+        if not self.due:
+            return None
+        wanted = [s for s in self._wanted if not absent or f"/{absent}/" not in s.path]
+        waits = [self._mend(setting) for setting in wanted]
+        self.due, self._new = any(waits), False
+        return max(waits, default=0.0) or None
+
+    def _mend(self, setting: Sysctl) -> float:
+        before, key = read_sysctl(setting.path), ("sysctl", setting.path)
+        if before == setting.value or (before is None and not setting.required):
+            return 0.0
+        wait = self._teller.wait_for(key)
+        if wait > 0:
+            return wait
+        apply_node_settings(self._nl, [setting])
+        name = f"sysctl {setting.path}"
+        action: Action = "changed" if self._new else "restored"
+        cause = "the plan" if self._new else "changed by others"
+        self._teller.write(action, name, cause, before or "", setting.value)
+        if not self._new:
+            self._teller.count(key, name, cause)
+        return 0.0
