@@ -10,7 +10,7 @@ from cni_plugin.delegate import Delegate, find_program, require_program
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
-from cni_plugin.result import IPConfig, Result, ResultRoute
+from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
 
 if TYPE_CHECKING:
     from ipam.allocator import Assigned
@@ -76,7 +76,7 @@ def _parse_ipam(call: Call) -> IpamConf:
         conf.ipam,
         runtime_config={"ips": conf.runtime_config.ips, "ipRanges": conf.runtime_config.ip_ranges},
         cni_args=call.request.args,
-        args={"ips": conf.args.cni.ips},
+        args={"ips": conf.args.ips},
         default_data_dir=call.host.data_dir,
         cni_version=call.version,
     )
@@ -93,16 +93,11 @@ def data_dir(call: Call) -> Path:
 
 def to_result(conf: IpamConf, assigned: tuple[Assigned, ...]) -> Result:
     """What podwire's IPAM gave, as an IPAM plugin's result."""
-    dns = conf.dns
-    named = {} if dns is None else {
-        "nameservers": list(dns.nameservers), "domain": dns.domain,
-        "search": list(dns.search), "options": list(dns.options),
-    }  # fmt: skip
     return Result(
         ips=tuple(IPConfig(a.address, a.gateway) for a in assigned),
         routes=tuple(
             ResultRoute(r.dst, r.gw, r.mtu, r.advmss, r.priority, r.table, r.scope)
             for r in conf.routes
         ),
-        dns={key: value for key, value in named.items() if value},
+        dns=render_dns(conf.dns) if conf.dns else {},
     )

@@ -1,4 +1,4 @@
-"""stdin of a CNI call as a checked network configuration.
+"""The network configuration of a CNI call, checked.
 
 Keys and meaning are those of the reference `bridge` and `ptp`; unknown keys are tolerated, for
 other plugins' and runtimes' sake.
@@ -6,135 +6,84 @@ other plugins' and runtimes' sake.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from cni_plugin import versions
-from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_plugin.request import NAME, NAME_MAX, link_name_fault
+from cni_plugin.stdin import canonical
+from ipam.dns import Dns, parse_dns
+from ipam.errors import ConfigError
+from ipam.values import Section
 
-STDIN_MAX = 4 << 20  # bytes
-_NESTING_MAX = 64
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
-
-Mac = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
-
-
-class _Keys(BaseModel):
-    """Strict values, immutable; key names in any case, as Go's decoder takes them."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _canonical_keys(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        names = {field.alias or name for name, field in cls.model_fields.items()}
-        by_lower = {name.lower(): name for name in names}
-        exact = {key: v for key, v in value.items() if key in names and v is not None}
-        other = {
-            by_lower[k.lower()]: v
-            for k, v in value.items()
-            if k.lower() in by_lower and v is not None
-        }
-        return other | exact
+_BRIDGE = "cni0"
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_NO_DNS = Dns()
 
 
-class Dns(_Keys):
-    """Resolver settings, for the result only."""
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """Capability arguments (CONVENTIONS.md)."""
 
-    nameservers: list[str] = []
-    domain: str = ""
-    search: list[str] = []
-    options: list[str] = []
-
-
-class CapabilityDns(_Keys):
-    """The dns capability's argument (CONVENTIONS.md): its keys are not those of `dns`."""
-
-    servers: list[str] = []
-    searches: list[str] = []
-    options: list[str] = []
+    mac: str = ""
+    ips: tuple[str, ...] = ()
+    ip_ranges: tuple[object, ...] = ()
+    dns: Dns = _NO_DNS
+    aliases: tuple[str, ...] = ()
 
 
-def _all_aliases(value: Any) -> Any:
-    """CONVENTIONS.md has a list; podman 4 sends lists by network, of all networks of the pod."""
-    if isinstance(value, dict) and all(isinstance(names, list) for names in value.values()):
-        return [name for names in value.values() for name in names]
-    return value
-
-
-class RuntimeConfig(_Keys):
-    """Capability arguments."""
-
-    mac: Mac | Literal[""] = ""
-    ips: list[str] = []
-    ip_ranges: list[Any] = Field(default=[], alias="ipRanges")
-    dns: CapabilityDns | None = None
-    aliases: Annotated[list[str], BeforeValidator(_all_aliases)] = []
-
-
-class CniArgs(_Keys):
+@dataclass(frozen=True, slots=True)
+class CniArgs:
     """args.cni of the configuration."""
 
-    mac: Mac | Literal[""] = ""
-    ips: list[str] = []
+    mac: str = ""
+    ips: tuple[str, ...] = ()
 
 
-class Args(_Keys):
-    """args of the configuration; other tools' members are theirs."""
-
-    cni: CniArgs = CniArgs()
-
-
-class ValidAttachment(_Keys):
+@dataclass(frozen=True, slots=True)
+class ValidAttachment:
     """A member of cni.dev/valid-attachments."""
 
-    container_id: str = Field(alias="containerID")
+    container_id: str
     ifname: str
 
 
-def _canonical_ipam(value: Any) -> Any:
-    return _canonical(value, ("type", "dataDir")) if isinstance(value, dict) else value
+@dataclass(frozen=True, slots=True)
+class NetConf:
+    """A network configuration. mtu in bytes, 0 = that of the node's uplink.
 
+    args is args.cni; args' other members are other tools'.
+    """
 
-class NetConf(_Keys):
-    """A network configuration. mtu in bytes, 0 = that of the node's uplink."""
-
-    cni_version: str = Field(default="", alias="cniVersion")
     name: str
     type: str = ""
-    mode: Literal["bridge", "ptp"] | None = None
-    bridge: Annotated[str, Field(min_length=1, max_length=15)] = "cni0"
-    is_gateway: bool = Field(default=False, alias="isGateway")
-    is_default_gateway: bool = Field(default=False, alias="isDefaultGateway")
-    force_address: bool = Field(default=False, alias="forceAddress")
-    ip_masq: bool = Field(default=False, alias="ipMasq")
-    ip_masq_backend: Literal["", "iptables", "nftables"] = Field(default="", alias="ipMasqBackend")
-    mtu: Annotated[int, Field(ge=0, le=65535)] = 0
-    hairpin_mode: bool | None = Field(default=None, alias="hairpinMode")
-    promisc_mode: bool = Field(default=False, alias="promiscMode")
-    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
-    vlan_trunk: list[Any] = Field(default=[], alias="vlanTrunk")
-    preserve_default_vlan: bool = Field(default=False, alias="preserveDefaultVlan")
-    mac_spoof_check: bool = Field(default=False, alias="macspoofchk")
-    enable_dad: bool = Field(default=False, alias="enabledad")
-    disable_container_interface: bool = Field(default=False, alias="disableContainerInterface")
-    port_isolation: bool = Field(default=False, alias="portIsolation")
-    ipam: Annotated[dict[str, Any], BeforeValidator(_canonical_ipam)] = {}
-    dns: Dns = Dns()
-    args: Args = Args()
-    runtime_config: RuntimeConfig = Field(default=RuntimeConfig(), alias="runtimeConfig")
-    prev_result: dict[str, Any] | None = Field(default=None, alias="prevResult")
-    valid_attachments: list[ValidAttachment] | None = Field(
-        default=None, alias="cni.dev/valid-attachments"
-    )
+    mode: str | None = None
+    bridge: str = _BRIDGE
+    is_gateway: bool = False
+    is_default_gateway: bool = False
+    force_address: bool = False
+    ip_masq: bool = False
+    ip_masq_backend: str = ""
+    mtu: int = 0
+    hairpin_mode: bool | None = None
+    promisc_mode: bool = False
+    vlan: int = 0
+    vlan_trunk: tuple[object, ...] = ()
+    preserve_default_vlan: bool = False
+    mac_spoof_check: bool = False
+    enable_dad: bool = False
+    disable_container_interface: bool = False
+    port_isolation: bool = False
+    ipam: Mapping[str, Any] = field(default_factory=dict)
+    dns: Dns = _NO_DNS
+    args: CniArgs = field(default_factory=CniArgs)
+    runtime_config: RuntimeConfig = field(default_factory=RuntimeConfig)
+    prev_result: Mapping[str, Any] | None = None
+    valid_attachments: tuple[ValidAttachment, ...] = ()
 
     @property
     def uses_ipam(self) -> bool:
@@ -181,72 +130,13 @@ def remember(stdin: bytes, given: Given) -> None:
         _remembered[stdin] = given
 
 
-def decode(stdin: bytes) -> dict[str, Any]:
-    """stdin as a JSON object. Raises code 6."""
-    if not stdin.strip():
-        raise CniError(DECODING_FAILURE, "the network configuration on stdin is empty")
-    if len(stdin) > STDIN_MAX:
-        msg = f"the network configuration on stdin is larger than {STDIN_MAX >> 20} MiB"
-        raise CniError(DECODING_FAILURE, msg)
-    try:
-        value = json.loads(stdin.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise CniError(DECODING_FAILURE, "the network configuration is not JSON", words) from error
-    if not isinstance(value, dict):
-        raise CniError(DECODING_FAILURE, "the network configuration is not a JSON object")
-    _check_nesting(value)
-    _check_text(stdin, value)
-    return _canonical(value, ("cniVersion", "name", "ipam", "cni.dev/valid-attachments"))
-
-
-def _canonical(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The object with these keys in this spelling, for Go's decoder takes them in any case."""
-    by_lower = {name.lower(): name for name in names}
-    renamed = {
-        by_lower[key.lower()]: item
-        for key, item in value.items()
-        if key not in names and key.lower() in by_lower
-    }
-    return {**renamed, **value} if renamed else value
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _check_text(stdin: bytes, value: dict[str, Any]) -> None:
-    # Half a character, such as \ud800 alone, is no text: neither a path nor an answer can hold it.
-    if b"\\ud" in stdin.lower():
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            words = f"{error.object[error.start]!r} is no character"
-            msg = "the network configuration is not JSON"
-            raise CniError(DECODING_FAILURE, msg, words) from error
-
-
-def _check_nesting(value: dict[str, Any]) -> None:
-    level: list[Any] = [value]
-    for _ in range(_NESTING_MAX):
-        level = [child for parent in level for child in _containers(parent)]
-        if not level:
-            return
-    raise CniError(DECODING_FAILURE, "the network configuration is nested too deeply")
-
-
-def _containers(parent: Any) -> list[Any]:
-    children = parent.values() if isinstance(parent, dict) else parent
-    return [child for child in children if isinstance(child, dict | list)]
-
-
 def parse_config(raw: Mapping[str, Any]) -> NetConf:
-    """A decoded configuration, checked. Raises code 7, 2 or 1, naming key and value."""
+    """A decoded configuration, checked. Raises code 7 or 2, naming key and value."""
     _check_name(raw.get("name"))
     try:
-        conf = NetConf.model_validate(raw)
-    except ValidationError as error:
-        raise CniError(INVALID_CONFIG, _first_fault(error), f"network {raw['name']}") from error
+        conf = _read(Section("", raw), raw["name"])
+    except ConfigError as error:
+        raise CniError(error.code, error.msg, f"network {raw['name']}") from error
     _check_combinations(conf)
     return conf
 
@@ -264,6 +154,81 @@ def parse_remains(raw: Mapping[str, Any]) -> NetConf:
     return NetConf(name=raw["name"], ipam=texts if _is_program(texts.get("type", "")) else {})
 
 
+def _read(keys: Section, name: str) -> NetConf:
+    bridge = keys.string("bridge")
+    return NetConf(
+        name=name,
+        type=keys.string("type") or "",
+        mode=keys.choice("mode", DROP_IN_MODES),
+        bridge=_BRIDGE if bridge is None else bridge,
+        is_gateway=keys.boolean("isGateway") or False,
+        is_default_gateway=keys.boolean("isDefaultGateway") or False,
+        force_address=keys.boolean("forceAddress") or False,
+        ip_masq=keys.boolean("ipMasq") or False,
+        ip_masq_backend=keys.choice("ipMasqBackend", ("", "iptables", "nftables")) or "",
+        mtu=keys.integer("mtu", highest=65535) or 0,
+        hairpin_mode=keys.boolean("hairpinMode"),
+        promisc_mode=keys.boolean("promiscMode") or False,
+        vlan=keys.integer("vlan", highest=4094) or 0,
+        vlan_trunk=tuple(keys.items("vlanTrunk")),
+        preserve_default_vlan=keys.boolean("preserveDefaultVlan") or False,
+        mac_spoof_check=keys.boolean("macspoofchk") or False,
+        enable_dad=keys.boolean("enabledad") or False,
+        disable_container_interface=keys.boolean("disableContainerInterface") or False,
+        port_isolation=keys.boolean("portIsolation") or False,
+        ipam=canonical(dict(keys.section("ipam").values), ("type", "dataDir")),
+        dns=parse_dns(keys.section("dns")),
+        args=_read_args(keys.section("args").section("cni")),
+        runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
+        prev_result=keys.section("prevResult").values or None,
+        valid_attachments=tuple(
+            ValidAttachment(_required(member, "containerID"), _required(member, "ifname"))
+            for member in keys.sections("cni.dev/valid-attachments")
+        ),
+    )
+
+
+def _read_args(args: Section) -> CniArgs:
+    return CniArgs(mac=_read_mac(args), ips=args.texts("ips"))
+
+
+def _read_runtime_config(keys: Section) -> RuntimeConfig:
+    dns = keys.section("dns")  # its keys are not those of the configuration's `dns`
+    return RuntimeConfig(
+        mac=_read_mac(keys),
+        ips=keys.texts("ips"),
+        ip_ranges=tuple(keys.items("ipRanges")),
+        dns=Dns(
+            nameservers=dns.texts("servers"),
+            search=dns.texts("searches"),
+            options=dns.texts("options"),
+        ),
+        aliases=_read_aliases(keys),
+    )
+
+
+def _read_mac(keys: Section) -> str:
+    mac = keys.string("mac") or ""
+    if mac and not _MAC.fullmatch(mac):
+        raise keys.fail("mac", mac, "a MAC address like 02:11:22:33:44:55")
+    return mac
+
+
+def _read_aliases(keys: Section) -> tuple[str, ...]:
+    """CONVENTIONS.md has a list; podman 4 sends lists by network, of all networks of the pod."""
+    if not isinstance(keys.get("aliases"), Mapping):
+        return keys.texts("aliases")
+    by_network = keys.section("aliases")
+    return tuple(name for network in by_network.values for name in by_network.texts(network))
+
+
+def _required(keys: Section, key: str) -> str:
+    value = keys.string(key)
+    if value is None:
+        raise keys.fail(key, None, "a string")
+    return value
+
+
 def _check_name(name: object) -> None:
     if name is None or name == "":
         raise CniError(INVALID_CONFIG, "the network configuration has no name")
@@ -279,24 +244,16 @@ def _is_program(kind: object) -> bool:
     return kind == "" or NAME.match(kind) is not None
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in fault["loc"]) or "configuration"
-    shown = repr(fault.get("input"))
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"{key}: {shown} is invalid: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
-
-
 def _check_combinations(conf: NetConf) -> None:
     if "/" in conf.type:
-        raise CniError(INVALID_CONFIG, f"type: {conf.type!r} must be a plain file name")
+        raise CniError(INVALID_CONFIG, f"type: {conf.type[:80]!r} must be a plain file name")
     kind = conf.ipam.get("type", "")
     if not _is_program(kind):
         raise CniError(INVALID_CONFIG, f"ipam.type: {str(kind)[:80]!r} must be a plain file name")
     fault = link_name_fault(conf.bridge)
     if fault:
-        raise CniError(INVALID_CONFIG, f"bridge: {conf.bridge!r} is invalid: {fault}")
-    for key, value in (("vlan", conf.vlan), ("vlanTrunk", conf.vlan_trunk)):
+        raise CniError(INVALID_CONFIG, f"bridge: {conf.bridge[:80]!r} is invalid: {fault}")
+    for key, value in (("vlan", conf.vlan), ("vlanTrunk", list(conf.vlan_trunk))):
         if value:
             why = "podwire does no VLAN filtering: remove the key, or use one bridge per VLAN"
             raise CniError(UNSUPPORTED_FIELD, f"{key}: {value!r} is not supported", why)
@@ -308,8 +265,3 @@ def _check_combinations(conf: NetConf) -> None:
             "disableContainerInterface: true excludes ipam: the interface would have no use for it"
         )
         raise CniError(INVALID_CONFIG, msg)
-
-
-def declared_version(raw: Mapping[str, Any]) -> str:
-    """The CNI version that the caller wants its answer in. Raises code 1 or 6."""
-    return versions.require_supported(raw.get("cniVersion"))

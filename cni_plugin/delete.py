@@ -92,8 +92,7 @@ def valid_attachments(call: Call) -> frozenset[tuple[str, str]] | None:
     if "cni.dev/valid-attachments" not in call.raw:
         return None
     # Go's runtimes write null for an empty list.
-    listed = call.conf.valid_attachments or []
-    return frozenset((a.container_id, a.ifname) for a in listed)
+    return frozenset((a.container_id, a.ifname) for a in call.conf.valid_attachments)
 
 
 def _stale(

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_plugin import errors, versions
-from cni_plugin.addressing import IPAM_PROGRAMS, owns_ipam
-from cni_plugin.config import (
-    Given,
-    declared_version,
-    decode,
-    parse_config,
-    parse_remains,
-    recall,
-    remember,
-)
 from cni_plugin.errors import CniError
-from cni_plugin.host import Call, Host
-from cni_plugin.request import Request, parse_request
-from cni_plugin.result import Result, render
-from ipam.errors import IpamError, StoreDamaged
+from cni_plugin.request import parse_request
+from cni_plugin.stdin import decode
+from ipam.errors import IpamError
 from kernel.errors import KernelError, NotANamespace
+
+if TYPE_CHECKING:
+    from cni_plugin.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +33,15 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
         request = parse_request(env)
         if request.command == "VERSION":
             return _reply(0, _version_body(stdin))
-        known = recall(stdin)
+        from cni_plugin import dispatch  # here, for VERSION needs nothing of it
+
+        known = dispatch.recall(stdin)
         raw = known.raw if known else decode(stdin)
-        version = known.version if known else declared_version(raw)
+        version = known.version if known else versions.require_supported(raw.get("cniVersion"))
         versions.require_verb(version, request.command)
-        given = known or _configuration(stdin, raw, version, request.command)
-        result = _run(request, given, env, stdin, host)
-        return _reply(0, render(result, version)) if result is not None else Reply(0, b"")
+        given = known or dispatch.read_configuration(stdin, raw, version, request.command)
+        body = dispatch.run(request, given, env, stdin, host)
+        return Reply(0, b"") if body is None else _reply(0, body)
     except Exception as error:
         return _reply(1, _error_body(_translate(error, host), version))
 
@@ -55,62 +49,6 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
 def refuse(error: CniError) -> Reply:
     """The reply for a call that could not even be read."""
     return _reply(1, _error_body(error, versions.LATEST))
-
-
-def _run(
-    request: Request, given: Given, env: Mapping[str, str], stdin: bytes, host: Host
-) -> Result | None:
-    own = owns_ipam(request, given.conf, host)
-    call = Call(
-        request, given.conf, given.raw, given.version, env, stdin, host, own,
-        given.derived, given.fault,
-    )  # fmt: skip
-    verb = _verb(request.command, host.program)
-    try:
-        return verb(call)
-    except StoreDamaged as damage:
-        from cni_plugin.rebuild import recover_store
-
-        recover_store(damage.path.parent, host.log)
-        return verb(call)
-
-
-def _configuration(stdin: bytes, raw: Mapping[str, Any], version: str, command: str) -> Given:
-    try:
-        given = Given(raw, version, parse_config(raw))
-    except CniError as fault:
-        if command != "DEL":
-            raise
-        # Whatever was edited since ADD: a pod must always be deletable.
-        return Given(raw, version, parse_remains(raw), fault)
-    if command == "ADD":  # the others' contain results, and do not come again
-        remember(stdin, given)
-    return given
-
-
-def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
-    """The function of a verb; imported here, so that a call loads only what it needs."""
-    if program in IPAM_PROGRAMS:
-        from cni_plugin import ipam_verbs
-
-        return {
-            "ADD": ipam_verbs.add,
-            "DEL": ipam_verbs.delete,
-            "CHECK": ipam_verbs.check,
-            "GC": ipam_verbs.collect,
-            "STATUS": ipam_verbs.status,
-        }[command]
-    if command == "ADD":
-        from cni_plugin.add import add
-
-        return add
-    if command in ("DEL", "GC"):
-        from cni_plugin.delete import collect, delete
-
-        return delete if command == "DEL" else collect
-    from cni_plugin.check import check, status
-
-    return check if command == "CHECK" else status
 
 
 def _version_body(stdin: bytes) -> dict[str, Any]:

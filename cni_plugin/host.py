@@ -7,16 +7,21 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cni_plugin.config import NetConf
-from cni_plugin.errors import CniError
-from cni_plugin.request import Request
-from ipam.files import Refill
-from ipam.store import Owner, Store, open_store
-from kernel.attach import delete_link
-from kernel.netlink import Netlink
-from kernel.netns import Namespace, open_namespace
+if TYPE_CHECKING:
+    from cni_plugin.config import NetConf
+    from cni_plugin.errors import CniError
+    from cni_plugin.request import Request
+    from ipam.files import Refill
+    from ipam.owner import Owner
+    from ipam.store import Store
+    from kernel.netlink import Netlink
+    from kernel.netns import Namespace
+
+    OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
+
+DEFAULT_DATA_DIR = Path("/var/lib/podwire")
 
 
 def _to_stderr(line: str) -> None:
@@ -29,11 +34,21 @@ def always_ready(_network: str) -> CniError | None:
 
 
 def _open_once(folder: Path, refill: Refill) -> AbstractContextManager[Store]:
+    from ipam.store import open_store
+
     return open_store(folder, refill=refill)
 
 
-OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
-DEFAULT_DATA_DIR = Path("/var/lib/podwire")
+def _open_namespace(path: str) -> Namespace:
+    from kernel.netns import open_namespace
+
+    return open_namespace(path)
+
+
+def _delete_link(nl: Netlink, name: str) -> bool:
+    from kernel.attach import delete_link
+
+    return delete_link(nl, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +71,10 @@ class Host:
     program: str = "podwire"
     executable: Path | None = None
     data_dir: Path = DEFAULT_DATA_DIR
-    open_netns: Callable[[str], Namespace] = open_namespace
+    open_netns: Callable[[str], Namespace] = field(default=_open_namespace)
     log: Callable[[str], None] = field(default=_to_stderr)
     open_store: OpenStore = field(default=_open_once)
-    delete_link: Callable[[Netlink, str], bool] = field(default=delete_link)
+    delete_link: Callable[[Netlink, str], bool] = field(default=_delete_link)
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     readiness: Callable[[str], CniError | None] = field(default=always_ready)
 
@@ -87,6 +102,8 @@ class Call:
     @property
     def owner(self) -> Owner:
         """The attachment's key."""
+        from ipam.owner import Owner  # VERSION has no attachment
+
         return Owner(self.conf.name, self.request.container_id, self.request.ifname)
 
     def log(self, line: str) -> None:

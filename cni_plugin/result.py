@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.versions import has_version, require_supported
 from kernel.model import IPAddress, IPInterface, IPNetwork
+
+if TYPE_CHECKING:
+    from ipam.dns import Dns
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,13 @@ def _render_020(result: Result, version: str) -> dict[str, Any]:
         routes = [_render_route(r, version) for r in result.routes if r.dst.version == family]
         body[f"ip{family}"] = entry | ({"routes": routes} if routes else {})
     return body | {"dns": dict(result.dns)}
+
+
+def render_dns(dns: Dns) -> dict[str, Any]:
+    """DNS settings as a result's dns object, without those that say nothing."""
+    lists = {"nameservers": dns.nameservers, "search": dns.search, "options": dns.options}
+    settings = {**{key: list(value) for key, value in lists.items()}, "domain": dns.domain}
+    return {key: settings[key] for key in _DNS_KEYS if settings[key]}
 
 
 def parse_result(raw: Mapping[str, Any], version: str, key: str = "prevResult") -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from cni_plugin import add, check, delete, ipam_verbs
+from cni_plugin import add, check, delete, dispatch, ipam_verbs
 from cni_plugin.errors import CniError
 from cni_plugin.host import Host, always_ready
 from daemon.gate import Gate
@@ -21,7 +21,7 @@ FileId = tuple[int, int] | None
 """Device and inode of a file; None where there is none."""
 
 # Loaded before the first call needs them, and kept.
-VERBS = (add, check, delete, ipam_verbs)
+VERBS = (add, check, delete, dispatch, ipam_verbs)
 
 
 class Stores:

@@ -1,13 +1,13 @@
 """Typed reading of decoded JSON: every wrong type is an error that names the key and the value.
 
 Keys match as Go's encoding/json matches them: exactly, else without regard to case. `null` is
-the same as absent.
+the same as absent. The path of the whole configuration is empty.
 """
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_interface
 
@@ -81,27 +81,54 @@ class Section:
 
     def get(self, key: str) -> object:
         """The value of the key, None if it is absent."""
-        if key in self.values:
-            return self.values[key]
-        folded = key.lower()
-        return next((v for k, v in self.values.items() if k.lower() == folded), None)
+        value = self.values.get(key)
+        if value is None:
+            folded = key.lower()
+            for name, other in self.values.items():
+                if other is not None and name.lower() == folded:
+                    value = other
+        return value
 
     def name(self, key: str) -> str:
         """The key with its place, for messages."""
-        return f"{self.path}.{key}"
+        return f"{self.path}.{key}" if self.path else key
 
     def fail(self, key: str, value: object, must: str) -> ConfigError:
         """The error that says what the key's value must be."""
         return ConfigError(f"{self.name(key)} is {show(value)}, must be {must}", code=self.code)
 
-    def text(self, key: str) -> str | None:
-        """A string; the empty one counts as absent."""
+    def section(self, key: str) -> Section:
+        """An object; absent is empty."""
         value = self.get(key)
-        if value is None or value == "":
-            return None
-        if not isinstance(value, str) or "\0" in value:
-            raise self.fail(key, value, "a string")
-        return value
+        return Section.of(self.name(key), {} if value is None else value, self.code)
+
+    def boolean(self, key: str) -> bool | None:
+        """true or false."""
+        value = self.get(key)
+        if value is None or isinstance(value, bool):
+            return value
+        raise self.fail(key, value, "true or false")
+
+    def string(self, key: str) -> str | None:
+        """A string, whatever it holds."""
+        value = self.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        raise self.fail(key, value, "a string")
+
+    def choice(self, key: str, words: Sequence[str]) -> str | None:
+        """One of a few words."""
+        value = self.string(key)
+        if value is None or value in words:
+            return value
+        raise self.fail(key, value, "one of " + ", ".join(filter(None, words)))
+
+    def text(self, key: str) -> str | None:
+        """A string without NUL; the empty one counts as absent."""
+        value = self.string(key)
+        if value and "\0" in value:
+            raise self.fail(key, value, "a string without NUL")
+        return value or None
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings."""
