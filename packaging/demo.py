@@ -31,6 +31,8 @@ from demo_cluster import (
 )
 
 ADDED: dict[str, Reply] = {}
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the demo in order, as Ctrl-C does: stopped, or its terminal was closed."""
 
 # Prints "ready", then the first VXLAN packet (RFC 7348 section 5) with IPv4 inside that leaves.
 CAPTURE = """
@@ -198,7 +200,7 @@ def play() -> None:
             perform(undo)
         finally:
             # A second Ctrl-C must not stop the tidying up.
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *ENDINGS):
                 signal.signal(number, signal.SIG_IGN)
 
 
@@ -224,7 +226,9 @@ def main() -> int:
     """Run the demo, and see to it that nothing is left, whatever happens."""
     if os.geteuid() != 0:
         fail("network namespaces need root: run it as root")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for ending in ENDINGS:
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
     say("podwire: two nodes with two pods each, in network namespaces that go when the demo ends")
     play()
     remains = [line for line in run("ip", "netns", "list").splitlines() if line.startswith(NAME)]
@@ -241,3 +245,7 @@ if __name__ == "__main__":
         fail(f"{' '.join(map(str, error.cmd))}: {error.stderr.strip() or error.returncode}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read this has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
