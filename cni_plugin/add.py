@@ -17,7 +17,7 @@ from cni_plugin.errors import (
 from cni_plugin.host import Call
 from cni_plugin.plan import Shape, plan_attachment, shape_of, wanted_mac
 from cni_plugin.rebuild import open_node_store
-from cni_plugin.record import Record, dump_record
+from cni_plugin.record import Record, dump_record, remains_of
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
 from ipam.allocator import allocate
@@ -100,7 +100,7 @@ def _add(
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
         bridge = attach(nl, pod, plan, bridges.append)
-        undo.callback(remove, nl, store, call.owner, Record(plan))
+        undo.callback(remove, nl, store, call.owner, remains_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)
         _check_still_wanted(call, store, text)

@@ -10,8 +10,8 @@ from cni_plugin.addressing import delegate_of, delegated_type
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.rebuild import open_node_store
-from cni_plugin.record import Record
-from cni_plugin.removal import find_record, remove
+from cni_plugin.record import Remains
+from cni_plugin.removal import find_remains, remove
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
 from kernel.attach import detach
@@ -27,12 +27,12 @@ def delete(call: Call) -> None:
         nl = resources.enter_context(open_netlink())
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
-            record = find_record(nl, tx, call.owner)
+            remains = find_remains(nl, tx, call.owner)
         if call.fault is not None:
             call.log(f"the configuration is wrong ({call.fault}); deleting by record and name")
-        delegated = _delegate_to(call, record)
+        delegated = _delegate_to(call, remains)
         release = (lambda: delegate_of(call, delegated).run("DEL")) if delegated else None
-        remove(nl, store, call.owner, record, pod, release, call.host.delete_link)
+        remove(nl, store, call.owner, remains, pod, release, call.host.delete_link)
 
 
 def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:
@@ -46,9 +46,9 @@ def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:
     return None if pod.is_current() else pod
 
 
-def _delegate_to(call: Call, record: Record | None) -> str:
+def _delegate_to(call: Call, remains: Remains | None) -> str:
     """The IPAM plugin that must hear of the removal: the one that gave the addresses."""
-    return delegated_type(call) if record is None else record.ipam
+    return delegated_type(call) if remains is None else remains.ipam
 
 
 def collect(call: Call) -> None:
@@ -64,10 +64,10 @@ def collect(call: Call) -> None:
         for owner, links in _stale(nl, store, call.conf.name, valid):
             try:
                 with store.read() as tx:
-                    record = find_record(nl, tx, owner)
+                    remains = find_remains(nl, tx, owner)
                 for link in links:
                     detach(nl, link, ())
-                remove(nl, store, owner, record, release=_release_of(call, owner, record))
+                remove(nl, store, owner, remains, release=_release_of(call, owner, remains))
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
             except (KernelError, IpamError, CniError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
@@ -78,11 +78,11 @@ def collect(call: Call) -> None:
         raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
 
 
-def _release_of(call: Call, owner: Owner, record: Record | None) -> Callable[[], None] | None:
+def _release_of(call: Call, owner: Owner, remains: Remains | None) -> Callable[[], None] | None:
     """The delegated IPAM's DEL of a stale attachment: few of them do anything at GC."""
-    if record is None or not record.ipam:
+    if remains is None or not remains.ipam:
         return None
-    delegate = delegate_of(call, record.ipam)
+    delegate = delegate_of(call, remains.ipam)
     env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname, "CNI_NETNS": ""}
     return lambda: delegate.run("DEL", env)
 

@@ -60,11 +60,43 @@ _READERS: dict[type[object], tuple[tuple[str, ...], Callable[[object], tuple[obj
 }
 
 
-def load_record(text: str) -> Record:
-    """A record from JSON text. Raises ValueError where it is none that this version knows."""
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What the removal of an attachment needs of its record."""
+
+    host: str
+    elements: tuple[Element, ...] = ()
+    ipam: str = ""
+    complete: bool = True
+
+
+def remains_of(record: Record) -> Remains:
+    """What removal needs of a record."""
+    plan = record.plan
+    return Remains(plan.node.links[0].name, plan.elements, record.ipam, record.complete)
+
+
+def load_remains(text: str) -> Remains:
+    """What removal needs of a record in JSON text, at a fraction of its price. Raises ValueError.
+
+    Where the text is damaged elsewhere also TypeError, KeyError or IndexError.
+    """
+    raw = _decode(text)
+    plan = raw["plan"]
+    elements = _each(_element, plan["elements"])
+    return Remains(plan["node"]["links"][0]["name"], elements, raw["ipam"], raw["complete"])
+
+
+def _decode(text: str) -> dict[str, Any]:
     raw = json.loads(text)
     if not isinstance(raw, dict) or raw.pop("schema", None) != _SCHEMA:
         raise ValueError("the attachment's record was written by another version of podwire")
+    return raw
+
+
+def load_record(text: str) -> Record:
+    """A record from JSON text. Raises ValueError where it is none that this version knows."""
+    raw = _decode(text)
     return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw["aliases"])})
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from cni_plugin import networks
 from cni_plugin.identity import Mark, host_link_name, parse_alias
-from cni_plugin.record import Record, load_record
+from cni_plugin.record import Record, Remains, load_record, load_remains, remains_of
 from ipam.store import Owner, Store, Transaction
-from kernel.attach import detach, node_end
+from kernel.attach import delete_link, delete_pod_link, node_end
 from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink import Netlink
@@ -20,25 +20,43 @@ from kernel.nft import (
     remove_elements,
     spoof_elements_of,
 )
-from kernel.read import read_link
 
 
 def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
     """The attachment's record; rebuilt from the link's alias where the store has none."""
     text = tx.attachment(owner)
-    if text is not None:
-        return _load(text, owner)
-    name = host_link_name(owner.network, owner.container_id, owner.ifname)
+    if text is None:
+        return _find_marked(nl, owner)
+    try:
+        return load_record(text)
+    except _DAMAGE:
+        return Record(_bare_plan(Link(_host_link(owner)), owner.ifname), complete=False)
+
+
+def find_remains(nl: Netlink, tx: Transaction, owner: Owner) -> Remains | None:
+    """What removal needs of the attachment's record; from the link's alias where it has none."""
+    text = tx.attachment(owner)
+    if text is None:
+        record = _find_marked(nl, owner)
+        return remains_of(record) if record else None
+    try:
+        return load_remains(text)
+    except _DAMAGE:
+        return Remains(_host_link(owner), complete=False)
+
+
+# What a record raises that is no record, or none of ours.
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+
+
+def _find_marked(nl: Netlink, owner: Owner) -> Record | None:
+    name = _host_link(owner)
     found = (rebuild(link, mark) for link, mark in networks.marked_links(nl) if link.name == name)
     return next(found, None)
 
 
-def _load(text: str, owner: Owner) -> Record:
-    try:
-        return load_record(text)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        name = host_link_name(owner.network, owner.container_id, owner.ifname)
-        return Record(_bare_plan(Link(name), owner.ifname), complete=False)
+def _host_link(owner: Owner) -> str:
+    return host_link_name(owner.network, owner.container_id, owner.ifname)
 
 
 def _bare_plan(host: Link, ifname: str) -> Plan:
@@ -63,25 +81,26 @@ def remove(
     nl: Netlink,
     store: Store,
     owner: Owner,
-    record: Record | None,
+    remains: Remains | None,
     pod: Namespace | None = None,
     release: Callable[[], None] | None = None,
-    delete: Callable[[Netlink, str], bool] | None = None,
+    delete: Callable[[Netlink, str], bool] = delete_link,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
 
+    pod: its namespace; where the node-side link is gone, the pod's own link of that name goes too
+    unless it is another attachment's: then its peer was renamed by hand.
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
-    delete: see `kernel.attach.detach`.
+    delete: deletes a link of the node by name, for a daemon that gathers deletions.
     """
-    name = host_link_name(owner.network, owner.container_id, owner.ifname)
-    host = record.plan.node.links[0].name if record else name
-    elements = record.plan.elements if record else ()
-    if record and not record.complete:
-        elements += _spoof_elements(host)
-    if pod is not None and read_link(nl, host) is None and _is_anothers(nl, pod, owner):
-        pod = None
-    detach(nl, host, (), pod, owner.ifname, delete)
+    remains = remains or Remains(_host_link(owner))
+    elements = remains.elements
+    if not remains.complete:
+        elements += _spoof_elements(remains.host)
+    was_there = delete(nl, remains.host)
+    if not was_there and pod is not None and not _is_anothers(nl, pod, owner):
+        delete_pod_link(pod, owner.ifname)
     if elements:
         # While the address is still ours: whoever gets it next gets the same members. If we were
         # overtaken by a DEL of ours, somebody may have got it already.
@@ -123,9 +142,16 @@ def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:
     An ADD records its bridge before it looks for it, and cannot do so while we look.
     """
     with store.transaction() as tx:
-        records = (_load(text, owner) for owner, text in tx.attachments())
-        if not any(r.plan.bridge and r.plan.bridge.name == name for r in records):
+        if not any(_wants_bridge(text, name) for _owner, text in tx.attachments()):
             remove_unused_bridge(nl, name)
+
+
+def _wants_bridge(record: str, name: str) -> bool:
+    try:
+        bridge = load_record(record).plan.bridge
+    except _DAMAGE:
+        return False
+    return bridge is not None and bridge.name == name
 
 
 def _spoof_elements(port: str) -> tuple[Element, ...]:

@@ -148,22 +148,12 @@ def _add_elements(elements: tuple[Element, ...]) -> None:
             nft.change_elements(nl, elements, ())
 
 
-def detach(
-    nl: Netlink,
-    host_link: str,
-    elements: tuple[Element, ...],
-    pod: Namespace | None = None,
-    pod_link: str = "",
-    delete: Callable[[Netlink, str], bool] | None = None,
-) -> None:
+def detach(nl: Netlink, host_link: str, elements: tuple[Element, ...]) -> None:
     """Remove an attachment's kernel state; what is gone already is no error.
 
-    Works without the pod's namespace.  With it, and with the node-side link gone, the pod's own
-    link of that name goes too: then it is another plugin's, or its peer was renamed by hand.
-    delete: deletes a link of the node, for a daemon that gathers deletions.
+    Works without the pod's namespace: a pair's end takes the other one along.
     """
-    if not (delete or delete_link)(nl, host_link) and pod is not None:
-        _delete_pod_link(pod, pod_link)
+    delete_link(nl, host_link)
     if elements:
         _remove_elements(elements)
 
@@ -179,7 +169,8 @@ def delete_link(nl: Netlink, name: str) -> bool:
     return answer.errno == 0
 
 
-def _delete_pod_link(pod: Namespace, name: str) -> None:
+def delete_pod_link(pod: Namespace, name: str) -> None:
+    """Delete the pod's link of that name if it is a veth; one that is gone is no error."""
     with inside(pod):
         nl = Netlink()
     with nl:
