@@ -2,7 +2,8 @@
 
     python -m tests.bench                   everything, some minutes
     python -m tests.bench --quick           few rounds: a first look, not a result
-    python -m tests.bench --only growth     one section: latency, burst, growth, memory
+    python -m tests.bench --only growth     one section: latency, burst, growth, memory (CNI calls);
+                                            routing, restart, heal, overlay (routes to other nodes)
     python -m tests.bench --check           exit status 1 where a target is not reached
 
 Results: a table on standard output, `build/bench.json`, and `build/bench.svg` beside it.
@@ -21,4 +22,6 @@ where it masquerades with a server beyond it, and the source that the other side
 after each DEL no link, rule or allocation may be left.  A failure ends the run.
 
 Stores lie below `build/`, on a disk, as on a node.
+
+How routing is measured is said in `tests.bench.routing`.
 """

@@ -125,5 +125,6 @@ class Lineup:
 
 
 def _serve(host: Host, program: Path, data_dir: Path, env: Mapping[str, str]) -> Daemon:
-    argv = [program, "serve", "--socket", env["PODWIRE_SOCKET"], "--data-dir", data_dir]
+    socket = env["PODWIRE_SOCKET"]
+    argv = (program, "serve", "--socket", socket, "--data-dir", data_dir)
     return Daemon(host, argv, env)

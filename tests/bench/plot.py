@@ -11,7 +11,7 @@ from tests.bench.stats import Summary
 from tests.bench.table import show, show_ratio
 
 COLOURS = dict(
-    zip(CONTENDERS, ("#9a9a9a", "#d97b29", "#1f6fb4", "#7fb3dd", "#5a9e5a"), strict=True)
+    zip(CONTENDERS, ("#9a9a9a", "#d97b29", "#c9a227", "#1f6fb4", "#7fb3dd", "#5a9e5a"), strict=True)
 )
 LEFT, WIDTH, RIGHT, TOP, BAR, GAP = 330, 620, 110, 60, 11, 12
 """Pixels: names, scale, ratios, legend, the height of a bar, the space between figures."""

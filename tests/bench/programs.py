@@ -45,8 +45,11 @@ class Programs:
         return version("podwire")
 
 
-def find_programs(kindnet: Path | None, tools_dir: Path) -> Programs:
-    """Look for all programs, installing cni-kindnet below tools_dir unless it is given."""
+def find_programs(kindnet: Path | None, tools_dir: Path, *, kindnet_plays: bool = True) -> Programs:
+    """Look for all programs, installing cni-kindnet below tools_dir unless it is given.
+
+    kindnet_plays: whether cni-kindnet is needed at all.
+    """
     notes = []
     podwire, daemon = VENV_BIN / "podwire", VENV_BIN / "podwired"
     if not podwire.exists():
@@ -56,7 +59,7 @@ def find_programs(kindnet: Path | None, tools_dir: Path) -> Programs:
     reference, reference_version = _find_reference()
     if reference == DEBIAN:
         notes.append("without Go the peer is Debian's package, not the newest release")
-    if kindnet is None:
+    if kindnet is None and kindnet_plays:
         kindnet, why = _install_kindnet(tools_dir)
         notes += [f"cni-kindnet is not measured: {why}"] if why else []
     return Programs(

@@ -8,16 +8,18 @@ from typing import Any
 
 from tests.bench.stats import Summary, ratio, summarize
 
-FLOOR, PEER, PODWIRE, STANDALONE, KINDNET = (
-    "floor", "reference", "podwire", "standalone", "kindnet",
+FLOOR, PEER, BY_HAND, PODWIRE, STANDALONE, KINDNET = (
+    "floor", "reference", "by hand", "podwire", "standalone", "kindnet",
 )  # fmt: skip
-CONTENDERS = (FLOOR, PEER, PODWIRE, STANDALONE, KINDNET)
+CONTENDERS = (FLOOR, PEER, BY_HAND, PODWIRE, STANDALONE, KINDNET)
 """In the order in which tables show them."""
+YARDSTICKS = (PEER, BY_HAND, FLOOR)
+"""What podwire is compared with: the first of them that did the same."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Figure:
-    """What was measured, but not on whom. unit: ms, MB or bytes."""
+    """What was measured, but not on whom. unit: ms, MB, bytes and more; none for a number."""
 
     section: str
     case: str
@@ -45,8 +47,19 @@ class Results:
         return summarize(samples).median if samples else None
 
     def ratio(self, figure: Figure) -> float | None:
-        """podwire's median as a multiple of the reference plugin's."""
-        return ratio(self.median(figure, PODWIRE), self.median(figure, PEER))
+        """podwire's median as a multiple of the first of the YARDSTICKS that was measured."""
+        theirs = (self.median(figure, name) for name in YARDSTICKS)
+        measured = next((value for value in theirs if value is not None), None)
+        return ratio(self.median(figure, PODWIRE), measured)
+
+    def highest(self, figures: Iterable[Figure], contender: str = PODWIRE) -> float | None:
+        """The highest sample of several figures; None where nothing was measured."""
+        found = (self._samples.get(figure, {}).get(contender, []) for figure in figures)
+        return max((value for samples in found for value in samples), default=None)
+
+    def figures(self, section: str) -> list[Figure]:
+        """All figures of a section."""
+        return [figure for figure in self._samples if figure.section == section]
 
     def worst_ratio(self, figures: Iterable[Figure]) -> float | None:
         """The highest ratio of several figures."""

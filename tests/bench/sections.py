@@ -13,6 +13,10 @@ from tests.bench.lineup import Entry, Lineup
 from tests.bench.networks import BRIDGE_MASQ, BRIDGE_PLAIN, NETWORKS, PTP_DUAL
 from tests.bench.results import CONTENDERS, FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
 from tests.bench.rounds import Rounds, Say, in_turns, in_use, takes_part
+from tests.bench.routing.heal import HEAL, heal
+from tests.bench.routing.overlay import OVERLAY, overlay
+from tests.bench.routing.peers import ROUTING, routing
+from tests.bench.routing.restart import RESTART, restart
 from tests.bench.sizes import BURST_PODS, LEVELS, Sizes
 
 LATENCY, BURST, GROWTH, MEMORY = "latency", "burst", "growth", "memory"
@@ -124,4 +128,7 @@ def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
             results.add(busy, PODWIRE, contender.daemon.rss())
 
 
-SECTIONS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}
+CALLS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}
+"""Sections about CNI calls, in which other plugins take part."""
+ROUTES = {ROUTING: routing, RESTART: restart, HEAL: heal, OVERLAY: overlay}
+SECTIONS = {**CALLS, **ROUTES}

@@ -29,7 +29,8 @@ def render_results(results: Results) -> str:
     names = [name for name in CONTENDERS if name in measured]
     rows = [["", *names, "ratio"]]
     for figure, summaries in results:
-        title = f"{figure.section}: {figure.case}: {figure.what}, {figure.unit}"
+        title = f"{figure.section}: {figure.case}: {figure.what}"
+        title += f", {figure.unit}" if figure.unit else ""
         cells = [_cell(summaries.get(name)) for name in names]
         rows.append([title, *cells, show_ratio(results.ratio(figure))])
     return render_columns(rows)
@@ -63,6 +64,7 @@ def render_verdicts(verdicts: Iterable[Verdict]) -> str:
     for verdict in verdicts:
         target = verdict.target
         limit = f"{target.limit:g} {target.unit}".strip()
+        limit = f"at least {limit}" if target.at_least else limit
         rows.append([target.what, limit, _measured(verdict), _answer(verdict)])
     return render_columns(rows)
 

@@ -15,6 +15,11 @@ from tests.bench.networks import (
     Network,
 )
 from tests.bench.results import PODWIRE, STANDALONE, Figure, Results
+from tests.bench.routing.heal import FEW, HEAL, MANY
+from tests.bench.routing.overlay import OVERLAY, ROUND_TRIP, THROUGHPUT
+from tests.bench.routing.peers import APPLIED, EDITED, IDLE_CPU, OTHERS, ROUTING
+from tests.bench.routing.peers import MEMORY as PEERS_MEMORY
+from tests.bench.routing.restart import KINDS, LOST, RESTART, WITHDRAWN
 from tests.bench.sections import BURST, GROWTH, IDLE, LATENCY, MEMORY, growth_case
 from tests.bench.sizes import BURST_PODS, LEVELS
 from tests.bench.stats import ratio
@@ -24,7 +29,10 @@ Measure = Callable[[Results], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A limit. unit: empty for a ratio. must: whether missing it is a failure, or only told."""
+    """A limit. unit: empty for a ratio, and for a number of things.
+
+    must: whether missing it is a failure, or only told. at_least: whether less is worse.
+    """
 
     section: str
     what: str
@@ -32,6 +40,7 @@ class Target:
     measure: Measure
     unit: str = ""
     must: bool = True
+    at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,10 @@ class Verdict:
 
     @property
     def reached(self) -> bool:
-        return self.value is not None and self.value <= self.target.limit
+        if self.value is None:
+            return False
+        limit = self.target.limit
+        return self.value >= limit if self.target.at_least else self.value <= limit
 
 
 def judge(results: Results, sections: frozenset[str]) -> list[Verdict]:
@@ -75,6 +87,23 @@ def _standalone(results: Results) -> float | None:
     return results.median(figure, PODWIRE) if alone is None and no_daemon else alone
 
 
+def _median(figure: Figure) -> Measure:
+    return lambda results: results.median(figure, PODWIRE)
+
+
+def _highest(*figures: Figure) -> Measure:
+    return lambda results: results.highest(figures)
+
+
+def _of_restarts(what: str) -> Measure:
+    return _highest(*(Figure(RESTART, kind, what, "") for kind in KINDS))
+
+
+def _slowest(case: str) -> Measure:
+    """Of all kinds of damage."""
+    return lambda results: results.highest(f for f in results.figures(HEAL) if f.case == case)
+
+
 TARGETS = (
     Target(LATENCY, "ADD bridge", 0.25, _latency("ADD", BRIDGE_PLAIN)),
     Target(LATENCY, "ADD bridge, ptp, ipMasq (higher)", 0.12,
@@ -92,4 +121,18 @@ TARGETS = (
     Target(GROWTH, "podwire's ADD at 30,000 allocations against 0", 1.3, _growth),
     Target(LATENCY, "standalone ADD bridge", 120, _standalone, "ms", must=False),
     Target(MEMORY, "podwired, idle", 45, lambda results: results.median(IDLE, PODWIRE), "MB"),
+    Target(ROUTING, "all peers from nothing, against the floor", 3.0,
+           lambda results: results.ratio(APPLIED)),
+    Target(ROUTING, "podwired with all peers", 100, _median(PEERS_MEMORY), "MB"),
+    Target(ROUTING, "one peer's change (slowest)", 10, _highest(EDITED), "ms"),
+    Target(ROUTING, "entries of other peers touched by it", 0, _highest(OTHERS)),
+    Target(ROUTING, "podwired with all peers, idle", 0.5, _median(IDLE_CPU), "% of a core"),
+    Target(RESTART, "packets lost by a restart (most)", 0, _of_restarts(LOST)),
+    Target(RESTART, "entries withdrawn by a restart (most)", 0, _of_restarts(WITHDRAWN)),
+    Target(HEAL, f"damage healed, {FEW} (slowest of all kinds)", 1000, _slowest(FEW), "ms"),
+    Target(HEAL, f"damage healed, {MANY} (slowest)", 1000, _slowest(MANY), "ms", must=False),
+    Target(OVERLAY, "throughput, against an overlay by hand", 0.97,
+           lambda results: results.ratio(THROUGHPUT), at_least=True),
+    Target(OVERLAY, "round trip, against an overlay by hand", 1.03,
+           lambda results: results.ratio(ROUND_TRIP)),
 )  # fmt: skip

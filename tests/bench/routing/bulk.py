@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from kernel import neigh, rtnl
-from kernel.entries import Entry, read_entries
+from kernel.entries import Entry, Key, read_entries
 from kernel.model import FdbEntry, Neighbour
 from kernel.netlink import Netlink
 from kernel.wire import NLM_F_ACK, NLMSG_ERROR, Message, pack, unpack
@@ -34,12 +34,12 @@ def measure_floor(host: Host, entries: Sequence[Entry]) -> float:
     return host.call(lambda: _send(entries))
 
 
-def count_entries(host: Host) -> dict[object, Entry]:
+def count_entries(host: Host) -> dict[Key, Entry]:
     """What the node's kernel has."""
 
-    def read() -> dict[object, Entry]:
+    def read() -> dict[Key, Entry]:
         with Netlink() as nl:
-            return {**read_entries(nl, DEVICE)}
+            return read_entries(nl, DEVICE)
 
     return host.call(read)
 

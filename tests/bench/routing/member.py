@@ -71,7 +71,15 @@ class Member:
     def stop(self, *, kill: bool = False) -> None:
         """End the daemon, in order or with SIGKILL."""
         daemon, self._daemon = self.daemon, None
-        daemon.kill() if kill else daemon.stop()
+        if kill:
+            daemon.kill()
+        else:
+            daemon.stop()
+
+    def end(self) -> None:
+        """End the daemon if one runs."""
+        if self._daemon is not None:
+            self.stop()
 
     def status(self) -> dict[str, Any]:
         """What the daemon says about itself; empty while it says nothing."""

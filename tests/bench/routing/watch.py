@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from kernel import neigh, rtnl
-from kernel.entries import Entry, key_of, read_any_route
+from kernel.entries import Entry, Key, key_of, read_any_route
 from kernel.model import RTPROT_PODWIRE_PEERS, Route
 from kernel.wire import Message, unpack
 from tests.bench.routing.fleet import DEVICE
@@ -99,7 +99,7 @@ class Watch:
 
 def completed(changes: Iterable[Change], wanted: int) -> float:
     """When so many different entries had come; ValueError if they never did."""
-    present = set()
+    present: set[Key] = set()
     for change in changes:
         (present.discard if change.deleted else present.add)(key_of(change.entry))
         if len(present) == wanted:
