@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from cni_plugin.config import NetConf
 from cni_plugin.delegate import Delegate, find_program, require_program
-from cni_plugin.errors import INVALID_CONFIG, CniError
+from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
@@ -15,6 +15,7 @@ from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
 if TYPE_CHECKING:
     from ipam.allocator import Assigned
     from ipam.config import IpamConf
+    from ipam.transaction import Transaction
 
 # The names under which podwire is an IPAM plugin.
 IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
@@ -89,6 +90,16 @@ def data_dir(call: Call) -> Path:
     if own and isinstance(named, str) and named.startswith("/") and "\0" not in named:
         return Path(named)
     return call.host.data_dir
+
+
+def check_space(tx: Transaction, conf: IpamConf) -> None:
+    """Raise code 50 where a range set has no free address."""
+    from ipam.allocator import free_space
+
+    for number, space in enumerate(free_space(tx, conf)):
+        if space.held >= space.size:
+            msg = f"range set {number} of network {conf.network} is full: {space.held} held"
+            raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
 
 
 def to_result(conf: IpamConf, assigned: tuple[Assigned, ...]) -> Result:

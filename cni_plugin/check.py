@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cni_plugin.addressing import delegate_of, delegated_type, own_ipam
+from cni_plugin.addressing import check_space, delegate_of, delegated_type, own_ipam
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
 from cni_plugin.plan import shape_of
@@ -13,10 +13,8 @@ from cni_plugin.rebuild import open_node_store
 from cni_plugin.record import Record
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, parse_result
-from ipam.allocator import free_space
-from ipam.config import IpamConf
 from ipam.errors import IpamError, StoreDamaged
-from ipam.store import Store, Transaction
+from ipam.store import Store
 from kernel import attach
 from kernel.errors import KernelError
 from kernel.model import Address, IPAddress, Link, Plan
@@ -113,7 +111,7 @@ def status(call: Call) -> None:
     try:
         with open_netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
             if own is not None:
-                full_range(tx, own)
+                check_space(tx, own)
             _check_bridge(call, nl)
     except StoreDamaged:
         raise
@@ -125,14 +123,6 @@ def status(call: Call) -> None:
     fault = call.host.readiness(call.conf.name)
     if fault is not None:
         raise fault
-
-
-def full_range(tx: Transaction, conf: IpamConf) -> None:
-    """Raise code 50 where a range set has no free address."""
-    for number, space in enumerate(free_space(tx, conf)):
-        if space.held >= space.size:
-            msg = f"range set {number} of network {conf.network} is full: {space.held} held"
-            raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
 
 
 def _check_bridge(call: Call, nl: Netlink) -> None:

@@ -58,7 +58,7 @@ def collect(call: Call) -> None:
     is gone, and so their pod: taking all the others for stale would cut off pods that run.
     Goes on after a failure and reports all of them at the end.
     """
-    valid = valid_attachments(call)
+    valid = call.valid_attachments
     failures: list[str] = []
     with open_netlink() as nl, open_node_store(call) as store:
         for owner, links in _stale(nl, store, call.conf.name, valid):
@@ -85,14 +85,6 @@ def _release_of(call: Call, owner: Owner, remains: Remains | None) -> Callable[[
     delegate = delegate_of(call, remains.ipam)
     env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname, "CNI_NETNS": ""}
     return lambda: delegate.run("DEL", env)
-
-
-def valid_attachments(call: Call) -> frozenset[tuple[str, str]] | None:
-    """The attachments that the runtime lists as still there; None where it sent no list."""
-    if "cni.dev/valid-attachments" not in call.raw:
-        return None
-    # Go's runtimes write null for an empty list.
-    return frozenset((a.container_id, a.ifname) for a in call.conf.valid_attachments)
 
 
 def _stale(

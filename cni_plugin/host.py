@@ -106,6 +106,16 @@ class Call:
 
         return Owner(self.conf.name, self.request.container_id, self.request.ifname)
 
+    @property
+    def valid_attachments(self) -> frozenset[tuple[str, str]] | None:
+        """Container ID and interface of each attachment that the runtime lists as still there.
+
+        None where it sent no list. Go's runtimes write null for an empty one.
+        """
+        if "cni.dev/valid-attachments" not in self.raw:
+            return None
+        return frozenset((a.container_id, a.ifname) for a in self.conf.valid_attachments)
+
     def log(self, line: str) -> None:
         """Tell the operator something, with the attachment's identity before it."""
         request = self.request

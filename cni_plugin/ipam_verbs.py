@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from cni_plugin.addressing import data_dir, own_ipam, to_result
-from cni_plugin.check import full_range
-from cni_plugin.delete import valid_attachments
+from cni_plugin.addressing import check_space, data_dir, own_ipam, to_result
 from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
 from cni_plugin.host import Call
 from cni_plugin.result import Result, parse_result
-from ipam.allocator import allocate
 from ipam.store import open_store
 
 
@@ -19,6 +16,8 @@ def add(call: Call) -> Result:
 
     A main plugin that failed for a duplicate would DEL, and free the addresses of a live pod.
     """
+    from ipam.allocator import allocate  # no other verb's
+
     conf = own_ipam(call)
     with open_store(conf.data_dir) as store, store.transaction() as tx:
         held = tx.addresses(call.owner)
@@ -48,7 +47,7 @@ def check(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """Release what attachments hold that the runtime does not list."""
-    valid = valid_attachments(call)
+    valid = call.valid_attachments
     if valid is None:
         call.log("GC without cni.dev/valid-attachments: nothing can be told to be stale")
         return
@@ -64,4 +63,4 @@ def status(call: Call) -> None:
     """Raise code 50 where a range is full."""
     conf = own_ipam(call)
     with open_store(conf.data_dir) as store, store.transaction() as tx:
-        full_range(tx, conf)
+        check_space(tx, conf)

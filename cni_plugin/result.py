@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.versions import has_version, require_supported
-from kernel.model import IPAddress, IPInterface, IPNetwork
 
 if TYPE_CHECKING:
     from ipam.dns import Dns
+    from kernel.model import IPAddress, IPInterface, IPNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ of its own MAC.
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -176,11 +177,13 @@ def load_skeleton(family: str) -> None:
     _run_nft(f"{table}flush chain {chain}\n{rules}")
 
 
+_PROGRAM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+
+
 def find_nft() -> str | None:
     """The path of the program nft; the caller's PATH has no say in it."""
-    import shutil
-
-    return shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin")
+    paths = (f"{folder}/nft" for folder in _PROGRAM_FOLDERS)
+    return next((p for p in paths if os.path.isfile(p) and os.access(p, os.X_OK)), None)
 
 
 def _run_nft(script: str) -> None:
