@@ -12,6 +12,7 @@ from cni_plugin.networks import (
 )
 from cni_plugin.rebuild import refill
 from cni_plugin.record import load_record
+from ipam.errors import StoreDamaged, StoreError
 from ipam.files import Files
 from ipam.store import Store, open_store
 from kernel import nft
@@ -39,18 +40,27 @@ def repair_rules(data_dir: Path) -> list[str]:
 def remove_unneeded_tables(data_dir: Path) -> list[str]:
     """Remove podwire's tables if no attachment of the node is left; the names of those removed.
 
-    Raises KernelError, ipam.errors.IpamError.
+    Where there is no store, or a damaged one, the marks on links tell. Raises KernelError,
+    ipam.errors.IpamError.
     """
     before = _tables()
-    if before and Files(data_dir).database.exists():
-        with open_store(data_dir, refill=refill) as store, store.transaction() as tx:
+    if not before:
+        return []
+    try:
+        with open_store(data_dir, create=False) as store, store.transaction() as tx:
             remove_unneeded(tx)
-    elif before:
-        with open_netlink() as nl:
-            needed = bool(marked_links(nl))
-        if not needed:
-            remove_empty_tables()
+    except StoreError as error:
+        if not isinstance(error, StoreDamaged) and Files(data_dir).database.exists():
+            raise
+        _remove_unmarked()
     return sorted(before - _tables())
+
+
+def _remove_unmarked() -> None:
+    with open_netlink() as nl:
+        needed = bool(marked_links(nl))
+    if not needed:
+        remove_empty_tables()
 
 
 def _tables() -> set[str]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +15,14 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.pytest_netns import Node, changes, snapshot
+
 ROOT = Path(__file__).resolve().parents[3]
 COMPILER = re.compile(r"(.*-)?(gcc|cc|clang|tcc|c\d\d)(-[\d.]+)?")
 NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nonexistent"}
 """What pip needs to find no package at all."""
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
-
-ON_TMPFS = """
-mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/podwire || exit 99
-touch /var/lib/podwire/podwire.db /var/lib/podwire/podwire.db-wal
-"$@" >&2 && ls -A /var/lib
-"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,7 @@ class Place:
     source: Path
     prefix: Path
     cni_bin: Path
+    bin: Path
 
     def run(
         self, script: str, *words: str | Path, **env: str
@@ -48,9 +46,14 @@ class Place:
 
     def install(self, *words: str | Path, **env: str) -> str:
         """A successful installation's words."""
-        done = self.run("install", "--cni-bin", self.cni_bin, *words, **env)
+        done = self.run("install", *self.folders, *words, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    @property
+    def folders(self) -> list[str | Path]:
+        """Options that keep an installation off this machine."""
+        return ["--cni-bin", self.cni_bin, "--bin", self.bin]
 
     def answers(self, name: str) -> bool:
         """Whether the plugin of that name answers VERSION."""
@@ -68,7 +71,15 @@ class Place:
 
     def names(self) -> dict[str, str]:
         """What the runtime finds in its folder: a link's target, or a file's text."""
-        found = sorted(self.cni_bin.iterdir())
+        return self._list(self.cni_bin)
+
+    def commands(self) -> dict[str, str]:
+        """What people find in theirs."""
+        return self._list(self.bin)
+
+    @staticmethod
+    def _list(folder: Path) -> dict[str, str]:
+        found = sorted(folder.iterdir())
         return {p.name: os.readlink(p) if p.is_symlink() else p.read_text() for p in found}
 
 
@@ -76,7 +87,7 @@ class Place:
 def place(tmp_path: Path) -> Place:
     ignored = shutil.ignore_patterns("build", ".*", "*.egg-info", "__pycache__")
     source = shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)
-    return Place(source, tmp_path / "opt" / "podwire", tmp_path / "cni" / "bin")
+    return Place(source, tmp_path / "opt" / "podwire", tmp_path / "cni" / "bin", tmp_path / "bin")
 
 
 def path_without_compilers(folder: Path) -> str:
@@ -127,6 +138,11 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
         "bridge": program, "podwire": program, "podwire-ipam": f"{program}-ipam", "ptp": program,
     }  # fmt: skip
     assert all(map(place.answers, place.names()))
+    folder = place.prefix / "venv" / "bin"
+    assert place.commands() == {n: str(folder / n) for n in ("podwire-ipam", "podwired")}
+    for command in place.commands():
+        done = subprocess.run([place.bin / command, "--help"], capture_output=True, check=True)
+        assert done.stdout.startswith(f"usage: {command}".encode())
     first = place.environments()
     assert len(first) == 1
 
@@ -143,20 +159,24 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     assert len(place.environments()) == 2
 
     installed = sorted(place.prefix.iterdir()), place.names()
-    failed = place.run("install", "--cni-bin", place.cni_bin, **NO_INDEX)
+    failed = place.run("install", *place.folders, **NO_INDEX)
     assert failed.returncode != 0
     assert (sorted(place.prefix.iterdir()), place.names()) == installed
     assert place.answers("podwire")
 
     other = tmp_path / "other"
-    refused = place.run("install", "--cni-bin", other)
+    refused = place.run("install", "--cni-bin", other, "--bin", place.bin)
     assert refused.returncode == 1
     assert f"{place.prefix} is linked into {place.cni_bin} already" in refused.stderr
+    refused = place.run("install", "--cni-bin", place.cni_bin, "--bin", other)
+    assert refused.returncode == 1
+    assert f"{place.prefix} has its commands in {place.bin} already" in refused.stderr
     assert not other.exists()
     assert (sorted(place.prefix.iterdir()), place.names()) == installed
 
     assert place.run("uninstall").returncode == 0
     assert place.names() == before
+    assert place.commands() == {}
     assert not place.prefix.exists()
     again = place.run("uninstall")
     assert again.returncode == 1
@@ -169,35 +189,174 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
         (["--as", "firewall"], "--as firewall: podwire cannot stand in for that"),
         (["--as", "../bridge"], "cannot stand in"),
         (["--cni-bin", "relative"], "must be absolute paths"),
+        (["--bin", "relative"], "must be absolute paths"),
         (["--cni-bin"], "--cni-bin needs a folder"),
         (["--nonsense"], "packaging/install [--prefix DIR]"),
     ],
 )
 def test_refused_before_anything_is_made(place: Place, words: list[str], reason: str) -> None:
-    done = place.run("install", "--cni-bin", place.cni_bin, *words)
+    done = place.run("install", *place.folders, *words)
     assert done.returncode in (1, 2)
     assert reason in done.stderr
     assert not place.prefix.exists()
     assert not place.cni_bin.exists()
+    assert not place.bin.exists()
 
 
-def uninstall_with_a_store(place: Place, *words: str) -> str:
-    """Uninstall where /var/lib is another one; what is left in that."""
-    place.prefix.mkdir(parents=True)
-    place.cni_bin.mkdir(parents=True)
-    (place.prefix / "cni-bin").write_text(f"{place.cni_bin}\n")
-    argv: list[str | Path] = ["unshare", "--mount", "--propagation", "private"]
-    argv += ["sh", "-c", ON_TMPFS, "sh"]
-    argv += [place.source / "packaging" / "uninstall", "--prefix", place.prefix, *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("command", ["podwired", "podwire-ipam"])
+def test_commands_of_others_are_left_alone(place: Place, command: str) -> None:
+    place.bin.mkdir()
+    (place.bin / command).symlink_to("/elsewhere/gone")
+    done = place.run("install", *place.folders)
+    assert done.returncode == 1
+    assert f"{place.bin / command} is not this installation's: move it away" in done.stderr
+    assert place.commands() == {command: "/elsewhere/gone"}
     assert not place.prefix.exists()
-    return done.stdout
+    assert not place.cni_bin.exists()
 
 
-def test_the_store_goes_if_asked(place: Place) -> None:
-    assert uninstall_with_a_store(place, "--data") == ""
+# -- off a node that podwire was used on
 
 
-def test_the_store_stays_otherwise(place: Place) -> None:
-    assert uninstall_with_a_store(place) == "podwire\n"
+CLUSTER = {
+    "nodes": [
+        {"name": "node-1", "addresses": ["{}"], "podCIDRs": ["10.244.1.0/24"]},
+        {"name": "node-2", "addresses": ["192.0.2.200"], "podCIDRs": ["10.244.2.0/24"]},
+    ]
+}
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>/run/systemctl-calls
+"""
+
+
+@dataclass
+class Used:
+    """A node with an installation, and a daemon that may run on it."""
+
+    node: Node
+    place: Place
+    config: Path
+    conflist: Path
+    daemon: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it has done its work."""
+        program = self.place.prefix / "venv" / "bin" / "podwired"
+        argv: list[str | Path] = [*self.node.enter, program, "run", "--config", self.config]
+        self.daemon = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while self.node.run([program, "status", "--config", self.config], check=False).returncode:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def uninstall(self, *words: str | Path) -> Done:
+        """Run the script on the node."""
+        script = self.place.source / "packaging" / "uninstall"
+        return self.node.run([script, "--prefix", self.place.prefix, *words], check=False)
+
+    def files(self) -> list[str]:
+        """What is below the node's own /var/lib and /run."""
+        argv = ["find", "/var/lib", "/run", "-mindepth", "1", "-path", "/run/netns", "-prune"]
+        return sorted(self.node.run([*argv, "-o", "-print"]).stdout.split())
+
+
+@pytest.fixture
+def used(place: Place, node: Node, podwire_bin: Path, tmp_path: Path) -> Iterator[Used]:
+    """Installed by hand, for an environment of its own takes long: it is another test's."""
+    (place.prefix / "venv" / "bin").mkdir(parents=True)
+    for folder in (place.cni_bin, place.bin):
+        folder.mkdir(parents=True)
+    program = (podwire_bin / "podwire").resolve().with_name("podwired")
+    (place.prefix / "venv" / "bin" / "podwired").symlink_to(program)
+    (place.prefix / "cni-bin").write_text(f"{place.cni_bin}\n")
+    (place.prefix / "commands-bin").write_text(f"{place.bin}\n")
+    (place.bin / "podwired").symlink_to(place.prefix / "venv" / "bin" / "podwired")
+    config, nodes = tmp_path / "podwired.yaml", tmp_path / "nodes.yaml"
+    nodes.write_text(json.dumps(CLUSTER).replace("{}", node.address(4)))
+    conflist = tmp_path / "05-podwire.conflist"
+    settings = {
+        "node": "node-1",
+        "source": {"static": str(nodes)},
+        "conflist": {"path": str(conflist)},
+    }
+    config.write_text(json.dumps(settings))
+    found = Used(node, place, config, conflist)
+    yield found
+    if found.daemon is not None:
+        found.kill()
+
+
+def test_all_that_it_made_goes_if_asked(used: Used) -> None:
+    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        used.node.ns.sysctl(setting, "1")
+    before, files = snapshot(used.node.ns), used.files()
+    used.start()
+    assert changes(before, snapshot(used.node.ns))
+    installed, running = used.place.commands(), snapshot(used.node.ns)
+    refused = used.uninstall("--data", "--config", used.config)
+    assert refused.returncode == 1
+    assert "a daemon runs" in refused.stderr
+    assert "podwire is installed yet" in refused.stderr
+    assert used.place.commands() == installed
+    assert changes(running, snapshot(used.node.ns)) == []
+
+    used.kill()
+    # A store that cannot be read is no reason to stop: it goes.
+    used.node.run(["touch", "/var/lib/podwire/podwire.db", "/var/lib/podwire/podwire.db-wal"])
+    done = used.uninstall("--data", "--config", used.config)
+    assert (done.returncode, done.stderr) == (0, "")
+    for thing in ("route 10.244.2.0/24", "link podwire-vxlan", f"file {used.conflist}"):
+        assert f"removed {thing}" in done.stdout
+    assert changes(before, snapshot(used.node.ns)) == []
+    assert used.files() == files
+    assert used.place.commands() == {}
+    assert not used.conflist.exists()
+    assert not used.place.prefix.exists()
+
+
+def test_it_stays_otherwise(used: Used) -> None:
+    used.start()
+    used.kill()
+    before, files, content = snapshot(used.node.ns), used.files(), used.conflist.read_text()
+    done = used.uninstall()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert changes(before, snapshot(used.node.ns)) == []
+    assert used.files() == files
+    assert used.conflist.read_text() == content
+    assert not used.place.prefix.exists()
+
+
+@pytest.mark.parametrize("booted", [True, False])
+@pytest.mark.parametrize("ours", [True, False])
+def test_units_that_run_it_go_too(used: Used, tmp_path: Path, booted: bool, ours: bool) -> None:
+    units = Path("/etc/systemd/system")
+    used.node.run(["mount", "-t", "tmpfs", "podwire-test", units])
+    used.node.run(["touch", units / "others.service"])
+    shipped = ROOT / "packaging" / "systemd"
+    used.node.run(["cp", shipped / "podwired.socket", units])
+    unit = (shipped / "podwired.service").read_text()
+    assert "/opt/podwire/" in unit
+    if ours:
+        unit = unit.replace("/opt/podwire/", f"{used.place.prefix}/")
+    used.node.run(["tee", units / "podwired.service"], stdin=unit)
+    # systemd itself cannot run in here: what it is asked to do is noted.
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    (folder / "systemctl").write_text(SYSTEMCTL)
+    (folder / "systemctl").chmod(0o755)
+    if booted:
+        used.node.run(["mkdir", "-p", "/run/systemd/system"])
+    script = used.place.source / "packaging" / "uninstall"
+    path = f"{folder}:/usr/bin:/bin"
+    used.node.run([script, "--prefix", used.place.prefix], env={"PATH": path})
+    kept = {"others.service", *(() if ours else ("podwired.service", "podwired.socket"))}
+    assert set(used.node.run(["ls", units]).stdout.split()) == kept
+    calls = used.node.run(["cat", "/run/systemctl-calls"], check=False).stdout
+    wanted = "--quiet disable --now podwired.socket podwired.service\ndaemon-reload\n"
+    assert calls == (wanted if ours and booted else "")
