@@ -3,10 +3,13 @@
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from daemon.conflist import render_conflist
+from daemon.settings import ConflistSettings, Mode
 from tests.netns.clients.conftest import Held, WriteNetwork
 from tests.pytest_netns import Node, Underlay
 
@@ -144,4 +147,20 @@ def test_the_configuration_to_copy_works_as_it_stands(
     listing = podman("exec", "server", "/bin/busybox", "ip", "address", "show", "eth0")
     assert "10.89.0." in listing
     podman("rm", "--force", "--time", "0", "server")
+    assert held() == []
+
+
+@pytest.mark.parametrize("mode", ["ptp", "bridge"])
+def test_what_the_daemon_writes_works_as_it_stands(
+    podman: Podman, tmp_path: Path, held: Held, mode: Mode
+) -> None:
+    prefixes = (ip_network("10.244.1.0/24"), ip_network("fd00:10:244:1::/64"))
+    content = render_conflist(ConflistSettings(mode=mode), prefixes, mtu=1450)
+    (tmp_path / "net.d" / "05-podwire.conflist").write_bytes(content)
+    links = podman(
+        "run", "--rm", "--network", "podwire", "busybox", "/bin/busybox", "ip", "address"
+    )
+    assert "mtu 1450" in links
+    assert "10.244.1.2/24" in links
+    assert "fd00:10:244:1::2/64" in links
     assert held() == []
