@@ -52,6 +52,11 @@ class Results:
         measured = next((value for value in theirs if value is not None), None)
         return ratio(self.median(figure, PODWIRE), measured)
 
+    def least_ratio(self, figures: Iterable[Figure]) -> float | None:
+        """The lowest ratio of several figures."""
+        found = [r for r in map(self.ratio, figures) if r is not None]
+        return min(found, default=None)
+
     def highest(self, figures: Iterable[Figure], contender: str = PODWIRE) -> float | None:
         """The highest sample of several figures; None where nothing was measured."""
         found = (self._samples.get(figure, {}).get(contender, []) for figure in figures)

@@ -24,14 +24,14 @@ class Sizes:
     idle: float = 30.0
     restarts: int = 5
     heals: int = 40
-    streams: int = 15
-    stream: float = 2.0
+    streams: int = 20
+    stream: int = 1
 
 
 FULL = Sizes()
 QUICK = Sizes(
     rounds=9, slow_rounds=3, bursts=1, growth_rounds=6, seldom=3, operations=600,
-    starts=1, edits=1, idle=5.0, restarts=1, heals=1, streams=3, stream=1.0,
+    starts=1, edits=1, idle=5.0, restarts=1, heals=1, streams=2,
 )  # fmt: skip
 
 PEERS = 5_000

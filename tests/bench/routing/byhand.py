@@ -9,6 +9,14 @@ from tests.bench.world import Host, Pod
 
 _MTU = 1450
 _GATEWAY = "169.254.1.1"
+_RULES = """
+table ip by_hand {
+    chain postrouting {
+        type nat hook postrouting priority srcnat;
+        ip saddr 10.0.0.0/16 ip daddr != 10.0.0.0/16 masquerade
+    }
+}
+"""
 
 
 def join(hosts: Sequence[Host], nodes: Sequence[Listed], pods: Sequence[Pod]) -> list[str]:
@@ -60,3 +68,9 @@ def _attach(host: Host, node: Listed, pod: Pod) -> str:
         f"route add default via {_GATEWAY} dev eth0\n"
     )
     return address
+
+
+def masquerade(hosts: Sequence[Host]) -> None:
+    """What pods send beyond the cluster gets the node's address."""
+    for host in hosts:
+        host.node.run(["nft", "-f", "-"], stdin=_RULES)

@@ -35,9 +35,12 @@ class Cluster:
         """How many entries a node's kernel must have: route, neighbour and FDB entry of each."""
         return 3 * self.peers
 
-    def member(self, place: int, program: Sequence[str | Path]) -> Member:
+    def member(
+        self, place: int, program: Sequence[str | Path], *, masquerade: bool = True
+    ) -> Member:
         """The daemon's side of one of the real nodes; nothing is started."""
-        return Member(self.hosts[place], self.real[place].name, self.listing, program)
+        host, name = self.hosts[place], self.real[place].name
+        return Member(host, name, self.listing, program, masquerade=masquerade)
 
 
 @contextmanager
@@ -50,10 +53,11 @@ def open_cluster(lineup: Lineup, label: str, real: int, absent: int = 0) -> Iter
 
 @contextmanager
 def running(
-    cluster: Cluster, lineup: Lineup, *, places: Sequence[int] = (0,)
+    cluster: Cluster, lineup: Lineup, *, places: Sequence[int] = (0,), masquerade: bool = True
 ) -> Iterator[list[Member]]:
     """Daemons (`podwired run`) on some of the nodes, in sync."""
-    members = [cluster.member(place, [find_daemon(lineup)]) for place in places]
+    program = [find_daemon(lineup)]
+    members = [cluster.member(place, program, masquerade=masquerade) for place in places]
     with ExitStack() as stack:
         for member in members:
             stack.callback(member.end)

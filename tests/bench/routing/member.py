@@ -34,7 +34,10 @@ def wait_for(what: str, holds: Callable[[], bool], gap: float = 0.005) -> float:
 class Member:
     """One node. program: what starts the daemon, `podwired` or something around it."""
 
-    def __init__(self, host: Host, name: str, listing: Path, program: Sequence[str | Path]) -> None:
+    def __init__(
+        self, host: Host, name: str, listing: Path, program: Sequence[str | Path],
+        *, masquerade: bool = True,
+    ) -> None:  # fmt: skip
         self.host, self.name = host, name
         self._program = [*program]
         self._daemon: Daemon | None = None
@@ -47,7 +50,7 @@ class Member:
             "dataDir": str(folder / "data"),
             "socket": SOCKET,
             "statusFile": str(self._status),
-            "conflist": {"path": str(self._conflist)},
+            "conflist": {"path": str(self._conflist), "ipMasq": masquerade},
         }
         self._config.write_text(json.dumps(settings))  # JSON is YAML
 

@@ -1,4 +1,8 @@
-"""What pods on two nodes get of the network, through podwire's overlay and one made by hand."""
+"""What pods on two nodes get of the network, through podwire's overlay and one made by hand.
+
+Both do the same: either no address is translated, or what leaves the cluster is masqueraded, for
+which the kernel must track every connection (net/netfilter/nf_conntrack_core.c), also those within.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tests.bench.lineup import Lineup
@@ -22,9 +26,11 @@ from tests.bench.sizes import Sizes
 from tests.bench.world import Pod
 
 OVERLAY = "overlay"
-CASE = "pod to pod, VXLAN"
-THROUGHPUT = Figure(OVERLAY, CASE, "TCP throughput", "Gbit/s")
-ROUND_TRIP = Figure(OVERLAY, CASE, "TCP round trip", "µs")
+CASES = {"pod to pod, VXLAN": False, "pod to pod, VXLAN, ipMasq": True}
+"""Whether there is masquerade, by the case's name."""
+_THROUGHPUT, _ROUND_TRIP = ("TCP throughput", "Gbit/s"), ("TCP round trip", "µs")
+THROUGHPUTS = [Figure(OVERLAY, case, *_THROUGHPUT) for case in CASES]
+ROUND_TRIPS = [Figure(OVERLAY, case, *_ROUND_TRIP) for case in CASES]
 _PORT = 5201
 _EXCHANGES = 2_000
 
@@ -39,39 +45,49 @@ class Pair:
 
 
 def overlay(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
-    """Both overlays, in turns."""
-    with _podwire_pair(lineup) as ours, _pair_by_hand(lineup) as theirs:
-        pairs: Mapping[str, Pair] = {PODWIRE: ours, BY_HAND: theirs}
+    """All overlays, in turns."""
+    with ExitStack() as stack:
+        pairs: dict[tuple[str, str], Pair] = {}
+        for case, masquerade in CASES.items():
+            say(f"{OVERLAY}: making {case}")
+            pairs[case, PODWIRE] = stack.enter_context(_podwire_pair(lineup, masquerade))
+            pairs[case, BY_HAND] = stack.enter_context(_pair_by_hand(lineup, masquerade))
         for number in range(sizes.streams):
             say(f"{OVERLAY}: round {number + 1} of {sizes.streams}")
-            for contender in in_turns([*pairs], number):
-                trip = measure_round_trip(pairs[contender])
-                results.add(ROUND_TRIP, contender, trip * 1e6)
-                bits = measure_throughput(pairs[contender], sizes.stream)
-                results.add(THROUGHPUT, contender, bits / 1e9)
+            for case, contender in in_turns([*pairs], number):
+                _measure(pairs[case, contender], case, contender, sizes.stream, results)
+
+
+def _measure(pair: Pair, case: str, contender: str, seconds: int, results: Results) -> None:
+    trip, bits = measure_round_trip(pair), measure_throughput(pair, seconds)
+    results.add(Figure(OVERLAY, case, *_ROUND_TRIP), contender, trip * 1e6)
+    results.add(Figure(OVERLAY, case, *_THROUGHPUT), contender, bits / 1e9)
 
 
 @contextmanager
-def _podwire_pair(lineup: Lineup) -> Iterator[Pair]:
+def _podwire_pair(lineup: Lineup, masquerade: bool) -> Iterator[Pair]:
     with (
         open_cluster(lineup, PODWIRE, 2) as cluster,
-        running(cluster, lineup, places=(0, 1)) as members,
+        running(cluster, lineup, places=(0, 1), masquerade=masquerade) as members,
     ):
-        one, two = lineup.world.pods(f"{OVERLAY}-podwire", 2)
+        one, two = lineup.world.pods(f"{OVERLAY}-{cluster.hosts[0].label}", 2)
         members[0].attach(one, lineup.programs.podwire)
         yield Pair(one, two, members[1].attach(two, lineup.programs.podwire))
 
 
 @contextmanager
-def _pair_by_hand(lineup: Lineup) -> Iterator[Pair]:
+def _pair_by_hand(lineup: Lineup, masquerade: bool) -> Iterator[Pair]:
     with lineup.world.host("by-hand") as first, lineup.world.host("by-hand") as second:
         hosts = (first, second)
         nodes = [list_node(n, host.node.address(4)) for n, host in enumerate(hosts)]
-        one, two = lineup.world.pods(f"{OVERLAY}-hand", 2)
-        yield Pair(one, two, byhand.join(hosts, nodes, (one, two))[1])
+        one, two = lineup.world.pods(f"{OVERLAY}-{first.label}", 2)
+        _, address = byhand.join(hosts, nodes, (one, two))
+        if masquerade:
+            byhand.masquerade(hosts)
+        yield Pair(one, two, address)
 
 
-def measure_throughput(pair: Pair, seconds: float) -> float:
+def measure_throughput(pair: Pair, seconds: int) -> float:
     """Bits per second of one TCP stream, as the receiver counts them."""
     enter = ["nsenter", "--net={}", "--", "iperf3"]
 
@@ -84,7 +100,7 @@ def measure_throughput(pair: Pair, seconds: float) -> float:
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
-            client = argv(pair.one, "-c", pair.address, "-t", f"{seconds:g}", "-J")
+            client = argv(pair.one, "-c", pair.address, "-t", str(seconds), "-J")
             wait_for("the server of iperf3", lambda: _listens(pair))
             done = subprocess.run(client, capture_output=True, check=True, timeout=seconds + 30)
         finally:
