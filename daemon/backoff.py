@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 GAP = 0.25
 """Seconds between two repairs of the same object."""
+PAUSE_MAX = 1.0
+"""Seconds that a repair waits at most because the last batch of them took long."""
 CALM = 30.0
 """Seconds without a repair after which an object counts as never touched."""
 STUBBORN = 8
@@ -46,8 +48,8 @@ class Backoff:
         return quarrel.count
 
     def note_effort(self, began: float, now: float) -> None:
-        """After a batch of repairs: further ones wait, so that four fifths of the time are free."""
-        self._pause_until = now + 4 * (now - began)
+        """After a batch of repairs: to repeat one of them waits, so that most of the time is free."""
+        self._pause_until = now + min(4 * (now - began), PAUSE_MAX)
 
     def forget(self, now: float) -> None:
         """Drop what has calmed down."""
