@@ -48,7 +48,7 @@ class Backoff:
         return quarrel.count
 
     def note_effort(self, began: float, now: float) -> None:
-        """After a batch of repairs: to repeat one of them waits, so that most of the time is free."""
+        """After a batch of repairs, repeating one waits: most of the time stays free."""
         self._pause_until = now + min(4 * (now - began), PAUSE_MAX)
 
     def forget(self, now: float) -> None:
