@@ -10,6 +10,9 @@ from daemon.journal import Action, Journal, Record
 from daemon.log import Log
 
 
+_AGAIN = 60.0
+
+
 class Teller:
     """error: the last thing that went wrong, empty where nothing did since it was cleared."""
 
@@ -18,15 +21,19 @@ class Teller:
         self.log = log
         self._journal = journal
         self._backoff = Backoff()
+        self._failures: dict[str, float] = {}
 
     def wait_for(self, key: Hashable) -> float:
         """Seconds until an object that others changed may be put right; 0 where it may now."""
         return self._backoff.wait_for(key, time.monotonic())
 
     def fail(self, text: str) -> None:
-        """Something could not be done."""
+        """Something could not be done; the log has it once a minute, however often it is tried."""
         self.error = self.error or text
-        self.log.error(text)
+        now = time.monotonic()
+        if now - self._failures.get(text, -_AGAIN) >= _AGAIN:
+            self._failures[text] = now
+            self.log.error(text)
 
     def write(
         self, action: Action, name: str, cause: str, before: str = "", after: str = ""
@@ -53,4 +60,7 @@ class Teller:
 
     def forget(self) -> None:
         """Drop what has calmed down."""
-        self._backoff.forget(time.monotonic())
+        now = time.monotonic()
+        self._backoff.forget(now)
+        for text in [t for t, told in self._failures.items() if now - told >= _AGAIN]:
+            del self._failures[text]

@@ -58,6 +58,34 @@ def test_traffic_to_the_world_is_masqueraded(pair: Pair, podwire_bin: Path) -> N
     assert pod.exchange(server) == pair[0].addresses[0]
 
 
+def test_rules_come_back_with_what_pods_need(pair: Pair, podwire_bin: Path) -> None:
+    pod = pair[0].attach(podwire_bin / "podwire")
+    node = pair[0].node
+
+    def rules() -> str:
+        return node.run(["nft", "list", "ruleset"], check=False).stdout
+
+    before = rules()
+    assert f". {address(pod)} . {address(pod)}" in before  # the pod's own member
+    node.run(["nft", "flush", "ruleset"])
+    eventually(lambda: sorted(rules().split()) == sorted(before.split()) or rules())
+    server = node.underlay.ns.echo("tcp", node.underlay.gateway(4))
+    assert pod.exchange(server) == pair[0].addresses[0]
+
+
+def test_the_rules_outlive_the_last_pod(pair: Pair, podwire_bin: Path) -> None:
+    """Its successor's first packet to another node must not be masqueraded."""
+    pods = [m.attach(podwire_bin / "podwire") for m in pair]
+    listed = json.loads(pair[0].conflist.read_text())
+    conf = {**listed["plugins"][0], "name": listed["name"], "cniVersion": listed["cniVersion"]}
+    node = pair[0].node
+    assert node.cni("DEL", podwire_bin / "podwire", conf, container_id="c1").code == 0
+    assert "10.244.1.0" in node.run(["nft", "list", "set", "inet", "podwire", "cluster4"]).stdout
+    successor = pair[0].attach(podwire_bin / "podwire")
+    server = pods[1].echo("udp", address(pods[1]))
+    assert successor.exchange(server) == address(successor)
+
+
 def test_nodes_join_and_leave(cluster: Cluster, podwire_bin: Path) -> None:
     pair = cluster.join(), cluster.join()
     cluster.settle()

@@ -43,7 +43,10 @@ def memory(member: Member) -> str:
 def has(member: Member, entries: int) -> object:
     status = member.status()
     counts = status.get("wanted"), status.get("inSyncEntries", status.get("inSync"))
-    return (status.get("wanted") == entries and status.get("troubles") == []) or (counts, member.log)
+    return (status.get("wanted") == entries and status.get("troubles") == []) or (
+        counts,
+        member.log,
+    )
 
 
 def test_five_thousand_nodes(cluster: Cluster) -> None:
