@@ -9,7 +9,6 @@ from daemon.backoff import STUBBORN, Backoff
 from daemon.journal import Action, Journal, Record
 from daemon.log import Log
 
-
 _AGAIN = 60.0
 
 
