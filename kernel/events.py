@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import select
 import socket
 import struct
@@ -34,6 +35,9 @@ _BUFFER_BYTES = 8 << 20
 _RECEIVE_BYTES = 1 << 17
 _AT_ONCE = 4096
 _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
+
+_SIOCGIFNAME, _IFNAMSIZ = 0x8910, 16  # struct ifreq: the name, then the index (linux/if.h)
+_IFREQ_INDEX = struct.Struct("@16xi20x")
 
 _HEADER = struct.Struct("=IHHII")
 _RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
@@ -87,6 +91,8 @@ class Events:
     def __init__(self, buffer_bytes: int = _BUFFER_BYTES) -> None:
         """Subscribe. buffer_bytes: what may wait in the kernel unread. Raises KernelError."""
         self._names: dict[int, str] = {}
+        # A socket of this namespace, wherever the thread that asks for a name may be.
+        self._look_up = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._route = _subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
         self._nft: socket.socket | None = None
         try:
@@ -113,7 +119,7 @@ class Events:
     def close(self) -> None:
         """Close the sockets."""
         self._poll.close()
-        for source in filter(None, (self._route, self._nft)):
+        for source in filter(None, (self._route, self._nft, self._look_up)):
             source.close()
 
     def fileno(self) -> int:
@@ -183,9 +189,10 @@ class Events:
     def _name(self, index: int) -> str:
         if index not in self._names:
             try:
-                self._names[index] = socket.if_indextoname(index)
+                answer = fcntl.ioctl(self._look_up, _SIOCGIFNAME, _IFREQ_INDEX.pack(index))
             except OSError:
                 return ""  # gone meanwhile; the link's own event tells
+            self._names[index] = string(answer[:_IFNAMSIZ].split(b"\0")[0])
         return self._names[index]
 
     def _netconf(self, message: Message, port: int) -> Iterator[Event]:
