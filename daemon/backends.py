@@ -44,12 +44,12 @@ _ENCAPSULATES = frozenset({"vxlan", "hybrid"})
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How one prefix of a peer is reached. tunnelled: its VTEP needs an FDB entry."""
+    """How one prefix of a peer is reached. fdb: what its VTEP needs, the same for all prefixes."""
 
     prefix: IPNetwork
     span: Span
     entries: tuple[Entry, ...]
-    tunnelled: bool = False
+    fdb: FdbEntry | None = None
 
 
 def vtep_mac(address: IPAddress) -> str:
@@ -130,13 +130,6 @@ class Peer:
                 way = self._way(prefix)
                 yield way if isinstance(way, Way) else Refusal(self.node.name, prefix, way)
 
-    def fdb(self) -> FdbEntry | None:
-        """Where its VTEP is; None where it has no address of the underlay's family."""
-        address = self.node.address(self.ground.underlay.version)
-        if address is None:
-            return None
-        return FdbEntry(self.settings.vxlan.device, vtep_mac(address), address)
-
     def _way(self, prefix: IPNetwork) -> Way | str:
         backend = self.settings.backend
         if backend == "none":
@@ -160,10 +153,10 @@ class Peer:
         address = self._address(self.ground.underlay.version)
         if isinstance(address, str):
             return address
-        device, first = self.settings.vxlan.device, prefix.network_address
-        neighbour = Neighbour(device, first, vtep_mac(address))
+        device, first, mac = self.settings.vxlan.device, prefix.network_address, vtep_mac(address)
+        neighbour = Neighbour(device, first, mac)
         route = Route(prefix, device, via=first, protocol=RTPROT_PODWIRE_PEERS, onlink=True)
-        return Way(prefix, span_of(prefix), (neighbour, route), tunnelled=True)
+        return Way(prefix, span_of(prefix), (neighbour, route), FdbEntry(device, mac, address))
 
     def _address(self, version: int) -> IPAddress | str:
         address = self.node.address(version)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from daemon.spans import Span, SpanSet
 
+# From here on one pass over all spans is faster than a look around each.
+_FEW = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -41,15 +44,26 @@ class Claims:
         fresh, old = tuple(dict.fromkeys(spans)), self._by_node.get(node, ())
         if fresh == old:
             return
-        self._by_node[node] = fresh
-        if not fresh:
+        if fresh:
+            self._by_node[node] = fresh
+        else:
             del self._by_node[node]
-        for span in set(old).difference(fresh):
-            self._remove(node, span)
-        for span in set(fresh).difference(old):
-            self._by_span.setdefault(span, set()).add(node)
+        kept = set(old).intersection(fresh) if old and fresh else ()
+        for span in old:
+            if span not in kept:
+                self._remove(node, span)
+        for span in fresh:
+            if span not in kept:
+                self._insert(node, span)
+
+    def _insert(self, node: str, span: Span) -> None:
+        names = self._by_span.get(span)
+        if names is None:
+            self._by_span[span] = {node}
             self._spans.add(span)
-            self._unsettled.add(span)
+        else:
+            names.add(node)
+        self._unsettled.add(span)
 
     def _remove(self, node: str, span: Span) -> None:
         names = self._by_span[span]
@@ -62,7 +76,7 @@ class Claims:
 
     def settle(self) -> set[str]:
         """Decide what changed; the nodes that got or lost something, or lost it to another."""
-        changed: set[str] = set()
+        changed: set[str] = self._settle_undisputed() if len(self._unsettled) > _FEW else set()
         while self._unsettled:
             changed |= self._settle_around(self._unsettled.pop())
         if not self._settled_once:
@@ -70,6 +84,18 @@ class Claims:
             held = self._holders.items()
             self._holders = {s: n for s, n in held if n in self._by_span.get(s, ())}
             self._settled_once = True
+        return changed
+
+    def _settle_undisputed(self) -> set[str]:
+        """The same for whatever shares addresses with nothing else: almost all, as a rule."""
+        changed: set[str] = set()
+        for span in self._unsettled.intersection(self._spans.loners()):
+            names = self._by_span[span]
+            if len(names) == 1:
+                self._unsettled.remove(span)
+                (name,) = names
+                if self._losses or self._holders.get(span) != name:
+                    changed |= self._give(Claim(name, span))
         return changed
 
     def _settle_around(self, span: Span) -> set[str]:
@@ -136,7 +162,7 @@ class Claims:
 
     def loss(self, node: str, span: Span) -> Claim | None:
         """The claim that a node's claim lost against, None where it did not lose."""
-        return self._losses.get(Claim(node, span))
+        return self._losses.get(Claim(node, span)) if self._losses else None
 
     def held(self) -> tuple[Span, ...]:
         """All spans that somebody has, in order."""

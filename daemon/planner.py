@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon import backends
@@ -144,10 +144,11 @@ class Planner:
     def _grant(self, name: str, offer: Offer, ground: Ground) -> None:
         """Note what a node gets of its offer."""
         won = [way for way in offer.ways if self._prefixes.holds(name, way.span)]
-        lost = [way for way in offer.ways if not self._prefixes.holds(name, way.span)]
-        # What collides with a network stays only while it is in use, which has ended now.
-        claims = (way.span for way in offer.ways if way in won or way.span not in offer.collisions)
-        self._prefixes.put(name, claims)
+        lost = [way for way in offer.ways if way not in won] if len(won) < len(offer.ways) else []
+        if offer.collisions:
+            # What collides with a network stays only while it is in use, which has ended now.
+            kept = (w.span for w in offer.ways if w in won or w.span not in offer.collisions)
+            self._prefixes.put(name, kept)
         refused = [*offer.refused, *(self._refusal(name, way, offer) for way in lost)]
         tolerated = [offer.collisions[w.span] for w in won if w.span in offer.collisions]
         _note(self._refused, name, tuple(refused))
@@ -156,7 +157,7 @@ class Planner:
         if node is None:
             self._peers.pop(name, None)
         elif name != self._settings.node:
-            entries = self._entries(node, won, ground)
+            entries = _entries(won)
             if self._peers.get(name) != entries:
                 self._peers[name] = entries
 
@@ -167,13 +168,6 @@ class Planner:
         rival = self._prefixes.loss(name, way.span)
         why = f"overlaps {rival.span} of {rival.node}, which keeps it" if rival else "is taken"
         return Refusal(name, way.prefix, why)
-
-    def _entries(self, node: Node, won: list[Way], ground: Ground) -> tuple[Entry, ...]:
-        entries = [entry for way in won for entry in way.entries]
-        if any(way.tunnelled for way in won):
-            fdb = Peer(self._settings, ground, node, {}).fdb()
-            entries[:0] = [fdb] if fdb else []
-        return tuple(entries)
 
     def _desired(self, snapshot: Snapshot, ground: Ground, mtu: int) -> Desired:
         me, device = ground.me, backends.plan_device(self._settings, ground, mtu)
@@ -201,6 +195,12 @@ class Planner:
             self._merged = merge((*self._held, *map(span_of, cluster_cidrs)))
             self._merged_of = key
         return self._merged
+
+
+def _entries(ways: Sequence[Way]) -> tuple[Entry, ...]:
+    fdb = next((way.fdb for way in ways if way.fdb), None)
+    entries = (entry for way in ways for entry in way.entries)
+    return (fdb, *entries) if fdb else tuple(entries)
 
 
 def _collision(name: str, prefix: IPNetwork, rival: str) -> Refusal:

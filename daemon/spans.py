@@ -147,6 +147,21 @@ class SpanSet:
         place = bisect_left(ordered, Span(span.version, span.first, 0))
         return ordered[place] == span and all(s == span for s in self.around(span))
 
+    def loners(self) -> list[Span]:
+        """The members that share addresses with no other, in order."""
+        found: list[Span] = []
+        version, end, alone = 0, -1, False
+        for span in self._ordered():
+            if span.version == version and span.first <= end:
+                # Within the one before, or the other way round where both begin at one address.
+                if alone:
+                    found.pop()
+                alone, end = False, max(end, span.last)
+            else:
+                found.append(span)
+                version, end, alone = span.version, span.last, True
+        return found
+
     @staticmethod
     def _inside(ordered: list[Span], place: int, span: Span) -> Span | None:
         if place < len(ordered):

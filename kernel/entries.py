@@ -17,14 +17,19 @@ from kernel import neigh, rtnl
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
 from kernel.netlink import Netlink
 from kernel.read import read_link
-from kernel.wire import Message, attributes, number
+from kernel.wire import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    attributes,
+    number,
+)
 
 Entry = Route | Neighbour | FdbEntry
 Key = tuple[str, *tuple[bytes | str | int, ...]]
 
-# So few that the kernel's answers fit into the socket's buffer even if all of them are errors
-# (net.core.rmem_default is 212,992 bytes, and one answer counts as about 1,280 of them).
-_PER_SEND = 128
+_PER_SEND = 512
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO})
 _LAYERS: tuple[type[Entry], ...] = (FdbEntry, Neighbour, Route)
 
@@ -127,12 +132,12 @@ def change_entries(nl: Netlink, add: Sequence[Entry], remove: Sequence[Entry]) -
     """
     indexes = _indexes(nl, {entry.link for entry in (*add, *remove) if entry.link})
     old = {key_of(entry): entry for entry in remove}
-    new = {key_of(entry) for entry in add}
+    new = {key_of(entry) for entry in add} if old else set[Key]()
     steps: list[tuple[Entry, Message | None]] = []
     for layer in _LAYERS:
         for entry in add:
             if isinstance(entry, layer):
-                steps += _adding(entry, old.get(key_of(entry)), indexes)
+                steps += _adding(entry, old.get(key_of(entry)) if old else None, indexes)
     for layer in reversed(_LAYERS):
         for entry in remove:
             if isinstance(entry, layer) and key_of(entry) not in new:
@@ -156,15 +161,15 @@ def _adding(
     if isinstance(entry, FdbEntry):
         return [(entry, neigh.add_fdb(entry, index))]
     if not isinstance(old, Route):
-        return [(entry, rtnl.add_route(entry, index, exclusive=True))]
+        return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
     if old.link and (old.link == entry.link or not entry.onlink or entry.dst.version == 4):
-        return [(entry, rtnl.replace_route(entry, index))]
+        return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_REPLACE))]
     # What has several next hops goes first. And IPv6 refuses an onlink next hop to which a route
     # through another link leads just now, were it the one that is to be replaced
     # (net/ipv6/route.c, ip6_route_check_nh_onlink).
     return [
         (entry, rtnl.delete_route(old, indexes.get(old.link, 0))),
-        (entry, rtnl.add_route(entry, index, exclusive=True)),
+        (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),
     ]
 
 
@@ -181,6 +186,7 @@ def _removing(entry: Entry, index: int) -> list[tuple[Entry, Message | None]]:
 def _run(nl: Netlink, steps: Sequence[tuple[Entry, Message | None]]) -> list[Failure]:
     failures = [Failure(e, errno.ENODEV, f"no link {e.link}") for e, m in steps if m is None]
     ready = [(entry, message) for entry, message in steps if message is not None]
+    nl.make_room(min(len(ready), _PER_SEND))
     for start in range(0, len(ready), _PER_SEND):
         batch = ready[start : start + _PER_SEND]
         answers = nl.exchange([message for _entry, message in batch])

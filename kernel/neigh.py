@@ -1,4 +1,7 @@
-"""Neighbour and FDB messages: nouns to messages and back (linux/neighbour.h)."""
+"""Neighbour and FDB messages: nouns to messages and back (linux/neighbour.h).
+
+They are made by thousands, and so carry no words for errors: whoever sends them names the noun.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,14 @@ def add_neighbour(entry: Neighbour, index: int) -> Message:
     ip = entry.address
     head = _NDMSG.pack(_FAMILY[ip.version], index, _NUD_PERMANENT, 0, 0)
     body = head + attribute(_NDA_DST, ip.packed) + attribute(_NDA_LLADDR, _mac_bytes(entry.mac))
-    what = f"add neighbour {ip} at {entry.mac} dev {entry.link}"
-    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def delete_neighbour(entry: Neighbour, index: int) -> Message:
     """Delete a neighbour, whatever its MAC is."""
     head = _NDMSG.pack(_FAMILY[entry.address.version], index, 0, 0, 0)
     body = head + attribute(_NDA_DST, entry.address.packed)
-    return Message(RTM_DELNEIGH, 0, body, f"delete neighbour {entry.address} dev {entry.link}")
+    return Message(RTM_DELNEIGH, 0, body)
 
 
 def add_fdb(entry: FdbEntry, index: int) -> Message:
@@ -51,16 +53,14 @@ def add_fdb(entry: FdbEntry, index: int) -> Message:
     head = _NDMSG.pack(_AF_BRIDGE, index, _NUD_PERMANENT, _NTF_SELF, 0)
     lladdr = attribute(_NDA_LLADDR, _mac_bytes(entry.mac))
     body = head + lladdr + attribute(_NDA_DST, entry.dst.packed)
-    what = f"add FDB entry {entry.mac} dst {entry.dst} dev {entry.link}"
-    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def delete_fdb(entry: FdbEntry, index: int) -> Message:
     """Delete a MAC's FDB entry, wherever it leads."""
     head = _NDMSG.pack(_AF_BRIDGE, index, _NUD_PERMANENT, _NTF_SELF, 0)
     body = head + attribute(_NDA_LLADDR, _mac_bytes(entry.mac))
-    what = f"delete FDB entry {entry.mac} dev {entry.link}"
-    return Message(RTM_DELNEIGH, 0, body, what)
+    return Message(RTM_DELNEIGH, 0, body)
 
 
 def list_neighbours(version: int, index: int) -> Message:

@@ -31,6 +31,9 @@ from kernel.wire import (
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _RECEIVE_BYTES = 1 << 17
+_SO_RCVBUFFORCE = 33
+# An answer counts as about 1,280 bytes, and the kernel doubles the size that is set (socket(7)).
+_ANSWER_BYTES = 1 << 10
 _TIMEOUT = 30  # seconds
 _TIMEVAL = struct.Struct("@ll")
 _DUMP_ATTEMPTS = 5
@@ -87,6 +90,11 @@ class Netlink:
     def port(self) -> int:
         """The socket's address, by which the kernel tells whose change an event is of."""
         return int(self._socket.getsockname()[0])
+
+    def make_room(self, answers: int) -> None:
+        """Let at least so many answers wait in the kernel, even if all of them are errors."""
+        size = max(answers * _ANSWER_BYTES, _RECEIVE_BYTES)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
 
     def exchange(self, messages: Sequence[Message]) -> list[Answer]:
         """Send all messages at once and return the kernel's answer to each.

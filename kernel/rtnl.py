@@ -20,7 +20,6 @@ from kernel.model import (
 from kernel.wire import (
     NLM_F_CREATE,
     NLM_F_EXCL,
-    NLM_F_REPLACE,
     Message,
     attribute,
     attributes,
@@ -308,10 +307,9 @@ def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
     return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
 
 
-def replace_route(route: Route, index: int) -> Message:
-    """Add a route in the place of the one with its destination and priority, whosever it is."""
-    what = f"replace route {route.dst} dev {route.link}"
-    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route_body(route, index), what)
+def set_route(route: Route, index: int, flags: int) -> Message:
+    """Add or replace a route, as the flags say; without words for errors, for it is cheaper so."""
+    return Message(RTM_NEWROUTE, flags, _route_body(route, index))
 
 
 def delete_route(route: Route, index: int) -> Message:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import daemon.claims
 from daemon.claims import Claim, Claims
 from daemon.spans import Span, span_of
 
@@ -46,11 +48,18 @@ def outcome(claims: Claims, of: Mapping[str, tuple[Span, ...]]) -> dict[tuple[st
     }
 
 
+@pytest.mark.parametrize("few", [64, -1])
 @settings(max_examples=300)
 @given(st.lists(claims_of, min_size=1, max_size=5))
 def test_changes_lead_where_a_decision_from_nothing_leads(
-    steps: list[dict[str, tuple[Span, ...]]],
+    few: int, steps: list[dict[str, tuple[Span, ...]]]
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(daemon.claims, "_FEW", few)  # -1: all at once, however few
+        follow(steps)
+
+
+def follow(steps: list[dict[str, tuple[Span, ...]]]) -> None:
     claims = Claims(ME)
     holders: dict[Span, str] = {}
     before: dict[tuple[str, Span], object] = {}

@@ -62,6 +62,7 @@ def test_a_set_answers_as_a_look_at_every_member(
     for p in left:
         alone = not any(overlap(p, q) for q in left if q != p)
         assert spans.is_alone(span_of(p)) == alone
+    assert spans.loners() == [s for s in spans if spans.is_alone(s)]
 
 
 @given(st.lists(prefixes, min_size=65, max_size=90))

@@ -149,7 +149,7 @@ def test_a_route_goes_by_mark_and_link(route: Route, index: int) -> None:
     assert attrs == without_none(
         RTA_TABLE=route.table, RTA_OIF=index, RTA_PRIORITY=route.priority or None
     )
-    replaced = decode(rtmsg, rtnl.replace_route(route, index))
+    replaced = decode(rtmsg, rtnl.set_route(route, index, wire.NLM_F_CREATE | REPLACE))
     assert replaced["header"]["flags"] == REQUEST | CREATE | REPLACE
 
 
