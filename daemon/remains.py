@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from cni_plugin.repair import remove_unneeded_tables
@@ -34,11 +35,11 @@ def remove_remains(
 
     note: takes a record of each thing that was removed. Nothing there is no fault.
     """
-    steps = (
-        lambda: _remove_conflist(conflist),
+    steps: tuple[Callable[[], Iterator[Record]], ...] = (
+        partial(_remove_conflist, conflist),
         _remove_routes,
         _remove_devices,
-        lambda: _remove_rules(data_dir),
+        partial(_remove_rules, data_dir),
     )
     faults = []
     for step in steps:
