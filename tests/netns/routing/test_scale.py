@@ -59,6 +59,7 @@ def test_five_thousand_nodes(cluster: Cluster) -> None:
     print(f"\n{COUNT} peers after {time.monotonic() - begin:.2f} s from the daemon's start")
     assert len(me.routes()) == COUNT
     print(memory(me))
+    time.sleep(3)  # the kernel's own words on 5,000 FDB entries are read meanwhile
     before, began = processor_seconds(me), time.monotonic()
     time.sleep(5)
     used = (processor_seconds(me) - before) / (time.monotonic() - began)
