@@ -38,12 +38,14 @@ class Claims:
         self._losses: dict[Claim, Claim] = {}
         self._unsettled: set[Span] = set()
         self._settled_once = False
+        self._held: tuple[Span, ...] | None = None
 
     def put(self, node: str, spans: Iterable[Span]) -> None:
         """Replace what a node claims; nothing at all takes the node out."""
         fresh, old = tuple(dict.fromkeys(spans)), self._by_node.get(node, ())
         if fresh == old:
             return
+        self._held = None
         if fresh:
             self._by_node[node] = fresh
         else:
@@ -76,6 +78,8 @@ class Claims:
 
     def settle(self) -> set[str]:
         """Decide what changed; the nodes that got or lost something, or lost it to another."""
+        if self._unsettled or not self._settled_once:
+            self._held = None
         changed: set[str] = self._settle_undisputed() if len(self._unsettled) > _FEW else set()
         while self._unsettled:
             changed |= self._settle_around(self._unsettled.pop())
@@ -165,5 +169,7 @@ class Claims:
         return self._losses.get(Claim(node, span)) if self._losses else None
 
     def held(self) -> tuple[Span, ...]:
-        """All spans that somebody has, in order."""
-        return tuple(span for span in self._spans if span in self._holders)
+        """All spans that somebody has, in order; the same object until that may have changed."""
+        if self._held is None:
+            self._held = tuple(filter(self._holders.__contains__, self._spans))
+        return self._held

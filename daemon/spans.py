@@ -51,13 +51,14 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
     """The same addresses in as few spans as can be, in order."""
     merged: list[Span] = []
     version, first, last = 0, 0, -1
-    for span in sorted(spans):
-        if span.version == version and span.first <= last + 1:
-            last = max(last, span.last)
+    for family, begin, end in sorted(spans):
+        if family == version and begin <= last + 1:
+            if end > last:
+                last = end
             continue
         if version:
             merged.append(Span(version, first, last))
-        version, first, last = span
+        version, first, last = family, begin, end
     if version:
         merged.append(Span(version, first, last))
     return tuple(merged)
