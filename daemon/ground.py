@@ -34,7 +34,7 @@ class Ground:
 
     underlay: this node's address that encapsulated packets have; uplink: its link; mtu: its MTU.
     families: the address families that this node takes part in.
-    local: every address of the node.
+    local: every address of the node, and those that its VXLAN device is to have.
     networks: of the node, with the link of each; pods' own and default routes left out.
     on_link: the link for each destination; empty where a router is next.
     in_use: those of the node's pod CIDRs that collide, and that pods have addresses of already.
@@ -80,7 +80,7 @@ def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
         families=frozenset(
             {a.version for a in me.addresses} | {p.version for p in me.pod_cidrs},
         ),
-        local=frozenset(a.address.ip for a in facts.addresses),
+        local=_local(settings, me, facts),
         networks=networks,
         on_link=ways,
         in_use=_in_use(colliding, facts, own) if colliding else frozenset(),
@@ -124,6 +124,13 @@ def _uplink(facts: Facts, own: frozenset[str], underlay: IPAddress) -> Link:
 def _default_link(facts: Facts, version: int) -> str:
     routes = [r for r in facts.routes if r.dst.version == version and not r.dst.prefixlen]
     return min(routes, key=lambda r: r.priority).link if routes else ""
+
+
+def _local(settings: Settings, me: Node, facts: Facts) -> frozenset[IPAddress]:
+    # Whether the device is there yet must not matter: all peers would be planned again.
+    device = settings.vxlan.device if settings.backend in ("vxlan", "hybrid") else None
+    there = {a.address.ip for a in facts.addresses if a.link != device}
+    return frozenset(there | {p.network_address for p in me.pod_cidrs if device})
 
 
 def _networks(settings: Settings, facts: Facts, own: frozenset[str]) -> Iterator[tuple[Span, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import time
@@ -56,7 +57,10 @@ class StaticSource:
             if data is None:
                 return None
             self._taken = look
-            return self._take(parse_nodes(data, self._path))
+            fresh = parse_nodes(data, self._path)
+            # What thousands of new objects make due comes here, not amid the change that follows.
+            gc.collect()
+            return self._take(fresh)
         except OSError as error:
             self._taken = self._seen = None
             self.fault = f"{self._path}: could not be read: {error.strerror}"
