@@ -91,6 +91,8 @@ class Events:
     def __init__(self, buffer_bytes: int = _BUFFER_BYTES) -> None:
         """Subscribe. buffer_bytes: what may wait in the kernel unread. Raises KernelError."""
         self._names: dict[int, str] = {}
+        self._device = 0
+        self._stale: set[int] = set()
         # A socket of this namespace, wherever the thread that asks for a name may be.
         self._look_up = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._route = _subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
@@ -133,10 +135,10 @@ class Events:
         they come all the same.
         """
         _attach_filter(self._route, _own_changes(port, device))
-        name = self._name(device) if device else ""
-        for index in [i for i, known in self._names.items() if known == name and i != device]:
-            # What is still to be read of an earlier link of that name is not about this one.
-            self._names[index] = ""
+        if self._device not in (0, device):
+            # What is still to be read of an earlier device is not about this one of its name.
+            self._stale.add(self._device)
+        self._device = device
 
     def read(self) -> list[Event]:
         """What happened since the last call; does not wait."""
@@ -178,6 +180,7 @@ class Events:
         link = rtnl.read_link(message)
         if deleted:
             self._names.pop(link.index, None)
+            self._stale.discard(link.index)
         else:
             self._names[link.index] = link.name
         return link
@@ -187,6 +190,8 @@ class Events:
         return read_any_route(message, {index: self._name(index) for index, _route in hops})
 
     def _name(self, index: int) -> str:
+        if index in self._stale:
+            return ""
         if index not in self._names:
             try:
                 answer = fcntl.ioctl(self._look_up, _SIOCGIFNAME, _IFREQ_INDEX.pack(index))

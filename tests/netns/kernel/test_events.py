@@ -204,6 +204,24 @@ def test_own_changes_and_other_links_neighbours_are_not_told(side: Side, events:
     assert [e for e in side.ns.call(events.read) if e.kind != "route"] == []
 
 
+def test_late_news_of_an_earlier_device_is_not_about_the_next(side: Side, events: Events) -> None:
+    assert change_entries(side.nl, many(200), []) == []
+    side.ns.ip_batch(f"link del {DEVICE}\n")
+    made = side.ensure().link
+    events.ignore(side.nl.port, made.index)
+    side.ns.ip_batch(f"neigh add 10.2.0.0 lladdr 02:00:00:00:00:09 dev {DEVICE} nud permanent\n")
+    seen: list[Event] = []
+    until = time.monotonic() + 20
+    while not any(isinstance(e.noun, Neighbour) and e.noun.link for e in seen):
+        assert time.monotonic() < until
+        seen += side.ns.call(events.read)
+    about = [e.noun for e in seen if isinstance(e.noun, Neighbour | FdbEntry)]
+    assert {n.link for n in about} == {"", DEVICE}
+    assert [n for n in about if n.link == DEVICE] == [
+        Neighbour(DEVICE, ip_address("10.2.0.0"), "02:00:00:00:00:09")
+    ]
+
+
 def test_too_many_events_are_told_as_lost(side: Side, events: Events) -> None:
     with side.ns.call(lambda: Events(1 << 16)) as idle:
         assert change_entries(side.nl, many(500), []) == []
