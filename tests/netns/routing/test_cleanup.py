@@ -95,9 +95,10 @@ def test_what_others_have_stays(cluster: Cluster) -> None:
     member, _other = (cluster.join(start=False) for _ in range(2))
     member.conflist.write_text('{"cniVersion": "1.0.0", "name": "by-hand", "plugins": []}')
     ns = member.node.ns
+    ns.ip_batch("link add vxlan9 type vxlan id 9 dstport 4789 dev eth0\n")
+    ns.sysctl("ipv6/conf/vxlan9/disable_ipv6", "1")  # its link-local address would come late
     ns.ip_batch(
-        "link add vxlan9 type vxlan id 9 dstport 4789 dev eth0\n"
-        "link set vxlan9 addrgenmode none up\n"  # a link-local address would come late
+        "link set vxlan9 up\n"
         "address add 172.30.0.1/24 dev vxlan9\n"
         "route add 172.31.0.0/24 via 172.30.0.7 dev vxlan9 proto static\n"
         "route add 172.31.1.0/24 via 172.30.0.7 dev vxlan9 proto 112\n"
