@@ -20,7 +20,7 @@ class Sizes:
     seldom: int = 5
     operations: int = 10_000
     starts: int = 7
-    edits: int = 10
+    edits: int = 15
     idle: float = 30.0
     restarts: int = 5
     heals: int = 40

@@ -19,7 +19,7 @@ from tests.bench.routing.cluster import Cluster, open_cluster, running
 from tests.bench.routing.fleet import Listed, entries_of
 from tests.bench.routing.member import Member, wait_for
 from tests.bench.routing.probed import VARIABLE, read_times
-from tests.bench.routing.watch import Change, Watch, completed
+from tests.bench.routing.watch import Change, Watch
 from tests.bench.sizes import PEERS, Sizes
 from tests.bench.world import Host
 
@@ -35,7 +35,6 @@ OTHERS = Figure(ROUTING, CASE, "one peer changed: entries of others touched", ""
 _PROBED = (sys.executable, "-m", "tests.bench.routing.probed")
 _SETTLE = 1.0
 """Seconds in which a file is left alone before a start, and a daemon before it counts as idle."""
-_GAP = 0.002
 
 
 def routing(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
@@ -70,13 +69,13 @@ def _one_start(lineup: Lineup, results: Results, first: int) -> None:
 def _start_daemon(cluster: Cluster, results: Results) -> None:
     member, times = _probed_member(cluster)
     time.sleep(_SETTLE)
-    with Watch(cluster.hosts[0], _GAP) as watch:
-        began = time.monotonic()
-        member.start({VARIABLE: str(times)})
-        member.wait_in_sync(cluster.entries)
-    done = completed(watch.changes(), cluster.entries)
+    began = time.monotonic()
+    member.start({VARIABLE: str(times)})
+    member.wait_in_sync(cluster.entries)
     moments = dict(reversed(read_times(times)))  # the first of each name
     member.end()
+    # Like the floor's: when the kernel had answered to the last entry.
+    done = moments["change-ends"]
     for what, start, end in (
         ("reading the list", "parse-begins", "parse-ends"),
         ("first plan", "plan-begins", "plan-ends"),

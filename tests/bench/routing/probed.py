@@ -53,15 +53,15 @@ def run() -> int:
     """Wrap, and be podwired."""
     notes = Notes(os.environ[VARIABLE])
     notes.note("python", time.monotonic())
+    from daemon import entries
     from daemon.__main__ import main
     from daemon.planner import Planner
-    from daemon.reconcile import Reconciler
     from daemon.sources import static
 
     notes.wrap(static, "parse_nodes", "parse")
     notes.wrap(static.StaticSource, "poll", "snapshot", only_news=True)
     notes.wrap(Planner, "plan", "plan")
-    notes.wrap(Reconciler, "aim", "aim")
+    notes.wrap(entries, "change_entries", "change")
     return main()
 
 
