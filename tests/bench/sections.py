@@ -11,7 +11,7 @@ from tests.bench.contender import Contender, Plugin
 from tests.bench.filling import fill
 from tests.bench.lineup import Entry, Lineup
 from tests.bench.networks import BRIDGE_MASQ, BRIDGE_PLAIN, NETWORKS, PTP_DUAL
-from tests.bench.results import CONTENDERS, FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
+from tests.bench.results import FLOOR, KINDNET, PEER, PODWIRE, STANDALONE, Figure, Results
 from tests.bench.rounds import Rounds, Say, in_turns, in_use, takes_part
 from tests.bench.routing.heal import HEAL, heal
 from tests.bench.routing.overlay import OVERLAY, overlay
@@ -19,6 +19,7 @@ from tests.bench.routing.peers import ROUTING, routing
 from tests.bench.routing.restart import RESTART, restart
 from tests.bench.sizes import BURST_PODS, LEVELS, Sizes
 
+PLUGINS = (FLOOR, PEER, PODWIRE, STANDALONE, KINDNET)
 LATENCY, BURST, GROWTH, MEMORY = "latency", "burst", "growth", "memory"
 IDLE = Figure(MEMORY, "podwired", "RSS idle", "MB")
 SHIM = Figure(MEMORY, "shim", "size", "bytes")
@@ -31,7 +32,7 @@ def latency(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
     """ADD and DEL of one pod, on a node that has another."""
     for network in NETWORKS:
         rounds = sizes.slow_rounds if network == PTP_DUAL else sizes.rounds
-        entries = [Entry(c, sizes.seldom if c == STANDALONE else 1) for c in CONTENDERS]
+        entries = [Entry(c, sizes.seldom if c == STANDALONE else 1) for c in PLUGINS]
         run = Rounds(lineup.world, results, LATENCY, network.case)
         with (
             lineup.contenders(network, *entries) as contenders,
