@@ -87,9 +87,12 @@ def report(
     print(render_results(results))
     print(f"\n{render_verdicts(verdicts)}")
     targets = [
-        {"what": v.target.what, "limit": v.target.limit, "value": v.value, "reached": v.reached}
+        {
+            "what": v.target.what, "limit": v.target.limit, "at_least": v.target.at_least,
+            "must": v.target.must, "value": v.value, "reached": v.reached,
+        }
         for v in verdicts
-    ]
+    ]  # fmt: skip
     document = {"machine": facts, "figures": results.to_json(), "targets": targets}
     options.output.write_text(json.dumps(document, indent=1))
     picture = options.output.with_suffix(".svg")

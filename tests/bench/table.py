@@ -55,7 +55,7 @@ def show_ratio(value: float | None) -> str:
     """A ratio, small ones with more digits."""
     if value is None:
         return NOTHING
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}" if value else "0"
 
 
 def render_verdicts(verdicts: Iterable[Verdict]) -> str:

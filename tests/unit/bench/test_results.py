@@ -8,7 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.bench.plot import render_svg
-from tests.bench.results import FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
+from tests.bench.results import BY_HAND, FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
+from tests.bench.routing.heal import FEW, HEAL, MANY
+from tests.bench.routing.overlay import THROUGHPUTS
+from tests.bench.routing.peers import APPLIED
 from tests.bench.sections import BURST, GROWTH, IDLE, LATENCY, SECTIONS, growth_case
 from tests.bench.table import NOTHING, render_columns, render_results, render_verdicts, show
 from tests.bench.targets import TARGETS, Verdict, judge
@@ -79,6 +82,27 @@ def test_without_a_daemon_podwire_is_the_standalone_path(results: Results) -> No
     results.add(IDLE, PODWIRE, 40.0)
     assert verdicts(results)["standalone ADD bridge"].value == 110.0
     assert verdicts(results)["podwired, idle"].reached
+
+
+def test_routing_is_judged_by_the_floor_and_an_overlay_by_hand_by_that(results: Results) -> None:
+    results.add(APPLIED, FLOOR, 200.0)
+    results.add(APPLIED, PODWIRE, 500.0, 900.0, 400.0)
+    for figure, ours in zip(THROUGHPUTS, (9.7, 9.6), strict=True):
+        results.add(figure, BY_HAND, 10.0)
+        results.add(figure, PODWIRE, ours)
+    found = verdicts(results)
+    assert found["all peers from nothing, against the floor"].value == 2.5
+    throughput = found["throughput, against an overlay by hand (worst)"]
+    assert throughput.value == pytest.approx(0.96)
+    assert not throughput.reached  # at least
+
+
+def test_the_slowest_of_all_kinds_of_damage_counts(results: Results) -> None:
+    results.add(Figure(HEAL, FEW, "route deleted"), PODWIRE, 10.0, 20.0)
+    results.add(Figure(HEAL, FEW, "device deleted"), PODWIRE, 15.0, 1001.0)
+    results.add(Figure(HEAL, MANY, "device deleted"), PODWIRE, 5000.0)
+    verdict = verdicts(results)[f"damage healed, {FEW} (slowest of all kinds)"]
+    assert (verdict.value, verdict.reached) == (1001.0, False)
 
 
 def test_results_table_has_a_column_for_each_contender_measured(results: Results) -> None:
