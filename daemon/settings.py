@@ -6,23 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from cni_plugin.host import DEFAULT_DATA_DIR
-from cni_plugin.request import NAME, NAME_MAX, link_name_fault
-from cni_plugin.versions import SUPPORTED
-from daemon.cluster import parse_node_name, parse_prefix
+from daemon.cluster import parse_node_name
 from daemon.yamlfile import FILE_MAX, Fault, FileFault, Item, load
-from daemon.yamlread import (
-    Section,
-    read_boolean,
-    read_choice,
-    read_integer,
-    read_list,
-    read_parsed,
-    read_path,
-)
 from kernel.model import IPNetwork
+
+if TYPE_CHECKING:
+    from daemon.settingsfile import SettingsFile
 
 Backend = Literal["vxlan", "host-gw", "hybrid", "none"]
 Offload = Literal["auto", "on", "off"]
@@ -33,14 +25,7 @@ DEFAULT_SETTINGS = Path("/etc/podwire/podwired.yaml")
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
 DEFAULT_CONFLIST = Path("/etc/cni/net.d/05-podwire.conflist")
 
-_KEYS = (
-    *("node", "backend", "source", "underlay", "vxlan", "mtu", "allowOverlap"),
-    *("conflist", "journal", "dataDir", "socket", "statusFile"),
-)
-_VNI_MAX = 2**24 - 1  # RFC 7348 section 5
-_PORT_MAX = 2**16 - 1
-_MTU_MIN, _MTU_MAX = 576, 65535  # RFC 791: what every IPv4 host takes
-_SOCKET_PATH_MAX = 107  # sun_path, linux/un.h
+_FAMILIES: dict[str | None, Literal[4, 6] | None] = {None: None, "ipv4": 4, "ipv6": 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +82,12 @@ class Settings:
     socket: Path
     status_file: Path
     journal: JournalSettings
-    backend: Backend = "vxlan"
-    underlay: Literal[4, 6] | None = None
-    vxlan: VxlanSettings = VxlanSettings()
-    mtu: int = 0
-    allow_overlap: tuple[IPNetwork, ...] = ()
-    conflist: ConflistSettings | None = ConflistSettings()
+    backend: Backend
+    underlay: Literal[4, 6] | None
+    vxlan: VxlanSettings
+    mtu: int
+    allow_overlap: tuple[IPNetwork, ...]
+    conflist: ConflistSettings | None
 
 
 def load_settings(
@@ -128,28 +113,33 @@ def parse_settings(
     host_name: str | None = None,
 ) -> Settings:
     """The settings in a file's content; `file` is what errors call it. Raises FileFault."""
+    # pydantic costs memory and start-up time, which a daemon without configuration does not pay.
+    from daemon.settingsfile import read_settings_file
+
     surroundings = os.environ if env is None else env
     name = os.uname().nodename if host_name is None else host_name
-    return load(data, file, lambda root: _read_settings(root, surroundings, name))
+    return load(
+        data, file, lambda root: _settle(read_settings_file(root), root, surroundings, name)
+    )
 
 
-def _read_settings(root: Item, env: Mapping[str, str], host_name: str) -> Settings:
-    section = Section(root, _KEYS)
-    data_dir = section.get("dataDir", read_path, _place(env, "PODWIRE_DATA_DIR", DEFAULT_DATA_DIR))
-    socket = section.get("socket", _read_socket, _place(env, "PODWIRE_SOCKET", DEFAULT_SOCKET))
+def _settle(file: SettingsFile, root: Item, env: Mapping[str, str], host_name: str) -> Settings:
+    data_dir = file.data_dir or _place(env, "PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    socket = file.socket or _place(env, "PODWIRE_SOCKET", DEFAULT_SOCKET)
+    journal = {"path": data_dir / "journal.jsonl", **file.journal.given()}
     return Settings(
-        node=_node(section, host_name),
-        source=section.require("source", _read_source),
+        node=file.node or _node_of(host_name, root),
+        source=SourceSettings("static", file.source.static),
         data_dir=data_dir,
         socket=socket,
-        status_file=section.get("statusFile", read_path, socket.with_name("status.json")),
-        journal=_journal(section, data_dir),
-        backend=section.get("backend", read_choice(get_args(Backend)), "vxlan"),
-        underlay=section.get("underlay", _read_family, None),
-        vxlan=section.get("vxlan", _read_vxlan, VxlanSettings()),
-        mtu=section.get("mtu", _read_mtu, 0),
-        allow_overlap=section.get("allowOverlap", read_list(read_parsed(parse_prefix)), ()),
-        conflist=_conflist(section),
+        status_file=file.status_file or socket.with_name("status.json"),
+        journal=JournalSettings(**journal),
+        backend=file.backend,
+        underlay=_FAMILIES[file.underlay],
+        vxlan=VxlanSettings(**file.vxlan.given()),
+        mtu=file.mtu,
+        allow_overlap=file.allow_overlap,
+        conflist=ConflistSettings(**file.conflist.given()) if file.conflist else None,
     )
 
 
@@ -158,106 +148,11 @@ def _place(env: Mapping[str, str], variable: str, default: Path) -> Path:
     return Path(value) if value.startswith("/") else default
 
 
-def _node(section: Section, host_name: str) -> str:
+def _node_of(host_name: str, root: Item) -> str:
     # Kubernetes names a node by its host name in lower case (kubelet, nodeutil.GetHostname).
-    fallback = host_name.strip().lower()
-    name = section.get("node", read_parsed(parse_node_name), "")
-    if name:
-        return name
+    name = host_name.strip().lower()
     try:
-        return parse_node_name(fallback)
+        return parse_node_name(name)
     except ValueError as error:
-        why = f"needs the key node, for the host name {fallback!r} {error}"
-        raise Fault(section.item, why, shown=False) from error
-
-
-def _read_source(item: Item) -> SourceSettings:
-    section = Section(item, get_args(SourceKind))
-    return SourceSettings("static", section.require("static", read_path))
-
-
-def _read_family(item: Item) -> Literal[4, 6]:
-    return 4 if read_choice(("ipv4", "ipv6"))(item) == "ipv4" else 6
-
-
-def _read_mtu(item: Item) -> int:
-    number = read_integer(0, _MTU_MAX)(item)
-    if 0 < number < _MTU_MIN:
-        raise Fault(item, f"must be 0 (that of the uplink) or from {_MTU_MIN} to {_MTU_MAX}")
-    return number
-
-
-def _read_vxlan(item: Item) -> VxlanSettings:
-    section = Section(item, ("vni", "port", "device", "checksumOffload"))
-    usual = VxlanSettings()
-    return VxlanSettings(
-        vni=section.get("vni", read_integer(1, _VNI_MAX), usual.vni),
-        port=section.get("port", read_integer(1, _PORT_MAX), usual.port),
-        device=section.get("device", read_parsed(_link_name), usual.device),
-        checksum_offload=section.get("checksumOffload", read_choice(get_args(Offload)), "auto"),
-    )
-
-
-def _link_name(text: str) -> str:
-    fault = link_name_fault(text)
-    if fault:
-        raise ValueError(fault)
-    return text
-
-
-def _conflist(section: Section) -> ConflistSettings | None:
-    """`conflist: null` and `conflist: false` mean that none is written."""
-    if not section.has("conflist"):
-        return ConflistSettings()
-    return section.get("conflist", _read_conflist, None)
-
-
-def _read_conflist(item: Item) -> ConflistSettings | None:
-    if isinstance(item.content, str):
-        if item.plain and item.content == "false":
-            return None
-        raise Fault(item, "must be a mapping, or false for none")
-    section = Section(item, ("path", "name", "mode", "ipMasq", "cniVersion"))
-    usual = ConflistSettings()
-    return ConflistSettings(
-        path=section.get("path", _read_conflist_path, usual.path),
-        name=section.get("name", read_parsed(_network_name), usual.name),
-        mode=section.get("mode", read_choice(get_args(Mode)), usual.mode),
-        ip_masq=section.get("ipMasq", read_boolean, usual.ip_masq),
-        cni_version=section.get("cniVersion", read_choice(SUPPORTED), usual.cni_version),
-    )
-
-
-def _read_conflist_path(item: Item) -> Path:
-    path = read_path(item)
-    # libcni takes a list of plugins from files of this ending only (libcni/conf.go).
-    if path.suffix != ".conflist":
-        raise Fault(item, "must end in .conflist, or no runtime reads it as a list of plugins")
-    return path
-
-
-def _network_name(text: str) -> str:
-    if not NAME.match(text) or len(text) > NAME_MAX:
-        why = "must start with a letter or digit, then letters, digits, _ . -"
-        raise ValueError(f"{why}, at most {NAME_MAX}")
-    return text
-
-
-def _read_socket(item: Item) -> Path:
-    path = read_path(item)
-    if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
-        raise Fault(item, f"must have at most {_SOCKET_PATH_MAX} bytes, as every socket's path")
-    return path
-
-
-def _journal(section: Section, data_dir: Path) -> JournalSettings:
-    usual = JournalSettings(data_dir / "journal.jsonl")
-
-    def read(item: Item) -> JournalSettings:
-        inner = Section(item, ("path", "maxBytes"))
-        return JournalSettings(
-            inner.get("path", read_path, usual.path),
-            inner.get("maxBytes", read_integer(1 << 16, 1 << 40), usual.max_bytes),
-        )
-
-    return section.get("journal", read, usual)
+        why = f"needs the key node, for the host name {name!r} {error}"
+        raise Fault(root, why, shown=False) from error

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from daemon.yamlfile import Fault, Item
 
 T = TypeVar("T")
 
-_BOOLEANS = {"true": True, "false": False}
-_PATH_MAX = 4096
 _KEY_MAX = 80
 
 
@@ -24,7 +21,7 @@ class Section:
             raise Fault(item, "must be a mapping")
         for key, child in item.content.items():
             if key not in keys:
-                raise Fault(child, _unknown(key, keys), shown=False)
+                raise Fault(child, unknown_key(key, keys), shown=False)
         self.item = item
         self._items = item.content
 
@@ -42,12 +39,9 @@ class Section:
             raise Fault(item, "has no value", shown=False)
         return read(item)
 
-    def has(self, key: str) -> bool:
-        """Whether the key is there, even without a value."""
-        return key in self._items
 
-
-def _unknown(key: str, keys: Sequence[str]) -> str:
+def unknown_key(key: str, keys: Sequence[str]) -> str:
+    """What a message says of a key that is none of those known."""
     near = difflib.get_close_matches(key[:_KEY_MAX], keys, n=1, cutoff=0.6)
     same = [known for known in keys if known.lower() == key.lower()]
     guess = same or near
@@ -60,41 +54,6 @@ def read_text(item: Item) -> str:
     if not isinstance(item.content, str):
         raise Fault(item, "must be text")
     return item.content
-
-
-def read_integer(least: int, most: int) -> Callable[[Item], int]:
-    """A reader of whole numbers, both ends included."""
-
-    def read(item: Item) -> int:
-        text = read_text(item) if item.plain else ""
-        # isdecimal alone takes other scripts' digits; nothing in range has more than 20.
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else -1
-        if not least <= number <= most:
-            raise Fault(item, f"must be a whole number from {least} to {most}")
-        return number
-
-    return read
-
-
-def read_boolean(item: Item) -> bool:
-    """true or false. Raises Fault."""
-    value = _BOOLEANS.get(item.content) if isinstance(item.content, str) and item.plain else None
-    if value is None:
-        raise Fault(item, "must be true or false")
-    return value
-
-
-def read_choice(choices: Sequence[T]) -> Callable[[Item], T]:
-    """A reader of one word of several."""
-    by_text = {str(choice): choice for choice in choices}
-
-    def read(item: Item) -> T:
-        choice = by_text.get(item.content) if isinstance(item.content, str) else None
-        if choice is None:
-            raise Fault(item, f"must be one of {', '.join(by_text)}")
-        return choice
-
-    return read
 
 
 def read_parsed(parse: Callable[[str], T]) -> Callable[[Item], T]:
@@ -124,11 +83,3 @@ def list_items(item: Item) -> list[Item]:
     if not isinstance(item.content, list):
         raise Fault(item, "must be a list")
     return item.content
-
-
-def read_path(item: Item) -> Path:
-    """An absolute path. Raises Fault."""
-    text = read_text(item)
-    if not text.startswith("/") or "\0" in text or not text.isprintable() or len(text) > _PATH_MAX:
-        raise Fault(item, "must be an absolute path")
-    return Path(text)

@@ -6,6 +6,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.settings import (
     ConflistSettings,
@@ -89,6 +92,21 @@ def test_the_environment_moves_what_the_file_leaves_out() -> None:
     assert (named.socket, named.data_dir) == (Path("/run/three/p"), Path("/var/lib/three"))
 
 
+def test_a_key_without_value_counts_as_left_out() -> None:
+    keys = FULL.replace("\n  ", " ").splitlines()
+    names = [line.partition(":")[0] for line in keys if line[0].isalpha()]
+    left_out = [f"{name}:\n" for name in names if name not in ("source", "conflist")]
+    assert len(left_out) == 10
+    assert parse(SOURCE + "".join(left_out)) == parse(SOURCE)
+    inner = "vxlan: {vni: , port: ~}\njournal: {maxBytes: null}\nconflist: {name: , ipMasq: ~}\n"
+    assert parse(SOURCE + inner) == parse(SOURCE)
+
+
+@pytest.mark.parametrize("text", ["vxlan: {}", "conflist: {}", "journal: {}", "allowOverlap: []"])
+def test_an_empty_section_leaves_all_at_its_defaults(text: str) -> None:
+    assert parse(SOURCE + text) == parse(SOURCE)
+
+
 @pytest.mark.parametrize("value", ["false", "null", "~", ""])
 def test_no_conflist(value: str) -> None:
     assert parse(f"{SOURCE}conflist: {value}\n").conflist is None
@@ -139,6 +157,127 @@ def test_what_is_wrong_is_named_by_line_key_and_value(text: str, message: str) -
     with pytest.raises(FileFault) as caught:
         parse(text)
     assert str(caught.value).startswith(f"podwired.yaml:{message}"), caught.value
+
+
+@pytest.mark.parametrize("value", ["1", "8472", "65535", "08472"])
+def test_whole_numbers(value: str) -> None:
+    assert parse(f"{SOURCE}vxlan: {{port: {value}}}").vxlan.port == int(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "0",
+            "65536",
+            "-1",
+            "+5",
+            "5.0",
+            "5e0",
+            "0x5",
+            "0o5",
+            "1_0",
+            "five",
+            "\u0665",
+            "9" * 5000,
+        ),
+        *("'5'", '"5"', "true", "[5]", "{5: 5}", "5 6"),
+    ],
+)
+def test_what_is_no_whole_number_in_range_is_refused(value: str) -> None:
+    with pytest.raises(FileFault, match="must be a whole number from 1 to 65535") as caught:
+        parse(f"{SOURCE}vxlan:\n  port: {value}\n")
+    assert (caught.value.line, caught.value.key) == (3, "vxlan.port")
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "True", "TRUE", "1", "0", "'true'", "[true]"])
+def test_only_true_and_false_are_booleans(value: str) -> None:
+    with pytest.raises(FileFault, match="must be true or false") as caught:
+        parse(f"{SOURCE}conflist:\n  name: pods\n  ipMasq: {value}\n")
+    assert (caught.value.line, caught.value.key) == (4, "conflist.ipMasq")
+    assert parse(f"{SOURCE}conflist: {{ipMasq: true}}").conflist == ConflistSettings()
+
+
+@pytest.mark.parametrize("value", ["1", "1.5", "true", "'1'"])
+def test_text_is_text_whatever_it_looks_like(value: str) -> None:
+    found = parse(f"{SOURCE}node: {value}\nconflist: {{name: {value}}}")
+    assert found.conflist is not None
+    assert found.node == found.conflist.name == value.strip("'")
+    assert type(found.node) is type(found.conflist.name) is str
+
+
+@pytest.mark.parametrize("value", ["[]", "{}"])
+@pytest.mark.parametrize("key", ["node", "dataDir", "socket", "statusFile"])
+def test_what_is_no_text_is_refused(key: str, value: str) -> None:
+    with pytest.raises(FileFault, match=f"{key} is a (list|mapping), must be text"):
+        parse(f"{SOURCE}{key}: {value}")
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("datadir: /x", "dataDir"),
+        ("data_dir: /x", "dataDir"),
+        ("status_file: /x", "statusFile"),
+        ("vxlan: {checksum_offload: on}", "checksumOffload"),
+        ("vxlan: {VNI: 1}", "vni"),
+        ("conflist: {ip_masq: true}", "ipMasq"),
+        ("conflist: {IPMasq: true}", "ipMasq"),
+        ("journal: {max_bytes: }", "maxBytes"),
+        ("Source:", "source"),
+    ],
+)
+def test_a_key_has_one_spelling(text: str, near: str) -> None:
+    with pytest.raises(FileFault, match=f"unknown key; did you mean {near}\\?"):
+        parse(SOURCE + text)
+
+
+def test_a_misspelt_key_is_named_before_the_one_that_is_therefore_missing() -> None:
+    with pytest.raises(FileFault, match=r"podwired\.yaml:2: sorce: .*did you mean source\?"):
+        parse("mtu: 1\nsorce: {static: /x}\n")
+
+
+def test_the_first_line_that_is_wrong_is_named() -> None:
+    with pytest.raises(FileFault, match=r"podwired\.yaml:2: mtu is 1, "):
+        parse(f"{SOURCE}mtu: 1\nbackend: x\nvxlan: {{vni: 0}}\n")
+
+
+def test_the_members_of_a_list_have_their_own_lines() -> None:
+    with pytest.raises(FileFault) as caught:
+        parse(f"{SOURCE}allowOverlap:\n- 10.0.0.0/8\n-\n")
+    assert str(caught.value) == "podwired.yaml:4: allowOverlap[1] is empty, must be text"
+    with pytest.raises(FileFault, match=r":2: allowOverlap is '10\.0\.0\.0/8', must be a list"):
+        parse(f"{SOURCE}allowOverlap: 10.0.0.0/8")
+
+
+KEYS = st.sampled_from(
+    [
+        *("node", "backend", "source", "underlay", "vxlan", "mtu", "allowOverlap", "conflist"),
+        *("journal", "dataDir", "socket", "statusFile", "static", "vni", "port", "device"),
+        *("checksumOffload", "path", "name", "mode", "ipMasq", "cniVersion", "maxBytes"),
+    ]
+)
+WORDS = KEYS | st.text(min_size=1, max_size=3)
+LEAVES = st.sampled_from(
+    ["/x", "/x.conflist", "1.0.0", "vxlan", "on", "ptp", "a", "ipv4", 0, 1, 1400, True, False, None]
+) | st.text(max_size=5)
+VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=2) | st.dictionaries(WORDS, v))
+
+
+def parse_or_fault(text: str) -> tuple[Settings | None, FileFault | None]:
+    """The settings, or why they cannot be had; nothing else may come up."""
+    try:
+        return parse(text), None
+    except FileFault as fault:
+        return None, fault
+
+
+@given(st.dictionaries(WORDS, VALUES))
+def test_anything_is_settings_or_a_fault_in_one_of_its_lines(content: dict[str, object]) -> None:
+    text = yaml.safe_dump({"source": {"static": "/x"}, **content}, allow_unicode=True)
+    settings, fault = parse_or_fault(text)
+    assert (settings is None) != (fault is None)
+    assert fault is None or (fault.why and fault.key and 1 <= fault.line <= text.count("\n"))
 
 
 def test_a_host_name_that_is_no_node_name_needs_the_key() -> None:

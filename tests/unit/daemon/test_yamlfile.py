@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon import yamlfile
 from daemon.yamlfile import Fault, FileFault, Item, load
-from daemon.yamlread import read_boolean, read_choice, read_integer, read_list, read_text
+from daemon.yamlread import read_list, read_text
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
 values = st.recursive(
@@ -165,31 +165,8 @@ def test_hostile_keys_and_values_stay_on_one_short_line() -> None:
     assert len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize("text", ["5", "1", "10"])
-def test_whole_numbers(text: str) -> None:
-    assert load(text.encode(), "f", read_integer(1, 10)) == int(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["0", "11", "-1", "+5", "5.0", "0x5", "1_0", "'5'", "five", "\u0665", "9" * 5000, "[5]"]
-)
-def test_what_is_no_whole_number_in_range_is_refused(text: str) -> None:
-    with pytest.raises(FileFault, match="must be a whole number from 1 to 10"):
-        load(text.encode(), "f", read_integer(1, 10))
-
-
-@pytest.mark.parametrize("text", ["yes", "on", "True", "1", "'true'", "[true]"])
-def test_only_true_and_false_are_booleans(text: str) -> None:
-    with pytest.raises(FileFault, match="must be true or false"):
-        load(text.encode(), "f", read_boolean)
-
-
-def test_words_lists_and_text() -> None:
-    assert load(b"true", "f", read_boolean) is True
-    assert load(b"on", "f", read_choice(("auto", "on", "off"))) == "on"
+def test_lists_and_text() -> None:
     assert load(b"[a, 1]", "f", read_list(read_text)) == ("a", "1")
-    with pytest.raises(FileFault, match="must be one of auto, on, off"):
-        load(b"maybe", "f", read_choice(("auto", "on", "off")))
     with pytest.raises(FileFault, match="must be a list"):
         load(b"a", "f", read_list(read_text))
     with pytest.raises(FileFault, match="must be text"):
