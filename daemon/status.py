@@ -7,20 +7,21 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.replacefile import replace_file
-from ipam.errors import StoreBusy
-from ipam.lockfile import LockFile
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 HEARTBEAT = 10.0
 """Seconds after which the file is written although nothing changed."""
 STALE = 3 * HEARTBEAT
 """Seconds after which a daemon that has not written is stuck."""
-_LOCK_SECONDS = 1.0  # readers hold the lock for an instant
+_LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 
 
 class AnotherDaemon(Exception):
@@ -108,18 +109,11 @@ class StatusFile:
     can tell a status from that of a daemon that was killed."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Raises AnotherDaemon, ipam.errors.StoreError, OSError."""
+        """Take the lock. Raises AnotherDaemon, OSError."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path, self._written = path, 0.0
         self._last: NodeStatus | None = None
-        with ExitStack() as stack:
-            lock = LockFile(_lock_of(path))
-            stack.callback(lock.close)
-            try:
-                stack.enter_context(lock.exclusive(_LOCK_SECONDS))
-            except StoreBusy as error:
-                raise AnotherDaemon(path) from error
-            self._held = stack.pop_all()
+        self._lock = _take_lock(path)
 
     def write(self, status: NodeStatus) -> None:
         """Put a status into the file, unless it says the same and is fresh. Raises OSError."""
@@ -134,7 +128,7 @@ class StatusFile:
         """Remove the status, drop the lock."""
         with suppress(OSError):
             self._path.unlink()
-        self._held.close()
+        self._lock.release()
 
 
 def read_status(path: Path) -> Published:
@@ -177,6 +171,26 @@ def _uptime() -> float:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
+
+
+def _take_lock(path: Path) -> FileLock:
+    """A lock that the kernel drops when its holder is killed: flock(2)."""
+    from filelock import FileLock, Timeout  # here, for readers of a status have no use for it
+
+    # Where there is no flock, an error: a lock that is a mere file would outlive its holder.
+    lock = FileLock(
+        _lock_of(path),
+        timeout=_LOCK_SECONDS,
+        mode=0o600,
+        thread_local=False,
+        poll_interval=_LOCK_INTERVAL,
+        fallback_to_soft=False,
+    )
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise AnotherDaemon(path) from error
+    return lock
 
 
 def _is_locked(path: Path) -> bool:

@@ -24,7 +24,6 @@ from daemon.journal import Journal, Record
 from daemon.remains import remove_remains
 from daemon.settings import DEFAULT_CONFLIST
 from daemon.status import AnotherDaemon, StatusFile
-from ipam.errors import IpamError
 
 DESCRIPTION = """\
 Take off this node what the daemon leaves in place when it ends, for good: routes to other nodes'
@@ -85,8 +84,6 @@ def _no_daemon(status: Path) -> Iterator[None]:
         held = StatusFile(status)
     except AnotherDaemon as error:
         raise Unusable(f"a daemon runs (it holds {status}.lock): stop it first") from error
-    except IpamError as error:
-        raise Unusable(str(error)) from error
     with closing(held):
         yield
 

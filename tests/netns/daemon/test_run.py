@@ -35,6 +35,16 @@ def test_without_a_configuration_it_serves_calls_alone(
     assert log.count("done") == 2
 
 
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_without_a_configuration_nothing_is_loaded_to_read_one(
+    node: Node, start_daemon: StartDaemon, command: str
+) -> None:
+    daemon = start_daemon(node, words=[command])
+    mapped = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    assert "/libc" in mapped
+    assert "pydantic" not in mapped
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

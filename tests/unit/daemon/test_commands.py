@@ -106,13 +106,19 @@ def loaded(*words: object, env: Mapping[str, str] | None = None) -> set[str]:
 
 def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
     journal, status = tmp_path / "journal.jsonl", tmp_path / "status.json"
-    heavy = {"pydantic", "pyroute2", "yaml", "asyncio", "subprocess", "daemon.server"}
+    heavy = {"pydantic", "filelock", "pyroute2", "yaml", "asyncio", "subprocess", "daemon.server"}
     assert loaded("history", "--file", journal) & (heavy | {"daemon.status"}) == set()
     assert loaded("status", "--file", status) & (heavy | {"daemon.journal"}) == set()
     assert loaded("--help") & (heavy | {"daemon.journal", "daemon.status"}) == set()
     modules = loaded("check-config", tmp_path / "none.yaml")
     assert "yaml" in modules
-    assert modules & {"pyroute2", "asyncio", "daemon.server", "daemon.journal"} == set()
+    unused = {"pyroute2", "pydantic", "filelock", "asyncio", "daemon.server", "daemon.journal"}
+    assert modules & unused == set()
+
+
+def test_a_configuration_is_what_pydantic_is_loaded_for(config: Path) -> None:
+    assert "pydantic" in loaded("check-config", config)
+    assert "pydantic" not in loaded("serve", "--help") | loaded("run", "--help")
 
 
 # -- check-config

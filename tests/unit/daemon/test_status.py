@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from dataclasses import fields, replace
@@ -97,6 +100,29 @@ def test_one_daemon_at_a_time(path: Path) -> None:
         assert read_status(path).running
 
 
+def test_a_reader_does_not_keep_a_daemon_from_starting(path: Path) -> None:
+    StatusFile(path).close()
+    reader = os.open(path.with_name("status.json.lock"), os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    done = threading.Timer(0.1, os.close, [reader])
+    done.start()
+    with closing(StatusFile(path)) as file:
+        file.write(GOOD)
+        assert read_status(path).running
+    done.join()
+
+
+def test_the_lock_stays_private_and_in_its_place(path: Path, tmp_path: Path) -> None:
+    StatusFile(path).close()
+    lock = path.with_name("status.json.lock")
+    assert lock.stat().st_mode & 0o777 == 0o600
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"status\.json\.lock"):
+        StatusFile(path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -120,6 +146,9 @@ def test_the_status_of_a_killed_daemon_is_told_from_a_living_one(path: Path) -> 
     dead = read_status(path)
     assert (alive.running, dead.running) == (True, False)
     assert alive.pid == dead.pid == process.pid
+    with closing(StatusFile(path)) as file:
+        file.write(GOOD)
+        assert read_status(path).running
 
 
 @pytest.mark.parametrize(
