@@ -102,10 +102,8 @@ class Device:
     def _tell(self, desired: Desired, faults: Sequence[str], cause: str) -> None:
         missing = any(fault.endswith("is missing") for fault in faults)
         action: Action = "restored" if cause else "added" if missing else "changed"
-        name = f"link {self.name}"
-        self._teller.write(
-            action, name, cause or "the plan", "; ".join(faults), tell_device(desired)
-        )
+        name, before = f"link {self.name}", "" if missing else "; ".join(faults)
+        self._teller.write(action, name, cause or "the plan", before, tell_device(desired))
         if cause:
             self._teller.count(("link", self.name), name, cause)
 

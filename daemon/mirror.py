@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from daemon.wording import name_author
+from daemon.wording import tell_change
 from kernel.entries import Entry, Key, key_of
 from kernel.events import Event
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
@@ -93,7 +93,7 @@ class Mirror:
             self.have[key] = entry
             change = "changed" if before else "added"
         if before != self.have.get(key):
-            self._dirty[key] = f"{change} by {name_author(event.port)}"
+            self._dirty[key] = tell_change(change, event)
         return True
 
     def _is_ours(self, event: Event, entry: Entry) -> bool:

@@ -16,7 +16,7 @@ from daemon.rules import Rules
 from daemon.settings import Settings
 from daemon.switches import Switches
 from daemon.teller import Teller
-from daemon.wording import name_author
+from daemon.wording import tell_change
 from ipam.errors import IpamError
 from kernel.entries import Entry, read_entries
 from kernel.errors import KernelError
@@ -70,14 +70,14 @@ class Reconciler:
         elif event.kind == "netconf":
             self._switches.due = True
         elif isinstance(noun, RuleChange):
-            cause = f"changed by {name_author(event.port)}"
+            cause = tell_change("changed", event)
             self._rules.note(noun, deleted=event.deleted, port=event.port, cause=cause)
         elif isinstance(noun, Link):
-            how = f"{'removed' if event.deleted else 'changed'} by {name_author(event.port)}"
+            how = tell_change("removed" if event.deleted else "changed", event)
             self._note_link(noun, event.deleted, f"link {noun.name} was {how}")
         elif isinstance(noun, Address):
             if noun.link == self.device.name and not noun.address.is_link_local:
-                self.device.note(f"changed by {name_author(event.port)}")
+                self.device.note(tell_change("changed", event))
         else:
             self.mirror.note(event)
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kernel.entries import Entry
+from kernel.events import Event
 from kernel.model import TABLE_MAIN, FdbEntry, Neighbour, Route
 
 _PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
@@ -37,6 +38,18 @@ def tell_entry(entry: Entry | None) -> str:
     parts += [f"table {entry.table}"] if entry.table != TABLE_MAIN else []
     parts += [f"metric {entry.priority}"] if entry.priority else []
     return " ".join([*parts, f"proto {entry.protocol}"])
+
+
+_UNSIGNED = frozenset({"link", "fdb"})
+
+
+def tell_change(change: str, event: Event) -> str:
+    """A change and who made it: "removed by pid 4711 (ip)", or "removed" where nobody can know."""
+    # Of links the kernel names whoever asked for an echo alone (net/core/rtnetlink.c,
+    # rtmsg_ifinfo_build_skb), of FDB entries nobody (drivers/net/vxlan, vxlan_fdb_notify).
+    if not event.port and event.kind in _UNSIGNED:
+        return change
+    return f"{change} by {name_author(event.port)}"
 
 
 def name_author(port: int) -> str:

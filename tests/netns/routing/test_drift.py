@@ -150,6 +150,17 @@ def test_damage_is_put_right(pair: Pair, name: str) -> None:
     assert fresh[-1]["cause"]
 
 
+def test_the_journal_blames_nobody_for_a_device_that_went(pair: Pair) -> None:
+    one, _two = pair
+    [made] = one.history(f"link {DEVICE}")
+    assert (made["action"], made["before"]) == ("added", "")
+    one.node.run(["ip", "link", "del", DEVICE])
+    eventually(lambda: len(one.history(f"link {DEVICE}")) > 1)
+    restored = one.history(f"link {DEVICE}")[1]
+    assert (restored["action"], restored["before"]) == ("restored", "")
+    assert restored["cause"] == f"link {DEVICE} was removed"  # the kernel does not tell by whom
+
+
 def same(before: dict[str, object], now: dict[str, object]) -> object:
     """True, or what differs."""
     return before == now or [(before[k], now.get(k)) for k in before if before[k] != now.get(k)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from daemon.mirror import Repair
 from daemon.records import records_of
-from daemon.wording import name_author, name_entry, tell_entry
+from daemon.wording import name_author, name_entry, tell_change, tell_entry
 from kernel.entries import Entry, key_of
-from kernel.model import Route
+from kernel.events import Event
+from kernel.model import Link, Route
 from tests.unit.daemon.test_mirror import peer_entries
 
 
@@ -62,3 +63,14 @@ def test_words() -> None:
     assert "several next hops" in tell_entry(Route(route.dst, "", protocol=113))
     assert name_author(0) == "the kernel"
     assert name_author(1).startswith("pid 1 (")
+
+
+def test_nobody_is_blamed_where_nobody_is_named() -> None:
+    """The kernel leaves out who removed a link; saying that it did so itself would be a lie."""
+    fdb, neighbour, _route = peer_entries(2, 0)
+    nobody = Event("link", True, Link("vx"), 0)
+    assert tell_change("removed", nobody) == "removed"
+    assert tell_change("removed", Event("fdb", True, fdb, 0)) == "removed"
+    assert tell_change("removed", Event("neighbour", True, neighbour, 0)) == "removed by the kernel"
+    echoed = Event("link", True, Link("vx"), 1 << 23)
+    assert tell_change("removed", echoed) == f"removed by a process (netlink port {1 << 23})"
