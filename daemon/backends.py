@@ -1,8 +1,8 @@
 """How another node's pods are reached: through the overlay, or by its address on the same link.
 
-vxlan    route PREFIX via FIRST dev podwire-vxlan onlink   FIRST: the prefix's first address
-         neighbour FIRST is at MAC                          MAC: from the peer's address
-         FDB MAC is behind the peer's address
+vxlan    route PREFIX via HOP dev podwire-vxlan    HOP: IPv4 the prefix's first address, onlink;
+         neighbour HOP is at MAC                        IPv6 the link-local address of MAC
+         FDB MAC is behind the peer's address       MAC: from the peer's address
 host-gw  route PREFIX via the peer's address dev its link
 hybrid   host-gw where the peer is on-link, else vxlan
 none     nothing: somebody else routes
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
 from cni_plugin.identity import derive_mac
 from daemon.cluster import Node
@@ -55,6 +55,18 @@ class Way:
 def vtep_mac(address: IPAddress) -> str:
     """The MAC of the VXLAN device of the node with that underlay address: nobody need tell it."""
     return derive_mac("vtep", str(address))
+
+
+def vtep_hop(prefix: IPNetwork, mac: str) -> IPAddress:
+    """The next hop to a prefix behind the VTEP with that MAC."""
+    if prefix.version == 4:
+        return prefix.network_address
+    # The VTEP's link-local address (RFC 4291 appendix A). The kernel takes no other next hop as
+    # onlink while a route through another link leads there (net/ipv6/route.c,
+    # ip6_route_check_nh_onlink): one of the node's, or the one that is to be replaced.
+    raw = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]))
+    return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
 
 
 def plan_mtu(settings: Settings, ground: Ground) -> int:
@@ -153,9 +165,10 @@ class Peer:
         address = self._address(self.ground.underlay.version)
         if isinstance(address, str):
             return address
-        device, first, mac = self.settings.vxlan.device, prefix.network_address, vtep_mac(address)
-        neighbour = Neighbour(device, first, mac)
-        route = Route(prefix, device, via=first, protocol=RTPROT_PODWIRE_PEERS, onlink=True)
+        device, mac = self.settings.vxlan.device, vtep_mac(address)
+        hop, onlink = vtep_hop(prefix, mac), prefix.version == 4
+        neighbour = Neighbour(device, hop, mac)
+        route = Route(prefix, device, via=hop, protocol=RTPROT_PODWIRE_PEERS, onlink=onlink)
         return Way(prefix, span_of(prefix), (neighbour, route), FdbEntry(device, mac, address))
 
     def _address(self, version: int) -> IPAddress | str:

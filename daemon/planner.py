@@ -199,8 +199,10 @@ class Planner:
 
 def _entries(ways: Sequence[Way]) -> tuple[Entry, ...]:
     fdb = next((way.fdb for way in ways if way.fdb), None)
-    entries = (entry for way in ways for entry in way.entries)
-    return (fdb, *entries) if fdb else tuple(entries)
+    entries = [entry for way in ways for entry in way.entries]
+    # All IPv6 prefixes of a peer have one neighbour.
+    unique = dict.fromkeys(entries) if len(ways) > 1 else entries
+    return (fdb, *unique) if fdb else tuple(unique)
 
 
 def _collision(name: str, prefix: IPNetwork, rival: str) -> Refusal:

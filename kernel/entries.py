@@ -162,11 +162,9 @@ def _adding(
         return [(entry, neigh.add_fdb(entry, index))]
     if not isinstance(old, Route):
         return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
-    if old.link and (old.link == entry.link or not entry.onlink or entry.dst.version == 4):
+    if old.link:
         return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_REPLACE))]
-    # What has several next hops goes first. And IPv6 refuses an onlink next hop to which a route
-    # through another link leads just now, were it the one that is to be replaced
-    # (net/ipv6/route.c, ip6_route_check_nh_onlink).
+    # What has several next hops goes first.
     return [
         (entry, rtnl.delete_route(old, indexes.get(old.link, 0))),
         (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),

@@ -61,9 +61,10 @@ class Side:
         prefixes = (f"10.244.{other.number}.0/24", f"fd00:10:244:{other.number}::/64")
         found: list[Entry] = [FdbEntry(DEVICE, other.mac, other.underlay(version))]
         for prefix in map(ip_network, prefixes):
-            via = prefix.network_address
+            v4 = prefix.version == 4
+            via = prefix.network_address if v4 else ip_address(f"fe80::{other.number}")
             found.append(Neighbour(DEVICE, via, other.mac))
-            found.append(Route(prefix, DEVICE, via=via, protocol=RTPROT_PODWIRE_PEERS, onlink=True))
+            found.append(Route(prefix, DEVICE, via=via, protocol=RTPROT_PODWIRE_PEERS, onlink=v4))
         return found
 
 

@@ -154,7 +154,7 @@ def test_only_what_is_ours_is_replaced_or_removed(side: Side) -> None:
         "route append fd00:10:244:2::/64 via 2001:db8::9 proto 113",
         "route replace blackhole fd00:10:244:2::/64 proto 113",
         f"neigh replace 10.244.2.0 lladdr 02:00:00:00:00:99 dev {DEVICE} nud permanent",
-        f"neigh replace fd00:10:244:2:: lladdr 02:00:00:00:00:99 dev {DEVICE} nud permanent",
+        f"neigh replace fe80::2 lladdr 02:00:00:00:00:99 dev {DEVICE} nud permanent",
         f"neigh replace 10.244.2.0 lladdr 02:00:00:00:00:02 dev {DEVICE} nud stale",
         "bridge fdb replace 02:00:00:00:00:02 dst 192.0.2.9",
     ],

@@ -246,6 +246,20 @@ def test_another_back_end(cluster: Cluster, podwire_bin: Path, old: str, new: st
         assert all(m.fdb() == set() for m in pair)  # on-link peers are not encapsulated
 
 
+def test_networks_that_pods_may_be_in(cluster: Cluster, podwire_bin: Path) -> None:
+    """A site routes all private addresses to its router: pods' prefixes are narrower."""
+    pair = cluster.prepare(), cluster.prepare()
+    cluster.write()
+    site = ["10.0.0.0/8", "fd00::/8"]
+    for member in pair:
+        underlay = member.node.underlay
+        member.node.ip(f"route add {site[0]} via {underlay.gateway(4)}")
+        member.node.ip(f"-6 route add {site[1]} via {underlay.gateway(6)}")
+        member.start(allowOverlap=site)
+    cluster.settle()
+    assert reach(*(m.attach(podwire_bin / "podwire") for m in pair))
+
+
 def test_the_conflist_comes_with_readiness(cluster: Cluster, podwire_bin: Path) -> None:
     one = cluster.prepare()
     cluster.prepare()

@@ -1,6 +1,7 @@
 """What others damage comes back, and the journal says what was found."""
 
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
@@ -48,6 +49,14 @@ def mac(member: Member) -> str:
     return str(link["address"])
 
 
+def hop(mac: str) -> str:
+    """The link-local address of a device (RFC 4291 appendix A)."""
+    raw = [int(part, 16) for part in mac.split(":")]
+    groups = (raw[0] ^ 2, raw[1], raw[2], 0xFF, 0xFE, raw[3], raw[4], raw[5])
+    pairs = zip(groups[::2], groups[1::2], strict=True)
+    return str(ip_address("fe80::" + ":".join(f"{a:02x}{b:02x}" for a, b in pairs)))
+
+
 def on(command: str) -> Callable[[Member, Member], list[list[str]]]:
     """A command with the peer's values filled in; several with ";" between them."""
 
@@ -57,6 +66,7 @@ def on(command: str) -> Callable[[Member, Member], list[list[str]]]:
             "n": str(two.number),
             "mac": mac(two),
             "vtep": two.addresses[0],
+            "hop": hop(mac(two)),
         }
         return [part.split() for part in command.format(**values).split(";")]
 
@@ -90,8 +100,8 @@ DAMAGE = {
         "neighbour 10.244.2.0",
     ),
     "IPv6 neighbour removed": (
-        "ip neigh del fd00:10:244:{n}:: dev {dev}",
-        "neighbour fd00:10:244:2::",
+        "ip neigh del {hop} dev {dev}",
+        "neighbour fe80::",
     ),
     "neighbour no longer permanent": (
         "ip neigh change 10.244.{n}.0 lladdr {mac} dev {dev} nud stale",

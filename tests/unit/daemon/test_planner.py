@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from daemon.backends import vtep_mac
+from daemon.backends import vtep_hop, vtep_mac
 from daemon.cluster import Node, Snapshot
 from daemon.desired import Desired, Unplannable
 from daemon.facts import Facts
@@ -44,9 +44,9 @@ def refusals(desired: Desired) -> list[str]:
 def tunnel(prefix: str, peer: str) -> tuple[Entry, Entry]:
     """Neighbour and route through the overlay."""
     net, mac = ip_network(prefix), vtep_mac(ip_address(peer))
-    first = net.network_address
-    way = Route(net, DEVICE, via=first, protocol=RTPROT_PODWIRE_PEERS, onlink=True)
-    return Neighbour(DEVICE, first, mac), way
+    hop, v4 = vtep_hop(net, mac), net.version == 4
+    way = Route(net, DEVICE, via=hop, protocol=RTPROT_PODWIRE_PEERS, onlink=v4)
+    return Neighbour(DEVICE, hop, mac), way
 
 
 def fdb(peer: str) -> FdbEntry:
@@ -83,6 +83,20 @@ def test_vxlan() -> None:
     )  # fmt: skip
     assert desired.refused == desired.tolerated == ()
     assert desired.pod_cidrs == DUAL_1.pod_cidrs
+
+
+def test_next_hops_are_the_prefix_or_the_device() -> None:
+    assert vtep_hop(ip_network("10.244.2.0/24"), "02:11:22:33:44:55") == ip_address("10.244.2.0")
+    # RFC 4291 appendix A: the universal/local bit is inverted.
+    hop = vtep_hop(ip_network("fd00:0:2::/64"), "02:11:22:33:44:55")
+    assert hop == ip_address("fe80::11:22ff:fe33:4455")
+
+
+def test_several_ipv6_prefixes_have_one_neighbour() -> None:
+    many = node("node-2", "192.0.2.2", "fd00:0:2::/64 fd00:0:3::/64")
+    entries = plan("", cluster(DUAL_1, many), DUAL_FACTS).peers["node-2"]
+    kinds = [type(entry) for entry in entries]
+    assert (kinds.count(FdbEntry), kinds.count(Neighbour), kinds.count(Route)) == (1, 1, 2)
 
 
 def test_vxlan_over_ipv6_with_the_settings_of_the_file() -> None:
