@@ -67,7 +67,7 @@ def ensure_tables(store: Store, families: Collection[str]) -> None:
             for family in missing:
                 load_skeleton(family)
             members = [e for _owner, text in tx.attachments() for e in _elements(text)]
-            members += [e for link, mark in _strangers(tx) for e in hairpin_elements(link, mark)]
+            members += elements_of_strangers(tx)
             add_elements(nl, [e for e in members if e.family in missing])
 
 
@@ -76,6 +76,11 @@ def _elements(record: str) -> tuple[Element, ...]:
         return load_record(record).plan.elements
     except (ValueError, TypeError, KeyError, AttributeError):
         return ()
+
+
+def elements_of_strangers(tx: Transaction) -> list[Element]:
+    """The hairpin members of attachments that another store knows."""
+    return [e for link, mark in _strangers(tx) for e in hairpin_elements(link, mark)]
 
 
 def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cni_plugin.networks import (
+    elements_of_strangers,
     ensure_masquerade,
     ensure_tables,
     marked_links,
     remove_unneeded,
 )
 from cni_plugin.rebuild import refill
-from cni_plugin.record import load_record
+from cni_plugin.record import Remains, load_remains
 from ipam.errors import StoreDamaged, StoreError
 from ipam.files import Files
-from ipam.store import Store, open_store
+from ipam.store import Store, Transaction, open_store
 from kernel import nft
 from kernel.masquerade import remove_empty_tables
-from kernel.netlink import open_netlink
+from kernel.model import Element
+from kernel.netlink import Netlink, open_netlink
+from kernel.read import read_links
+
+_NAMED = 8
+"""So many members are named, of more the number."""
 
 
 def repair_rules(data_dir: Path) -> list[str]:
@@ -34,7 +41,49 @@ def repair_rules(data_dir: Path) -> list[str]:
             missing = sorted(f for f in families if not nft.skeleton_is_present(nl, f))
         ensure_tables(store, missing)
         ensure_masquerade(store)
-    return [f"table {family} {nft.TABLE} was missing or incomplete" for family in missing]
+        lacking = _repair_members(store)
+    faults = [f"table {family} {nft.TABLE} was missing or incomplete" for family in missing]
+    return [*faults, *_tell(lacking)]
+
+
+def _tell(lacking: list[Element]) -> Iterable[str]:
+    for element in lacking[:_NAMED]:
+        yield f"missing: {nft.tell_element(element)}"
+    if len(lacking) > _NAMED:
+        yield f"{len(lacking) - _NAMED} more members were missing"
+
+
+def _repair_members(store: Store) -> list[Element]:
+    """Bring back attachments' own members; those that were missing, in order."""
+    with nft.open_nft() as nl:
+        with store.read() as tx:
+            complete = not _lacking(nl, tx)
+        if complete:
+            return []
+        with store.transaction() as tx:
+            lacking = _lacking(nl, tx)
+            nft.add_elements(nl, lacking)
+            # DEL removes the link, and then the members under our lock; an ADD that fails does so
+            # without it, perhaps before we had added them.
+            wanted = _members(tx)
+            nft.remove_elements(nl, [e for e in lacking if e not in wanted])
+    return lacking
+
+
+def _lacking(nl: Netlink, tx: Transaction) -> list[Element]:
+    have = set[Element]()
+    for family, name in nft.ATTACHMENT_SETS:
+        have |= nft.read_elements(nl, family, name) or frozenset()
+    missing = _members(tx) - have
+    return sorted(missing, key=lambda e: (e.family, e.set_name, e.key))
+
+
+def _members(tx: Transaction) -> set[Element]:
+    """The members of all attachments whose link is there, which goes first."""
+    with open_netlink() as nl:
+        links = {link.name for link in read_links(nl)}
+    known = {e for r in _remains(tx) if r.host in links for e in r.elements}
+    return known.union(elements_of_strangers(tx))
 
 
 def remove_unneeded_tables(data_dir: Path) -> list[str]:
@@ -78,11 +127,12 @@ def _make_table() -> list[str]:
 
 def _families(store: Store) -> set[str]:
     with store.read() as tx:
-        texts = [text for _owner, text in tx.attachments()]
-    found = set()
-    for text in texts:
+        return {element.family for remains in _remains(tx) for element in remains.elements}
+
+
+def _remains(tx: Transaction) -> Iterable[Remains]:
+    for _owner, text in tx.attachments():
         try:
-            found |= {element.family for element in load_record(text).plan.elements}
-        except (ValueError, TypeError, KeyError):
+            yield load_remains(text)
+        except (ValueError, TypeError, KeyError, IndexError):
             continue  # a record of another version needs what it needs at its own DEL
-    return found

@@ -16,15 +16,16 @@ from kernel.errors import KernelError
 from kernel.events import RuleChange
 from kernel.masquerade import ensure_cluster
 from kernel.model import Element, IPAddress
-from kernel.nft import CLUSTER_SETS, NETWORK_SETS, TABLE, cluster_elements
+from kernel.nft import ATTACHMENT_SETS, CLUSTER_SETS, NETWORK_SETS, TABLE, cluster_elements
 
 _BYTES = {4: 4, 6: 16}
-_WATCHED = frozenset({*CLUSTER_SETS, *NETWORK_SETS})
+_SHARED = frozenset({*CLUSTER_SETS, *NETWORK_SETS})
+_PODS = frozenset(name for _family, name in ATTACHMENT_SETS)
 _NAME = "nftables rules"
 
 
 class Rules:
-    """The tables, and the sets that all pods share; those that pods come and go in are theirs."""
+    """The tables, what all pods share, and what each of them has in the sets."""
 
     def __init__(self, data_dir: Path, teller: Teller) -> None:
         self._data_dir, self._teller = data_dir, teller
@@ -42,8 +43,12 @@ class Rules:
         """Take an event in."""
         if change.table != TABLE or port == os.getpid():
             return
-        shared = change.name in _WATCHED if change.what == "member" else deleted
-        if shared or change.what == "rule":
+        if change.what == "member":
+            # Pods that come and go elsewhere add theirs.
+            matters = change.name in _SHARED or (deleted and change.name in _PODS)
+        else:
+            matters = deleted or change.what == "rule"
+        if matters:
             self.look(cause)
 
     def look(self, cause: str) -> None:

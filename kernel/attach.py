@@ -40,7 +40,9 @@ def attach(
     bridge = ensure_bridge(nl, plan.bridge, made_bridge) if plan.bridge else None
     with ExitStack() as undo:
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
-        undo.callback(detach, nl, plan.node.links[0].name, ())
+        added: list[Element] = []
+        # The link first: whoever repairs rules brings back members of links that are there.
+        undo.callback(lambda: detach(nl, plan.node.links[0].name, tuple(added)))
         host, peer = _read_pair(answers)
         # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host)
@@ -49,7 +51,7 @@ def attach(
         settled = settle_node(nl, plan)
         if plan.elements:
             _add_elements(plan.elements)
-            undo.callback(_remove_elements, plan.elements)
+            added += plan.elements
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, _node_wide(plan.node))
         undo.pop_all()

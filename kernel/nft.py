@@ -75,6 +75,13 @@ _TREE_SETS = frozenset({"masquerade4", "masquerade6", "cluster4", "cluster6"})
 FAMILIES = tuple(_CHAIN)
 NETWORK_SETS = ("masquerade4", "masquerade6", "internal4", "internal6")
 CLUSTER_SETS = ("cluster4", "cluster6")
+ATTACHMENT_SETS = (
+    ("inet", "hairpin4"),
+    ("inet", "hairpin6"),
+    ("bridge", "allowed_macs"),
+    ("bridge", "checked_ports"),
+)
+"""The sets that attachments put members of their own into, each with its family."""
 
 _SUBSYSTEM = 10 << 8
 _GETTABLE, _DELTABLE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
@@ -107,6 +114,12 @@ def hairpin_address(element: Element) -> IPAddress | None:
         return None
     pair = element.key[_NAME_BYTES:]
     return ip_address(pair[: len(pair) // 2])
+
+
+def tell_element(element: Element) -> str:
+    """An attachment's member in words: its set, its link, the address of a hairpin's."""
+    link = element.key[:_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
+    return " ".join(map(str, filter(None, (element.set_name, link, hairpin_address(element)))))
 
 
 def _name(link: str) -> bytes:
