@@ -10,23 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
-from tests.pytest_netns import Namespace
+from tests.netns.routing.traffic import Stream, address, reach
 
 Pair = tuple[Member, Member]
-
-
-def address(pod: Namespace, version: int = 4) -> str:
-    """The pod's own address."""
-    found = (a.partition("/")[0] for a in pod.addresses("eth0"))
-    return next(a for a in found if (":" in a) == (version == 6))
-
-
-def reach(one: Namespace, two: Namespace) -> bool:
-    """Whether pods reach each other, with the largest packets that they may send."""
-    link = one.link("eth0")
-    assert link is not None
-    size = int(link["mtu"])
-    return all(one.ping(address(two, v), size=size, fragment=False) for v in (4, 6))
 
 
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid"])
@@ -161,24 +147,6 @@ def test_a_broken_list_changes_nothing(cluster: Cluster) -> None:
     assert two.process is not None
 
 
-class Stream:
-    """Echo requests, a hundred a second, from one pod to another."""
-
-    def __init__(self, one: Namespace, two: Namespace) -> None:
-        ping = ["ping", "-n", "-q", "-i", "0.01", address(two)]
-        self._process = subprocess.Popen(
-            ["nsenter", f"--net={one.path}", "--", *ping], stdout=subprocess.PIPE, text=True
-        )
-
-    def lost(self) -> int:
-        """How many had no answer."""
-        self._process.send_signal(signal.SIGINT)
-        text, _ = self._process.communicate(timeout=20)
-        sent, received = (int(word.split()[0]) for word in text.split("\n")[3].split(",")[:2])
-        assert sent > 50, text
-        return sent - received
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_loses_no_packet(
     cluster: Cluster, podwire_bin: Path, number: signal.Signals
@@ -222,28 +190,53 @@ def test_what_happened_while_no_daemon_ran(cluster: Cluster) -> None:
     assert one.node.ip("route show 10.97.0.0/16")  # not podwire's
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("vxlan", "host-gw"), ("host-gw", "vxlan"), ("vxlan", "hybrid"), ("vxlan", "none")],
-)
-def test_another_back_end(cluster: Cluster, podwire_bin: Path, old: str, new: str) -> None:
+@pytest.mark.parametrize("path", ["vxlan host-gw vxlan", "vxlan none", "hybrid none"])
+def test_another_back_end(cluster: Cluster, podwire_bin: Path, path: str) -> None:
+    old, *others = path.split()
     pair = cluster.join(backend=old), cluster.join(backend=old)
     cluster.settle()
     pods = [m.attach(podwire_bin / "podwire") for m in pair]
     assert reach(*pods)
-    for member in pair:
-        member.stop()
-        member.start(backend=new)
-    for member, other in (pair, pair[::-1]):
-        wanted: set[str] = set() if new == "none" else set(other.cidrs)
-        eventually(partial(member.has_routes, wanted))
-        eventually(member.is_in_sync)
-        assert (member.node.ns.link(DEVICE) is None) == (new != "vxlan" and new != "hybrid")
-    if new != "none":
-        # Packets as large as before do not fit the overlay: pods keep the MTU that they were given.
-        assert pods[0].ping(address(pods[1]))
-    if new == "hybrid":
-        assert all(m.fdb() == set() for m in pair)  # on-link peers are not encapsulated
+    for new in others:
+        for member in pair:
+            member.stop()
+            member.start(backend=new)
+        for member, other in (pair, pair[::-1]):
+            wanted: set[str] = set() if new == "none" else set(other.cidrs)
+            eventually(partial(member.has_routes, wanted))
+            eventually(member.is_in_sync)
+            assert (member.node.ns.link(DEVICE) is None) == (new != "vxlan")
+        for version in (4, 6) if new != "none" else ():
+            # Not as large as before: pods keep the MTU that they were given.
+            assert pods[0].ping(address(pods[1], version))
+
+
+def is_in(member: Member, backend: str) -> object:
+    """True once the daemon that runs says that it has the back end."""
+    return member.status().get("backend") == backend or member.log
+
+
+def test_back_ends_are_changed_under_traffic_by_way_of_hybrid(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    """A node in hybrid understands both others: no packet is lost, in whatever order they turn."""
+    pair = cluster.join(backend="vxlan"), cluster.join(backend="vxlan")
+    cluster.settle()
+    pods = [m.attach(podwire_bin / "podwire") for m in pair]
+    assert reach(*pods)
+    streams = [Stream(*pods, version) for version in (4, 6)]
+    for number, backend in enumerate(("hybrid", "host-gw", "hybrid", "vxlan")):
+        for member in pair[:: -1 if number % 2 else 1]:
+            member.stop()
+            member.start(backend=backend)
+            eventually(partial(is_in, member, backend))
+            eventually(member.is_in_sync)
+        for member, other in (pair, pair[::-1]):
+            vteps = {other.addresses[0]} if backend == "vxlan" else set()
+            assert member.fdb() == vteps  # hybrid encapsulates nothing to on-link peers
+            assert (member.node.ns.link(DEVICE) is None) == (backend == "host-gw")
+    assert [stream.lost() for stream in streams] == [0, 0]
+    assert reach(*pods)
 
 
 def test_networks_that_pods_may_be_in(cluster: Cluster, podwire_bin: Path) -> None:
