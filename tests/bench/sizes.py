@@ -24,7 +24,7 @@ class Sizes:
     idle: float = 30.0
     restarts: int = 5
     heals: int = 40
-    streams: int = 20
+    streams: int = 40
     stream: int = 1
 
 

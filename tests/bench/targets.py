@@ -16,7 +16,7 @@ from tests.bench.networks import (
 )
 from tests.bench.results import PODWIRE, STANDALONE, Figure, Results
 from tests.bench.routing.heal import FEW, HEAL, MANY
-from tests.bench.routing.overlay import OVERLAY, ROUND_TRIPS, THROUGHPUTS
+from tests.bench.routing.overlay import OVERLAY, PATHS, ROUND_TRIPS, THROUGHPUTS
 from tests.bench.routing.peers import APPLIED, EDITED, IDLE_CPU, OTHERS, ROUTING
 from tests.bench.routing.peers import MEMORY as PEERS_MEMORY
 from tests.bench.routing.restart import KINDS, LOST, RESTART, WITHDRAWN
@@ -134,6 +134,8 @@ TARGETS = (
     Target(HEAL, f"damage healed, {MANY} (slowest)", 1000, _slowest(MANY), "ms", must=False),
     Target(OVERLAY, "throughput, against an overlay by hand (worst)", 0.97,
            lambda results: results.least_ratio(THROUGHPUTS), at_least=True),
+    Target(OVERLAY, "throughput of one thread, likewise (worst)", 0.97,
+           lambda results: results.least_ratio(PATHS), at_least=True),
     Target(OVERLAY, "round trip, against an overlay by hand (worst)", 1.03,
            lambda results: results.worst_ratio(ROUND_TRIPS)),
 )  # fmt: skip

@@ -28,11 +28,14 @@ from tests.bench.world import Pod
 OVERLAY = "overlay"
 CASES = {"pod to pod, VXLAN": False, "pod to pod, VXLAN, ipMasq": True}
 """Whether there is masquerade, by the case's name."""
-_THROUGHPUT, _ROUND_TRIP = ("TCP throughput", "Gbit/s"), ("TCP round trip", "µs")
+_THROUGHPUT, _ROUND_TRIP = ("TCP throughput (iperf3)", "Gbit/s"), ("TCP round trip", "µs")
+_PATH = ("TCP throughput of one thread", "Gbit/s")
 THROUGHPUTS = [Figure(OVERLAY, case, *_THROUGHPUT) for case in CASES]
+PATHS = [Figure(OVERLAY, case, *_PATH) for case in CASES]
 ROUND_TRIPS = [Figure(OVERLAY, case, *_ROUND_TRIP) for case in CASES]
 _PORT = 5201
-_EXCHANGES = 2_000
+_EXCHANGES, _CHUNKS = 2_000, 2_000
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def overlay(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
 def _measure(pair: Pair, case: str, contender: str, seconds: int, results: Results) -> None:
     trip, bits = measure_round_trip(pair), measure_throughput(pair, seconds)
     results.add(Figure(OVERLAY, case, *_ROUND_TRIP), contender, trip * 1e6)
+    results.add(Figure(OVERLAY, case, *_PATH), contender, measure_path(pair) / 1e9)
     results.add(Figure(OVERLAY, case, *_THROUGHPUT), contender, bits / 1e9)
 
 
@@ -117,18 +121,41 @@ def measure_round_trip(pair: Pair) -> float:
     """Median seconds of an exchange of one byte each way over one TCP connection.
 
     One thread has both ends: what the kernel does for a packet is counted, waking a process is
-    not.
+    not, and other load on the machine hardly.
     """
-    with pair.two.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+    with _connection(pair) as (near, far):
+        return statistics.median(_exchange(near, far) for _ in range(_EXCHANGES))
+
+
+def measure_path(pair: Pair) -> float:
+    """Bits per second of one TCP connection with both ends in one thread, by the median chunk."""
+    chunk, space = bytes(_CHUNK_BYTES), bytearray(_CHUNK_BYTES)
+    with _connection(pair) as (near, far):
+        times = [_transfer(near, far, chunk, space) for _ in range(_CHUNKS)]
+    return 8 * _CHUNK_BYTES / statistics.median(times)
+
+
+@contextmanager
+def _connection(pair: Pair) -> Iterator[tuple[socket.socket, socket.socket]]:
+    with ExitStack() as stack:
+        listener = stack.enter_context(pair.two.socket(socket.AF_INET, socket.SOCK_STREAM))
         listener.bind((pair.address, 0))
         listener.listen(1)
-        with pair.one.socket(socket.AF_INET, socket.SOCK_STREAM) as near:
-            near.connect(listener.getsockname())
-            far, _ = listener.accept()
-            with far:
-                for end in (near, far):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return statistics.median(_exchange(near, far) for _ in range(_EXCHANGES))
+        near = stack.enter_context(pair.one.socket(socket.AF_INET, socket.SOCK_STREAM))
+        near.connect(listener.getsockname())
+        far = stack.enter_context(listener.accept()[0])
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield near, far
+
+
+def _transfer(near: socket.socket, far: socket.socket, chunk: bytes, space: bytearray) -> float:
+    began = time.perf_counter()
+    near.sendall(chunk)
+    left = len(chunk)
+    while left:
+        left -= far.recv_into(space)
+    return time.perf_counter() - began
 
 
 def _exchange(near: socket.socket, far: socket.socket) -> float:
