@@ -41,6 +41,7 @@ class Member:
     podwired: Path
     make_pod: Callable[[], Namespace]
     settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     pods: list[Namespace] = field(default_factory=list)
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -61,7 +62,7 @@ class Member:
             self.process = subprocess.Popen(
                 [*self.node.enter, self.podwired, "run", "--config", conf],
                 stderr=log,
-                env={"PATH": os.environ["PATH"]},
+                env={"PATH": os.environ["PATH"], **self.environment},
             )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -85,11 +86,13 @@ class Member:
         done = self.node.run([self.podwired, "status", "-o", "json", "--config", conf], check=False)
         return dict(json.loads(done.stdout)) if done.stdout else {}
 
-    def history(self, wanted: str = "") -> list[dict[str, str]]:
+    def history(self, wanted: str = "", since: str = "") -> list[dict[str, str]]:
         """What `podwired history` lists."""
         conf = self.folder / "podwired.yaml"
         command: list[str | Path] = [self.podwired, "history", "-o", "json", "--config", conf]
-        done = self.node.run([*command, *(["--object", wanted] if wanted else [])])
+        command += ["--object", wanted] if wanted else []
+        command += ["--since", since] if since else []
+        done = self.node.run(command)
         text = done.stdout.strip()
         if text.startswith("["):
             return list(json.loads(text))

@@ -224,7 +224,7 @@ def test_back_ends_are_changed_under_traffic_by_way_of_hybrid(
     cluster.settle()
     pods = [m.attach(podwire_bin / "podwire") for m in pair]
     assert reach(*pods)
-    streams = [Stream(*pods, version) for version in (4, 6)]
+    streams = [Stream(pods[0], pods[1], version) for version in (4, 6)]
     for number, backend in enumerate(("hybrid", "host-gw", "hybrid", "vxlan")):
         for member in pair[:: -1 if number % 2 else 1]:
             member.stop()
