@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -39,8 +40,9 @@ def owns_ipam(request: Request, conf: NetConf, host: Host) -> bool:
 def _is_podwire(program: Path, executable: Path | None) -> bool:
     if executable is None:
         return False
-    own = executable.resolve()
-    return program.resolve() in (own, own.with_name("podwire"), own.with_name("podwire-ipam"))
+    own = os.path.realpath(executable)
+    folder = os.path.dirname(own)
+    return os.path.realpath(program) in (own, f"{folder}/podwire", f"{folder}/podwire-ipam")
 
 
 def delegated_type(call: Call) -> str:
@@ -57,9 +59,10 @@ def delegate_of(call: Call, kind: str = "") -> Delegate:
 
 def own_ipam(call: Call) -> IpamConf:
     """The configuration of podwire's own IPAM. Raises code 7 or 4."""
-    if any(key.lower() == "resolvconf" for key in call.conf.ipam):
-        return _parse_ipam(call)  # that file may be another one by now
-    key = ("ipam", call.request.args.get("IP"), call.host.data_dir)
+    # A file may be another one by now, and a requested address is one pod's.
+    if call.request.args.get("IP") or any(k.lower() == "resolvconf" for k in call.conf.ipam):
+        return _parse_ipam(call)
+    key = ("ipam", call.host.data_dir)
     known = call.derived.get(key)
     if known is None:
         known = call.derived[key] = _parse_ipam(call)

@@ -96,9 +96,9 @@ def _decode(stdout: bytes) -> dict[str, Any]:
 def find_program(name: str, request: Request) -> Path | None:
     """The first executable of that name in CNI_PATH."""
     for folder in request.path:
-        candidate = Path(folder, name)
-        if candidate.is_file() and os.access(candidate, os.X_OK):
-            return candidate
+        candidate = os.path.join(folder, name)
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return Path(candidate)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 from typing import TypeVar
 
 from cni_plugin.config import NetConf
@@ -11,6 +11,7 @@ from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.identity import Mark, derive_mac, host_link_name, render_alias
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
+from ipam.ranges import interface_of
 from kernel.model import (
     RTPROT_PODWIRE,
     SCOPE_HOST,
@@ -177,9 +178,7 @@ def _with_default_routes(ipam: Result) -> Result:
 
 def _bridge_gateways(ipam: Result) -> tuple[IPInterface, ...]:
     found = tuple(
-        type(ip.address)((int(ip.gateway), ip.address.network.prefixlen))
-        for ip in ipam.ips
-        if ip.gateway
+        interface_of(ip.gateway, ip.address.network.prefixlen) for ip in ipam.ips if ip.gateway
     )
     return _unique(found)
 
@@ -193,7 +192,7 @@ def _unique(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def _single(address: IPAddress) -> IPInterface:
-    return ip_interface(address)
+    return interface_of(address, address.max_prefixlen)
 
 
 def _pair(

@@ -33,7 +33,7 @@ class Record:
 def dump_record(record: Record) -> str:
     """A record as JSON text."""
     members = {"schema": _SCHEMA, **_members(record)}
-    return json.dumps(members, default=_plain, separators=(",", ":"))
+    return _encoder.encode(members)
 
 
 def _plain(value: object) -> object:
@@ -41,6 +41,9 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
     return _members(value) if type(value) in _READERS else str(value)
+
+
+_encoder = json.JSONEncoder(default=_plain, separators=(",", ":"))
 
 
 def _members(noun: object) -> dict[str, object]:

@@ -52,7 +52,7 @@ class Stores:
 
 def _lock_file(folder: Path) -> FileId:
     try:
-        status = os.stat(Files(folder).lock)
+        status = os.stat(f"{folder}/{Files.LOCK}")
     except OSError:
         return None
     return status.st_dev, status.st_ino

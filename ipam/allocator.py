@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 from ipam import faults, pools
 from ipam.clock import render_duration
 from ipam.config import IpamConf
 from ipam.errors import AddressResting, AddressTaken, RangeExhausted
 from ipam.pools import Freed, Pool
-from ipam.ranges import IPAddress, Range, RangeSet, gateways_of, range_of, render_set, size_of
+from ipam.ranges import (
+    IPAddress,
+    Range,
+    RangeSet,
+    gateways_of,
+    interface_of,
+    range_of,
+    render_set,
+    size_of,
+)
 from ipam.transaction import Allocation, Owner, Transaction
 
 LONGEST_QUEUE = 16_384
@@ -97,7 +106,7 @@ def _assign(search: _Search, range_set: RangeSet, held: tuple[IPAddress, ...]) -
         address = _reserve_any(search, range_set)
     range_ = range_of(range_set, address)
     assert range_ is not None  # noqa: S101
-    return Assigned(ip_interface(f"{address}/{range_.subnet.prefixlen}"), range_.gateway)
+    return Assigned(interface_of(address, range_.subnet.prefixlen), range_.gateway)
 
 
 def _held_again(owner: Owner, mine: list[IPAddress], requested: IPAddress | None) -> IPAddress:

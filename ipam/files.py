@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ipam import faults, schema
 from ipam.clock import Clock
@@ -33,6 +34,8 @@ Identity = tuple[int, int]
 class Files:
     """Where the store's files are."""
 
+    LOCK: ClassVar[str] = "podwire.db.lock"
+
     data_dir: Path
 
     @property
@@ -42,7 +45,7 @@ class Files:
     @property
     def lock(self) -> Path:
         """Locked shared by every transaction, exclusively by whoever replaces the database."""
-        return self.data_dir / "podwire.db.lock"
+        return self.data_dir / self.LOCK
 
     @property
     def fresh(self) -> Path:
@@ -89,12 +92,15 @@ def make_data_dir(data_dir: Path) -> None:
         )
 
 
-def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    """Open an existing database for use by any one thread at a time; raises sqlite3.Error."""
+def connect(path: Path, mode: str = "rw", patience: float = BUSY_TIMEOUT) -> sqlite3.Connection:
+    """Open an existing database for use by any one thread at a time; raises sqlite3.Error.
+
+    patience: seconds that it waits for locks.
+    """
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",
         uri=True,
-        timeout=BUSY_TIMEOUT,
+        timeout=patience,
         isolation_level=None,
         check_same_thread=False,
     )

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+IPInterface = IPv4Interface | IPv6Interface
 
 SMALLEST_HOST_BITS = 2
 
@@ -40,6 +48,16 @@ class Range:
             return False
         return int(self.start) <= int(other.end) and int(other.start) <= int(self.end)
 
+
+def interface_of(address: IPAddress, prefix_length: int) -> IPInterface:
+    """The address with a prefix length; `ip_interface` would write and read it as text."""
+    return _INTERFACE[address.version]((int(address), prefix_length))
+
+
+_INTERFACE: dict[int, type[IPv4Interface] | type[IPv6Interface]] = {
+    4: IPv4Interface,
+    6: IPv6Interface,
+}
 
 RangeSet = tuple[Range, ...]
 

@@ -87,7 +87,7 @@ def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[A
         delete_link(nl, host.name)
         answers = nl.exchange(messages)
     if answers[0].errno:
-        raise KernelError(messages[0].what, "", answers[0].errno, answers[0].hint)
+        raise KernelError(str(messages[0]), "", answers[0].errno, answers[0].hint)
     return answers
 
 

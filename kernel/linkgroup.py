@@ -77,6 +77,6 @@ def _delete(nl: Netlink, batch: Sequence[_Deletion]) -> None:
     for deletion, mark, answer in zip(batch, marks, nl.exchange(marks), strict=True):
         deletion.found = answer.errno == 0
         if answer.errno not in (0, *_GONE):
-            deletion.error = KernelError(mark.what, "", answer.errno, answer.hint)
+            deletion.error = KernelError(str(mark), "", answer.errno, answer.hint)
     if any(deletion.found for deletion in batch):
         nl.run([rtnl.delete_group(_GROUP)])

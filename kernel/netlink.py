@@ -161,7 +161,7 @@ class Netlink:
         for message, answer in zip(messages, answers, strict=True):
             if answer.errno and answer.errno not in tolerate:
                 raise KernelError(
-                    message.what or "do netlink request", "", answer.errno, answer.hint
+                    str(message) or "do netlink request", "", answer.errno, answer.hint
                 )
         return answers
 
@@ -228,4 +228,4 @@ def _request_length(body: bytes) -> int:
 def _raise_dump_error(message: Message, part: Message) -> None:
     code = -struct.unpack_from("=i", part.body)[0] if len(part.body) >= 4 else 0
     if code not in (0, errno.ENODEV):
-        raise KernelError(message.what or "list kernel objects", "", code)
+        raise KernelError(str(message) or "list kernel objects", "", code)

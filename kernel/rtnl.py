@@ -249,13 +249,13 @@ def _address_body(address: Address, index: int) -> bytes:
 
 def add_address(address: Address, index: int) -> Message:
     """Add an address, without duplicate address detection: the allocator guarantees uniqueness."""
-    what = f"add address {address.address} to {address.link}"
+    what = ("add address", address.address, "to", address.link)
     return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _address_body(address, index), what)
 
 
 def delete_address(address: Address, index: int) -> Message:
     """Delete an address."""
-    what = f"delete address {address.address} of {address.link}"
+    what = ("delete address", address.address, "of", address.link)
     return Message(RTM_DELADDR, 0, _address_body(address, index), what)
 
 
@@ -301,8 +301,8 @@ def _route_body(route: Route, index: int) -> bytes:
 
 def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
     """Add a route; exclusive: EEXIST where another one has its destination and priority."""
-    via = f" via {route.via}" if route.via else ""
-    what = f"add route {route.dst}{via} dev {route.link}"
+    via = ("via", route.via) if route.via else ()
+    what = ("add route", route.dst, *via, "dev", route.link)
     flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
     return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
 

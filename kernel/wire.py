@@ -24,15 +24,19 @@ _read_attribute = _ATTRIBUTE.unpack_from
 class Message:
     """One netlink request, or one answer: type, flags and all that follows the header.
 
-    what: how errors name it ("add address 10.0.0.2/24 to eth0").
+    what: how errors name it ("add address", 10.0.0.2/24, "to", "eth0"); made text for them alone.
     ack: whether it can be acknowledged; the frame of an nftables transaction cannot.
     """
 
     type: int
     flags: int
     body: bytes
-    what: str = ""
+    what: str | tuple[object, ...] = ""
     ack: bool = True
+
+    def __str__(self) -> str:
+        """How errors name it."""
+        return self.what if isinstance(self.what, str) else " ".join(map(str, self.what))
 
 
 def pack(message: Message, sequence: int, flags: int = 0) -> bytes:

@@ -94,7 +94,7 @@ def test_a_message_names_its_table_and_set(name: str, family: str, key: bytes) -
         assert message.body[0] == {"inet": 1, "bridge": 7}[family]
         found = attributes(message.body, 4)
         assert (string(found[1]), string(found[2])) == ("podwire", name)
-        assert f"nft set {name}" in message.what
+        assert f"nft set {name}" in str(message)
 
 
 @given(st.binary(max_size=120))
