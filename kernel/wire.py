@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
 NLM_F_DUMP = 0x300
@@ -17,11 +17,12 @@ NLA_TYPE_MASK = 0x3FFF
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-_read_attribute = _ATTRIBUTE.unpack_from
+_read_attribute, _pack_attribute = _ATTRIBUTE.unpack_from, _ATTRIBUTE.pack
+_pack_u32 = struct.Struct("=HHI").pack
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the length's remainder of 4
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One netlink request, or one answer: type, flags and all that follows the header.
 
     what: how errors name it ("add address", 10.0.0.2/24, "to", "eth0"); made text for them alone.
@@ -63,8 +64,8 @@ def unpack(data: bytes) -> Iterator[tuple[int, Message]]:
 
 def attribute(kind: int, payload: bytes) -> bytes:
     """One attribute: length, type, payload, padding."""
-    length = _ATTRIBUTE.size + len(payload)
-    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
+    length = 4 + len(payload)
+    return _pack_attribute(length, kind) + payload + _PADDING[length & 3]
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:
@@ -84,7 +85,7 @@ def u8(kind: int, value: int) -> bytes:
 
 def u32(kind: int, value: int) -> bytes:
     """An attribute of 32 bits in the machine's order (rtnetlink)."""
-    return attribute(kind, struct.pack("=I", value))
+    return _pack_u32(8, kind, value)
 
 
 def be32(kind: int, value: int) -> bytes:
