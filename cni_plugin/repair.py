@@ -15,7 +15,7 @@ from cni_plugin.networks import (
 from cni_plugin.rebuild import refill
 from cni_plugin.record import Remains, load_remains
 from ipam.errors import StoreDamaged, StoreError
-from ipam.files import Files
+from ipam.files import BUSY_TIMEOUT, Files
 from ipam.store import Store, Transaction, open_store
 from kernel import nft
 from kernel.masquerade import remove_empty_tables
@@ -27,15 +27,15 @@ _NAMED = 8
 """So many members are named, of more the number."""
 
 
-def repair_rules(data_dir: Path) -> list[str]:
+def repair_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> list[str]:
     """Bring back tables, shared rules and members where they are missing; what was, in words.
 
-    The table `inet podwire` is made where no attachment needs it, too. Raises KernelError,
-    ipam.errors.IpamError.
+    The table `inet podwire` is made where no attachment needs it, too. patience: seconds
+    to wait for a store that others lock. Raises KernelError, ipam.errors.IpamError.
     """
     if not Files(data_dir).database.exists():
         return _make_table()
-    with open_store(data_dir, refill=refill) as store:
+    with open_store(data_dir, refill=refill, patience=patience) as store:
         families = {"inet", *_families(store)}
         with nft.open_nft() as nl:
             missing = sorted(f for f in families if not nft.skeleton_is_present(nl, f))

@@ -1,6 +1,7 @@
 """The kernel brought to the plan, and kept there: what is due is done, and nothing else is read.
 
-Order: settings, device, rules, then FDB entries, neighbours, routes; removal the other way round.
+Order: settings, device, FDB entries, neighbours, routes; removal the other way round. Rules come
+before routes where the plan changed them, and last where others did.
 Every step is repeatable, so whatever fails is due again.
 """
 
@@ -109,12 +110,10 @@ class Reconciler:
         """Do what is due; in how many seconds more is (None: when something happens)."""
         if self._desired is None:
             return None
-        steps = [self._mend_switches, self._mend_device, self._rules.mend]
+        steps = [self._mend_switches, self._mend_device, self._mend_paths]
+        # What others removed comes back without waiting for the store, which rules need.
+        steps.insert(2 if self._rules.is_planned else 3, self._rules.mend)
         waits = [self._attempt(step) for step in steps]
-        if not self.device.fault and not self.device.is_lost():
-            waits.append(self._attempt(self._mend_entries))
-        if not self.device.fault and self.device.is_lost():
-            waits.append(self.device.wait())
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _attempt(self, step: Callable[[], float | None]) -> float | None:
@@ -137,6 +136,15 @@ class Reconciler:
             self._entries.look(cause)
             self._switches.expect()
             self._mend_switches()
+        return wait
+
+    def _mend_paths(self) -> float | None:
+        wait = None
+        if not self.device.fault and not self.device.is_lost():
+            wait = self._attempt(self._mend_entries)
+        if not self.device.fault and self.device.is_lost():
+            again = self.device.wait()
+            return again if wait is None else min(wait, again)
         return wait
 
     def _mend_entries(self) -> float | None:

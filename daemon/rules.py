@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cni_plugin.repair import repair_rules
 from daemon.journal import Action
 from daemon.spans import Span
 from daemon.teller import Teller
+from ipam.errors import StoreBusy
 from kernel.errors import KernelError
 from kernel.events import RuleChange
 from kernel.masquerade import ensure_cluster
@@ -22,6 +24,9 @@ _BYTES = {4: 4, 6: 16}
 _SHARED = frozenset({*CLUSTER_SETS, *NETWORK_SETS})
 _PODS = frozenset(name for _family, name in ATTACHMENT_SETS)
 _NAME = "nftables rules"
+_PATIENCE = 0.1
+"""Seconds that routes may wait for a store that another process locks."""
+_BUSY_GAP = 1.0
 
 
 class Rules:
@@ -32,6 +37,13 @@ class Rules:
         self._spans: tuple[Span, ...] | None = None
         self._want: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
+        self._busy_until = 0.0
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the plan changed them: then they come before the routes, whose packets would be
+        masqueraded for as long as a connection lasts."""
+        return self._cluster_due
 
     def aim(self, cluster: tuple[Span, ...]) -> None:
         """Take the addresses of all pods of the cluster."""
@@ -59,10 +71,10 @@ class Rules:
         """Bring back what is missing; seconds until that may be. Raises KernelError, IpamError."""
         if self._spans is None or not (self._tables_due or self._cluster_due):
             return None
-        wait = self._teller.wait_for(_NAME)
+        wait = max(self._teller.wait_for(_NAME), self._busy_until - time.monotonic())
         if wait > 0:
             return wait
-        faults = repair_rules(self._data_dir) if self._tables_due else []
+        faults = self._repair() if self._tables_due else []
         if self._fill_cluster() and self._cause:
             faults.append("the cluster's addresses were others")
         cause, self._cause = self._cause, ""
@@ -81,8 +93,15 @@ class Rules:
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-            repair_rules(self._data_dir)
+            self._repair()
             return ensure_cluster(self._want)
+
+    def _repair(self) -> list[str]:
+        try:
+            return repair_rules(self._data_dir, _PATIENCE)
+        except StoreBusy:
+            self._busy_until = time.monotonic() + _BUSY_GAP
+            raise
 
 
 def _ends(span: Span) -> tuple[IPAddress, IPAddress]:

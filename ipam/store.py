@@ -40,20 +40,22 @@ def open_store(
     clock: Clock = SYSTEM,
     refill: Refill | None = None,
     create: bool = True,
+    patience: float = BUSY_TIMEOUT,
 ) -> Store:
     """Open `podwire.db` in the folder, creating both if need be.
 
     `refill` writes into a database that had to be created what is known to be in use; it may not
-    open the store itself. Raises StoreDamaged (see `ipam.recovery`), StoreBusy, or StoreError
-    with code 5: permission, full disk, read-only, written by a newer podwire, or missing with
-    `create` false.
+    open the store itself. `patience`: seconds that each step waits for other processes. Raises
+    StoreDamaged (see `ipam.recovery`), StoreBusy, or StoreError with code 5: permission, full
+    disk, read-only, written by a newer podwire, or missing with `create` false.
     """
     data_dir = data_dir.absolute()
     if create:
         files.make_data_dir(data_dir)
     elif not Files(data_dir).database.exists():
         raise StoreError(data_dir, f"there is no podwire.db in {data_dir}")
-    store = Store(data_dir, boot.read_boot_id() if boot_id is None else boot_id, clock, refill)
+    boot_id = boot.read_boot_id() if boot_id is None else boot_id
+    store = Store(data_dir, boot_id, clock, refill, patience)
     try:
         with store.read():
             return store
@@ -69,7 +71,14 @@ class Store:
     create the database.
     """
 
-    def __init__(self, data_dir: Path, boot_id: str, clock: Clock, refill: Refill | None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        boot_id: str,
+        clock: Clock,
+        refill: Refill | None,
+        patience: float = BUSY_TIMEOUT,
+    ) -> None:
         self.data_dir = data_dir
         self.path = Files(data_dir).database
         self.boot_id = boot_id
@@ -78,7 +87,7 @@ class Store:
         self.purged = Purged()
         self._files = Files(data_dir)
         self._marker = os.fspath(self._files.marker)
-        self._refill = refill
+        self._refill, self._patience = refill, patience
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
         self._mutex = threading.Lock()
@@ -160,7 +169,7 @@ class Store:
     def _locked(self) -> sqlite3.Connection:
         """The connection, with the lock file held shared."""
         for _ in range(ATTEMPTS):
-            self._lock.acquire_shared(BUSY_TIMEOUT)
+            self._lock.acquire_shared(self._patience)
             try:
                 with faults.translated(self.path):
                     connection = self._attached()
@@ -178,7 +187,7 @@ class Store:
             raise RuntimeError("a Store cannot be carried over a fork: open it again")
         if self._holder == threading.get_ident():
             raise RuntimeError("a transaction is already open in this thread")
-        if not self._mutex.acquire(timeout=BUSY_TIMEOUT):
+        if not self._mutex.acquire(timeout=self._patience):
             raise StoreBusy(self.path, f"database {self.path} is busy in this process")
         self._holder = threading.get_ident()
 
@@ -199,7 +208,7 @@ class Store:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = files.connect(self.path)
+        connection = files.connect(self.path, patience=self._patience)
         try:
             files.check_header(self.path, connection)
             purged = boot.purge(connection, self.path, self.boot_id)
@@ -219,7 +228,7 @@ class Store:
 
     def _create(self) -> None:
         """Build the database unless another process was quicker."""
-        with self._lock.exclusive(BUSY_TIMEOUT), faults.translated(self.path):
+        with self._lock.exclusive(self._patience), faults.translated(self.path):
             if self._files.identity() is None:
                 files.keep_orphans(self._files)
                 files.build(self._files, self.boot_id, self.clock, self._refill)

@@ -1,7 +1,10 @@
 """What others damage comes back, and the journal says what was found."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +172,34 @@ def test_the_journal_blames_nobody_for_a_device_that_went(pair: Pair) -> None:
     restored = one.history(f"link {DEVICE}")[1]
     assert (restored["action"], restored["before"]) == ("restored", "")
     assert restored["cause"] == f"link {DEVICE} was removed"  # the kernel does not tell by whom
+
+
+def test_routes_come_back_while_the_store_is_locked(pair: Pair, podwire_bin: Path) -> None:
+    one, _two = pair
+    one.attach(podwire_bin / "podwire")
+    table, prefix = ["nft", "list", "table", "inet", "podwire"], "10.244.2.0/24"
+    holder = lock_store(one)
+    one.node.run(["nft", "delete", "table", "inet", "podwire"])
+    one.node.run(["ip", "route", "del", prefix])
+    eventually(lambda: one.has_route(prefix))
+    # The rules cannot come while the lock is held: the routes did not wait for them.
+    assert one.node.run(table, check=False).returncode != 0
+    assert holder.poll() is None
+    holder.kill()
+    holder.communicate()
+    eventually(lambda: one.node.run(table, check=False).returncode == 0)
+    eventually(one.is_in_sync)
+
+
+def lock_store(member: Member) -> "subprocess.Popen[str]":
+    """Hold the store's lock, as whoever replaces its database does, until killed."""
+    path = "/var/lib/podwire/podwire.db.lock"
+    code = f"import fcntl, time; f = open({path!r}); fcntl.flock(f, fcntl.LOCK_EX); print(1)"
+    argv = [*member.node.enter, sys.executable, "-uc", f"{code}; time.sleep(600)"]
+    holder = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "1\n"
+    return holder
 
 
 def same(before: dict[str, object], now: dict[str, object]) -> object:
