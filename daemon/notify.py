@@ -11,10 +11,23 @@ _FIRST = 3  # SD_LISTEN_FDS_START
 
 def inherited_socket() -> socket.socket | None:
     """The listening socket that systemd passed to this very process, if it did."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+    if not is_activated():
         return None
     os.set_inheritable(_FIRST, False)
-    return socket.socket(fileno=_FIRST)
+    # systemd's own descriptor stays, for the program may execute itself again.
+    return socket.socket(fileno=os.dup(_FIRST))
+
+
+def is_activated() -> bool:
+    """Whether systemd passed a listening socket to this very process."""
+    env = os.environ
+    return env.get("LISTEN_PID") == str(os.getpid()) and env.get("LISTEN_FDS") == "1"
+
+
+def keep_inherited_socket() -> None:
+    """Let the program that this process executes next have systemd's socket."""
+    if is_activated():
+        os.set_inheritable(_FIRST, True)
 
 
 def notify(state: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import threading
 from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cni_plugin.errors import CniError
 from daemon.commands.options import (
@@ -16,18 +18,25 @@ from daemon.commands.options import (
     add_config,
     add_log_level,
     path_from_environment,
+    salvaged_places,
     settings_of,
 )
 from daemon.log import Log
+from daemon.notify import is_activated
 from daemon.service import open_log, serve
-from daemon.settings import Settings
 from daemon.signals import stop_on_signals
 from ipam.errors import IpamError
+
+if TYPE_CHECKING:
+    from daemon.settings import Settings
+    from daemon.status import StatusFile
 
 DESCRIPTION = "Serve this node's CNI calls, and keep its routes to the pods of all other nodes."
 EPILOG = f"""\
 Without --config, and where there is no {DEFAULT_CONFIG}, it serves CNI calls
-alone, like `podwired serve`. When it ends, routes and the CNI configuration stay as they are.
+alone, like `podwired serve`. So it does with a configuration that is wrong, says so in the log and
+in `podwired status`, and begins anew when the file is right. When it ends, routes and the CNI
+configuration stay as they are.
 
 signals: TERM, INT   take no further call, finish those under way, end
          USR1        switch the log between info and debug
@@ -47,14 +56,27 @@ def run(options: argparse.Namespace) -> int:
     """Serve and route until a signal; the exit status."""
     log = open_log(options.log_level)
     try:
-        settings = settings_of(options.config)
-        stop = stop_on_signals(log)
-        if settings is None:
-            return _serve_alone(log, stop)
-        return _route(settings, log, stop)
+        return _run(options.config, log, stop_on_signals(log))
     except (Unusable, CniError, IpamError, OSError) as error:
         log.error(str(error))
         return FAILED
+
+
+def _run(config: Path | None, log: Log, stop: threading.Event) -> int:
+    try:
+        settings = settings_of(config)
+    except Unusable as error:
+        return _serve_meanwhile(config, str(error), log, stop)
+    if settings is None:
+        return _serve_alone(log, stop)
+    try:
+        status = _open_status(settings)
+    except (Unusable, OSError) as error:
+        # Without systemd nobody waits at a socket that nobody serves.
+        if not is_activated():
+            raise
+        return _serve_meanwhile(config, str(error), log, stop)
+    return _route(settings, status, log, stop)
 
 
 def _serve_alone(log: Log, stop: threading.Event) -> int:
@@ -64,16 +86,31 @@ def _serve_alone(log: Log, stop: threading.Event) -> int:
     return serve(socket_path, data_dir, log, stop)
 
 
-def _route(settings: Settings, log: Log, stop: threading.Event) -> int:
-    from daemon.journal import Journal
-    from daemon.readiness import Readiness
-    from daemon.routing import Routing
+def _serve_meanwhile(config: Path | None, fault: str, log: Log, stop: threading.Event) -> int:
+    from daemon.makeshift import Makeshift
+
+    def attempt(held: Path) -> None:
+        settings = settings_of(config)
+        if settings is not None and settings.status_file != held:
+            _open_status(settings).close()
+
+    return Makeshift(attempt, salvaged_places(config), log).serve(fault, stop)
+
+
+def _open_status(settings: Settings) -> StatusFile:
     from daemon.status import AnotherDaemon, StatusFile
 
     try:
-        status = StatusFile(settings.status_file)
+        return StatusFile(settings.status_file)
     except AnotherDaemon as error:
         raise Unusable(str(error)) from error
+
+
+def _route(settings: Settings, status: StatusFile, log: Log, stop: threading.Event) -> int:
+    from daemon.journal import Journal
+    from daemon.readiness import Readiness
+    from daemon.routing import Routing
+
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     readiness = Readiness(settings.conflist.name if settings.conflist else "", status.write)
     with closing(status), closing(journal), Routing(settings, journal, log, readiness.publish):

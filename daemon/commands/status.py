@@ -15,6 +15,7 @@ from daemon.commands.options import (
     add_output,
     files_of,
     harmless,
+    salvaged_places,
     tell,
 )
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
@@ -42,9 +43,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status; the exit status."""
+    path, broken = options.file, ""
     try:
-        found = read_status(options.file or files_of(options).status)
-    except (Unusable, OSError) as error:
+        path = path or files_of(options).status
+    except Unusable as error:
+        broken = str(error)
+        tell(broken)
+        path = salvaged_places(options.config).status_file
+    try:
+        found = read_status(path)
+    except OSError as error:
         tell(str(error))
         return NO_DAEMON
     except NoStatus as error:
@@ -53,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
         )
         return NO_DAEMON
     troubles = _troubles(found)
+    if broken and not found.status.fault:
+        troubles = (*troubles, f"the next start will not keep routes: {broken}")
     if options.output == "json":
         print(json.dumps(_as_json(found, troubles), indent=2))
     else:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from daemon.commands.options import DEFAULT_CONFIG
-from tests.netns.daemon.conftest import StartDaemon
+from tests.netns.daemon.conftest import SECONDS, StartDaemon
 from tests.netns.daemon.networks import CONF
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.node import Node
@@ -51,18 +54,70 @@ def test_without_a_configuration_nothing_is_loaded_to_read_one(
         (None, "could not be read: No such file or directory"),
         ("nodes: x\n", "podwired.yaml:1: nodes: unknown key"),
         ("node: a\nsource: {static: nodes.yaml}\n", "podwired.yaml:2: source.static is"),
+        ("source: {static\nconflist:\n  name: warm # ours\n", "podwired.yaml:2"),
     ],
 )
-def test_a_configuration_that_is_wrong_ends_it(
-    node: Node, podwired: Path, tmp_path: Path, content: str | None, said: str
+def test_with_a_configuration_that_is_wrong_it_serves_calls_until_it_is_mended(
+    node: Node,
+    pod: Namespace,
+    start_daemon: StartDaemon,
+    listener: socket.socket,
+    podwire_bin: Path,
+    podwired: Path,
+    tmp_path: Path,
+    content: str | None,
+    said: str,
 ) -> None:
-    path = tmp_path / "podwired.yaml"
+    path, program = tmp_path / "podwired.yaml", podwire_bin / "podwire"
     if content is not None:
         path.write_text(content)
-    done = node.run([podwired, "run", "--config", path], check=False)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    words = ["run", "--config", str(path)]
+    daemon = start_daemon(node, words=words, listener=listener, path=tmp_path / "s")
+    assert said in daemon.log
+    assert "routes are not kept" in daemon.log
+    env = {"PODWIRE_SOCKET": str(daemon.path)}
+    status = node.run([podwired, "status", "--config", path], env=env, check=False)
+    assert status.returncode == 1
+    assert said in status.stdout
+    network = "warm" if "warm" in str(content) else "podwire"
+    answer = daemon.cni("STATUS", program, {**CONF, "name": network})
+    assert answer.json["code"] == 50
+    assert said in answer.json["msg"]
+    other = {**CONF, "name": "other"}
+    assert daemon.cni("STATUS", program, other).code == 0
+    assert daemon.cni("ADD", program, other, netns=pod.path).code == 0
+
+    nodes = tmp_path / "nodes.yaml"
+    own = {"name": "a", "addresses": [node.address(4)], "podCIDRs": ["10.244.1.0/24"]}
+    nodes.write_text(json.dumps({"nodes": [own]}))
+    keys = {"node": "a", "source": {"static": str(nodes)}, "socket": str(daemon.path)}
+    path.write_text(json.dumps({**keys, "conflist": {"path": f"{tmp_path}/5.conflist"}}))
+    until = time.monotonic() + SECONDS
+    while node.run([podwired, "status", "--config", path], check=False).returncode:
+        assert time.monotonic() < until, daemon.log
+        time.sleep(0.1)
+    assert "beginning anew" in daemon.log
+    assert daemon.cni("DEL", program, other, netns=pod.path).code == 0
+    assert daemon.stop()[0] == 0
+
+
+def test_who_cannot_have_its_status_file_serves_at_the_socket_that_systemd_holds(
+    node: Node,
+    start_daemon: StartDaemon,
+    listener: socket.socket,
+    podwire_bin: Path,
+    podwired: Path,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "podwired.yaml"
+    keys = {"source": {"static": "/nowhere"}, "node": "a", "statusFile": f"{path}/status"}
+    path.write_text(json.dumps(keys))
+    words = ["run", "--config", str(path)]
+    alone = node.run([podwired, *words], check=False)
+    assert alone.returncode == 1
+    daemon = start_daemon(node, words=words, listener=listener, path=tmp_path / "s")
+    answer = daemon.cni("STATUS", podwire_bin / "podwire", {**CONF, "name": "podwire"})
+    assert answer.json["code"] == 50
 
 
 def test_a_relative_path_in_the_environment_is_refused(node: Node, podwired: Path) -> None:

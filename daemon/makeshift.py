@@ -1,0 +1,95 @@
+"""`podwired run` with a configuration that it cannot use: CNI calls are served all the same.
+
+systemd holds the socket whether the daemon runs or not, and a call that nobody takes waits for
+minutes. So calls are served as they are without a configuration, the fault is said wherever
+somebody may look, and the daemon begins anew as soon as the file is right.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from daemon.log import Log
+from daemon.notify import keep_inherited_socket
+from daemon.readiness import Readiness
+from daemon.salvage import Places
+from daemon.service import serve
+from daemon.status import AnotherDaemon, NodeStatus, StatusFile
+
+LOOK_SECONDS = 2.0
+"""Seconds between looks whether the configuration is right again."""
+
+
+class Makeshift:
+    """Serves in the place of a daemon that cannot be as configured.
+
+    attempt: raises what is wrong; it is tried again and again, with the path of the status file
+    that this one holds. places: where the daemon is found.
+    """
+
+    def __init__(self, attempt: Callable[[Path], None], places: Places, log: Log) -> None:
+        self._attempt, self._places, self._log = attempt, places, log
+        self._fault, self._mended = "", False
+        self._held: StatusFile | None = None
+        self._readiness = Readiness(places.network, self._keep)
+
+    def serve(self, fault: str, stop: threading.Event) -> int:
+        """Serve until `stop`, which a mended configuration sets too: the process is another then.
+
+        The exit status. Raises CniError, OSError.
+        """
+        looker = threading.Thread(target=self._look, args=(stop,), name="mended", daemon=True)
+        with ExitStack() as held:
+            with suppress(AnotherDaemon, OSError):
+                self._held = StatusFile(self._places.status_file)
+                held.callback(self._held.close)
+            self._say(fault)
+            looker.start()
+            status = serve(
+                self._places.socket, self._places.data_dir, self._log, stop, self._readiness.fault
+            )
+            looker.join()
+        if self._mended:
+            begin_anew()
+        return status
+
+    def _look(self, stop: threading.Event) -> None:
+        right = 0
+        while not stop.wait(LOOK_SECONDS):
+            try:
+                self._attempt(self._places.status_file)
+            except Exception as error:  # whatever it is, it is no reason to look no more
+                right = 0
+                self._say(str(error))
+                continue
+            right += 1
+            # Twice: half of a file that is being written may be right by itself.
+            if right > 1:
+                self._log.info("the configuration can be used now: beginning anew")
+                self._mended = True
+                stop.set()
+
+    def _say(self, fault: str) -> None:
+        if fault != self._fault:
+            self._log.error(f"CNI calls are served, but routes are not kept: {fault}")
+        self._fault = fault
+        node, why = os.uname().nodename, f"its configuration cannot be used: {fault}"
+        status = NodeStatus(node, "unknown", "unknown", fault=why)
+        with suppress(OSError):
+            self._readiness.publish(replace(status, last_error=fault))
+
+    def _keep(self, status: NodeStatus) -> None:
+        if self._held is not None:
+            self._held.write(status)
+
+
+def begin_anew() -> None:
+    """Execute this program again in the same process, with systemd's socket if it has that."""
+    keep_inherited_socket()
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - no shell is wanted
