@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -119,16 +120,6 @@ static void run_python(const char *executable, const char *verb, const char *pro
     execv(python, arguments);
 }
 
-/* No daemon: Python itself, with stdin as it came. */
-static int fall_back(const char *program, const char *executable) {
-    const char *verb = getenv("CNI_COMMAND");
-    char *arguments[] = {"", (char *)executable, NULL};
-    run_python(executable, "serve", program, 2, arguments);
-    int status = verb && strcmp(verb, "STATUS") == 0;
-    return fail(status ? NOT_AVAILABLE : TRY_AGAIN, "podwire's daemon does not run on this node",
-                "start podwired; nothing was done");
-}
-
 /* Out of the way of stdin, stdout and stderr, which the caller may have closed. */
 static int above_stderr(int fd) {
     if (fd < 0 || fd > STDERR_FILENO)
@@ -136,6 +127,29 @@ static int above_stderr(int fd) {
     int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     close(fd);
     return moved;
+}
+
+/* stdin as it came, once more: what was read of it, in a file that the next program starts with. */
+static int put_back(const char *input, uint32_t size) {
+    int fd = above_stderr(memfd_create("stdin", MFD_CLOEXEC));
+    if (fd < 0)
+        return -1;
+    int done = write_all(fd, input, size) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
+               dup2(fd, STDIN_FILENO) < 0;
+    close(fd);
+    return done ? -1 : 0;
+}
+
+/* No daemon: Python itself. */
+static int fall_back(const char *program, const char *executable, const char *input,
+                     uint32_t size) {
+    const char *verb = getenv("CNI_COMMAND");
+    char *arguments[] = {"", (char *)executable, NULL};
+    if (put_back(input, size) == 0)
+        run_python(executable, "serve", program, 2, arguments);
+    int status = verb && strcmp(verb, "STATUS") == 0;
+    return fail(status ? NOT_AVAILABLE : TRY_AGAIN, "podwire's daemon does not run on this node",
+                "start podwired; nothing was done");
 }
 
 static int connect_daemon(const char *path) {
@@ -296,24 +310,25 @@ int main(int argc, char **argv) {
         path = SOCKET_PATH;
     if (*path != '/')
         return fail(INVALID_ENVIRONMENT, "PODWIRE_SOCKET must be an absolute path", "nothing was done");
-    int fd = connect_daemon(path);
-    if (fd < 0)
-        return fall_back(program, executable);
-    if (!is_trusted(fd))
-        return fail(IO_FAILURE, "another user than root answers at podwire's socket",
-                    "see who owns it and its folder; nothing was done");
 
     struct request head = {.magic = {'P', 'W', 'R', 'Q'}, .version = VERSION};
     char *strings = malloc(STRINGS_MAX), *input = malloc(STDIN_MAX);
     if (!strings || !input)
         return fail(TRY_AGAIN, "out of memory", "nothing was done");
-    if (gather(strings, &head.strings, program, executable) < 0)
-        return fail(INVALID_ENVIRONMENT, "the CNI_ variables are larger than 1 MiB", "nothing was done");
+    /* Before connecting: the daemon waits 10 s for a request, and whoever writes stdin may be slow. */
     if (read_input(input, &head.input) < 0) {
         char msg[128];
         snprintf(msg, sizeof msg, "cannot read stdin: %s", strerror(errno));
         return fail(IO_FAILURE, msg, NULL);
     }
+    int fd = connect_daemon(path);
+    if (fd < 0)
+        return fall_back(program, executable, input, head.input);
+    if (!is_trusted(fd))
+        return fail(IO_FAILURE, "another user than root answers at podwire's socket",
+                    "see who owns it and its folder; nothing was done");
+    if (gather(strings, &head.strings, program, executable) < 0)
+        return fail(INVALID_ENVIRONMENT, "the CNI_ variables are larger than 1 MiB", "nothing was done");
     int netns = open_netns(&head.netns_errno);
     /* A daemon that refuses may answer and close before it has read everything: its answer is there
      * to be read even where our writing failed. */

@@ -1,8 +1,14 @@
 """The shim under AddressSanitizer: what it sends, and what it makes of its caller's side."""
 
+import fcntl
 import json
 import os
+import shutil
 import socket
+import struct
+import subprocess
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +45,66 @@ def test_stdin_is_bounded(shim: Path, peer: Peer, size: int) -> None:
     peer.answer = answer
     assert run(shim, peer.path, b"x" * size).returncode == 0
     assert seen == [min(size, (4 << 20) + 1)]
+
+
+def test_a_slow_stdin_is_read_before_anybody_is_bothered(shim: Path, peer: Peer) -> None:
+    """The daemon's patience with a request (10 s) is none of the runtime's business."""
+    came: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        came.append(b"connected")
+        came.append(read_request(connection)[1])
+        connection.sendall(HEAD.pack(b"PWRP", 1, 0, 0, 0))
+
+    peer.answer = answer
+    env = {"CNI_COMMAND": "ADD", "PODWIRE_SOCKET": str(peer.path), "ASAN_OPTIONS": "detect_leaks=0"}
+    with subprocess.Popen([shim], stdin=subprocess.PIPE, env=env) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"{")
+        process.stdin.flush()
+        until = time.monotonic() + 30
+        while unread(process.stdin.fileno()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert read_state(process.pid) == "S"
+        assert came == []
+        process.stdin.write(b"}")
+    assert process.returncode == 0
+    assert came == [b"connected", b"{}"]
+
+
+def unread(pipe: int) -> int:
+    """Bytes in a pipe."""
+    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(count)
+
+
+def read_state(pid: int) -> str:
+    """A process's state once it sleeps, or after a long while."""
+    for _ in range(3000):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        if state == "S":
+            break
+        time.sleep(0.01)
+    return state
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 4 << 20, (4 << 20) + 1, 5 << 20])
+@pytest.mark.parametrize("closed", ["", ">&-", "2>&-", ">&- 2>&-"])
+def test_without_daemon_the_next_program_has_the_whole_stdin(
+    shim: Path, tmp_path: Path, size: int, closed: str
+) -> None:
+    """Up to the limit, and a byte more, which is refused as too much."""
+    program, out = tmp_path / "podwire", tmp_path / "out"
+    shutil.copy(shim, program)
+    (tmp_path / "python3").write_text(f'#!/bin/sh\ncat >"{out}"\necho "$@" >"{out}.words"\n')
+    (tmp_path / "python3").chmod(0o755)
+    stdin = os.urandom(size)
+    command = ("bash", "-c", f'exec "$0" {closed}')
+    assert run(program, tmp_path / "s", stdin, command=command).returncode == 0
+    assert out.read_bytes() == stdin[: (4 << 20) + 1]
+    words = f"-I -m cni_plugin serve podwire {program}\n"
+    assert Path(f"{out}.words").read_text() == words
 
 
 def test_a_huge_environment_is_refused(shim: Path, peer: Peer) -> None:
