@@ -5,6 +5,7 @@ podwire wins in the end, and never turns into a busy loop beside another that wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ PAUSE_MAX = 1.0
 CALM = 30.0
 """Seconds without a repair after which an object counts as never touched."""
 STUBBORN = 8
-"""As many repairs without calm are a quarrel, which is told once."""
+"""As many repairs without calm are a quarrel, whose repairs are counted and no longer told each."""
+REMIND = 60.0
+"""Seconds after which a quarrel is told again."""
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class _Quarrel:
     count: int
     last: float
     until: float
+    told: float = -math.inf
 
 
 class Backoff:
@@ -45,6 +49,14 @@ class Backoff:
         if quarrel is None or now - quarrel.last > CALM:
             quarrel = self._quarrels[key] = _Quarrel(0, now, now)
         quarrel.count, quarrel.last, quarrel.until = quarrel.count + 1, now, now + gap
+        return quarrel.count
+
+    def remind(self, key: Hashable, now: float) -> int:
+        """How often an object was repaired, if that is a quarrel and to be told now; else 0."""
+        quarrel = self._quarrels.get(key)
+        if quarrel is None or quarrel.count < STUBBORN or now - quarrel.told < REMIND:
+            return 0
+        quarrel.told = now
         return quarrel.count
 
     def note_effort(self, began: float, now: float) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from daemon.backends import DEVICE_ALIAS
 from daemon.desired import Desired
-from daemon.journal import Action
 from daemon.settings import Settings
 from daemon.teller import Teller
 from kernel.errors import KernelError
@@ -101,11 +100,14 @@ class Device:
 
     def _tell(self, desired: Desired, faults: Sequence[str], cause: str) -> None:
         missing = any(fault.endswith("is missing") for fault in faults)
-        action: Action = "restored" if cause else "added" if missing else "changed"
-        name, before = f"link {self.name}", "" if missing else "; ".join(faults)
-        self._teller.write(action, name, cause or "the plan", before, tell_device(desired))
+        name, texts = (
+            f"link {self.name}",
+            ("" if missing else "; ".join(faults), tell_device(desired)),
+        )
         if cause:
-            self._teller.count(("link", self.name), name, cause)
+            self._teller.put_right(("link", self.name), "restored", name, cause, *texts)
+        else:
+            self._teller.write("added" if missing else "changed", name, "the plan", *texts)
 
     def remove_old(self, desired: Desired) -> None:
         """Remove podwire's devices that the plan does not name. Raises KernelError."""

@@ -71,15 +71,15 @@ class Entries:
         self._teller.fail(f"{error}{_more(failed)}")
 
     def _tell(self, done: Sequence[Repair], began: float) -> None:
-        self._teller.record(records_of(done))
         for repair in done:
             self._failed_until.pop(repair.key, None)
         found = [r for r in done if r.cause]
-        for repair in found:
-            self._teller.count(repair.key, _name(repair), repair.cause)
+        told = self._teller.count((r.key, _name(r), r.cause) for r in found)
+        self._teller.record(records_of([r for r in done if not r.cause or r.key in told]))
+        if news := [r for r in found if r.key in told]:
+            name, cause = _name(news[0]), news[0].cause
+            self._teller.log.warning(f"put right {name}{_more(news)}: {cause}")
         if found:
-            name, cause = _name(found[0]), found[0].cause
-            self._teller.log.warning(f"put right {name}{_more(found)}: {cause}")
             self._teller.rest(began)
         if len(found) < len(done):
             self._teller.log.info("changed entries", count=len(done) - len(found))

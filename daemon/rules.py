@@ -10,7 +10,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cni_plugin.repair import repair_rules
-from daemon.journal import Action
 from daemon.spans import Span
 from daemon.teller import Teller
 from ipam.errors import StoreBusy
@@ -80,12 +79,14 @@ class Rules:
         cause, self._cause = self._cause, ""
         self._tables_due = self._cluster_due = False
         if faults:
-            action: Action = "restored" if cause else "added"
-            after = " ".join(map(str, self._spans))
-            self._teller.write(action, _NAME, cause or "the plan", "; ".join(faults), after)
-        if faults and cause:
-            self._teller.count(_NAME, _NAME, cause)
+            self._tell(cause, "; ".join(faults), " ".join(map(str, self._spans)))
         return None
+
+    def _tell(self, cause: str, before: str, after: str) -> None:
+        if cause:
+            self._teller.put_right(_NAME, "restored", _NAME, cause, before, after)
+        else:
+            self._teller.write("added", _NAME, "the plan", before, after)
 
     def _fill_cluster(self) -> bool:
         try:

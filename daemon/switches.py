@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from daemon.desired import Desired
-from daemon.journal import Action
 from daemon.teller import Teller
 from kernel.forwarding import apply_node_settings
 from kernel.model import Sysctl
@@ -51,9 +50,9 @@ class Switches:
             return wait
         apply_node_settings(self._nl, [setting])
         name = f"sysctl {setting.path}"
-        action: Action = "changed" if self._new else "restored"
-        cause = "the plan" if self._new else "changed by others"
-        self._teller.write(action, name, cause, before or "", setting.value)
-        if not self._new:
-            self._teller.count(key, name, cause)
+        if self._new:
+            self._teller.write("changed", name, "the plan", before or "", setting.value)
+        else:
+            texts = before or "", setting.value
+            self._teller.put_right(key, "restored", name, "changed by others", *texts)
         return 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from daemon.backoff import STUBBORN, Backoff
 from daemon.journal import Action, Journal, Record
@@ -11,25 +11,31 @@ from daemon.log import Log
 
 _AGAIN = 60.0
 
+Damage = tuple[Hashable, str, str]
+"""What was put right: its key, its name, who did it."""
+
 
 class Teller:
     """error: the last thing that went wrong, empty where nothing did since it was cleared."""
 
-    def __init__(self, journal: Journal, log: Log) -> None:
+    def __init__(
+        self, journal: Journal, log: Log, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.error = ""
         self.log = log
+        self._clock = clock
         self._journal = journal
         self._backoff = Backoff()
         self._failures: dict[str, float] = {}
 
     def wait_for(self, key: Hashable) -> float:
         """Seconds until an object that others changed may be put right; 0 where it may now."""
-        return self._backoff.wait_for(key, time.monotonic())
+        return self._backoff.wait_for(key, self._clock())
 
     def fail(self, text: str) -> None:
         """Something could not be done; the log has it once a minute, however often it is tried."""
         self.error = self.error or text
-        now = time.monotonic()
+        now = self._clock()
         if now - self._failures.get(text, -_AGAIN) >= _AGAIN:
             self._failures[text] = now
             self.log.error(text)
@@ -45,21 +51,44 @@ class Teller:
     def record(self, records: Iterable[Record]) -> None:
         """Changes, for the journal alone."""
         self._journal.write(records)
+        if self._journal.fault:
+            self.fail(f"the journal cannot be written: {self._journal.fault}")
 
-    def count(self, key: Hashable, name: str, cause: str) -> None:
-        """Count a repair of what others changed; a quarrel is told once."""
-        if self._backoff.note(key, time.monotonic()) == STUBBORN:
-            text = f"{cause}, {STUBBORN} times now: podwire goes on putting it right"
-            self.log.warning(f"{name}: {text}")
-            self.record([Record(time.time(), "found", name, text)])
+    def put_right(self, key: Hashable, action: Action, name: str, cause: str, *texts: str) -> None:
+        """One object that others changed is as it should be again; texts: before, after."""
+        if self.count([(key, name, cause)]):
+            self.write(action, name, cause, *texts)
+
+    def count(self, damages: Iterable[Damage]) -> set[Hashable]:
+        """Count repairs of what others changed; the keys of those that are to be told.
+
+        Of a quarrel the number alone is told, once a minute.
+        """
+        now, told, due = self._clock(), set[Hashable](), list[tuple[int, str, str]]()
+        for key, name, cause in damages:
+            if self._backoff.note(key, now) < STUBBORN:
+                told.add(key)
+            elif times := self._backoff.remind(key, now):
+                due.append((times, name, cause))
+        self._tell_quarrels(due)
+        return told
+
+    def _tell_quarrels(self, due: Sequence[tuple[int, str, str]]) -> None:
+        if not due:
+            return
+        times, name, cause = due[0]
+        more = f" (and {len(due) - 1} more)" if len(due) > 1 else ""
+        text = f"{cause}, {times} times now: podwire goes on putting it right"
+        self.log.warning(f"{name}{more}: {text}")
+        self.record([Record(time.time(), "found", f"{name}{more}", text)])
 
     def rest(self, began: float) -> None:
         """Let further repairs of the same objects wait after a batch that began then."""
-        self._backoff.note_effort(began, time.monotonic())
+        self._backoff.note_effort(began, self._clock())
 
     def forget(self) -> None:
         """Drop what has calmed down."""
-        now = time.monotonic()
+        now = self._clock()
         self._backoff.forget(now)
         for text in [t for t, told in self._failures.items() if now - told >= _AGAIN]:
             del self._failures[text]
