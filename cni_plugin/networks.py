@@ -38,14 +38,17 @@ def enter(tx: Transaction, network: str, prefixes: Group) -> None:
         tx.put_network(network, json.dumps([str(prefix) for prefix in wanted]))
 
 
-def ensure_masquerade(store: Store) -> None:
-    """Bring the kernel's masquerade rules to what the store says, if they differ."""
+def ensure_masquerade(store: Store) -> bool:
+    """Bring the kernel's masquerade rules to what the store says; whether they were others."""
     with store.read() as tx:
         groups = _groups(tx)
-    if not masquerade_is_applied(groups):
-        # The write lock orders concurrent callers: each applies what the store says just then.
-        with store.transaction() as tx:
-            _apply(tx)
+    if masquerade_is_applied(groups):
+        return False
+    # The write lock orders concurrent callers: each applies what the store says just then.
+    with store.transaction() as tx:
+        differed = not masquerade_is_applied(_groups(tx) + _groups_of_strangers(tx))
+        _apply(tx)
+    return differed
 
 
 def _apply(tx: Transaction) -> None:

@@ -40,9 +40,11 @@ def repair_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> list[str]:
         with nft.open_nft() as nl:
             missing = sorted(f for f in families if not nft.skeleton_is_present(nl, f))
         ensure_tables(store, missing)
-        ensure_masquerade(store)
+        differed = ensure_masquerade(store)
         lacking = _repair_members(store)
     faults = [f"table {family} {nft.TABLE} was missing or incomplete" for family in missing]
+    if differed:
+        faults.append("the prefixes that are masqueraded were others")
     return [*faults, *_tell(lacking)]
 
 

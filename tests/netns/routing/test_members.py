@@ -79,6 +79,23 @@ def test_single_members_come_back(pair: Pair, guarded: Namespace) -> None:
     assert guarded.ping("10.66.0.1")
 
 
+@pytest.mark.parametrize("name", ["masquerade4", "internal4", "hairpin4", "cluster4", "cluster6"])
+def test_flushed_sets_come_back_and_are_told(pair: Pair, podwire_bin: Path, name: str) -> None:
+    one, _two = pair
+    one.attach(podwire_bin / "podwire")
+    list_set = ["nft", "list", "set", "inet", "podwire", name]
+    before, length = one.node.run(list_set).stdout, len(one.history("nftables"))
+    assert "elements" in before
+    one.node.run(["nft", "flush", "set", "inet", "podwire", name])
+    eventually(lambda: one.node.run(list_set).stdout == before or one.log)
+    eventually(lambda: len(one.history("nftables")) > length or one.log)
+    [told] = one.history("nftables")[length:]
+    assert told["action"] == "restored"
+    assert told["cause"].startswith("changed by pid ")
+    assert "missing" in told["before"] or "were others" in told["before"]
+    assert "restored nftables rules" in one.log
+
+
 def test_what_a_pod_took_along_stays_away(
     pair: Pair, guarded: Namespace, podwire_bin: Path
 ) -> None:
