@@ -38,6 +38,8 @@ RESYNC = 600.0
 """Seconds after which everything is compared, events or not."""
 _FACTS_GAP = 0.05
 STOP_SECONDS = 30.0
+_NAMED = 8
+"""So many nodes that left are named."""
 
 
 class Routing:
@@ -163,6 +165,7 @@ class _Loop:
     def _poll(self) -> None:
         fresh = self._source.poll()
         if fresh is not None:
+            self._tell_left(self._snapshot, fresh)
             self._snapshot, self._plan_due = fresh, True
         if self._source.fault != self._source_fault:
             self._source_fault = self._source.fault
@@ -170,6 +173,15 @@ class _Loop:
                 self._error(f"the last good state stays in use: {self._source_fault}")
             else:
                 self._log.info("the source is good again")
+
+    def _tell_left(self, old: Snapshot | None, fresh: Snapshot) -> None:
+        """Say loudly who lost its routes: a list that was cut off is a right list, too."""
+        names = {node.name for node in fresh.nodes}
+        left = [node.name for node in old.nodes if node.name not in names] if old else []
+        if left:
+            more = " ..." if len(left) > _NAMED else ""
+            text = f"{len(left)} nodes are in the source no more: {' '.join(left[:_NAMED])}{more}"
+            self._log.warning(text, before=len(old.nodes) if old else 0, now=len(names))
 
     def _tick(self, now: float) -> None:
         self._kernel.tick()

@@ -36,6 +36,11 @@ def parse_nodes(data: bytes, file: Path | str) -> Snapshot:
     return load(data, file, _read_snapshot)
 
 
+def has_end_mark(data: bytes) -> bool:
+    """Whether the file's last line is the mark of a document's end, `...` (YAML 1.1, 9.1.2)."""
+    return data.rstrip().endswith(b"\n...")
+
+
 def _read_snapshot(root: Item) -> Snapshot:
     section = Section(root, ("clusterCIDRs", "nodes"))
     nodes = section.require("nodes", _read_nodes)
@@ -62,7 +67,8 @@ def _read_node(item: Item) -> Node:
     return Node(
         section.require("name", _read_name),
         section.require("addresses", _read_addresses),
-        section.get("podCIDRs", _read_pod_cidrs, ()),
+        # No less than the address: else half of an entry would be an entry.
+        section.require("podCIDRs", _read_pod_cidrs),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon.cluster import Node, Snapshot
-from daemon.sources.nodesfile import parse_nodes
+from daemon.sources.nodesfile import has_end_mark, parse_nodes
 from daemon.yamlfile import FILE_MAX, FileFault
 
 # How long a file must look the same before it is taken: whoever writes it in place needs a while,
@@ -25,7 +25,8 @@ class StaticSource:
     """Snapshots of a file. A broken edit keeps the last good one in use, and `fault` says so.
 
     A file that was not touched of late is taken at the first poll; else a poll takes it that finds
-    it unchanged for SETTLE_SECONDS. now, today: seconds by the monotonic clock, by the wall clock.
+    it unchanged for SETTLE_SECONDS. Once it ended with `...`, it must. now, today: seconds by the
+    monotonic clock, by the wall clock.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class StaticSource:
         self._seen_at = 0.0
         self._taken: _Look | None = None
         self._snapshot: Snapshot | None = None
+        self._marked = False
 
     def fileno(self) -> int | None:
         """None: a file that is renamed, mounted or bound anew tells nobody; one look is cheap."""
@@ -57,7 +59,7 @@ class StaticSource:
             if data is None:
                 return None
             self._taken = look
-            fresh = parse_nodes(data, self._path)
+            fresh = self._parse(data)
             # What thousands of new objects make due comes here, not amid the change that follows.
             gc.collect()
             return self._take(fresh)
@@ -92,6 +94,19 @@ class StaticSource:
                 raise FileFault(self._path, 0, "is no regular file")
             data = file.read(FILE_MAX + 1)
             return data if _look(before) == _look(os.fstat(fd)) == look else None
+
+    def _parse(self, data: bytes) -> Snapshot:
+        """The snapshot. Raises FileFault, also where the end is missing that was there before.
+
+        Lines that are missing at the end of a list make another right list, of fewer nodes.
+        """
+        marked = has_end_mark(data)
+        if self._marked and not marked:
+            why = "its last line was `...` before, and is not now: is it cut off?"
+            raise FileFault(self._path, 0, why)
+        fresh = parse_nodes(data, self._path)
+        self._marked = marked
+        return fresh
 
     def _take(self, fresh: Snapshot) -> Snapshot | None:
         self.fault = ""

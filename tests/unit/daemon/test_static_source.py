@@ -10,8 +10,8 @@ import pytest
 from daemon.cluster import Snapshot, Source
 from daemon.sources.static import SETTLE_SECONDS, StaticSource
 
-ONE = "nodes:\n- {name: a, addresses: [192.0.2.1]}\n"
-TWO = ONE + "- {name: b, addresses: [192.0.2.2]}\n"
+ONE = "nodes:\n- {name: a, addresses: [192.0.2.1], podCIDRs: []}\n"
+TWO = ONE + "- {name: b, addresses: [192.0.2.2], podCIDRs: []}\n"
 
 
 class Watched:
@@ -117,6 +117,19 @@ def test_a_broken_edit_keeps_the_last_good_state_and_says_so(
     assert why in watched.source.fault  # still: the file is as broken as it was
     watched.write(TWO)
     assert names(watched.settle()) == ["a", "b"]
+    assert watched.source.fault == ""
+
+
+@pytest.mark.parametrize("end", ["...", "...\n", "...\n\n"])
+def test_a_file_that_ended_with_the_mark_is_cut_off_without(watched: Watched, end: str) -> None:
+    watched.write(TWO + end)
+    assert names(watched.settle()) == ["a", "b"]
+    for cut in (ONE, TWO, TWO.replace("[192.0.2.2]", "[192.0.2.3]")):
+        watched.write(cut)
+        assert watched.settle() is None
+        assert "its last line was `...` before" in watched.source.fault
+    watched.write(ONE + end)
+    assert names(watched.settle()) == ["a"]
     assert watched.source.fault == ""
 
 
