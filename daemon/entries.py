@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import time
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +19,7 @@ from kernel.netlink import Netlink
 RETRY = 1.0
 """Seconds after which what failed is tried again."""
 _SOON = 0.25
+_LINK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EINVAL})
 
 
 class Entries:
@@ -66,9 +69,12 @@ class Entries:
         # The kernel has other things than we believe.
         self._read_at = time.monotonic() + RETRY
         self._failed_until |= dict.fromkeys(failed, self._read_at)
-        first = next(iter(failed.values()))
+        real = [f for f in failed.values() if not _went(f)]
+        if not real:
+            return
+        first = real[0]
         error = KernelError("set", name_entry(first.entry), first.errno, first.hint)
-        self._teller.fail(f"{error}{_more(failed)}")
+        self._teller.fail(f"{error}{_more(real)}")
 
     def _tell(self, done: Sequence[Repair], began: float) -> None:
         for repair in done:
@@ -85,12 +91,23 @@ class Entries:
             self._teller.log.info("changed entries", count=len(done) - len(found))
 
 
+def _went(failure: Failure) -> bool:
+    """Whether the entry's link is gone: which is put right, and tells of itself."""
+    if failure.errno not in _LINK_GONE:
+        return False
+    try:
+        socket.if_nametoindex(failure.entry.link)
+    except OSError:
+        return True
+    return failure.errno == errno.ENODEV  # made anew meanwhile
+
+
 def _name(repair: Repair) -> str:
     entry = repair.want or repair.have
     return name_entry(entry) if entry else ""
 
 
-def _more(things: Sequence[object] | Mapping[Key, object]) -> str:
+def _more(things: Sequence[object]) -> str:
     return f" (and {len(things) - 1} more)" if len(things) > 1 else ""
 
 

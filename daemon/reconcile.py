@@ -106,6 +106,12 @@ class Reconciler:
         self._switches.due = True
         self._teller.forget()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is known that is not as planned."""
+        due = self.device.due or self.device.fault or self._rules.is_due or self._switches.due
+        return not due and not self.mirror.out_of_sync()
+
     def work(self) -> float | None:
         """Do what is due; in how many seconds more is (None: when something happens)."""
         if self._desired is None:

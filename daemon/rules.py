@@ -39,6 +39,11 @@ class Rules:
         self._busy_until = 0.0
 
     @property
+    def is_due(self) -> bool:
+        """Whether they must be looked at."""
+        return self._tables_due or self._cluster_due
+
+    @property
     def is_planned(self) -> bool:
         """Whether the plan changed them: then they come before the routes, whose packets would be
         masqueraded for as long as a connection lasts."""

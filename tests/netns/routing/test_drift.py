@@ -174,6 +174,17 @@ def test_the_journal_blames_nobody_for_a_device_that_went(pair: Pair) -> None:
     assert restored["cause"] == f"link {DEVICE} was removed"  # the kernel does not tell by whom
 
 
+def test_a_device_that_comes_back_is_no_error(pair: Pair) -> None:
+    one, _two = pair
+    for _ in range(5):
+        length = len(one.history(f"link {DEVICE}"))
+        one.node.run(["ip", "link", "del", DEVICE])
+        eventually(lambda length=length: len(one.history(f"link {DEVICE}")) > length)
+        eventually(one.is_in_sync)
+    assert " error " not in one.log
+    assert one.status()["lastError"] == ""
+
+
 def test_routes_come_back_while_the_store_is_locked(pair: Pair, podwire_bin: Path) -> None:
     one, _two = pair
     one.attach(podwire_bin / "podwire")
