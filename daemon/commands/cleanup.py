@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from daemon.belongings import remove_belongings, remove_lock
 from daemon.commands.options import (
     DEFAULT_DATA_DIR,
+    DEFAULT_SOCKET,
     DONE,
     FAILED,
     Unusable,
@@ -31,7 +33,8 @@ pods, the VXLAN device, podwire's nftables tables unless a pod needs them, the C
 Only what carries podwire's mark is removed. Pods stay, and lose the way to other nodes."""
 EPILOG = """\
 Stop the daemon first. What was removed is printed, and in the journal; a second time finds
-nothing. Store, journal and configuration of the daemon stay.
+nothing. The daemon's configuration stays; so do store and journal, unless --data is given. They are
+where the configuration says.
 
 exit codes: 0 nothing is left; 1 something could not be removed, or a daemon runs; 2 wrong usage
 """
@@ -43,6 +46,8 @@ _JOURNAL_BYTES = 16 << 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     add_config(parser)
+    words = "remove store, journal, status and socket, too: pods that run lose their addresses"
+    parser.add_argument("--data", action="store_true", help=words)
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -52,15 +57,24 @@ def run(options: argparse.Namespace) -> int:
         return FAILED
     settings, files = settings_of(options.config), files_of(options)
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
     conflist, size = DEFAULT_CONFLIST, _JOURNAL_BYTES
     if settings is not None:
         data_dir, size = settings.data_dir, settings.journal.max_bytes
         conflist = settings.conflist.path if settings.conflist else conflist
+        socket = settings.socket
     removed: list[Record] = []
+    gone: list[Path] = []
     with _no_daemon(files.status), closing(Journal(files.journal, size)) as journal:
         faults = remove_remains(conflist, data_dir, removed.append)
-        journal.write(removed)
-    print("\n".join(_tell(removed)) or "nothing was left")
+        if options.data and not faults:
+            gone += remove_belongings(data_dir, files.journal, files.status, socket)
+        else:
+            journal.write(removed)
+    if options.data and not faults:
+        remove_lock(files.status, socket)
+    lines = [*_tell(removed), *(harmless(f"removed {path}") for path in gone)]
+    print("\n".join(lines) or "nothing was left")
     for fault in faults:
         tell(f"not removed: {fault}")
     return FAILED if faults else DONE

@@ -320,6 +320,53 @@ def test_all_that_it_made_goes_if_asked(used: Used) -> None:
     assert not used.place.prefix.exists()
 
 
+def test_what_the_configuration_moved_goes_from_there_and_nothing_beside_it(
+    used: Used, tmp_path: Path
+) -> None:
+    moved = {
+        "dataDir": str(tmp_path / "data"),
+        "socket": str(tmp_path / "run" / "s"),
+        "journal": {"path": str(tmp_path / "log" / "j")},
+        "statusFile": str(tmp_path / "status"),
+    }
+    used.config.write_text(json.dumps({**json.loads(used.config.read_text()), **moved}))
+    used.node.run(["mkdir", "-p", "/var/lib/podwire", "/run/podwire"])
+    used.node.run(["touch", "/var/lib/podwire/podwire.db", "/run/podwire/status.json"])
+    files = used.files()
+    used.start()
+    used.kill()
+    assert (tmp_path / "run" / "s").exists()
+    for name in ("podwire.db-wal", "podwire.db", "mine"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    done = used.uninstall("--data", "--config", used.config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"removed {tmp_path}/data/podwire.db\n" in done.stdout
+    assert f"removed {tmp_path}/log/j\n" in done.stdout
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["mine"]
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "log").iterdir())
+    assert not list(tmp_path.glob("status*"))
+    assert used.files() == files
+
+
+def test_data_of_another_installation_is_left_alone(used: Used, tmp_path: Path) -> None:
+    units = Path("/etc/systemd/system")
+    used.node.run(["mount", "-t", "tmpfs", "podwire-test", units])
+    other = tmp_path / "other" / "venv" / "bin" / "podwired"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    used.node.run(["tee", units / "podwired.service"], stdin=f"ExecStart={other} run\n")
+    used.node.run(["mkdir", "-p", "/var/lib/podwire"])
+    used.node.run(["touch", "/var/lib/podwire/podwire.db"])
+    files, installed = used.files(), used.place.commands()
+    done = used.uninstall("--data")
+    assert done.returncode == 1
+    assert f"podwire is installed in {tmp_path}/other too" in done.stderr
+    assert (used.files(), used.place.commands()) == (files, installed)
+    assert used.uninstall("--data", "--config", used.config).returncode == 0
+
+
 def test_it_stays_otherwise(used: Used) -> None:
     used.start()
     used.kill()
