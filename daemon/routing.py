@@ -14,16 +14,20 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from daemon.cluster import Snapshot, Source
 from daemon.conflist import ForeignConflist, keep_conflist, render_conflist
 from daemon.desired import Desired, Refusal, Unplannable
 from daemon.facts import Facts
-from daemon.journal import Action, Journal, Record
+from daemon.filefaults import explain
+from daemon.journal import Action, Journal
 from daemon.log import Log
 from daemon.planner import Planner
 from daemon.reading import matters, read_facts
 from daemon.reconcile import Reconciler
+from daemon.refusals import Refusals
+from daemon.restarts import Restarts
 from daemon.settings import Settings
 from daemon.sources.static import StaticSource
 from daemon.status import NodeStatus, Refused
@@ -81,15 +85,28 @@ class Routing:
 
     def _run(self) -> None:
         keep_sockets_open()
+        restarts = Restarts(self._log)
         while not self._stopping:
             try:
                 with _Loop(self._settings, self._journal, self._log, self._publish) as loop:
                     while not self._stopping:
                         loop.turn(self._bell)
             except Exception as error:  # whatever it is, routing must go on
-                self._log.error(f"routing begins anew: {error!r}")
+                pause = restarts.note(error)
                 self._log.debug(traceback.format_exc())
-                time.sleep(TICK)
+                self._publish_failure(error)
+                self._rest(pause)
+
+    def _publish_failure(self, error: Exception) -> None:
+        text, settings = f"routing fails: {error!r}", self._settings
+        status = NodeStatus(settings.node, settings.backend, settings.source.kind, fault=text)
+        with suppress(OSError):  # what is in the way of the file was told
+            self._publish(replace(status, last_error=text, last_error_time=time.time()))
+
+    def _rest(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        poll.poll(math.ceil(seconds * 1000))
 
 
 class _Loop:
@@ -115,8 +132,8 @@ class _Loop:
         self._fault = "nothing was heard from the source yet"
         self._conflist_fault = ""
         self._source_fault = ""
-        self._last_error, self._last_error_time = "", 0.0
-        self._refused: frozenset[Refusal] = frozenset()
+        self._last_error, self._last_error_time, self._last_error_over = "", 0.0, 0.0
+        self._refusals = Refusals(self._teller)
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
@@ -132,13 +149,13 @@ class _Loop:
     def turn(self, bell: int) -> None:
         """Sleep until something is due, and do it."""
         self._sleep(bell)
+        self._teller.error = ""
         self._hear()
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._tick(now)
         # What others did to what there is comes first: plans are made for an undamaged node.
-        self._teller.error = ""
         self._wait = self._kernel.work()
         if self._refresh(now):
             self._wait = self._kernel.work()
@@ -224,31 +241,37 @@ class _Loop:
         return True
 
     def _tell_refused(self, desired: Desired) -> None:
-        refused = frozenset(desired.refused)
-        fresh = [r for r in desired.refused if r not in self._refused]
-        now = time.time()
-        self._journal.write(
-            Record(now, "refused", f"node {r.node} {r.prefix}", r.why) for r in fresh
-        )
-        for refusal in fresh:
-            self._log.warning(f"refused {refusal}")
-        for tolerated in desired.tolerated if fresh else ():
+        self._refusals.tell(desired.refused)
+        for tolerated in desired.tolerated:
             self._log.warning(f"kept {tolerated}, for it was in use before")
-        self._refused = refused
 
     def _error(self, text: str) -> None:
-        self._last_error, self._last_error_time = text, time.time()
+        self._note_error(text)
         self._log.error(text)
+
+    def _note_error(self, text: str) -> None:
+        self._last_error, self._last_error_time, self._last_error_over = text, time.time(), 0.0
 
     def _finish(self) -> None:
         """Say how things are, to whoever wants to know."""
-        if self._teller.error:
-            self._last_error, self._last_error_time = self._teller.error, time.time()
         fault = self._fault or self._kernel.device.fault or self._no_prefix()
         if self._desired and not fault:
             self._keep_conflist(self._desired)
-        with suppress(OSError):  # a full disk is no reason to stop; the file's age tells
+        self._judge(fault)
+        try:
             self._publish(self._status(fault))
+        except OSError as error:  # a full disk is no reason to stop; the file's age tells
+            path = self._settings.status_file
+            self._teller.fail(explain("the status", path, error, "statusFile"))
+            self._note_error(self._teller.error)
+
+    def _judge(self, fault: str) -> None:
+        """Note what went wrong in this turn, or that what did is over."""
+        faults = fault, self._source_fault, self._conflist_fault, self._journal.fault
+        if self._teller.error:
+            self._note_error(self._teller.error)
+        elif self._last_error and not any(faults) and self._kernel.is_settled:
+            self._last_error_over = self._last_error_over or time.time()
 
     def _no_prefix(self) -> str:
         if self._desired is None or self._desired.pod_cidrs:
@@ -265,9 +288,12 @@ class _Loop:
         try:
             kept = keep_conflist(wanted.path, content)
         except (ForeignConflist, OSError) as error:
-            if str(error) != self._conflist_fault:
-                self._error(str(error))
-            self._conflist_fault = str(error)
+            text = str(error)
+            if isinstance(error, OSError):
+                text = explain("the CNI configuration", wanted.path, error, "conflist.path")
+            if text != self._conflist_fault:
+                self._error(text)
+            self._conflist_fault = text
             return
         self._conflist_fault = ""
         if kept != "same":
@@ -294,6 +320,7 @@ class _Loop:
             journal_fault=self._journal.fault,
             last_error=self._last_error,
             last_error_time=self._last_error_time,
+            last_error_over=self._last_error_over,
         )
 
 

@@ -59,7 +59,8 @@ class NodeStatus:
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
     is not ready; source_fault: why the last good state of the cluster is in use; conflist_fault,
     journal_fault: why those files are not written. All of these are empty while nothing is wrong.
-    last_error, with its time in seconds since 1970, stays after the trouble is over.
+    last_error, with its time in seconds since 1970, stays after the trouble is over, which it was
+    at last_error_over (0 while it is not).
     """
 
     node: str
@@ -77,6 +78,7 @@ class NodeStatus:
     journal_fault: str = ""
     last_error: str = ""
     last_error_time: float = 0.0
+    last_error_over: float = 0.0
 
     @property
     def troubles(self) -> tuple[str, ...]:

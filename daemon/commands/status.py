@@ -32,6 +32,8 @@ exit codes:
   2  the daemon does not run, or there is no status to be read; or wrong usage
 """
 NO_DAEMON = 2
+_ROWS = 20
+"""So many refused prefixes are listed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,9 @@ def run(options: argparse.Namespace) -> int:
         path = salvaged_places(options.config).status_file
     try:
         found = read_status(path)
+    except PermissionError as error:
+        tell(f"{error.filename} cannot be read: {error.strerror}: are you root?")
+        return NO_DAEMON
     except OSError as error:
         tell(str(error))
         return NO_DAEMON
@@ -111,9 +116,12 @@ def _render(found: Published, troubles: tuple[str, ...]) -> str:
     lines = [f"{name:<12}{harmless(text)}" for name, text in rows]
     if status.refused:
         refused = [
-            tuple(harmless(t) or "-" for t in (r.node, r.prefix, r.why)) for r in status.refused
+            tuple(harmless(t) or "-" for t in (r.node, r.prefix, r.why))
+            for r in status.refused[:_ROWS]
         ]
         lines += ["", render_table(("NODE", "REFUSED", "WHY"), refused)]
+        if len(status.refused) > _ROWS:
+            lines.append(f"... and {len(status.refused) - _ROWS} more: -o json has all of them")
     return "\n".join(lines)
 
 
@@ -121,4 +129,6 @@ def _last_error(status: NodeStatus) -> str:
     if not status.last_error:
         return "none"
     age = render_duration(time.time() - status.last_error_time)
-    return f"{status.last_error} ({age} ago)"
+    over = max(0.0, time.time() - status.last_error_over)
+    told = f", over for {render_duration(over)}" if status.last_error_over else ""
+    return f"{status.last_error} ({age} ago{told})"
