@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.cluster import parse_node_name
+from daemon.settingspaths import check_paths
 from daemon.yamlfile import FILE_MAX, Fault, FileFault, Item, load
 from kernel.model import IPNetwork
 
@@ -118,9 +119,13 @@ def parse_settings(
 
     surroundings = os.environ if env is None else env
     name = os.uname().nodename if host_name is None else host_name
-    return load(
-        data, file, lambda root: _settle(read_settings_file(root), root, surroundings, name)
-    )
+
+    def read(root: Item) -> Settings:
+        settings = _settle(read_settings_file(root), root, surroundings, name)
+        check_paths(settings, root)
+        return settings
+
+    return load(data, file, read)
 
 
 def _settle(file: SettingsFile, root: Item, env: Mapping[str, str], host_name: str) -> Settings:

@@ -7,6 +7,7 @@ what a value must be.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -25,6 +26,8 @@ from cni_plugin.versions import SUPPORTED
 MTU_MIN, MTU_MAX = 576, 65535  # RFC 791: what every IPv4 host takes
 _PATH_MAX = 4096
 _SOCKET_PATH_MAX = 107  # sun_path, linux/un.h
+_BRIDGE = "cni0"  # cni_plugin.config: a bridge that is not named otherwise
+_POD_LINK = re.compile("pw[0-9a-f]+$")  # cni_plugin.identity
 _DIGITS_MAX = 20  # more than any number in range has
 
 
@@ -108,10 +111,12 @@ def parse_conflist_path(text: str) -> Path:
 
 
 def parse_link_name(text: str) -> str:
-    """A name that the kernel takes for a device."""
+    """A name that the kernel takes for a device, and that podwire gives to no other link."""
     fault = link_name_fault(text)
     if fault:
         raise ValueError(fault)
+    if text == _BRIDGE or _POD_LINK.match(text):
+        raise ValueError("must not be a name that podwire gives to pods' links and bridges")
     return text
 
 
