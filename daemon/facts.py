@@ -14,8 +14,8 @@ class Facts:
     links: all of them, bridge ports with their bridge's name, with aliases.
     addresses: of all links.
     routes: unicast routes of the main table, the kernel's own for connected networks too, whoever
-        made them. Those to other nodes' pods (RTPROT_PODWIRE_PEERS) may be left out; they count
-        for nothing.
+        made them; those that let nothing through (blackhole and its kin) have no link's name. Those
+        to other nodes' pods (RTPROT_PODWIRE_PEERS) may be left out; they count for nothing.
     """
 
     links: tuple[Link, ...] = ()

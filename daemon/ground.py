@@ -36,6 +36,7 @@ class Ground:
     families: the address families that this node takes part in.
     local: every address of the node, and those that its VXLAN device is to have.
     networks: of the node, with the link of each; pods' own and default routes left out.
+    holes: where its routes through no link lead: black holes, routes that refuse.
     on_link: the link for each destination; empty where a router is next.
     in_use: those of the node's pod CIDRs that collide, and that pods have addresses of already.
     """
@@ -47,15 +48,23 @@ class Ground:
     families: frozenset[int]
     local: frozenset[IPAddress]
     networks: Mapping[Span, str]
+    holes: frozenset[Span]
     on_link: Mapping[Span, str]
     in_use: frozenset[Span]
     _networks: SpanSet = field(compare=False, repr=False)
+    _holes: SpanSet = field(compare=False, repr=False)
     _ways: SpanSet = field(compare=False, repr=False)
 
     def collision(self, span: Span) -> str:
         """A network of the node that shares addresses with the span, in words; empty for none."""
         rival = self._networks.rival(span)
         return f"{rival} on {self.networks[rival]}" if rival else ""
+
+    def hole(self, span: Span) -> str:
+        """A part of the span, or all of it, that a route of the node lets nothing reach."""
+        # One around it is in nobody's way: the narrower route wins.
+        inside = self._holes.within(span)
+        return f"{inside[0]} through no link" if inside else ""
 
     def link_to(self, address: IPAddress) -> str:
         """The link that the address is on; empty where it is behind a router, or nowhere."""
@@ -71,6 +80,7 @@ def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
     networks = dict(_networks(settings, facts, own))
     network_set = SpanSet(networks)
     colliding = [s for s in map(span_of, me.pod_cidrs) if network_set.rival(s)]
+    holes = frozenset(_holes(settings, facts))
     ways = _ways(facts, own)
     return Ground(
         me=me,
@@ -82,9 +92,11 @@ def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
         ),
         local=_local(settings, me, facts),
         networks=networks,
+        holes=holes,
         on_link=ways,
         in_use=_in_use(colliding, facts, own) if colliding else frozenset(),
         _networks=network_set,
+        _holes=SpanSet(holes),
         _ways=SpanSet(ways),
     )
 
@@ -122,7 +134,9 @@ def _uplink(facts: Facts, own: frozenset[str], underlay: IPAddress) -> Link:
 
 
 def _default_link(facts: Facts, version: int) -> str:
-    routes = [r for r in facts.routes if r.dst.version == version and not r.dst.prefixlen]
+    routes = [
+        r for r in facts.routes if r.link and r.dst.version == version and not r.dst.prefixlen
+    ]
     return min(routes, key=lambda r: r.priority).link if routes else ""
 
 
@@ -134,14 +148,26 @@ def _local(settings: Settings, me: Node, facts: Facts) -> frozenset[IPAddress]:
 
 
 def _networks(settings: Settings, facts: Facts, own: frozenset[str]) -> Iterator[tuple[Span, str]]:
-    allowed = SpanSet(map(span_of, settings.allow_overlap))
+    allowed = _allowed(settings)
     found: list[tuple[IPNetwork, str]] = [(a.address.network, a.link) for a in facts.addresses]
-    found += [(r.dst, r.link) for r in facts.routes if r.protocol not in _OURS]
+    found += [(r.dst, r.link) for r in facts.routes if r.link and r.protocol not in _OURS]
     for network, link in sorted(found, key=lambda pair: pair[1]):
         span = span_of(network)
         is_default = network.prefixlen <= _DEFAULT_MAX[network.version]
         if link not in own and not is_default and next(allowed.around(span), None) is None:
             yield span, link
+
+
+def _holes(settings: Settings, facts: Facts) -> Iterator[Span]:
+    allowed = _allowed(settings)
+    for route in facts.routes:
+        span = span_of(route.dst)
+        if not route.link and next(allowed.around(span), None) is None:
+            yield span
+
+
+def _allowed(settings: Settings) -> SpanSet:
+    return SpanSet(map(span_of, settings.allow_overlap))
 
 
 def _ways(facts: Facts, own: frozenset[str]) -> dict[Span, str]:
@@ -154,7 +180,7 @@ def _ways(facts: Facts, own: frozenset[str]) -> dict[Span, str]:
 
 
 def _is_direct(route: Route) -> bool:
-    return route.via is None and route.link != "lo" and route.dst.prefixlen > 0
+    return route.via is None and route.link not in ("", "lo") and route.dst.prefixlen > 0
 
 
 def _in_use(spans: Iterable[Span], facts: Facts, own: frozenset[str]) -> frozenset[Span]:

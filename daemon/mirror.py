@@ -96,6 +96,21 @@ class Mirror:
             self._dirty[key] = tell_change(change, event)
         return True
 
+    def is_merged(self, event: Event) -> bool:
+        """Whether another's next hop may have been put into one of our routes.
+
+        IPv6 makes one route of two with the same destination and metric (net/ipv6/ip6_fib.c,
+        fib6_add_rt2node), and tells of it under the name of the newcomer.
+        """
+        route = event.noun
+        return (
+            isinstance(route, Route)
+            and not route.link
+            and not event.deleted
+            and route.dst.version == 6
+            and key_of(route) in self.want
+        )
+
     def _is_ours(self, event: Event, entry: Entry) -> bool:
         if not isinstance(entry, Route):
             return entry.link == self._device

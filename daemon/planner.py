@@ -111,7 +111,7 @@ class Planner:
             if isinstance(way, Refusal):
                 offer.refused.append(way)
                 continue
-            rival = ground.collision(way.span)
+            rival = self._collision(name, way.span, ground)
             if rival and not self._is_in_use(name, way.span, ground):
                 offer.refused.append(_collision(name, way.prefix, rival))
                 continue
@@ -119,6 +119,11 @@ class Planner:
             if rival:
                 offer.collisions[way.span] = _collision(name, way.prefix, rival)
         return offer
+
+    def _collision(self, name: str, span: Span, ground: Ground) -> str:
+        rival = ground.collision(span)
+        # In a node's own prefix it is usual: the routes to its pods are narrower.
+        return rival or ("" if name == self._settings.node else ground.hole(span))
 
     def _ways(self, node: Node, ground: Ground) -> Iterable[Way | Refusal]:
         if node.name == self._settings.node:

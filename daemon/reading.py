@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from daemon.facts import Facts
 from kernel import rtnl
+from kernel.entries import read_any_route
 from kernel.events import Event
 from kernel.model import (
     RTPROT_PODWIRE,
@@ -43,6 +44,8 @@ def _read_routes(nl: Netlink, links: list[Link]) -> tuple[Route, ...]:
             ):
                 found = rtnl.read_route(message)
                 routes += [replace(route, link=names[i]) for i, route in found if i in names]
+                hole = None if found else read_any_route(message, {})
+                routes += [hole] if hole else []
     return tuple(routes)
 
 

@@ -79,6 +79,8 @@ class Reconciler:
         elif isinstance(noun, Address):
             if noun.link == self.device.name and not noun.address.is_link_local:
                 self.device.note(tell_change("changed", event))
+        elif self.mirror.is_merged(event):
+            self._entries.look(tell_change("changed", event))
         else:
             self.mirror.note(event)
 

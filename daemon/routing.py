@@ -21,7 +21,7 @@ from daemon.conflist import ForeignConflist, keep_conflist, render_conflist
 from daemon.desired import Desired, Refusal, Unplannable
 from daemon.facts import Facts
 from daemon.filefaults import explain
-from daemon.journal import Action, Journal
+from daemon.journal import Action, Journal, Record
 from daemon.log import Log
 from daemon.planner import Planner
 from daemon.reading import matters, read_facts
@@ -40,6 +40,8 @@ TICK = 0.5
 """Seconds between looks at what tells nobody."""
 RESYNC = 600.0
 """Seconds after which everything is compared, events or not."""
+TOLD_AGAIN = 60.0
+"""Seconds after which what is in the way again is told again."""
 _FACTS_GAP = 0.05
 STOP_SECONDS = 30.0
 _NAMED = 8
@@ -134,6 +136,7 @@ class _Loop:
         self._source_fault = ""
         self._last_error, self._last_error_time, self._last_error_over = "", 0.0, 0.0
         self._refusals = Refusals(self._teller)
+        self._tolerated: dict[Refusal, float] = {}
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
@@ -242,8 +245,18 @@ class _Loop:
 
     def _tell_refused(self, desired: Desired) -> None:
         self._refusals.tell(desired.refused)
-        for tolerated in desired.tolerated:
-            self._log.warning(f"kept {tolerated}, for it was in use before")
+        self._tell_tolerated(desired)
+
+    def _tell_tolerated(self, desired: Desired) -> None:
+        # A quarrel about one route must not fill the journal: it comes and goes all the time.
+        now, known = time.monotonic(), self._tolerated
+        left = {t: min(until, now + TOLD_AGAIN) for t, until in known.items() if until > now}
+        for tolerated in (t for t in desired.tolerated if t not in left):
+            name = f"node {tolerated.node} {tolerated.prefix}"
+            cause = f"{tolerated.why}; kept, for it was in use before"
+            self._teller.record([Record(time.time(), "found", name, cause)])
+            self._log.warning(f"found {name}: {cause}")
+        self._tolerated = left | dict.fromkeys(desired.tolerated, math.inf)
 
     def _error(self, text: str) -> None:
         self._note_error(text)
@@ -314,6 +327,7 @@ class _Loop:
             mtu=desired.pod_mtu if desired else 0,
             prefixes=tuple(map(str, desired.pod_cidrs)) if desired else (),
             refused=tuple(_refused(r) for r in desired.refused) if desired else (),
+            tolerated=tuple(_refused(r) for r in desired.tolerated) if desired else (),
             fault=fault,
             source_fault=self._source_fault,
             conflist_fault=self._conflist_fault,

@@ -21,6 +21,8 @@ HEARTBEAT = 10.0
 """Seconds after which the file is written although nothing changed."""
 STALE = 3 * HEARTBEAT
 """Seconds after which a daemon that has not written is stuck."""
+_NAMED = 3
+"""So many prefixes are named in one line, of more the number."""
 _LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 
 
@@ -44,7 +46,7 @@ class NoStatus(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A prefix that is not routed; empty where all of the node's are meant."""
+    """A prefix that is not routed, or not all of it; empty where all of the node's are meant."""
 
     node: str
     prefix: str
@@ -59,6 +61,7 @@ class NodeStatus:
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
     is not ready; source_fault: why the last good state of the cluster is in use; conflist_fault,
     journal_fault: why those files are not written. All of these are empty while nothing is wrong.
+    tolerated: prefixes that are routed, but something of this node takes packets from.
     last_error, with its time in seconds since 1970, stays after the trouble is over, which it was
     at last_error_over (0 while it is not).
     """
@@ -72,6 +75,7 @@ class NodeStatus:
     mtu: int = 0
     prefixes: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
+    tolerated: tuple[Refused, ...] = ()
     fault: str = ""
     source_fault: str = ""
     conflist_fault: str = ""
@@ -91,6 +95,7 @@ class NodeStatus:
             self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
             self.journal_fault and f"the journal is incomplete: {self.journal_fault}",
             self.refused and f"refused prefixes: {len(self.refused)}",
+            self.tolerated and _tell_tolerated(self.tolerated),
         )
         return tuple(text for text in texts if text)
 
@@ -104,6 +109,12 @@ class Published:
     time: float
     age: float
     running: bool
+
+
+def _tell_tolerated(tolerated: tuple[Refused, ...]) -> str:
+    told = [f"{t.prefix} of {t.node} {t.why}" for t in tolerated[:_NAMED]]
+    more = [f"{len(tolerated) - _NAMED} more prefixes"] if len(tolerated) > _NAMED else []
+    return f"in the way of packets: {'; '.join([*told, *more])}"
 
 
 class StatusFile:
@@ -152,7 +163,8 @@ def read_status(path: Path) -> Published:
 
 def _parse(raw: Mapping[str, Any]) -> NodeStatus:
     values = {field.name: raw[_camel(field.name)] for field in fields(NodeStatus)}
-    values["refused"] = tuple(Refused(**item) for item in values["refused"])
+    for name in ("refused", "tolerated"):
+        values[name] = tuple(Refused(**item) for item in values[name])
     values["prefixes"] = tuple(values["prefixes"])
     return NodeStatus(**values)
 

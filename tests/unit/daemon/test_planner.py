@@ -515,3 +515,15 @@ def test_nodes_that_left_leave_nothing() -> None:
     assert desired.peers == {}
     assert desired.refused == ()
     assert [str(span) for span in desired.cluster] == ["10.244.1.0/24"]
+
+
+def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> None:
+    holes = [route(dst, "") for dst in ("10.0.0.0/8", "10.244.2.0/25", "10.244.1.0/24")]
+    desired = plan("", cluster(node(1), node(2), node(3)), facts(routes=holes))
+    assert refusals(desired) == [
+        "10.244.2.0/24 of node-2: overlaps 10.244.2.0/25 through no link of this node"
+    ]
+    assert desired.pod_cidrs == (ip_network("10.244.1.0/24"),)
+    assert not plan(
+        "allowOverlap: [10.244.2.0/25]", cluster(node(1), node(2)), facts(routes=holes)
+    ).refused

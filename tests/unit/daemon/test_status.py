@@ -40,6 +40,7 @@ STATUSES = st.builds(
     mtu=st.integers(0, 65535),
     prefixes=st.lists(TEXTS, max_size=3).map(tuple),
     refused=st.lists(st.builds(Refused, TEXTS, TEXTS, TEXTS), max_size=3).map(tuple),
+    tolerated=st.lists(st.builds(Refused, TEXTS, TEXTS, TEXTS), max_size=3).map(tuple),
     fault=TEXTS,
     last_error=TEXTS,
     last_error_time=st.floats(0, 4e9),

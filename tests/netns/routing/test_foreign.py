@@ -1,0 +1,68 @@
+"""What others put in the way stays theirs, and is told: status, log and journal name it."""
+
+import pytest
+
+from tests.netns.routing.conftest import Member, eventually
+
+Pair = tuple[Member, Member]
+
+IN_THE_WAY = {
+    "part of a peer's prefix": ("route add 10.244.2.0/25 via 192.0.2.1", "10.244.2.0/25 on eth0"),
+    "before the route of a peer": (
+        "route prepend 10.244.2.0/24 via 192.0.2.1",
+        "10.244.2.0/24 on eth0",
+    ),
+    "black hole": ("route add blackhole 10.244.2.0/25", "10.244.2.0/25 through no link"),
+    "IPv6 black hole": (
+        "-6 route add blackhole fd00:10:244:2::/80",
+        "fd00:10:244:2::/80 through no link",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_a_foreign_route_in_the_way_is_told_and_left(pair: Pair, name: str) -> None:
+    one, _two = pair
+    command, rival = IN_THE_WAY[name]
+    show = command.replace("add", "show").replace("prepend", "show").split(" via ")[0]
+    show = show.replace("blackhole ", "")
+    routes = one.routes()
+    one.node.run(["ip", *command.split()])
+    there = one.node.run(["ip", *show.split()]).stdout
+    eventually(lambda: one.status()["inSync"] is False or one.log)
+    [trouble] = one.status()["troubles"]
+    assert rival in trouble, one.log
+    assert "of node-2" in trouble
+    eventually(lambda: len([r for r in one.history("node-2") if rival in r["cause"]]) == 1)
+    [record] = [r for r in one.history("node-2") if rival in r["cause"]]
+    assert record["action"] == "found"
+    assert one.log.count(rival) == 1
+    assert one.node.run(["ip", *show.split()]).stdout == there  # it is not podwire's
+    assert one.routes() == routes
+    undo = command.replace("add", "del").replace("prepend", "del")
+    one.node.run(["ip", *undo.split()])
+    eventually(one.is_in_sync)
+
+
+def test_a_black_hole_around_prefixes_is_in_nobodys_way(pair: Pair) -> None:
+    one, _two = pair
+    one.node.run(["ip", "route", "add", "blackhole", "10.0.0.0/8"])
+    one.node.run(["ip", "route", "add", "blackhole", "10.244.2.128/32"])
+    eventually(lambda: "10.244.2.128/32" in one.log)
+    [trouble] = one.status()["troubles"]
+    assert "10.0.0.0/8" not in trouble + one.log
+    assert one.node.ns.ping("10.244.2.0")
+
+
+def test_a_next_hop_that_is_merged_into_an_ipv6_route_goes(pair: Pair) -> None:
+    one, two = pair
+    other = two.addresses[1]
+    one.node.run(["ip", "-6", "route", "append", "fd00:10:244:2::/64", "via", other])
+    eventually(lambda: one.history("route fd00:10:244:2::/64") != [])
+    eventually(
+        lambda: (
+            "via fe80" in one.node.run(["ip", "-6", "route", "show", "fd00:10:244:2::/64"]).stdout
+        )
+    )
+    assert other not in one.node.run(["ip", "-6", "route", "show", "fd00:10:244:2::/64"]).stdout
+    eventually(one.is_in_sync)
