@@ -14,7 +14,9 @@ from kernel.ethtool import ensure_offload, offload_trouble
 from kernel.model import Link
 from kernel.netlink import Netlink
 from kernel.read import read_links
-from kernel.vxlan import ensure_vxlan, remove_vxlan
+from kernel.vxlan import Rivalry, ensure_vxlan, remove_vxlan
+
+_SET_OTHER = ": remove it, or set `vxlan.vni` or `vxlan.port` in podwired.yaml on all nodes"
 
 
 class Device:
@@ -68,6 +70,11 @@ class Device:
             return wait, None
         try:
             faults = self._ensure(desired)
+        except Rivalry as error:
+            hint = f"{error.hint}{_SET_OTHER}"
+            told = KernelError(error.operation, error.target, error.errno, hint)
+            self.fault = str(told)
+            raise told from error
         except KernelError as error:
             self.fault = str(error)
             raise

@@ -45,6 +45,10 @@ _PRESENT = frozenset({errno.EEXIST, errno.EADDRNOTAVAIL})
 _SETTINGS = ("accept_ra", "accept_dad")
 
 
+class Rivalry(KernelError):
+    """Another device has the tunnel's VNI and port, which cannot be shared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ensured:
     """A device that is as wanted now. faults: what was wrong, in words; made: made (anew)."""
@@ -109,7 +113,7 @@ def ensure_vxlan(nl: Netlink, want: Link, addresses: Sequence[Address]) -> Ensur
     """The device as wanted, with exactly these addresses beside its link-local one.
 
     What cannot be changed on a device (its tunnel and habits) makes it be made anew, without its
-    entries. Raises KernelError, ENODEV where the uplink is missing.
+    entries. Raises KernelError (ENODEV where the uplink is missing), Rivalry.
     """
     have, habits = find_vxlan(nl, want.name)
     faults = _tunnel_faults(want, have, habits)
@@ -146,13 +150,30 @@ def _create(nl: Netlink, want: Link) -> Link:
     assert want.vxlan is not None  # noqa: S101 - a device that is wanted has a tunnel
     uplink = nl.run([rtnl.get_link(want.vxlan.uplink)])[0]
     index = rtnl.read_link(uplink.objects[0]).index
-    nl.run([create_vxlan(want, want.vxlan, index)])
+    try:
+        nl.run([create_vxlan(want, want.vxlan, index)])
+    except KernelError as error:
+        if error.errno != errno.EEXIST or not (rival := _find_rival(nl, want.vxlan)):
+            raise
+        hint = f"{rival} has VNI {want.vxlan.vni} and port {want.vxlan.port} already"
+        raise Rivalry(error.operation, error.target, error.errno, hint) from error
     for setting in _SETTINGS:
         apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
     found, _habits = find_vxlan(nl, want.name)
     if found is None:
         raise KernelError("find VXLAN device", want.name, errno.ENODEV, "removed just now")
     return found
+
+
+def _find_rival(nl: Netlink, vxlan: Vxlan) -> str:
+    """The name of another device that receives the same packets; empty where there is none."""
+    for message in nl.dump(rtnl.list_links()):
+        info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
+        data = attributes(info.get(_DATA, b"")) if info.get(_KIND) == b"vxlan\0" else {}
+        port = data.get(_PORT, b"")
+        if _ID in data and (number(data[_ID]), int.from_bytes(port)) == (vxlan.vni, vxlan.port):
+            return rtnl.read_link(message).name
+    return ""
 
 
 def _trait_faults(want: Link, have: Link) -> list[str]:

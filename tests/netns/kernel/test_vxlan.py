@@ -8,7 +8,7 @@ import pytest
 from kernel.entries import Entry, change_entries, key_of, read_entries
 from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
-from kernel.vxlan import remove_vxlan
+from kernel.vxlan import Rivalry, remove_vxlan
 from tests.netns.kernel.conftest import DEVICE, Side
 
 FIELDS = {"vni": "id", "port": "port", "learning": "learning"}
@@ -95,6 +95,12 @@ def test_another_kind_of_link_is_left_alone(side: Side) -> None:
         side.ensure()
     assert remove_vxlan(side.nl, DEVICE) is False
     assert side.ns.link(DEVICE) is not None
+
+
+def test_a_rival_is_named(side: Side) -> None:
+    side.ns.ip_batch("link add flannel.1 type vxlan id 7 dstport 8472\n")
+    with pytest.raises(Rivalry, match=r"flannel\.1 has VNI 7 and port 8472 already"):
+        side.ensure()
 
 
 def test_removal_is_repeatable(side: Side) -> None:

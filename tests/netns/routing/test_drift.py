@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.routing.conftest import DEVICE, Member, eventually
+from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
 
 Pair = tuple[Member, Member]
 
@@ -184,6 +184,18 @@ def test_a_device_that_comes_back_is_no_error(pair: Pair) -> None:
         eventually(one.is_in_sync)
     assert " error " not in one.log
     assert one.status()["lastError"] == ""
+
+
+def test_another_device_in_the_way_is_named(cluster: Cluster) -> None:
+    one = cluster.join(start=False)
+    one.node.run(["ip", "link", "add", "flannel.1", "type", "vxlan", "id", "1", "dstport", "8472"])
+    one.start()
+    told = "flannel.1 has VNI 1 and port 8472 already: remove it, or set `vxlan.vni`"
+    eventually(lambda: told in one.status().get("fault", "") or one.log)
+    assert told in one.log
+    one.node.run(["ip", "link", "del", "flannel.1"])
+    eventually(one.is_in_sync)
+    eventually(lambda: one.status()["lastErrorOver"] > 0)
 
 
 def has_more(member: Member, length: int) -> object:
