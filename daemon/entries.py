@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from daemon.mirror import Mirror, Repair
 from daemon.records import records_of
 from daemon.teller import Teller
-from daemon.wording import name_entry
-from kernel.entries import Failure, Key, change_entries, key_of, read_entries
+from daemon.wording import name_entry, tell_entry
+from kernel.entries import Failure, Key, change_entries, find_rival, key_of, read_entries
 from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE_PEERS, Route
 from kernel.netlink import Netlink
@@ -51,7 +51,7 @@ class Entries:
         failed = self._change(repairs)
         self._mirror.settle(repairs, failed)
         self._tell([r for r in repairs if r.key not in failed], began)
-        self._note_failures(failed)
+        self._note_failures(failed, {r.key: r.node for r in repairs})
         return _SOON if wait is None and self._mirror.dirty else wait
 
     def _wait_for(self, key: Key, now: float) -> float:
@@ -63,7 +63,7 @@ class Entries:
         remove = [r.have for r in repairs if r.have is not None and _is_ours(r)]
         return {key_of(f.entry): f for f in change_entries(self._nl, add, remove)}
 
-    def _note_failures(self, failed: Mapping[Key, Failure]) -> None:
+    def _note_failures(self, failed: Mapping[Key, Failure], nodes: Mapping[Key, str]) -> None:
         if not failed:
             return
         # The kernel has other things than we believe.
@@ -72,9 +72,18 @@ class Entries:
         real = [f for f in failed.values() if not _went(f)]
         if not real:
             return
-        first = real[0]
-        error = KernelError("set", name_entry(first.entry), first.errno, first.hint)
+        first, node = real[0], nodes.get(key_of(real[0].entry), "")
+        name = " of ".join(filter(None, (name_entry(first.entry), node)))
+        error = KernelError("set", name, first.errno, self._explain(first))
         self._teller.fail(f"{error}{_more(real)}")
+
+    def _explain(self, failure: Failure) -> str:
+        if failure.errno != errno.EEXIST or not isinstance(failure.entry, Route):
+            return failure.hint
+        rival = find_rival(self._nl, failure.entry)
+        if rival is None:
+            return failure.hint
+        return f"another route is in its place, and is not podwire's to remove: {tell_entry(rival)}"
 
     def _tell(self, done: Sequence[Repair], began: float) -> None:
         for repair in done:

@@ -10,6 +10,11 @@ from kernel.entries import Entry
 from kernel.events import Event
 from kernel.model import TABLE_MAIN, FdbEntry, Neighbour, Route
 
+# linux/rtnetlink.h, RTPROT_*, by iproute2's names.
+_PROTOCOLS = {
+    2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "zebra", 12: "bird", 16: "dhcp",
+    186: "bgp", 187: "isis", 188: "ospf", 192: "eigrp",
+}  # fmt: skip
 _PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
 
 
@@ -37,7 +42,7 @@ def tell_entry(entry: Entry | None) -> str:
     parts += ["onlink"] if entry.onlink else []
     parts += [f"table {entry.table}"] if entry.table != TABLE_MAIN else []
     parts += [f"metric {entry.priority}"] if entry.priority else []
-    return " ".join([*parts, f"proto {entry.protocol}"])
+    return " ".join([*parts, f"proto {_PROTOCOLS.get(entry.protocol, entry.protocol)}"])
 
 
 _UNSIGNED = frozenset({"link", "fdb"})

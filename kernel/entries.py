@@ -89,6 +89,16 @@ def _read_all(nl: Netlink, names: Mapping[int, str], device: str | None) -> Iter
                 yield entry
 
 
+def find_rival(nl: Netlink, route: Route) -> Route | None:
+    """Whose route is in this one's place; None where there is none (any more)."""
+    names = {link.index: link.name for link in map(rtnl.read_link, nl.dump(rtnl.list_links()))}
+    for message in nl.dump(rtnl.list_routes(route.dst.version)):
+        found = read_any_route(message, names)
+        if found and key_of(found) == key_of(route) and found.protocol != route.protocol:
+            return found
+    return None
+
+
 def read_any_route(message: Message, names: Mapping[int, str]) -> Route | None:
     """A route of an RTM_NEWROUTE or RTM_DELROUTE with its link's name, as `read_entries` says.
 

@@ -198,6 +198,20 @@ def test_another_device_in_the_way_is_named(cluster: Cluster) -> None:
     eventually(lambda: one.status()["lastErrorOver"] > 0)
 
 
+def test_whose_route_is_in_the_way_is_told(cluster: Cluster) -> None:
+    one, two = cluster.join(start=False), cluster.join(start=False)
+    one.node.run(["ip", "route", "add", "10.244.2.0/24", "via", two.addresses[0], "proto", "bird"])
+    one.start(allowOverlap=["10.244.2.0/24"])
+    told = (
+        "could not set route 10.244.2.0/24 of node-2: File exists (EEXIST) - another route is in "
+        f"its place, and is not podwire's to remove: via {two.addresses[0]} dev eth0 proto bird"
+    )
+    eventually(lambda: told in one.log or (one.log, one.status()))
+    eventually(lambda: told in one.status()["lastError"])
+    one.node.run(["ip", "route", "del", "10.244.2.0/24", "proto", "bird"])
+    eventually(one.is_in_sync)
+
+
 def has_more(member: Member, length: int) -> object:
     """True where the journal has more records of the device, else the log."""
     return len(member.history(f"link {DEVICE}")) > length or member.log
