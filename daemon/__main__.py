@@ -41,6 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Version(argparse.Action):
+    """As `podwire --version` prints it; looked up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        from cni_plugin.versions import SUPPORTED
+
+        print(f"podwired {version('podwire')}, CNI {', '.join(SUPPORTED)}")
+        parser.exit()
+
+
 def _parser(chosen: str) -> argparse.ArgumentParser:
     """The parser, complete for the chosen command alone: the others' modules are not loaded."""
     style = argparse.RawDescriptionHelpFormatter
@@ -48,6 +60,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "podwired", description=description, epilog=EPILOG, formatter_class=style
     )
+    parser.add_argument("--version", "-V", nargs=0, action=_Version, help="print it and end")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         if name != chosen:

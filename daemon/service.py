@@ -11,7 +11,7 @@ from pathlib import Path
 from cni_plugin.errors import CniError
 from cni_plugin.host import always_ready
 from daemon.gate import Gate
-from daemon.listening import Listener, listen
+from daemon.listening import SHIM_SOCKET, Listener, listen
 from daemon.log import Log
 from daemon.notify import inherited_socket, notify
 from daemon.server import Server
@@ -39,6 +39,7 @@ def serve(
     """
     inherited = inherited_socket()
     listener = Listener(inherited) if inherited else listen(socket_path)
+    _tell_misled(listener, socket_path, log)
     gate = Gate()
     with listener, daemon_host(data_dir, gate, readiness) as host:
         server = Server(listener, host, gate, log)
@@ -54,3 +55,13 @@ def serve(
         done = server.stop(STOP_SECONDS)
         log.info("stopped" if done else "stopped with calls under way")
     return 0 if done else 1
+
+
+def _tell_misled(listener: Listener, socket_path: Path, log: Log) -> None:
+    """Say what comes of a socket that is moved: the executable knows nothing of podwired.yaml."""
+    place = str(listener)
+    if place != str(socket_path):
+        log.warning(f"socket {socket_path} is ignored: systemd's unit has its own", socket=place)
+    if place != str(SHIM_SOCKET):
+        why = "unless the container runtime's environment has PODWIRE_SOCKET"
+        log.warning(f"CNI calls look for {SHIM_SOCKET}, and go the slow way {why}={place}")

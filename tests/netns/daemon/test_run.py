@@ -125,3 +125,17 @@ def test_a_relative_path_in_the_environment_is_refused(node: Node, podwired: Pat
     done = node.run([podwired, "run"], env=env, check=False)
     assert done.returncode == 1
     assert "PODWIRE_SOCKET is 'here', must be an absolute path" in done.stderr
+
+
+def test_a_socket_that_runtimes_do_not_know_is_told(
+    node: Node, start_daemon: StartDaemon, listener: socket.socket, tmp_path: Path
+) -> None:
+    usual, slow, ignored = (start_daemon(node), "go the slow way", "is ignored")
+    assert slow not in usual.log
+    assert usual.stop()[0] == 0
+    moved = start_daemon(node, path=tmp_path / "elsewhere")
+    assert f"{slow} unless the container runtime's environment has" in moved.log
+    assert ignored not in moved.log
+    words = ["serve", "--socket", str(tmp_path / "mine")]
+    activated = start_daemon(node, words=words, listener=listener, path=tmp_path / "s")
+    assert f"socket {tmp_path}/mine {ignored}: systemd's unit has its own" in activated.log

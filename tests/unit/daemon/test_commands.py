@@ -392,3 +392,16 @@ def test_a_broken_configuration_is_no_status(run: Run, config: Path) -> None:
     status, _out, err = run("history", "--config", config)
     assert status == 1
     assert "podwired.yaml:1: sauce: unknown key" in err
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_the_version_is_the_plugins(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code in (0, None)
+    plugin = subprocess.run(
+        [sys.executable, "-m", "cni_plugin", "explain", "podwire", "--version"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert plugin.startswith("podwire ")
+    assert capsys.readouterr().out == plugin.replace("podwire ", "podwired ", 1)
