@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.cluster import Snapshot
 from daemon.commands.options import DEFAULT_CONFIG, DONE, FAILED, tell
+from daemon.contradictions import find_contradictions
 from daemon.settings import Settings, load_settings
 from daemon.sources.nodesfile import parse_nodes
 from daemon.yamlfile import FILE_MAX, FileFault
 
 DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."
 EPILOG = """\
-Nothing is changed, and it need not be the node itself where it is checked: what depends on the
-node's links and routes is said by `podwired status` there.
+Nothing is changed, and it need not be the node itself where it is checked (the configuration names
+it, then): what depends on the node's links and routes is said by `podwired status` there.
 
-exit codes: 0 both files are right; 1 one is not, said with its line; 2 wrong usage
+exit codes: 0 both files are right; 1 one is not, said with its line, or nodes contradict each
+other, said each; 2 wrong usage
 """
 
 
@@ -35,8 +38,9 @@ def run(options: argparse.Namespace) -> int:
     except FileFault as fault:
         tell(str(fault))
         return FAILED
-    print(render_summary(path, settings, snapshot))
-    return DONE
+    contradictions = list(find_contradictions(settings, snapshot))
+    print(render_summary(path, settings, snapshot, contradictions))
+    return FAILED if contradictions else DONE
 
 
 def _load_nodes(path: Path) -> Snapshot:
@@ -48,20 +52,22 @@ def _load_nodes(path: Path) -> Snapshot:
     return parse_nodes(data, path)
 
 
-def render_summary(path: Path, settings: Settings, snapshot: Snapshot) -> str:
+def render_summary(
+    path: Path, settings: Settings, snapshot: Snapshot, contradictions: Sequence[str] = ()
+) -> str:
     """What the files say, for a person to compare with what was meant."""
     mine = next((node for node in snapshot.nodes if node.name == settings.node), None)
     prefixes = ", ".join(map(str, mine.pod_cidrs)) if mine else "none"
+    verdict = "can be read" if contradictions else "is right"
     rows = [
         ("configuration", f"{path} is right"),
-        ("nodes", f"{settings.source.path} is right: {len(snapshot.nodes)} nodes"),
+        ("nodes", f"{settings.source.path} {verdict}: {len(snapshot.nodes)} nodes"),
         ("this node", f"{settings.node}, pod CIDRs {prefixes or 'none'}"),
         ("back end", _backend(settings)),
         ("CNI file", str(settings.conflist.path) if settings.conflist else "not written"),
         ("journal", f"{settings.journal.path}, at most {settings.journal.max_bytes} bytes"),
     ]
-    if mine is None:
-        rows.append(("!", f"{settings.node} is not in the list: nothing will be routed here"))
+    rows += [("!", text) for text in contradictions]
     return "\n".join(f"{name:<15}{text}" for name, text in rows)
 
 

@@ -137,9 +137,30 @@ def test_a_right_configuration_is_summed_up(run: Run, config: Path, tmp_path: Pa
 def test_a_node_that_the_list_lacks_is_pointed_at(run: Run, config: Path) -> None:
     config.write_text(config.read_text().replace("node-1", "node-9"))
     status, out, _err = run("check-config", config)
-    assert status == 0
-    assert "! " in out
-    assert "node-9 is not in the list" in out
+    assert status == 1
+    assert "node-9, this node, is not in the list" in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("10.244.2.0/24", "10.244.1.128/25", "its pod CIDR 10.244.1.128/25 overlaps 10.244.1.0/24"),
+        ("[192.0.2.2]", "[192.0.2.1]", "node-2: its address 192.0.2.1 is that of node-1 too"),
+        ("[192.0.2.2]", '["2001:db8::2"]', "10.244.2.0/24 is not reached: no IPv4 address"),
+        ('[10.244.1.0/24, "fd00:10:244:1::/64"]', "[]", "node-1, this node, has no pod CIDR"),
+    ],
+)
+def test_what_the_plan_would_refuse_is_said_before(
+    run: Run, config: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    (tmp_path / "nodes.yaml").write_text(NODES.replace(old, new))
+    status, out, err = run("check-config", config)
+    assert (status, err) == (1, "")
+    assert [line for line in out.splitlines() if line.startswith("!")] == [
+        line for line in out.splitlines() if said in line
+    ]
+    assert said in out
+    assert "nodes.yaml can be read: 2 nodes" in out
 
 
 @pytest.mark.parametrize(
