@@ -36,7 +36,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
-IFF_UP, IFF_PROMISC = 0x1, 0x100
+IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 16, 18, 20, 28
 _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
@@ -142,6 +142,22 @@ _ARP_NOTIFY = nested(
 def set_flags(name: str, flags: int) -> Message:
     """Set interface flags (IFF_*); the others stay."""
     return Message(RTM_NEWLINK, 0, _link_body(name, flags, flags), f"set flags of {name}")
+
+
+def clear_flags(name: str, flags: int) -> Message:
+    """Clear interface flags (IFF_*); the others stay."""
+    return Message(RTM_NEWLINK, 0, _link_body(name, 0, flags), f"clear flags of {name}")
+
+
+def read_flags(message: Message) -> int:
+    """The interface flags (IFF_*) of an RTM_NEWLINK answer."""
+    return int(_IFINFO.unpack_from(message.body)[3])
+
+
+def release(name: str) -> Message:
+    """Take a link out of its bridge, or from whatever else is its master."""
+    body = _link_body(name) + u32(IFLA_MASTER, 0)
+    return Message(RTM_NEWLINK, 0, body, f"release {name} from its master")
 
 
 def set_mac(name: str, mac: str) -> Message:

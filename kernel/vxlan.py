@@ -123,9 +123,10 @@ def ensure_vxlan(nl: Netlink, want: Link, addresses: Sequence[Address]) -> Ensur
             raise KernelError("make VXLAN device", want.name, 0, hint)
         nl.run([rtnl.delete_link(want.name)], tolerate=_GONE)
     link = _create(nl, want) if faults or have is None else have
-    traits = _trait_faults(want, link)
+    quiet = _is_quiet(nl, link)
+    traits = _trait_faults(want, link, quiet)
     if traits:
-        nl.run(_trait_changes(want, link))
+        nl.run(_trait_changes(want, link, quiet))
     moved = _fix_addresses(nl, link, addresses)
     made = link is not have
     return Ensured(replace(want, index=link.index), tuple(faults if made else traits + moved), made)
@@ -176,8 +177,16 @@ def _find_rival(nl: Netlink, vxlan: Vxlan) -> str:
     return ""
 
 
-def _trait_faults(want: Link, have: Link) -> list[str]:
+def _is_quiet(nl: Netlink, link: Link) -> bool:
+    """Whether neighbours' MACs count for nothing on the link."""
+    found = nl.run([rtnl.get_link(link.name)])[0].objects
+    return any(rtnl.read_flags(message) & rtnl.IFF_NOARP for message in found)
+
+
+def _trait_faults(want: Link, have: Link, quiet: bool) -> list[str]:
     faults = [] if have.up else [f"{want.name} is down"]
+    faults += [f"{want.name} has a master"] if have.port else []
+    faults += [f"{want.name} uses no neighbours (NOARP)"] if quiet else []
     for field in ("mac", "mtu", "alias"):
         wanted, is_ = getattr(want, field), getattr(have, field)
         if wanted and wanted != is_:
@@ -185,8 +194,10 @@ def _trait_faults(want: Link, have: Link) -> list[str]:
     return faults
 
 
-def _trait_changes(want: Link, have: Link) -> list[Message]:
+def _trait_changes(want: Link, have: Link, quiet: bool) -> list[Message]:
     changes = [rtnl.describe_link(replace(want, port=None))]
+    changes += [rtnl.release(want.name)] if have.port else []
+    changes += [rtnl.clear_flags(want.name, rtnl.IFF_NOARP)] if quiet else []
     if want.mtu and want.mtu != have.mtu:
         changes.append(rtnl.set_mtu(want.name, want.mtu))
     if want.mac and want.mac != have.mac:

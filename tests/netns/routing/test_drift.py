@@ -32,12 +32,13 @@ def entries(member: Member) -> dict[str, object]:
             run(["bridge", "fdb", "show", "dev", DEVICE], check=False).stdout.split("\n")
         ),
         "addresses": member.node.ns.addresses(DEVICE),
-        "link": {k: link.get(k) for k in ("mtu", "address", "operstate", "ifalias", "linkinfo")},
+        "link": {k: link.get(k) for k in TRAITS},
         "rules": run(["nft", "list", "table", "inet", "podwire"], check=False).stdout,
         "forwarding": [member.node.ns.sysctl(key) for key in SYSCTLS],
     }
 
 
+TRAITS = ("mtu", "address", "flags", "master", "operstate", "ifalias", "linkinfo")
 SYSCTLS = (
     "ipv4/ip_forward",
     "ipv4/conf/eth0/forwarding",
@@ -114,6 +115,28 @@ DAMAGE = {
     "FDB entry removed": ("bridge fdb del {mac} dst {vtep} dev {dev} self", "fdb"),
     "FDB entry altered": ("bridge fdb replace {mac} dst 192.0.2.99 dev {dev} self", "fdb"),
     "stray FDB entry": ("bridge fdb add 02:00:00:00:00:99 dst 192.0.2.99 dev {dev} self", "fdb"),
+    "FDB entry with a port of its own": (
+        "bridge fdb replace {mac} dst {vtep} port 9999 dev {dev} self",
+        "fdb",
+    ),
+    "FDB entry with a VNI of its own": (
+        "bridge fdb replace {mac} dst {vtep} vni 99 dev {dev} self",
+        "fdb",
+    ),
+    "FDB entry with a link of its own": (
+        "bridge fdb replace {mac} dst {vtep} via lo dev {dev} self",
+        "fdb",
+    ),
+    "default destinations": (
+        "bridge fdb append 00:00:00:00:00:00 dst 192.0.2.99 dev {dev} self"
+        ";bridge fdb append 00:00:00:00:00:00 dst 192.0.2.98 dev {dev} self",
+        "fdb 00:00:00:00:00:00",
+    ),
+    "device in a bridge": (
+        "ip link add br9 type bridge;ip link set {dev} master br9",
+        f"link {DEVICE}",
+    ),
+    "no ARP": ("ip link set {dev} arp off", f"link {DEVICE}"),
     "device down": ("ip link set {dev} down", f"link {DEVICE}"),
     "device deleted": ("ip link del {dev}", f"link {DEVICE}"),
     "device renamed": ("ip link set {dev} down;ip link set {dev} name other", f"link {DEVICE}"),
