@@ -34,7 +34,7 @@ def tell_entry(entry: Entry | None) -> str:
     if isinstance(entry, Neighbour):
         return f"lladdr {entry.mac} dev {entry.link}"
     if isinstance(entry, FdbEntry):
-        return f"dst {entry.dst} dev {entry.link}"
+        return " ".join(filter(None, (f"dst {entry.dst} dev {entry.link}", entry.more)))
     if not entry.link:
         return f"several next hops or none, proto {entry.protocol}"
     parts = [f"via {entry.via}"] if entry.via else []

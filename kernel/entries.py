@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from typing import TypeGuard
 
 from kernel import neigh, rtnl
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
@@ -29,6 +30,8 @@ from kernel.wire import (
 Entry = Route | Neighbour | FdbEntry
 Key = tuple[str, *tuple[bytes | str | int, ...]]
 
+# Frames to such a MAC may go to several VTEPs; those to an unknown one go where MAC 0 leads.
+_GROUP, _DEFAULT = frozenset("13579bdf"), "00:00:00:00:00:00"
 _PER_SEND = 512
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO})
 _LAYERS: tuple[type[Entry], ...] = (FdbEntry, Neighbour, Route)
@@ -58,6 +61,8 @@ def key_of(entry: Entry) -> Key:
         return ("route", packed, dst.prefixlen, entry.table, entry.priority)
     if isinstance(entry, Neighbour):
         return ("neighbour", entry.link, entry.address.packed)
+    if entry.mac[1] in _GROUP or entry.mac == _DEFAULT:
+        return ("fdb", entry.link, entry.mac, entry.dst.packed)
     return ("fdb", entry.link, entry.mac)
 
 
@@ -169,7 +174,9 @@ def _adding(
     if isinstance(entry, Neighbour):
         return [(entry, neigh.add_neighbour(entry, index))]
     if isinstance(entry, FdbEntry):
-        return [(entry, neigh.add_fdb(entry, index))]
+        # A group of next hops cannot be replaced (vxlan_fdb_update_existing).
+        first = [(entry, neigh.delete_fdb(old, index))] if _departs(old) else []
+        return [*first, (entry, neigh.add_fdb(entry, index))]
     if not isinstance(old, Route):
         return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
     if old.link:
@@ -179,6 +186,10 @@ def _adding(
         (entry, rtnl.delete_route(old, indexes.get(old.link, 0))),
         (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),
     ]
+
+
+def _departs(old: Entry | None) -> TypeGuard[FdbEntry]:
+    return isinstance(old, FdbEntry) and bool(old.more)
 
 
 def _removing(entry: Entry, index: int) -> list[tuple[Entry, Message | None]]:

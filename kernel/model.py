@@ -109,11 +109,15 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
-    """A VXLAN device's forwarding entry: frames to mac go to the VTEP at the address dst."""
+    """A VXLAN device's forwarding entry: frames to mac go to the VTEP at the address dst.
+
+    more: where it departs from the device, in iproute2's words ("port 9999"); podwire's never do.
+    """
 
     link: str
     mac: str
     dst: IPAddress
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True)

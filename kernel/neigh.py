@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from kernel.model import FdbEntry, Neighbour
@@ -21,12 +23,15 @@ from kernel.wire import (
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
-_NDA_DST, _NDA_LLADDR, _NDA_IFINDEX = 1, 2, 8
+_NDA_DST, _NDA_LLADDR, _NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_NH_ID = 1, 2, 6, 7, 8, 13
+# What the kernel tells of an FDB entry only where it is not as the device has it
+# (drivers/net/vxlan/vxlan_core.c, vxlan_fdb_info).
+_DEPARTURES = {_NDA_PORT: "port", _NDA_VNI: "vni", _NDA_IFINDEX: "via", _NDA_NH_ID: "nhid"}
 _NUD_PERMANENT, _NTF_SELF = 0x80, 0x02
 _NDMSG = struct.Struct("=BxxxiHBB")
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _AF_BRIDGE = 7
-_NOBODY = b"\0" * 6
+_NOBODY, _NOWHERE = bytes(6), bytes(4)
 
 
 def _mac_bytes(mac: str) -> bytes:
@@ -78,15 +83,27 @@ def list_fdb(index: int) -> Message:
 def read_entry(message: Message, link: str = "") -> tuple[int, Neighbour | FdbEntry | None, bool]:
     """(link index, entry, whether it is permanent) of an RTM_NEWNEIGH or RTM_DELNEIGH.
 
-    The entry is None for what is neither: a VXLAN device's default destination (MAC 0), entries
-    of bridges.
+    The entry is None for what is neither: entries of bridges. One that leads to a group of next
+    hops has the unspecified address.
     """
     family, index, state, _flags, _kind = _NDMSG.unpack_from(message.body)
     permanent = bool(state & _NUD_PERMANENT)
     found = attributes(message.body, _NDMSG.size)
     lladdr, dst = found.get(_NDA_LLADDR, _NOBODY), found.get(_NDA_DST)
-    if dst is None or (family == _AF_BRIDGE and lladdr == _NOBODY):
+    if family == _AF_BRIDGE and (dst or _NDA_NH_ID in found):
+        to = ip_address(dst or _NOWHERE)
+        return index, FdbEntry(link, lladdr.hex(":"), to, _departures(found)), permanent
+    if dst is None or family == _AF_BRIDGE:
         return index, None, permanent
-    if family == _AF_BRIDGE:
-        return index, FdbEntry(link, lladdr.hex(":"), ip_address(dst)), permanent
     return index, Neighbour(link, ip_address(dst), lladdr.hex(":")), permanent
+
+
+def _departures(found: Mapping[int, bytes]) -> str:
+    told = []
+    for key, name in _DEPARTURES.items():
+        if key in found:
+            raw = found[key]
+            told.append(
+                f"{name} {int.from_bytes(raw, 'big' if key == _NDA_PORT else sys.byteorder)}"
+            )
+    return " ".join(told)

@@ -1,5 +1,6 @@
 """Our VXLAN, neighbour, FDB and peers' route messages as pyroute2 reads them, and the reverse."""
 
+import sys
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -118,10 +119,37 @@ def test_entries_as_the_kernel_tells_them(
     assert neigh.read_entry(message, entry.link) == (index, entry, bool(state & PERMANENT))
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (6, (9999).to_bytes(2, "big"), "port 9999"),
+        (7, (99).to_bytes(4, sys.byteorder), "vni 99"),
+        (8, (5).to_bytes(4, sys.byteorder), "via 5"),
+    ],
+)
+def test_an_fdb_entry_that_departs_from_the_device_is_another(
+    kind: int, value: bytes, told: str
+) -> None:
+    mac, dst = "00:00:00:00:00:00", ip_address("192.0.2.9")
+    head = neigh._NDMSG.pack(AF_BRIDGE, 3, PERMANENT, SELF, 0)
+    body = head + wire.attribute(2, bytes(6)) + wire.attribute(1, dst.packed)
+    usual = FdbEntry("vx", mac, dst)
+    assert neigh.read_entry(Message(neigh.RTM_NEWNEIGH, 0, body), "vx")[1] == usual
+    body += wire.attribute(kind, value)
+    found = neigh.read_entry(Message(neigh.RTM_NEWNEIGH, 0, body), "vx")[1]
+    assert found == FdbEntry("vx", mac, dst, told)
+    assert key_of(found) == key_of(usual)
+
+
+def test_an_fdb_entry_of_a_group_of_next_hops_leads_nowhere_we_know() -> None:
+    head = neigh._NDMSG.pack(AF_BRIDGE, 3, PERMANENT, SELF, 0)
+    group = wire.attribute(13, (7).to_bytes(4, sys.byteorder))
+    body = head + wire.attribute(2, b"\2" * 6) + group
+    found = neigh.read_entry(Message(neigh.RTM_NEWNEIGH, 0, body), "vx")[1]
+    assert found == FdbEntry("vx", "02:02:02:02:02:02", ip_address(0), "nhid 7")
+
+
 def test_what_is_no_entry() -> None:
-    nobody = wire.attribute(2, bytes(6)) + wire.attribute(1, bytes(4))
-    default = neigh._NDMSG.pack(AF_BRIDGE, 3, PERMANENT, SELF, 0) + nobody
-    assert neigh.read_entry(Message(neigh.RTM_NEWNEIGH, 0, default)) == (3, None, True)
     port = neigh._NDMSG.pack(AF_BRIDGE, 4, PERMANENT, 0, 0) + wire.attribute(2, b"\2" * 6)
     assert neigh.read_entry(Message(neigh.RTM_NEWNEIGH, 0, port)) == (4, None, True)
 
@@ -188,4 +216,6 @@ def identity(entry: Entry) -> tuple[object, ...]:
         return (Route, entry.dst, entry.table, entry.priority)
     if isinstance(entry, Neighbour):
         return (Neighbour, entry.link, entry.address)
-    return (FdbEntry, entry.link, entry.mac)
+    # To a group, and to nobody, frames may go by several ways.
+    several = int(entry.mac[:2], 16) & 1 or not int(entry.mac.replace(":", ""), 16)
+    return (FdbEntry, entry.link, entry.mac, entry.dst if several else None)
