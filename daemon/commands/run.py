@@ -98,12 +98,15 @@ def _serve_meanwhile(config: Path | None, fault: str, log: Log, stop: threading.
 
 
 def _open_status(settings: Settings) -> StatusFile:
+    from daemon.filefaults import explain
     from daemon.status import AnotherDaemon, StatusFile
 
     try:
         return StatusFile(settings.status_file)
     except AnotherDaemon as error:
         raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(explain("the status", settings.status_file, error, "statusFile")) from error
 
 
 def _route(settings: Settings, status: StatusFile, log: Log, stop: threading.Event) -> int:

@@ -1,0 +1,54 @@
+"""Files that cannot be written stop no route, and are told: in the log, and in the status later."""
+
+from functools import partial
+
+from tests.netns.routing.conftest import Cluster, Member, eventually
+
+PREFIX = "10.244.2.0/24"
+
+
+def is_logged(member: Member, text: str) -> object:
+    return text in member.log or member.log
+
+
+def test_a_full_disk_is_told(cluster: Cluster) -> None:
+    one, two = cluster.join(start=False), cluster.join(start=False)
+    one.node.run(["mkdir", "/run/podwire"])
+    one.node.run(["mount", "-t", "tmpfs", "-o", "size=1m", "podwire-test", "/run/podwire"])
+    one.start(journal={"path": "/run/podwire/journal.jsonl"})
+    eventually(partial(one.has_routes, set(two.cidrs)))
+    eventually(one.is_in_sync)
+    for path, size in (("/run/podwire/much", "4k"), ("/run/podwire/journal.jsonl", "1")):
+        fill = ["dd", "if=/dev/zero", f"of={path}", f"bs={size}", "oflag=append", "conv=notrunc"]
+        one.node.run(fill, check=False)
+    one.node.run(["ip", "route", "del", PREFIX])
+    eventually(lambda: one.has_route(PREFIX))
+    no_space = "cannot be written: {}No space left on device"
+    told = "the status /run/podwire/status.json " + no_space.format("")
+    eventually(partial(is_logged, one, f"{told}; free some space there, or set `statusFile`"))
+    journal = "the journal " + no_space.format("/run/podwire/journal.jsonl: ")
+    eventually(partial(is_logged, one, journal))
+    assert one.log.count(journal) == 1
+    assert one.log.count(told) == 1
+    one.node.run(["rm", "/run/podwire/much"])
+    one.node.run(["ip", "route", "del", PREFIX])
+    eventually(lambda: one.has_route(PREFIX))
+    eventually(lambda: one.status()["lastErrorOver"] > 0 or one.status())
+    assert "No space left on device" in one.status()["lastError"]
+
+
+def test_a_conflist_that_cannot_be_written_is_told_in_words(cluster: Cluster) -> None:
+    one = cluster.join(start=False)
+    one.node.run(["mkdir", "/run/conf"])
+    one.node.run(["mount", "-t", "tmpfs", "-o", "ro", "podwire-test", "/run/conf"])
+    path = "/run/conf/05-podwire.conflist"
+    one.start(conflist={"path": path})
+    told = (
+        f"the CNI configuration {path} cannot be written: Read-only file system; "
+        "remount it writable, or set `conflist.path` in podwired.yaml"
+    )
+    eventually(partial(is_logged, one, told))
+    eventually(lambda: told in one.status()["conflistFault"] or one.status())
+    one.node.run(["mount", "-o", "remount,rw", "/run/conf"])
+    eventually(one.is_in_sync)
+    assert "podwire" in one.node.run(["cat", path]).stdout
