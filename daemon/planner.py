@@ -15,6 +15,7 @@ from daemon.ground import Ground, survey
 from daemon.incumbents import find_incumbents
 from daemon.settings import Settings
 from daemon.spans import Span, host_span, merge, span_of
+from daemon.underlays import Underlays
 from kernel.entries import Entry
 from kernel.model import IPAddress, IPNetwork
 
@@ -36,6 +37,7 @@ class Planner:
         self._nodes: dict[str, Node] = {}
         self._ground: Ground | None = None
         self._facts: Facts | None = None
+        self._underlays = Underlays()
         self._addresses = Claims(settings.node)
         self._prefixes = Claims(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
@@ -87,10 +89,12 @@ class Planner:
         return changed | (old.keys() - nodes.keys())
 
     def _replan(self, changed: set[str], ground: Ground) -> None:
+        crossed: set[str] = set()
         for name in changed:
             node = self._nodes.get(name)
+            crossed |= self._underlays.put(name, node)
             self._addresses.put(name, map(host_span, node.addresses) if node else ())
-        changed = changed | self._addresses.settle()
+        changed = changed | crossed | self._addresses.settle()
         offers = {name: self._offer(name, ground) for name in changed}
         for name, offer in offers.items():
             self._prefixes.put(name, (way.span for way in offer.ways))
@@ -111,6 +115,10 @@ class Planner:
             if isinstance(way, Refusal):
                 offer.refused.append(way)
                 continue
+            inner = self._inhabitant(name, way.span)
+            if inner:
+                offer.refused.append(Refusal(name, way.prefix, inner))
+                continue
             rival = self._collision(name, way.span, ground)
             if rival and not self._is_in_use(name, way.span, ground):
                 offer.refused.append(_collision(name, way.prefix, rival))
@@ -119,6 +127,27 @@ class Planner:
             if rival:
                 offer.collisions[way.span] = _collision(name, way.prefix, rival)
         return offer
+
+    def _inhabitant(self, name: str, span: Span) -> str:
+        """The node that could not be reached if a peer got a prefix, in words; else empty."""
+        me = self._settings.node
+        if name == me:
+            return ""
+        in_use = self._prefixes.holds(name, span)
+        for other, address in self._underlays.within(span):
+            # Who comes with an address in what a peer has already is the one that is refused.
+            if other in (name, me) or not in_use:
+                whose = "its own address" if other == name else f"an address of {other}"
+                return f"contains {address.address}, {whose}: the way there would lead into itself"
+        return ""
+
+    def _landlord(self, name: str, address: IPAddress) -> str:
+        """The prefix of another node that an address is in, in words; else empty."""
+        for other, span in self._underlays.around(host_span(address)):
+            in_use = other == self._settings.node or self._prefixes.holds(other, span)
+            if other != name and in_use:
+                return f"its address {address} is in {span} of {other}"
+        return ""
 
     def _collision(self, name: str, span: Span, ground: Ground) -> str:
         rival = ground.collision(span)
@@ -139,6 +168,8 @@ class Planner:
                 taken[address] = f"its address {address} is that of {loss.node} too"
             elif address in ground.local:
                 taken[address] = f"its address {address} is on this node"
+            elif landlord := self._landlord(node.name, address):
+                taken[address] = landlord
         return taken
 
     def _is_in_use(self, name: str, span: Span, ground: Ground) -> bool:

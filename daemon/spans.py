@@ -22,6 +22,11 @@ class Span(NamedTuple):
     first: int
     last: int
 
+    @property
+    def address(self) -> IPAddress:
+        """The first address."""
+        return _address(self.version, self.first)
+
     def __str__(self) -> str:
         inner = self.last - self.first
         if inner & (inner + 1) == 0 == self.first & inner:

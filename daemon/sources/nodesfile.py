@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,12 +65,11 @@ def _read_nodes(item: Item) -> tuple[Node, ...]:
 
 def _read_node(item: Item) -> Node:
     section = Section(item, ("name", "addresses", "podCIDRs"))
-    return Node(
-        section.require("name", _read_name),
-        section.require("addresses", _read_addresses),
-        # No less than the address: else half of an entry would be an entry.
-        section.require("podCIDRs", _read_pod_cidrs),
-    )
+    name = section.require("name", _read_name)
+    addresses = section.require("addresses", _read_addresses)
+    # No less than the address: else half of an entry would be an entry.
+    cidrs = section.require("podCIDRs", partial(_read_pod_cidrs, addresses=addresses))
+    return Node(name, addresses, cidrs)
 
 
 def _read_addresses(item: Item) -> tuple[IPAddress, ...]:
@@ -85,12 +85,15 @@ def _read_addresses(item: Item) -> tuple[IPAddress, ...]:
     return tuple(address for _, address in pairs)
 
 
-def _read_pod_cidrs(item: Item) -> tuple[IPNetwork, ...]:
+def _read_pod_cidrs(item: Item, addresses: Iterable[IPAddress]) -> tuple[IPNetwork, ...]:
     pairs = _read_pairs(item, _read_pod_cidr)
     for place, (member, prefix) in enumerate(pairs):
         for _, other in pairs[:place]:
             if other.version == prefix.version and other.overlaps(prefix):
                 raise Fault(member, f"overlaps {other} of the same node")
+        inner = next((a for a in addresses if a in prefix), None)
+        if inner is not None:
+            raise Fault(member, f"contains {inner}, an address of the same node")
     return tuple(prefix for _, prefix in pairs)
 
 

@@ -114,6 +114,10 @@ def test_a_good_file() -> None:
             entry(podCIDRs="[10.0.0.0/16, 10.0.9.0/24]"),
             "3: nodes[1].podCIDRs[1] is '10.0.9.0/24', overlaps 10.0.0.0/16 of the same node",
         ),
+        (
+            entry(podCIDRs="[10.0.0.0/16, 192.0.2.0/24]"),
+            "3: nodes[1].podCIDRs[1] is '192.0.2.0/24', contains 192.0.2.2, an address of the same",
+        ),
         (f"clusterCIDRs: [x]\n{entry()}", "1: clusterCIDRs[0] is 'x', must be a prefix"),
     ],
 )

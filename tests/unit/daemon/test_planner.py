@@ -517,6 +517,35 @@ def test_nodes_that_left_leave_nothing() -> None:
     assert [str(span) for span in desired.cluster] == ["10.244.1.0/24"]
 
 
+def test_a_prefix_with_a_node_in_it_is_refused() -> None:
+    inner = node("b", "198.51.100.9", "10.244.9.0/24")
+    for name, cidr, why in (
+        ("a", "198.51.100.0/24", "contains 198.51.100.9, an address of b"),
+        ("a", "203.0.113.0/24", "contains 203.0.113.7, its own address"),
+    ):
+        outer = node(name, "203.0.113.7", f"{cidr} 10.244.8.0/24")
+        planner = Planner(settings())
+        desired = planner.plan(cluster(node(1), outer, inner), facts())
+        told = f"{cidr} of a: {why}: the way there would lead into itself"
+        assert refusals(desired) == [told]
+        assert {n: len(e) for n, e in desired.peers.items()} == {"a": 3, "b": 3}
+        gone = planner.plan(cluster(node(1), node("a", "192.0.2.9", cidr)), facts())
+        assert gone.refused == ()
+
+
+def test_who_comes_with_an_address_in_a_prefix_that_another_has_is_refused() -> None:
+    planner, outer = Planner(settings()), node("a", "203.0.113.7", "198.51.100.0/24")
+    kept = planner.plan(cluster(node(1), outer), facts()).peers["a"]
+    late = [node("b", "198.51.100.9", "10.244.9.0/24"), node("c", "10.244.1.9", "10.244.8.0/24")]
+    desired = planner.plan(cluster(node(1), outer, *late), facts())
+    assert refusals(desired) == [
+        "10.244.9.0/24 of b: its address 198.51.100.9 is in 198.51.100.0/24 of a",
+        "10.244.8.0/24 of c: its address 10.244.1.9 is in 10.244.1.0/24 of node-1",
+    ]
+    assert desired.peers["a"] is kept
+    assert planner.plan(cluster(node(1), *late), facts()).peers["b"] != ()
+
+
 def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> None:
     holes = [route(dst, "") for dst in ("10.0.0.0/8", "10.244.2.0/25", "10.244.1.0/24")]
     desired = plan("", cluster(node(1), node(2), node(3)), facts(routes=holes))
