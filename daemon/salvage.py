@@ -30,11 +30,11 @@ def salvage(config: Path, socket: Path, data_dir: Path) -> Places:
     socket, data_dir: what counts where it names none.
     """
     text = _COMMENT.sub("", _read(config))
-    socket = Path(_value_in(text, "socket", _PATH) or socket)
+    socket = _path_in(text, "socket", socket)
     return Places(
         socket,
-        Path(_value_in(text, "dataDir", _PATH) or data_dir),
-        Path(_value_in(text, "statusFile", _PATH) or socket.with_name("status.json")),
+        _path_in(text, "dataDir", data_dir),
+        _path_in(text, "statusFile", socket.parent / "status.json"),
         # Of all keys only the conflist's is called that.
         _value_in(text, "name", _NAME) or ConflistSettings().name,
     )
@@ -46,6 +46,11 @@ def _read(config: Path) -> str:
             return file.read(FILE_MAX)
     except OSError:
         return ""
+
+
+def _path_in(text: str, key: str, usual: Path) -> Path:
+    path = Path(_value_in(text, key, _PATH))
+    return path if path.name not in ("", "..") else usual
 
 
 def _value_in(text: str, key: str, pattern: str) -> str:

@@ -137,7 +137,7 @@ def _settle(file: SettingsFile, root: Item, env: Mapping[str, str], host_name: s
         source=SourceSettings("static", file.source.static),
         data_dir=data_dir,
         socket=socket,
-        status_file=file.status_file or socket.with_name("status.json"),
+        status_file=file.status_file or socket.parent / "status.json",
         journal=JournalSettings(**journal),
         backend=file.backend,
         underlay=_FAMILIES[file.underlay],

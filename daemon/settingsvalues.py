@@ -90,7 +90,10 @@ def parse_path(text: str) -> Path:
     """An absolute path. Raises ValueError, as all of the following."""
     if not text.startswith("/") or not text.isprintable() or len(text) > _PATH_MAX:
         raise ValueError("must be an absolute path")
-    return Path(text)
+    path = Path(text)
+    if path.name in ("", ".."):
+        raise ValueError("must be an absolute path that ends in a name")
+    return path
 
 
 def parse_socket(text: str) -> Path:

@@ -146,6 +146,12 @@ def test_no_conflist(value: str) -> None:
             "2: statusFile is '/var/lib/podwire/journal.jsonl.1', must be another file than that",
         ),
         (f"{SOURCE}socket: /var/lib/podwire/podwire.db", "2: socket is '/var/lib/podwire/podwire."),
+        (f"{SOURCE}socket: /", "2: socket is '/', must be an absolute path that ends in a name"),
+        (
+            f"{SOURCE}journal: {{path: //}}",
+            "2: journal.path is '//', must be an absolute path that",
+        ),
+        (f"{SOURCE}statusFile: /a/..", "2: statusFile is '/a/..', must be an absolute path that"),
         (f"{SOURCE}socket: /a\nstatusFile: /a", "3: statusFile is '/a', must be another file than"),
         (
             f"{SOURCE}journal: {{path: /etc/podwire/nodes.yaml}}",
