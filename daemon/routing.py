@@ -34,7 +34,7 @@ from daemon.status import NodeStatus, Refused
 from daemon.teller import Teller
 from kernel.entries import Entry
 from kernel.errors import KernelError
-from kernel.netlink import keep_sockets_open
+from kernel.netlink import close_kept_sockets, keep_sockets_open
 
 TICK = 0.5
 """Seconds between looks at what tells nobody."""
@@ -87,6 +87,12 @@ class Routing:
 
     def _run(self) -> None:
         keep_sockets_open()
+        try:
+            self._go_on()
+        finally:
+            close_kept_sockets()
+
+    def _go_on(self) -> None:
         restarts = Restarts(self._log)
         while not self._stopping:
             try:
@@ -140,7 +146,12 @@ class _Loop:
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
-        self._adopted: list[Entry] = list(self._kernel.adopt())
+        self._adopted: list[Entry] = []
+        try:
+            self._adopted += self._kernel.adopt()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> _Loop:
         return self

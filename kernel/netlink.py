@@ -207,6 +207,13 @@ def keep_sockets_open() -> None:
     _thread.sockets = sockets
 
 
+def close_kept_sockets() -> None:
+    """End what `keep_sockets_open` began, before the thread ends."""
+    for kept in getattr(_thread, "sockets", {}).values():
+        kept.close()
+    _thread.sockets = {}
+
+
 _thread = threading.local()
 
 
