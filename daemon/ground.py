@@ -120,13 +120,19 @@ def _underlay(settings: Settings, me: Node) -> IPAddress:
 
 
 def _uplink(facts: Facts, own: frozenset[str], underlay: IPAddress) -> Link:
-    names = {a.link for a in facts.addresses if a.address.ip == underlay} - own
+    there = {a.link for a in facts.addresses if a.address.ip == underlay}
+    names = there - own
+    if there and not names:
+        why = "which vxlan.device, or a pod, has for its own"
+        raise Unplannable(f"{underlay} is this node's address on {min(there)}, {why}")
     if not names:
         raise Unplannable(f"no link of this node has its address {underlay}")
     name = min(names - {"lo"}, default="")
     if not name:
         # A routed host: the address is announced, packets leave by the default route's link.
         name = _default_link(facts, underlay.version)
+    if name in own:
+        raise Unplannable(f"packets from {underlay} leave by {name}, which is podwire's own")
     link = next((link for link in facts.links if link.name == name), None)
     if link is None:
         raise Unplannable(f"no link leads from this node's address {underlay} to other nodes")

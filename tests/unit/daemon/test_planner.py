@@ -208,6 +208,17 @@ def test_a_source_without_this_node_plans_nothing() -> None:
         plan("", cluster(node(2)))
 
 
+def test_the_uplink_cannot_be_the_vxlan_device() -> None:
+    chosen, alone = settings("vxlan: {device: eth0}"), cluster(node(1))
+    with pytest.raises(
+        Unplannable, match=r"192\.0\.2\.1 is this node's address on eth0, which vxl"
+    ):
+        Planner(chosen).plan(alone, facts())
+    announced = facts("198.51.100.1/24", more=[("lo", "192.0.2.1/32")])
+    with pytest.raises(Unplannable, match=r"packets from 192\.0\.2\.1 leave by eth0, which is"):
+        Planner(chosen).plan(alone, announced)
+
+
 def test_an_address_that_no_link_has_plans_nothing_and_the_planner_goes_on_afterwards() -> None:
     planner, snapshot = Planner(settings()), cluster(node(1), node(2))
     first = planner.plan(snapshot, facts())
