@@ -31,6 +31,7 @@ from daemon.restarts import Restarts
 from daemon.settings import Settings
 from daemon.sources.static import StaticSource
 from daemon.status import NodeStatus, Refused
+from daemon.stranded import Stranded
 from daemon.teller import Teller
 from kernel.entries import Entry
 from kernel.errors import KernelError
@@ -142,6 +143,7 @@ class _Loop:
         self._source_fault = ""
         self._last_error, self._last_error_time, self._last_error_over = "", 0.0, 0.0
         self._refusals = Refusals(self._teller)
+        self._stranded = Stranded(settings, self._teller)
         self._tolerated: dict[Refusal, float] = {}
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
@@ -219,6 +221,7 @@ class _Loop:
         if now >= self._next_resync:
             self._next_resync = now + RESYNC
             self._kernel.look_at_everything("found at the regular look")
+            self._stranded.look_soon()
             self._facts_due = True
 
     def _refresh(self, now: float) -> bool:
@@ -281,6 +284,7 @@ class _Loop:
         fault = self._fault or self._kernel.device.fault or self._no_prefix()
         if self._desired and not fault:
             self._keep_conflist(self._desired)
+            self._stranded.look(self._desired.pod_cidrs)
         self._judge(fault)
         try:
             self._publish(self._status(fault))
@@ -340,6 +344,7 @@ class _Loop:
             refused=tuple(_refused(r) for r in desired.refused) if desired else (),
             tolerated=tuple(_refused(r) for r in desired.tolerated) if desired else (),
             fault=fault,
+            stranded=self._stranded.told,
             source_fault=self._source_fault,
             conflist_fault=self._conflist_fault,
             journal_fault=self._journal.fault,

@@ -59,8 +59,9 @@ class NodeStatus:
 
     wanted, in_sync: entries (routes, neighbours, FDB entries) that there should be, and those of
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
-    is not ready; source_fault: why the last good state of the cluster is in use; conflist_fault,
-    journal_fault: why those files are not written. All of these are empty while nothing is wrong.
+    is not ready; stranded: which pods nobody routes to it any more; source_fault: why the last
+    good state of the cluster is in use; conflist_fault, journal_fault: why those files are not
+    written. All of these are empty while nothing is wrong.
     tolerated: prefixes that are routed, but something of this node takes packets from.
     last_error, with its time in seconds since 1970, stays after the trouble is over, which it was
     at last_error_over (0 while it is not).
@@ -77,6 +78,7 @@ class NodeStatus:
     refused: tuple[Refused, ...] = ()
     tolerated: tuple[Refused, ...] = ()
     fault: str = ""
+    stranded: str = ""
     source_fault: str = ""
     conflist_fault: str = ""
     journal_fault: str = ""
@@ -90,6 +92,7 @@ class NodeStatus:
         missing = self.wanted - self.in_sync
         texts = (
             self.fault and f"the node is not ready: {self.fault}",
+            self.stranded,
             missing and f"{missing} of {self.wanted} entries are not as planned",
             self.source_fault and f"the last good state is in use: {self.source_fault}",
             self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
