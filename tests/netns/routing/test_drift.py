@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.backoff import STUBBORN
 from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
 
 Pair = tuple[Member, Member]
@@ -219,6 +220,19 @@ def test_another_device_in_the_way_is_named(cluster: Cluster) -> None:
     one.node.run(["ip", "link", "del", "flannel.1"])
     eventually(one.is_in_sync)
     eventually(lambda: one.status()["lastErrorOver"] > 0)
+
+
+def test_a_quarrel_is_told_by_number(pair: Pair) -> None:
+    one, _two = pair
+    prefix = "10.244.2.0/24"
+    for _ in range(30):
+        one.node.run(["ip", "route", "del", prefix])
+        eventually(lambda: one.has_route(prefix))
+    lines = [line for line in one.log.splitlines() if f"route {prefix}" in line]
+    assert len(lines) == STUBBORN
+    assert f"{STUBBORN} times now" in lines[-1]
+    records = [record["action"] for record in one.history(f"route {prefix}")]
+    assert records == ["restored"] * (STUBBORN - 1) + ["found"]
 
 
 def test_whose_route_is_in_the_way_is_told(cluster: Cluster) -> None:
