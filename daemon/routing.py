@@ -265,11 +265,14 @@ class _Loop:
         # A quarrel about one route must not fill the journal: it comes and goes all the time.
         now, known = time.monotonic(), self._tolerated
         left = {t: min(until, now + TOLD_AGAIN) for t, until in known.items() if until > now}
-        for tolerated in (t for t in desired.tolerated if t not in left):
+        fresh = [t for t in desired.tolerated if t not in left]
+        for tolerated in fresh[:_NAMED]:
             name = f"node {tolerated.node} {tolerated.prefix}"
             cause = f"{tolerated.why}; kept, for it was in use before"
             self._teller.record([Record(time.time(), "found", name, cause)])
             self._log.warning(f"found {name}: {cause}")
+        if len(fresh) > _NAMED:
+            self._log.warning(f"{len(fresh) - _NAMED} more prefixes overlap networks of this node")
         self._tolerated = left | dict.fromkeys(desired.tolerated, math.inf)
 
     def _error(self, text: str) -> None:
