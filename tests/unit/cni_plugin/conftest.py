@@ -1,21 +1,16 @@
 """A node to call `handle` on.
 
 All tests here run in a network namespace of their own: what a call changes when it should have
-been refused is then not the machine's network. No example has a deadline: a busy machine is no
-failure.
+been refused is then not the machine's network.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests.unit.cni_plugin import namespaces
 from tests.unit.cni_plugin.calls import Node
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="module", autouse=True)
