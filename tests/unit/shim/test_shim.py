@@ -10,6 +10,7 @@ import subprocess
 import termios
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -142,17 +143,17 @@ def test_closed_stdin_is_an_error(shim: Path, peer: Peer) -> None:
 )
 def test_closed_output_is_not_the_socket(shim: Path, peer: Peer, closed: str, status: int) -> None:
     """A descriptor that the caller closed is the number of the next that is opened."""
-    seen: list[bytes] = []
+    seen: SimpleQueue[bytes] = SimpleQueue()
 
     def answer(connection: socket.socket) -> None:
         replying(b"{}", err=b"e" * 10)(connection)
         try:
-            seen.append(connection.recv(100))
+            seen.put(connection.recv(100))
         except ConnectionResetError:  # it left without reading all of the reply
-            seen.append(b"")
+            seen.put(b"")
 
     peer.answer = answer
     command = ("bash", "-c", f'exec "$0" {closed}')
     done = run(shim, peer.path, command=command, CNI_NETNS="/proc/self/ns/net")
     assert done.returncode == status
-    assert seen == [b""]
+    assert seen.get(timeout=30) == b""
