@@ -22,6 +22,7 @@ from tests.bench.routing.probed import VARIABLE, read_times
 from tests.bench.routing.watch import Change, Watch
 from tests.bench.sizes import PEERS, Sizes
 from tests.bench.world import Host
+from tests.pytest_netns import tools
 
 ROUTING = "routing"
 CASE = f"{PEERS:,} peers"
@@ -70,7 +71,7 @@ def _start_daemon(cluster: Cluster, results: Results) -> None:
     member, times = _probed_member(cluster)
     time.sleep(_SETTLE)
     began = time.monotonic()
-    member.start({VARIABLE: str(times)})
+    member.start({VARIABLE: str(times), "PYTHONPATH": str(tools.ROOT)})
     member.wait_in_sync(cluster.entries)
     moments = dict(reversed(read_times(times)))  # the first of each name
     member.end()
@@ -105,7 +106,7 @@ def _measure_idle(lineup: Lineup, cluster: Cluster, results: Results, seconds: f
 
 def _measure_edits(cluster: Cluster, results: Results, count: int, say: Say) -> None:
     member, times = _probed_member(cluster)
-    member.start({VARIABLE: str(times)})
+    member.start({VARIABLE: str(times), "PYTHONPATH": str(tools.ROOT)})
     member.wait_in_sync(cluster.entries)
     time.sleep(_SETTLE)
     nodes = [*cluster.real, *cluster.absent]
