@@ -130,7 +130,8 @@ def _record(
     """Addresses and the attachment's record, in one commit, before the kernel is touched."""
     delegated = _ask_delegate(call, undo)
     with store.transaction() as tx:
-        if tx.attachment(call.owner) is not None and pod_has_link(pod, call.request.ifname):
+        # What the store knew before is not ours to forget when the kernel refuses the link.
+        if tx.knows(call.owner) and pod_has_link(pod, call.request.ifname):
             raise _already_attached(call)
         ipam = delegated or Result()
         if own is not None:

@@ -18,6 +18,12 @@ class Transaction(Records):
     Every method raises StoreError (StoreBusy, StoreDamaged) if the database fails.
     """
 
+    def knows(self, owner: Owner) -> bool:
+        """Whether the owner has a record or holds an address."""
+        mine = "WHERE network = ?1 AND container_id = ?2 AND ifname = ?3"
+        sql = f"SELECT 1 FROM attachment {mine} UNION ALL SELECT 1 FROM allocation {mine} LIMIT 1"  # noqa: S608
+        return bool(self._rows(sql, *key_of(owner)))
+
     def addresses(self, owner: Owner) -> tuple[IPAddress, ...]:
         """The addresses that the owner holds, in order, IPv4 first."""
         rows = self._rows(

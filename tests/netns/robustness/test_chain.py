@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.robustness.confs import MODES, netconf
+from tests.netns.robustness.confs import MODES, ipam, netconf
 from tests.netns.robustness.scene import Attached, Scene
 from tests.pytest_netns import Namespace
 
@@ -85,3 +85,22 @@ def test_result_of_earlier_plugins_is_kept(scene: Scene, pod: Namespace) -> None
     assert names == ["lo", attached.host, "eth0"]
     assert [ip["interface"] for ip in attached.result["ips"]] == [0, 2]
     assert scene.check(attached).code == 0
+
+
+def test_address_of_another_plugins_attachment_is_not_freed(scene: Scene, pod: Namespace) -> None:
+    """podwire-ipam gave an address to another plugin's pod; podwire refuses to attach it again."""
+    conf = {
+        "cniVersion": "1.0.0",
+        "name": "robust",
+        "type": "bridge",
+        "bridge": "other0",
+        "ipam": ipam(4, type="podwire-ipam"),
+    }
+    path = f"{scene.bin_dir}:{DEBIAN}"
+    made = scene.node.cni("ADD", DEBIAN / "bridge", conf, netns=pod.path, cni_path=path)
+    assert made.code == 0, made
+    held = scene.rows()["allocation"]
+    refused = scene.call("ADD", netconf("ptp", (4,)), pod)
+    assert refused.json["code"] == 103, refused
+    assert scene.rows() == {"allocation": held}
+    assert scene.node.cni("DEL", DEBIAN / "bridge", conf, netns=pod.path, cni_path=path).code == 0
