@@ -99,7 +99,7 @@ def _add(
         networks.ensure_tables(store, _nft_families(plan))
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
-        bridge = attach(nl, pod, plan, bridges.append)
+        bridge = attach(nl, pod, plan, bridges.append, call.host.pause)
         undo.callback(remove, nl, store, call.owner, remains_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Host:
     open_store: opens the store of a folder; the daemon keeps it open between calls.
     delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
         deletions, for they cost the same together.
-    outside: what a call is in while it waits for another program.
+    outside: what a call is in while it waits for the kernel or another program.
     readiness: why the node as such cannot serve a network now, whose name is given (the daemon
         knows whether other nodes are reached); None where nothing is known against it.
     """
@@ -77,6 +78,11 @@ class Host:
     delete_link: Callable[[Netlink, str], bool] = field(default=_delete_link)
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     readiness: Callable[[str], CniError | None] = field(default=always_ready)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, and let other calls go on meanwhile."""
+        with self.outside():
+            time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -15,7 +16,7 @@ from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
 from kernel.netlink import Answer, Netlink
 from kernel.netns import Namespace, inside
 from kernel.read import read_link, read_space
-from kernel.settle import settle_node, settle_pod
+from kernel.settle import Pause, settle_node, settle_pod
 from kernel.sysctl import apply_sysctl
 from kernel.wire import Message
 
@@ -28,14 +29,18 @@ class LinkExists(KernelError):
 
 
 def attach(
-    nl: Netlink, pod: Namespace, plan: Plan, made_bridge: Callable[[str], object] = str
+    nl: Netlink,
+    pod: Namespace,
+    plan: Plan,
+    made_bridge: Callable[[str], object] = str,
+    pause: Pause = time.sleep,
 ) -> Link | None:
     """Give the pod everything in the plan, or nothing: what was done is undone on any failure.
 
     Returns the bridge, if the plan has one.  The shared rules of plan.masquerade are not applied
     here: they belong to the network (see `masquerade.py`).  made_bridge: called with the
     bridge's name before it is made; it stays, whatever fails.  Raises KernelError, and LinkExists
-    where the pod has a link of that name.
+    where the pod has a link of that name.  pause: sleeps while the kernel finishes the pair.
     """
     bridge = ensure_bridge(nl, plan.bridge, made_bridge) if plan.bridge else None
     with ExitStack() as undo:
@@ -46,9 +51,9 @@ def attach(
         host, peer = _read_pair(answers)
         # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host)
-        _configure_pod(pod, plan.pod, peer)
+        _configure_pod(pod, plan.pod, peer, pause)
         # The bridge as its new port left it: its MAC may change with its first one.
-        settled = settle_node(nl, plan)
+        settled = settle_node(nl, plan, pause)
         if plan.elements:
             _add_elements(plan.elements)
             added += plan.elements
@@ -101,7 +106,7 @@ def _read_pair(answers: list[Answer]) -> tuple[int, int]:
     return rtnl.read_pair(host.objects[0])
 
 
-def _configure_pod(pod: Namespace, want: Space, index: int) -> None:
+def _configure_pod(pod: Namespace, want: Space, index: int, pause: Pause) -> None:
     with inside(pod):
         nl = Netlink()
         for setting in want.sysctls:
@@ -109,7 +114,7 @@ def _configure_pod(pod: Namespace, want: Space, index: int) -> None:
     with nl:
         messages = [*_pod_messages(want, index), rtnl.get_link(want.links[0].name)]
         found = nl.run(messages, tolerate=_PRESENT)[-1].objects
-        settle_pod(nl, want, found[0] if found else None)
+        settle_pod(nl, want, found[0] if found else None, pause)
 
 
 def _pod_messages(want: Space, index: int) -> list[Message]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kernel import rtnl
@@ -23,7 +23,11 @@ _DEADLINE_SECONDS = 1.5
 _GONE = frozenset({errno.ENODEV})
 
 
-def settle_pod(nl: Netlink, want: Space, now: Message | None) -> None:
+Pause = Callable[[float], None]
+"""Sleeps for some seconds; the caller may have to give something back meanwhile."""
+
+
+def settle_pod(nl: Netlink, want: Space, now: Message | None, pause: Pause) -> None:
     """Wait until the pod's link can receive, and answers for its IPv6 addresses.
 
     Only for a limited time, for a link may be kept down from outside. now: the link, as it was
@@ -33,10 +37,10 @@ def settle_pod(nl: Netlink, want: Space, now: Message | None) -> None:
     trusted = Sysctl(f"net/ipv6/conf/{name}/accept_dad", "0", required=False) in want.sysctls
     link = _Link(name, _six(a.address for a in want.addresses), trusted)
     if want.links[0].up and not (now and _is_settled(nl, link, now)):
-        _settle(nl, link)
+        _settle(nl, [link], pause, _DEADLINE_SECONDS)
 
 
-def settle_node(nl: Netlink, plan: Plan) -> Message | None:
+def settle_node(nl: Netlink, plan: Plan, pause: Pause) -> Message | None:
     """Wait until the node's end and its bridge forward to the pod, which has its link up.
 
     Returns the bridge as it is then, if the plan has one.
@@ -49,7 +53,7 @@ def settle_node(nl: Netlink, plan: Plan) -> Message | None:
     # The port first: its carrier is the bridge's.
     if plan.bridge:
         links.append(_Link(plan.bridge.name, _six(plan.bridge.gateways), forwards))
-    found = _settle(nl, *links, seconds=_DEADLINE_SECONDS if plan.pod.links[0].up else 0)
+    found = _settle(nl, links, pause, _DEADLINE_SECONDS if plan.pod.links[0].up else 0.0)
     return found[-1] if plan.bridge else None
 
 
@@ -66,7 +70,9 @@ class _Link:
     link_local: bool
 
 
-def _settle(nl: Netlink, *links: _Link, seconds: float = _DEADLINE_SECONDS) -> list[Message | None]:
+def _settle(
+    nl: Netlink, links: Sequence[_Link], pause: Pause, seconds: float
+) -> list[Message | None]:
     """The links as they are at the end; one that is gone is None."""
     deadline = time.monotonic() + seconds
     # Asking for one link by name makes the kernel do its overdue part first (linkwatch_sync_dev in
@@ -79,7 +85,7 @@ def _settle(nl: Netlink, *links: _Link, seconds: float = _DEADLINE_SECONDS) -> l
             return found
         if time.monotonic() >= deadline:
             return found
-        time.sleep(_PAUSE_SECONDS)
+        pause(_PAUSE_SECONDS)
 
 
 def _is_settled(nl: Netlink, link: _Link, found: Message) -> bool:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from cni_plugin.host import Host
 from daemon import gate
 from daemon.gate import Gate
 
@@ -86,6 +87,36 @@ def test_a_stuck_call_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_outside_without_a_slot_is_nothing() -> None:
-    door = Gate(1)
-    with door.outside(), door.inside():
+    door, room = Gate(1), Room()
+    with door.outside():
         pass
+
+    def call() -> None:
+        with door.inside(), room:
+            time.sleep(0.01)
+
+    run(4, call)
+    assert room.most == 1
+
+
+def test_a_call_that_waits_for_the_kernel_lets_others_in() -> None:
+    door, order, paused = Gate(1), list[str](), threading.Event()
+    host = Host(outside=door.outside)
+
+    def waiting() -> None:
+        with door.inside():
+            paused.set()
+            host.pause(0.2)
+            order.append("waiting")
+
+    def other() -> None:
+        paused.wait()
+        with door.inside():
+            order.append("other")
+
+    threads = [threading.Thread(target=work) for work in (waiting, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == ["other", "waiting"]
