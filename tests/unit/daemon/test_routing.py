@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import routing
+from daemon import loop
 from daemon.journal import MIN_BYTES, Journal
 from daemon.log import Log
 from daemon.readiness import Readiness
@@ -23,7 +23,7 @@ def test_an_error_that_persists_is_in_the_status_and_once_in_the_log(
     def fail(_path: Path) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(routing, "StaticSource", fail)
+    monkeypatch.setattr(loop, "StaticSource", fail)
     kept, twice = list[NodeStatus](), threading.Event()
 
     def keep(status: NodeStatus) -> None:
