@@ -1,5 +1,6 @@
 # Each target does its own set-up: Debian packages, a private Python under build/.
 # Arguments for pytest go in ARGS:  make netns ARGS='-k ptp -x'; bench's too: make bench ARGS=--quick
+# `make demo SOURCE=etcd`: the demo's nodes find each other in a real etcd.
 
 VENV    := build/venv
 PY      := $(VENV)/bin/python
@@ -17,16 +18,17 @@ CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint unit netns conformance conformance-reference bench clean \
-        run-packages test-packages go-tools
+        run-packages test-packages go-tools programs
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: run-packages $(VENV)/.installed ## two nodes find each other, their pods talk, what is broken heals, nothing is left
-	@$(PY) packaging/demo.py
+	@$(if $(filter etcd,$(SOURCE)),packaging/debian-programs install etcd etcdctl)
+	@$(PY) packaging/demo.py $(if $(SOURCE),--source $(SOURCE))
 
 # One after the other, whatever -j says: the first failure ends the run.
-test: test-packages $(VENV)/.installed go-tools ## every test there is
+test: test-packages $(VENV)/.installed go-tools programs ## every test there is
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory conformance-reference
@@ -44,7 +46,7 @@ lint: $(VENV)/.installed ## formatting, lints, types, layers
 unit: $(VENV)/.installed ## tests without a kernel
 	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
 
-netns: test-packages $(VENV)/.installed go-tools ## tests in network namespaces (root)
+netns: test-packages $(VENV)/.installed go-tools programs ## tests in network namespaces (root)
 	@$(PYTEST) tests/netns -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
@@ -81,7 +83,7 @@ set -e; for plugin in bridge ptp; do \
 done
 endef
 
-bench: test-packages $(VENV)/.installed go-tools ## podwire beside the reference plugins: table, build/bench.json and .svg
+bench: test-packages $(VENV)/.installed go-tools programs ## podwire beside the reference plugins: table, build/bench.json and .svg
 	@$(PY) -m tests.bench $(ARGS)
 
 run-packages:
@@ -92,6 +94,9 @@ test-packages:
 
 go-tools:
 	@packaging/go-tools install
+
+programs:
+	@packaging/debian-programs install etcd etcdctl prometheus promtool
 
 $(VENV)/.made: pyproject.toml packaging/make-venv | run-packages
 	@packaging/make-venv $(VENV)
