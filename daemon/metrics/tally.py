@@ -1,0 +1,153 @@
+"""CNI calls counted across the daemon's processes, in memory that they share.
+
+A table of 64-bit counters, one row for each process, made before the processes are forked. A row is
+written by its own process alone, so no lock goes across processes; whoever reads adds up the rows
+and may see one call half counted, never a counter that goes back (an aligned 64-bit store is one
+store on every machine that podwire runs on).
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cni_plugin import errors
+from ipam.errors import ADDRESS_TAKEN
+
+VERBS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "other")
+CODES: Final = (
+    0,
+    errors.INCOMPATIBLE_VERSION,
+    errors.UNSUPPORTED_FIELD,
+    errors.UNKNOWN_CONTAINER,
+    errors.INVALID_ENVIRONMENT,
+    errors.IO_FAILURE,
+    errors.DECODING_FAILURE,
+    errors.INVALID_CONFIG,
+    errors.TRY_AGAIN,
+    errors.NOT_AVAILABLE,
+    errors.LIMITED_CONNECTIVITY,
+    errors.RANGE_EXHAUSTED,
+    errors.KERNEL_REFUSED,
+    errors.CHECK_FAILED,
+    errors.ALREADY_ATTACHED,
+    errors.DELEGATE_FAILED,
+    ADDRESS_TAKEN,
+    errors.INTERNAL,
+)
+"""Codes that are told apart, 0 for success; those of other plugins, which are any, are not."""
+OTHER: Final = "other"
+BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets, in seconds: from less than the kernel's share to a runtime's
+patience."""
+
+_CELL = 8
+_BUCKETS = len(BOUNDS) + 1
+# Where a verb's cells are: calls under way, calls by code, then one histogram for calls that were
+# done and one for those that failed, each its buckets and the sum of nanoseconds.
+_CODES_AT = 1
+_HISTOGRAM = _BUCKETS + 1
+_HISTOGRAMS_AT = _CODES_AT + len(CODES) + 1
+_VERB_CELLS = _HISTOGRAMS_AT + 2 * _HISTOGRAM
+_ROW_CELLS = -(-len(VERBS) * _VERB_CELLS // 8) * 8  # whole cache lines
+_VERB_AT = {verb: n * _VERB_CELLS for n, verb in enumerate(VERBS)}
+_OTHER_VERB = _VERB_AT[OTHER]
+_CODE_AT = {code: _CODES_AT + n for n, code in enumerate(CODES)}
+_OTHER_CODE = _CODES_AT + len(CODES)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Latencies: how many calls fell into each bucket (BOUNDS, and one beyond), their seconds."""
+
+    buckets: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerbCounts:
+    """What was counted of one verb. codes: calls by code as text, "0" for success."""
+
+    under_way: int
+    codes: Mapping[str, int]
+    done: Histogram
+    failed: Histogram
+
+
+class Tally:
+    """The table. A process that is forked after it was made shares it."""
+
+    def __init__(self, rows: int) -> None:
+        """All zero. rows: how many processes there can be at a time."""
+        self._memory = mmap.mmap(-1, rows * _ROW_CELLS * _CELL)  # MAP_SHARED, and no file
+        self._cells = memoryview(self._memory).cast("Q")
+        self._mutexes = [threading.Lock() for _ in range(rows)]
+
+    @property
+    def rows(self) -> int:
+        """How many processes it has room for."""
+        return len(self._mutexes)
+
+    def begin(self, row: int, verb: str) -> None:
+        """A call is under way. row: the calling process's own, 0 for the first."""
+        at = row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)
+        with self._mutexes[row]:
+            self._cells[at] += 1
+
+    def end(self, row: int, verb: str, code: int, seconds: float) -> None:
+        """A call that `begin` counted is over; code: as `code_of` says, 0 for success."""
+        cells, at = self._cells, row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)
+        histogram = at + _HISTOGRAMS_AT + (_HISTOGRAM if code else 0)
+        with self._mutexes[row]:
+            cells[at] -= 1
+            cells[at + _CODE_AT.get(code, _OTHER_CODE)] += 1
+            cells[histogram + bisect_left(BOUNDS, seconds)] += 1
+            cells[histogram + _BUCKETS] += int(seconds * 1e9)
+
+    def leave(self, row: int, verb: str) -> None:
+        """A call that `begin` counted came to nothing: its caller was gone before its turn."""
+        with self._mutexes[row]:
+            self._cells[row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)] -= 1
+
+    def bury(self, row: int) -> None:
+        """The row's process has died: its calls are under way no more, what it counted stays.
+
+        Before the row's next process begins, and while none lives.
+        """
+        self._mutexes[row] = threading.Lock()
+        for at in _VERB_AT.values():
+            self._cells[row * _ROW_CELLS + at] = 0
+
+    def read(self) -> Mapping[str, VerbCounts]:
+        """All processes' counts together, by verb."""
+        whole = self._cells.tolist()
+        rows = [whole[n : n + _ROW_CELLS] for n in range(0, len(whole), _ROW_CELLS)]
+        sums = [sum(column) for column in zip(*rows, strict=True)]
+        return {verb: _counts(sums[at : at + _VERB_CELLS]) for verb, at in _VERB_AT.items()}
+
+
+def code_of(status: int, stdout: bytes) -> int:
+    """The CNI error code of a reply, 0 of one that is a success."""
+    if status == 0:
+        return 0
+    try:
+        code = json.loads(stdout)["code"]
+    except (ValueError, KeyError, TypeError):
+        return errors.INTERNAL
+    return code if isinstance(code, int) and code else errors.INTERNAL
+
+
+def _counts(cells: list[int]) -> VerbCounts:
+    names = (*map(str, CODES), OTHER)
+    codes = dict(zip(names, cells[_CODES_AT:_HISTOGRAMS_AT], strict=True))
+    done, failed = cells[_HISTOGRAMS_AT:][:_HISTOGRAM], cells[_HISTOGRAMS_AT:][_HISTOGRAM:]
+    return VerbCounts(cells[0], codes, _histogram(done), _histogram(failed))
+
+
+def _histogram(cells: list[int]) -> Histogram:
+    return Histogram(tuple(cells[:_BUCKETS]), cells[_BUCKETS] / 1e9)
