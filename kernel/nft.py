@@ -187,7 +187,7 @@ def load_skeleton(family: str) -> None:
     chain = f"{family} {TABLE} {_CHAIN[family]}"
     rules = "".join(f"add rule {chain} {rule}\n" for rule in _RULES[family])
     table = f'table {family} {TABLE} {{\n  comment "{COMMENT}"{_DECLARATIONS[family]}}}\n'
-    _run_nft(f"{table}flush chain {chain}\n{rules}")
+    run_nft(f"{table}flush chain {chain}\n{rules}")
 
 
 _PROGRAM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
@@ -199,7 +199,8 @@ def find_nft() -> str | None:
     return next((p for p in paths if os.path.isfile(p) and os.access(p, os.X_OK)), None)
 
 
-def _run_nft(script: str) -> None:
+def run_nft(script: str) -> None:
+    """Load a script in one transaction. Raises MissingTool, KernelError."""
     import subprocess
 
     program = find_nft()
