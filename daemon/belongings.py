@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from daemon.settingspaths import LAST_KNOWN
+
 _STORE = "podwire.db*"
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
 
@@ -19,6 +21,7 @@ def remove_belongings(data_dir: Path, journal: Path, status: Path, socket: Path)
     """
     files = [
         *sorted(data_dir.glob(_STORE)),
+        data_dir / LAST_KNOWN,
         journal,
         journal.with_name(f"{journal.name}.1"),
         status,

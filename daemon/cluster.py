@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
@@ -55,12 +56,30 @@ class Snapshot:
     cluster_cidrs: tuple[IPNetwork, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """How much a source was heard since its start.
+
+    heard: seconds by the monotonic clock, when it last gave a sign of life; 0 = never.
+    events: changes that it told; bytes: received on the wire; snapshots: made of them.
+    """
+
+    heard: float = 0.0
+    events: int = 0
+    bytes: int = 0
+    snapshots: int = 0
+
+
 class Source(Protocol):
     """Where snapshots come from. Losing it changes nothing: the last snapshot stays in use."""
 
     @property
     def fault(self) -> str:
         """Why the last good snapshot is still in use; empty while it is current."""
+
+    @property
+    def news(self) -> News:
+        """How much it was heard; to be read from any thread."""
 
     def fileno(self) -> int | None:
         """A descriptor that is readable when there may be news; None where polling is all."""
@@ -74,6 +93,12 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release what the source holds open."""
+
+
+def keep_same(old: Iterable[Node], fresh: Iterable[Node]) -> tuple[Node, ...]:
+    """The fresh nodes, each as the old object where it is equal."""
+    by_name = {node.name: node for node in old}
+    return tuple(by_name[n.name] if by_name.get(n.name) == n else n for n in fresh)
 
 
 def parse_node_name(text: str) -> str:

@@ -20,7 +20,7 @@ from daemon.reading import matters, read_facts
 from daemon.reconcile import Reconciler
 from daemon.refusals import Refusals, Tolerated
 from daemon.settings import Settings
-from daemon.sources.static import StaticSource
+from daemon.sources.opening import open_source
 from daemon.status import NodeStatus, Refused
 from daemon.stranded import Stranded
 from daemon.teller import Teller
@@ -47,7 +47,7 @@ class Loop:
         publish: Callable[[NodeStatus], None],
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
-        self._source: Source = StaticSource(settings.source.path)
+        self._source: Source = open_source(settings, log)
         self._planner = Planner(settings)
         self._teller = Teller(journal, log)
         self._kernel = Reconciler(settings, self._teller)

@@ -6,21 +6,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.cluster import parse_node_name
 from daemon.settingspaths import check_paths
 from daemon.yamlfile import FILE_MAX, Fault, FileFault, Item, load
-from kernel.model import IPNetwork
+from kernel.model import IPAddress, IPNetwork
 
 if TYPE_CHECKING:
     from daemon.settingsfile import SettingsFile
+    from daemon.settingssources import SourceFile
 
 Backend = Literal["vxlan", "host-gw", "hybrid", "none"]
 Offload = Literal["auto", "on", "off"]
 Mode = Literal["ptp", "bridge"]
-SourceKind = Literal["static"]
+SourceKind = Literal["static", "kubernetes", "etcd"]
 
 DEFAULT_SETTINGS = Path("/etc/podwire/podwired.yaml")
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
@@ -30,11 +31,70 @@ _FAMILIES: dict[str | None, Literal[4, 6] | None] = {None: None, "ipv4": 4, "ipv
 
 
 @dataclass(frozen=True, slots=True)
-class SourceSettings:
-    """Where the cluster is described; path: the file of a static source."""
+class StaticSettings:
+    """The cluster is a file's list of nodes."""
 
-    kind: SourceKind
+    kind: ClassVar[SourceKind] = "static"
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """The cluster is Kubernetes'.
+
+    cluster_cidrs: what all nodes' pod CIDRs are in; nothing outside of them is ever routed.
+    kubeconfig: None = the pod's own service account.
+    namespace: of the objects that the daemons publish.
+    start_spread: seconds over which daemons that start together ask for the whole list.
+    """
+
+    kind: ClassVar[SourceKind] = "kubernetes"
+    cluster_cidrs: tuple[IPNetwork, ...]
+    kubeconfig: Path | None = None
+    namespace: str = "podwire"
+    start_spread: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    """The cluster is what the daemons publish in an etcd (v3).
+
+    cluster_cidrs: what nodes lease their pod CIDRs from. prefix_length: of a node's pod CIDR, by
+    IP version. addresses: of this node; none = the one that it reaches the first endpoint from.
+    """
+
+    kind: ClassVar[SourceKind] = "etcd"
+    endpoints: tuple[str, ...]
+    cluster_cidrs: tuple[IPNetwork, ...]
+    prefix_length: Mapping[int, int]
+    addresses: tuple[IPAddress, ...] = ()
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+    prefix: str = "/podwire"
+    lease_seconds: int = 86400
+
+
+SourceSettings = StaticSettings | KubernetesSettings | EtcdSettings
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """Probes between the daemons. interval: seconds; budget: probes a second, to all peers."""
+
+    port: int = 8473
+    interval: float = 10.0
+    budget: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where metrics and the state of health are served, by HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = 9473
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +134,7 @@ class Settings:
     underlay: the family that encapsulated packets go in; None = that of the node's first address.
     mtu: of pods' links in bytes; 0 = what the uplink leaves.
     allow_overlap: networks of the node that pod CIDRs may overlap.
-    conflist: None = not written.
+    conflist: None = not written. health, metrics: None = not wanted.
     """
 
     node: str
@@ -89,6 +149,8 @@ class Settings:
     mtu: int
     allow_overlap: tuple[IPNetwork, ...]
     conflist: ConflistSettings | None
+    health: HealthSettings | None
+    metrics: MetricsSettings | None
 
 
 def load_settings(
@@ -134,7 +196,7 @@ def _settle(file: SettingsFile, root: Item, env: Mapping[str, str], host_name: s
     journal = {"path": data_dir / "journal.jsonl", **file.journal.given()}
     return Settings(
         node=file.node or _node_of(host_name, root),
-        source=SourceSettings("static", file.source.static),
+        source=_settle_source(file.source),
         data_dir=data_dir,
         socket=socket,
         status_file=file.status_file or socket.parent / "status.json",
@@ -145,7 +207,19 @@ def _settle(file: SettingsFile, root: Item, env: Mapping[str, str], host_name: s
         mtu=file.mtu,
         allow_overlap=file.allow_overlap,
         conflist=ConflistSettings(**file.conflist.given()) if file.conflist else None,
+        health=HealthSettings(**file.health.given()) if file.health else None,
+        metrics=MetricsSettings(*(file.metrics.listen or ())) if file.metrics else None,
     )
+
+
+def _settle_source(file: SourceFile) -> SourceSettings:
+    if file.kubernetes:
+        return KubernetesSettings(**file.kubernetes.given())
+    if file.etcd:
+        lengths = file.etcd.lengths()
+        return EtcdSettings(**{**file.etcd.given(), "prefix_length": lengths})
+    assert file.static is not None  # noqa: S101 - SourceFile has exactly one of them
+    return StaticSettings(file.static)
 
 
 def _place(env: Mapping[str, str], variable: str, default: Path) -> Path:

@@ -6,21 +6,15 @@ What the file leaves out is None here, unless its default depends on nothing els
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticKnownError, PydanticUseDefault
+from pydantic import AfterValidator, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from daemon.cluster import parse_node_name, parse_prefix
 from daemon.settings import Backend, Mode, Offload
+from daemon.settingssection import WHOLE, Section
+from daemon.settingssources import EtcdFile, KubernetesFile, PrefixLengthFile, SourceFile
 from daemon.settingsvalues import (
     MTU_MAX,
     Plain,
@@ -29,6 +23,7 @@ from daemon.settingsvalues import (
     one_of,
     parse_conflist_path,
     parse_link_name,
+    parse_listen,
     parse_network_name,
     parse_path,
     parse_socket,
@@ -44,43 +39,10 @@ _VNI_MAX = 2**24 - 1  # RFC 7348 section 5
 _PORT_MAX = 2**16 - 1
 _Path = Annotated[Path, parsed(parse_path)]
 _Family = Literal["ipv4", "ipv6"]
+_REFUSABLE = frozenset({"conflist", "health", "metrics"})
 
 
-class _Section(BaseModel):
-    """A mapping of known keys; one without value counts as left out."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", alias_generator=to_camel)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _leave_out(cls, value: object, info: ValidationInfo) -> object:
-        name = info.field_name or ""
-        # `conflist:` without value says that none is written.
-        if value is not None or name == "conflist":
-            return value
-        raise PydanticKnownError("missing") if name in cls._required() else PydanticUseDefault()
-
-    @classmethod
-    def _required(cls) -> set[str]:
-        return {name for name, field in cls.model_fields.items() if field.is_required()}
-
-    @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        """The keys as the file spells them."""
-        return tuple(field.alias or name for name, field in cls.model_fields.items())
-
-    def given(self) -> dict[str, Any]:
-        """What the file says, by attribute."""
-        return {name: value for name, value in self if value is not None}
-
-
-class SourceFile(_Section):
-    """`source`: where the cluster is described."""
-
-    static: _Path
-
-
-class VxlanFile(_Section):
+class VxlanFile(Section):
     """`vxlan`: the overlay."""
 
     vni: Annotated[int, *whole(1, _VNI_MAX)] | None = None
@@ -89,7 +51,7 @@ class VxlanFile(_Section):
     checksum_offload: Annotated[Offload, one_of(Offload)] | None = None
 
 
-class ConflistFile(_Section):
+class ConflistFile(Section):
     """`conflist`: the CNI configuration that the daemon writes."""
 
     path: Annotated[Path, parsed(parse_conflist_path)] | None = None
@@ -99,15 +61,29 @@ class ConflistFile(_Section):
     cni_version: Annotated[str, parsed(parse_version)] | None = None
 
 
-class JournalFile(_Section):
+class JournalFile(Section):
     """`journal`: the record of changes."""
 
     path: _Path | None = None
     max_bytes: Annotated[int, *whole(1 << 16, 1 << 40)] | None = None
 
 
-class SettingsFile(_Section):
-    """The file. conflist: None = `conflist: false`, none is written."""
+class HealthFile(Section):
+    """`health`: probes between the daemons."""
+
+    port: Annotated[int, *whole(1, _PORT_MAX)] | None = None
+    interval: Annotated[int, *whole(1, 3600)] | None = None
+    budget: Annotated[int, *whole(1, 1000)] | None = None
+
+
+class MetricsFile(Section):
+    """`metrics`: where they are served."""
+
+    listen: Annotated[tuple[str, int], parsed(parse_listen)] | None = None
+
+
+class SettingsFile(Section):
+    """The file. conflist, health, metrics: None where the file says `false`."""
 
     node: Annotated[str, parsed(parse_node_name)] | None = None
     backend: Annotated[Backend, one_of(Backend)] = "vxlan"
@@ -118,26 +94,37 @@ class SettingsFile(_Section):
     allow_overlap: tuple[Annotated[IPNetwork, parsed(parse_prefix)], ...] = ()
     conflist: ConflistFile | None = ConflistFile()
     journal: JournalFile = JournalFile()
+    health: HealthFile | None = HealthFile()
+    metrics: MetricsFile | None = MetricsFile()
     data_dir: _Path | None = None
     socket: Annotated[Path, parsed(parse_socket)] | None = None
     status_file: _Path | None = None
 
-    @field_validator("conflist", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _none_written(cls, value: object) -> object:
+    def leave_out(cls, value: object, info: ValidationInfo) -> object:
+        """Beside what every section does: `false` for no such thing at all."""
+        if info.field_name not in _REFUSABLE:
+            return super().leave_out(value, info)
         if isinstance(value, Plain) and value == "false":
             return None
         if isinstance(value, str):
             raise ValueError("must be a mapping, or false for none")
-        return value
+        # `conflist:` without value says that none is written.
+        return value if info.field_name == "conflist" else super().leave_out(value, info)
 
 
-_SECTIONS: dict[tuple[int | str, ...], type[_Section]] = {
+_SECTIONS: dict[tuple[int | str, ...], type[Section]] = {
     (): SettingsFile,
     ("source",): SourceFile,
+    ("source", "kubernetes"): KubernetesFile,
+    ("source", "etcd"): EtcdFile,
+    ("source", "etcd", "prefixLength"): PrefixLengthFile,
     ("vxlan",): VxlanFile,
     ("conflist",): ConflistFile,
     ("journal",): JournalFile,
+    ("health",): HealthFile,
+    ("metrics",): MetricsFile,
 }
 
 
@@ -174,6 +161,8 @@ def _fault(root: Item, detail: ErrorDetails) -> Fault:
         # The item is there if its value is what is missing; else it is the mapping's.
         why = "has no value" if item.content is None else f"needs the key {place[-1]}"
         return Fault(item, why, shown=False)
+    if kind == WHOLE:
+        return Fault(item, detail["msg"], shown=False)
     if kind == "value_error":
         return Fault(item, str(detail["ctx"]["error"]))
     return Fault(item, _WORDS[kind])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING
 from daemon.yamlfile import Fault, Item
 
 if TYPE_CHECKING:
-    from daemon.settings import Settings
+    from daemon.settings import Settings, SourceSettings
 
 _Named = tuple[str, Path]
+
+LAST_KNOWN = "cluster.json"
+"""Below the data folder: the state of a source that is no file itself."""
+_SOURCE_FILES = {
+    "path": "",
+    "kubeconfig": ".kubeconfig",
+    "ca_file": ".caFile",
+    "cert_file": ".certFile",
+    "key_file": ".keyFile",
+    "password_file": ".passwordFile",
+}
 
 
 def check_paths(settings: Settings, root: Item) -> None:
@@ -33,8 +44,9 @@ def check_paths(settings: Settings, root: Item) -> None:
 def _files(settings: Settings) -> Sequence[_Named]:
     journal, status = settings.journal.path, settings.status_file
     files = [
-        ("source.static", settings.source.path),
+        *_source_files(settings.source),
         ("dataDir", settings.data_dir / "podwire.db"),
+        ("dataDir", settings.data_dir / LAST_KNOWN),
         ("socket", settings.socket),
         ("journal.path", journal),
         ("journal.path", journal.with_name(f"{journal.name}.1")),
@@ -44,6 +56,13 @@ def _files(settings: Settings) -> Sequence[_Named]:
     if settings.conflist:
         files.append(("conflist.path", settings.conflist.path))
     return [(key, Path(os.path.normpath(path))) for key, path in files]
+
+
+def _source_files(source: SourceSettings) -> Iterator[_Named]:
+    for attribute, key in _SOURCE_FILES.items():
+        path = getattr(source, attribute, None)
+        if path is not None:
+            yield f"source.{source.kind}{key}", path
 
 
 def _conflict(first: _Named, second: _Named) -> str:

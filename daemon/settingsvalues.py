@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+from itertools import combinations
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -22,6 +25,9 @@ from pydantic import (
 
 from cni_plugin.request import NAME, NAME_MAX, link_name_fault
 from cni_plugin.versions import SUPPORTED
+from kernel.model import IPNetwork
+
+T = TypeVar("T")
 
 MTU_MIN, MTU_MAX = 576, 65535  # RFC 791: what every IPv4 host takes
 _PATH_MAX = 4096
@@ -29,6 +35,11 @@ _SOCKET_PATH_MAX = 107  # sun_path, linux/un.h
 _BRIDGE = "cni0"  # cni_plugin.config: a bridge that is not named otherwise
 _POD_LINK = re.compile("pw[0-9a-f]+$")  # cni_plugin.identity
 _DIGITS_MAX = 20  # more than any number in range has
+# A DNS label, as Kubernetes takes it for names of namespaces (validation.go, IsDNS1123Label).
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
+_HOST = re.compile(r"[A-Za-z0-9](?:[-.A-Za-z0-9]{0,252})\Z")
+_KEY_PREFIX = re.compile(r"(?:/[A-Za-z0-9._-]+)+\Z")
+_TEXT_MAX = 200
 
 
 class Plain(str):
@@ -143,3 +154,80 @@ def check_mtu(number: int) -> int:
     if 0 < number < MTU_MIN:
         raise ValueError(f"must be 0 (that of the uplink) or from {MTU_MIN} to {MTU_MAX}")
     return number
+
+
+def parse_namespace(text: str) -> str:
+    """The name of a Kubernetes namespace."""
+    if not _LABEL.match(text):
+        raise ValueError("must be a DNS label: lower-case letters, digits and -, at most 63")
+    return text
+
+
+def parse_endpoint(text: str) -> str:
+    """The URL of a server: scheme, host and port alone."""
+    why = "must be a URL like https://192.0.2.1:2379: scheme, host and port"
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+    except ValueError as error:
+        raise ValueError(why) from error
+    if url.scheme not in ("http", "https") or not port or not _is_host(host):
+        raise ValueError(why)
+    shown = f"[{host}]" if ":" in host else host
+    if text.lower().rstrip("/") != f"{url.scheme}://{shown}:{port}":
+        raise ValueError(why)
+    return f"{url.scheme}://{shown}:{port}"
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return bool(_HOST.match(text))
+    try:
+        return IPv6Address(text).scope_id is None
+    except ValueError:
+        return False
+
+
+def parse_key_prefix(text: str) -> str:
+    """What the keys in an etcd begin with."""
+    if not _KEY_PREFIX.match(text) or len(text) > _TEXT_MAX:
+        why = "must be like /podwire: parts of letters, digits, . _ - behind a / each"
+        raise ValueError(f"{why}, at most {_TEXT_MAX}")
+    return text
+
+
+def parse_user_name(text: str) -> str:
+    """The name of a user of a service."""
+    if not text or not text.isprintable() or len(text) > _TEXT_MAX:
+        raise ValueError(f"must be printable text of 1 to {_TEXT_MAX} characters")
+    return text
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """An address and a port to listen on, like 127.0.0.1:9473 or [::1]:9473."""
+    why = "must be an address and a port, like 127.0.0.1:9473 or [::1]:9473"
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or not 0 < int(port[:6]) < 1 << 16:
+        raise ValueError(why)
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError as error:
+        raise ValueError(why) from error
+    if (host[0] == "[", host[-1] == "]") != (address.version == 6,) * 2:
+        raise ValueError(why)
+    return str(address), int(port)
+
+
+def check_filled(members: tuple[T, ...]) -> tuple[T, ...]:
+    """A list that is not empty."""
+    if not members:
+        raise ValueError("must hold a member at least")
+    return members
+
+
+def check_disjoint(prefixes: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
+    """Prefixes of which none overlaps another."""
+    for one, other in combinations(prefixes, 2):
+        if one.version == other.version and one.overlaps(other):
+            raise ValueError(f"must not overlap: {one} and {other}")
+    return prefixes

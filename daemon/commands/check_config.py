@@ -9,16 +9,27 @@ from pathlib import Path
 from daemon.cluster import Snapshot
 from daemon.commands.options import DEFAULT_CONFIG, DONE, FAILED, tell
 from daemon.contradictions import find_contradictions
-from daemon.settings import Settings, load_settings
+from daemon.log import Log
+from daemon.settings import (
+    EtcdSettings,
+    KubernetesSettings,
+    Settings,
+    StaticSettings,
+    load_settings,
+)
 from daemon.sources.nodesfile import parse_nodes
+from daemon.sources.opening import open_client
+from daemon.sources.remote import SourceError
 from daemon.yamlfile import FILE_MAX, FileFault
 
+Row = tuple[str, str]
 DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."
 EPILOG = """\
 Nothing is changed, and it need not be the node itself where it is checked (the configuration names
-it, then): what depends on the node's links and routes is said by `podwired status` there.
+it, then): what depends on the node's links and routes is said by `podwired status` there. Of a
+source that is no file it is checked that podwire could speak to it; nobody is spoken to.
 
-exit codes: 0 both files are right; 1 one is not, said with its line, or nodes contradict each
+exit codes: 0 all files are right; 1 one is not, said with its line, or nodes contradict each
 other, said each; 2 wrong usage
 """
 
@@ -34,13 +45,38 @@ def run(options: argparse.Namespace) -> int:
     path = options.config or DEFAULT_CONFIG
     try:
         settings = load_settings(path)
-        snapshot = _load_nodes(settings.source.path)
-    except FileFault as fault:
+        rows, contradictions = _check_source(settings)
+    except (FileFault, SourceError) as fault:
         tell(str(fault))
         return FAILED
-    contradictions = list(find_contradictions(settings, snapshot))
-    print(render_summary(path, settings, snapshot, contradictions))
+    print(render_summary(path, settings, rows, contradictions))
     return FAILED if contradictions else DONE
+
+
+def _check_source(settings: Settings) -> tuple[list[Row], list[str]]:
+    """What there is to say of it, and what is wrong in it. Raises FileFault, SourceError."""
+    source = settings.source
+    if not isinstance(source, StaticSettings):
+        open_client(settings, source, Log()).check()
+        rows = [("nodes", f"of {_describe(source)}"), ("this node", settings.node)]
+        return [*rows, ("pod CIDRs in", ", ".join(map(str, source.cluster_cidrs)))], []
+    snapshot = _load_nodes(source.path)
+    contradictions = list(find_contradictions(settings, snapshot))
+    mine = next((node for node in snapshot.nodes if node.name == settings.node), None)
+    prefixes = ", ".join(map(str, mine.pod_cidrs)) if mine else "none"
+    verdict = "can be read" if contradictions else "is right"
+    nodes = ("nodes", f"{source.path} {verdict}: {len(snapshot.nodes)} nodes")
+    return [
+        nodes,
+        ("this node", f"{settings.node}, pod CIDRs {prefixes or 'none'}"),
+    ], contradictions
+
+
+def _describe(source: KubernetesSettings | EtcdSettings) -> str:
+    if isinstance(source, EtcdSettings):
+        return f"etcd, {', '.join(source.endpoints)}, keys {source.prefix}"
+    account = source.kubeconfig or "the pod's service account"
+    return f"Kubernetes, namespace {source.namespace}, by {account}"
 
 
 def _load_nodes(path: Path) -> Snapshot:
@@ -53,16 +89,12 @@ def _load_nodes(path: Path) -> Snapshot:
 
 
 def render_summary(
-    path: Path, settings: Settings, snapshot: Snapshot, contradictions: Sequence[str] = ()
+    path: Path, settings: Settings, source: Sequence[Row], contradictions: Sequence[str] = ()
 ) -> str:
     """What the files say, for a person to compare with what was meant."""
-    mine = next((node for node in snapshot.nodes if node.name == settings.node), None)
-    prefixes = ", ".join(map(str, mine.pod_cidrs)) if mine else "none"
-    verdict = "can be read" if contradictions else "is right"
     rows = [
         ("configuration", f"{path} is right"),
-        ("nodes", f"{settings.source.path} {verdict}: {len(snapshot.nodes)} nodes"),
-        ("this node", f"{settings.node}, pod CIDRs {prefixes or 'none'}"),
+        *source,
         ("back end", _backend(settings)),
         ("CNI file", str(settings.conflist.path) if settings.conflist else "not written"),
         ("journal", f"{settings.journal.path}, at most {settings.journal.max_bytes} bytes"),

@@ -7,9 +7,10 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from daemon.cluster import Node, Snapshot
+from daemon.cluster import News, Snapshot, keep_same
 from daemon.sources.nodesfile import has_end_mark, parse_nodes
 from daemon.yamlfile import FILE_MAX, FileFault
 
@@ -37,6 +38,7 @@ class StaticSource:
         today: Callable[[], float] = time.time,
     ) -> None:
         self.fault = ""
+        self.news = News()
         self._path = path
         self._now, self._today = now, today
         self._seen: _Look | None = None
@@ -53,12 +55,14 @@ class StaticSource:
         """The file's snapshot if it is another one than the last. Never raises for the file."""
         try:
             look = _look(os.stat(self._path))
+            self.news = replace(self.news, heard=self._now())
             if not self._has_settled(look):
                 return None
             data = self._read(look)
             if data is None:
                 return None
             self._taken = look
+            self.news = replace(self.news, bytes=self.news.bytes + len(data))
             fresh = self._parse(data)
             # What thousands of new objects make due comes here, not amid the change that follows.
             gc.collect()
@@ -111,18 +115,13 @@ class StaticSource:
     def _take(self, fresh: Snapshot) -> Snapshot | None:
         self.fault = ""
         old, self._snapshot = self._snapshot, fresh
-        if old is None:
-            return fresh
-        self._snapshot = Snapshot(_keep_same(old.nodes, fresh.nodes), fresh.cluster_cidrs)
-        if self._snapshot == old:
-            return None
+        if old is not None:
+            self._snapshot = Snapshot(keep_same(old.nodes, fresh.nodes), fresh.cluster_cidrs)
+            if self._snapshot == old:
+                return None
+        news = self.news
+        self.news = replace(news, events=news.events + 1, snapshots=news.snapshots + 1)
         return self._snapshot
-
-
-def _keep_same(old: tuple[Node, ...], fresh: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The fresh nodes, each as the old object where it is equal."""
-    by_name = {node.name: node for node in old}
-    return tuple(by_name[n.name] if by_name.get(n.name) == n else n for n in fresh)
 
 
 def _look(status: os.stat_result) -> _Look:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from daemon.planner import Planner
-from daemon.settings import parse_settings
+from daemon.settings import StaticSettings, parse_settings
 from daemon.sources.nodesfile import parse_nodes
 from tests.unit.conf.test_routing import NODES, SETTINGS
 from tests.unit.daemon.clusters import facts
@@ -19,7 +21,7 @@ def test_the_two_files_make_a_plan_together(backend: str) -> None:
     me = snapshot.nodes[0]
     found = facts(*(f"{a}/{24 if a.version == 4 else 64}" for a in me.addresses))
     desired = Planner(settings).plan(snapshot, found)
-    assert settings.source.path.name == NODES.name
+    assert settings.source == StaticSettings(Path("/etc/podwire") / NODES.name)
     assert desired.refused == ()
     assert desired.pod_cidrs == me.pod_cidrs
     assert bool(desired.peers["node-2"]) == (backend != "none")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 
-from daemon.settings import parse_settings
+import pytest
+
+from daemon.settings import StaticSettings, parse_settings
 from daemon.sources.nodesfile import parse_nodes
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -13,12 +16,12 @@ SETTINGS, NODES = CONF / "podwired.yaml", CONF / "nodes.yaml"
 
 
 # What differs from node to node is an example, not a default.
-EXAMPLES = re.compile(r"^#(node|underlay): .*\n", re.MULTILINE)
+EXAMPLES = re.compile(r"^#((node|underlay): |  (kubernetes|etcd):\n(#    .*\n)+).*\n", re.MULTILINE)
 
 
 def test_the_settings_load() -> None:
     settings = parse_settings(SETTINGS.read_bytes(), SETTINGS, {}, "node-1")
-    assert settings.source.path == Path("/etc/podwire/nodes.yaml")
+    assert settings.source == StaticSettings(Path("/etc/podwire/nodes.yaml"))
 
 
 def test_the_defaults_shown_are_the_defaults() -> None:
@@ -36,6 +39,20 @@ def test_the_examples_are_right() -> None:
     text = re.sub(r"^#(?=(node|underlay): )", "", SETTINGS.read_text(), flags=re.MULTILINE)
     settings = parse_settings(text.encode(), SETTINGS, {}, "other")
     assert (settings.node, settings.underlay) == ("node-1", 4)
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "etcd"])
+def test_the_other_sources_are_right(kind: str) -> None:
+    """Each is a source as it stands, with its defaults shown where it has any."""
+    text = SETTINGS.read_text()
+    [block] = re.findall(rf"^#(  {kind}:\n(?:#    .*\n)+)", text, re.MULTILINE)
+    source = "source:\n" + block.replace("#    ", "    ")
+    text = text.replace("source:\n  static: /etc/podwire/nodes.yaml\n", source)
+    found = parse_settings(text.encode(), SETTINGS, {}, "node-1").source
+    assert found.kind == kind
+    defaults = {f.name: f.default for f in fields(found) if f.default not in (MISSING, None, "")}
+    for name in defaults.keys() - {"addresses"}:
+        assert getattr(found, name) == defaults[name], name
 
 
 def test_the_nodes_load() -> None:

@@ -20,10 +20,10 @@ from tests.unit.daemon.clusters import settings
 def test_an_error_that_persists_is_in_the_status_and_once_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_path: Path) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(loop, "StaticSource", fail)
+    monkeypatch.setattr(loop, "open_source", fail)
     kept, twice = list[NodeStatus](), threading.Event()
 
     def keep(status: NodeStatus) -> None:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from daemon.settings import (
     ConflistSettings,
+    HealthSettings,
     JournalSettings,
+    MetricsSettings,
     Settings,
-    SourceSettings,
+    StaticSettings,
     VxlanSettings,
     load_settings,
     parse_settings,
@@ -38,6 +40,8 @@ conflist:
   ipMasq: false
   cniVersion: 1.1.0
 journal: {path: /srv/j, maxBytes: 65536}
+health: {port: 9000, interval: 5, budget: 100}
+metrics: {listen: "[fd00::1]:9474"}
 dataDir: /srv/data
 socket: /srv/run/s
 statusFile: /srv/run/status
@@ -51,7 +55,7 @@ def parse(text: str, env: dict[str, str] | None = None, host: str = "Host-1") ->
 def test_defaults() -> None:
     assert parse(SOURCE) == Settings(
         node="host-1",
-        source=SourceSettings("static", Path("/etc/podwire/nodes.yaml")),
+        source=StaticSettings(Path("/etc/podwire/nodes.yaml")),
         data_dir=Path("/var/lib/podwire"),
         socket=Path("/run/podwire/podwire.sock"),
         status_file=Path("/run/podwire/status.json"),
@@ -62,13 +66,15 @@ def test_defaults() -> None:
         mtu=0,
         allow_overlap=(),
         conflist=ConflistSettings(),
+        health=HealthSettings(8473, 10.0, 20.0),
+        metrics=MetricsSettings("127.0.0.1", 9473),
     )
 
 
 def test_every_key() -> None:
     assert parse(FULL) == Settings(
         node="node-7.example",
-        source=SourceSettings("static", Path("/srv/nodes.yaml")),
+        source=StaticSettings(Path("/srv/nodes.yaml")),
         data_dir=Path("/srv/data"),
         socket=Path("/srv/run/s"),
         status_file=Path("/srv/run/status"),
@@ -79,6 +85,8 @@ def test_every_key() -> None:
         mtu=1400,
         allow_overlap=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
         conflist=ConflistSettings(Path("/srv/cni/10-x.conflist"), "pods", "bridge", False, "1.1.0"),
+        health=HealthSettings(9000, 5, 100),
+        metrics=MetricsSettings("fd00::1", 9474),
     )
 
 
@@ -101,13 +109,19 @@ def test_a_key_without_value_counts_as_left_out() -> None:
     keys = FULL.replace("\n  ", " ").splitlines()
     names = [line.partition(":")[0] for line in keys if line[0].isalpha()]
     left_out = [f"{name}:\n" for name in names if name not in ("source", "conflist")]
-    assert len(left_out) == 10
+    assert len(left_out) == 12
     assert parse(SOURCE + "".join(left_out)) == parse(SOURCE)
     inner = "vxlan: {vni: , port: ~}\njournal: {maxBytes: null}\nconflist: {name: , ipMasq: ~}\n"
     assert parse(SOURCE + inner) == parse(SOURCE)
 
 
-@pytest.mark.parametrize("text", ["vxlan: {}", "conflist: {}", "journal: {}", "allowOverlap: []"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("vxlan: {}", "conflist: {}", "journal: {}", "allowOverlap: []", "health: {}"),
+        *("health:", "metrics: {}", "metrics:"),
+    ],
+)
 def test_an_empty_section_leaves_all_at_its_defaults(text: str) -> None:
     assert parse(SOURCE + text) == parse(SOURCE)
 
@@ -122,10 +136,18 @@ def test_no_conflist(value: str) -> None:
     [
         ("{}", "1: needs the key source"),
         ("[]", "1: must be a mapping"),
-        ("source: {}", "1: source: needs the key static"),
+        ("source: {}", "1: source: needs one of the keys static, kubernetes, etcd"),
         ("source:\n", "1: source: has no value"),
         ("source: {static: nodes.yaml}", "1: source.static is 'nodes.yaml', must be an absolute"),
-        ("source: {kubernetes: {}}", "1: source.kubernetes: unknown key; known keys: static"),
+        ("source: {consul: {}}", "1: source.consul: unknown key; known keys: static, kubernetes"),
+        (f"{SOURCE}health: {{port: 0}}", "2: health.port is 0, must be a whole number from 1"),
+        (f"{SOURCE}health: {{interval: 0}}", "2: health.interval is 0, must be a whole number"),
+        (f"{SOURCE}health: true", "2: health is 'true', must be a mapping, or false"),
+        (f"{SOURCE}metrics: {{listen: 9473}}", "2: metrics.listen is 9473, must be an address"),
+        (f"{SOURCE}metrics: {{listen: 'x:1'}}", "2: metrics.listen is 'x:1', must be an address"),
+        (f"{SOURCE}metrics: {{listen: '::1:1'}}", "2: metrics.listen is '::1:1', must be an add"),
+        (f"{SOURCE}metrics: {{listen: '[1.1.1.1]:1'}}", "2: metrics.listen is '[1.1.1.1]:1', mu"),
+        (f"{SOURCE}metrics: {{listen: '127.0.0.1:0'}}", "2: metrics.listen is '127.0.0.1:0', m"),
         ("Backend: vxlan", "1: Backend: unknown key; did you mean backend?"),
         ("x: 1", "1: x: unknown key; known keys: node, backend,"),
         (f"{SOURCE}vxlan:\n  vin: 1", "3: vxlan.vin: unknown key; did you mean vni?"),

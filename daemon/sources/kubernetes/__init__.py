@@ -1,0 +1,21 @@
+"""The cluster as Kubernetes knows it: one small object for each node, watched by all daemons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.log import Log
+from daemon.settings import KubernetesSettings
+
+if TYPE_CHECKING:
+    from daemon.sources.kubernetes.client import KubernetesClient
+
+
+def open_client(
+    settings: KubernetesSettings, *, node: str, data_dir: Path, log: Log
+) -> KubernetesClient:
+    """What listens to the API for a node of that name. Nothing is opened or imported yet."""
+    from daemon.sources.kubernetes.client import KubernetesClient
+
+    return KubernetesClient(settings, node=node, log=log)
