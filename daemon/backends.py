@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_network
 
 from cni_plugin.identity import derive_mac
 from daemon.cluster import Node
@@ -23,6 +23,9 @@ from daemon.spans import Span, span_of
 from kernel.entries import Entry
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
+    SCOPE_HOST,
+    SCOPE_UNIVERSE,
+    TABLE_LOCAL,
     Address,
     FdbEntry,
     IPAddress,
@@ -71,7 +74,7 @@ def vtep_hop(prefix: IPNetwork, mac: str) -> IPAddress:
 
 def plan_mtu(settings: Settings, ground: Ground) -> int:
     """The MTU of pods' links and of the VXLAN device, in bytes. Raises Unplannable."""
-    overhead = _OVERHEAD[ground.underlay.version] if settings.backend in _ENCAPSULATES else 0
+    overhead = plan_overhead(settings, ground)
     most = min(ground.mtu, _MTU_MAX) - overhead
     if most < _MTU_MIN:
         raise Unplannable(f"{ground.uplink} has an MTU of {ground.mtu}, which leaves pods nothing")
@@ -102,6 +105,28 @@ def plan_device_address(device: Link, prefix: IPNetwork) -> Address:
     if prefix.version == 4:
         return Address(device.name, IPv4Interface(prefix.network_address))
     return Address(device.name, IPv6Interface(prefix.network_address))
+
+
+def plan_own_route(settings: Settings, prefix: IPNetwork) -> Route | None:
+    """The same address where there is no device for it: as a route, for routes carry a mark.
+
+    None where nothing of podwire's leads to this node's pods, and where nobody asks for it.
+    """
+    if settings.backend != "host-gw" or settings.health is None:
+        return None
+    return Route(
+        ip_network(prefix.network_address),
+        "lo",
+        scope=SCOPE_HOST if prefix.version == 4 else SCOPE_UNIVERSE,
+        table=TABLE_LOCAL,
+        protocol=RTPROT_PODWIRE_PEERS,
+        local=True,
+    )
+
+
+def plan_overhead(settings: Settings, ground: Ground) -> int:
+    """What encapsulation adds to a packet, in bytes."""
+    return _OVERHEAD[ground.underlay.version] if settings.backend in _ENCAPSULATES else 0
 
 
 def plan_sysctls(ground: Ground, device: Link | None) -> Iterator[Sysctl]:

@@ -41,6 +41,9 @@ class Desired:
     uplink: the name of the link that leads to other nodes.
     device: the VXLAN device, with MAC and MTU; None where nothing is encapsulated.
     device_addresses: the source addresses of what the node itself sends to pods elsewhere.
+    own: the same where there is no device; the same object as before where it did not change.
+    overhead: what encapsulation adds to a packet, in bytes.
+    nodes: all nodes of the snapshot by name, this one too; the same objects as the source's.
     peers: by name of node, all that leads to its pods (empty for one that cannot be reached). The
         tuple is the same object as in the plan before where nothing of that node changed.
     refused: prefixes that were left out.
@@ -57,6 +60,9 @@ class Desired:
     uplink: str
     device: Link | None
     device_addresses: tuple[Address, ...]
+    own: tuple[Entry, ...]
+    overhead: int
+    nodes: Mapping[str, Node]
     peers: Mapping[str, tuple[Entry, ...]]
     refused: tuple[Refusal, ...]
     tolerated: tuple[Refusal, ...]

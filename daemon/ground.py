@@ -150,7 +150,8 @@ def _local(settings: Settings, me: Node, facts: Facts) -> frozenset[IPAddress]:
     # Whether the device is there yet must not matter: all peers would be planned again.
     device = settings.vxlan.device if settings.backend in ("vxlan", "hybrid") else None
     there = {a.address.ip for a in facts.addresses if a.link != device}
-    return frozenset(there | {p.network_address for p in me.pod_cidrs if device})
+    has_own = settings.backend != "none"
+    return frozenset(there | {p.network_address for p in me.pod_cidrs if has_own})
 
 
 def _networks(settings: Settings, facts: Facts, own: frozenset[str]) -> Iterator[tuple[Span, str]]:

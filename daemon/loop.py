@@ -12,6 +12,7 @@ from daemon.conflistkeeper import ConflistKeeper
 from daemon.desired import Desired, Refusal, Unplannable
 from daemon.facts import Facts
 from daemon.filefaults import explain
+from daemon.health.health import Health
 from daemon.journal import Journal
 from daemon.lasterror import LastError
 from daemon.log import Log
@@ -45,8 +46,10 @@ class Loop:
         journal: Journal,
         log: Log,
         publish: Callable[[NodeStatus], None],
+        health: Health | None = None,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
+        self._health = health
         self._source: Source = open_source(settings, log)
         self._planner = Planner(settings)
         self._teller = Teller(journal, log)
@@ -174,6 +177,8 @@ class Loop:
         self._refusals.tell(desired.refused)
         self._tolerated.tell(desired.tolerated)
         self._kernel.aim(desired)
+        if self._health:
+            self._health.aim(desired)
         return True
 
     def _finish(self) -> None:
@@ -218,6 +223,7 @@ class Loop:
             source_fault=self._source_fault,
             conflist_fault=self._conflist.fault,
             journal_fault=self._journal.fault,
+            health=self._health.report if self._health else None,
             last_error=self._last.text,
             last_error_time=self._last.time,
             last_error_over=self._last.over,

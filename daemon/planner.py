@@ -41,6 +41,7 @@ class Planner:
         self._addresses = Claims(settings.node)
         self._prefixes = Claims(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
+        self._own: tuple[Entry, ...] = ()
         self._refused: dict[str, tuple[Refusal, ...]] = {}
         self._tolerated: dict[str, tuple[Refusal, ...]] = {}
         self._held: tuple[Span, ...] = ()
@@ -208,6 +209,8 @@ class Planner:
     def _desired(self, snapshot: Snapshot, ground: Ground, mtu: int) -> Desired:
         me, device = ground.me, backends.plan_device(self._settings, ground, mtu)
         pod_cidrs = tuple(p for p in me.pod_cidrs if self._prefixes.holds(me.name, span_of(p)))
+        own = tuple(filter(None, (backends.plan_own_route(self._settings, p) for p in pod_cidrs)))
+        self._own = self._own if own == self._own else own
         return Desired(
             me=me,
             pod_cidrs=pod_cidrs,
@@ -217,6 +220,9 @@ class Planner:
             device_addresses=tuple(
                 backends.plan_device_address(device, prefix) for prefix in pod_cidrs if device
             ),
+            own=self._own,
+            overhead=backends.plan_overhead(self._settings, ground),
+            nodes=self._nodes,
             peers=dict(self._peers),
             refused=_flatten(self._refused),
             tolerated=_flatten(self._tolerated),

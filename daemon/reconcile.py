@@ -38,7 +38,8 @@ class Reconciler:
         self._rules = Rules(settings.data_dir, teller)
         self._entries = Entries(self.nl, self.mirror, teller)
         self._desired: Desired | None = None
-        self._uplink_up = self._old_due = True
+        self._old_due = True
+        self._down: set[str] = set()
         self._heard = 0
         self.events.ignore(self.nl.port)
 
@@ -58,7 +59,7 @@ class Reconciler:
             self._entries.look("")  # what is on a device of earlier settings goes with it
         self._old_due = self._old_due or desired.device is None
         self._desired = desired
-        self.mirror.aim(desired.peers)
+        self.mirror.aim({**desired.peers, desired.me.name: desired.own})
         self.device.aim(desired)
         self._rules.aim(desired.cluster)
         self._switches.aim(desired)
@@ -87,12 +88,12 @@ class Reconciler:
     def _note_link(self, link: Link, deleted: bool, cause: str) -> None:
         if link.name == self.device.name:
             self.device.note(cause)
-        elif self._desired and link.name == self._desired.uplink:
-            up = link.up and not deleted
+        elif self._desired and link.name in (self._desired.uplink, "lo"):
+            down = deleted or not link.up
             # IPv4 routes through a link that goes down vanish without a word
             # (net/ipv4/fib_frontend.c, fib_disable_ip).
-            if up != self._uplink_up:
-                self._uplink_up = up
+            if down != (link.name in self._down):
+                (self._down.add if down else self._down.discard)(link.name)
                 self.device.note(cause)
                 self._entries.look(cause)
 

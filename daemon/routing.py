@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from daemon.health.health import Health
 from daemon.journal import Journal
 from daemon.log import Log
 from daemon.loop import Loop
@@ -26,7 +27,8 @@ STOP_SECONDS = 30.0
 class Routing:
     """Keeps this node's routes from `start` to `stop`, which leaves them in place.
 
-    publish: takes the status whenever it may have changed.
+    publish: takes the status whenever it may have changed. health: of the ways to other nodes; None
+    where it is not wanted.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class Routing:
     ) -> None:
         self._settings, self._journal, self._log = settings, journal, log
         self._publish = publish
+        wanted, port = settings.health, settings.vxlan.port
+        self.health = Health(wanted, port, log) if wanted else None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="routing", daemon=True)
@@ -50,12 +54,16 @@ class Routing:
         self.stop()
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self._thread.start()
+        if self.health:
+            self.health.start()
 
     def stop(self) -> bool:
-        """End the thread; whether it did in time."""
+        """End the threads; whether they did in time."""
         self._stopping = True
+        if self.health:
+            self.health.stop()
         os.eventfd_write(self._bell, 1)
         self._thread.join(STOP_SECONDS)
         return not self._thread.is_alive()
@@ -71,7 +79,7 @@ class Routing:
         restarts = Restarts(self._log)
         while not self._stopping:
             try:
-                with Loop(self._settings, self._journal, self._log, self._publish) as loop:
+                with self._open_loop() as loop:
                     while not self._stopping:
                         loop.turn(self._bell)
             except Exception as error:  # whatever it is, routing must go on
@@ -79,6 +87,9 @@ class Routing:
                 self._log.debug(traceback.format_exc())
                 self._publish_failure(error)
                 self._rest(pause)
+
+    def _open_loop(self) -> Loop:
+        return Loop(self._settings, self._journal, self._log, self._publish, self.health)
 
     def _publish_failure(self, error: Exception) -> None:
         text, settings = f"routing fails: {error!r}", self._settings

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.health.report import HealthReport, parse_report
 from daemon.replacefile import replace_file
 
 if TYPE_CHECKING:
@@ -61,8 +62,11 @@ class NodeStatus:
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
     is not ready; stranded: which pods nobody routes to it any more; source_fault: why the last
     good state of the cluster is in use; conflist_fault, journal_fault: why those files are not
-    written. All of these are empty while nothing is wrong.
+    written; metrics_fault: why metrics are not served. All of these are empty while nothing is
+    wrong.
     tolerated: prefixes that are routed, but something of this node takes packets from.
+    health: whether the other nodes can be reached; None where nobody looks. It says nothing of what
+    this node itself has, so it makes no trouble of it.
     last_error, with its time in seconds since 1970, stays after the trouble is over, which it was
     at last_error_over (0 while it is not).
     """
@@ -82,6 +86,8 @@ class NodeStatus:
     source_fault: str = ""
     conflist_fault: str = ""
     journal_fault: str = ""
+    metrics_fault: str = ""
+    health: HealthReport | None = None
     last_error: str = ""
     last_error_time: float = 0.0
     last_error_over: float = 0.0
@@ -97,6 +103,7 @@ class NodeStatus:
             self.source_fault and f"the last good state is in use: {self.source_fault}",
             self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
             self.journal_fault and f"the journal is incomplete: {self.journal_fault}",
+            self.metrics_fault,
             self.refused and f"refused prefixes: {len(self.refused)}",
             self.tolerated and _tell_tolerated(self.tolerated),
         )
@@ -169,6 +176,7 @@ def _parse(raw: Mapping[str, Any]) -> NodeStatus:
     for name in ("refused", "tolerated"):
         values[name] = tuple(Refused(**item) for item in values[name])
     values["prefixes"] = tuple(values["prefixes"])
+    values["health"] = parse_report(values["health"]) if values["health"] else None
     return NodeStatus(**values)
 
 

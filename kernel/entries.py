@@ -19,6 +19,7 @@ from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
 from kernel.netlink import Netlink
 from kernel.read import read_link
 from kernel.wire import (
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
@@ -177,6 +178,10 @@ def _adding(
         # A group of next hops cannot be replaced (vxlan_fdb_update_existing).
         first = [(entry, neigh.delete_fdb(old, index))] if _departs(old) else []
         return [*first, (entry, neigh.add_fdb(entry, index))]
+    if entry.local:
+        # Beside the kernel's own for the same address, while a device of earlier settings has it.
+        gone = [(entry, rtnl.delete_route(old, 0))] if isinstance(old, Route) else []
+        return [*gone, (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_APPEND))]
     if not isinstance(old, Route):
         return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
     if old.link:

@@ -28,7 +28,7 @@ RTPROT_PODWIRE_PEERS = 113
 RTPROT_BOOT = 3
 
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
-TABLE_MAIN = 254
+TABLE_MAIN, TABLE_LOCAL = 254, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class Address:
 class Route:
     """A route. priority, mtu, advmss: 0 = the kernel's default. via None = on-link.
 
-    onlink: the next hop is taken to be on the link, whatever its address says.
+    onlink: the next hop is taken to be on the link, whatever its address says. local: packets to it
+    are the node's own, as to its addresses (RTN_LOCAL).
     """
 
     dst: IPNetwork
@@ -96,6 +97,7 @@ class Route:
     advmss: int = 0
     protocol: int = RTPROT_BOOT
     onlink: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 from kernel.model import (
+    RTPROT_PODWIRE_PEERS,
     TABLE_MAIN,
     Address,
     IPAddress,
@@ -299,7 +300,8 @@ def _route_body(route: Route, index: int) -> bytes:
     table = route.table if route.table < 256 else _RT_TABLE_COMPAT
     head = _RTMSG.pack(
         _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
-        table, route.protocol, route.scope, _RTN_UNICAST, _RTNH_F_ONLINK * route.onlink,
+        table, route.protocol, route.scope, _RTN_LOCAL if route.local else _RTN_UNICAST,
+        _RTNH_F_ONLINK * route.onlink,
     )  # fmt: skip
     parts = [head, u32(_RTA_OIF, index), u32(_RTA_TABLE, route.table)]
     if route.dst.prefixlen:
@@ -350,12 +352,13 @@ def list_routes(version: int, protocol: int = 0) -> Message:
 def read_route(message: Message) -> list[tuple[int, Route]]:
     """(link index, route) for each next hop of an RTM_NEWROUTE answer.
 
-    Empty for what is no unicast route; several where the kernel made one multipath route of routes
-    that differ in their next hop alone, as it does with IPv6.
+    Empty for what is no unicast route, and no local one of podwire's; several where the kernel made
+    one multipath route of routes that differ in their next hop alone, as it does with IPv6.
     """
     family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
     found = attributes(message.body, _RTMSG.size)
-    if kind != _RTN_UNICAST or flags & _RTM_F_CLONED:
+    local = kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS
+    if not (kind == _RTN_UNICAST or local) or flags & _RTM_F_CLONED:
         return []
     metrics = attributes(found.get(_RTA_METRICS, b""))
     raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
@@ -371,6 +374,7 @@ def read_route(message: Message) -> list[tuple[int, Route]]:
         advmss=number(metrics[_RTAX_ADVMSS]) if _RTAX_ADVMSS in metrics else 0,
         protocol=protocol,
         onlink=bool(flags & _RTNH_F_ONLINK),
+        local=local,
     )
     if _RTA_OIF in found:
         return [(number(found[_RTA_OIF]), route)]

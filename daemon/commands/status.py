@@ -18,13 +18,24 @@ from daemon.commands.options import (
     salvaged_places,
     tell,
 )
+from daemon.health.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
 from ipam.clock import render_duration
 from ipam.tables import render_table
 
 DESCRIPTION = "Say whether this node's routes to all other nodes are as they should be."
 EPILOG = """\
-entries are routes, neighbours and FDB entries (MAC address -> node) of the other nodes' prefixes.
+entries are routes, neighbours and FDB entries (MAC address -> node) of the other nodes' prefixes;
+peers are probed, unless podwired.yaml says `health: false`:
+  established      answers, with packets of pods' MTU, over the pod network
+  pending          not tried yet         connecting   tried, nothing came back yet
+  retrying         answered before       failed       does not answer: a line with `!` says why
+reasons:
+  overlay-blocked  its node answers, over the pod network it does not
+  underlay-down    nothing of it answers
+  daemon-gone      its kernel answers, its podwired does not
+  mtu              small packets arrive, those of pods' MTU do not
+  one-way          packets arrive in one direction alone
 
 exit codes:
   0  all is as it should be
@@ -68,14 +79,15 @@ def run(options: argparse.Namespace) -> int:
     troubles = _troubles(found)
     if broken and not found.status.fault:
         troubles = (*troubles, f"the next start will not keep routes: {broken}")
+    beyond = found.status.health.lines if found.status.health else ()
     if options.output == "json":
-        print(json.dumps(_as_json(found, troubles), indent=2))
+        print(json.dumps(_as_json(found, troubles, beyond), indent=2))
     else:
-        print(_render(found, troubles))
+        print(_render(found, troubles, beyond))
     if not found.running:
         tell("the daemon does not run any more: start `podwired run`")
         return NO_DAEMON
-    return FAILED if troubles else DONE
+    return FAILED if troubles or beyond else DONE
 
 
 def _troubles(found: Published) -> tuple[str, ...]:
@@ -87,10 +99,12 @@ def _troubles(found: Published) -> tuple[str, ...]:
     return found.status.troubles
 
 
-def _as_json(found: Published, troubles: tuple[str, ...]) -> dict[str, object]:
+def _as_json(
+    found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
+) -> dict[str, object]:
     head = {
         "inSync": not troubles,
-        "troubles": list(troubles),
+        "troubles": [*troubles, *beyond],
         "running": found.running,
         "pid": found.pid,
         "time": found.time,
@@ -100,18 +114,18 @@ def _as_json(found: Published, troubles: tuple[str, ...]) -> dict[str, object]:
     return {**head, "entriesInSync": status.pop("inSync"), **status}
 
 
-def _render(found: Published, troubles: tuple[str, ...]) -> str:
+def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]) -> str:
     status = found.status
     rows = (
         ("node", f"{status.node} is {'NOT in sync' if troubles else 'in sync'}"),
         ("pod CIDRs", ", ".join(status.prefixes) or "none"),
         ("back end", f"{status.backend}, pods' MTU {status.mtu or 'unknown'}"),
         ("source", status.source),
-        ("peers", str(status.peers)),
+        ("peers", _peers(status)),
         ("entries", f"{status.in_sync} of {status.wanted} as planned"),
         ("last error", _last_error(status)),
         ("written", f"{render_duration(found.age)} ago by pid {found.pid}"),
-        *(("!", trouble) for trouble in troubles),
+        *(("!", trouble) for trouble in (*troubles, *beyond)),
     )
     lines = [f"{name:<12}{harmless(text)}" for name, text in rows]
     if status.refused:
@@ -122,7 +136,26 @@ def _render(found: Published, troubles: tuple[str, ...]) -> str:
         lines += ["", render_table(("NODE", "REFUSED", "WHY"), refused)]
         if len(status.refused) > _ROWS:
             lines.append(f"... and {len(status.refused) - _ROWS} more: -o json has all of them")
+    if status.health and status.health.troubles:
+        lines += ["", *_peer_table(status.health)]
     return "\n".join(lines)
+
+
+def _peers(status: NodeStatus) -> str:
+    """How many there are, and in which state they are where anybody looks."""
+    told = str(status.health) if status.health else ""
+    return f"{status.peers}: {told}" if told and status.peers else str(status.peers)
+
+
+def _peer_table(health: HealthReport) -> list[str]:
+    now = time.time()
+    rows = [
+        (harmless(t.node), t.state, render_duration(now - t.since), t.reason, harmless(t.detail))
+        for t in health.troubles[:_ROWS]
+    ]
+    lines = [render_table(("PEER", "STATE", "FOR", "REASON", "WHAT TO DO"), rows)]
+    more = health.connecting + health.retrying + health.failed - len(rows)
+    return [*lines, f"... and {more} more"] if more > 0 else lines
 
 
 def _last_error(status: NodeStatus) -> str:

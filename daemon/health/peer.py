@@ -1,0 +1,97 @@
+"""One peer: its state, and how what is seen of it changes that; pure."""
+
+from __future__ import annotations
+
+from daemon.cluster import Node
+from daemon.health.inspection import Ask, Inspection, Outcome
+from daemon.health.states import PeerHealth, Reason, State
+from daemon.health.targets import Targets, targets_of
+from daemon.health.verdict import Verdict
+from daemon.health.wire import Path
+from kernel.entries import Entry
+
+MISSES = 3
+"""Looks in a row that find something wrong until a peer counts as failed."""
+HEARD_SECONDS = 5.0
+"""For so long a packet counts as heard lately."""
+_NEVER = float("-inf")
+
+
+class Peer:
+    """One node, as it is probed; thousands of them are kept.
+
+    misses: looks in a row that found something wrong. suspect: when the first of them began.
+    turn: which of its main paths is checked next. look: the one under way, with the probes of its
+    stage that are still awaited, and what came of the others. ended: when the last look was over.
+    ticket: of its place in the queue; 0 while it has none. gone: it is in the plan no more.
+    """
+
+    __slots__ = (
+        "_heard", "awaited", "detail", "ended", "entries", "gone", "look", "misses", "name", "node",
+        "outcomes", "path_mtu", "reason", "rtt", "since", "state", "suspect", "ticket", "turn",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, entries: tuple[Entry, ...], since: float) -> None:
+        self.name, self.node, self.entries = node.name, node, entries
+        self.state, self.reason, self.detail, self.since = State.PENDING, Reason.NONE, "", since
+        self.rtt: float | None = None
+        self.path_mtu = self.misses = self.turn = self.awaited = self.ticket = 0
+        self.suspect, self.ended, self.gone = 0.0, _NEVER, False
+        self.look: Inspection | None = None
+        self.outcomes: dict[Ask, Outcome] | None = None
+        self._heard: list[float] | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """Where it is probed."""
+        return targets_of(self.node, self.entries)
+
+    @property
+    def was_established(self) -> bool:
+        """Whether it answered lately, or would have to."""
+        return self.state in (State.ESTABLISHED, State.RETRYING)
+
+    def begin(self, targets: Targets, mtu: int, now: float) -> None:
+        """Begin a look. targets: of those that it has, the ones that can be probed from here."""
+        if not self.misses:
+            self.suspect = now
+        check = targets.mains
+        if self.state is State.ESTABLISHED:
+            # One path at a time is enough of what is well.
+            self.turn = (self.turn + 1) % len(check)
+            check = check[self.turn : self.turn + 1]
+        elif self.misses:
+            check = ()
+        known = self.path_mtu if self.reason is Reason.MTU else 0
+        self.look = Inspection(targets, mtu, check=check, known=known)
+
+    def note_heard(self, path: Path, now: float) -> None:
+        """A probe of its came by that path."""
+        if self._heard is None:
+            self._heard = [_NEVER] * len(Path)
+        self._heard[path] = now
+
+    def heard_since(self, moment: float) -> int:
+        """The bits of the paths by which its probes came since then."""
+        if self._heard is None:
+            return 0
+        return sum(path.bit for path in Path if self._heard[path] >= moment)
+
+    def conclude(self, verdict: Verdict, look: Inspection, mtu: int) -> State:
+        """Take what a look says; the state that it is in now."""
+        self.reason, self.detail = verdict.reason, verdict.detail
+        self.rtt = look.rtt if look.rtt is not None else self.rtt
+        if verdict.reason is Reason.NONE:
+            self.misses, self.path_mtu = 0, mtu
+            return State.ESTABLISHED
+        self.misses += 1
+        self.path_mtu = look.largest
+        if self.misses >= MISSES or self.state is State.FAILED:
+            return State.FAILED
+        return State.RETRYING if self.was_established else State.CONNECTING
+
+    def tell(self) -> PeerHealth:
+        """What there is to say about it."""
+        return PeerHealth(
+            self.name, self.state, self.reason, self.detail, self.since, self.rtt, self.path_mtu
+        )

@@ -1,0 +1,299 @@
+"""All peers: which probe goes when, what came back, and what that says; pure but for chance.
+
+Cost does not grow with the number of peers: at most `budget` probes a second go to all of them
+together. One that is well gets one probe an interval, or less often, so that each has its turn:
+5,000 peers at 20 probes a second each 250 seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from daemon.cluster import Node
+from daemon.health.budget import Budget
+from daemon.health.inspection import Answer, Ask, Outcome, Refusal
+from daemon.health.peer import HEARD_SECONDS, Peer
+from daemon.health.queue import Queue
+from daemon.health.states import PeerHealth, Reason, State, no_counts
+from daemon.health.targets import Target, Targets, targets_of
+from daemon.health.verdict import Place, judge
+from daemon.health.wire import Packet, Path
+from kernel.entries import Entry
+from kernel.model import IPAddress
+
+TIMEOUT = 1.0
+"""Seconds after which an answer does not come any more."""
+BURST = 8.0
+"""So many probes at least may go at once after a rest."""
+_ANSWERS = 10.0
+"""So many times the budget may be answered."""
+_FAST, _SLOWEST = 0.2, 6.0
+"""Intervals until the second look at a peer in trouble, and at most between later ones."""
+_NUDGE = 2.0
+"""Seconds at least between looks that packets of the peer itself bring about."""
+_JITTER = 0.2
+_POPS = 64
+"""So many turns at most are given at once: those that lead to no probe cost, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A probe that is to be sent now."""
+
+    target: Target
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A peer that failed, or one that answers again."""
+
+    health: PeerHealth
+    before: State
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    peer: Peer
+    ask: Ask
+    at: float
+
+
+class Peers:
+    """place: this node, which changes with its plan.
+
+    counts: peers by state. terminated: connections that ended: the peer failed, left, or is
+    another one now. changes: what happened since somebody took it from there. news: grows with
+    everything that `counts` and `unwell` tell otherwise than before.
+    """
+
+    def __init__(
+        self, interval: float, budget: float, random: Random, clock: Callable[[], float]
+    ) -> None:
+        """clock: seconds since 1970, for people; all other times are given."""
+        self.place = Place({}, 0, 0, 0, 0)
+        self.counts, self.terminated, self.news = no_counts(), 0, 0
+        self.changes: list[Change] = []
+        self._interval, self._random, self._clock = interval, random, clock
+        self._budget = Budget(budget, max(BURST, budget))
+        self._answers = Budget(_ANSWERS * budget, _ANSWERS * max(BURST, budget))
+        self._peers: dict[str, Peer] = {}
+        self._unwell: dict[str, Peer] = {}
+        self._owners: dict[Path, dict[IPAddress, Peer]] = {path: {} for path in Path}
+        self._queue = Queue()
+        self._sent: dict[int, _Sent] = {}
+
+    # What there should be.
+
+    def aim(
+        self, nodes: Mapping[str, Node], entries: Mapping[str, tuple[Entry, ...]], now: float
+    ) -> None:
+        """Take the peers of a plan; those whose objects are the same as before are passed over."""
+        for name in [name for name in self._peers if name not in entries]:
+            self._remove(self._peers.pop(name))
+        # First all that goes: another peer may have its address now.
+        fresh = [n for n, leads in entries.items() if not self._is_kept(n, nodes[n], leads)]
+        spread = len(entries) / self._budget.rate
+        for name in fresh:
+            self._put(nodes[name], entries[name])
+            # Others learnt of it at the same moment: it must not hear from all of them at once.
+            self._queue.hurry(self._peers[name], now + self._random.uniform(0.0, spread))
+        self.news += 1
+
+    def _is_kept(self, name: str, node: Node, entries: tuple[Entry, ...]) -> bool:
+        """Whether a peer is there, and probed where it was; one that is not is removed."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return False
+        if peer.node is node and peer.entries is entries:
+            return True
+        if targets_of(node, entries) == peer.targets:
+            peer.node, peer.entries = node, entries
+            return True
+        self._remove(self._peers.pop(name))
+        return False
+
+    def _put(self, node: Node, entries: tuple[Entry, ...]) -> None:
+        peer = self._peers[node.name] = Peer(node, entries, self._clock())
+        self.counts[State.PENDING] += 1
+        for target in peer.targets:
+            self._owners[target.path].setdefault(target.address, peer)
+
+    def _remove(self, peer: Peer) -> None:
+        peer.gone, peer.look = True, None
+        self.counts[peer.state] -= 1
+        self.terminated += peer.was_established
+        self._unwell.pop(peer.name, None)
+        for target in peer.targets:
+            if self._owners[target.path].get(target.address) is peer:
+                del self._owners[target.path][target.address]
+
+    # What goes out.
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until there is something to do; None: when something comes."""
+        due, oldest = self._queue.next_due(), next(iter(self._sent.values()), None)
+        waits = [oldest.at + TIMEOUT - now] if oldest else []
+        if due is not None:
+            waits.append(max(due - now, self._budget.wait(now)))
+        return max(0.0, min(waits)) if waits else None
+
+    def take(self, now: float, nonce: Callable[[], int]) -> list[Probe]:
+        """The probes that go out now."""
+        self._expire(now)
+        probes: list[Probe] = []
+        for _ in range(_POPS):
+            peer = self._queue.pop(now) if self._budget.has(now) else None
+            if peer is None:
+                break
+            sent = self._probes(peer, now, nonce)
+            self._budget.spend(len(sent))
+            probes += sent
+        return probes
+
+    def _probes(self, peer: Peer, now: float, nonce: Callable[[], int]) -> list[Probe]:
+        if peer.look is None:
+            targets = self._reachable(peer)
+            if not targets.mains:
+                self._leave_alone(peer, now)
+                return []
+            peer.begin(targets, self.place.mtu, now)
+            if peer.state is State.PENDING:
+                self._set(peer, State.CONNECTING)
+        asks = peer.look.asks() if peer.look else ()
+        peer.awaited, peer.outcomes = len(asks), {}
+        return [self._probe(peer, ask, now, nonce()) for ask in asks]
+
+    def _probe(self, peer: Peer, ask: Ask, now: float, nonce: int) -> Probe:
+        self._sent[nonce] = _Sent(peer, ask, now)
+        heard = peer.heard_since(now - HEARD_SECONDS)
+        return Probe(ask.target, Packet(False, heard, ask.size, nonce))
+
+    def _reachable(self, peer: Peer) -> Targets:
+        """Its targets that this node has an address for, and that nobody else has."""
+        found = peer.targets
+        mains, below = (
+            tuple(t for t in targets if self._is_reachable(t, peer))
+            for targets in (found.mains, found.below)
+        )
+        return Targets(mains, below, found.tunnelled)
+
+    def _is_reachable(self, target: Target, peer: Peer) -> bool:
+        owners = self._owners[target.path]
+        return target.path in self.place.own and owners.setdefault(target.address, peer) is peer
+
+    def _leave_alone(self, peer: Peer, now: float) -> None:
+        peer.detail = "nothing of it can be probed: its prefixes are refused, or of another family"
+        self._queue.hurry(peer, now + max(self._interval, len(self._peers) / self._budget.rate))
+
+    # What comes in.
+
+    def hear(self, target: Target, now: float) -> int | None:
+        """A probe came from there: the bits for its answer; None: it is not to be answered."""
+        peer = self._owners[target.path].get(target.address)
+        if peer is None:
+            return None
+        peer.note_heard(target.path, now)
+        self._nudge(peer, target, now)
+        if not self._answers.has(now):
+            return None
+        self._answers.spend(1)
+        return peer.heard_since(now - HEARD_SECONDS)
+
+    def knows(self, target: Target) -> bool:
+        """Whether a peer has that address."""
+        return target.address in self._owners[target.path]
+
+    def _nudge(self, peer: Peer, target: Target, now: float) -> None:
+        """Look at once at a peer that was silent. Of sizes a small packet says nothing."""
+        is_news = peer.state is not State.ESTABLISHED and peer.reason is not Reason.MTU
+        is_main = any(target == main for main in peer.targets.mains)
+        if is_news and is_main and peer.look is None and now - peer.ended >= _NUDGE:
+            self._queue.hurry(peer, now)
+
+    def answered(self, target: Target, packet: Packet, now: float) -> bool:
+        """An answer came from there; whether it was awaited."""
+        sent = self._sent.get(packet.nonce)
+        if sent is None or sent.ask.target != target or sent.ask.size != packet.size:
+            return False
+        del self._sent[packet.nonce]
+        self._note(sent, Answer(max(0.0, now - sent.at), packet.heard), now)
+        return True
+
+    def refused(self, target: Target, nonce: int | None, refusal: Refusal, now: float) -> None:
+        """A kernel said that a probe cannot arrive. nonce: None where it did not say which."""
+        numbers = list(self._sent) if nonce is None else [nonce]
+        for number in numbers:
+            sent = self._sent.get(number)
+            if sent is not None and sent.ask.target == target:
+                del self._sent[number]
+                self._note(sent, refusal, now)
+                return
+
+    def _expire(self, now: float) -> None:
+        # In order of time, for all have the same patience.
+        while self._sent:
+            nonce, sent = next(iter(self._sent.items()))
+            if now - sent.at < TIMEOUT:
+                return
+            del self._sent[nonce]
+            self._note(sent, None, now)
+
+    def _note(self, sent: _Sent, outcome: Outcome, now: float) -> None:
+        peer = sent.peer
+        if peer.gone or peer.look is None or peer.outcomes is None:
+            return
+        peer.outcomes[sent.ask] = outcome
+        peer.awaited -= 1
+        if peer.awaited:
+            return
+        peer.look.advance(peer.outcomes)
+        peer.outcomes = None
+        if peer.look.stage != "over":
+            self._queue.hurry(peer, now)
+        else:
+            self._conclude(peer, now)
+
+    # What that says.
+
+    def _conclude(self, peer: Peer, now: float) -> None:
+        look, peer.look = peer.look, None
+        assert look is not None  # noqa: S101 - one is under way
+        peer.ended = now
+        verdict = judge(look, self.place, peer.heard_since(peer.suspect))
+        self.news += (verdict.reason, verdict.detail) != (peer.reason, peer.detail)
+        self._set(peer, peer.conclude(verdict, look, self.place.mtu))
+        jitter = self._random.uniform(1 - _JITTER, 1 + _JITTER)
+        if peer.state is State.ESTABLISHED:
+            self._queue.go_round(peer, now + self._interval)
+        else:
+            slower = min(_FAST * 2 ** min(peer.misses - 1, 10), _SLOWEST)
+            self._queue.hurry(peer, now + self._interval * slower * jitter)
+
+    def _set(self, peer: Peer, state: State) -> None:
+        before = peer.state
+        if state is before:
+            return
+        self.terminated += state is State.FAILED and before is State.RETRYING
+        self.news += 1
+        self.counts[before] -= 1
+        self.counts[state] += 1
+        peer.state, peer.since = state, self._clock()
+        if state in (State.PENDING, State.ESTABLISHED):
+            self._unwell.pop(peer.name, None)
+        else:
+            self._unwell[peer.name] = peer
+        if State.FAILED in (state, before):
+            self.changes.append(Change(peer.tell(), before))
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[PeerHealth]:
+        return (peer.tell() for peer in self._peers.values())
+
+    def unwell(self) -> Iterator[PeerHealth]:
+        """Those that were tried and do not answer as they should."""
+        return (peer.tell() for peer in self._unwell.values())
