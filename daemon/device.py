@@ -77,6 +77,8 @@ class Device:
             raise told from error
         except KernelError as error:
             self.fault = str(error)
+            if self._cause:
+                self._teller.counts.find(("link", self.name), f"link {self.name}")
             raise
         cause, self._cause = self._cause, ""
         self.due, self.fault = False, ""

@@ -48,6 +48,9 @@ class Entries:
         repairs, wait = self._mirror.repairs(lambda key: self._wait_for(key, began))
         if not repairs:
             return wait
+        for repair in repairs:
+            if repair.cause:
+                self._teller.counts.find(repair.key, _name(repair))
         failed = self._change(repairs)
         self._mirror.settle(repairs, failed)
         self._tell([r for r in repairs if r.key not in failed], began)

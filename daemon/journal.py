@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast, get_args
 
 Action = Literal["added", "removed", "changed", "restored", "refused", "found"]
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
 MIN_BYTES = 64 << 10
 """The smallest bound: half of it holds the longest line."""
@@ -97,20 +98,24 @@ class Journal:
 
     fault: why the last write failed, empty when it did not. A journal that cannot be written
     stops nobody's work; how many records it lost is its first line when it can be again.
+    written, unwritten: how many records were, by action, and were not, since it was made.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         """Nothing is opened before the first write. A bound below MIN_BYTES counts as that."""
         self.path, self.fault, self._lost = path, "", 0
+        self.written: dict[str, int] = dict.fromkeys(ACTIONS, 0)
+        self.unwritten = 0
         self._half = max(max_bytes, MIN_BYTES) // 2
         self._mutex = threading.Lock()
         self._fd, self._size, self._torn = -1, 0, False
 
     def write(self, records: Iterable[Record]) -> None:
         """Append records; they are in the file, as a reader sees it, when this returns."""
-        lines = [encode(record) for record in records]
-        if not lines:
+        given = list(records)
+        if not given:
             return
+        lines = [encode(record) for record in given]
         with self._mutex:
             left = [*self._confession(), *lines]
             try:
@@ -120,6 +125,12 @@ class Journal:
             except OSError as error:
                 self.fault = f"{self.path}: {error.strerror or error}"
                 self._lost += min(len(left), len(lines))
+            self._count(given, min(len(left), len(lines)))
+
+    def _count(self, given: Sequence[Record], lost: int) -> None:
+        self.unwritten += lost
+        for record in given[: len(given) - lost]:
+            self.written[record.action] += 1
 
     def close(self) -> None:
         """Close the file; the next write opens it again."""

@@ -16,6 +16,7 @@ from daemon.health.health import Health
 from daemon.journal import Journal
 from daemon.lasterror import LastError
 from daemon.log import Log
+from daemon.metrics.counts import Counts, Seen
 from daemon.planner import Planner
 from daemon.reading import matters, read_facts
 from daemon.reconcile import Reconciler
@@ -47,12 +48,13 @@ class Loop:
         log: Log,
         publish: Callable[[NodeStatus], None],
         health: Health | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
-        self._health = health
+        self._health, self._counts = health, counts or Counts()
         self._source: Source = open_source(settings, log)
         self._planner = Planner(settings)
-        self._teller = Teller(journal, log)
+        self._teller = Teller(journal, log, counts=self._counts)
         self._kernel = Reconciler(settings, self._teller)
         self._snapshot: Snapshot | None = None
         self._facts: Facts | None = None
@@ -86,6 +88,7 @@ class Loop:
     def turn(self, bell: int) -> None:
         """Sleep until something is due, and do it."""
         self._sleep(bell)
+        began = time.monotonic()
         self._teller.error = ""
         self._hear()
         now = time.monotonic()
@@ -96,7 +99,9 @@ class Loop:
         self._wait = self._kernel.work()
         if self._refresh(now):
             self._wait = self._kernel.work()
-        self._finish()
+        status = self._finish()
+        news = self._source.news
+        self._counts.turn(began, Seen(status, self._snapshot, self._desired, news))
 
     def _sleep(self, bell: int) -> None:
         wait = max(0.0, self._next_tick - time.monotonic())
@@ -181,7 +186,7 @@ class Loop:
             self._health.aim(desired)
         return True
 
-    def _finish(self) -> None:
+    def _finish(self) -> NodeStatus:
         """Say how things are, to whoever wants to know."""
         fault = self._fault or self._kernel.device.fault or self._no_prefix()
         if self._desired and not fault:
@@ -189,12 +194,14 @@ class Loop:
                 self._last.tell(text)
             self._stranded.look(self._desired.pod_cidrs)
         self._last.judge(self._teller.error, over=self._is_well(fault))
+        status = self._status(fault)
         try:
-            self._publish(self._status(fault))
+            self._publish(status)
         except OSError as error:  # a full disk is no reason to stop; the file's age tells
             path = self._settings.status_file
             self._teller.fail(explain("the status", path, error, "statusFile"))
             self._last.note(self._teller.error)
+        return status
 
     def _is_well(self, fault: str) -> bool:
         faults = fault, self._source_fault, self._conflist.fault, self._journal.fault
@@ -223,6 +230,7 @@ class Loop:
             source_fault=self._source_fault,
             conflist_fault=self._conflist.fault,
             journal_fault=self._journal.fault,
+            metrics_fault=self._counts.endpoint_fault,
             health=self._health.report if self._health else None,
             last_error=self._last.text,
             last_error_time=self._last.time,

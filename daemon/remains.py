@@ -17,6 +17,7 @@ from daemon.conflist import remove_conflist
 from daemon.journal import Record
 from daemon.wording import name_entry, tell_entry
 from ipam.errors import IpamError
+from kernel.dnscount import stop_counting_dns
 from kernel.entries import change_entries, read_entries
 from kernel.errors import KernelError
 from kernel.masquerade import ensure_cluster
@@ -39,6 +40,7 @@ def remove_remains(
         partial(_remove_conflist, conflist),
         _remove_routes,
         _remove_devices,
+        _remove_counters,
         partial(_remove_rules, data_dir),
     )
     faults = []
@@ -75,6 +77,11 @@ def _remove_devices() -> Iterator[Record]:
         for link in read_links(nl):
             if link.alias == DEVICE_ALIAS and remove_vxlan(nl, link.name):
                 yield _record(f"link {link.name}", f"mac {link.mac} mtu {link.mtu}")
+
+
+def _remove_counters() -> Iterator[Record]:
+    if stop_counting_dns():
+        yield _record("nftables chain dns", f"counters of DNS in table inet {TABLE}")
 
 
 def _remove_rules(data_dir: Path) -> Iterator[Record]:

@@ -16,6 +16,7 @@ from daemon.health.health import Health
 from daemon.journal import Journal
 from daemon.log import Log
 from daemon.loop import Loop
+from daemon.metrics.counts import Counts
 from daemon.restarts import Restarts
 from daemon.settings import Settings
 from daemon.status import NodeStatus
@@ -28,7 +29,7 @@ class Routing:
     """Keeps this node's routes from `start` to `stop`, which leaves them in place.
 
     publish: takes the status whenever it may have changed. health: of the ways to other nodes; None
-    where it is not wanted.
+    where it is not wanted. counts: what was done since the start.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Routing:
         self._publish = publish
         wanted, port = settings.health, settings.vxlan.port
         self.health = Health(wanted, port, log) if wanted else None
+        self.counts = Counts()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="routing", daemon=True)
@@ -89,11 +91,14 @@ class Routing:
                 self._rest(pause)
 
     def _open_loop(self) -> Loop:
-        return Loop(self._settings, self._journal, self._log, self._publish, self.health)
+        return Loop(
+            self._settings, self._journal, self._log, self._publish, self.health, self.counts
+        )
 
     def _publish_failure(self, error: Exception) -> None:
         text, settings = f"routing fails: {error!r}", self._settings
         status = NodeStatus(settings.node, settings.backend, settings.source.kind, fault=text)
+        self.counts.begin_anew(status)
         with suppress(OSError):  # what is in the way of the file was told
             self._publish(replace(status, last_error=text, last_error_time=time.time()))
 

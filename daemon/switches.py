@@ -45,11 +45,13 @@ class Switches:
         before, key = read_sysctl(setting.path), ("sysctl", setting.path)
         if before == setting.value or (before is None and not setting.required):
             return 0.0
+        name = f"sysctl {setting.path}"
+        if not self._new:
+            self._teller.counts.find(key, name)
         wait = self._teller.wait_for(key)
         if wait > 0:
             return wait
         apply_node_settings(self._nl, [setting])
-        name = f"sysctl {setting.path}"
         if self._new:
             self._teller.write("changed", name, "the plan", before or "", setting.value)
         else:

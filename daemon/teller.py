@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from daemon.backoff import STUBBORN, Backoff
 from daemon.journal import Action, Journal, Record
 from daemon.log import Log
+from daemon.metrics.counts import Counts
 
 _AGAIN = 60.0
 
@@ -16,13 +17,20 @@ Damage = tuple[Hashable, str, str]
 
 
 class Teller:
-    """error: the last thing that went wrong, empty where nothing did since it was cleared."""
+    """error: the last thing that went wrong, empty where nothing did since it was cleared.
+
+    counts: how often each kind of it was.
+    """
 
     def __init__(
-        self, journal: Journal, log: Log, clock: Callable[[], float] = time.monotonic
+        self,
+        journal: Journal,
+        log: Log,
+        clock: Callable[[], float] = time.monotonic,
+        counts: Counts | None = None,
     ) -> None:
         self.error = ""
-        self.log = log
+        self.log, self.counts = log, counts or Counts()
         self._clock = clock
         self._journal = journal
         self._backoff = Backoff()
@@ -35,6 +43,7 @@ class Teller:
     def fail(self, text: str) -> None:
         """Something could not be done; the log has it once a minute, however often it is tried."""
         self.error = self.error or text
+        self.counts.errors += 1
         now = self._clock()
         if now - self._failures.get(text, -_AGAIN) >= _AGAIN:
             self._failures[text] = now
@@ -50,6 +59,7 @@ class Teller:
 
     def record(self, records: Iterable[Record]) -> None:
         """Changes, for the journal alone."""
+        self.counts.change()
         self._journal.write(records)
         if self._journal.fault:
             self.fail(f"the journal cannot be written: {self._journal.fault}")
@@ -66,6 +76,7 @@ class Teller:
         """
         now, told, due = self._clock(), set[Hashable](), list[tuple[int, str, str]]()
         for key, name, cause in damages:
+            self.counts.heal(key, name)
             if self._backoff.note(key, now) < STUBBORN:
                 told.add(key)
             elif times := self._backoff.remind(key, now):
