@@ -1,0 +1,203 @@
+"""The etcd source: leases this node's subnets, and follows all the others."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.log import Log
+from daemon.settings import EtcdSettings
+from daemon.sources.etcd.choice import NoSubnet
+from daemon.sources.etcd.credentials import credentials_of
+from daemon.sources.etcd.gateway import Gateway
+from daemon.sources.etcd.keys import Keys
+from daemon.sources.etcd.memory import FILE, Memory
+from daemon.sources.etcd.pace import Pace
+from daemon.sources.etcd.picture import Picture
+from daemon.sources.etcd.reading import read_all
+from daemon.sources.etcd.registration import LeaseLost, Registration
+from daemon.sources.etcd.transaction import Header
+from daemon.sources.etcd.values import Malformed
+from daemon.sources.etcd.watcher import Answer, Change, Compacted, Watcher, renew_seconds
+from daemon.sources.remote import Feed, SourceError
+
+_TOLD_MAX = 8
+"""So many refused keys are named at a time."""
+_RACE_SECONDS = 0.2
+
+
+class EtcdClient:
+    """What `daemon.sources.remote.RemoteSource` listens to etcd with."""
+
+    def __init__(self, settings: EtcdSettings, *, node: str, data_dir: Path, log: Log) -> None:
+        self._settings, self._log = settings, log
+        self._keys = Keys(settings.prefix)
+        self._picture = Picture(self._keys, settings.cluster_cidrs, node)
+        memory = Memory(data_dir / FILE, f"etcd {settings.prefix}", log)
+        self._gateway = Gateway(
+            settings.endpoints,
+            credentials_of(settings),
+            log,
+            first=zlib.crc32(node.encode()),
+            received=self._count,
+        )
+        self._registration = Registration(self._gateway, self._keys, settings, node, memory, log)
+        self._feed: Feed | None = None
+        self._watcher: Watcher | None = None
+        self._at: Header | None = None
+        self._pace = Pace()
+        self._told: dict[str, str] = {}
+
+    @property
+    def identity(self) -> str:
+        """The keys of which etcd."""
+        return f"etcd {self._settings.prefix} at {' '.join(sorted(self._settings.endpoints))}"
+
+    def check(self) -> None:
+        """Whether the files can be read. Raises SourceError."""
+        credentials_of(self._settings).check()
+
+    def follow(self, feed: Feed) -> None:
+        """Hold this node's subnets, and tell of all nodes, until the feed stops."""
+        if self._feed is None:
+            self._recall(feed)
+        self._feed = feed
+        try:
+            while not feed.stopping:
+                self._arrive(feed)
+                self._listen(feed)
+        except Malformed as error:
+            raise SourceError(f"{self._gateway.endpoint}: {error}") from error
+
+    def interrupt(self) -> None:
+        """End `follow`, which waits in another thread."""
+        if self._watcher is not None:
+            self._watcher.interrupt()
+
+    def leave(self) -> Sequence[str]:
+        """Give back what this node holds; that, in words. Raises SourceError."""
+        try:
+            _, pairs = read_all(self._gateway, self._keys)
+            self._picture.redraw(pairs)
+            return self._registration.withdraw(self._picture)
+        except Malformed as error:
+            raise SourceError(f"{self._gateway.endpoint}: {error}") from error
+        finally:
+            self._gateway.close()
+
+    def _recall(self, feed: Feed) -> None:
+        """Begin where an earlier daemon ended."""
+        if feed.known is None:
+            return
+        cluster, _, revision = feed.known.position.partition(":")
+        if cluster and revision.isdecimal():
+            self._picture.recall(feed.known.nodes)
+            self._at = Header(cluster, int(revision))
+
+    def _arrive(self, feed: Feed) -> None:
+        """Hold what this node is to hold, and know the cluster as of some revision."""
+        if not self._goes_on():
+            self._at = None
+            while not feed.stopping and not self._begin(feed):
+                feed.wait(random.uniform(0, _RACE_SECONDS))  # noqa: S311 - no secret
+        if self._at is not None:
+            self._publish(feed)
+
+    def _goes_on(self) -> bool:
+        """Whether all is as it was left, but for events that can be heard still."""
+        if self._at is None:
+            return False
+        header = self._registration.confirm()
+        # A watch of what is to come in another history would wait for ever.
+        return (
+            header is not None
+            and header.cluster == self._at.cluster
+            and header.revision >= self._at.revision
+        )
+
+    def _begin(self, feed: Feed) -> bool:
+        """Read all there is, and take this node's part; False where another was faster."""
+        header, pairs = read_all(self._gateway, self._keys)
+        self._picture.redraw(pairs)
+        try:
+            if not self._registration.claim(self._picture):
+                return False
+        except NoSubnet:
+            # It has no pods that others could reach; the others it reaches all the same.
+            self._registration.node = None
+            self._publish(feed)
+            raise
+        self._at = header
+        return True
+
+    def _listen(self, feed: Feed) -> None:
+        """Take events until this node's keys are touched, or events are missing."""
+        at = self._at
+        if at is None:
+            return
+        renew = renew_seconds(self._settings.lease_seconds)
+        with Watcher(self._gateway, self._keys, self._registration, feed, renew) as watcher:
+            self._watcher = watcher
+            if feed.stopping:
+                return
+            try:
+                for answer in watcher.answers(at.revision):
+                    if not self._take(feed, at.cluster, answer):
+                        break
+            except (Compacted, LeaseLost):
+                self._at = None
+
+    def _take(self, feed: Feed, cluster: str, answer: Answer) -> bool:
+        """Take what changed; whether this node's keys are still its own."""
+        if answer.revision:
+            self._at = Header(cluster, answer.revision)
+        for change in answer.changes:
+            if change.deleted:
+                self._picture.delete(change.pair.key)
+            else:
+                self._picture.put(change.pair)
+        if answer.changes:
+            self._publish(feed)
+        elif answer.revision:
+            feed.mark(self._position())
+        touched = [c for c in answer.changes if self._is_touched(c)]
+        if not touched:
+            return True
+        names = " ".join(c.pair.key.decode("ascii", "replace") for c in touched)
+        self._log.warning("keys of this node were changed by somebody else", keys=names)
+        self._at = None
+        feed.wait(self._pace.next())
+        return False
+
+    def _is_touched(self, change: Change) -> bool:
+        """Whether somebody else changed a key of this node."""
+        pair = change.pair
+        if not self._registration.is_own(pair.key):
+            return False
+        return change.deleted or not self._registration.is_mine(pair.key, pair.value, pair.lease)
+
+    def _publish(self, feed: Feed) -> None:
+        """All nodes, this one first, as it knows itself."""
+        node = self._registration.node or self._registration.stand_in()
+        nodes = (node, *self._picture.nodes.values())
+        feed.snapshot(nodes, self._settings.cluster_cidrs, self._position())
+        self._tell_refused()
+
+    def _position(self) -> str:
+        return f"{self._at.cluster}:{self._at.revision}" if self._at else ""
+
+    def _tell_refused(self) -> None:
+        """Say once what is left out, and why."""
+        refused = self._picture.refused
+        fresh = [key for key, why in refused.items() if self._told.get(key) != why]
+        for key in fresh[:_TOLD_MAX]:
+            self._log.warning(f"left out: the key {key} {refused[key]}")
+        if len(fresh) > _TOLD_MAX:
+            self._log.warning(f"left out: {len(fresh) - _TOLD_MAX} more keys")
+        self._told = dict(refused)
+
+    def _count(self, size: int) -> None:
+        if self._feed is not None:
+            self._feed.count(size)

@@ -1,0 +1,228 @@
+"""etcd's JSON gateway: calls with time-outs, tokens, and the next member where one is away.
+
+https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/. The client library speaks to one member and
+knows no users; which member, and as whom, is decided here.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from etcd3gw.client import Etcd3Client
+from etcd3gw.exceptions import ConnectionFailedError, ConnectionTimeoutError, Etcd3Exception
+from requests.adapters import HTTPAdapter
+
+from daemon.log import Log
+from daemon.sources.etcd.credentials import Credentials
+from daemon.sources.etcd.faults import (
+    Refused,
+    Unauthenticated,
+    Unreachable,
+    fault_of,
+    is_auth_off,
+    root_of,
+)
+from daemon.sources.etcd.stream import Stream
+from daemon.sources.remote import SourceError
+
+Body = Mapping[str, Any]
+T = TypeVar("T")
+CONNECT_SECONDS, ANSWER_SECONDS = 4.0, 10.0
+"""etcd itself gives a request up after 7 s by default (5 s and two elections)."""
+
+# A member that vanished without a word is noticed by the kernel (tcp(7)), a stream's end too.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+
+
+class _Adapter(HTTPAdapter):
+    """Connections that the kernel keeps an eye on."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, socket_options=list(_KEEPALIVE), **kwargs)
+
+
+class Gateway:
+    """All members of one etcd.
+
+    received: called with the number of bytes of each answer. first: the member to begin with, so
+    that not all nodes crowd at one.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[str],
+        credentials: Credentials,
+        log: Log,
+        *,
+        first: int = 0,
+        received: Callable[[int], None] = lambda _bytes: None,
+        timeouts: tuple[float, float] = (CONNECT_SECONDS, ANSWER_SECONDS),
+    ) -> None:
+        self._endpoints = tuple(endpoints)
+        self._credentials, self._log, self._timeouts = credentials, log, timeouts
+        self._received = received
+        self._current = first % len(self._endpoints)
+        self._clients: dict[str, Etcd3Client] = {}
+        self._mutex = threading.RLock()
+        self._token: str | None = None
+        self._closed = False
+        if credentials.username and any(e.startswith("http:") for e in self._endpoints):
+            log.warning("the password goes to etcd unencrypted: an endpoint begins with http:")
+
+    @property
+    def endpoint(self) -> str:
+        """The member that is spoken to now."""
+        return self._endpoints[self._current]
+
+    def call(self, path: str, body: Body) -> dict[str, Any]:
+        """The answer of the first member that gives one. Raises SourceError.
+
+        Where none does, some of them may have done it all the same.
+        """
+        with self._mutex:
+            return self._try_each(lambda client: self._post(client, path, body))
+
+    def watch(self, body: Body, silence: float) -> Stream:
+        """A stream of events. Raises SourceError. silence: seconds without a word that end it."""
+        with self._mutex:
+            return self._try_each(lambda client: self._open(client, body, silence))
+
+    def close(self) -> None:
+        """Close the connections; calls after that fail."""
+        self._closed = True
+        for client in tuple(self._clients.values()):
+            client.session.close()
+
+    def forget_token(self) -> None:
+        """Ask for a new token at the next call."""
+        self._token = None
+
+    def go_on(self) -> None:
+        """Speak to the next member from now on."""
+        with self._mutex:
+            self._current = (self._current + 1) % len(self._endpoints)
+
+    def _try_each(self, work: Callable[[Etcd3Client], T]) -> T:
+        told = []
+        for _ in self._endpoints:
+            try:
+                return self._work_as_user(work)
+            except Unreachable as error:
+                told.append(str(error))
+                self.go_on()
+                if self._closed:
+                    break
+        raise Unreachable("; ".join(told))
+
+    def _work_as_user(self, work: Callable[[Etcd3Client], T]) -> T:
+        """Work with a token that is valid: a member that restarted knows none of the old ones."""
+        try:
+            return work(self._client(self._authenticate()))
+        except Unauthenticated:
+            self._token = None
+            return work(self._client(self._authenticate()))
+
+    def _authenticate(self) -> str:
+        """The token; "" where none is wanted."""
+        if self._token is None:
+            self._token = self._get_token() if self._credentials.username else ""
+        return self._token
+
+    def _get_token(self) -> str:
+        name, password = self._credentials.username, self._credentials.read_password()
+        try:
+            body = {"name": name, "password": password}
+            token = self._post(self._client(""), "/auth/authenticate", body).get("token")
+        except Refused as error:
+            if not is_auth_off(error):
+                raise
+            self._log.warning(f"etcd has no authentication: user {name} and others may do anything")
+            return ""
+        if not isinstance(token, str) or not token.isprintable():
+            raise SourceError(f"{self.endpoint}: gave no token to user {name}")
+        return token
+
+    def _client(self, token: str) -> Etcd3Client:
+        """The client of the current member, with that token."""
+        client = self._clients.get(self.endpoint)
+        if client is None:
+            client = self._clients[self.endpoint] = self._make_client()
+        client.session.headers.pop("Authorization", None)
+        if token:
+            client.session.headers["Authorization"] = token
+        return client
+
+    def _make_client(self) -> Etcd3Client:
+        url = urlsplit(self.endpoint)
+        session = requests.Session()
+        # Neither proxies, nor other authorities, nor passwords from root's environment and files.
+        session.trust_env = False
+        session.mount("https://", _Adapter())
+        session.mount("http://", _Adapter())
+        if url.scheme == "https":
+            session.verify = self._credentials.trusted()
+        if self._credentials.cert_file:
+            session.cert = str(self._credentials.cert_file), str(self._credentials.key_file)
+        session.hooks["response"].append(self._count)
+        # requests takes a pair of seconds too, for the connection and for the answer.
+        return Etcd3Client(
+            url.hostname or "",
+            url.port or 0,
+            url.scheme,
+            timeout=self._timeouts,  # type: ignore[arg-type]
+            session=session,
+        )
+
+    def _count(self, response: requests.Response, **options: Any) -> None:
+        if not options.get("stream"):
+            self._received(len(response.content))
+
+    def _post(self, client: Etcd3Client, path: str, body: Body) -> dict[str, Any]:
+        with self._faults():
+            answer = client.post(client.get_url(path), json=dict(body), allow_redirects=False)
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{self.endpoint}: no answer of an etcd")
+        return answer
+
+    def _open(self, client: Etcd3Client, body: Body, silence: float) -> Stream:
+        with self._faults():
+            response = client.session.post(
+                client.get_url("/watch"),
+                json={"create_request": dict(body)},
+                # A member without a leader ends the stream (clientv3, WithRequireLeader).
+                headers={"Grpc-Metadata-hasleader": "true"},
+                stream=True,
+                timeout=(self._timeouts[0], silence),
+                allow_redirects=False,
+            )
+        if response.status_code != requests.codes["ok"]:
+            raise fault_of(self.endpoint, response.text)
+        return Stream(response, self.endpoint)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Errors of the client in our words."""
+        try:
+            yield
+        except (ConnectionFailedError, ConnectionTimeoutError) as error:
+            body = error.detail_text or ""
+            if body.startswith("{"):
+                raise fault_of(self.endpoint, body) from None
+            raise Unreachable(f"{self.endpoint}: {root_of(error)}") from None
+        except Etcd3Exception as error:
+            raise fault_of(self.endpoint, error.detail_text or "") from None
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise Unreachable(f"{self.endpoint}: {root_of(error)}") from None

@@ -1,0 +1,209 @@
+"""What this node holds in etcd: its record and its subnets, on one lease."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+
+from daemon.cluster import Node
+from daemon.log import Log
+from daemon.settings import EtcdSettings
+from daemon.sources.etcd.choice import Wishes, choose_subnets
+from daemon.sources.etcd.claim import check_lengths, plan_claim, plan_withdrawal
+from daemon.sources.etcd.faults import Refused
+from daemon.sources.etcd.gateway import Gateway
+from daemon.sources.etcd.keys import Keys, NodeKey, Place, SubnetKey
+from daemon.sources.etcd.memory import Memory
+from daemon.sources.etcd.ownaddress import own_addresses
+from daemon.sources.etcd.picture import Picture
+from daemon.sources.etcd.pool import Pool, make_pool
+from daemon.sources.etcd.transaction import Header, header_of, pairs_of, read_keys
+from daemon.sources.etcd.values import Malformed, encode_holder, encode_record, parse_record
+from daemon.sources.remote import SourceError
+from kernel.model import IPAddress, IPNetwork
+
+# google/rpc/code.proto
+_NOT_FOUND, _PRECONDITION = 5, 9
+_RAISED_TTL = 75
+"""Seconds that etcd may make of a shorter time: one and a half of its longest election."""
+
+
+class LeaseLost(SourceError):
+    """The lease has ended, and with it all keys of this node."""
+
+    def __init__(self) -> None:
+        super().__init__("the lease of this node has ended")
+
+
+class Registration:
+    """This node's part in the cluster. node: what it holds; None before it was claimed."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        keys: Keys,
+        settings: EtcdSettings,
+        name: str,
+        memory: Memory,
+        log: Log,
+    ) -> None:
+        self.node: Node | None = None
+        self._gateway, self._keys, self._settings = gateway, keys, settings
+        self._name, self._memory, self._log = name, memory, log
+        self._pools = pools_of(settings)
+        self._lease = 0
+
+    def claim(self, picture: Picture) -> bool:
+        """Take what this node is to have; False where another was faster: read, and try again.
+
+        Raises SourceError: nothing was taken, unless the answer was lost.
+        """
+        check_lengths(self._keys, picture, self._pools)
+        node = self._choose(picture)
+        lease = self._live_lease() or self._grant()
+        todo = plan_claim(self._keys, picture, node, lease)
+        if todo.operations and not self._gateway.call("/kv/txn", todo.body()).get("succeeded"):
+            return False
+        if todo.operations:
+            subnets = " ".join(map(str, node.pod_cidrs))
+            self._log.info(f"leased {subnets}", seconds=self._settings.lease_seconds)
+        self._memory.save(node.pod_cidrs, lease)
+        self.node = node
+        return True
+
+    def stand_in(self) -> Node:
+        """This node without a subnet, for as long as it cannot have one. Raises SourceError."""
+        return Node(self._name, self._addresses(), ())
+
+    def confirm(self) -> Header | None:
+        """The etcd's header where this node still holds all that it held; None where it does not.
+
+        Nothing is written but the lease's time. Raises SourceError.
+        """
+        held = self._memory.load()
+        if held is None or not held.lease:
+            return None
+        node = Node(self._name, self._addresses(), held.subnets)
+        wanted = {self._keys.write(NodeKey(node.name)): encode_record(node)}
+        for subnet in held.subnets:
+            wanted[self._keys.write(SubnetKey(subnet))] = encode_holder(node.name)
+        answer = self._gateway.call("/kv/txn", read_keys(wanted))
+        pairs = pairs_of(answer)
+        same = {pair.key: pair.value for pair in pairs} == wanted
+        if not same or not self._fits(held.subnets) or {p.lease for p in pairs} - {0, held.lease}:
+            return None
+        if self._live_lease() != held.lease:
+            return None
+        self.node = node
+        return header_of(answer)
+
+    def renew(self) -> None:
+        """Begin the lease's time anew. Raises LeaseLost, SourceError."""
+        if self._keep_alive(self._lease) <= 0:
+            raise LeaseLost
+
+    def is_own(self, key: bytes) -> bool:
+        """Whether a key is one of this node's."""
+        node = self.node
+        if node is None:
+            return False
+        own: list[Place] = [NodeKey(node.name), *map(SubnetKey, node.pod_cidrs)]
+        return any(self._keys.write(place) == key for place in own)
+
+    def is_mine(self, key: bytes, value: bytes, lease: int) -> bool:
+        """Whether one of this node's keys is as this node wrote it."""
+        if self.node is None or lease not in (0, self._lease):
+            return False
+        is_record = key == self._keys.write(NodeKey(self._name))
+        return value == (encode_record(self.node) if is_record else encode_holder(self._name))
+
+    def withdraw(self, picture: Picture) -> Sequence[str]:
+        """Give back all that this node holds; that, in words. Raises SourceError."""
+        todo = plan_withdrawal(self._keys, picture, self._name)
+        if todo.operations:
+            self._gateway.call("/kv/txn", todo.body())
+        held = self._memory.load()
+        if held is not None and held.lease:
+            self._revoke(held.lease)
+        self._memory.forget()
+        mine = sorted(str(s) for s, h in picture.holders.items() if h.name == self._name)
+        return [f"lease of {subnet} in etcd" for subnet in mine if todo.operations]
+
+    def _choose(self, picture: Picture) -> Node:
+        """This node as it is to be. Raises NoSubnet."""
+        addresses, held = self._addresses(), self._memory.load()
+        had = held.subnets if held else ()
+        kept = had if held and held.is_of_this_boot else ()
+        wishes = Wishes(self._name, self._pools, kept, (*self._listed(picture), *had))
+        others = (a for node in picture.nodes.values() for a in node.addresses)
+        taken = (*others, *addresses)
+        subnets = choose_subnets(wishes, picture.names, taken, secrets.randbelow)
+        return Node(self._name, addresses, subnets)
+
+    def _listed(self, picture: Picture) -> tuple[IPNetwork, ...]:
+        """What its record of earlier lists."""
+        if picture.own_record is None:
+            return ()
+        try:
+            return parse_record(self._name, picture.own_record.value).pod_cidrs
+        except ValueError:  # somebody else wrote it; it is about to be written anew
+            return ()
+
+    def _fits(self, subnets: Iterable[IPNetwork]) -> bool:
+        """Whether these are what the settings ask for by now."""
+        homes = [next((p for p in self._pools if s in p), None) for s in subnets]
+        return None not in homes and set(homes) == set(self._pools)
+
+    def _addresses(self) -> tuple[IPAddress, ...]:
+        return self._settings.addresses or own_addresses(self._settings.endpoints)
+
+    def _live_lease(self) -> int:
+        """The lease of earlier, with its time begun anew; 0 where there is none that will do.
+
+        Only what this node remembers is its lease, whatever lease its keys are on.
+        """
+        held = self._memory.load()
+        lease = self._lease or (held.lease if held else 0)
+        asked = self._settings.lease_seconds
+        if lease and asked <= self._keep_alive(lease) <= max(asked, _RAISED_TTL):
+            self._lease = lease
+        else:
+            self._lease = 0
+        return self._lease
+
+    def _grant(self) -> int:
+        # By a number of our own: asked twice it is one lease.
+        lease = 1 + secrets.randbelow(2**63 - 1)
+        body = {"TTL": str(self._settings.lease_seconds), "ID": str(lease)}
+        try:
+            self._gateway.call("/lease/grant", body)
+        except Refused as error:
+            if error.code != _PRECONDITION:  # it exists: the first answer was lost
+                raise
+        self._lease = lease
+        return lease
+
+    def _keep_alive(self, lease: int) -> int:
+        """Begin a lease's time anew: its length in seconds, 0 where there is no such lease."""
+        answer = self._gateway.call("/lease/keepalive", {"ID": str(lease)})
+        try:
+            return int(answer["result"].get("TTL", 0))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Malformed("an answer without a lease") from error
+
+    def _revoke(self, lease: int) -> None:
+        try:
+            self._gateway.call("/lease/revoke", {"ID": str(lease)})
+        except Refused as error:
+            if error.code != _NOT_FOUND:
+                raise
+
+
+def pools_of(settings: EtcdSettings) -> tuple[Pool, ...]:
+    """What nodes lease from: one pool for each family, in the order of the ranges."""
+    ranges = settings.cluster_cidrs
+    versions = dict.fromkeys(r.version for r in ranges)
+    return tuple(
+        make_pool((r for r in ranges if r.version == v), settings.prefix_length[v])
+        for v in versions
+    )
