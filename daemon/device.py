@@ -83,6 +83,7 @@ class Device:
         cause, self._cause = self._cause, ""
         self.due, self.fault = False, ""
         if not faults:
+            self._teller.counts.lapse(("link", self.name))
             return None, None
         self._tell(desired, faults, cause)
         return None, cause

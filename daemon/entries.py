@@ -30,6 +30,7 @@ class Entries:
         self._read_at: float | None = None
         self._cause = ""
         self._failed_until: dict[Key, float] = {}
+        self._found: set[Key] = set()
 
     def look(self, cause: str) -> None:
         """Compare all of them, for what the cause may have done."""
@@ -46,16 +47,26 @@ class Entries:
             self._mirror.reset(read_entries(self._nl, device), self._cause)
             self._read_at, self._cause = None, ""
         repairs, wait = self._mirror.repairs(lambda key: self._wait_for(key, began))
+        self._lapse()
         if not repairs:
             return wait
-        for repair in repairs:
-            if repair.cause:
-                self._teller.counts.find(repair.key, _name(repair))
+        self._find(repairs)
         failed = self._change(repairs)
         self._mirror.settle(repairs, failed)
         self._tell([r for r in repairs if r.key not in failed], began)
         self._note_failures(failed, {r.key: r.node for r in repairs})
         return _SOON if wait is None and self._mirror.dirty else wait
+
+    def _find(self, repairs: Sequence[Repair]) -> None:
+        for repair in repairs:
+            if repair.cause:
+                self._found.add(repair.key)
+                self._teller.counts.find(repair.key, _name(repair))
+
+    def _lapse(self) -> None:
+        for key in [key for key in self._found if not self._mirror.is_dirty(key)]:
+            self._found.remove(key)
+            self._teller.counts.lapse(key)
 
     def _wait_for(self, key: Key, now: float) -> float:
         failed = self._failed_until.get(key)

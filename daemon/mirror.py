@@ -47,6 +47,10 @@ class Mirror:
         """How many entries may not be as they should."""
         return len(self._dirty)
 
+    def is_dirty(self, key: Key) -> bool:
+        """Whether an entry may not be as it should."""
+        return key in self._dirty
+
     def out_of_sync(self) -> int:
         """How many wanted entries the kernel does not have so."""
         return sum(k in self.want and self.have.get(k) != self.want[k] for k in self._dirty)

@@ -44,6 +44,7 @@ class Switches:
     def _mend(self, setting: Sysctl) -> float:
         before, key = read_sysctl(setting.path), ("sysctl", setting.path)
         if before == setting.value or (before is None and not setting.required):
+            self._teller.counts.lapse(key)
             return 0.0
         name = f"sysctl {setting.path}"
         if not self._new:

@@ -68,6 +68,12 @@ class Counts:
         self.healed[self._open.pop(key, kind_of(name))] += 1
         self._changes += 1
 
+    def lapse(self, key: Hashable) -> None:
+        """It came right by itself, or the plan wants something else by now."""
+        kind = self._open.pop(key, None)
+        if kind is not None:
+            self.healed[kind] += 1
+
     def change(self, objects: int = 1) -> None:
         """So many objects were changed, whoever had made that necessary."""
         self._changes += objects
@@ -87,6 +93,8 @@ class Counts:
     def begin_anew(self, status: NodeStatus) -> None:
         """The loop ended in an error, and will begin anew."""
         self.restarts += 1
+        for key in [*self._open]:
+            self.lapse(key)
         self.seen = Seen(status, None, None, None)
 
     def note_endpoint(self, fault: str) -> None:

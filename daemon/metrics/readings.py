@@ -28,6 +28,9 @@ Values = dict[Family, dict[Labels, float | Histogram]]
 NETWORKS_MAX = 32
 """So many networks have labels of their own."""
 FAMILIES = {4: "ipv4", 6: "ipv6"}
+_EVERY_CODE = ("ADD", "DEL")
+"""Verbs whose errors somebody is called for: a series that begins with its first error has no
+increase (https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics)."""
 _TIMED = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 """Verbs whose time tells something."""
 _CUT_OFF = frozenset({Reason.OVERLAY_BLOCKED, Reason.UNDERLAY_DOWN, Reason.ONE_WAY})
@@ -40,7 +43,8 @@ def read_calls(tally: Mapping[str, VerbCounts]) -> Values:
     codes: dict[Labels, float | Histogram] = {}
     seconds: dict[Labels, float | Histogram] = {}
     for verb, counts in tally.items():
-        codes |= {(verb, code): n for code, n in counts.codes.items() if n or code == "0"}
+        wanted = {*counts.codes} if verb in _EVERY_CODE else {"0"}
+        codes |= {(verb, c): n for c, n in counts.codes.items() if n or c in wanted}
         if verb in _TIMED:
             seconds |= {(verb, "success"): counts.done, (verb, "error"): counts.failed}
     return {

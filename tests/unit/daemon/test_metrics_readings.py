@@ -57,8 +57,8 @@ def test_pending_allocations_are_adds_under_way() -> None:
     values = read_calls(tally.read())
     assert values[f.PENDING] == {(): 1}
     assert values[f.CALLS]["ADD", "100"] == 1
-    assert ("DEL", "100") not in values[f.CALLS]  # series come with their first call,
-    assert values[f.CALLS]["DEL", "0"] == 0  # but for success
+    assert values[f.CALLS]["DEL", "100"] == values[f.CALLS]["GC", "0"] == 0
+    assert ("GC", "100") not in values[f.CALLS]
     failed = values[f.CALL_SECONDS]["ADD", "error"]
     assert isinstance(failed, Histogram)
     assert sum(failed.buckets) == 1
@@ -75,6 +75,17 @@ def test_drift_is_counted_once_however_often_its_repair_is_tried() -> None:
     assert (counts.found["link"], counts.healed["link"]) == (1, 1)
     counts.find("k", "route 10.244.7.0/24")
     assert (counts.found["route"], counts.healed["route"]) == (2, 1)
+
+
+def test_drift_that_ends_without_a_repair_is_over() -> None:
+    counts = Counts()
+    for key in ("a", "b"):
+        counts.find(key, "sysctl net/ipv4/ip_forward")
+    counts.lapse("a")
+    counts.lapse("a")
+    assert (counts.found["sysctl"], counts.healed["sysctl"]) == (2, 1)
+    counts.begin_anew(GOOD)
+    assert counts.healed["sysctl"] == 2
 
 
 def test_every_kind_of_object_has_a_name_of_its_own_or_is_other() -> None:
