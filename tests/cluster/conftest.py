@@ -1,0 +1,69 @@
+"""API servers, one of each kind for the session; the fixture `api` is a clean one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.cluster.apiserver import ASSETS, ApiServer, KubeApiServer, StandIn
+from tests.cluster.wire import Wire
+from tests.pytest_netns.plugin import Registry
+
+KINDS: dict[str, type[ApiServer]] = {made.kind: made for made in (StandIn, KubeApiServer)}
+
+Servers = Callable[[str], ApiServer]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of an API runs with each kind that there is here."""
+    if "api_kind" in metafunc.fixturenames:
+        kinds = [StandIn.kind] + ([KubeApiServer.kind] if os.environ.get(ASSETS) else [])
+        metafunc.parametrize("api_kind", kinds, scope="session")
+
+
+def pytest_report_header() -> list[str]:
+    if os.environ.get(ASSETS):
+        return [f"Kubernetes API: the stand-in, and kube-apiserver from {os.environ[ASSETS]}"]
+    return [f"Kubernetes API: the stand-in alone; {ASSETS} would name the real one's directory"]
+
+
+@pytest.fixture(scope="session")
+def servers(
+    netns_registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
+    """Starts the server of a kind when it is first asked for."""
+    with ExitStack() as stack:
+        made: dict[str, ApiServer] = {}
+
+        def find(kind: str) -> ApiServer:
+            if kind not in made:
+                ns = netns_registry.make("api")
+                stack.callback(ns.remove)
+                folder = tmp_path_factory.mktemp(kind)
+                made[kind] = server = KINDS[kind](ns, folder)
+                stack.callback(server.close)
+                server.start()
+                server.install()
+            return made[kind]
+
+        yield find
+
+
+@pytest.fixture
+def api(servers: Servers, api_kind: str) -> Iterator[ApiServer]:
+    """An API server with podwire's definition and rights, and without nodes."""
+    server = servers(api_kind)
+    server.clear()
+    yield server
+    if not server.processes:
+        server.start()
+
+
+@pytest.fixture
+def wire(api: ApiServer) -> Iterator[Wire]:
+    """The way from the daemon under test to the API."""
+    with api.wire() as made:
+        yield made
