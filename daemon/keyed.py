@@ -1,16 +1,43 @@
-"""Locks by key: one call at a time per attachment."""
+"""Locks by key: one call at a time per attachment, whichever of the daemon's processes has it."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+
+# struct flock with 64-bit offsets (fcntl(2)): type, whence, start, length, pid.
+_FLOCK = struct.Struct("@hhqqi")
+_OFFSETS = (1 << 62) - 1
+
+
+class KeyLocksFile:
+    """Locks of bytes in a file that has none, shared by forked processes.
+
+    Such a lock belongs to the open file, not to the process (fcntl(2), "Open file description
+    locks"): each process opens the file anew, and the kernel drops a dead one's locks.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("podwire-attachments", os.MFD_CLOEXEC)
+
+    def open(self) -> int:
+        """A descriptor of this process's own. Raises OSError."""
+        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
 class KeyedLocks:
-    """As many locks as keys in use; a key's lock goes with its last user."""
+    """As many locks as keys in use; a key's lock goes with its last user.
 
-    def __init__(self) -> None:
+    file: what `KeyLocksFile.open` returned, where other processes have the same keys; it is kept.
+    wait: called before a thread waits.
+    """
+
+    def __init__(self, file: int = -1, wait: Callable[[], None] = lambda: None) -> None:
+        self._file, self._wait = file, wait
         self._mutex = threading.Lock()
         self._locks: dict[Hashable, tuple[threading.Lock, int]] = {}
 
@@ -21,7 +48,9 @@ class KeyedLocks:
             lock, users = self._locks.get(key, (threading.Lock(), 0))
             self._locks[key] = lock, users + 1
         try:
-            with lock:
+            if users:
+                self._wait()
+            with lock, self._beyond(key):
                 yield
         finally:
             with self._mutex:
@@ -30,6 +59,30 @@ class KeyedLocks:
                     self._locks[key] = lock, users - 1
                 else:
                     del self._locks[key]
+
+    @contextmanager
+    def _beyond(self, key: Hashable) -> Iterator[None]:
+        """The same towards the other processes."""
+        if self._file < 0:
+            yield
+            return
+        # The seed of hash() was made before the fork. Two keys with one hash only wait in vain.
+        place = hash(key) & _OFFSETS
+        self._lock(place)
+        try:
+            yield
+        finally:
+            self._change(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place)
+
+    def _lock(self, place: int) -> None:
+        try:
+            self._change(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, place)
+        except BlockingIOError:
+            self._wait()
+            self._change(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, place)
+
+    def _change(self, command: int, kind: int, place: int) -> None:
+        fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, place, 1, 0))
 
     def __len__(self) -> int:
         """How many keys are in use."""

@@ -6,6 +6,7 @@ daemon runs wait in it for the next one.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -24,10 +25,11 @@ SHIM_SOCKET = Path("/run/podwire/podwire.sock")
 BACKLOG = 1024
 _PROBE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
+_DYING_SECONDS = 1.0
 
 
 class Listener:
-    """A listening socket whose connections many threads take, until `stop`.
+    """A listening socket whose connections many threads and processes take, until `stop`.
 
     path: where it was made, None for an inherited one.
     """
@@ -49,30 +51,37 @@ class Listener:
     def __str__(self) -> str:
         return str(self._socket.getsockname())
 
-    def connections(self, log: Log) -> Iterator[socket.socket]:
-        """Connections for one thread, as they come; ends some time after `stop`."""
-        with select.epoll() as poll:
-            # One connection wakes one thread (epoll_ctl(2), EPOLLEXCLUSIVE); the bell wakes all.
-            poll.register(self._socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            poll.register(self._bell, select.EPOLLIN)
-            while not self._stopping:
-                poll.poll()
-                yield from self._accept(log)
-        # What waits in a socket of our own would be lost with it.
-        while self._path and (last := [*self._accept(log)]):
-            yield from last
+    def share(self) -> Listener:
+        """The same socket for another process, which stops by itself."""
+        return Listener(self._socket.dup())
 
-    def _accept(self, log: Log) -> Iterator[socket.socket]:
+    @contextmanager
+    def waiting(self) -> Iterator[select.epoll]:
+        """What one thread waits at for a connection, or for `stop`."""
+        with select.epoll() as door:
+            # One connection wakes one thread (epoll_ctl(2), EPOLLEXCLUSIVE); the bell wakes all.
+            door.register(self._socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            door.register(self._bell, select.EPOLLIN)
+            yield door
+
+    def drain(self, log: Log) -> Iterator[socket.socket]:
+        """After `stop`: what waits in a socket of our own would be lost with it."""
+        while self._path and (connection := self.accept(log)):
+            yield connection
+
+    def accept(self, log: Log) -> socket.socket | None:
+        """A connection, if there is one."""
         try:
-            connection, _address = self._socket.accept()
+            return self._socket.accept()[0]
         except BlockingIOError:  # another thread was quicker, or it was the bell
-            return
+            return None
         except OSError as error:
+            # EINVAL: it was shut down, and in a moment this process will know.
             if not self._stopping:
-                log.error(f"accept: {error}")
+                if error.errno != errno.EINVAL:
+                    log.error(f"accept: {error}")
                 time.sleep(_PAUSE_SECONDS)
-            return
-        yield connection
+            return None
 
     def stop(self) -> None:
         """Take no more connections than those that wait in a socket of our own."""
@@ -136,8 +145,12 @@ def _clear(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         why = "podwired replaces nothing but the socket of an earlier podwired"
         raise CniError(INVALID_ENVIRONMENT, f"{path} is no socket", why)
-    if _is_alive(path):
-        raise CniError(INVALID_ENVIRONMENT, f"another podwired answers at {path}")
+    until = time.monotonic() + _DYING_SECONDS
+    while _is_alive(path):
+        # The last of a daemon that was killed: its processes do not end at the same instant.
+        if time.monotonic() > until:
+            raise CniError(INVALID_ENVIRONMENT, f"another podwired answers at {path}")
+        time.sleep(_PAUSE_SECONDS)
     path.unlink()
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from daemon.notify import keep_inherited_socket
 from daemon.readiness import Readiness
 from daemon.salvage import Places
 from daemon.service import serve
+from daemon.signals import Signals
 from daemon.status import AnotherDaemon, NodeStatus, StatusFile
 
 LOOK_SECONDS = 2.0
@@ -39,25 +40,34 @@ class Makeshift:
         self._held: StatusFile | None = None
         self._readiness = Readiness(places.network, self._keep)
 
-    def serve(self, fault: str, stop: threading.Event) -> int:
-        """Serve until `stop`, which a mended configuration sets too: the process is another then.
+    def serve(self, fault: str, signals: Signals) -> int:
+        """Serve until told to stop, or the configuration is mended: the process is another then.
 
         The exit status. Raises CniError, OSError.
         """
-        looker = threading.Thread(target=self._look, args=(stop,), name="mended", daemon=True)
         with ExitStack() as held:
             with suppress(AnotherDaemon, OSError):
                 self._held = StatusFile(self._places.status_file)
                 held.callback(self._held.close)
             self._say(fault)
-            looker.start()
             status = serve(
-                self._places.socket, self._places.data_dir, self._log, stop, self._readiness.fault
+                self._places.socket,
+                self._places.data_dir,
+                self._log,
+                signals,
+                self._readiness.fault,
+                beside=self._looking(signals.stop),
             )
-            looker.join()
         if self._mended:
             begin_anew()
         return status
+
+    @contextmanager
+    def _looking(self, stop: threading.Event) -> Iterator[None]:
+        looker = threading.Thread(target=self._look, args=(stop,), name="mended", daemon=True)
+        looker.start()
+        yield
+        looker.join()
 
     def _look(self, stop: threading.Event) -> None:
         right = 0

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 VERSION = 1
@@ -46,10 +46,13 @@ class Request:
     netns_errno: int
 
 
-def receive(connection: socket.socket, seconds: float) -> Request:
+def receive(
+    connection: socket.socket, seconds: float, wait: Callable[[], None] = lambda: None
+) -> Request:
     """Read one request, in so many seconds however it trickles in.
 
-    Raises ProtocolError, TimeoutError, OSError; closes what it was given.
+    wait: called before more is waited for than a request that comes at once. Raises
+    ProtocolError, TimeoutError, OSError; closes what it was given.
     """
     until = time.monotonic() + seconds
     _set_time(connection, until)
@@ -61,9 +64,9 @@ def receive(connection: socket.socket, seconds: float) -> Request:
     try:
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError("more descriptors than one, or no room for it")
-        data = _at_least(connection, data, _REQUEST.size, until) if data else b""
+        data = _at_least(connection, data, _REQUEST.size, until, wait) if data else b""
         strings, stdin, error = _check_head(data)
-        data = _at_least(connection, data, _REQUEST.size + strings + stdin, until)
+        data = _at_least(connection, data, _REQUEST.size + strings + stdin, until, wait)
         body = _REQUEST.size + strings
         words = data[_REQUEST.size : body].split(b"\0")
         netns = descriptors[0] if descriptors else -1
@@ -94,10 +97,13 @@ def _check_head(head: bytes) -> tuple[int, int, int]:
     return strings, stdin, error
 
 
-def _at_least(connection: socket.socket, data: bytes, size: int, until: float) -> bytes:
+def _at_least(
+    connection: socket.socket, data: bytes, size: int, until: float, wait: Callable[[], None]
+) -> bytes:
     """So many bytes of the request, of which these are there already."""
     if len(data) >= size:
         return data
+    wait()
     buffer = bytearray(size)
     buffer[: len(data)] = data
     view = memoryview(buffer)[len(data) :]

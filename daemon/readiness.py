@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from cni_plugin.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
+from daemon.board import Board
 from daemon.status import NodeStatus
 
 _SEE = "see `podwired status` on this node"
+_FAULT_MAX = 1000  # characters, in JSON at most twelve bytes each
 
 
 class Readiness:
-    """The newest status, passed on to where it is kept.
+    """The newest status, passed on to where it is kept; its answer to all of the processes.
 
     network: the name in the CNI configuration that the daemon writes; other networks' pods need no
     routes to other nodes.
@@ -19,11 +22,14 @@ class Readiness:
 
     def __init__(self, network: str, keep: Callable[[NodeStatus], None]) -> None:
         self._network, self._keep = network, keep
-        self._status: NodeStatus | None = None
+        self._board, self._written = Board(), ""
 
     def publish(self, status: NodeStatus) -> None:
         """Take a new status. Raises what the keeper raises."""
-        self._status = status  # one assignment: calls look at it from threads of their own
+        text = json.dumps(_judge(status))
+        if text != self._written:
+            self._board.write(text)
+            self._written = text
         self._keep(status)
 
     def fault(self, network: str) -> CniError | None:
@@ -32,15 +38,21 @@ class Readiness:
         A prefix that is refused counts for neither: it is the cluster's mistake, and what this
         node's pods can reach will not change by waiting.
         """
-        status = self._status
         if network != self._network:
             return None
-        if status is None:
+        text = self._board.read()
+        if not text:
             return CniError(NOT_AVAILABLE, "podwired has just begun to make routes", _SEE)
-        if status.fault:
-            return CniError(NOT_AVAILABLE, f"this node is not ready: {status.fault}", _SEE)
-        missing = status.wanted - status.in_sync
-        if missing:
-            msg = f"{missing} of {status.wanted} entries for other nodes' pods are missing"
-            return CniError(LIMITED_CONNECTIVITY, msg, _SEE)
-        return None
+        found = json.loads(text)
+        return CniError(found[0], found[1], _SEE) if found else None
+
+
+def _judge(status: NodeStatus) -> tuple[int, str] | None:
+    if status.fault:
+        # Cut to what the board takes whole.
+        return NOT_AVAILABLE, f"this node is not ready: {status.fault[:_FAULT_MAX]}"
+    missing = status.wanted - status.in_sync
+    if missing:
+        msg = f"{missing} of {status.wanted} entries for other nodes' pods are missing"
+        return LIMITED_CONNECTIVITY, msg
+    return None

@@ -20,49 +20,72 @@ from cni_plugin.errors import INTERNAL, TRY_AGAIN, CniError
 from cni_plugin.handle import Reply, handle, refuse
 from cni_plugin.host import Host
 from daemon import protocol
-from daemon.gate import Gate
 from daemon.keyed import KeyedLocks
 from daemon.listening import Listener
 from daemon.log import Log, identity
+from daemon.turns import Turns
 from kernel.errors import NotANamespace
-from kernel.netlink import keep_sockets_open
+from kernel.netlink import close_kept_sockets, keep_sockets_open
 from kernel.netns import Namespace
 
-WORKERS = 64
 REQUEST_SECONDS = REPLY_SECONDS = 10.0
+_PROMPT = 20
+"""Milliseconds that a request may take to begin; a slow one takes nobody's turn."""
 _PEER = struct.Struct("=iII")
 
 
 class Server:
     """Serves one listening socket until `stop`."""
 
-    def __init__(self, listener: Listener, host: Host, gate: Gate, log: Log) -> None:
+    def __init__(
+        self, listener: Listener, host: Host, turns: Turns, locks: KeyedLocks, log: Log
+    ) -> None:
         self._listener = listener
         self._host = host
-        self._gate = gate
+        self._gate, self._shifts = turns.gate, turns.shifts
+        self._locks = locks
         self._log = log
-        self._locks = KeyedLocks()
-        self._workers = [
-            threading.Thread(target=self._work, name=f"worker-{n}", daemon=True)
-            for n in range(WORKERS)
-        ]
+        self._workers: list[threading.Thread] = []
+        self._shifts.open(self._add_worker)
 
-    def start(self) -> None:
-        """Start the workers."""
-        for worker in self._workers:
-            worker.start()
+    def relieve(self) -> None:
+        """To be called now and then: stuck calls must not keep out others for good."""
+        self._shifts.relieve()
 
     def stop(self, seconds: float) -> bool:
         """Take no further call and finish those under way; whether all ended in time."""
         self._listener.stop()
+        self._shifts.stop()
         until = time.monotonic() + seconds
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
         return not any(worker.is_alive() for worker in self._workers)
 
+    def _add_worker(self) -> None:
+        worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._workers = [w for w in self._workers if w.is_alive()]
+        worker.start()
+        self._workers.append(worker)
+
     def _work(self) -> None:
         keep_sockets_open()
-        for connection in self._listener.connections(self._log):
+        try:
+            self._take_calls()
+        finally:
+            close_kept_sockets()
+
+    def _take_calls(self) -> None:
+        with self._listener.waiting() as door:
+            while self._shifts.begin():
+                door.poll()
+                connection = self._listener.accept(self._log)
+                if connection is None:
+                    self._shifts.missed()
+                    continue
+                self._shifts.accepted()
+                with connection:
+                    self._serve(connection)
+        for connection in self._listener.drain(self._log):
             with connection:
                 self._serve(connection)
 
@@ -82,8 +105,10 @@ class Server:
         if uid != 0:
             self._log.warning(f"refused a caller with uid {uid}")
             return None
+        if not _is_readable(connection):
+            self._shifts.leave()
         try:
-            return protocol.receive(connection, REQUEST_SECONDS)
+            return protocol.receive(connection, REQUEST_SECONDS, self._shifts.leave)
         except protocol.WrongVersion as error:
             self._answer(connection, _wrong_version(error), [])
         except (protocol.ProtocolError, OSError, ValueError) as error:
@@ -163,6 +188,12 @@ def _peer_uid(connection: socket.socket) -> int:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     _pid, uid, _gid = _PEER.unpack(raw)
     return int(uid)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(_PROMPT))
 
 
 def _is_gone(connection: socket.socket) -> bool:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from cni_plugin.errors import CniError
 from cni_plugin.host import always_ready
-from daemon.gate import Gate
+from daemon.crew import Crew, helpers_wanted
+from daemon.keyed import KeyedLocks, KeyLocksFile
 from daemon.listening import SHIM_SOCKET, Listener, listen
 from daemon.log import Log
 from daemon.notify import inherited_socket, notify
 from daemon.server import Server
+from daemon.signals import Signals
+from daemon.turns import Turns
 from daemon.world import daemon_host
 
 STOP_SECONDS = 30.0
+LOOK_SECONDS = 0.5
+"""Seconds between looks whether calls are stuck, or a process died."""
+NOTHING: AbstractContextManager[object] = nullcontext()
 _COLLECT_AFTER = 10_000  # new objects; a CNI call leaves none behind in cycles
 
 
@@ -30,31 +38,80 @@ def serve(
     socket_path: Path,
     data_dir: Path,
     log: Log,
-    stop: threading.Event,
+    signals: Signals,
     readiness: Callable[[str], CniError | None] = always_ready,
+    beside: AbstractContextManager[object] = NOTHING,
 ) -> int:
-    """Serve CNI calls until `stop`; the exit status. Raises CniError, OSError.
+    """Serve CNI calls until `signals.stop`; the exit status. Raises CniError, OSError.
 
-    readiness: why a network cannot be served now (see `cni_plugin.host.Host`).
+    No thread may run yet. readiness: why a network cannot be served now (see
+    `cni_plugin.host.Host`); it is asked in other processes too. beside: what else runs meanwhile.
     """
     inherited = inherited_socket()
-    listener = Listener(inherited) if inherited else listen(socket_path)
-    _tell_misled(listener, socket_path, log)
-    gate = Gate()
-    with listener, daemon_host(data_dir, gate, readiness) as host:
-        server = Server(listener, host, gate, log)
-        server.start()
-        # What is there now stays: the collector need not look at it after every few calls.
+    with Listener(inherited) if inherited else listen(socket_path) as listener:
+        _tell_misled(listener, socket_path, log)
+        post, crew = Post(data_dir, log, readiness, KeyLocksFile()), Crew(log)
+        # What is there now stays: the collector need not look at it after every few calls, and
+        # the pages that it would touch are shared.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
+        crew.fork(helpers_wanted(), lambda _number: _help(listener, post, signals))
+        try:
+            return _lead(listener, post, signals, crew, beside)
+        finally:
+            crew.signal(signal.SIGTERM)
+            crew.wait(STOP_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What every process that serves calls has."""
+
+    data_dir: Path
+    log: Log
+    readiness: Callable[[str], CniError | None]
+    keys: KeyLocksFile
+
+
+def _lead(
+    listener: Listener,
+    post: Post,
+    signals: Signals,
+    crew: Crew,
+    beside: AbstractContextManager[object],
+) -> int:
+    """Serve in the first process, and end with the others."""
+    signals.follow(crew.signal)
+    with _serving(listener, post) as server, beside:
         notify("READY=1")
-        log.info("serving", socket=listener, data_dir=data_dir)
-        stop.wait()
+        post.log.info("serving", socket=listener, data_dir=post.data_dir)
+        while not signals.stop.wait(LOOK_SECONDS):
+            server.relieve()
+            crew.look()
         notify("STOPPING=1")
+        crew.signal(signal.SIGTERM)
         done = server.stop(STOP_SECONDS)
-        log.info("stopped" if done else "stopped with calls under way")
-    return 0 if done else 1
+        failed = crew.wait(STOP_SECONDS)
+    post.log.info("stopped" if done and not failed else "stopped with calls under way")
+    return 0 if done and not failed else 1
+
+
+def _help(first: Listener, post: Post, signals: Signals) -> int:
+    """Serve in a further process until told to stop; the exit status."""
+    signals.follow()
+    with first.share() as listener, _serving(listener, post) as server:
+        while not signals.stop.wait(LOOK_SECONDS):
+            server.relieve()
+        return 0 if server.stop(STOP_SECONDS) else 1
+
+
+@contextmanager
+def _serving(listener: Listener, post: Post) -> Iterator[Server]:
+    turns = Turns()
+    locks = KeyedLocks(post.keys.open(), turns.shifts.leave)
+    with daemon_host(post.data_dir, turns, post.readiness) as host:
+        yield Server(listener, host, turns, locks, post.log)
 
 
 def _tell_misled(listener: Listener, socket_path: Path, log: Log) -> None:

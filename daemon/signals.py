@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from daemon.log import Log
 
 
-def stop_on_signals(log: Log) -> threading.Event:
-    """An event that TERM and INT set; USR1 switches the log's level."""
-    stop = threading.Event()
-    came: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda number, _frame: came.put(number))
-    threading.Thread(target=_follow, args=(came, log, stop), name="signals", daemon=True).start()
-    return stop
+class Signals:
+    """stop: set by TERM and INT. USR1 switches the log's level."""
 
+    def __init__(self, log: Log) -> None:
+        self.stop = threading.Event()
+        self._log = log
+        self._came: SimpleQueue[int] = SimpleQueue()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, lambda number, _frame: self._came.put(number))
 
-def _follow(came: SimpleQueue[int], log: Log, stop: threading.Event) -> None:
-    while came.get() == signal.SIGUSR1:
-        log.switch()
-    stop.set()
+    def follow(self, pass_on: Callable[[int], None] = lambda _number: None) -> None:
+        """Do what signals ask for from now on; those that came before are not lost.
+
+        pass_on: is told of each before.
+        """
+        threading.Thread(target=self._follow, args=(pass_on,), name="signals", daemon=True).start()
+
+    def _follow(self, pass_on: Callable[[int], None]) -> None:
+        while True:
+            number = self._came.get()
+            pass_on(number)
+            if number != signal.SIGUSR1:
+                break
+            self._log.switch()
+        self.stop.set()

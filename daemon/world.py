@@ -11,7 +11,7 @@ from pathlib import Path
 from cni_plugin import add, check, delete, dispatch, ipam_verbs
 from cni_plugin.errors import CniError
 from cni_plugin.host import Host, always_ready
-from daemon.gate import Gate
+from daemon.turns import Turns
 from ipam.files import Files, Refill
 from ipam.store import Store, open_store
 from kernel.linkgroup import LinkRemover
@@ -61,14 +61,14 @@ def _lock_file(folder: Path) -> FileId:
 @contextmanager
 def daemon_host(
     data_dir: Path,
-    gate: Gate,
+    turns: Turns,
     readiness: Callable[[str], CniError | None] = always_ready,
 ) -> Iterator[Host]:
-    """The node as the daemon's calls, which pass the gate, see it. readiness: see `Host`."""
+    """The node as the daemon's calls see it. readiness: see `Host`."""
     stores, links = Stores(), LinkRemover()
 
     def delete_link(_nl: Netlink, name: str) -> bool:
-        with gate.outside():
+        with turns.outside():
             return links.remove(name)
 
     try:
@@ -76,7 +76,7 @@ def daemon_host(
             data_dir=data_dir,
             open_store=stores.open,
             delete_link=delete_link,
-            outside=gate.outside,
+            outside=turns.outside,
             readiness=readiness,
         )
     finally:

@@ -2,7 +2,8 @@
 
 Unregistering a device waits for an RCU grace period, 16 to 20 ms; devices that are unregistered
 together wait together (net/core/dev.c, unregister_netdevice_many).  So deletions that arrive while
-one is under way are gathered, and go as one link group with the next message.
+one is under way are gathered, and go as one link group with the next message. Processes share the
+group: what one has marked another's message may take along, and finding nothing left is as good.
 """
 
 from __future__ import annotations
@@ -24,27 +25,26 @@ class LinkRemover:
     """Deletes links for many threads; each call returns when its link is gone."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._mutex = threading.Lock()
         self._waiting: list[_Deletion] = []
         self._busy = False
 
     def remove(self, name: str) -> bool:
         """Delete a link by name; whether it was there. Raises KernelError."""
         mine = _Deletion(name)
-        with self._condition:
+        with self._mutex:
             self._waiting.append(mine)
-            while self._busy and not mine.done:
-                self._condition.wait()
-            if not mine.done:
-                self._busy = True
-                batch, self._waiting = self._waiting, []
-        if not mine.done:
-            self._run(batch)
+            leads, self._busy = not self._busy, True
+        # Woken when it is done, or to be the next that does it for all: nobody wakes in vain.
+        if leads or mine.wait_for_turn():
+            self._run()
         if mine.error is not None:
             raise mine.error
         return mine.found
 
-    def _run(self, batch: list[_Deletion]) -> None:
+    def _run(self) -> None:
+        with self._mutex:
+            batch, self._waiting = self._waiting, []
         try:
             with Netlink() as nl:
                 _delete(nl, batch)
@@ -53,11 +53,13 @@ class LinkRemover:
             for deletion in batch:
                 deletion.error = deletion.error or error
         finally:
-            with self._condition:
-                for deletion in batch:
-                    deletion.done = True
-                self._busy = False
-                self._condition.notify_all()
+            with self._mutex:
+                following = self._waiting[0] if self._waiting else None
+                self._busy = following is not None
+            if following:
+                following.call(leads=True)
+            for deletion in batch:
+                deletion.call(leads=False)
 
 
 class _Deletion:
@@ -65,18 +67,28 @@ class _Deletion:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.done = self.found = False
+        self.found = False
         self.error: BaseException | None = None
+        self._leads = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def wait_for_turn(self) -> bool:
+        """Sleep until it is done; True where it is this caller's to do it."""
+        self._bell.acquire()
+        return self._leads
+
+    def call(self, *, leads: bool) -> None:
+        """End the sleep, if there is one."""
+        self._leads = leads
+        self._bell.release()
 
 
 def _delete(nl: Netlink, batch: Sequence[_Deletion]) -> None:
-    if len(batch) == 1:
-        batch[0].found = not nl.run([rtnl.delete_link(batch[0].name)], tolerate=_GONE)[0].errno
-        return
     marks = [rtnl.set_group(deletion.name, _GROUP) for deletion in batch]
     for deletion, mark, answer in zip(batch, marks, nl.exchange(marks), strict=True):
         deletion.found = answer.errno == 0
         if answer.errno not in (0, *_GONE):
             deletion.error = KernelError(str(mark), "", answer.errno, answer.hint)
     if any(deletion.found for deletion in batch):
-        nl.run([rtnl.delete_group(_GROUP)])
+        nl.run([rtnl.delete_group(_GROUP)], tolerate=_GONE)

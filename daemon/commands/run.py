@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from daemon.commands.options import (
 from daemon.log import Log
 from daemon.notify import is_activated
 from daemon.service import open_log, serve
-from daemon.signals import stop_on_signals
+from daemon.signals import Signals
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:
@@ -56,37 +55,37 @@ def run(options: argparse.Namespace) -> int:
     """Serve and route until a signal; the exit status."""
     log = open_log(options.log_level)
     try:
-        return _run(options.config, log, stop_on_signals(log))
+        return _run(options.config, log, Signals(log))
     except (Unusable, CniError, IpamError, OSError) as error:
         log.error(str(error))
         return FAILED
 
 
-def _run(config: Path | None, log: Log, stop: threading.Event) -> int:
+def _run(config: Path | None, log: Log, signals: Signals) -> int:
     try:
         settings = settings_of(config)
     except Unusable as error:
-        return _serve_meanwhile(config, str(error), log, stop)
+        return _serve_meanwhile(config, str(error), log, signals)
     if settings is None:
-        return _serve_alone(log, stop)
+        return _serve_alone(log, signals)
     try:
         status = _open_status(settings)
     except (Unusable, OSError) as error:
         # Without systemd nobody waits at a socket that nobody serves.
         if not is_activated():
             raise
-        return _serve_meanwhile(config, str(error), log, stop)
-    return _route(settings, status, log, stop)
+        return _serve_meanwhile(config, str(error), log, signals)
+    return _route(settings, status, log, signals)
 
 
-def _serve_alone(log: Log, stop: threading.Event) -> int:
+def _serve_alone(log: Log, signals: Signals) -> int:
     log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
     socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    return serve(socket_path, data_dir, log, stop)
+    return serve(socket_path, data_dir, log, signals)
 
 
-def _serve_meanwhile(config: Path | None, fault: str, log: Log, stop: threading.Event) -> int:
+def _serve_meanwhile(config: Path | None, fault: str, log: Log, signals: Signals) -> int:
     from daemon.makeshift import Makeshift
 
     def attempt(held: Path) -> None:
@@ -94,7 +93,7 @@ def _serve_meanwhile(config: Path | None, fault: str, log: Log, stop: threading.
         if settings is not None and settings.status_file != held:
             _open_status(settings).close()
 
-    return Makeshift(attempt, salvaged_places(config), log).serve(fault, stop)
+    return Makeshift(attempt, salvaged_places(config), log).serve(fault, signals)
 
 
 def _open_status(settings: Settings) -> StatusFile:
@@ -109,12 +108,15 @@ def _open_status(settings: Settings) -> StatusFile:
         raise Unusable(explain("the status", settings.status_file, error, "statusFile")) from error
 
 
-def _route(settings: Settings, status: StatusFile, log: Log, stop: threading.Event) -> int:
+def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -> int:
     from daemon.journal import Journal
     from daemon.readiness import Readiness
     from daemon.routing import Routing
 
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     readiness = Readiness(settings.conflist.name if settings.conflist else "", status.write)
-    with closing(status), closing(journal), Routing(settings, journal, log, readiness.publish):
-        return serve(settings.socket, settings.data_dir, log, stop, readiness.fault)
+    routing = Routing(settings, journal, log, readiness.publish)
+    with closing(status), closing(journal):
+        return serve(
+            settings.socket, settings.data_dir, log, signals, readiness.fault, beside=routing
+        )

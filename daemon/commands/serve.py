@@ -14,7 +14,7 @@ from daemon.commands.options import (
     add_log_level,
 )
 from daemon.service import open_log, serve
-from daemon.signals import stop_on_signals
+from daemon.signals import Signals
 
 DESCRIPTION = "Serve the CNI calls of this node, and leave the routes to other nodes alone."
 EPILOG = """\
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until a signal; the exit status."""
     log = open_log(options.log_level)
     try:
-        return serve(options.socket, options.data_dir, log, stop_on_signals(log))
+        return serve(options.socket, options.data_dir, log, Signals(log))
     except (CniError, OSError) as error:
         log.error(str(error))
         return FAILED

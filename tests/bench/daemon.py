@@ -64,19 +64,18 @@ class Daemon:
         """The end of what it said."""
         return self._log.read_text(errors="replace")[-2000:].strip()
 
+    @property
+    def pids(self) -> list[int]:
+        """The process IDs of the daemon and of what it has forked."""
+        return [self.pid, *_children(self.pid)]
+
     def cpu(self) -> float:
-        """Seconds of CPU time of all its threads, ended ones too, and of its children."""
-        pid = self._process.pid
-        # clock_getcpuclockid(3): the inverted process ID and CPUCLOCK_SCHED.
-        own = time.clock_gettime((~pid << 3) | 2)
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return own + (int(fields[13]) + int(fields[14])) / _TICKS
+        """Seconds of CPU time of all its threads and processes, ended ones too."""
+        return sum(map(_cpu, self.pids))
 
     def rss(self) -> float:
-        """Resident memory in MB (10^6 bytes)."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        kib = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
-        return int(kib) * 1024 / 1e6
+        """Resident memory of all its processes in MB (10^6 bytes); shared pages count for each."""
+        return sum(map(_rss, self.pids))
 
     def stop(self) -> None:
         """End it as a service manager does; RuntimeError if it does not end well."""
@@ -94,3 +93,20 @@ class Daemon:
         """End it without a word (SIGKILL)."""
         self._process.kill()
         self._process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _cpu(pid: int) -> float:
+    # clock_getcpuclockid(3): the inverted process ID and CPUCLOCK_SCHED.
+    own = time.clock_gettime((~pid << 3) | 2)
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return own + (int(fields[13]) + int(fields[14])) / _TICKS
+
+
+def _rss(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
+    return int(kib) * 1024 / 1e6

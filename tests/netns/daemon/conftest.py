@@ -4,7 +4,9 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,17 @@ class Daemon:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Signal the daemon and wait for its end: exit status and log."""
+        helpers: list[int] = []
         if self.process.poll() is None:
+            helpers = self.processes[1:]
             self.process.send_signal(number)
-        return self.process.wait(SECONDS), self.log
+        status = self.process.wait(SECONDS)
+        # The kernel kills them with the first one, and does not wait for their end.
+        until = time.monotonic() + SECONDS
+        while any(Path(f"/proc/{pid}").exists() for pid in helpers):
+            assert time.monotonic() < until, "a process outlives the daemon"
+            time.sleep(0.002)
+        return status, self.log
 
     @property
     def log(self) -> str:
@@ -56,20 +66,32 @@ class Daemon:
         return self._log.read_text()
 
     @property
+    def processes(self) -> list[int]:
+        """Its process IDs, the first one first."""
+        pid = self.process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    @property
     def threads(self) -> int:
         """How many threads it has."""
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+        return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in self.processes)
 
     @property
     def descriptors(self) -> list[str]:
         """What its open descriptors are."""
-        folder = Path(f"/proc/{self.process.pid}/fd")
-        return sorted(os.readlink(entry) for entry in folder.iterdir())
+        folders = [Path(f"/proc/{pid}/fd") for pid in self.processes]
+        return sorted(name for f in folders for entry in f.iterdir() if (name := _target(entry)))
 
     def cni(self, verb: str, program: Path, conf: Mapping[str, Any], **keys: Any) -> CniResult:
         """A call of the node's, directed to this daemon."""
         env = {"PODWIRE_SOCKET": str(self.path), **keys.pop("env", {})}
         return self.node.cni(verb, program, conf, env=env, **keys)
+
+
+def _target(entry: Path) -> str:
+    with suppress(FileNotFoundError):  # closed meanwhile
+        return os.readlink(entry)
+    return ""
 
 
 def _command(argv: list[str], listener: socket.socket | None) -> list[str]:

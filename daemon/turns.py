@@ -1,0 +1,23 @@
+"""The turns of calls in one process: taken few at a time, computed one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from daemon.gate import Gate
+from daemon.shifts import Shifts
+
+
+class Turns:
+    """gate: who computes; shifts: who waits for the next call."""
+
+    def __init__(self) -> None:
+        self.gate, self.shifts = Gate(), Shifts()
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """The calling thread only waits for the duration: its turn is another's."""
+        self.shifts.leave()
+        with self.gate.outside():
+            yield
