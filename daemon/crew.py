@@ -18,15 +18,15 @@ from functools import partial
 from daemon.log import Log
 
 PROCESSES = 2
-"""With the first one, where the node has as many processors."""
+"""Where the node has as many processors."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GAP = 0.01
 _FAILED = 1
 
 
-def helpers_wanted() -> int:
-    """How many processes this node has use for beside the first."""
-    return min(PROCESSES, len(os.sched_getaffinity(0))) - 1
+def processes_wanted() -> int:
+    """How many processes this node has use for, the first one among them."""
+    return min(PROCESSES, len(os.sched_getaffinity(0)))
 
 
 class Crew:
@@ -34,7 +34,7 @@ class Crew:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._pids: list[int] = []
+        self._numbers: dict[int, int] = {}  # by process ID
         self._status = 0
 
     def fork(self, count: int, work: Callable[[int], int]) -> None:
@@ -44,40 +44,41 @@ class Crew:
             pid = os.fork()
             if pid == 0:
                 _be_helper(parent, partial(work, number), self._log)
-            self._pids.append(pid)
+            self._numbers[pid] = number
 
     def signal(self, number: int) -> None:
         """Pass a signal on to all of them."""
-        for pid in self._pids:
+        for pid in tuple(self._numbers):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def look(self) -> None:
-        """Say who died."""
-        for pid in self._reap():
+    def look(self) -> list[int]:
+        """Say who died, and tell their numbers."""
+        dead = self._reap()
+        for pid in dead:
             why = "its share of CNI calls is this process's until podwired is begun anew"
             self._log.error(f"the process {pid} for CNI calls ended: {why}")
+        return list(dead.values())
 
     def wait(self, seconds: float) -> int:
         """Wait for their end, and force it then; the exit status of the worst."""
         until = time.monotonic() + seconds
-        while self._pids and time.monotonic() < until:
+        while self._numbers and time.monotonic() < until:
             self._reap()
             time.sleep(_GAP)
         self.signal(signal.SIGKILL)
-        for pid in self._pids:
+        for pid in self._numbers:
             self._note(os.waitpid(pid, 0)[1])
-        self._pids.clear()
+        self._numbers.clear()
         return self._status
 
-    def _reap(self) -> list[int]:
-        dead = []
-        for pid in tuple(self._pids):
+    def _reap(self) -> dict[int, int]:
+        dead = {}
+        for pid in tuple(self._numbers):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
                 self._note(status)
-                self._pids.remove(pid)
-                dead.append(pid)
+                dead[pid] = self._numbers.pop(pid)
         return dead
 
     def _note(self, status: int) -> None:

@@ -23,6 +23,7 @@ from daemon import protocol
 from daemon.keyed import KeyedLocks
 from daemon.listening import Listener
 from daemon.log import Log, identity
+from daemon.metrics.tally import Meter
 from daemon.turns import Turns
 from kernel.errors import NotANamespace
 from kernel.netlink import close_kept_sockets, keep_sockets_open
@@ -38,12 +39,18 @@ class Server:
     """Serves one listening socket until `stop`."""
 
     def __init__(
-        self, listener: Listener, host: Host, turns: Turns, locks: KeyedLocks, log: Log
+        self,
+        listener: Listener,
+        host: Host,
+        turns: Turns,
+        locks: KeyedLocks,
+        meter: Meter,
+        log: Log,
     ) -> None:
         self._listener = listener
         self._host = host
         self._gate, self._shifts = turns.gate, turns.shifts
-        self._locks = locks
+        self._locks, self._meter = locks, meter
         self._log = log
         self._workers: list[threading.Thread] = []
         self._shifts.open(self._add_worker)
@@ -117,6 +124,8 @@ class Server:
 
     def _call(self, connection: socket.socket, request: protocol.Request) -> None:
         netns, lines = Descriptor(request), list[str]()
+        reply, verb = None, request.env.get("CNI_COMMAND", "")
+        began = self._meter.begin(verb)
         try:
             host = replace(
                 self._host,
@@ -128,6 +137,7 @@ class Server:
             with self._locks.holding(_key(request.env)):
                 reply = self._handle(connection, request, host, lines)
         finally:
+            self._meter.end(verb, began, reply)
             netns.close()
         if reply is not None:
             self._answer(connection, reply, lines)

@@ -8,14 +8,16 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cni_plugin.errors import CniError
 from cni_plugin.host import always_ready
-from daemon.crew import Crew, helpers_wanted
+from daemon.crew import Crew, processes_wanted
 from daemon.keyed import KeyedLocks, KeyLocksFile
 from daemon.listening import SHIM_SOCKET, Listener, listen
 from daemon.log import Log
+from daemon.metrics.tally import Meter, Tally
 from daemon.notify import inherited_socket, notify
 from daemon.server import Server
 from daemon.signals import Signals
@@ -40,23 +42,26 @@ def serve(
     log: Log,
     signals: Signals,
     readiness: Callable[[str], CniError | None] = always_ready,
+    tally: Tally | None = None,
     beside: AbstractContextManager[object] = NOTHING,
 ) -> int:
     """Serve CNI calls until `signals.stop`; the exit status. Raises CniError, OSError.
 
     No thread may run yet. readiness: why a network cannot be served now (see
-    `cni_plugin.host.Host`); it is asked in other processes too. beside: what else runs meanwhile.
+    `cni_plugin.host.Host`); it is asked in other processes too. tally: where calls are counted,
+    with a row for each process (`processes_wanted`). beside: what else runs meanwhile.
     """
     inherited = inherited_socket()
     with Listener(inherited) if inherited else listen(socket_path) as listener:
         _tell_misled(listener, socket_path, log)
-        post, crew = Post(data_dir, log, readiness, KeyLocksFile()), Crew(log)
+        counts = tally or Tally(processes_wanted())
+        post, crew = Post(data_dir, log, readiness, KeyLocksFile(), counts), Crew(log)
         # What is there now stays: the collector need not look at it after every few calls, and
         # the pages that it would touch are shared.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
-        crew.fork(helpers_wanted(), lambda _number: _help(listener, post, signals))
+        crew.fork(processes_wanted() - 1, partial(_help, listener, post, signals))
         try:
             return _lead(listener, post, signals, crew, beside)
         finally:
@@ -72,6 +77,7 @@ class Post:
     log: Log
     readiness: Callable[[str], CniError | None]
     keys: KeyLocksFile
+    tally: Tally
 
 
 def _lead(
@@ -83,12 +89,13 @@ def _lead(
 ) -> int:
     """Serve in the first process, and end with the others."""
     signals.follow(crew.signal)
-    with _serving(listener, post) as server, beside:
+    with _serving(listener, post, 0) as server, beside:
         notify("READY=1")
         post.log.info("serving", socket=listener, data_dir=post.data_dir)
         while not signals.stop.wait(LOOK_SECONDS):
             server.relieve()
-            crew.look()
+            for number in crew.look():
+                post.tally.bury(number)
         notify("STOPPING=1")
         crew.signal(signal.SIGTERM)
         done = server.stop(STOP_SECONDS)
@@ -97,21 +104,21 @@ def _lead(
     return 0 if done and not failed else 1
 
 
-def _help(first: Listener, post: Post, signals: Signals) -> int:
+def _help(first: Listener, post: Post, signals: Signals, number: int) -> int:
     """Serve in a further process until told to stop; the exit status."""
     signals.follow()
-    with first.share() as listener, _serving(listener, post) as server:
+    with first.share() as listener, _serving(listener, post, number) as server:
         while not signals.stop.wait(LOOK_SECONDS):
             server.relieve()
         return 0 if server.stop(STOP_SECONDS) else 1
 
 
 @contextmanager
-def _serving(listener: Listener, post: Post) -> Iterator[Server]:
-    turns = Turns()
+def _serving(listener: Listener, post: Post, number: int) -> Iterator[Server]:
+    turns, meter = Turns(), Meter(post.tally, number)
     locks = KeyedLocks(post.keys.open(), turns.shifts.leave)
     with daemon_host(post.data_dir, turns, post.readiness) as host:
-        yield Server(listener, host, turns, locks, post.log)
+        yield Server(listener, host, turns, locks, meter, post.log)
 
 
 def _tell_misled(listener: Listener, socket_path: Path, log: Log) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ from daemon.commands.options import (
     salvaged_places,
     settings_of,
 )
+from daemon.crew import processes_wanted
 from daemon.log import Log
+from daemon.metrics.tally import Tally
 from daemon.notify import is_activated
 from daemon.service import open_log, serve
 from daemon.signals import Signals
@@ -110,13 +113,28 @@ def _open_status(settings: Settings) -> StatusFile:
 
 def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -> int:
     from daemon.journal import Journal
+    from daemon.metrics.collector import Sources
+    from daemon.metrics.serving import metrics_served
     from daemon.readiness import Readiness
     from daemon.routing import Routing
 
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     readiness = Readiness(settings.conflist.name if settings.conflist else "", status.write)
-    routing = Routing(settings, journal, log, readiness.publish)
+    routing, tally = Routing(settings, journal, log, readiness.publish), Tally(processes_wanted())
+    sources = Sources(settings, tally, routing.counts, journal, routing.health)
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        with routing, metrics_served(sources, log):
+            yield
+
     with closing(status), closing(journal):
         return serve(
-            settings.socket, settings.data_dir, log, signals, readiness.fault, beside=routing
+            settings.socket,
+            settings.data_dir,
+            log,
+            signals,
+            readiness.fault,
+            tally,
+            beside=beside(),
         )

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import mmap
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from cni_plugin import errors
+from cni_plugin.handle import Reply
 from ipam.errors import ADDRESS_TAKEN
 
 VERBS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "other")
@@ -129,6 +131,27 @@ class Tally:
         rows = [whole[n : n + _ROW_CELLS] for n in range(0, len(whole), _ROW_CELLS)]
         sums = [sum(column) for column in zip(*rows, strict=True)]
         return {verb: _counts(sums[at : at + _VERB_CELLS]) for verb, at in _VERB_AT.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A process's own row. row: 0 for the first."""
+
+    tally: Tally
+    row: int
+
+    def begin(self, verb: str) -> float:
+        """Count a call as under way; the time to give to `end`."""
+        self.tally.begin(self.row, verb)
+        return time.monotonic()
+
+    def end(self, verb: str, began: float, reply: Reply | None) -> None:
+        """Count its reply; None where it came to nothing."""
+        if reply is None:
+            self.tally.leave(self.row, verb)
+            return
+        code = code_of(reply.status, reply.stdout)
+        self.tally.end(self.row, verb, code, time.monotonic() - began)
 
 
 def code_of(status: int, stdout: bytes) -> int:
