@@ -1,0 +1,1 @@
+"""Metrics of live daemons, read by a real Prometheus, and what an operator copies for it."""

@@ -1,0 +1,199 @@
+"""What `podwired run` shows of itself; nothing that goes wrong with that harms the daemon."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.netns.metrics.conftest import (
+    PORT,
+    Cluster,
+    Member,
+    eventually,
+    samples,
+    shows,
+    value,
+)
+from tests.netns.metrics.programs import fetch, promtool
+
+
+@pytest.fixture
+def member(cluster: Cluster) -> Member:
+    """A node alone."""
+    made = cluster.join()
+    cluster.settle()
+    return made
+
+
+def ask(member: Member, path: str) -> tuple[int, str]:
+    status, body = fetch(member.node, "127.0.0.1", PORT, path)
+    return status, body.decode()
+
+
+def test_names_types_and_help_please_promtool(pair: tuple[Member, Member]) -> None:
+    one, _two = pair
+    eventually(lambda: shows(one, 1, "peer_connections", state="established"))
+    for accept in ("text/plain;version=0.0.4", ""):
+        _status, body = fetch(one.node, "127.0.0.1", PORT, "/metrics", Accept=accept)
+        assert promtool("check", "metrics", stdin=body) == (0, "")
+    _status, body = fetch(
+        one.node, "127.0.0.1", PORT, "/metrics", Accept="application/openmetrics-text;version=1.0.0"
+    )
+    assert body.endswith(b"# EOF\n")
+
+
+def test_no_series_names_a_pod_or_a_peer(pair: tuple[Member, Member], podwire_bin: Path) -> None:
+    one, two = pair
+    eventually(lambda: shows(one, 1, "peer_connections", state="established"))
+    one.attach(podwire_bin / "podwire")
+    series = samples(one)
+    texts = {text for _name, labels in series for _key, text in labels}
+    assert one.name in texts  # the node itself has a name
+    assert two.name not in texts
+    assert not {"c1", "eth0", *two.addresses, *two.cidrs} & texts
+
+
+def test_probes_say_whether_the_node_is_ready(cluster: Cluster) -> None:
+    member = cluster.join()
+    cluster.settle()
+    assert ask(member, "/healthz") == (200, "alive\n")
+    assert ask(member, "/readyz") == (200, "ready\n")
+    assert ask(member, "/")[0] == 404
+    assert value(member, "ready") == 1
+    cluster.write(node_1=None)
+    member.stop()
+    member.start()
+    eventually(lambda: "node-1" in ask_if_up(member, "/readyz")[1] or ask_if_up(member, "/readyz"))
+    assert ask(member, "/readyz")[0] == 503
+    assert ask(member, "/healthz")[0] == 200
+    assert (value(member, "ready"), value(member, "fault", part="node")) == (0, 1)
+
+
+def ask_if_up(member: Member, path: str) -> tuple[int, str]:
+    try:
+        return ask(member, path)
+    except OSError as error:
+        return 0, str(error)
+
+
+def test_calls_are_counted_with_their_codes_and_addresses_with_them(
+    member: Member, podwire_bin: Path
+) -> None:
+    plugin = podwire_bin / "podwire"
+    pod = member.attach(plugin)
+    member.attach(plugin)
+    listed = json.loads(member.conflist.read_text())
+    conf = {**listed["plugins"][0], "name": listed["name"], "cniVersion": "1.0.0"}
+    again = member.node.cni("ADD", plugin, conf, container_id="c1", netns=pod.path)
+    assert again.json["code"] == 103
+    done = member.node.cni("DEL", plugin, conf, container_id="c1", netns=pod.path)
+    assert done.code == 0
+    calls = {(v, c): value(member, "cni_calls_total", verb=v, code=c) for v, c in CALLS}
+    assert calls == CALLS
+    name = "cni_call_duration_seconds"
+    assert value(member, f"{name}_count", verb="ADD", result="success") == 2
+    assert value(member, f"{name}_bucket", verb="ADD", result="error", le="+Inf") == 1
+    assert 0 < (value(member, f"{name}_sum", verb="DEL", result="success") or 0) < 30
+    for family in ("ipv4", "ipv6"):
+        labels = {"network": "podwire", "family": family}
+        assert value(member, "ipam_addresses_in_use", **labels) == 1
+        assert value(member, "ipam_addresses_resting", **labels) == 1
+        assert (value(member, "ipam_oldest_resting_address_seconds", **labels) or 0) > 0
+    assert value(member, "ipam_addresses_size", network="podwire", family="ipv4") == 253
+    assert value(member, "ipam_addresses_size", network="podwire", family="ipv6") == 2.0**64 - 2
+    assert value(member, "ipam_pending_allocations") == 0
+
+
+CALLS = {("ADD", "0"): 2, ("ADD", "103"): 1, ("DEL", "0"): 1, ("ADD", "100"): 0}
+
+
+def test_drift_is_counted_by_kind_when_it_is_healed(pair: tuple[Member, Member]) -> None:
+    one, two = pair
+    one.node.run(["ip", "route", "del", two.cidrs[0]])
+    one.node.run(["ip", "-6", "route", "del", two.cidrs[1]])
+    one.node.ns.sysctl("ipv4/ip_forward", "0")
+    one.node.run(["ip", "link", "set", "podwire-vxlan", "mtu", "1300"])
+    one.node.run(["nft", "delete", "table", "inet", "podwire"])
+    wanted = {"route": 2, "sysctl": 1, "link": 1, "nftables": 1, "neighbour": 0, "fdb": 0}
+    for kind, count in wanted.items():
+        for name in ("drift_found_total", "drift_healed_total"):
+            eventually(lambda n=name, k=kind, c=count: shows(one, c, n, kind=k))  # type: ignore[misc]
+    assert value(one, "reconcile_errors_total") == 0
+    assert (value(one, "reconcile_duration_seconds_count") or 0) >= 2
+    assert (value(one, "journal_records_total", action="restored") or 0) >= len(wanted) - 2
+    assert value(one, "journal_lost_records_total") == 0
+    assert value(two, "drift_found_total", kind="route") == 0
+
+
+def test_a_node_that_is_cut_off_is_unreachable_with_its_share(cluster: Cluster) -> None:
+    health = {"interval": 1}
+    one, two, three = (cluster.join(health=health) for _ in range(3))
+    cluster.settle()
+    eventually(lambda: shows(one, 2, "peer_connections", state="established"))
+    assert value(one, "peers_unreachable") == 0
+    three.stop()
+    three.node.run(["ip", "link", "set", "eth0", "down"])
+    eventually(lambda: shows(one, 1, "peers_unreachable"))
+    for family in ("ipv4", "ipv6"):
+        assert value(one, "peers_unreachable_addresses_ratio", family=family) == 0.5
+    eventually(lambda: shows(one, 1, "peer_connections_terminated_total"))
+    assert value(one, "peer_connections_troubled", reason="underlay-down") == 1
+    assert value(two, "entries_out_of_sync") == 0
+
+
+def test_a_source_that_breaks_is_told_and_its_states_are_counted(
+    cluster: Cluster, member: Member
+) -> None:
+    before = value(member, "source_snapshots_total") or 0
+    assert before >= 1
+    cluster.prepare()
+    cluster.write()
+    eventually(lambda: shows(member, 2, "nodes"))
+    assert (value(member, "source_snapshots_total") or 0) > before
+    cluster.file.write_text("nodes: [")
+    eventually(lambda: shows(member, 1, "fault", part="source"))
+    assert value(member, "nodes") == 2
+    assert (value(member, "source_lag_seconds") or 0) >= 0
+
+
+def test_a_port_that_is_taken_is_told_and_nothing_else_suffers(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    member = cluster.prepare()
+    cluster.write()
+    with member.node.ns.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", PORT))
+        taken.listen()
+        member.start()
+        eventually(lambda: "listens" in str(member.status().get("metricsFault")) or member.log)
+        assert "something else listens there; set metrics.listen" in member.log
+        assert any("metrics cannot be served" in line for line in troubles(member))
+        member.attach(podwire_bin / "podwire")
+        taken.close()
+        eventually(lambda: member.status().get("metricsFault") == "" or member.status())
+    assert value(member, "cni_calls_total", verb="ADD", code="0") == 1
+
+
+def troubles(member: Member) -> list[str]:
+    conf = member.folder / "podwired.yaml"
+    done = member.node.run([member.podwired, "status", "--config", conf], check=False)
+    assert done.returncode == 1
+    return [line for line in done.stdout.splitlines() if line.startswith("!")]
+
+
+def test_without_metrics_nobody_listens_and_nothing_is_counted(cluster: Cluster) -> None:
+    member = cluster.join()
+    cluster.settle()
+    eventually(lambda: shows(member, 0, "dns_queries_total"))
+    assert "dns_queries" in ruleset(member)
+    member.stop()
+    member.start(metrics=False)
+    eventually(lambda: "dns_queries" not in ruleset(member) or ruleset(member))
+    eventually(member.is_in_sync)
+    assert ask_if_up(member, "/metrics")[0] == 0
+    assert "cluster4" in ruleset(member)
+
+
+def ruleset(member: Member) -> str:
+    return member.node.run(["nft", "list", "ruleset"]).stdout
