@@ -61,13 +61,15 @@ class News:
     """How much a source was heard since its start.
 
     heard: seconds by the monotonic clock, when it last gave a sign of life; 0 = never.
-    events: changes that it told; bytes: received on the wire; snapshots: made of them.
+    events: changes that it told; bytes: received on the wire; snapshots: made of them; refused:
+    objects, or parts of one, that were left out, each time.
     """
 
     heard: float = 0.0
     events: int = 0
     bytes: int = 0
     snapshots: int = 0
+    refused: int = 0
 
 
 class Source(Protocol):

@@ -81,6 +81,7 @@ class Feed:
         self._fresh: Snapshot | None = None
         self._position = ""
         self._why, self._since = "", 0.0
+        self._troubles: dict[str, str] = {}
         self._borrowed = 0.0
 
     # -- for the client
@@ -139,9 +140,21 @@ class Feed:
         with self._mutex:
             self.news = replace(self.news, bytes=self.news.bytes + bytes)
 
+    def refused(self) -> None:
+        """Something was heard that is not used."""
+        with self._mutex:
+            self.news = replace(self.news, refused=self.news.refused + 1)
+
+    def trouble(self, what: str, why: str) -> None:
+        """Something beside following the engine does not work; why, empty once it does."""
+        with self._mutex:
+            self._troubles.pop(what, None)
+            if why:
+                self._troubles[what] = _harmless(why)
+
     def lost(self, why: str) -> None:
         """The engine is not followed any more, or not yet; why, in words for an operator."""
-        text = "".join(c if c.isprintable() else " " for c in why[:_TEXT_MAX])
+        text = _harmless(why)
         with self._mutex:
             if not self._why:
                 self._since = time.time()
@@ -153,10 +166,12 @@ class Feed:
     def fault(self) -> str:
         """Why the last snapshot may be an old one; empty while it is current."""
         with self._mutex:
-            if not self._why:
-                return ""
-            saved = f"; its last known state is of {_clock(self._borrowed)}"
-            return f"{self._why} (since {_clock(self._since)}{saved if self._borrowed else ''})"
+            texts = list(self._troubles.values())
+            if self._why:
+                saved = f"; its last known state is of {_clock(self._borrowed)}"
+                since = f"since {_clock(self._since)}{saved if self._borrowed else ''}"
+                texts.insert(0, f"{self._why} ({since})")
+            return "; ".join(texts)
 
     def begin(self, known: LastKnown) -> None:
         """Use what an earlier daemon knew."""
@@ -287,6 +302,10 @@ class RemoteSource:
         if known is not None:
             self._feed.begin(known)
             self._log.info("the last known state of the cluster is in use", nodes=len(known.nodes))
+
+
+def _harmless(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_TEXT_MAX])
 
 
 def _clock(seconds: float) -> str:

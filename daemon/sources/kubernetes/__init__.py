@@ -1,4 +1,12 @@
-"""The cluster as Kubernetes knows it: one small object for each node, watched by all daemons."""
+"""The cluster as Kubernetes knows it: one small object for each node, watched by all daemons.
+
+    Node (own, read) ─▶ Presence ─▶ NodeNetwork (own, applied)
+    NodeNetworks (listed once, then watched) ─▶ Picture ─▶ Roster ─▶ Feed
+                                      Chores ─▶ Nodes (others', read where a claim is in doubt)
+
+A position of the last known state is the watch's resourceVersion, a space, and the own Node's uid:
+another uid is another cluster, or another life of the node, and begins with a list.
+"""
 
 from __future__ import annotations
 

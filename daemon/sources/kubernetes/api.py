@@ -1,0 +1,207 @@
+"""The Kubernetes API over HTTP: a few requests, each bounded in bytes and in time.
+
+Answers stay bytes until somebody takes them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from daemon.settings import KubernetesSettings
+from daemon.sources.kubernetes.session import open_session, read_config
+from daemon.sources.kubernetes.stream import Items, Oversized
+from daemon.sources.remote import SourceError
+
+if TYPE_CHECKING:
+    import httpx2
+
+CONNECT_SECONDS, READ_SECONDS, LIST_SECONDS = 5.0, 15.0, 300.0
+OBJECT_MAX = 4 << 20
+LIST_MAX = 256 << 20
+"""Bytes of an answer, unpacked. A list is taken apart as it arrives, and never held."""
+_PART = 1 << 16
+_MESSAGE_MAX = 200
+Query = Mapping[str, str]
+
+
+class ApiError(SourceError):
+    """The API refused a request. status: of HTTP; reason: the API's word, like Expired."""
+
+    def __init__(self, status: int, reason: str, message: str, request: str) -> None:
+        text = message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}..."
+        super().__init__(f"the Kubernetes API answers {request} with {status}: {text or reason}")
+        self.status, self.reason = status, reason
+
+
+class Api:
+    """One client's connections. received: told of the bytes of each answer as they arrive."""
+
+    def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
+        config = read_config(settings)
+        import httpx2
+
+        self._errors = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
+        self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        self._received = received
+        self._client = open_session(config, self._timeout)
+        self._watched: Any = None
+        self._interrupted = False
+
+    def get(self, path: str) -> Any:
+        """An object. Raises SourceError."""
+        return self._ask("GET", path)
+
+    def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Any:
+        """Server-side apply, as the owner of what is in it. Raises SourceError."""
+        query = {"fieldManager": manager, "force": "true"}
+        headers = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
+        return self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
+
+    def delete(self, path: str) -> Any:
+        """Delete an object. Raises SourceError."""
+        return self._ask("DELETE", path)
+
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Any:
+        with self._send(verb, path, query, headers, body) as response:
+            data = b"".join(self._parts(response, OBJECT_MAX))
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"the Kubernetes API answers {verb} {path} with no JSON") from error
+
+    def items(self, path: str, query: Query) -> Generator[bytes | None, None, Any]:
+        """The items of a list; the generator's value is the list without them.
+
+        Raises SourceError; then what was given before is not the whole.
+        """
+        items = Items()
+        with self._send("GET", path, query, {"Accept-Encoding": "gzip"}) as response:
+            parts: Iterable[bytes] = self._parts(response, LIST_MAX, LIST_SECONDS)
+            if response.headers.get("Content-Encoding") == "gzip":
+                parts = _unpack(parts, LIST_MAX)
+            try:
+                for part in parts:
+                    yield from items.feed(part)
+                return items.rest()
+            except (Oversized, ValueError, RecursionError, zlib.error) as error:
+                raise SourceError(f"the Kubernetes API's list is no list: {error}") from error
+
+    @contextmanager
+    def watch(self, path: str, query: Query, silence: float) -> Iterator[Iterator[bytes]]:
+        """Bytes as they arrive, until the API ends them. Raises SourceError.
+
+        silence: seconds without any after which the API counts as gone.
+        """
+        with self._send("GET", path, {**query, "watch": "1"}, read=silence) as response:
+            self._watched = response.extensions.get("network_stream")
+            try:
+                if self._interrupted:
+                    raise SourceError("the watch was interrupted")
+                yield response.iter_raw()
+            finally:
+                self._watched = None
+
+    def interrupt(self) -> None:
+        """End a watch, from another thread. Never raises."""
+        self._interrupted = True
+        stream = self._watched
+        with suppress(Exception):
+            # Not the method of SSLSocket, which takes TLS off a socket that is being read.
+            socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    @contextmanager
+    def _send(
+        self,
+        verb: str,
+        path: str,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        read: float = READ_SECONDS,
+    ) -> Iterator[httpx2.Response]:
+        extensions = {"timeout": {**self._timeout.as_dict(), "read": read}}
+        words = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+        asked = f"{verb} {path}"
+        try:
+            request = self._client.build_request(
+                verb, path, params=query, headers=words, content=body, extensions=extensions
+            )
+            response = self._client.send(request, stream=True)
+            try:
+                self._received(_head_size(response))
+                if response.status_code != 200 and not (verb == "PATCH" and response.is_success):
+                    raise self._refusal(response, asked)
+                yield response
+            finally:
+                response.close()
+        except self._errors as error:
+            raise SourceError(f"the Kubernetes API cannot be reached: {_reason(error)}") from error
+        except (OSError, EOFError) as error:
+            raise SourceError(f"the Kubernetes API cannot be asked: {error}") from error
+
+    def _refusal(self, response: httpx2.Response, asked: str) -> ApiError:
+        try:
+            status = json.loads(b"".join(self._parts(response, OBJECT_MAX)))
+        except (ValueError, RecursionError, SourceError):
+            status = None
+        known = status if isinstance(status, dict) else {}
+        reason, message = str(known.get("reason", "")), str(known.get("message", ""))
+        return ApiError(response.status_code, reason, message, asked)
+
+    def _parts(
+        self, response: httpx2.Response, most: int, seconds: float = 2 * READ_SECONDS
+    ) -> Iterator[bytes]:
+        total, end = 0, time.monotonic() + seconds
+        for part in response.iter_raw():
+            self._received(len(part))
+            total += len(part)
+            if total > most:
+                raise SourceError(f"the Kubernetes API's answer has more than {most} bytes")
+            if time.monotonic() > end:
+                raise SourceError(f"the Kubernetes API's answer took more than {seconds:.0f} s")
+            yield part
+
+
+def _unpack(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """What a gzip stream holds, in parts of bounded size. Raises zlib.error, SourceError."""
+    inflater, total = zlib.decompressobj(wbits=31), 0
+    for part in parts:
+        packed = part
+        while packed:
+            data = inflater.decompress(packed, _PART)
+            total += len(data)
+            if total > most:
+                raise SourceError(f"the Kubernetes API's answer has more than {most} bytes")
+            yield data
+            packed = inflater.unconsumed_tail
+    yield inflater.flush()
+
+
+def _head_size(response: httpx2.Response) -> int:
+    return 17 + sum(len(name) + len(value) + 4 for name, value in response.headers.raw)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def node_path(name: str) -> str:
+    """Where a Node is."""
+    return f"/api/v1/nodes/{name}"

@@ -1,0 +1,151 @@
+"""What a daemon does beside listening: read its own Node, publish itself, ask about others."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+
+from daemon.log import Log
+from daemon.sources.kubernetes.api import Api, ApiError, node_path
+from daemon.sources.kubernetes.objects import Authority, Unusable, parse_authority
+from daemon.sources.kubernetes.pace import Bucket, Pace
+from daemon.sources.kubernetes.picture import Own, Picture
+from daemon.sources.kubernetes.presence import Presence, Trouble
+from daemon.sources.remote import SourceError
+from kernel.model import IPNetwork
+
+OWN_SECONDS = 600.0
+"""Between two looks at the own Node that has all that it needs, give or take a fifth."""
+DENIED_SECONDS = 300.0
+"""The same for Nodes that did not bear out what was claimed for them."""
+_NOT_FOUND = 404
+_STOP_SECONDS = 5.0
+
+
+class Chores:
+    """A thread that does them, one after the other, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        presence: Presence,
+        picture: Picture,
+        ranges: tuple[IPNetwork, ...],
+        log: Log,
+        trouble: Trouble,
+    ) -> None:
+        self._presence, self._picture, self._ranges = presence, picture, ranges
+        self._log, self._trouble = log, trouble
+        self._bell = threading.Condition()
+        self._heard: deque[Own] = deque()
+        self._rung = self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._own, self._publish, self._ask, self._denied = Pace(), Pace(), Pace(), Pace()
+        self._bucket = Bucket()
+        self._denied.later(time.monotonic(), DENIED_SECONDS)
+
+    def start(self, api: Api) -> None:
+        """Begin, over those connections."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, args=(api,), name="chores", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End. One that hangs in a request is left to its time limit."""
+        with self._bell:
+            self._stopping = True
+            self._bell.notify()
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
+
+    def hear(self, own: Own) -> None:
+        """The API said something of this node's object."""
+        with self._bell:
+            self._heard.append(own)
+            self._bell.notify()
+
+    def wake(self) -> None:
+        """There may be questions."""
+        with self._bell:
+            self._rung = True
+            self._bell.notify()
+
+    def read_own(self, api: Api) -> None:
+        """Read the own Node now. Raises SourceError where nobody answers."""
+        now = time.monotonic()
+        self._own.soon(now)
+        if self._presence.read(api) and self._presence.is_complete:
+            self._own.later(now, OWN_SECONDS)
+
+    def _run(self, api: Api) -> None:
+        while not self._stopping:
+            try:
+                wait = self._work(api)
+            except SourceError as error:
+                # Of an engine that is away, whoever listens to it tells.
+                self._log.debug(f"{error}")
+                wait = 1.0
+            except Exception as error:  # whatever it is, the daemon must go on
+                self._trouble("chores", f"the source fails: {error!r}")
+                self._log.debug(traceback.format_exc())
+                wait = 30.0
+            with self._bell:
+                if not (self._stopping or self._rung or self._heard):
+                    self._bell.wait(wait)
+                self._rung = False
+
+    def _work(self, api: Api) -> float:
+        """Do what is due; seconds until something is. Raises SourceError."""
+        self._listen()
+        now = time.monotonic()
+        if now >= self._own.due:
+            self.read_own(api)
+        if self._presence.must_publish and now >= self._publish.due:
+            self._publish.soon(now)
+            self._presence.publish(api)
+        if now >= self._denied.due:
+            self._denied.later(now, DENIED_SECONDS)
+            self._picture.ask_again()
+        self._ask_about_others(api)
+        return self._wait()
+
+    def _wait(self) -> float:
+        now = time.monotonic()
+        dues = [self._own.due - now, self._denied.due - now]
+        if self._presence.must_publish:
+            dues.append(self._publish.due - now)
+        if self._picture.questions:
+            dues.append(max(self._bucket.wait(now), self._ask.due - now))
+        return max(0.0, min(dues))
+
+    def _listen(self) -> None:
+        while self._heard:
+            self._presence.hear(self._heard.popleft())
+
+    def _ask_about_others(self, api: Api) -> None:
+        self._bucket.share(self._picture.size)
+        for name in self._picture.questions:
+            now = time.monotonic()
+            if self._stopping or now < self._ask.due or self._bucket.wait(now) > 0:
+                return
+            self._bucket.take()
+            try:
+                self._picture.rule(name, self._read_node(api, name))
+                self._trouble("ask", "")
+            except SourceError as error:
+                self._ask.soon(now)
+                if isinstance(error, ApiError):
+                    self._trouble("ask", f"{name} claims something new, unproven: {error}")
+                raise
+
+    def _read_node(self, api: Api, name: str) -> Authority | None:
+        try:
+            authority = parse_authority(api.get(node_path(name)), self._ranges)
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        except Unusable:
+            return Authority(name, "", (), ())
+        return authority if authority.name == name else Authority(name, "", (), ())

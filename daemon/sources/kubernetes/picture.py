@@ -1,0 +1,282 @@
+"""What a daemon makes of the objects that it hears of: the roster, the position, the snapshots."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.cluster import Node
+from daemon.log import Log
+from daemon.sources.kubernetes.objects import (
+    Authority,
+    Unusable,
+    name_of,
+    parse_claim,
+    show,
+)
+from daemon.sources.kubernetes.roster import Roster
+from daemon.sources.lastknown import LastKnown
+from daemon.sources.remote import Feed, SourceError
+from kernel.model import IPNetwork
+
+_POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_TOLD_MAX = 1000
+_GONE = 410
+_CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
+
+
+class Expired(Exception):
+    """The API does not know the way from this position any more."""
+
+
+class WatchFailed(Exception):
+    """The API ended a watch, and said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What is heard of this node's own object. thing: None = there is none."""
+
+    thing: Any
+
+
+class Picture:
+    """The cluster as this node sees it; for any thread.
+
+    on_own: told whenever this node's own object was heard of.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        ranges: tuple[IPNetwork, ...],
+        feed: Feed,
+        log: Log,
+        on_own: Callable[[Own], None],
+    ) -> None:
+        self.position = ""
+        """Where a watch goes on; empty = nowhere, a list is needed."""
+        self._me, self._ranges, self._feed, self._log = me, ranges, feed, log
+        self._on_own = on_own
+        self._mutex = threading.RLock()
+        self._roster = Roster(me)
+        self._whole = False
+        self._fed = -1
+        self._told: set[tuple[str, str]] = set()
+        self._uid = ""
+        self._is_published = False
+
+    # -- what is known
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The names of the Nodes to read; see Roster."""
+        with self._mutex:
+            return self._roster.questions
+
+    @property
+    def size(self) -> int:
+        """How many nodes there are, about."""
+        return len(self._roster)
+
+    def resume(self, known: LastKnown) -> str:
+        """Begin with what an earlier daemon knew; the position, if the Node is the same one."""
+        with self._mutex:
+            position, _, uid = known.position.partition(" ")
+            own = self._roster.get(self._me)
+            if not self._uid or uid != self._uid or not _POSITION.match(position) or not own:
+                return ""
+            self._roster = Roster(self._me, known.nodes)
+            self._roster.put_own(own)
+            self._whole, self.position = True, position
+            self._emit()
+            return position
+
+    # -- what is heard
+
+    def replace(self, items: Generator[bytes | None, None, Any]) -> None:
+        """A whole list. Raises SourceError where it is none; then nothing has changed."""
+        claims: dict[str, Node] = {}
+        others: set[str] = set()
+        own, unreadable = Own(None), 0
+        while True:
+            try:
+                item = next(items)
+            except StopIteration as end:
+                position = _position_of(end.value)
+                break
+            try:
+                thing = _read(item)
+                name = name_of(thing)
+            except Unusable as error:
+                unreadable += 1
+                self._refuse("a NodeNetwork", str(error))
+                continue
+            if name == self._me:
+                own = Own(thing)
+                continue
+            claim = self._claim(name, thing)
+            if claim is None:
+                others.add(name)
+            else:
+                claims[name] = claim
+        with self._mutex:
+            # Whoever is behind what cannot be read is not gone.
+            kept = (n.name for n in self._roster.nodes) if unreadable else ()
+            self._roster.replace(claims.values(), others | (set(kept) - claims.keys()))
+            self._whole, self.position = True, position
+            self._emit()
+        self._on_own(own)
+
+    def events(self, lines: Iterable[bytes | None]) -> int:
+        """Lines of a watch; how many changes they told. Raises Expired, WatchFailed."""
+        changes = 0
+        with self._mutex:
+            try:
+                for line in lines:
+                    changes += self._event(line)
+            finally:
+                self._emit()
+        return changes
+
+    def _event(self, line: bytes | None) -> bool:
+        try:
+            event = _read(line)
+        except Unusable as error:
+            self._refuse("an event", str(error))
+            return False
+        kind, thing = (event.get("type"), event.get("object")) if _is_dict(event) else ("", None)
+        if kind == "ERROR":
+            raise _failure(thing)
+        position = _find_position(thing)
+        if kind == "BOOKMARK":
+            self.position = position or self.position
+            return False
+        if not isinstance(kind, str) or kind not in _CHANGES:
+            return False
+        self.position = position or self.position
+        try:
+            self._change(kind, name_of(thing), thing)
+        except Unusable as error:
+            self._refuse("a NodeNetwork", str(error))
+        return True
+
+    def _change(self, kind: str, name: str, thing: object) -> None:
+        gone = kind == "DELETED"
+        if name == self._me:
+            self._on_own(Own(None if gone else thing))
+        elif gone:
+            self._roster.drop(name)
+        else:
+            claim = self._claim(name, thing)
+            if claim is None:
+                self._roster.put_unusable(name)
+            else:
+                self._roster.put(claim)
+
+    def _claim(self, name: str, thing: object) -> Node | None:
+        try:
+            claim = parse_claim(thing, self._ranges)
+        except Unusable as error:
+            self._refuse(f"NodeNetwork {name}", str(error))
+            return None
+        for why in claim.left_out:
+            self._refuse(f"NodeNetwork {name}", why)
+        return claim.node
+
+    # -- what is found out
+
+    def put_own(self, authority: Authority) -> None:
+        """What this node's Node says."""
+        with self._mutex:
+            self._uid = authority.uid
+            self._roster.put_own(authority.node)
+            self._emit()
+
+    def set_published(self, whether: bool) -> None:
+        """Whether this node's object says what it should; else no other daemon may go on."""
+        with self._mutex:
+            if whether != self._is_published:
+                self._is_published = whether
+                self._mark()
+
+    def rule(self, name: str, authority: Authority | None) -> None:
+        """What somebody else's Node says; None: there is none."""
+        with self._mutex:
+            why = self._roster.rule(name, authority)
+            if why:
+                self._refuse(f"NodeNetwork {name}", f"is not believed: {why}")
+            self._emit()
+
+    def ask_again(self) -> None:
+        """Have the Nodes looked at anew that did not bear out what was claimed for them."""
+        with self._mutex:
+            for node in self._roster.denied:
+                self._roster.ask_again(node.name)
+
+    # -- what is told
+
+    def _emit(self) -> None:
+        if self._whole and self._fed != self._roster.revision:
+            self._fed = self._roster.revision
+            self._feed.snapshot(self._roster.nodes, self._ranges, self._resumable())
+        elif self._whole:
+            self._mark()
+
+    def _mark(self) -> None:
+        self._feed.mark(self._resumable())
+
+    def _resumable(self) -> str:
+        """Where the next daemon can go on; it will not know of what is not believed now."""
+        if not (self.position and self._uid and self._is_published and self._roster.is_settled):
+            return ""
+        return f"{self.position} {self._uid}"
+
+    def _refuse(self, what: str, why: str) -> None:
+        self._feed.refused()
+        if (what, why) in self._told:
+            return
+        if len(self._told) >= _TOLD_MAX:
+            self._told.clear()
+        self._told.add((what, why))
+        self._log.warning(f"{what} is left out, or part of it: {why}")
+
+
+def _read(data: bytes | None) -> Any:
+    if data is None:
+        raise Unusable("it is too large")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise Unusable("it is too deep") from error
+    except ValueError as error:
+        raise Unusable("it is no JSON") from error
+
+
+def _is_dict(thing: object) -> bool:
+    return isinstance(thing, dict)
+
+
+def _position_of(root: object) -> str:
+    position = _find_position(root)
+    if not position:
+        raise SourceError("the Kubernetes API's list has no resourceVersion")
+    return position
+
+
+def _find_position(thing: object) -> str:
+    metadata = thing.get("metadata") if isinstance(thing, dict) else None
+    position = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    return position if isinstance(position, str) and _POSITION.match(position) else ""
+
+
+def _failure(status: object) -> Exception:
+    known = status if isinstance(status, dict) else {}
+    if known.get("code") == _GONE:
+        return Expired()
+    message = known.get("message")
+    return WatchFailed(f"the Kubernetes API ends the watch: {show(str(message))}")

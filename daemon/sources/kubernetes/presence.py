@@ -1,0 +1,166 @@
+"""This node in the cluster: its Node, and the object by which the other daemons learn of it."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Callable
+from typing import Any
+
+from daemon.cluster import Node
+from daemon.log import Log
+from daemon.sources.kubernetes.api import Api, ApiError, node_path
+from daemon.sources.kubernetes.objects import (
+    API_VERSION,
+    PLURAL,
+    Authority,
+    Unusable,
+    is_rendered,
+    parse_authority,
+    render,
+)
+from daemon.sources.kubernetes.picture import Own, Picture
+from daemon.sources.remote import SourceError
+from kernel.model import IPNetwork
+
+MANAGER = "podwired"
+"""The field manager of server-side apply."""
+_NOT_FOUND = 404
+
+Trouble = Callable[[str, str], None]
+
+
+class Presence:
+    """Reads the Node, writes the object; for one thread.
+
+    trouble: takes what is wrong with the one ("node") and the other ("object"), or "" for nothing.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        namespace: str,
+        ranges: tuple[IPNetwork, ...],
+        picture: Picture,
+        log: Log,
+        trouble: Trouble,
+    ) -> None:
+        self._me, self._namespace, self._ranges = me, namespace, ranges
+        self._picture, self._log, self._trouble = picture, log, trouble
+        self.authority: Authority | None = None
+        self._wanted: dict[str, Any] | None = None
+        self._seen: Own | None = None
+        self._generation = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the Node has all that podwire needs of it."""
+        return self._wanted is not None
+
+    @property
+    def must_publish(self) -> bool:
+        """Whether the object is known to be another than it should be."""
+        return self._wanted is not None and self._seen is not None and not self._is_published()
+
+    def _is_published(self) -> bool:
+        if self._wanted is None or self._seen is None:
+            return False
+        return is_rendered(self._seen.thing, self._wanted)
+
+    # -- the Node
+
+    def read(self, api: Api) -> bool:
+        """Read the Node; whether it can be used. Raises SourceError where nobody answers."""
+        try:
+            thing = api.get(node_path(self._me))
+            authority = parse_authority(thing, self._ranges)
+        except ApiError as error:
+            hint = "`node` in podwired.yaml must be the Node's name"
+            known = f"the cluster has no Node {self._me}: {hint}"
+            self._trouble("node", known if error.status == _NOT_FOUND else str(error))
+            return False
+        except Unusable as error:
+            self._trouble("node", f"Node {self._me}: {error}")
+            return False
+        self._take(authority)
+        return True
+
+    def _take(self, authority: Authority) -> None:
+        why = "; ".join(authority.left_out)
+        if not authority.addresses:
+            why = "it has no InternalIP address"
+        self._trouble("node", f"Node {self._me}: {why}" if why else "")
+        self.authority = authority
+        self._wanted = None
+        if authority.addresses:
+            self._picture.put_own(authority)
+            if authority.pod_cidrs:
+                self._wanted = render(authority.node, authority.uid, self._namespace)
+        self._picture.set_published(self._is_published())
+
+    def age(self) -> float | None:
+        """Seconds since the Node was made, by this node's clock; None where it is not known."""
+        try:
+            made = time.strptime(self.authority.created if self.authority else "", _FORM)
+        except ValueError:
+            return None
+        return time.time() - calendar.timegm(made)
+
+    # -- the object
+
+    def path(self) -> str:
+        """Where the object is."""
+        return f"{objects_path(self._namespace)}/{self._me}"
+
+    def assume(self, node: Node | None) -> None:
+        """An earlier daemon published that."""
+        if self.authority is not None and node == self.authority.node:
+            self._seen = Own(self._wanted)
+        else:
+            self._seen = Own(None)
+        self._picture.set_published(self._is_published())
+
+    def hear(self, own: Own) -> None:
+        """What the API says of the object."""
+        generation = _generation_of(own.thing)
+        if 0 < generation < self._generation:
+            return  # of before the last change
+        was_right = self._is_published()
+        self._seen, self._generation = own, generation
+        if was_right and not self._is_published():
+            what = "changed" if own.thing else "deleted"
+            why = f"somebody else {what} the NodeNetwork of this node; it is put right"
+            self._log.warning(why, object=self.path())
+        self._picture.set_published(self._is_published())
+
+    def publish(self, api: Api) -> None:
+        """Write the object. Raises SourceError."""
+        wanted = self._wanted
+        if wanted is None:
+            return
+        try:
+            thing = api.apply(self.path(), wanted, MANAGER)
+            if not is_rendered(thing, wanted):
+                why = "the API stores another object than was written"
+                raise SourceError(f"{why}: is the CRD that of packaging/kubernetes/crd.yaml?")
+        except SourceError as error:
+            self._trouble("object", f"this node is not published: {error}")
+            raise
+        self._trouble("object", "")
+        self._seen, self._generation = Own(thing), _generation_of(thing)
+        self._picture.set_published(True)
+        self._log.info("this node is published", object=self.path())
+
+
+_FORM = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def _generation_of(thing: object) -> int:
+    metadata = thing.get("metadata") if isinstance(thing, dict) else None
+    generation = metadata.get("generation") if isinstance(metadata, dict) else None
+    return generation if isinstance(generation, int) else 0
+
+
+def objects_path(namespace: str) -> str:
+    """Where all objects are."""
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"

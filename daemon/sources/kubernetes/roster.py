@@ -1,0 +1,190 @@
+"""Which nodes are believed: what objects claim, and what Nodes must be asked about first.
+
+An object may be written by somebody else than its node. So a claim to what another node has, and
+any change of a node that is known, waits until that Node itself was read: its pod CIDRs and
+internal addresses are the control plane's word. Everything else is believed at once, which is why
+nobody has to read all Nodes. Pure: reading is for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from daemon.cluster import Node
+from daemon.sources.kubernetes.objects import Authority
+from daemon.spans import Span, SpanSet, host_span, span_of
+
+
+class Roster:
+    """The nodes of a cluster, as one of them believes them to be.
+
+    me: its name; what it says of itself is never asked about. nodes: believed to begin with.
+    """
+
+    def __init__(self, me: str, nodes: Iterable[Node] = ()) -> None:
+        self._me = me
+        self._believed: dict[str, Node] = {}
+        self._pending: dict[str, Node] = {}
+        self._denied: dict[str, Node] = {}
+        self._asked: dict[str, None] = {}
+        self._unproven: set[str] = set()
+        self.revision = 0
+        """Counts changes of `nodes`."""
+        self._spans = SpanSet()
+        self._holders: dict[Span, tuple[str, ...]] = {}
+        for node in nodes:
+            self._believe(node)
+
+    def __len__(self) -> int:
+        return len(self._believed)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Everybody who is believed, by name."""
+        return tuple(self._believed[name] for name in sorted(self._believed))
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The names of the Nodes to read, the longest due first; see `rule`."""
+        return tuple(self._asked)
+
+    @property
+    def denied(self) -> tuple[Node, ...]:
+        """Claims that the Node did not bear out."""
+        return tuple(self._denied.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what is believed is what was claimed."""
+        return not self._pending and not self._denied
+
+    def get(self, name: str) -> Node | None:
+        """What is believed of a node."""
+        return self._believed.get(name)
+
+    def put_own(self, node: Node) -> None:
+        """What this node knows of itself."""
+        if self._believed.get(self._me) != node:
+            self._believe(node)
+
+    def replace(self, claims: Iterable[Node], others: Iterable[str] = ()) -> None:
+        """All claims that there are; nobody else is in the cluster.
+
+        others: names whose claims cannot be read.
+        """
+        fresh = {node.name: node for node in claims}
+        known = {*self._believed, *self._pending, *self._denied}
+        for name in known - fresh.keys() - set(others):
+            self.drop(name)
+        for name in others:
+            self.put_unusable(name)
+        self._unproven.clear()
+        for name in sorted(fresh):
+            fresh_here = name not in self._believed
+            self.put(fresh[name])
+            if fresh_here and name in self._believed:
+                self._unproven.add(name)
+        self._unproven.clear()
+
+    def put(self, claim: Node) -> None:
+        """One claim, instead of what was claimed for that name before."""
+        name = claim.name
+        if name == self._me or self._denied.get(name) == claim:
+            return
+        self._denied.pop(name, None)
+        old = self._believed.get(name)
+        if claim == old:
+            self._pending.pop(name, None)
+            self._asked.pop(name, None)
+            return
+        rivals = set(self._rivals(claim))
+        if old is None and not rivals:
+            self._pending.pop(name, None)
+            self._believe(claim)
+            return
+        self._pending[name] = claim
+        for asked in (name, *sorted(rivals)):
+            self._doubt(asked)
+
+    def put_unusable(self, name: str) -> None:
+        """A claim that cannot be read: whoever is known is asked what is so."""
+        if name in self._believed:
+            self._doubt(name)
+
+    def _doubt(self, name: str) -> None:
+        if name == self._me:
+            return
+        self._asked.setdefault(name)
+        # Of two that came together neither was there before the other.
+        if name in self._unproven:
+            self._pending[name] = self._believed[name]
+            self._disbelieve(name)
+
+    def drop(self, name: str) -> None:
+        """Nothing is claimed for that name any more."""
+        if name == self._me:
+            return
+        for notes in (self._pending, self._denied, self._asked):
+            notes.pop(name, None)
+        self._disbelieve(name)
+
+    def ask_again(self, name: str) -> None:
+        """Let a denied claim be looked at once more: its Node may have changed since."""
+        claim = self._denied.pop(name, None)
+        if claim is not None:
+            self._pending[name] = claim
+            self._asked.setdefault(name)
+
+    def rule(self, name: str, authority: Authority | None) -> str:
+        """Believe what a Node says; None: there is no such Node. Why a claim is not believed."""
+        self._asked.pop(name, None)
+        claim = self._pending.pop(name, None) or self._believed.get(name)
+        if claim is None:
+            return ""
+        if authority is not None and authority.covers(claim):
+            self._believe(claim)
+            return ""
+        self._denied[name] = claim
+        if authority is not None and authority.addresses:
+            self._believe(authority.node)
+            return "its Node does not bear it out"
+        self._disbelieve(name)
+        return "its Node has no address" if authority else "there is no such Node"
+
+    def _believe(self, node: Node) -> None:
+        if self._believed.get(node.name) == node:
+            return
+        self._disbelieve(node.name)
+        self.revision += 1
+        self._believed[node.name] = node
+        for span in _spans_of(node):
+            self._spans.add(span)
+            self._holders[span] = (*self._holders.get(span, ()), node.name)
+
+    def _disbelieve(self, name: str) -> None:
+        self._unproven.discard(name)
+        node = self._believed.pop(name, None)
+        self.revision += node is not None
+        for span in _spans_of(node) if node else ():
+            rest = tuple(other for other in self._holders[span] if other != name)
+            if rest:
+                self._holders[span] = rest
+            else:
+                del self._holders[span]
+                self._spans.discard(span)
+
+    def _rivals(self, claim: Node) -> Iterator[str]:
+        """Others who are believed to have something of what a node claims."""
+        for prefix in claim.pod_cidrs:
+            span = span_of(prefix)
+            for held in (*self._spans.around(span), *self._spans.within(span)):
+                if held.first != held.last:
+                    yield from (n for n in self._holders[held] if n != claim.name)
+        for address in claim.addresses:
+            yield from (n for n in self._holders.get(host_span(address), ()) if n != claim.name)
+
+
+def _spans_of(node: Node) -> Iterator[Span]:
+    """Its prefixes and addresses; pod CIDRs are never a single address."""
+    yield from map(span_of, node.pod_cidrs)
+    yield from map(host_span, node.addresses)

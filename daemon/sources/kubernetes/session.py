@@ -1,0 +1,84 @@
+"""Who this node is to the Kubernetes API, and how it gets there.
+
+lightkube reads the kubeconfig or the pod's service account, verifies and authenticates; a token
+file that was rotated is read anew after a 401.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from daemon.settings import KubernetesSettings
+from daemon.sources.remote import SourceError
+
+if TYPE_CHECKING:
+    import httpx2
+    from lightkube.config.kubeconfig import SingleConfig
+
+_LOGGERS = ("httpx2", "httpcore2", "lightkube", "hpack", "h2")
+# A peer that is gone without a word is noticed in about two minutes, whatever the API sends.
+_KEEP_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),  # milliseconds
+]
+
+
+def read_config(settings: KubernetesSettings) -> SingleConfig:
+    """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
+    try:
+        from lightkube.config.kubeconfig import KubeConfig
+        from lightkube.core.exceptions import ConfigError
+    except ImportError as error:
+        why = f"needs {error.name}, which is not installed: pip install 'podwire[kubernetes]'"
+        raise SourceError(f"source.kubernetes {why}") from error
+    path = settings.kubeconfig
+    if path is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
+        why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
+        raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
+    try:
+        whole = KubeConfig.from_file(path) if path else KubeConfig.from_service_account()
+        config = whole.get()
+        if config is None:
+            raise ConfigError(f"{path} has no context")
+        return config
+    except ConfigError as error:
+        raise SourceError(f"source.kubernetes: {error}") from error
+    except Exception as error:
+        # What a parser says of the file may quote it.
+        what = path or "the service account"
+        raise SourceError(f"{what} is no configuration ({type(error).__name__})") from error
+
+
+def open_session(config: SingleConfig, timeout: httpx2.Timeout) -> httpx2.Client:
+    import httpx2
+    from lightkube.config.client_adapter import user_auth, verify_cluster
+    from lightkube.config.models import User
+    from lightkube.core.exceptions import ConfigError
+
+    for name in _LOGGERS:  # they print requests and headers, tokens included
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    user = config.user or User()
+    try:
+        context = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
+        auth = user_auth(user)
+    except (ConfigError, OSError, ValueError) as error:
+        raise SourceError(f"source.kubernetes: its certificates or user: {error}") from error
+    limits = httpx2.Limits(max_connections=8, max_keepalive_connections=1, keepalive_expiry=15)
+    transport = httpx2.HTTPTransport(
+        verify=context, trust_env=False, limits=limits, socket_options=_KEEP_ALIVE
+    )
+    headers = {"User-Agent": "podwired"}
+    return httpx2.Client(
+        base_url=config.cluster.server,
+        auth=auth,
+        transport=transport,
+        timeout=timeout,
+        headers=headers,
+        trust_env=False,
+    )

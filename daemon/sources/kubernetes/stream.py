@@ -1,0 +1,147 @@
+"""The API's answers, taken apart as they arrive: lines of a watch, items of a list.
+
+What is in them was written by others. Nothing here recurses, and no more than one bounded piece is
+held at a time: an item that is too large, too deep or no JSON at all is passed over, and the ones
+before and after it are taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+PIECE_MAX = 2 << 20
+"""Bytes of one object: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
+
+# Strings, closed or cut off, and what nests; nothing else matters for where an item ends. UTF-8 has
+# no byte of these within a longer character.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[][{}]', re.DOTALL)
+_ITEMS = b'"items"'
+_AROUND_MAX = 64 << 10
+
+
+class Oversized(Exception):
+    """A piece is larger than any that the API could have stored."""
+
+
+class Lines:
+    """Lines of a stream; one that is too long is given as None."""
+
+    def __init__(self, most: int = PIECE_MAX) -> None:
+        self._most = most
+        self._rest = bytearray()
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes | None]:
+        """The lines that end in this chunk, without their end and without empty ones."""
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line = self._finish(chunk[start:end])
+            start = end + 1
+            if line is None or line.strip():
+                yield line
+        self._append(chunk[start:])
+
+    def _finish(self, tail: bytes) -> bytes | None:
+        self._append(tail)
+        line = None if self._skipping else bytes(self._rest)
+        self._rest.clear()
+        self._skipping = False
+        return line
+
+    def _append(self, tail: bytes) -> None:
+        if len(self._rest) + len(tail) > self._most:
+            self._skipping = True
+            self._rest.clear()
+        elif not self._skipping:
+            self._rest += tail
+
+
+class Items:
+    """The members of a list object's `items`; a member that is too large is given as None."""
+
+    def __init__(self, most: int = PIECE_MAX) -> None:
+        self._most = most
+        self._buffer = b""
+        self._scanned = 0  # bytes of the buffer
+        self._depth = 0
+        self._in_items = False
+        self._awaited = False
+        self._begin: int | None = None  # where the current item begins in the buffer
+        self._too_large = False
+        self._around = bytearray()
+        self._copied = 0  # bytes of the buffer, to `_around`
+        self._is_whole = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes | None]:
+        """The items that end in this chunk. Raises Oversized where something else is too large."""
+        self._buffer += chunk
+        for match in _TOKEN.finditer(self._buffer, self._scanned):
+            if match.group(1) == b"":
+                break  # a text that goes on in the next chunk
+            self._scanned = match.end()
+            if self._step(match.group(), match.start()):
+                yield self._cut()
+        else:
+            self._scanned = len(self._buffer)
+        self._forget()
+
+    def rest(self) -> Any:
+        """The object without its items. Raises ValueError where it is no whole JSON object."""
+        if not self._is_whole:
+            raise ValueError("the list is cut off")
+        return json.loads(bytes(self._around))
+
+    def _step(self, token: bytes, start: int) -> bool:
+        """Whether an item ends here."""
+        if token in b"{[":
+            self._open(token, start)
+        elif token in b"}]":
+            return self._close(start)
+        elif self._depth == 1:
+            # The array that follows this name is the list.
+            self._awaited = token == _ITEMS
+        return False
+
+    def _open(self, token: bytes, start: int) -> None:
+        self._depth += 1
+        if self._in_items:
+            if self._depth == 3:
+                self._begin, self._too_large = start, False
+        elif self._awaited and self._depth == 2 and token == b"[":
+            self._in_items, self._awaited = True, False
+            self._copy()
+
+    def _close(self, start: int) -> bool:
+        self._depth -= 1
+        if self._in_items and self._depth == 1:
+            self._in_items, self._copied = False, start
+        self._is_whole = self._depth == 0
+        return self._in_items and self._depth == 2
+
+    def _cut(self) -> bytes | None:
+        begin, self._begin = self._begin, None
+        item = self._buffer[begin : self._scanned]
+        return None if self._too_large or len(item) > self._most else item
+
+    def _copy(self) -> None:
+        self._around += self._buffer[self._copied : self._scanned]
+        self._copied = self._scanned
+        if len(self._around) > _AROUND_MAX:
+            raise Oversized("what is around the list's items is too large")
+
+    def _forget(self) -> None:
+        """Drop what was looked at, but for an item that goes on."""
+        if not self._in_items:
+            self._copy()
+        keep = self._scanned if self._begin is None or self._too_large else self._begin
+        if self._scanned - keep > self._most:
+            self._too_large, keep = True, self._scanned
+        if len(self._buffer) - self._scanned > self._most:
+            raise Oversized("a text in the list is too large")
+        self._buffer = self._buffer[keep:]
+        self._scanned -= keep
+        self._begin = None if self._begin is None else 0
+        self._copied = 0 if self._in_items else self._scanned
