@@ -11,6 +11,7 @@ from daemon.log import Log
 from daemon.settings import EtcdSettings
 from daemon.sources.etcd.choice import NoSubnet
 from daemon.sources.etcd.credentials import credentials_of
+from daemon.sources.etcd.elders import GRACE, Elders
 from daemon.sources.etcd.gateway import Gateway
 from daemon.sources.etcd.keys import Keys
 from daemon.sources.etcd.memory import FILE, Memory
@@ -47,6 +48,8 @@ class EtcdClient:
         self._feed: Feed | None = None
         self._watcher: Watcher | None = None
         self._at: Header | None = None
+        self._newest: Header | None = None
+        self._elders = Elders()
         self._pace = Pace()
         self._told: dict[str, str] = {}
 
@@ -94,7 +97,7 @@ class EtcdClient:
         cluster, _, revision = feed.known.position.partition(":")
         if cluster and revision.isdecimal():
             self._picture.recall(feed.known.nodes)
-            self._at = Header(cluster, int(revision))
+            self._at = self._newest = Header(cluster, int(revision))
 
     def _arrive(self, feed: Feed) -> None:
         """Hold what this node is to hold, and know the cluster as of some revision."""
@@ -111,15 +114,12 @@ class EtcdClient:
             return False
         header = self._registration.confirm()
         # A watch of what is to come in another history would wait for ever.
-        return (
-            header is not None
-            and header.cluster == self._at.cluster
-            and header.revision >= self._at.revision
-        )
+        return header is not None and header.follows(self._at)
 
     def _begin(self, feed: Feed) -> bool:
         """Read all there is, and take this node's part; False where another was faster."""
         header, pairs = read_all(self._gateway, self._keys)
+        self._look_back(header)
         self._picture.redraw(pairs)
         try:
             if not self._registration.claim(self._picture):
@@ -132,6 +132,19 @@ class EtcdClient:
         self._at = header
         return True
 
+    def _look_back(self, header: Header) -> None:
+        """Keep the nodes of before where this etcd is none that could say that they left."""
+        newest, self._newest = self._newest, header
+        follows = newest is None or header.follows(newest)
+        if follows and not self._registration.lost_early():
+            return
+        count = self._elders.keep(self._picture.nodes)
+        self._log.warning(
+            "etcd is another one than before, or in an earlier state, or somebody ended the lease:"
+            f" nodes that are missing stay for {GRACE:.0f} s at most",
+            nodes=count,
+        )
+
     def _listen(self, feed: Feed) -> None:
         """Take events until this node's keys are touched, or events are missing."""
         at = self._at
@@ -139,7 +152,7 @@ class EtcdClient:
             return
         renew = renew_seconds(self._settings.lease_seconds)
         with Watcher(self._gateway, self._keys, self._registration, feed, renew) as watcher:
-            self._watcher = watcher
+            watcher.limit, self._watcher = self._elders.left, watcher
             if feed.stopping:
                 return
             try:
@@ -152,7 +165,7 @@ class EtcdClient:
     def _take(self, feed: Feed, cluster: str, answer: Answer) -> bool:
         """Take what changed; whether this node's keys are still its own."""
         if answer.revision:
-            self._at = Header(cluster, answer.revision)
+            self._at = self._newest = Header(cluster, answer.revision)
         for change in answer.changes:
             if change.deleted:
                 self._picture.delete(change.pair.key)
@@ -181,8 +194,11 @@ class EtcdClient:
     def _publish(self, feed: Feed) -> None:
         """All nodes, this one first, as it knows itself."""
         node = self._registration.node or self._registration.stand_in()
-        nodes = (node, *self._picture.nodes.values())
-        feed.snapshot(nodes, self._settings.cluster_cidrs, self._position())
+        nodes = self._picture.nodes
+        elders = self._elders.beside({node.name, *nodes}, self._picture.holders)
+        feed.snapshot(
+            (node, *nodes.values(), *elders), self._settings.cluster_cidrs, self._position()
+        )
         self._tell_refused()
 
     def _position(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from ssl import SSLCertVerificationError, SSLError
 
 from daemon.sources.remote import SourceError
 
@@ -69,19 +70,20 @@ def is_auth_off(error: Refused) -> bool:
 
 def root_of(error: BaseException) -> str:
     """What an error of the HTTP client comes from, without the chain's words and objects."""
-    reasons = [e for e in _chain(error) if isinstance(e, OSError)]
-    for reason in reversed(reasons):
-        words = getattr(reason, "verify_message", "") or reason.strerror
+    for reason in reversed([e for e in _chain(error) if isinstance(e, OSError)]):
+        words = _words(reason)
         if words:
-            return f"{_kind(reason)}{words}"
-        if reason.errno:
-            return os.strerror(reason.errno)
+            return words
     last = list(_chain(error))[-1]
     return str(last)[:_TEXT_MAX] or type(last).__name__
 
 
-def _kind(error: OSError) -> str:
-    return "TLS: " if type(error).__module__ == "ssl" or hasattr(error, "verify_message") else ""
+def _words(error: OSError) -> str:
+    if isinstance(error, SSLCertVerificationError):
+        return f"TLS: its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, SSLError):
+        return f"TLS: {error.reason or error.strerror or error}"
+    return error.strerror or (os.strerror(error.errno) if error.errno else "")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

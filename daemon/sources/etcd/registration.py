@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 
 from daemon.cluster import Node
@@ -51,7 +53,7 @@ class Registration:
         self._gateway, self._keys, self._settings = gateway, keys, settings
         self._name, self._memory, self._log = name, memory, log
         self._pools = pools_of(settings)
-        self._lease = 0
+        self._lease, self._renewed = 0, -math.inf
 
     def claim(self, picture: Picture) -> bool:
         """Take what this node is to have; False where another was faster: read, and try again.
@@ -101,6 +103,13 @@ class Registration:
         """Begin the lease's time anew. Raises LeaseLost, SourceError."""
         if self._keep_alive(self._lease) <= 0:
             raise LeaseLost
+
+    def lost_early(self) -> bool:
+        """Whether the lease is gone before its time: etcd forgot it, or somebody ended it."""
+        age = time.monotonic() - self._renewed
+        if not self._lease or age >= self._settings.lease_seconds:
+            return False
+        return self._keep_alive(self._lease) <= 0
 
     def is_own(self, key: bytes) -> bool:
         """Whether a key is one of this node's."""
@@ -180,14 +189,17 @@ class Registration:
         except Refused as error:
             if error.code != _PRECONDITION:  # it exists: the first answer was lost
                 raise
-        self._lease = lease
+        self._lease, self._renewed = lease, time.monotonic()
         return lease
 
     def _keep_alive(self, lease: int) -> int:
         """Begin a lease's time anew: its length in seconds, 0 where there is no such lease."""
         answer = self._gateway.call("/lease/keepalive", {"ID": str(lease)})
         try:
-            return int(answer["result"].get("TTL", 0))
+            seconds = int(answer["result"].get("TTL", 0))
+            if seconds > 0:
+                self._renewed = time.monotonic()
+            return seconds
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Malformed("an answer without a lease") from error
 

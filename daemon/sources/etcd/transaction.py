@@ -78,6 +78,10 @@ class Header:
     cluster: str
     revision: int
 
+    def follows(self, earlier: Header) -> bool:
+        """Whether it is of the same history, and not from before."""
+        return self.cluster == earlier.cluster and self.revision >= earlier.revision
+
 
 def header_of(answer: Json) -> Header:
     """The header of an answer. Raises Malformed."""

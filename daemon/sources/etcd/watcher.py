@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,13 +46,17 @@ class Answer:
 
 
 class Watcher:
-    """A watch from one revision on; a context manager, which ends the renewing too."""
+    """A watch from one revision on; a context manager, which ends the renewing too.
+
+    limit: seconds after which it ends, more or less, with nothing wrong.
+    """
 
     def __init__(
         self, gateway: Gateway, keys: Keys, registration: Registration, feed: Feed, renew: float
     ) -> None:
         self._gateway, self._keys, self._feed = gateway, keys, feed
         self._registration, self._renew = registration, renew
+        self.limit = math.inf
         self._done = threading.Event()
         self._stream: Stream | None = None
         self._fault: SourceError | None = None
@@ -126,7 +132,11 @@ class Watcher:
 
     def _keep(self) -> None:
         """Renew the lease until the watch ends; where that fails the watch ends too."""
+        end = time.monotonic() + self.limit
         while not self._done.wait(self._renew * random.uniform(0.8, 1.0)):  # noqa: S311 - no secret
+            if time.monotonic() > end:
+                self.interrupt()
+                return
             try:
                 self._registration.renew()
                 self._feed.heard()

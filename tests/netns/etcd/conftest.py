@@ -58,6 +58,7 @@ class Seat:
     source: RemoteSource | None = None
     snapshot: Snapshot | None = None
     seen: list[Snapshot] = field(default_factory=list)
+    _client: Any = None
 
     def start(self, **changes: object) -> "Seat":
         """Start the source, in the namespace of etcd."""
@@ -69,9 +70,13 @@ class Seat:
 
     def _open(self) -> RemoteSource:
         # The thread that the source starts stays in this thread's namespace.
-        client = self.client()
+        self._client = self.client()
         return RemoteSource(
-            client, last_known=self.folder / "cluster.json", log=Log(), pause=0.2, pause_max=1.0
+            self._client,
+            last_known=self.folder / "cluster.json",
+            log=Log(),
+            pause=0.2,
+            pause_max=1.0,
         )
 
     def client(self) -> Any:
@@ -79,6 +84,11 @@ class Seat:
         return open_client(
             settings_of(self.settings), node=self.name, data_dir=self.folder, log=Log()
         )
+
+    @property
+    def endpoint(self) -> str:
+        """The member that the source speaks to."""
+        return str(self._client._gateway.endpoint)
 
     def stop(self) -> None:
         """End the source in order. Repeatable."""
@@ -118,7 +128,18 @@ class Seat:
     def knows(self, *names: str) -> object:
         """True where these are all nodes that it knows, and nothing is wrong."""
         nodes = self.nodes()
-        return (set(nodes) == set(names) and not self.fault) or (set(nodes), self.fault)
+        well = self.has_heard and not self.fault
+        return (well and set(nodes) == set(names)) or (set(nodes), self.fault)
+
+    def is_lost(self) -> object:
+        """True where etcd is away, and that is told."""
+        return " (since 20" in self.fault or self.fault
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether etcd said anything; else what it knows is what an earlier source knew."""
+        assert self.source is not None
+        return self.source.news.heard > 0
 
     def settle(self) -> list[str]:
         """Wait until etcd said which subnets it has; these."""
@@ -126,9 +147,8 @@ class Seat:
         return self.subnets()
 
     def _is_settled(self) -> object:
-        assert self.source is not None
-        heard = self.source.news.heard > 0  # else it may be what an earlier source knew
-        return (heard and bool(self.subnets()) and not self.fault) or (heard, self.fault)
+        well = self.has_heard and not self.fault
+        return (well and bool(self.subnets())) or (self.has_heard, self.fault)
 
 
 def settings_of(keys: dict[str, Any]) -> EtcdSettings:
@@ -164,7 +184,7 @@ def make_seats(etcd: Etcd, prefix: str, folder: Path) -> Iterator[MakeSeat]:
     def make(**changes: object) -> Seat:
         number = next(numbers)
         address = f"192.0.2.{10 + number}"
-        settings = etcd.settings(prefix=prefix, addresses=[address], **changes)
+        settings = etcd.settings(**{"prefix": prefix, "addresses": [address], **changes})
         seat = Seat(etcd.ns, f"node-{number}", settings, folder / f"node-{number}")
         seats.append(seat)
         return seat

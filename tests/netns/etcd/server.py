@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -126,6 +127,13 @@ class Etcd:
         """Kill all members."""
         for member in self.members:
             member.kill()
+
+    def wipe(self) -> None:
+        """Lose all data, as with a disk, and begin anew."""
+        self.stop()
+        for member in self.members:
+            shutil.rmtree(self.folder / f"{member.name}.data")
+        self.start()
 
     def wait(self) -> None:
         """Until every member that runs serves."""
