@@ -34,6 +34,13 @@ def ask(pod: Namespace, address: str, port: int = 53) -> None:
         sock.sendto(b"query", (address, port))
 
 
+def add_chain(member: Member, hook: str, rule: str) -> None:
+    """A chain of somebody else's."""
+    name = f"ip {hook.split()[3]}"
+    script = f"add table {name}\nadd chain {name} a {{ {hook}; }}\nadd rule {name} a {rule}\n"
+    member.node.run(["nft", "-f", "-"], stdin=script)
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_queries_and_answers_between_pods(member: Member, podwire_bin: Path, version: int) -> None:
     client, server = (member.attach(podwire_bin / "podwire") for _ in range(2))
@@ -54,18 +61,15 @@ def test_a_service_whose_server_listens_elsewhere_counts_and_one_that_is_silent_
     client, server = (member.attach(podwire_bin / "podwire") for _ in range(2))
     to = address_of(server, 4)
     dns = server.echo("udp", to, 5353)
-    nat = "type nat hook prerouting priority dstnat"
     rule = f"ip daddr {SERVICE} udp dport 53 dnat to {to}:5353"
-    table = f"table ip test {{ chain a {{ {nat}; {rule}; }} }}\n"
-    member.node.run(["nft", "-f", "-"], stdin=table)
+    add_chain(member, "type nat hook prerouting priority dstnat", rule)
     client.exchange(dns, to=(SERVICE, 53))
     client.exchange(dns)  # at 5353, which is no DNS that anybody would know of
     assert (value(member, "dns_queries_total"), value(member, "dns_answers_total")) == (1, 1)
     ask(client, to)  # nobody listens there
     eventually(lambda: shows(member, 2, "dns_queries_total"))
     assert value(member, "dns_answers_total") == 1
-    drop = "type filter hook forward priority filter; udp dport 53 drop"
-    member.node.run(["nft", "-f", "-"], stdin=f"table ip policy {{ chain a {{ {drop}; }} }}\n")
+    add_chain(member, "type filter hook forward priority filter", "udp dport 53 drop")
     ask(client, to)
     eventually(lambda: shows(member, 3, "dns_queries_total"))
     assert value(member, "dns_answers_total") == 1

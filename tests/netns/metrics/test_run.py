@@ -61,6 +61,7 @@ def test_probes_say_whether_the_node_is_ready(cluster: Cluster) -> None:
     assert ask(member, "/readyz") == (200, "ready\n")
     assert ask(member, "/")[0] == 404
     assert value(member, "ready") == 1
+    cluster.prepare()
     cluster.write(node_1=None)
     member.stop()
     member.start()
