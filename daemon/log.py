@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import threading
 import time
@@ -17,12 +18,25 @@ _JOURNAL_PRIORITY = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daem
 
 
 class Log:
-    """Lines to stderr, for the journal or a terminal. Configurations and environments stay out."""
+    """Lines to stderr, for the journal or a terminal. Configurations and environments stay out.
+
+    The level counts for the processes too that are forked after this was made.
+    """
 
     def __init__(self, level: str = "info", *, journal: bool = False) -> None:
+        self._shared = mmap.mmap(-1, 1)
         self.level = level
         self._journal = journal
         self._mutex = threading.Lock()
+
+    @property
+    def level(self) -> str:
+        """The least important that is written, one of LEVELS."""
+        return LEVELS[self._shared[0]]
+
+    @level.setter
+    def level(self, name: str) -> None:
+        self._shared[0] = LEVELS.index(name)
 
     def error(self, text: str, **fields: object) -> None:
         """Something that an operator must look at."""
@@ -60,7 +74,7 @@ class Log:
         self.error(f"{verb} failed: {body.get('msg', '')}", code=body.get("code"), **fields)
 
     def _write(self, level: str, text: str, fields: Mapping[str, object]) -> None:
-        if LEVELS.index(level) > LEVELS.index(self.level):
+        if LEVELS.index(level) > self._shared[0]:
             return
         head = f"<{_JOURNAL_PRIORITY[level]}>" if self._journal else f"{_now()} {level:7} "
         tail = "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value != "")

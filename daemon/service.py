@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ STOP_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 """Seconds between looks whether calls are stuck, or a process died."""
 NOTHING: AbstractContextManager[object] = nullcontext()
+_GRACE = 1.0
 _COLLECT_AFTER = 10_000  # new objects; a CNI call leaves none behind in cycles
 
 
@@ -66,7 +68,7 @@ def serve(
             return _lead(listener, post, signals, crew, beside)
         finally:
             crew.signal(signal.SIGTERM)
-            crew.wait(STOP_SECONDS)
+            crew.wait(_GRACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def _lead(
     beside: AbstractContextManager[object],
 ) -> int:
     """Serve in the first process, and end with the others."""
-    signals.follow(crew.signal)
+    signals.follow()
     with _serving(listener, post, 0) as server, beside:
         notify("READY=1")
         post.log.info("serving", socket=listener, data_dir=post.data_dir)
@@ -98,15 +100,16 @@ def _lead(
                 post.tally.bury(number)
         notify("STOPPING=1")
         crew.signal(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
         done = server.stop(STOP_SECONDS)
-        failed = crew.wait(STOP_SECONDS)
+        failed = crew.wait(max(_GRACE, until - time.monotonic()))
     post.log.info("stopped" if done and not failed else "stopped with calls under way")
     return 0 if done and not failed else 1
 
 
 def _help(first: Listener, post: Post, signals: Signals, number: int) -> int:
     """Serve in a further process until told to stop; the exit status."""
-    signals.follow()
+    signals.follow(switches=False)
     with first.share() as listener, _serving(listener, post, number) as server:
         while not signals.stop.wait(LOOK_SECONDS):
             server.relieve()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from queue import SimpleQueue
 
 from daemon.log import Log
@@ -23,18 +22,16 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, lambda number, _frame: self._came.put(number))
 
-    def follow(self, pass_on: Callable[[int], None] = lambda _number: None) -> None:
+    def follow(self, *, switches: bool = True) -> None:
         """Do what signals ask for from now on; those that came before are not lost.
 
-        pass_on: is told of each before.
+        switches: whether this process switches the level, which is that of all: a service manager
+        may signal each of them.
         """
-        threading.Thread(target=self._follow, args=(pass_on,), name="signals", daemon=True).start()
+        threading.Thread(target=self._follow, args=(switches,), name="signals", daemon=True).start()
 
-    def _follow(self, pass_on: Callable[[int], None]) -> None:
-        while True:
-            number = self._came.get()
-            pass_on(number)
-            if number != signal.SIGUSR1:
-                break
-            self._log.switch()
+    def _follow(self, switches: bool) -> None:
+        while self._came.get() == signal.SIGUSR1:
+            if switches:
+                self._log.switch()
         self.stop.set()

@@ -42,7 +42,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_a_killed_daemon_leaves_no_process() -> None:
-    sleeper = "crew.fork(2, lambda n: (print(os.getpid(), flush=True), time.sleep(60))[0])\n"
+    sleeper = "crew.fork(2, lambda n: (os.write(1, b'%d\\n' % os.getpid()), time.sleep(60))[0])\n"
     process = start(sleeper + "time.sleep(60)")
     assert process.stdout is not None
     helpers = [int(process.stdout.readline()) for _ in range(2)]
