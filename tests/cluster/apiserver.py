@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from typing import Any
 import yaml
 
 from tests.cluster.authority import Authority, make_authority
-from tests.cluster.rest import Object, Refused, Rest, place_of
-from tests.cluster.wire import Wire
+from tests.cluster.rest import MERGE, Object, Refused, Rest, place_of
+from tests.cluster.wire import Connect, Wire
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.tools import ROOT
 
@@ -64,6 +65,7 @@ class ApiServer:
         self.processes: list[subprocess.Popen[bytes]] = []
         self._admin_token = secrets.token_hex(16)
         self._account = ""
+        self._read = 0
         ns.ip_batch("link set lo up\n")
         self._wire = self.wire()
         self.admin = self.client(self._wire, self._admin_token)
@@ -127,11 +129,13 @@ class ApiServer:
     def _last_words(self) -> str:
         return "\n".join(p.read_text(errors="replace")[-2000:] for p in self.folder.glob("*.log"))
 
-    def wire(self, listener: socket.socket | None = None) -> Wire:
-        """A way to it; on loopback of the test's own namespace unless it has a listener."""
-        if listener is None:
-            listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        return Wire(listener, self.connect)
+    def wire(self, host: str = "127.0.0.1", port: int = 0, make: Connect = socket.socket) -> Wire:
+        """A way to it, from an address of the namespace that `make` makes sockets in."""
+        listener = make()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        return Wire(listener, self.connect, make)
 
     def connect(self) -> socket.socket:
         """A connection from within its namespace."""
@@ -164,6 +168,26 @@ class ApiServer:
         }
         listed = place_of("NodeNetwork", SPACE)
         self._await("the definition", lambda: self.admin.ask("GET", listed).code == 200)
+
+    @contextmanager
+    def without_schema(self) -> Iterator[None]:
+        """Objects of any form are taken, as by a definition that somebody loosened."""
+        path = place_of("CustomResourceDefinition", "", "nodenetworks.podwire.dev")
+        found = self.admin.ask("GET", path).expect(200)
+        [version] = found["spec"]["versions"]
+        loose = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        patch = {"spec": {"versions": [{**version, "schema": {"openAPIV3Schema": loose}}]}}
+        self.admin.ask("PATCH", path, patch, kind=MERGE).expect(200)
+        odd = {**network("odd", [], []), "spec": {"addresses": 7}}
+        self._await("the schema's end", lambda: self.admin.apply(odd).code in (200, 201))
+        self.remove("NodeNetwork", "odd", SPACE)
+        try:
+            yield
+        finally:
+            self.admin.ask("DELETE", place_of("NodeNetwork", SPACE)).expect(200)
+            patch = {"spec": {"versions": [version]}}
+            self.admin.ask("PATCH", path, patch, kind=MERGE).expect(200)
+            self._await("the schema", lambda: self.admin.apply(odd).code not in (200, 201))
 
     def add_node(self, name: str, cidrs: Sequence[str], addresses: Sequence[str]) -> Object:
         """A Node object, as the kubelet and the controller manager make it."""
@@ -234,14 +258,17 @@ class ApiServer:
         return str(self.admin.ask("POST", path, request).expect(201)["status"]["token"])
 
     def requests(self, user: str = "serviceaccount") -> list[Request]:
-        """What was asked so far by users with that word in their names."""
-        text = self.audit.read_text() if self.audit.exists() else ""
+        """What was asked since the last `clear` by users with that word in their names."""
+        with self.audit.open() as file:
+            file.seek(self._read)
+            text = file.read()
         lines = text[: text.rfind("\n") + 1].splitlines()
         found = [_read_request(json.loads(line)) for line in lines if user in line]
         return [r for r in found if r and user in r.user]
 
     def clear(self) -> None:
-        """Remove what a test made."""
+        """Remove what a test made, and forget its requests."""
+        self._read = self.audit.stat().st_size
         body = {"gracePeriodSeconds": 0}
         for kind, space in (("NodeNetwork", SPACE), ("Pod", SPACE), ("Node", "")):
             self.admin.ask("DELETE", place_of(kind, space), body).expect(200)

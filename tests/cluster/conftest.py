@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tests.cluster.apiserver import ASSETS, ApiServer, KubeApiServer, StandIn
+from tests.cluster.follower import Follower
 from tests.cluster.wire import Wire
 from tests.pytest_netns.plugin import Registry
 
@@ -67,3 +70,28 @@ def wire(api: ApiServer) -> Iterator[Wire]:
     """The way from the daemon under test to the API."""
     with api.wire() as made:
         yield made
+
+
+class MakeFollower(Protocol):
+    def __call__(self, name: str, number: int = ..., *, spread: float = ...) -> Follower: ...
+
+
+@pytest.fixture
+def follow(api: ApiServer, wire: Wire, tmp_path: Path) -> Iterator[MakeFollower]:
+    """Makes sources of nodes; a number gives the Node, too, with its pod CIDRs."""
+    with ExitStack() as stack:
+
+        def make(name: str, number: int = 0, *, spread: float = 0.0) -> Follower:
+            if number:
+                api.add_node(name, *facts(number))
+            made = Follower(name, api, wire, tmp_path / name, spread)
+            stack.callback(made.stop)
+            return made
+
+        yield make
+
+
+def facts(number: int) -> tuple[list[str], list[str]]:
+    """Pod CIDRs and addresses of a node."""
+    cidrs = [f"10.244.{number}.0/24", f"fd00:10:244:{number}::/64"]
+    return cidrs, [f"192.0.2.{number}", f"2001:db8:ffff::{number}"]

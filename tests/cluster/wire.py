@@ -23,15 +23,19 @@ Connect = Callable[[], socket.socket]
 class Wire:
     """Carries connections from a listener to whatever `connect` reaches.
 
-    The listener may belong to another network namespace than the server.
+    The listener may belong to another network namespace than the server; make: a socket of its
+    namespace, to listen again.
     """
 
-    def __init__(self, listener: socket.socket, connect: Connect) -> None:
+    def __init__(
+        self, listener: socket.socket, connect: Connect, make: Connect | None = None
+    ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self.up = self.down = self.opened = 0
         """Bytes to the server, bytes from it, connections so far."""
         self._listener, self._connect = listener, connect
-        self._family = listener.family
+        family = listener.family
+        self._make = make or (lambda: socket.socket(family))
         self._era = 0
         self._flowing = threading.Event()
         self._flowing.set()
@@ -65,12 +69,12 @@ class Wire:
         self._accepting.join()
         self.cut()
 
-    def listen(self, make: Callable[[], socket.socket] | None = None) -> None:
-        """Listen again where it did before; all flows. make: a socket of the right namespace."""
+    def listen(self) -> None:
+        """Listen again where it did before; all flows."""
         self.let_flow()
         if self._listener.fileno() >= 0:
             return
-        fresh = make() if make else socket.socket(self._family)
+        fresh = self._make()
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         fresh.bind(self.address)
         fresh.listen(1024)

@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         if self._verb == "deletecollection":
             return 200, _dump(writer.delete_all(place))
         if self._verb == "delete":
-            return 200, _dump(writer.delete(place, body))
+            return 200, _dump(writer.delete(user, place, body))
         return 200, _dump(writer.find(place))
 
     def _list(self, place: Place) -> bytes:

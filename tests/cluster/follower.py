@@ -1,0 +1,142 @@
+"""A Kubernetes source as the daemon of one node has it, with what it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+from daemon.cluster import Node, Snapshot
+from daemon.log import Log
+from daemon.settings import KubernetesSettings
+from daemon.settingspaths import LAST_KNOWN
+from daemon.sources import kubernetes
+from daemon.sources.remote import Client, RemoteSource
+from tests.cluster.apiserver import ApiServer, make_kubeconfig
+from tests.cluster.wire import Wire
+
+DEADLINE = 60.0
+CLUSTER = ("10.244.0.0/16", "fd00:10:244::/48")
+
+
+def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Wait until the check holds; AssertionError with what it said last."""
+    until = time.monotonic() + seconds
+    while (last := check()) is not True:
+        assert time.monotonic() < until, f"did not become true: {last!r}"
+        time.sleep(0.02)
+
+
+class Notes(Log):
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        super().__init__("debug")
+        self.lines: list[str] = []
+
+    def _write(self, level: str, text: str, fields: Mapping[str, object]) -> None:
+        self.lines.append(f"{level} {text} {dict(fields)}")
+
+    @property
+    def text(self) -> str:
+        """All that was said."""
+        return "\n".join(self.lines)
+
+
+@dataclass
+class Follower:
+    """One node's source; `start` and `stop` as often as you like, its folder stays."""
+
+    name: str
+    api: ApiServer
+    wire: Wire
+    folder: Path
+    spread: float = 0.0
+    log: Notes = field(default_factory=Notes)
+    latest: Snapshot | None = None
+    source: RemoteSource | None = None
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
+        self.token = self.folder / "token"
+        host, port = self.wire.address
+        server = f"https://{host}:{port}"
+        ca = self.api.authority.ca
+        self.kubeconfig = make_kubeconfig(self.folder, server, ca, self.token)
+
+    @property
+    def known(self) -> Path:
+        """The file of the last known state."""
+        return self.folder / LAST_KNOWN
+
+    def client(self) -> Client:
+        """What speaks to the API."""
+        settings = KubernetesSettings(
+            tuple(map(ip_network, CLUSTER)), self.kubeconfig, start_spread=self.spread
+        )
+        made: Client = kubernetes.open_client(
+            settings, node=self.name, data_dir=self.folder, log=self.log
+        )
+        return made
+
+    def start(self) -> Follower:
+        """Begin, with short pauses after failures."""
+        if not self.token.exists():
+            self.rotate()
+        self.latest = None
+        self.source = RemoteSource(
+            self.client(), last_known=self.known, log=self.log, pause=0.2, pause_max=1.0
+        )
+        return self
+
+    def rotate(self, token: str = "") -> None:
+        """Another token, as the kubelet renews it: the file is replaced."""
+        fresh = self.token.with_suffix(".new")
+        fresh.write_text(token or self.api.issue(self.name))
+        fresh.rename(self.token)
+
+    def stop(self) -> None:
+        """End it. Repeatable."""
+        if self.source:
+            self.source.close()
+        self.source = None
+
+    @property
+    def running(self) -> RemoteSource:
+        """The source."""
+        assert self.source is not None
+        return self.source
+
+    @property
+    def fault(self) -> str:
+        return self.running.fault
+
+    def poll(self) -> Snapshot | None:
+        """The newest snapshot that there was so far."""
+        self.latest = self.running.poll() or self.latest
+        return self.latest
+
+    def nodes(self) -> dict[str, Node]:
+        """Nodes of the newest snapshot, by name."""
+        snapshot = self.poll()
+        return {node.name: node for node in snapshot.nodes} if snapshot else {}
+
+    def routes(self) -> dict[str, list[str]]:
+        """Pod CIDRs of all nodes but its own, by name."""
+        found = self.nodes()
+        return {n: list(map(str, found[n].pod_cidrs)) for n in sorted(found) if n != self.name}
+
+    def await_routes(self, wanted: Mapping[str, list[str]]) -> None:
+        """Wait until these are what it says of the others, and that it is current."""
+        eventually(lambda: self.routes() == wanted or self.told())
+        eventually(lambda: self.fault == "" or self.told())
+
+    def await_fault(self, *words: str) -> None:
+        """Wait until it says what is wrong, in these words."""
+        eventually(lambda: all(word in self.fault for word in words) or self.told())
+
+    def told(self) -> tuple[object, ...]:
+        """What there is, for a message of failure."""
+        return self.routes(), self.fault, self.log.lines[-8:]

@@ -1,0 +1,539 @@
+"""What a Kubernetes source owes the daemon, whichever API server is on the other side."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+
+from daemon.sources.lastknown import load
+from tests.cluster.apiserver import SPACE, ApiServer, Request, network
+from tests.cluster.conftest import MakeFollower, facts
+from tests.cluster.follower import Follower, eventually
+from tests.cluster.rest import place_of
+from tests.cluster.wire import Wire
+
+CIDRS = {f"n{number}": facts(number)[0] for number in range(1, 20)}
+
+
+def put(api: ApiServer, *numbers: int) -> None:
+    """Other nodes: their Node, and their object as their own daemons would write it."""
+    for number in numbers:
+        api.add_node(f"n{number}", *facts(number))
+        api.put_network(f"n{number}", *facts(number), manager="podwired")
+
+
+def others(*numbers: int) -> dict[str, list[str]]:
+    return {f"n{number}": CIDRS[f"n{number}"] for number in numbers}
+
+
+def published(api: ApiServer, name: str = "n1") -> object:
+    """What a node's object says."""
+    found = api.network(name)
+    return found and found["spec"]
+
+
+def wanted(number: int) -> dict[str, list[str]]:
+    cidrs, addresses = facts(number)
+    return {"addresses": addresses, "podCIDRs": cidrs}
+
+
+def asked(api: ApiServer, since: int = 0) -> Callable[[str], list[Request]]:
+    """Requests of daemons after so many, by verb and what is in their URI."""
+    found = api.requests("podwired")[since:]
+    return lambda verb: [r for r in found if r.verb == verb and "/nodenetworks" in r.uri]
+
+
+# -- publishing
+
+
+def test_a_node_publishes_itself_once(api: ApiServer, follow: MakeFollower) -> None:
+    one = follow("n1", 1).start()
+    one.await_routes({})
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    made = api.network("n1")
+    node = api.admin.ask("GET", place_of("Node", "", "n1")).expect(200)
+    assert made is not None
+    [owner] = made["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"]) == ("Node", "n1")
+    assert owner["uid"] == node["metadata"]["uid"]
+    [entry] = made["metadata"]["managedFields"]
+    assert (entry["manager"], entry["operation"]) == ("podwired", "Apply")
+    own = one.nodes()["n1"]
+    assert list(map(str, own.pod_cidrs)) == CIDRS["n1"]
+    assert list(map(str, own.addresses)) == facts(1)[1]
+
+
+def test_nothing_is_written_again_without_a_change(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    version = (api.network("n1") or {})["metadata"]["resourceVersion"]
+    before = len(api.requests("podwired"))
+    for _ in range(2):
+        one.stop()
+        one.start().await_routes(others(2))
+    one.wire.cut()
+    put(api, 3)
+    one.await_routes(others(2, 3))
+    assert (api.network("n1") or {})["metadata"]["resourceVersion"] == version
+    assert asked(api, before)("patch") == []
+
+
+def test_pod_cidrs_may_come_late(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    api.add_node("n1", [], facts(1)[1])
+    one = follow("n1").start()
+    eventually(lambda: one.routes() == others(2) or one.told())
+    assert published(api) is None
+    api.assign("n1", CIDRS["n1"])
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    one.await_routes(others(2))
+    assert "n1" in one.nodes()
+
+
+def test_a_node_that_joins_late_is_no_crash(api: ApiServer, follow: MakeFollower) -> None:
+    one = follow("n1")
+    one.rotate(api.issue("n1"))
+    one.start()
+    time.sleep(1)
+    put(api, 2)
+    eventually(lambda: one.routes() == others(2) or one.told())
+    api.add_node("n1", *facts(1))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+
+
+def test_another_addresses_are_published(api: ApiServer, follow: MakeFollower) -> None:
+    """A Node that was made anew, with other pod CIDRs: what was published follows."""
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    one.stop()
+    api.remove("Node", "n1")
+    api.add_node("n1", CIDRS["n9"], facts(9)[1])
+    one.rotate()
+    one.start()
+    eventually(lambda: published(api) == wanted(9) or one.told())
+
+
+def test_leaving_withdraws_the_object(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    one.stop()
+    assert any("n1" in words for words in one.client().leave())
+    assert published(api) is None
+    assert published(api, "n2") == wanted(2)
+    assert [*one.client().leave()] == []
+
+
+# -- following
+
+
+def test_others_come_change_and_go(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    before = one.nodes()
+    put(api, 4)
+    one.await_routes(others(2, 3, 4))
+    after = one.nodes()
+    assert all(after[name] is before[name] for name in before)  # the same objects
+    api.remove("Node", "n3")
+    api.add_node("n3", CIDRS["n8"], facts(8)[1])
+    api.put_network("n3", CIDRS["n8"], facts(8)[1])
+    one.await_routes({**others(2, 4), "n3": CIDRS["n8"]})
+    api.remove("NodeNetwork", "n2", SPACE)
+    api.remove("Node", "n2")
+    one.await_routes({**others(4), "n3": CIDRS["n8"]})
+    assert one.running.news.events >= 4
+
+
+def test_nodes_are_never_watched(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one, two = follow("n1", 1).start(), follow("n3", 3).start()
+    one.await_routes(others(2, 3))
+    two.await_routes(others(1, 2))
+    found = api.requests("podwired")
+    assert {r.verb for r in found if "/nodes" in r.uri.partition("?")[0]} == {"get"}
+    assert {r.code for r in found} <= {200, 201}
+    lists = [r for r in found if r.verb == "list"]
+    assert all("resourceVersion=0" in r.uri for r in lists)
+    assert len(lists) == 2
+
+
+def test_quiet_means_quiet(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    time.sleep(1)
+    one.poll()
+    events, before = one.running.news.events, len(api.requests("podwired"))
+    for _ in range(20):  # what a kubelet does to its Node
+        heartbeat = {"metadata": {"annotations": {"beat": str(time.monotonic())}}}
+        path = place_of("Node", "", "n2")
+        kind = "application/merge-patch+json"
+        api.admin.ask("PATCH", path, heartbeat, kind=kind).expect(200)
+    time.sleep(3)
+    assert one.running.poll() is None
+    assert one.running.news.events == events
+    assert len(api.requests("podwired")) == before
+
+
+def test_bookmarks_move_the_position(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    one.stop()
+    first = position(one)
+    one.start().await_routes(others(2))
+    for number in range(30):
+        api.add_node(f"other{number}", [], [])
+    heard, events = one.running.news.heard, one.running.news.events
+    # The real one says so each minute, the stand-in each two seconds.
+    eventually(lambda: one.running.news.heard > heard + 1 or one.told(), 150)
+    assert one.running.news.events == events
+    one.stop()
+    assert position(one) > first + 10
+
+
+def position(one: Follower) -> int:
+    """Where it would go on."""
+    known = load(one.known, one.client().identity)
+    assert known is not None
+    return int(known.position.partition(" ")[0])
+
+
+def test_a_slow_reader_loses_nothing(api: ApiServer, follow: MakeFollower) -> None:
+    one = follow("n1", 1).start()
+    one.await_routes({})
+    one.wire.throttle(20_000)
+    for number in range(400):
+        name = f"m{number % 40}"
+        cidr = f"10.244.{100 + number % 40}.0/24"
+        api.put_network(name, [cidr], [f"198.51.100.{1 + number % 40}"], f"writer{number // 40}")
+    one.wire.let_flow()
+    one.await_routes({f"m{n}": [f"10.244.{100 + n}.0/24"] for n in sorted(range(40), key=str)})
+
+
+# -- outages
+
+
+def test_an_outage_keeps_what_is_known(api: ApiServer, follow: MakeFollower, wire: Wire) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    before = len(api.requests("podwired"))
+    wire.refuse()
+    one.await_fault("since 20")
+    since = one.fault
+    put(api, 4)
+    api.remove("NodeNetwork", "n2", SPACE)
+    time.sleep(3)
+    assert one.running.poll() is None
+    assert one.routes() == others(2, 3)
+    assert one.fault.split("since")[1] == since.split("since")[1]
+    wire.listen()
+    one.await_routes(others(3, 4))
+    assert asked(api, before)("list") == []  # it went on where it was
+
+
+def test_a_silent_api_is_noticed_by_who_asks(
+    api: ApiServer, follow: MakeFollower, wire: Wire
+) -> None:
+    put(api, 2)
+    one = follow("n1", 1)
+    one.rotate()
+    wire.hush()
+    one.start()
+    one.await_fault("since 20")
+    assert one.poll() is None
+    wire.let_flow()
+    one.await_routes(others(2))
+
+
+def test_what_is_missed_for_long_is_listed_anew(
+    api: ApiServer, follow: MakeFollower, wire: Wire
+) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    one.stop()
+    wire.refuse()
+    api.remove("NodeNetwork", "n2", SPACE)
+    put(api, 4)
+    api.restart()  # what was changed before is too old now
+    before = len(api.requests("podwired"))
+    one.start()
+    eventually(lambda: one.routes() == others(2, 3) or one.told())
+    wire.listen()
+    one.await_routes(others(3, 4))
+    assert len(asked(api, before)("list")) == 1
+    assert published(api) == wanted(1)
+
+
+def test_an_api_that_restarts_under_a_watch(
+    api: ApiServer, follow: MakeFollower, wire: Wire
+) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    api.stop()
+    one.await_fault("since 20")
+    assert one.routes() == others(2)
+    api.start()
+    put(api, 3)
+    one.await_routes(others(2, 3))
+
+
+def test_cut_connections_are_opened_again(api: ApiServer, follow: MakeFollower, wire: Wire) -> None:
+    one = follow("n1", 1).start()
+    one.await_routes({})
+    for number in range(2, 7):
+        wire.cut()
+        put(api, number)
+        one.await_routes(others(*range(2, number + 1)))
+
+
+# -- restarts
+
+
+def test_a_restart_goes_on_without_a_list(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    one.stop()
+    put(api, 4)
+    api.remove("NodeNetwork", "n3", SPACE)
+    before = len(api.requests("podwired"))
+    one.start().await_routes(others(2, 4))
+    assert asked(api, before)("list") == []
+    assert len(asked(api, before)("watch")) == 1
+
+
+def test_last_known_state_is_there_at_once(
+    api: ApiServer, follow: MakeFollower, wire: Wire
+) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    one.stop()
+    assert one.known.stat().st_mode & 0o777 == 0o600
+    wire.refuse()
+    one.start()
+    eventually(lambda: one.routes() == others(2, 3) or one.told())
+    one.await_fault("last known state")
+    one.stop()
+    one.known.write_text(one.known.read_text()[:-40])
+    one.start()
+    eventually(lambda: "last known state" in one.log.text and "not used" in one.log.text)
+    assert one.poll() is None
+    wire.listen()
+    one.await_routes(others(2, 3))
+
+
+def test_a_start_is_spread(api: ApiServer, follow: MakeFollower) -> None:
+    """Daemons that start as one do not ask as one."""
+    made = [follow(f"n{number}", number, spread=6.0) for number in range(1, 16)]
+    for one in made:
+        one.rotate()
+    for one in made:
+        one.start()
+    for number, one in enumerate(made, 1):
+        one.await_routes(dict(sorted(others(*(n for n in range(1, 16) if n != number)).items())))
+    times = sorted(r.time for r in asked(api)("list"))
+    assert len(times) == 15
+    assert times[-1] - times[0] > 1.5
+
+
+# -- rights
+
+
+def test_tokens_rotate(api: ApiServer, follow: MakeFollower, wire: Wire) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    late = api.issue("n1")  # the old one is void
+    probe = api.client(wire, one.token.read_text())
+    path = place_of("NodeNetwork", SPACE)
+    eventually(lambda: probe.ask("GET", path).code == 401)
+    wire.cut()
+    one.await_fault("401")
+    assert one.routes() == others(2)
+    one.rotate(late)
+    put(api, 3)
+    one.await_routes(others(2, 3))
+
+
+def test_missing_rights_are_named(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1)
+    one.rotate(api.stranger())
+    one.start()
+    one.await_fault("403", "forbidden", "system:serviceaccount:podwire:stranger")
+    assert one.token.read_text() not in one.fault + one.log.text
+    one.rotate(api.issue("n1"))
+    one.await_routes(others(2))
+
+
+# -- hostile objects
+
+
+def test_prefixes_outside_the_cluster_are_left_out(api: ApiServer, follow: MakeFollower) -> None:
+    one = follow("n1", 1).start()
+    outside = ["10.99.0.0/24", "0.0.0.0/1", "10.0.0.0/8", "2001:db8::/64"]
+    api.put_network("n2", [*outside, "10.244.2.0/24"], ["192.0.2.2"])
+    api.put_network("n3", outside, ["192.0.2.3"])
+    put(api, 4)
+    eventually(lambda: "n4" in one.nodes() or one.told())
+    eventually(lambda: one.routes().get("n2") == ["10.244.2.0/24"] or one.told())
+    assert one.routes().get("n3", []) == []
+    allowed = [ipaddress.ip_network("10.244.0.0/16"), ipaddress.ip_network("fd00:10:244::/48")]
+    for node in one.nodes().values():
+        for cidr in node.pod_cidrs:
+            assert any(
+                cidr.version == a.version and cidr.subnet_of(a)  # type: ignore[arg-type]
+                for a in allowed
+            )
+    eventually(lambda: "10.99.0.0/24" in one.log.text or one.told())
+
+
+def test_a_prefix_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    api.add_node("n3", *facts(3))
+    for stolen in (CIDRS["n2"], ["10.244.2.128/25"], CIDRS["n1"], ["10.244.0.0/16"]):
+        api.put_network("n3", stolen, facts(3)[1])
+        put(api, 4)
+        eventually(lambda: "n4" in one.nodes() or one.told())
+        eventually(lambda: one.routes().get("n3", CIDRS["n3"]) == CIDRS["n3"] or one.told())
+        time.sleep(1)
+        assert one.routes()["n2"] == CIDRS["n2"]
+        assert list(map(str, one.nodes()["n1"].pod_cidrs)) == CIDRS["n1"]
+        assert one.routes().get("n3", CIDRS["n3"]) == CIDRS["n3"]
+        api.remove("NodeNetwork", "n4", SPACE)
+        api.remove("Node", "n4")
+        eventually(lambda: "n4" not in one.nodes() or one.told())
+
+
+def test_an_address_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    api.add_node("n3", *facts(3))
+    for stolen in (facts(2)[1], facts(1)[1]):
+        api.put_network("n3", CIDRS["n3"], stolen)
+        put(api, 4)
+        eventually(lambda: "n4" in one.nodes() or one.told())
+        time.sleep(1)
+        found = one.nodes()
+        assert list(map(str, found["n2"].addresses)) == facts(2)[1]
+        assert list(map(str, found["n1"].addresses)) == facts(1)[1]
+        assert "n3" not in found or list(map(str, found["n3"].addresses)) == facts(3)[1]
+        api.remove("NodeNetwork", "n4", SPACE)
+        api.remove("Node", "n4")
+        eventually(lambda: "n4" not in one.nodes() or one.told())
+
+
+def test_a_known_node_is_not_moved_by_a_stranger(api: ApiServer, follow: MakeFollower) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    api.put_network("n2", ["10.244.77.0/24"], ["198.51.100.7"])
+    put(api, 4)
+    one.await_routes(others(2, 3, 4))
+    time.sleep(1)
+    assert one.routes() == others(2, 3, 4)
+    assert list(map(str, one.nodes()["n2"].addresses)) == facts(2)[1]
+
+
+def test_both_of_a_list_that_claim_one_prefix_are_asked(
+    api: ApiServer, follow: MakeFollower
+) -> None:
+    """A daemon that starts knows nobody yet: who came first is no proof."""
+    api.add_node("n2", *facts(2))
+    api.add_node("n3", *facts(3))
+    api.put_network("n2", CIDRS["n3"], facts(2)[1])  # the thief comes first by name
+    api.put_network("n3", *facts(3))
+    one = follow("n1", 1).start()
+    eventually(lambda: one.routes().get("n3") == CIDRS["n3"] or one.told())
+    eventually(lambda: one.routes().get("n2", CIDRS["n2"]) == CIDRS["n2"] or one.told())
+
+
+def test_what_others_write_over_its_own_object_is_undone(
+    api: ApiServer, follow: MakeFollower
+) -> None:
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    api.put_network("n1", CIDRS["n9"], facts(9)[1], "intruder")
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    assert list(map(str, one.nodes()["n1"].pod_cidrs)) == CIDRS["n1"]
+    api.remove("NodeNetwork", "n1", SPACE)
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    path = place_of("NodeNetwork", SPACE, "n1")
+    patch = {"metadata": {"ownerReferences": None}}
+    api.admin.ask("PATCH", path, patch, kind="application/merge-patch+json").expect(200)
+    eventually(lambda: (api.network("n1") or {})["metadata"].get("ownerReferences", []) != [])
+    assert "n1" in one.log.text
+
+
+def test_what_somebody_else_adds_is_left_alone(api: ApiServer, follow: MakeFollower) -> None:
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    made = network("n1", *facts(1))
+    del made["spec"]
+    made["metadata"]["labels"] = {"team": "a"}
+    api.admin.apply(made, "tagger", force=False).expect(200)
+    put(api, 2)
+    one.await_routes(others(2))
+    assert (api.network("n1") or {})["metadata"]["labels"] == {"team": "a"}
+    assert published(api) == wanted(1)
+
+
+def test_garbage_takes_nobody_down(api: ApiServer, follow: MakeFollower) -> None:
+    """Whatever a definition without a schema would let through."""
+    put(api, 2)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    garbage: list[object] = [
+        {}, {"addresses": None, "podCIDRs": None}, {"addresses": 7, "podCIDRs": {}},
+        {"addresses": ["192.0.2.5", "192.0.2.6"], "podCIDRs": ["10.244.5.0/24"]},
+        {"addresses": ["127.0.0.1"], "podCIDRs": ["10.244.5.0/24"]},
+        {"addresses": ["192.0.2.5; reboot"], "podCIDRs": ["10.244.5.0/24"]},
+        {"addresses": ["192.0.2.5"], "podCIDRs": ["10.244.5.0/24\n", "x" * 9000]},
+        {"addresses": ["192.0.2.5"], "podCIDRs": [["10.244.5.0/24"], None, 5, True]},
+        {"addresses": ["192.0.2.5"], "podCIDRs": [f"10.244.5.{n}/32" for n in range(256)]},
+        {"addresses": ["fe80::1%eth0"], "podCIDRs": ["10.244.5.1/24", "10.244.5/24"]},
+    ]  # fmt: skip
+    with api.without_schema():
+        for number, spec in enumerate(garbage):
+            made = {**network(f"g{number}", [], []), "spec": spec}
+            answer = api.admin.apply(made, "tests")
+            assert answer.code in (200, 201), answer
+        put(api, 3)
+        eventually(lambda: "n3" in one.nodes() or one.told())
+        time.sleep(1)
+        allowed = {"10.244.5.0/24"}
+        for name, cidrs in one.routes().items():
+            assert not name.startswith("g") or set(cidrs) <= allowed
+        one.stop()
+        one.known.unlink()
+        one.start()  # and once more from a list
+        eventually(lambda: {"n2", "n3"} <= one.nodes().keys() or one.told())
+        eventually(lambda: one.fault == "" or one.told())
+        api.admin.ask("DELETE", place_of("NodeNetwork", SPACE)).expect(200)
+
+
+def test_own_object_that_is_there_already_is_taken_over(
+    api: ApiServer, follow: MakeFollower
+) -> None:
+    """Left by an earlier life of the node, or written by whoever was first."""
+    api.put_network("n1", CIDRS["n9"], facts(9)[1], "somebody")
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
