@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from daemon.commands.options import (
     settings_of,
 )
 from daemon.crew import processes_wanted
+from daemon.elsewhere import done_elsewhere
 from daemon.log import Log
 from daemon.metrics.tally import Tally
 from daemon.notify import is_activated
@@ -66,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(config: Path | None, log: Log, signals: Signals) -> int:
     try:
-        settings = settings_of(config)
+        # What checks them is needed once, and half as large as the daemon.
+        settings = done_elsewhere(partial(settings_of, config))
     except Unusable as error:
         return _serve_meanwhile(config, str(error), log, signals)
     if settings is None:
