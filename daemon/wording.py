@@ -37,7 +37,8 @@ def tell_entry(entry: Entry | None) -> str:
         return " ".join(filter(None, (f"dst {entry.dst} dev {entry.link}", entry.more)))
     if not entry.link:
         return f"several next hops or none, proto {entry.protocol}"
-    parts = [f"via {entry.via}"] if entry.via else []
+    parts = ["local"] if entry.local else []
+    parts += [f"via {entry.via}"] if entry.via else []
     parts.append(f"dev {entry.link}")
     parts += ["onlink"] if entry.onlink else []
     parts += [f"table {entry.table}"] if entry.table != TABLE_MAIN else []

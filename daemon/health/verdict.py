@@ -106,9 +106,10 @@ def _tell_one_way(ways: str, seen: Inspection, silent: Target, place: Place) -> 
     own, where = place.own.get(silent.path), _where(silent)
     if ways == "there":
         told = f"packets from here arrive {where}, but none comes back"
-        return f"{told}: let {_traffic(seen, silent, place)} pass in that direction, too"
-    told = f"its packets arrive here, at {own}, but none from here arrives {where}"
-    return f"{told}: let {_traffic(seen, silent, place)} pass in that direction, too"
+    else:
+        told = f"its packets arrive here, at {own}, but none from here arrives {where}"
+    why = _explain(seen.outcome(silent))
+    return f"{told}{why}: let {_traffic(seen, silent, place)} pass in that direction, too"
 
 
 def _where(target: Target) -> str:
@@ -154,7 +155,7 @@ def _tell_down(seen: Inspection, silent: Target, place: Place) -> str:
         ports = f"UDP ports {place.vxlan_port} and {place.port}"
     return (
         f"nothing answers at {addresses}{_explain(found)}: is the node up and on the network, and "
-        f"do {ports} pass?"
+        f"may {ports} pass?"
     )
 
 
