@@ -1,7 +1,10 @@
 """What `podwired run` shows of itself; nothing that goes wrong with that harms the daemon."""
 
 import json
+import os
+import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +110,39 @@ def test_calls_are_counted_with_their_codes_and_addresses_with_them(
 
 
 CALLS = {("ADD", "0"): 2, ("ADD", "103"): 1, ("DEL", "0"): 1, ("ADD", "100"): 0}
+
+
+def test_no_call_is_lost_whichever_process_served_it(member: Member, podwire_bin: Path) -> None:
+    calls, at_once = 64, 16
+    conf = {"cniVersion": "1.1.0", "name": "other", "type": "podwire", "ipam": {"ranges": RANGES}}
+
+    def ask_status(number: int) -> int:
+        done = member.node.cni("STATUS", podwire_bin / "podwire", conf, container_id=f"s{number}")
+        return done.code
+
+    def storm() -> list[int]:
+        with ThreadPoolExecutor(at_once) as threads:
+            return list(threads.map(ask_status, range(calls)))
+
+    assert storm() == [0] * calls
+    assert value(member, "cni_calls_total", verb="STATUS", code="0") == calls
+    for helper in helpers(member):
+        os.kill(helper, signal.SIGKILL)
+    eventually(lambda: helpers(member) == [] or helpers(member))
+    assert storm() == [0] * calls
+    assert value(member, "cni_calls_total", verb="STATUS", code="0") == 2 * calls
+    assert value(member, "cni_calls_under_way", verb="STATUS") == 0
+
+
+RANGES = [[{"subnet": "10.99.0.0/24"}]]
+
+
+def helpers(member: Member) -> list[int]:
+    """Processes that the daemon forked."""
+    assert member.process is not None
+    pid = member.process.pid
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
 
 
 def test_drift_is_counted_by_kind_when_it_is_healed(pair: tuple[Member, Member]) -> None:
