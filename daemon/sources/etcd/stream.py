@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from daemon.sources.etcd.faults import Unreachable, root_of
 
@@ -39,8 +39,7 @@ class Stream:
                 AttributeError) as error:  # fmt: skip
             # What is read while another thread ends the stream may break anywhere.
             if not self.interrupted:
-                why = f"{self.endpoint}: the stream of events broke: {root_of(error)}"
-                raise Unreachable(why) from None
+                raise Unreachable(f"{self.endpoint}: {_explain(error)}") from None
             return
         if not self.interrupted:
             raise Unreachable(f"{self.endpoint}: the stream of events ended")
@@ -71,3 +70,11 @@ class Stream:
             size += len(tail)
             if size > _ANSWER_MAX:
                 raise ValueError(f"an answer of more than {_ANSWER_MAX >> 20} MiB")
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ReadTimeoutError):
+        return "nothing was heard for too long"
+    if isinstance(error, ProtocolError):  # it ended in the middle of a chunk (RFC 9112, 7.1)
+        return "the connection was lost"
+    return f"the stream of events broke: {root_of(error)}"
