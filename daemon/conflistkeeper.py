@@ -16,6 +16,7 @@ class ConflistKeeper:
     def __init__(self, settings: Settings, teller: Teller) -> None:
         self.fault = ""
         self._settings, self._teller = settings, teller
+        self._kept = b""
 
     def keep(self, desired: Desired) -> str:
         """Write the file where it differs; a fault that was not there before."""
@@ -35,6 +36,9 @@ class ConflistKeeper:
             self.fault = ""
             if kept != "same":
                 self._tell("added" if kept == "new" else "changed", desired)
+                if content == self._kept:  # so others had changed it
+                    self._teller.counts.heal(("file", wanted.path), f"file {wanted.path}")
+            self._kept = content
         return self.fault if self.fault != before else ""
 
     def _tell(self, action: Action, desired: Desired) -> None:

@@ -23,8 +23,6 @@ from daemon.metrics.readings import (
     read_work,
 )
 from daemon.metrics.tally import Tally
-from ipam.errors import IpamError
-from kernel.errors import KernelError
 
 if TYPE_CHECKING:
     from daemon.health.health import Health
@@ -70,7 +68,7 @@ class Collector:
     def _attempt(self, part: str, read: Callable[[], Values]) -> Values:
         try:
             return read()
-        except (IpamError, KernelError, OSError):
+        except Exception:  # whatever it is, the rest is worth showing
             self._unread[part] += 1
             return {}
 
