@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from demo_cluster import (
     say,
     wait_until,
 )
+from demo_etcd import Etcd
 
 ADDED: dict[str, Reply] = {}
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
@@ -57,16 +59,41 @@ print(f"{ip(outer, 12)} > {ip(outer, 16)}  UDP {port}, VXLAN {vni}:"
 """
 
 
-def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack) -> None:
-    """Write the cluster down, start a daemon on each node, wait until they agree."""
-    say("1. Two nodes on one network, a daemon on each (podwired run)")
-    entries = [{"name": n.name, "addresses": n.addresses, "podCIDRs": n.pod_cidrs} for n in nodes]
+def write_down(nodes: tuple[Node, Node], folder: Path) -> None:
+    """The cluster as a list of nodes, the same on both."""
+    entries = [
+        {
+            "name": node.name,
+            "addresses": node.addresses,
+            "podCIDRs": [f"10.244.{node.number}.0/24", f"fd00:10:244:{node.number}::/64"],
+        }
+        for node in nodes
+    ]
     listing = folder / "nodes.yaml"
     listing.write_text(json.dumps({"clusterCIDRs": ["10.244.0.0/16"], "nodes": entries}))
-    daemons = []
     for node in nodes:
-        node.configure(listing)
-        daemons.append(node.start_daemon(undo))
+        node.configure({"static": str(listing)})
+
+
+def found(nodes: tuple[Node, Node], folder: Path, undo: ExitStack) -> Etcd:
+    """A cluster that is nobody's list: the nodes lease their pods' subnets from an etcd."""
+    etcd = Etcd(folder / "etcd")
+    etcd.make(undo)
+    for node in nodes:
+        node.configure(etcd.source(node.addresses))
+    return etcd
+
+
+def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack, source: str) -> None:
+    """Set the cluster up, start a daemon on each node, wait until they agree."""
+    beside = ", an etcd beside them" if source == "etcd" else ""
+    say(f"1. Two nodes on one network, a daemon on each (podwired run){beside}")
+    etcd = None
+    if source == "etcd":
+        etcd = found(nodes, folder, undo)
+    else:
+        write_down(nodes, folder)
+    daemons = [node.start_daemon(undo) for node in nodes]
 
     def ready() -> bool:
         for node, daemon in zip(nodes, daemons, strict=True):
@@ -77,6 +104,8 @@ def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack) -> None:
     spent = wait_until("agreement of the nodes", ready)
     for node in nodes:
         say(f"   {node.name}  {' and '.join(node.addresses)}, pods {' and '.join(node.pod_cidrs)}")
+    if etcd is not None:
+        etcd.show()
     say(f"   in sync after {spent / 1000:.1f} s; $ podwired status    (on {nodes[0].name})")
     quote(nodes[0].podwired("status"))
 
@@ -193,18 +222,18 @@ def detach(nodes: tuple[Node, Node], before: list[dict[str, str]]) -> None:
     say(f"8. Left behind on the nodes ({', '.join(before[0])}): nothing")
 
 
-def play() -> None:
+def play(source: str) -> None:
     """The whole demo; what it made is gone when this returns or raises."""
     with ExitStack() as undo:
         try:
-            perform(undo)
+            perform(undo, source)
         finally:
             # A second Ctrl-C must not stop the tidying up.
             for number in (signal.SIGINT, *ENDINGS):
                 signal.signal(number, signal.SIG_IGN)
 
 
-def perform(undo: ExitStack) -> None:
+def perform(undo: ExitStack, source: str) -> None:
     """All scenes, in order."""
     folder = Path(tempfile.mkdtemp(prefix="podwire-demo-"))
     undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -212,7 +241,7 @@ def perform(undo: ExitStack) -> None:
     make_underlay(undo)
     for node in nodes:
         node.make(undo)
-    start(nodes, folder, undo)
+    start(nodes, folder, undo, source)
     before = [node.snapshot() for node in nodes]
     attach(nodes)
     show_traffic(nodes)
@@ -224,13 +253,17 @@ def perform(undo: ExitStack) -> None:
 
 def main() -> int:
     """Run the demo, and see to it that nothing is left, whatever happens."""
+    parser = argparse.ArgumentParser(description="Two nodes whose pods talk.")
+    words = "how the nodes find each other (default: %(default)s)"
+    parser.add_argument("--source", choices=("static", "etcd"), default="static", help=words)
+    source = parser.parse_args().source
     if os.geteuid() != 0:
         fail("network namespaces need root: run it as root")
     for ending in ENDINGS:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
     say("podwire: two nodes with two pods each, in network namespaces that go when the demo ends")
-    play()
+    play(source)
     remains = [line for line in run("ip", "netns", "list").splitlines() if line.startswith(NAME)]
     if remains:
         fail(f"namespaces left: {', '.join(remains)}")

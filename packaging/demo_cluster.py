@@ -8,9 +8,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,6 +99,19 @@ def make_underlay(undo: ExitStack) -> None:
     run(*ip, "link", "set", "underlay", "up")
 
 
+def attach_uplink(namespace: str, port: str, *addresses: str) -> None:
+    """Put a namespace on the underlay."""
+    run(
+        *("ip", "-n", UNDERLAY, "link", "add", port, "master", "underlay", "up"),
+        *("type", "veth", "peer", "name", "uplink", "netns", namespace),
+    )
+    ip = ("ip", "-n", namespace)
+    for address in addresses:
+        length, flags = ("64", ("nodad",)) if ":" in address else ("24", ())
+        run(*ip, "addr", "add", f"{address}/{length}", "dev", "uplink", *flags)
+    run(*ip, "link", "set", "uplink", "up")
+
+
 @dataclass(frozen=True)
 class Reply:
     """What the plugin answered, and how long the call took in milliseconds."""
@@ -134,10 +148,10 @@ class Node:
         """On the underlay."""
         return f"192.0.2.1{self.number}", f"2001:db8::1{self.number}"
 
-    @property
-    def pod_cidrs(self) -> tuple[str, str]:
-        """As in nodes.yaml."""
-        return f"10.244.{self.number}.0/24", f"fd00:10:244:{self.number}::/64"
+    @cached_property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """As its daemon knows them, which must be in sync."""
+        return tuple(self.status()["prefixes"])
 
     @property
     def pods(self) -> tuple[str, str]:
@@ -159,14 +173,8 @@ class Node:
         """Make the namespaces, and the uplink."""
         for namespace in (self.namespace, *self.pods):
             make_namespace(namespace, undo)
-        run(
-            *("ip", "-n", UNDERLAY, "link", "add", self.name, "master", "underlay", "up"),
-            *("type", "veth", "peer", "name", "uplink", "netns", self.namespace),
-        )
+        attach_uplink(self.namespace, self.name, *self.addresses)
         ip = ("ip", "-n", self.namespace)
-        run(*ip, "addr", "add", f"{self.addresses[0]}/24", "dev", "uplink")
-        run(*ip, "addr", "add", f"{self.addresses[1]}/64", "dev", "uplink", "nodad")
-        run(*ip, "link", "set", "uplink", "up")
         # As on any node that routes for pods already.
         for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             set_sysctl(self.namespace, setting, "1")
@@ -175,11 +183,11 @@ class Node:
             # A node that is in use has its router in its neighbour caches.
             ping(self.namespace, router)
 
-    def configure(self, nodes: Path) -> None:
+    def configure(self, source: Mapping[str, Any]) -> None:
         """Write podwired.yaml."""
         self.folder.mkdir()
         files = {
-            "source": {"static": str(nodes)},
+            "source": source,
             "conflist": {"path": str(self.conflist)},
             "dataDir": str(self.folder / "data"),
             "socket": str(self.folder / "podwire.sock"),
@@ -215,12 +223,17 @@ class Node:
             self.namespace, BIN / "podwired", command, "--config", str(self.config), *rest
         )
 
+    def status(self) -> dict[str, Any]:
+        """What `podwired status` says; nothing where its daemon does not run yet."""
+        argv = [*enter(self.namespace), str(BIN / "podwired"), "status", "-o", "json", "--config"]
+        done = subprocess.run([*argv, str(self.config)], capture_output=True, check=False)
+        return dict(json.loads(done.stdout or "{}"))
+
     @property
     def in_sync(self) -> bool:
-        """Whether `podwired status` says so."""
-        argv = [*enter(self.namespace), str(BIN / "podwired"), "status", "--config"]
-        done = subprocess.run([*argv, str(self.config)], capture_output=True, check=False)
-        return done.returncode == 0 and self.conflist.exists()
+        """Whether `podwired status` says so, of routes to the other node."""
+        status = self.status()
+        return bool(status.get("inSync") and status["peers"]) and self.conflist.exists()
 
     def call(self, verb: str, pod: str, previous: object = None) -> Reply:
         """One CNI call for a pod's eth0, as a container runtime makes it."""
