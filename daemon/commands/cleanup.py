@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,13 +24,17 @@ from daemon.commands.options import (
     tell,
 )
 from daemon.journal import Journal, Record
-from daemon.remains import remove_remains
-from daemon.settings import DEFAULT_CONFLIST
+from daemon.log import Log
+from daemon.remains import CAUSE, remove_remains
+from daemon.settings import DEFAULT_CONFLIST, Settings, StaticSettings
+from daemon.sources.opening import open_client
+from daemon.sources.remote import SourceError
 from daemon.status import AnotherDaemon, StatusFile
 
 DESCRIPTION = """\
 Take off this node what the daemon leaves in place when it ends, for good: routes to other nodes'
-pods, the VXLAN device, podwire's nftables tables unless a pod needs them, the CNI configuration.
+pods, the VXLAN device, podwire's nftables tables unless a pod needs them, the CNI configuration,
+and what this node published in the cluster's engine.
 Only what carries podwire's mark is removed. Pods stay, and lose the way to other nodes."""
 EPILOG = """\
 Stop the daemon first. What was removed is printed, and in the journal; a second time finds
@@ -66,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     removed: list[Record] = []
     gone: list[Path] = []
     with _no_daemon(files.status), closing(Journal(files.journal, size)) as journal:
+        published = list(_leave(settings, removed))
         faults = remove_remains(conflist, data_dir, removed.append)
         if options.data and not faults:
             gone += remove_belongings(data_dir, files.journal, files.status, socket)
@@ -75,9 +81,20 @@ def run(options: argparse.Namespace) -> int:
         remove_lock(files.status, socket)
     lines = [*_tell(removed), *(harmless(f"removed {path}") for path in gone)]
     print("\n".join(lines) or "nothing was left")
-    for fault in faults:
-        tell(f"not removed: {fault}")
-    return FAILED if faults else DONE
+    for fault in (*published, *faults):
+        tell(f"not removed: {harmless(fault)}")
+    return FAILED if published or faults else DONE
+
+
+def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:
+    """Withdraw what this node published, so that others forget it; why it cannot be."""
+    if settings is None or isinstance(settings.source, StaticSettings):
+        return
+    try:
+        for thing in open_client(settings, settings.source, Log("error")).leave():
+            removed.append(Record(time.time(), "removed", thing, CAUSE))
+    except SourceError as error:
+        yield f"what this node published: {error}"
 
 
 def _confirmed() -> bool:

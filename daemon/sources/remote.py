@@ -116,6 +116,11 @@ class Feed:
         if changed > _MANY:
             gc.collect()
 
+    def same(self, node: Node) -> Node:
+        """The node as the object that is in use already, if it is equal."""
+        kept = self._nodes.get(node.name)
+        return kept if kept == node and kept is not None else node
+
     def mark(self, position: str) -> None:
         """The same nodes, as of a later position."""
         with self._mutex:

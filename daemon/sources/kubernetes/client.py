@@ -121,13 +121,13 @@ class KubernetesClient:
         """Once: wait for this node's turn, read its Node, go on where an earlier daemon was."""
         if self._is_in:
             return
-        known, spread = feed.known, self._settings.start_spread
+        spread, known = self._settings.start_spread, feed.known
         first = self._turn(len(known.nodes)) / 4 if known else min(spread, YOUNG_SPREAD)
         self._rest(feed, first)
         if feed.stopping:
             return
         parts.chores.read_own(api)
-        self._is_in = True
+        self._is_in, feed.known = True, None
         if known and parts.picture.resume(known):
             mine = next((node for node in known.nodes if node.name == self._me), None)
             parts.presence.assume(mine)

@@ -186,7 +186,7 @@ class Picture:
             return None
         for why in claim.left_out:
             self._refuse(f"NodeNetwork {name}", why)
-        return claim.node
+        return self._feed.same(claim.node)
 
     # -- what is found out
 

@@ -9,10 +9,14 @@ nobody has to read all Nodes. Pure: reading is for others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from daemon.cluster import Node
 from daemon.sources.kubernetes.objects import Authority
-from daemon.spans import Span, SpanSet, host_span, span_of
+from daemon.spans import Span, SpanSet, span_of
+from kernel.model import IPAddress
+
+K = TypeVar("K")
 
 
 class Roster:
@@ -28,10 +32,12 @@ class Roster:
         self._denied: dict[str, Node] = {}
         self._asked: dict[str, None] = {}
         self._unproven: set[str] = set()
+        self._proven: set[str] = set()
         self.revision = 0
         """Counts changes of `nodes`."""
         self._spans = SpanSet()
         self._holders: dict[Span, tuple[str, ...]] = {}
+        self._homes: dict[IPAddress, tuple[str, ...]] = {}
         for node in nodes:
             self._believe(node)
 
@@ -93,16 +99,15 @@ class Roster:
             return
         self._denied.pop(name, None)
         old = self._believed.get(name)
+        self._withdraw(name)
         if claim == old:
-            self._pending.pop(name, None)
             self._asked.pop(name, None)
             return
         rivals = set(self._rivals(claim))
         if old is None and not rivals:
-            self._pending.pop(name, None)
             self._believe(claim)
             return
-        self._pending[name] = claim
+        self._consider(claim)
         for asked in (name, *sorted(rivals)):
             self._doubt(asked)
 
@@ -117,36 +122,37 @@ class Roster:
         self._asked.setdefault(name)
         # Of two that came together neither was there before the other.
         if name in self._unproven:
-            self._pending[name] = self._believed[name]
+            self._consider(self._believed[name])
             self._disbelieve(name)
 
     def drop(self, name: str) -> None:
         """Nothing is claimed for that name any more."""
         if name == self._me:
             return
-        for notes in (self._pending, self._denied, self._asked):
-            notes.pop(name, None)
+        self._denied.pop(name, None)
+        self._asked.pop(name, None)
+        self._withdraw(name)
         self._disbelieve(name)
 
     def ask_again(self, name: str) -> None:
         """Let a denied claim be looked at once more: its Node may have changed since."""
         claim = self._denied.pop(name, None)
         if claim is not None:
-            self._pending[name] = claim
+            self._consider(claim)
             self._asked.setdefault(name)
 
     def rule(self, name: str, authority: Authority | None) -> str:
         """Believe what a Node says; None: there is no such Node. Why a claim is not believed."""
         self._asked.pop(name, None)
-        claim = self._pending.pop(name, None) or self._believed.get(name)
+        claim = self._withdraw(name) or self._believed.get(name)
         if claim is None:
             return ""
         if authority is not None and authority.covers(claim):
-            self._believe(claim)
+            self._believe_proven(claim)
             return ""
         self._denied[name] = claim
         if authority is not None and authority.addresses:
-            self._believe(authority.node)
+            self._believe_proven(authority.node)
             return "its Node does not bear it out"
         self._disbelieve(name)
         return "its Node has no address" if authority else "there is no such Node"
@@ -157,34 +163,70 @@ class Roster:
         self._disbelieve(node.name)
         self.revision += 1
         self._believed[node.name] = node
-        for span in _spans_of(node):
-            self._spans.add(span)
-            self._holders[span] = (*self._holders.get(span, ()), node.name)
+        self._insert(node)
+
+    def _believe_proven(self, node: Node) -> None:
+        """Believe it, and doubt whoever has something of it without a Node's word for that."""
+        self._believe(node)
+        self._proven.add(node.name)
+        for rival in sorted(set(self._rivals(node)) - self._proven):
+            self._doubt(rival)
 
     def _disbelieve(self, name: str) -> None:
         self._unproven.discard(name)
+        self._proven.discard(name)
         node = self._believed.pop(name, None)
-        self.revision += node is not None
-        for span in _spans_of(node) if node else ():
-            rest = tuple(other for other in self._holders[span] if other != name)
-            if rest:
-                self._holders[span] = rest
-            else:
-                del self._holders[span]
+        if node is not None:
+            self.revision += 1
+            self._remove(node)
+
+    def _consider(self, claim: Node) -> None:
+        """Let a claim wait for an answer; what it claims is in dispute until then."""
+        self._withdraw(claim.name)
+        self._pending[claim.name] = claim
+        self._insert(claim)
+
+    def _withdraw(self, name: str) -> Node | None:
+        claim = self._pending.pop(name, None)
+        if claim is not None:
+            self._remove(claim)
+        return claim
+
+    def _insert(self, node: Node) -> None:
+        mine = (node.name,)
+        for span in map(span_of, node.pod_cidrs):
+            self._spans.add(span)
+            _insert(self._holders, span, mine)
+        for address in node.addresses:
+            _insert(self._homes, address, mine)
+
+    def _remove(self, node: Node) -> None:
+        for span in map(span_of, node.pod_cidrs):
+            if not _remove(self._holders, span, node.name):
                 self._spans.discard(span)
+        for address in node.addresses:
+            _remove(self._homes, address, node.name)
 
     def _rivals(self, claim: Node) -> Iterator[str]:
-        """Others who are believed to have something of what a node claims."""
-        for prefix in claim.pod_cidrs:
-            span = span_of(prefix)
+        """Others who have, or claim, something of what a node claims."""
+        for span in map(span_of, claim.pod_cidrs):
             for held in (*self._spans.around(span), *self._spans.within(span)):
-                if held.first != held.last:
-                    yield from (n for n in self._holders[held] if n != claim.name)
+                yield from (n for n in self._holders[held] if n != claim.name)
         for address in claim.addresses:
-            yield from (n for n in self._holders.get(host_span(address), ()) if n != claim.name)
+            yield from (n for n in self._homes.get(address, ()) if n != claim.name)
 
 
-def _spans_of(node: Node) -> Iterator[Span]:
-    """Its prefixes and addresses; pod CIDRs are never a single address."""
-    yield from map(span_of, node.pod_cidrs)
-    yield from map(host_span, node.addresses)
+def _insert(names: dict[K, tuple[str, ...]], key: K, mine: tuple[str, ...]) -> None:
+    others = names.get(key)
+    names[key] = (*others, *mine) if others else mine
+
+
+def _remove(names: dict[K, tuple[str, ...]], key: K, name: str) -> bool:
+    """Take a name out once; whether any is left."""
+    left = list(names[key])
+    left.remove(name)
+    if left:
+        names[key] = tuple(left)
+    else:
+        del names[key]
+    return bool(left)

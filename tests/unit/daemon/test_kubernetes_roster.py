@@ -1,0 +1,245 @@
+"""Whom a daemon believes: nobody gets what another node has by saying so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.cluster import Node
+from daemon.sources.kubernetes.objects import Authority
+from daemon.sources.kubernetes.roster import Roster
+
+ME = "me"
+
+
+def node(name: str, address: str, *cidrs: str) -> Node:
+    return Node(name, (ip_address(address),), tuple(map(ip_network, cidrs)))
+
+
+def authority(of: Node) -> Authority:
+    return Authority(of.name, f"uid-{of.name}", of.addresses, of.pod_cidrs)
+
+
+A = node("a", "192.0.2.1", "10.244.1.0/24")
+B = node("b", "192.0.2.2", "10.244.2.0/24")
+MINE = node(ME, "192.0.2.9", "10.244.9.0/24")
+
+
+def roster(*nodes: Node) -> Roster:
+    made = Roster(ME, nodes)
+    made.put_own(MINE)
+    return made
+
+
+def believed(made: Roster) -> dict[str, Node]:
+    return {n.name: n for n in made.nodes}
+
+
+def test_who_comes_with_what_nobody_has_is_believed_at_once() -> None:
+    made = roster()
+    made.put(A)
+    made.put(B)
+    assert made.nodes == (A, B, MINE)
+    assert made.questions == ()
+    assert made.is_settled
+
+
+def test_a_change_waits_for_the_node() -> None:
+    made = roster(A)
+    moved = node("a", "192.0.2.7", "10.244.1.0/24")
+    made.put(moved)
+    assert believed(made)["a"] is A
+    assert made.questions == ("a",)
+    assert not made.is_settled
+    assert made.rule("a", authority(moved)) == ""
+    assert believed(made)["a"] == moved
+    assert made.is_settled
+
+
+def test_a_change_that_the_node_denies_is_not_believed() -> None:
+    made = roster(A)
+    made.put(node("a", "198.51.100.1", "10.244.1.0/24"))
+    assert made.rule("a", authority(A)) == "its Node does not bear it out"
+    assert believed(made)["a"] == A
+    assert [n.name for n in made.denied] == ["a"]
+    made.put(A)
+    assert made.is_settled
+
+
+def test_of_a_change_that_is_half_true_the_node_is_believed() -> None:
+    made = roster(A)
+    made.put(node("a", "198.51.100.1", "10.244.7.0/24"))
+    moved = node("a", "192.0.2.7", "10.244.7.0/24")
+    made.rule("a", authority(moved))
+    assert believed(made)["a"] == moved
+
+
+def test_what_another_has_is_asked_of_both() -> None:
+    made = roster(A)
+    made.put(node("b", "192.0.2.2", "10.244.1.128/25"))
+    assert believed(made) == {"a": A, ME: MINE}
+    assert set(made.questions) == {"a", "b"}
+    made.rule("b", authority(B))
+    made.rule("a", authority(A))
+    assert believed(made) == {"a": A, "b": B, ME: MINE}
+
+
+def test_what_went_over_to_another_node_is_given_to_it() -> None:
+    made = roster(A)
+    heir = node("b", "192.0.2.2", "10.244.1.0/24")
+    made.put(heir)
+    made.rule("a", None)
+    made.rule("b", authority(heir))
+    assert believed(made) == {"b": heir, ME: MINE}
+
+
+def test_what_is_mine_is_never_asked_of_me() -> None:
+    made = roster()
+    made.put(node("b", "192.0.2.9", "10.244.9.0/24"))
+    assert made.questions == ("b",)
+    made.rule("b", authority(B))
+    assert believed(made) == {"b": B, ME: MINE}
+
+
+def test_what_is_said_of_me_is_not_heard() -> None:
+    made = roster()
+    made.put(node(ME, "198.51.100.1", "10.244.1.0/24"))
+    made.drop(ME)
+    made.replace([])
+    assert made.nodes == (MINE,)
+
+
+def test_of_two_that_come_together_neither_was_first() -> None:
+    made = roster()
+    thief = node("a", "192.0.2.1", "10.244.2.0/24")
+    made.replace([B, thief])
+    assert believed(made) == {ME: MINE}
+    assert set(made.questions) == {"a", "b"}
+    made.rule("a", authority(A))
+    made.rule("b", authority(B))
+    assert believed(made) == {"a": A, "b": B, ME: MINE}
+
+
+def test_who_is_known_stays_while_a_list_disputes_it() -> None:
+    made = roster(B)
+    made.replace([node("a", "192.0.2.1", "10.244.2.0/24"), B])
+    assert believed(made) == {"b": B, ME: MINE}
+
+
+def test_who_is_in_a_list_no_more_is_gone_unless_it_cannot_be_read() -> None:
+    made = roster(A, B)
+    made.replace([], ["b"])
+    assert believed(made) == {"b": B, ME: MINE}
+    assert made.questions == ("b",)
+    made.rule("b", authority(B))
+    assert made.is_settled
+
+
+def test_a_claim_of_no_node_stays_denied_until_it_is_asked_again() -> None:
+    made = roster(B)
+    ghost = node("a", "192.0.2.1", "10.244.2.0/24")
+    made.put(ghost)
+    made.rule("a", None)
+    made.drop("b")
+    made.put(ghost)
+    assert believed(made) == {ME: MINE}
+    made.ask_again("a")
+    assert "a" in made.questions
+    made.rule("a", authority(ghost))
+    assert believed(made) == {"a": ghost, ME: MINE}
+
+
+NAMES = [ME, "a", "b", "c"]
+# Few enough of each that most of them collide.
+CIDRS = ["10.244.0.0/23", "10.244.0.0/24", "10.244.1.0/24", "10.244.1.128/25", "fd00::/64"]
+CLAIMS = st.builds(
+    lambda name, address, cidrs: node(name, f"192.0.2.{address}", *cidrs),
+    st.sampled_from(NAMES),
+    st.integers(1, 3),
+    st.lists(st.sampled_from(CIDRS), max_size=2, unique=True),
+)
+STEPS = st.lists(
+    st.tuples(st.just("put"), CLAIMS)
+    | st.tuples(st.just("replace"), st.lists(CLAIMS, max_size=4, unique_by=lambda n: n.name))
+    | st.tuples(st.sampled_from(["drop", "ask", "unusable"]), st.sampled_from(NAMES)),
+    max_size=25,
+)
+# What the control plane says: everybody has something of one's own; c is no node at all.
+TRUTH = {
+    ME: MINE,
+    "a": node("a", "192.0.2.1", "10.244.0.0/24"),
+    "b": node("b", "192.0.2.2", "10.244.1.0/24", "fd00::/64"),
+    "c": None,
+}
+
+
+def apply(made: Roster, steps: Iterable[tuple[str, object]]) -> set[str]:
+    """Take the steps; the names that are claimed in the end."""
+    claimed: set[str] = set()
+    for step, what in steps:
+        if isinstance(what, Node):
+            made.put(what)
+            claimed.add(what.name)
+        elif isinstance(what, list):
+            made.replace(what)
+            claimed = {n.name for n in what}
+        elif step == "drop":
+            made.drop(str(what))
+            claimed.discard(str(what))
+        elif step == "unusable":
+            made.put_unusable(str(what))
+        else:
+            answer(made, str(what))
+    return claimed
+
+
+def answer(made: Roster, name: str) -> None:
+    truth = TRUTH[name]
+    made.rule(name, authority(truth) if truth else None)
+
+
+@given(STEPS)
+def test_own_is_own_whatever_is_claimed(steps: list[tuple[str, object]]) -> None:
+    made = roster()
+    apply(made, [step for step in steps if step != ("ask", ME)])
+    assert believed(made)[ME] == MINE
+    assert ME not in made.questions
+
+
+@given(STEPS)
+def test_a_known_node_changes_by_its_nodes_word_alone(steps: list[tuple[str, object]]) -> None:
+    """As long as nobody takes its object away."""
+    truth = TRUTH["b"]
+    assert truth is not None
+    made = roster(truth)
+    kept: list[tuple[str, object]] = []
+    for step, what in steps:
+        whole = isinstance(what, list) and all(n.name != "b" for n in what)
+        if what != "b" and not whole and what != ME:
+            kept.append((step, what))
+    apply(made, kept)
+    assert believed(made)["b"] == truth
+
+
+@given(STEPS)
+def test_once_all_are_asked_nobody_has_what_another_node_has(
+    steps: list[tuple[str, object]],
+) -> None:
+    made = roster()
+    claimed = apply(made, [step for step in steps if step != ("ask", ME)])
+    while made.questions:
+        answer(made, made.questions[0])
+    found = believed(made)
+    assert found.keys() <= claimed | {ME}
+    held = [prefix for n in found.values() for prefix in n.pod_cidrs]
+    for place, prefix in enumerate(held):
+        owners = [n.name for n in found.values() if prefix in n.pod_cidrs]
+        assert len(owners) == 1
+        others = [o for o in held[:place] if o.version == prefix.version]
+        same = [n for n in found.values() if prefix in n.pod_cidrs]
+        assert not any(o.overlaps(prefix) for o in others if o not in same[0].pod_cidrs)
+    addresses = [a for n in found.values() for a in n.addresses]
+    assert len(set(addresses)) == len(addresses)
