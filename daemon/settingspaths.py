@@ -17,6 +17,8 @@ _Named = tuple[str, Path]
 
 LAST_KNOWN = "cluster.json"
 """Below the data folder: the state of a source that is no file itself."""
+LEASE = "etcd-lease.json"
+"""Below the data folder: what this node holds in an etcd."""
 _SOURCE_FILES = {
     "path": "",
     "kubeconfig": ".kubeconfig",
@@ -47,6 +49,7 @@ def _files(settings: Settings) -> Sequence[_Named]:
         *_source_files(settings.source),
         ("dataDir", settings.data_dir / "podwire.db"),
         ("dataDir", settings.data_dir / LAST_KNOWN),
+        ("dataDir", settings.data_dir / LEASE),
         ("socket", settings.socket),
         ("journal.path", journal),
         ("journal.path", journal.with_name(f"{journal.name}.1")),

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from daemon.log import Log
 from daemon.settings import EtcdSettings
+from daemon.settingspaths import LEASE
 from daemon.sources.etcd.choice import NoSubnet
 from daemon.sources.etcd.credentials import credentials_of
 from daemon.sources.etcd.elders import GRACE, Elders
 from daemon.sources.etcd.gateway import Gateway
 from daemon.sources.etcd.keys import Keys
-from daemon.sources.etcd.memory import FILE, Memory
+from daemon.sources.etcd.memory import Memory
 from daemon.sources.etcd.pace import Pace
 from daemon.sources.etcd.picture import Picture
 from daemon.sources.etcd.reading import read_all
@@ -36,7 +37,7 @@ class EtcdClient:
         self._settings, self._log = settings, log
         self._keys = Keys(settings.prefix)
         self._picture = Picture(self._keys, settings.cluster_cidrs, node)
-        memory = Memory(data_dir / FILE, f"etcd {settings.prefix}", log)
+        memory = Memory(data_dir / LEASE, f"etcd {settings.prefix}", log)
         self._gateway = Gateway(
             settings.endpoints,
             credentials_of(settings),

@@ -15,8 +15,6 @@ from daemon.replacefile import replace_file
 from ipam.boot import read_boot_id
 from kernel.model import IPNetwork
 
-FILE = "etcd-lease.json"
-"""Below the data folder."""
 _FORMAT = 1
 _FILE_MAX = 1 << 16
 
