@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, READ_SECONDS, LIST_SECONDS = 5.0, 15.0, 300.0
 OBJECT_MAX = 4 << 20
-LIST_MAX = 256 << 20
+LIST_MAX = 128 << 20
 """Bytes of an answer, unpacked. A list is taken apart as it arrives, and never held."""
 _PART = 1 << 16
 _MESSAGE_MAX = 200

@@ -15,9 +15,11 @@ from typing import Any
 PIECE_MAX = 2 << 20
 """Bytes of one object: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
 
-# Strings, closed or cut off, and what nests; nothing else matters for where an item ends. UTF-8 has
-# no byte of these within a longer character.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[][{}]', re.DOTALL)
+# What nests is all that matters for where an item ends; brackets within a text do not. UTF-8 has no
+# byte of these within a longer character. A text that is cut off matches nothing.
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
+_NEXT = re.compile(rb'[^][{}"]*+(' + _TEXT + rb"|[][{}])?", re.DOTALL)
+_NEXT_BRACKET = re.compile(rb'(?:[^][{}"]++|' + _TEXT + rb")*+([][{}])?", re.DOTALL)
 _ITEMS = b'"items"'
 _AROUND_MAX = 64 << 10
 
@@ -78,14 +80,16 @@ class Items:
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
         """The items that end in this chunk. Raises Oversized where something else is too large."""
         self._buffer += chunk
-        for match in _TOKEN.finditer(self._buffer, self._scanned):
-            if match.group(1) == b"":
-                break  # a text that goes on in the next chunk
+        while True:
+            pattern = _NEXT_BRACKET if self._in_items else _NEXT
+            match = pattern.match(self._buffer, self._scanned)
+            assert match is not None  # noqa: S101 - nothing at all is a match
             self._scanned = match.end()
-            if self._step(match.group(), match.start()):
+            token = match.group(1)
+            if token is None:
+                break
+            if self._step(token):
                 yield self._cut()
-        else:
-            self._scanned = len(self._buffer)
         self._forget()
 
     def rest(self) -> Any:
@@ -94,30 +98,30 @@ class Items:
             raise ValueError("the list is cut off")
         return json.loads(bytes(self._around))
 
-    def _step(self, token: bytes, start: int) -> bool:
+    def _step(self, token: bytes) -> bool:
         """Whether an item ends here."""
         if token in b"{[":
-            self._open(token, start)
+            self._open(token)
         elif token in b"}]":
-            return self._close(start)
+            return self._close()
         elif self._depth == 1:
             # The array that follows this name is the list.
             self._awaited = token == _ITEMS
         return False
 
-    def _open(self, token: bytes, start: int) -> None:
+    def _open(self, token: bytes) -> None:
         self._depth += 1
         if self._in_items:
             if self._depth == 3:
-                self._begin, self._too_large = start, False
+                self._begin, self._too_large = self._scanned - 1, False
         elif self._awaited and self._depth == 2 and token == b"[":
             self._in_items, self._awaited = True, False
             self._copy()
 
-    def _close(self, start: int) -> bool:
+    def _close(self) -> bool:
         self._depth -= 1
         if self._in_items and self._depth == 1:
-            self._in_items, self._copied = False, start
+            self._in_items, self._copied = False, self._scanned - 1
         self._is_whole = self._depth == 0
         return self._in_items and self._depth == 2
 
