@@ -45,8 +45,10 @@ class Api:
     def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
         config = read_config(settings)
         import httpx2
+        from lightkube.core.exceptions import ConfigError
 
-        self._errors = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
+        # ConfigError: of a program that gives out tokens.
+        self._errors = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ConfigError)
         self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._received = received
         self._client = open_session(config, self._timeout)
@@ -146,7 +148,7 @@ class Api:
             response = self._client.send(request, stream=True)
             try:
                 self._received(_head_size(response))
-                if response.status_code != 200 and not (verb == "PATCH" and response.is_success):
+                if not response.is_success:
                     raise self._refusal(response, asked)
                 yield response
             finally:

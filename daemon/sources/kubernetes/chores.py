@@ -22,6 +22,7 @@ DENIED_SECONDS = 300.0
 """The same for Nodes that did not bear out what was claimed for them."""
 _NOT_FOUND = 404
 _STOP_SECONDS = 5.0
+_AGAIN_SECONDS, _PAUSE_SECONDS = 1.0, 30.0
 
 
 class Chores:
@@ -39,7 +40,8 @@ class Chores:
         self._log, self._trouble = log, trouble
         self._bell = threading.Condition()
         self._heard: deque[Own] = deque()
-        self._rung = self._stopping = False
+        self._rung = self._had_object = False
+        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._own, self._publish, self._ask, self._denied = Pace(), Pace(), Pace(), Pace()
         self._bucket = Bucket()
@@ -47,14 +49,15 @@ class Chores:
 
     def start(self, api: Api) -> None:
         """Begin, over those connections."""
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, args=(api,), name="chores", daemon=True)
+        self._stop = threading.Event()
+        words = api, self._stop
+        self._thread = threading.Thread(target=self._run, args=words, name="chores", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End. One that hangs in a request is left to its time limit."""
         with self._bell:
-            self._stopping = True
+            self._stop.set()
             self._bell.notify()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
@@ -78,24 +81,30 @@ class Chores:
         if self._presence.read(api) and self._presence.is_complete:
             self._own.later(now, OWN_SECONDS)
 
-    def _run(self, api: Api) -> None:
-        while not self._stopping:
-            try:
-                wait = self._work(api)
-            except SourceError as error:
-                # Of an engine that is away, whoever listens to it tells.
-                self._log.debug(f"{error}")
-                wait = 1.0
-            except Exception as error:  # whatever it is, the daemon must go on
-                self._trouble("chores", f"the source fails: {error!r}")
-                self._log.debug(traceback.format_exc())
-                wait = 30.0
+    def _run(self, api: Api, stop: threading.Event) -> None:
+        while not stop.is_set():
+            wait = self._try_to_work(api, stop)
             with self._bell:
-                if not (self._stopping or self._rung or self._heard):
+                if not (stop.is_set() or self._rung or self._heard):
                     self._bell.wait(wait)
                 self._rung = False
 
-    def _work(self, api: Api) -> float:
+    def _try_to_work(self, api: Api, stop: threading.Event) -> float:
+        try:
+            wait = self._work(api, stop)
+        except SourceError as error:
+            # Of an engine that is away, whoever listens to it tells.
+            self._log.debug(f"{error}")
+            return _AGAIN_SECONDS
+        except Exception as error:  # whatever it is, the daemon must go on
+            if not stop.is_set():  # else its connections were closed
+                self._trouble("chores", f"the source fails: {error!r}")
+                self._log.debug(traceback.format_exc())
+            return _PAUSE_SECONDS
+        self._trouble("chores", "")
+        return wait
+
+    def _work(self, api: Api, stop: threading.Event) -> float:
         """Do what is due; seconds until something is. Raises SourceError."""
         self._listen()
         now = time.monotonic()
@@ -107,7 +116,7 @@ class Chores:
         if now >= self._denied.due:
             self._denied.later(now, DENIED_SECONDS)
             self._picture.ask_again()
-        self._ask_about_others(api)
+        self._ask_about_others(api, stop)
         return self._wait()
 
     def _wait(self) -> float:
@@ -121,13 +130,18 @@ class Chores:
 
     def _listen(self) -> None:
         while self._heard:
-            self._presence.hear(self._heard.popleft())
+            own, had_object = self._heard.popleft(), self._had_object
+            self._presence.hear(own)
+            gone, self._had_object = own.thing is None, own.thing is not None
+            if gone and had_object:
+                # It goes with its Node: the next one may have another Node for an owner.
+                self._own.soon(time.monotonic())
 
-    def _ask_about_others(self, api: Api) -> None:
+    def _ask_about_others(self, api: Api, stop: threading.Event) -> None:
         self._bucket.share(self._picture.size)
         for name in self._picture.questions:
             now = time.monotonic()
-            if self._stopping or now < self._ask.due or self._bucket.wait(now) > 0:
+            if stop.is_set() or now < self._ask.due or self._bucket.wait(now) > 0:
                 return
             self._bucket.take()
             try:

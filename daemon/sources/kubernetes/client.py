@@ -14,7 +14,7 @@ from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.chores import Chores
 from daemon.sources.kubernetes.picture import Expired, Own, Picture, WatchFailed
 from daemon.sources.kubernetes.presence import Presence, objects_path
-from daemon.sources.kubernetes.session import read_config
+from daemon.sources.kubernetes.session import require_library
 from daemon.sources.kubernetes.stream import Lines
 from daemon.sources.remote import Feed, SourceError
 
@@ -64,8 +64,13 @@ class KubernetesClient:
         return f"kubernetes {place} {settings.namespace} {ranges} {self._me}"
 
     def check(self) -> None:
-        """Whether library and account are there. Raises SourceError."""
-        read_config(self._settings)
+        """Whether library and kubeconfig are right. Raises SourceError.
+
+        A pod's service account is there in the pod alone.
+        """
+        require_library()
+        if self._settings.kubeconfig is not None:
+            Api(self._settings, lambda _: None).close()
 
     def leave(self) -> Sequence[str]:
         """Delete this node's object."""

@@ -76,8 +76,10 @@ class Presence:
             authority = parse_authority(thing, self._ranges)
         except ApiError as error:
             hint = "`node` in podwired.yaml must be the Node's name"
-            known = f"the cluster has no Node {self._me}: {hint}"
-            self._trouble("node", known if error.status == _NOT_FOUND else str(error))
+            why = str(error)
+            if error.status == _NOT_FOUND:
+                why, self._wanted = f"the cluster has no Node {self._me}: {hint}", None
+            self._trouble("node", why)
             return False
         except Unusable as error:
             self._trouble("node", f"Node {self._me}: {error}")

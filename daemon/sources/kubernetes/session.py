@@ -29,14 +29,22 @@ _KEEP_ALIVE = [
 ]
 
 
-def read_config(settings: KubernetesSettings) -> SingleConfig:
-    """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
+def require_library() -> None:
+    """Whether lightkube can be used. Raises SourceError saying what to do."""
     try:
-        from lightkube.config.kubeconfig import KubeConfig
-        from lightkube.core.exceptions import ConfigError
+        import httpx2  # noqa: F401
+        import lightkube.config.kubeconfig  # noqa: F401
     except ImportError as error:
         why = f"needs {error.name}, which is not installed: pip install 'podwire[kubernetes]'"
         raise SourceError(f"source.kubernetes {why}") from error
+
+
+def read_config(settings: KubernetesSettings) -> SingleConfig:
+    """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
+    require_library()
+    from lightkube.config.kubeconfig import KubeConfig
+    from lightkube.core.exceptions import ConfigError
+
     path = settings.kubeconfig
     if path is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
         why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
