@@ -28,6 +28,8 @@ from daemon.sources.remote import Feed, SourceError
 _TOLD_MAX = 8
 """So many refused keys are named at a time."""
 _RACE_SECONDS = 0.2
+_SPREAD_PER_NODE, _SPREAD_MAX = 0.006, 30.0
+"""Seconds over which daemons read anew what they know: 5,000 of them over half a minute."""
 
 
 class EtcdClient:
@@ -49,6 +51,7 @@ class EtcdClient:
         self._feed: Feed | None = None
         self._watcher: Watcher | None = None
         self._at: Header | None = None
+        self._missed = False
         self._newest: Header | None = None
         self._elders = Elders()
         self._pace = Pace()
@@ -79,6 +82,7 @@ class EtcdClient:
         """End `follow`, which waits in another thread."""
         if self._watcher is not None:
             self._watcher.interrupt()
+        self._gateway.close()
 
     def leave(self) -> Sequence[str]:
         """Give back what this node holds; that, in words. Raises SourceError."""
@@ -102,20 +106,32 @@ class EtcdClient:
 
     def _arrive(self, feed: Feed) -> None:
         """Hold what this node is to hold, and know the cluster as of some revision."""
-        if not self._goes_on():
+        at = self._at
+        if at is None or not self._goes_on(at):
+            if at is not None:
+                # Many daemons miss the same events, and what they know is good for a while.
+                feed.wait(self._spread())
             self._at = None
             while not feed.stopping and not self._begin(feed):
                 feed.wait(random.uniform(0, _RACE_SECONDS))  # noqa: S311 - no secret
         if self._at is not None:
             self._publish(feed)
 
-    def _goes_on(self) -> bool:
-        """Whether all is as it was left, but for events that can be heard still."""
-        if self._at is None:
-            return False
-        header = self._registration.confirm()
+    def _goes_on(self, at: Header) -> bool:
+        """Hold on to what this node has; whether events can tell all that happened to the rest."""
+        header = self._registration.refresh(self._picture)
+        try:
+            holds = self._registration.claim(self._picture)
+        except NoSubnet:
+            holds = False
         # A watch of what is to come in another history would wait for ever.
-        return header is not None and header.follows(self._at)
+        lost = self._missed or self._registration.robbed or not header.follows(at)
+        return holds and not lost
+
+    def _spread(self) -> float:
+        """Seconds until it is this daemon's turn to read everything."""
+        most = min(_SPREAD_MAX, _SPREAD_PER_NODE * len(self._picture.nodes))
+        return random.uniform(0, most)  # noqa: S311 - no secret
 
     def _begin(self, feed: Feed) -> bool:
         """Read all there is, and take this node's part; False where another was faster."""
@@ -130,14 +146,14 @@ class EtcdClient:
             self._registration.node = None
             self._publish(feed)
             raise
-        self._at = header
+        self._at, self._missed = header, False
         return True
 
     def _look_back(self, header: Header) -> None:
         """Keep the nodes of before where this etcd is none that could say that they left."""
         newest, self._newest = self._newest, header
-        follows = newest is None or header.follows(newest)
-        if follows and not self._registration.lost_early():
+        robbed, self._registration.robbed = self._registration.robbed, False
+        if not robbed and (newest is None or header.follows(newest)):
             return
         count = self._elders.keep(self._picture.nodes)
         self._log.warning(
@@ -160,8 +176,10 @@ class EtcdClient:
                 for answer in watcher.answers(at.revision):
                     if not self._take(feed, at.cluster, answer):
                         break
-            except (Compacted, LeaseLost):
-                self._at = None
+            except LeaseLost:
+                return
+            except Compacted:
+                self._missed = True
 
     def _take(self, feed: Feed, cluster: str, answer: Answer) -> bool:
         """Take what changed; whether this node's keys are still its own."""
@@ -181,7 +199,6 @@ class EtcdClient:
             return True
         names = " ".join(c.pair.key.decode("ascii", "replace") for c in touched)
         self._log.warning("keys of this node were changed by somebody else", keys=names)
-        self._at = None
         feed.wait(self._pace.next())
         return False
 

@@ -77,6 +77,16 @@ class Picture:
         for pair in fresh.values():
             self.put(pair)
 
+    def refresh(self, places: Iterable[Place], pairs: Iterable[Pair]) -> None:
+        """Take these for all there is in some places."""
+        fresh = {pair.key: pair for pair in pairs}
+        for place in places:
+            key = self._keys.write(place)
+            if key not in fresh or self._is_hearsay(place):
+                self.delete(key)
+            if key in fresh:
+                self.put(fresh[key])
+
     def put(self, pair: Pair) -> None:
         """Take a key's new value."""
         label = shorten(pair.key)
@@ -176,7 +186,10 @@ class Picture:
 
     def _is_hearsay(self, place: Place) -> bool:
         """Whether it is of an earlier daemon, which did not say as of when."""
-        return isinstance(place, SubnetKey) and not self.holders[place.subnet].created
+        if not isinstance(place, SubnetKey):
+            return False
+        holder = self.holders.get(place.subnet)
+        return holder is not None and not holder.created
 
     def _refuse(self, label: str, why: str) -> None:
         if len(self.refused) < _REFUSED_MAX:

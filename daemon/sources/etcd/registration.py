@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from daemon.cluster import Node
 from daemon.log import Log
@@ -14,7 +14,7 @@ from daemon.sources.etcd.choice import Wishes, choose_subnets
 from daemon.sources.etcd.claim import check_lengths, plan_claim, plan_withdrawal
 from daemon.sources.etcd.faults import Refused
 from daemon.sources.etcd.gateway import Gateway
-from daemon.sources.etcd.keys import Keys, NodeKey, Place, SubnetKey
+from daemon.sources.etcd.keys import Keys, LengthKey, NodeKey, Place, SubnetKey
 from daemon.sources.etcd.memory import Memory
 from daemon.sources.etcd.ownaddress import own_addresses
 from daemon.sources.etcd.picture import Picture
@@ -38,7 +38,11 @@ class LeaseLost(SourceError):
 
 
 class Registration:
-    """This node's part in the cluster. node: what it holds; None before it was claimed."""
+    """This node's part in the cluster.
+
+    node: what it holds; None before it was claimed. robbed: its lease was gone before its time:
+    etcd forgot it, or somebody ended it.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Registration:
         log: Log,
     ) -> None:
         self.node: Node | None = None
+        self.robbed = False
         self._gateway, self._keys, self._settings = gateway, keys, settings
         self._name, self._memory, self._log = name, memory, log
         self._pools = pools_of(settings)
@@ -77,39 +82,19 @@ class Registration:
         """This node without a subnet, for as long as it cannot have one. Raises SourceError."""
         return Node(self._name, self._addresses(), ())
 
-    def confirm(self) -> Header | None:
-        """The etcd's header where this node still holds all that it held; None where it does not.
-
-        Nothing is written but the lease's time. Raises SourceError.
-        """
+    def refresh(self, picture: Picture) -> Header:
+        """Put this node's keys into the picture as they are now. Raises SourceError."""
         held = self._memory.load()
-        if held is None or not held.lease:
-            return None
-        node = Node(self._name, self._addresses(), held.subnets)
-        wanted = {self._keys.write(NodeKey(node.name)): encode_record(node)}
-        for subnet in held.subnets:
-            wanted[self._keys.write(SubnetKey(subnet))] = encode_holder(node.name)
-        answer = self._gateway.call("/kv/txn", read_keys(wanted))
-        pairs = pairs_of(answer)
-        same = {pair.key: pair.value for pair in pairs} == wanted
-        if not same or not self._fits(held.subnets) or {p.lease for p in pairs} - {0, held.lease}:
-            return None
-        if self._live_lease() != held.lease:
-            return None
-        self.node = node
+        places: list[Place] = [NodeKey(self._name), *map(SubnetKey, held.subnets if held else ())]
+        places += [LengthKey(pool.version) for pool in self._pools]
+        answer = self._gateway.call("/kv/txn", read_keys(map(self._keys.write, places)))
+        picture.refresh(places, pairs_of(answer))
         return header_of(answer)
 
     def renew(self) -> None:
         """Begin the lease's time anew. Raises LeaseLost, SourceError."""
         if self._keep_alive(self._lease) <= 0:
             raise LeaseLost
-
-    def lost_early(self) -> bool:
-        """Whether the lease is gone before its time: etcd forgot it, or somebody ended it."""
-        age = time.monotonic() - self._renewed
-        if not self._lease or age >= self._settings.lease_seconds:
-            return False
-        return self._keep_alive(self._lease) <= 0
 
     def is_own(self, key: bytes) -> bool:
         """Whether a key is one of this node's."""
@@ -158,11 +143,6 @@ class Registration:
         except ValueError:  # somebody else wrote it; it is about to be written anew
             return ()
 
-    def _fits(self, subnets: Iterable[IPNetwork]) -> bool:
-        """Whether these are what the settings ask for by now."""
-        homes = [next((p for p in self._pools if s in p), None) for s in subnets]
-        return None not in homes and set(homes) == set(self._pools)
-
     def _addresses(self) -> tuple[IPAddress, ...]:
         return self._settings.addresses or own_addresses(self._settings.endpoints)
 
@@ -173,11 +153,12 @@ class Registration:
         """
         held = self._memory.load()
         lease = self._lease or (held.lease if held else 0)
-        asked = self._settings.lease_seconds
-        if lease and asked <= self._keep_alive(lease) <= max(asked, _RAISED_TTL):
-            self._lease = lease
-        else:
-            self._lease = 0
+        self._lease = 0
+        if lease:
+            asked, seconds = self._settings.lease_seconds, self._keep_alive(lease)
+            if asked <= seconds <= max(asked, _RAISED_TTL):
+                self._lease = lease
+            self.robbed |= seconds <= 0 and time.monotonic() - self._renewed < asked
         return self._lease
 
     def _grant(self) -> int:
