@@ -58,17 +58,18 @@ class ApiServer:
 
     kind = ""
 
-    def __init__(self, ns: Namespace, folder: Path) -> None:
-        self.ns, self.folder = ns, folder
+    def __init__(self, ns: Namespace, folder: Path, address: str = "127.0.0.1") -> None:
+        self.ns, self.folder, self.address = ns, folder, address
+        self.bookmark_seconds = 2.0
         self.authority: Authority = make_authority(folder)
         self.audit = folder / "audit.log"
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._admin_token = secrets.token_hex(16)
+        self.admin_token = secrets.token_hex(16)
         self._account = ""
         self._read = 0
         ns.ip_batch("link set lo up\n")
         self._wire = self.wire()
-        self.admin = self.client(self._wire, self._admin_token)
+        self.admin = self.client(self._wire, self.admin_token)
 
     def programs(self) -> Iterable[tuple[str, Sequence[str | Path]]]:
         """What runs, in this order: a name and a command."""
@@ -141,7 +142,7 @@ class ApiServer:
         """A connection from within its namespace."""
         made = self.ns.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            made.connect(("127.0.0.1", PORT))
+            made.connect((self.address, PORT))
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             made.close()
@@ -151,6 +152,10 @@ class ApiServer:
     def client(self, wire: Wire, token: str) -> Rest:
         """A client with a token."""
         return Rest(wire.address, self.authority.ca, token)
+
+    def direct(self) -> Rest:
+        """One more client with all rights, for another thread."""
+        return self.client(self._wire, self.admin_token)
 
     def install(self) -> None:
         """Bring in podwire's namespace, its definition and its rights, from packaging/."""
@@ -310,8 +315,9 @@ class StandIn(ApiServer):
                 *(sys.executable, "-m", "tests.cluster.standin"),
                 *("--certificate", self.authority.certificate, "--key", self.authority.key),
                 *("--state", self.folder / "objects.json", "--audit", self.audit),
-                *("--admin-token", self._admin_token),
-                *("--bookmark-seconds", "2"),
+                *("--admin-token", self.admin_token),
+                *("--bookmark-seconds", str(self.bookmark_seconds)),
+                *("--address", self.address),
             ],
         )
 
@@ -338,12 +344,12 @@ class KubeApiServer(ApiServer):
 
     def _options(self) -> Iterable[str]:
         tokens, policy = self.folder / "tokens.csv", self.folder / "audit.json"
-        tokens.write_text(f'{self._admin_token},admin,admin,"system:masters"\n')
+        tokens.write_text(f'{self.admin_token},admin,admin,"system:masters"\n')
         policy.write_text(json.dumps(_POLICY))
         own = self.authority
         options = {
             "etcd-servers": "http://127.0.0.1:2379",
-            "bind-address": "127.0.0.1",
+            "bind-address": self.address,
             "secure-port": PORT,
             "advertise-address": "192.0.2.1",
             "endpoint-reconciler-type": "none",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -54,6 +54,7 @@ class Follower:
     wire: Wire
     folder: Path
     spread: float = 0.0
+    cluster: Sequence[str] = CLUSTER
     log: Notes = field(default_factory=Notes)
     latest: Snapshot | None = None
     source: RemoteSource | None = None
@@ -74,7 +75,7 @@ class Follower:
     def client(self) -> Client:
         """What speaks to the API."""
         settings = KubernetesSettings(
-            tuple(map(ip_network, CLUSTER)), self.kubeconfig, start_spread=self.spread
+            tuple(map(ip_network, self.cluster)), self.kubeconfig, start_spread=self.spread
         )
         made: Client = kubernetes.open_client(
             settings, node=self.name, data_dir=self.folder, log=self.log

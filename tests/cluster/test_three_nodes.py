@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -178,6 +179,7 @@ def test_an_outage_harms_nobody(nodes: Nodes, three: Three, podwire_bin: Path) -
     for member in three:
         eventually(partial(says_that_the_api_is_away, member), 60)
         assert member.routes() == {c for m in three if m is not member for c in m.cidrs}
+    time.sleep(1)
     assert stream.lost() == 0
     # What others break heals without the API.
     one.node.run(["ip", "route", "del", two.cidrs[0]])

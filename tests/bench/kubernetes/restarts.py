@@ -1,0 +1,165 @@
+"""All daemons of a DaemonSet restart at once: what reaches the API server, and when."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.bench.checks import CheckFailed
+from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, publish
+from tests.bench.kubernetes.quiet import KUBERNETES
+from tests.bench.lineup import Lineup
+from tests.bench.results import PODWIRE, Figure, Results
+from tests.bench.rounds import Say
+from tests.bench.routing.fleet import list_peers
+from tests.bench.sizes import Sizes
+from tests.bench.world import Host
+from tests.cluster.apiserver import PORT, ApiServer, Request, make_kubeconfig
+from tests.cluster.rest import place_of
+from tests.pytest_netns import tools
+
+_PROCESSES = 4
+_LOOK = 0.2
+_PATIENCE = 240.0
+PEAK = "peak of requests a second"
+
+
+def measure_restarts(
+    lineup: Lineup, api: ApiServer, results: Results, sizes: Sizes, say: Say
+) -> None:
+    """With nothing known and the spread, without the spread, and with what was known."""
+    nodes = list_peers(sizes.herd)
+    say(f"{KUBERNETES}: {sizes.herd} nodes")
+    made = (api.admin.ask("POST", place_of("Node"), make_node(n)).expect(201) for n in nodes)
+    publish(api, nodes, {m["metadata"]["name"]: m["metadata"]["uid"] for m in made})
+    names = [node.name for node in nodes]
+    spread = sizes.herd_spread
+    cases = (("nothing known, no spread", 0.0, False),
+             (f"nothing known, spread of {spread:g} s", spread, False),
+             (f"last state known, spread of {spread:g} s", spread, True))  # fmt: skip
+    with lineup.world.host(PODWIRE) as host:
+        token = host.work_dir / "token"
+        token.write_text(api.issue(names[0]))  # none of them writes: what is published is right
+        server = f"https://{host.node.underlay.gateway(4)}:{PORT}"
+        kubeconfig = make_kubeconfig(host.work_dir, server, api.authority.ca, token)
+        for what, seconds, known in cases:
+            say(f"{KUBERNETES}: {sizes.herd} daemons restart, {what}")
+            if not known:
+                _forget(host.work_dir, names)
+            before, began = len(api.requests()), time.time()
+            with Traffic(host) as traffic:
+                said = _run(host, names, seconds, kubeconfig)
+            case = f"{sizes.herd} daemons restart at once, {what}; {api.kind}"
+            _report(results, case, api.requests()[before:], traffic, said, began)
+
+
+def _forget(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (folder / name / "cluster.json").unlink(missing_ok=True)
+
+
+class Traffic:
+    """What a host receives, looked at a few times a second."""
+
+    def __init__(self, host: Host) -> None:
+        self.total = 0.0
+        self.peak = 0.0
+        self._host, self._done = host, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        first = last = self._read()
+        seconds: list[int] = []
+        while not self._done.wait(_LOOK):
+            now = self._read()
+            seconds.append(now - last)
+            last = now
+            width = round(1 / _LOOK)
+            self.peak = max(self.peak, sum(seconds[-width:]))
+        self.total = last - first
+
+    def _read(self) -> int:
+        text = self._host.call(lambda: Path("/proc/thread-self/net/dev").read_text())
+        line = next(line for line in text.splitlines() if line.strip().startswith("eth0:"))
+        return int(line.partition(":")[2].split()[0])
+
+
+def _run(host: Host, names: Sequence[str], spread: float, kubeconfig: Path) -> list[Any]:
+    with ExitStack() as stack:
+        herds = [_start(host, names[place::_PROCESSES], len(names), spread, kubeconfig, stack)
+                 for place in range(_PROCESSES)]  # fmt: skip
+        for herd in herds:
+            assert herd.stdout is not None
+            if herd.stdout.readline() != b"ready\n":
+                raise CheckFailed("a process of sources did not start")
+        for herd in herds:
+            assert herd.stdin is not None
+            herd.stdin.write(b"go\n")
+            herd.stdin.flush()
+        return [json.loads(herd.stdout.readline()) for herd in herds if herd.stdout]
+
+
+def _start(
+    host: Host, names: Sequence[str], nodes: int, spread: float, kubeconfig: Path, stack: ExitStack
+) -> subprocess.Popen[bytes]:
+    wanted = {
+        "names": [*names], "nodes": nodes, "spread": spread, "kubeconfig": str(kubeconfig),
+        "folder": str(host.work_dir), "cidrs": [*CLUSTER_CIDRS], "seconds": _PATIENCE,
+    }  # fmt: skip
+    argv = [*host.node.enter, sys.executable, "-m", "tests.bench.kubernetes.herd"]
+    herd = stack.enter_context(
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(tools.ROOT)},
+        )
+    )
+    assert herd.stdin is not None
+    herd.stdin.write(json.dumps(wanted).encode() + b"\n")
+    herd.stdin.flush()
+    return herd
+
+
+def _report(
+    results: Results, case: str, requests: Sequence[Request], traffic: Traffic,
+    said: Sequence[Any], began: float,
+) -> None:  # fmt: skip
+    seconds = [second for herd in said for second in herd["seconds"]]
+    wanted = sum(len(herd["bytes"]) for herd in said)
+    if len(seconds) < wanted:
+        faults = [fault for herd in said for fault in herd["faults"]]
+        raise CheckFailed(f"{case}: {len(seconds)} of {wanted} have their snapshot: {faults}")
+    for what, unit, value in (
+        (PEAK, "", _peak(requests)),
+        ("peak of lists a second", "", _peak([r for r in requests if r.verb == "list"])),
+        ("requests of each", "", len(requests) / wanted),
+        ("lists of each", "", sum(r.verb == "list" for r in requests) / wanted),
+        ("peak of traffic", "kB/s", traffic.peak / 1e3),
+        ("traffic of each", "kB", traffic.total / 1e3 / wanted),
+        ("the last request after", "s", max(r.time for r in requests) - began),
+    ):
+        results.add(Figure(KUBERNETES, case, what, unit), PODWIRE, value)
+    results.add(Figure(KUBERNETES, case, "until each is current", "s"), PODWIRE, *seconds)
+
+
+def _peak(requests: Sequence[Request]) -> int:
+    """The most in any second of the clock."""
+    return max(Counter(int(r.time) for r in requests).values(), default=0)
