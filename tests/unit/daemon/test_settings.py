@@ -321,6 +321,10 @@ LEAVES = st.sampled_from(
 VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=2) | st.dictionaries(WORDS, v))
 
 
+# YAML 1.1, 4.2: b-char.
+LINE_ENDS = "\n\x85\u2028\u2029"
+
+
 def parse_or_fault(text: str) -> tuple[Settings | None, FileFault | None]:
     """The settings, or why they cannot be had; nothing else may come up."""
     try:
@@ -334,7 +338,8 @@ def test_anything_is_settings_or_a_fault_in_one_of_its_lines(content: dict[str, 
     text = yaml.safe_dump({"source": {"static": "/x"}, **content}, allow_unicode=True)
     settings, fault = parse_or_fault(text)
     assert (settings is None) != (fault is None)
-    assert fault is None or (fault.why and fault.key and 1 <= fault.line <= text.count("\n"))
+    lines = sum(map(text.count, LINE_ENDS))
+    assert fault is None or (fault.why and fault.key and 1 <= fault.line <= lines)
 
 
 def test_a_host_name_that_is_no_node_name_needs_the_key() -> None:
