@@ -33,7 +33,7 @@ test: test-packages $(VENV)/.installed go-tools programs ## every test there is
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory conformance-reference
 	@echo '== unit and network namespaces'
-	@$(PYTEST) tests/unit tests/netns -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) tests/unit tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
 lint: $(VENV)/.installed ## formatting, lints, types, layers
@@ -47,7 +47,7 @@ unit: $(VENV)/.installed ## tests without a kernel
 	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
 
 netns: test-packages $(VENV)/.installed go-tools programs ## tests in network namespaces (root)
-	@$(PYTEST) tests/netns -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
 conformance: test-packages $(VENV)/.installed ## the CNI specification, against podwire
