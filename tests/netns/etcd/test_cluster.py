@@ -136,3 +136,30 @@ def test_cleanup_gives_the_lease_back(cluster: Cluster, outside: Etcd) -> None:
     assert "removed lease of 10.244." in done.stdout
     eventually(partial(one.has_routes, set()))
     assert [k for k in outside.entries() if "node-2" in k] == []
+
+
+def test_a_node_cut_off_for_longer_than_its_lease_says_that_it_lost_its_subnet(
+    cluster: Cluster, outside: Etcd, podwire_bin: Path
+) -> None:
+    """Its pod stays, and nobody gets an address of what is another node's now."""
+    scarce = {"clusterCIDRs": ["10.244.0.0/24"], "leaseSeconds": 10}
+    one = join(cluster, outside, addresses=["192.0.2.11"], **scarce)
+    eventually(partial(leased, one, 1))
+    eventually(lambda: one.conflist.exists())
+    one.attach(podwire_bin / "podwire")
+    one.node.ns.ip_batch("link set eth0 down\n")
+    eventually(lambda: not outside.entries("/podwire/v1/nodes"), 60)
+    two = join(cluster, outside, addresses=["192.0.2.12"], **scarce)
+    eventually(partial(leased, two, 1))
+    one.node.ns.ip_batch("link set eth0 up\n")
+    words = "subnet 10.244.0.0/24 of this node was leased to node-2"
+    eventually(lambda: words in one.status().get("sourceFault", "") or one.log, 60)
+    eventually(partial(leased, one, 0))
+    assert outside.entries()["/podwire/v1/subnets/ipv4/10.244.0.0-24"] == "node-2"
+    # What the fault says that helps, helps.
+    one.stop()
+    one.node.run([one.podwired, "cleanup", "--yes", "--config", one.folder / "podwired.yaml"])
+    two.stop()
+    two.node.run([two.podwired, "cleanup", "--yes", "--config", two.folder / "podwired.yaml"])
+    one.start()
+    eventually(partial(leased, one, 1))

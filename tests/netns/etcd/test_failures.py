@@ -199,6 +199,23 @@ def test_a_member_that_hangs_is_left_for_another(
             member.signal(signal.SIGCONT)
 
 
+def test_a_network_that_swallows_everything_is_noticed(
+    frail: Etcd, make_frail: MakeSeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No packet says that anything is wrong: neither the stream nor the kernel knows."""
+    monkeypatch.setattr(watcher, "RENEW_MAX", 1.0)
+    seat = make_frail().start()
+    before = seat.settle()
+    rules = (
+        "add table inet t; add chain inet t in { type filter hook input priority 0; policy drop; }"
+    )
+    frail.ns.run(["nft", rules])
+    eventually(seat.is_lost, 60)
+    assert seat.subnets() == before
+    frail.ns.run(["nft", "delete table inet t"])
+    assert seat.settle() == before
+
+
 def _sees(seat: Seat, other: Seat) -> object:
     return other.name in seat.nodes() or (seat.nodes(), seat.fault)
 

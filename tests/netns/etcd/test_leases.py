@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from tests.netns.etcd.conftest import MakeSeat
+from tests.netns.etcd.filling import fill
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
 
@@ -154,6 +155,37 @@ def test_an_expired_lease_after_a_reboot_gives_a_new_subnet(
     etcd.ctl("put", f"{prefix}/v1/subnets/ipv4/{other}", "somebody")
     (after,) = seat.start().settle()
     assert after != before
+
+
+def test_a_subnet_given_to_another_by_hand_is_not_taken_back(
+    make_seat: MakeSeat, etcd: Etcd, prefix: str
+) -> None:
+    """While its node was away: who wrote there nobody can tell."""
+    seat = make_seat(clusterCIDRs=["10.244.0.0/16"]).start()
+    (subnet,) = seat.settle()
+    seat.stop()
+    key = f"{prefix}/v1/subnets/ipv4/{subnet.replace('/', '-')}"
+    etcd.ctl("put", key, "another")
+    seat.start()
+    eventually(lambda: f"{subnet} of this node was leased to another" in seat.fault or seat.fault)
+    assert etcd.entries(prefix)[key] == "another"
+
+
+def test_a_restart_hears_what_happened_meanwhile_and_reads_no_list(
+    make_seat: MakeSeat, etcd: Etcd, prefix: str
+) -> None:
+    etcd.ns.call(partial(fill, etcd, 400, prefix))
+    seat = make_seat(clusterCIDRs=["10.96.0.0/11"]).start()
+    seat.settle()
+    assert seat.source is not None
+    whole = seat.source.news.bytes
+    seat.stop()
+    etcd.ctl("del", f"{prefix}/v1/nodes/far-7")
+    seat.start().settle()
+    eventually(lambda: len(seat.nodes()) == 400 or len(seat.nodes()))
+    assert "far-7" not in seat.nodes()
+    assert seat.source is not None
+    assert seat.source.news.bytes < whole / 20
 
 
 def test_lengths_that_differ_between_nodes_are_refused(
