@@ -11,6 +11,8 @@ class Sizes:
 
     seldom: each n-th round, for contenders whose operations take long.
     idle, stream: seconds of an idle daemon, and of one run of iperf3.
+    quiet: seconds of a source to which nothing happens. beats: reports of kubelets meanwhile.
+    herd, herd_spread: daemons that start at once, and seconds over which they spread.
     """
 
     rounds: int = 100
@@ -26,12 +28,19 @@ class Sizes:
     heals: int = 40
     streams: int = 40
     stream: int = 1
+    quiet: float = 660.0
+    beats: int = 1000
+    changes_counted: int = 50
+    arrivals: int = 300
+    herd: int = 500
+    herd_spread: float = 30.0
 
 
 FULL = Sizes()
 QUICK = Sizes(
     rounds=9, slow_rounds=3, bursts=1, growth_rounds=6, seldom=3, operations=600,
     starts=1, edits=1, idle=5.0, restarts=1, heals=1, streams=2,
+    quiet=5.0, beats=50, changes_counted=10, arrivals=100, herd=100, herd_spread=4.0,
 )  # fmt: skip
 
 PEERS = 5_000
