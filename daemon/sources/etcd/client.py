@@ -198,8 +198,9 @@ class EtcdClient:
         if not touched:
             return True
         names = " ".join(c.pair.key.decode("ascii", "replace") for c in touched)
-        self._log.warning("keys of this node were changed by somebody else", keys=names)
+        self._log.warning("somebody changed keys of this node, or ended its lease", keys=names)
         feed.wait(self._pace.next())
+        self._registration.check_alone(self._picture)
         return False
 
     def _is_touched(self, change: Change) -> bool:

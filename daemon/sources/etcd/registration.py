@@ -20,7 +20,7 @@ from daemon.sources.etcd.ownaddress import own_addresses
 from daemon.sources.etcd.picture import Picture
 from daemon.sources.etcd.pool import Pool, make_pool
 from daemon.sources.etcd.transaction import Header, header_of, pairs_of, read_keys
-from daemon.sources.etcd.values import Malformed, encode_holder, encode_record, parse_record
+from daemon.sources.etcd.values import Malformed, Pair, encode_holder, encode_record, parse_record
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
@@ -96,6 +96,21 @@ class Registration:
         if self._keep_alive(self._lease) <= 0:
             raise LeaseLost
 
+    def check_alone(self, picture: Picture) -> None:
+        """Raises SourceError where another machine describes itself by this node's name."""
+        pair = picture.own_record
+        record = None if pair is None else _try_record(self._name, pair)
+        if record is not None and self.node and record.addresses != self.node.addresses:
+            where = " and ".join(map(str, record.addresses))
+            raise SourceError(f"another machine, at {where}, calls itself {self._name} as well")
+
+    def has_moved(self) -> bool:
+        """Whether this node has other addresses by now than the others know."""
+        try:
+            return self.node is not None and self._addresses() != self.node.addresses
+        except SourceError:  # it has none now
+            return False
+
     def is_own(self, key: bytes) -> bool:
         """Whether a key is one of this node's."""
         node = self.node
@@ -136,12 +151,9 @@ class Registration:
 
     def _listed(self, picture: Picture) -> tuple[IPNetwork, ...]:
         """What its record of earlier lists."""
-        if picture.own_record is None:
-            return ()
-        try:
-            return parse_record(self._name, picture.own_record.value).pod_cidrs
-        except ValueError:  # somebody else wrote it; it is about to be written anew
-            return ()
+        pair = picture.own_record
+        record = None if pair is None else _try_record(self._name, pair)
+        return record.pod_cidrs if record else ()
 
     def _addresses(self) -> tuple[IPAddress, ...]:
         return self._settings.addresses or own_addresses(self._settings.endpoints)
@@ -200,3 +212,10 @@ def pools_of(settings: EtcdSettings) -> tuple[Pool, ...]:
         make_pool((r for r in ranges if r.version == v), settings.prefix_length[v])
         for v in versions
     )
+
+
+def _try_record(name: str, pair: Pair) -> Node | None:
+    try:
+        return parse_record(name, pair.value)
+    except ValueError:  # somebody else wrote it, who is no daemon
+        return None

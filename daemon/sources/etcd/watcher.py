@@ -17,7 +17,7 @@ from daemon.sources.etcd.registration import Registration
 from daemon.sources.etcd.stream import Stream
 from daemon.sources.etcd.transaction import text_of
 from daemon.sources.etcd.values import Malformed, Pair, parse_pair
-from daemon.sources.remote import Feed, SourceError
+from daemon.sources.remote import Feed
 
 SILENCE = 1500.0
 """Seconds: etcd tells of itself after 10 minutes without an event (mvcc, progress reports)."""
@@ -59,7 +59,7 @@ class Watcher:
         self.limit = math.inf
         self._done = threading.Event()
         self._stream: Stream | None = None
-        self._fault: SourceError | None = None
+        self._fault: Exception | None = None
         self._keeper = threading.Thread(target=self._keep, name="etcd-lease", daemon=True)
 
     def __enter__(self) -> Watcher:
@@ -142,8 +142,10 @@ class Watcher:
                 self._feed.heard()
                 if self._stream is not None and self._gateway.endpoint != self._stream.endpoint:
                     raise Unreachable(f"{self._stream.endpoint} does not answer any more")
-            except SourceError as error:
-                self._fault = error
+                ended = self._registration.has_moved()
+            except Exception as error:  # whatever it is: without this thread the lease ends
+                self._fault, ended = error, True
+            if ended:
                 self.interrupt()
                 return
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import Cluster, Member, cluster, eventually
-from tests.netns.routing.traffic import Stream, reach
+from tests.netns.routing.traffic import Stream, address, reach
 from tests.pytest_netns.underlay import Underlay
 
 __all__ = ["cluster"]
@@ -84,6 +84,22 @@ def test_the_address_towards_etcd_is_the_nodes(cluster: Cluster, outside: Etcd) 
         key = f"/podwire/v1/nodes/{member.name}"
         record = json.loads(outside.entries()[key])
         assert record["addresses"] == [member.node.address(4)]
+
+
+def test_a_node_that_gets_another_address_is_reached_by_it(
+    cluster: Cluster, outside: Etcd, podwire_bin: Path
+) -> None:
+    source = {"addresses": [], "clusterCIDRs": ["10.244.0.0/16"], "leaseSeconds": 10}
+    members = [join(cluster, outside, **source) for _ in range(2)]
+    for member in members:
+        eventually(partial(leased, member, 1))
+    node = members[1].node
+    before, after = node.address(4), "192.0.2.77"
+    eventually(lambda: members[0].fdb() == {before} or members[0].log)
+    node.ns.ip_batch(f"address del {before}/24 dev eth0\naddress add {after}/24 dev eth0\n")
+    eventually(lambda: members[0].fdb() == {after} or members[0].log, 60)
+    one, two = (m.attach(podwire_bin / "podwire") for m in members)
+    assert one.ping(address(two))
 
 
 def test_pods_talk_while_etcd_is_gone_and_the_daemons_start_anew(
