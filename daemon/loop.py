@@ -99,6 +99,8 @@ class Loop:
         self._wait = self._kernel.work()
         if self._refresh(now):
             self._wait = self._kernel.work()
+            if self._health and self._desired:
+                self._health.aim(self._desired)
         status = self._finish()
         news = self._source.news
         self._counts.turn(began, Seen(status, self._snapshot, self._desired, news))
@@ -182,8 +184,6 @@ class Loop:
         self._refusals.tell(desired.refused)
         self._tolerated.tell(desired.tolerated)
         self._kernel.aim(desired)
-        if self._health:
-            self._health.aim(desired)
         return True
 
     def _finish(self) -> NodeStatus:

@@ -47,12 +47,17 @@ Outcome = Answer | Refusal | None
 """What became of a probe; None: nothing came back in time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ask:
-    """A probe that is to be sent. size: of its IP packet, in bytes."""
+    """A probe that is to be sent, which equals no other one. size: of its IP packet, in bytes."""
 
     target: Target
     size: int
+
+
+def large(target: Target, mtu: int) -> Ask:
+    """A probe of pods' MTU, or as small as there are."""
+    return Ask(target, max(mtu, smallest(target.path.version)))
 
 
 class Inspection:
@@ -83,8 +88,8 @@ class Inspection:
             return tuple(Ask(t, smallest(t.path.version)) for t in self.targets)
         if self.stage == "sizes" and self.narrow:
             return (Ask(self.narrow, self._next_size()),)
-        large = {"check": self._checked, "large": self.targets.mains}.get(self.stage, ())
-        return tuple(Ask(t, max(self._mtu, smallest(t.path.version))) for t in large)
+        targets = {"check": self._checked, "large": self.targets.mains}.get(self.stage, ())
+        return tuple(large(target, self._mtu) for target in targets)
 
     def advance(self, outcomes: Mapping[Ask, Outcome]) -> None:
         """Go to the next stage with what came of this one's probes."""

@@ -6,22 +6,27 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import struct
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from typing import NamedTuple
 
 from daemon.health.failures import read_failure, tell_send_error
 from daemon.health.inspection import Refusal
 from daemon.health.targets import Target
 from daemon.health.wire import Path
-from kernel.model import IPAddress
 
 # linux/in.h, linux/in6.h; Python has no names for them.
 _IP_MTU_DISCOVER, _IP_RECVERR, _IP_FREEBIND = 10, 11, 15
 _IPV6_MTU_DISCOVER, _IPV6_RECVERR, _IPV6_FREEBIND = 23, 25, 78
 _PMTUDISC_PROBE = 3  # never fragment, whatever is known of the path
-_SO_RCVBUFFORCE = 33
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
+_TIMESPEC = struct.Struct("@ll")
+_AGE_MAX = 10.0
+_EXTRA = 512
+"""Bytes for what comes with a datagram."""
 _OPTIONS = {
     4: (
         (socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE),
@@ -38,18 +43,21 @@ _OPTIONS = {
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _BUFFER_BYTES = 512 << 10
 _DATAGRAM_MAX = 65535
-_AT_ONCE = 32
-"""So many datagrams of one socket are read before another's."""
+_AT_ONCE = 64
+"""So many datagrams of one socket are read at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A datagram. origin: the address that it came from, by the path that it came by."""
+class Arrival(NamedTuple):
+    """A datagram. origin: the address that it came from, by the path that it came by.
+
+    received: when this node's kernel had it, in seconds of the monotonic clock.
+    """
 
     outlet: Outlet
     origin: Target
     port: int
     payload: memoryview
+    received: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +76,29 @@ class Outlet:
     own: Target
     socket: socket.socket
 
-    def send(self, to: IPAddress, port: int, payload: bytes) -> Refusal | None:
+    def send(self, to: str, port: int, payload: bytes) -> Refusal | None:
         """Send a datagram; why it cannot go."""
         # What an earlier one came to is told at the next call (ip(7), IP_RECVERR).
         self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         try:
-            self.socket.sendto(payload, (str(to), port))
+            self.socket.sendto(payload, (to, port))
         except OSError as error:
             return tell_send_error(error)
         return None
 
 
 class Outlets:
-    """All of them, and one descriptor to wait for. fault: why some of them cannot be opened."""
+    """All of them, to be waited for together. fault: why some of them cannot be opened.
+
+    by_path: the one that probes of each path go out by.
+    """
 
     def __init__(self, port: int) -> None:
         self.fault = ""
         self._port = port
+        self.by_path: dict[Path, Outlet] = {}
         self._open: dict[Target, Outlet] = {}
+        self._by_fd: dict[int, Outlet] = {}
         self._poll = select.epoll()
         self._buffer = memoryview(bytearray(_DATAGRAM_MAX + 1))
 
@@ -96,9 +109,13 @@ class Outlets:
         self._open.clear()
         self._poll.close()
 
-    def fileno(self) -> int:
-        """A descriptor that is readable when something came."""
-        return self._poll.fileno()
+    def listen(self, bell: int) -> None:
+        """Let `wait` end, too, when that descriptor is readable."""
+        self._poll.register(bell, select.EPOLLIN)
+
+    def wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Wait until something comes, or for so long: descriptors, and what happened to them."""
+        return self._poll.poll(seconds)
 
     def aim(self, wanted: Iterable[Target]) -> None:
         """Open what is missing, close what nobody wants; `fault` says what did not work."""
@@ -107,71 +124,82 @@ class Outlets:
             self._open.pop(own).socket.close()
         faults = [self._try(own) for own in targets if own not in self._open]
         self.fault = next(filter(None, faults), "")
+        self._by_fd = {outlet.socket.fileno(): outlet for outlet in self._open.values()}
+        self.by_path = {}
+        for own in (own for own in targets if own in self._open):
+            self.by_path.setdefault(own.path, self._open[own])
 
     def _try(self, own: Target) -> str:
         try:
-            opened = _open(own.address, self._port)
+            opened = _open(own, self._port)
         except OSError as error:
             return _explain(own.address, self._port, error)
         self._open[own] = Outlet(own, opened)
         self._poll.register(opened, select.EPOLLIN)
         return ""
 
-    def by_path(self) -> Mapping[Path, Outlet]:
-        """The one that probes of each path go out by."""
-        found: dict[Path, Outlet] = {}
-        for own, outlet in self._open.items():
-            found.setdefault(own.path, outlet)
-        return found
-
-    def read(self) -> Iterator[Arrival | Failure]:
-        """What came; does not wait. A payload is to be used before the next one is asked for."""
-        for outlet in tuple(self._open.values()):
-            yield from self._failures(outlet)
+    def read(self, ready: Iterable[tuple[int, int]]) -> Iterator[Arrival | Failure]:
+        """What came, of what `wait` said. A payload is to be used before the next one is taken."""
+        for fd, events in ready:
+            outlet = self._by_fd.get(fd)
+            if outlet is None:
+                continue
+            if events & select.EPOLLERR:
+                yield from self._failures(outlet)
             yield from self._arrivals(outlet)
 
     def _arrivals(self, outlet: Outlet) -> Iterator[Arrival]:
         for _ in range(_AT_ONCE):
             try:
-                size, where = outlet.socket.recvfrom_into(self._buffer)
-            except BlockingIOError:
-                return
+                size, extra, _flags, where = outlet.socket.recvmsg_into([self._buffer], _EXTRA)
             except OSError:
-                continue  # what an earlier one came to: the error queue has it
-            origin = Target(outlet.own.path, ip_address(where[0]))
-            yield Arrival(outlet, origin, where[1], self._buffer[:size])
+                return  # nothing more; or what an earlier one came to: the error queue has it
+            origin = Target(outlet.own.path, where[0])
+            received = time.monotonic() - _age(extra)
+            yield Arrival(outlet, origin, where[1], self._buffer[:size], received)
 
     def _failures(self, outlet: Outlet) -> Iterator[Failure]:
         for _ in range(_AT_ONCE):
             try:
                 data, extra, _flags, where = outlet.socket.recvmsg(
-                    _DATAGRAM_MAX, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+                    _DATAGRAM_MAX, _EXTRA, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
                 )
             except OSError:
                 return
-            refusal = read_failure(extra, str(outlet.own.address), where[0])
+            refusal = read_failure(extra, outlet.own.address, where[0])
             if refusal is not None:
-                target = Target(outlet.own.path, ip_address(where[0]))
-                yield Failure(target, refusal, data)
+                yield Failure(Target(outlet.own.path, where[0]), refusal, data)
 
 
-def _open(address: IPAddress, port: int) -> socket.socket:
+def _age(extra: list[tuple[int, int, bytes]]) -> float:
+    """Seconds since the kernel had a datagram; 0 where that cannot be, for a clock was set."""
+    for level, kind, data in extra:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(data) >= _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            age = time.time() - seconds - nanoseconds / 1e9
+            return age if 0 <= age < _AGE_MAX else 0.0
+    return 0.0
+
+
+def _open(own: Target, port: int) -> socket.socket:
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    made = socket.socket(_FAMILIES[address.version], kind)
+    version = own.path.version
+    made = socket.socket(_FAMILIES[version], kind)
     try:
         # Free to bind before the address is there: it comes with the device, and may go with it.
-        for level, option, value in _OPTIONS[address.version]:
+        for level, option, value in _OPTIONS[version]:
             made.setsockopt(level, option, value)
+        made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         with suppress(OSError):  # not root of the machine
             made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-        made.bind((str(address), port))
+        made.bind((own.address, port))
     except OSError:
         made.close()
         raise
     return made
 
 
-def _explain(address: IPAddress, port: int, error: OSError) -> str:
+def _explain(address: str, port: int, error: OSError) -> str:
     where = f"UDP port {port} of {address}"
     if error.errno == errno.EADDRINUSE:
         hint = "set `health: {port: ...}` in podwired.yaml on all nodes, or end who has it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.cluster import Node
 from daemon.health.inspection import Ask, Inspection, Outcome
 from daemon.health.states import PeerHealth, Reason, State
-from daemon.health.targets import Targets, targets_of
+from daemon.health.targets import Target, Targets, targets_of
 from daemon.health.verdict import Verdict
 from daemon.health.wire import Path
 from kernel.entries import Entry
@@ -15,24 +15,28 @@ MISSES = 3
 HEARD_SECONDS = 5.0
 """For so long a packet counts as heard lately."""
 _NEVER = float("-inf")
+_BITS = tuple(path.bit for path in Path)
 
 
 class Peer:
     """One node, as it is probed; thousands of them are kept.
 
-    misses: looks in a row that found something wrong. suspect: when the first of them began.
-    turn: which of its main paths is checked next. look: the one under way, with the probes of its
-    stage that are still awaited, and what came of the others. ended: when the last look was over.
-    ticket: of its place in the queue; 0 while it has none. gone: it is in the plan no more.
+    targets: where it is probed. misses: looks in a row that found something wrong. suspect: when
+    the first of them began. turn: which of its main paths was checked last. look: the one under
+    way, with the probes of its stage that are still awaited, and what came of the others. ended:
+    when the last look was over. ticket: of its place in the queue; 0 while it has none. gone: it is
+    in the plan no more.
     """
 
     __slots__ = (
         "_heard", "awaited", "detail", "ended", "entries", "gone", "look", "misses", "name", "node",
-        "outcomes", "path_mtu", "reason", "rtt", "since", "state", "suspect", "ticket", "turn",
+        "outcomes", "path_mtu", "reason", "rtt", "since", "state", "suspect", "targets", "ticket",
+        "turn",
     )  # fmt: skip
 
     def __init__(self, node: Node, entries: tuple[Entry, ...], since: float) -> None:
         self.name, self.node, self.entries = node.name, node, entries
+        self.targets = targets_of(node, entries)
         self.state, self.reason, self.detail, self.since = State.PENDING, Reason.NONE, "", since
         self.rtt: float | None = None
         self.path_mtu = self.misses = self.turn = self.awaited = self.ticket = 0
@@ -42,28 +46,24 @@ class Peer:
         self._heard: list[float] | None = None
 
     @property
-    def targets(self) -> Targets:
-        """Where it is probed."""
-        return targets_of(self.node, self.entries)
-
-    @property
     def was_established(self) -> bool:
         """Whether it answered lately, or would have to."""
         return self.state in (State.ESTABLISHED, State.RETRYING)
 
-    def begin(self, targets: Targets, mtu: int, now: float) -> None:
+    def begin(self, targets: Targets, mtu: int, now: float) -> Inspection:
         """Begin a look. targets: of those that it has, the ones that can be probed from here."""
         if not self.misses:
             self.suspect = now
-        check = targets.mains
-        if self.state is State.ESTABLISHED:
-            # One path at a time is enough of what is well.
-            self.turn = (self.turn + 1) % len(check)
-            check = check[self.turn : self.turn + 1]
-        elif self.misses:
-            check = ()
+        is_new = not self.misses and self.state is not State.ESTABLISHED
         known = self.path_mtu if self.reason is Reason.MTU else 0
-        self.look = Inspection(targets, mtu, check=check, known=known)
+        self.look = Inspection(targets, mtu, check=targets.mains if is_new else (), known=known)
+        return self.look
+
+    def next_main(self) -> Target:
+        """The main target whose turn it is to be checked."""
+        mains = self.targets.mains
+        self.turn = (self.turn + 1) % len(mains)
+        return mains[self.turn]
 
     def note_heard(self, path: Path, now: float) -> None:
         """A probe of its came by that path."""
@@ -73,9 +73,11 @@ class Peer:
 
     def heard_since(self, moment: float) -> int:
         """The bits of the paths by which its probes came since then."""
-        if self._heard is None:
-            return 0
-        return sum(path.bit for path in Path if self._heard[path] >= moment)
+        bits = 0
+        for bit, when in zip(_BITS, self._heard or (), strict=False):
+            if when >= moment:
+                bits |= bit
+        return bits
 
     def conclude(self, verdict: Verdict, look: Inspection, mtu: int) -> State:
         """Take what a look says; the state that it is in now."""

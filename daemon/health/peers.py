@@ -13,7 +13,7 @@ from random import Random
 
 from daemon.cluster import Node
 from daemon.health.budget import Budget
-from daemon.health.inspection import Answer, Ask, Outcome, Refusal
+from daemon.health.inspection import Answer, Ask, Inspection, Outcome, Refusal, large
 from daemon.health.peer import HEARD_SECONDS, Peer
 from daemon.health.queue import Queue
 from daemon.health.states import PeerHealth, Reason, State, no_counts
@@ -21,7 +21,6 @@ from daemon.health.targets import Target, Targets, targets_of
 from daemon.health.verdict import Place, judge
 from daemon.health.wire import Packet, Path
 from kernel.entries import Entry
-from kernel.model import IPAddress
 
 TIMEOUT = 1.0
 """Seconds after which an answer does not come any more."""
@@ -38,12 +37,19 @@ _POPS = 64
 """So many turns at most are given at once: those that lead to no probe cost, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Probe:
-    """A probe that is to be sent now."""
+    """A probe that is to be sent now. at: when it went, as whoever sends it may correct it."""
 
-    target: Target
+    peer: Peer
+    ask: Ask
     packet: Packet
+    at: float
+
+    @property
+    def target(self) -> Target:
+        """Where it goes."""
+        return self.ask.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,6 @@ class Change:
 
     health: PeerHealth
     before: State
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    peer: Peer
-    ask: Ask
-    at: float
 
 
 class Peers:
@@ -81,9 +80,9 @@ class Peers:
         self._answers = Budget(_ANSWERS * budget, _ANSWERS * max(BURST, budget))
         self._peers: dict[str, Peer] = {}
         self._unwell: dict[str, Peer] = {}
-        self._owners: dict[Path, dict[IPAddress, Peer]] = {path: {} for path in Path}
+        self._owners: dict[Path, dict[str, Peer]] = {path: {} for path in Path}
         self._queue = Queue()
-        self._sent: dict[int, _Sent] = {}
+        self._sent: dict[int, Probe] = {}
 
     # What there should be.
 
@@ -154,26 +153,38 @@ class Peers:
         return probes
 
     def _probes(self, peer: Peer, now: float, nonce: Callable[[], int]) -> list[Probe]:
-        if peer.look is None:
-            targets = self._reachable(peer)
-            if not targets.mains:
-                self._leave_alone(peer, now)
-                return []
-            peer.begin(targets, self.place.mtu, now)
-            if peer.state is State.PENDING:
-                self._set(peer, State.CONNECTING)
-        asks = peer.look.asks() if peer.look else ()
-        peer.awaited, peer.outcomes = len(asks), {}
+        asks = self._asks(peer, now)
+        peer.awaited, peer.outcomes = len(asks), None
         return [self._probe(peer, ask, now, nonce()) for ask in asks]
 
+    def _asks(self, peer: Peer, now: float) -> tuple[Ask, ...]:
+        if peer.look is not None:
+            return peer.look.asks()
+        if peer.state is State.ESTABLISHED:
+            # One large packet by one path at a time is enough of what is well.
+            for target in (peer.next_main() for _ in peer.targets.mains):
+                if self._is_reachable(target, peer):
+                    return (large(target, self.place.mtu),)
+        targets = self._reachable(peer)
+        if not targets.mains:
+            self._leave_alone(peer, now)
+            return ()
+        look = peer.begin(targets, self.place.mtu, now)
+        if peer.state is State.PENDING:
+            self._set(peer, State.CONNECTING)
+        return look.asks()
+
     def _probe(self, peer: Peer, ask: Ask, now: float, nonce: int) -> Probe:
-        self._sent[nonce] = _Sent(peer, ask, now)
         heard = peer.heard_since(now - HEARD_SECONDS)
-        return Probe(ask.target, Packet(False, heard, ask.size, nonce))
+        probe = Probe(peer, ask, Packet(False, heard, ask.size, nonce), now)
+        self._sent[nonce] = probe
+        return probe
 
     def _reachable(self, peer: Peer) -> Targets:
         """Its targets that this node has an address for, and that nobody else has."""
         found = peer.targets
+        if all(self._is_reachable(target, peer) for target in found):
+            return found
         mains, below = (
             tuple(t for t in targets if self._is_reachable(t, peer))
             for targets in (found.mains, found.below)
@@ -208,18 +219,19 @@ class Peers:
 
     def _nudge(self, peer: Peer, target: Target, now: float) -> None:
         """Look at once at a peer that was silent. Of sizes a small packet says nothing."""
-        is_news = peer.state is not State.ESTABLISHED and peer.reason is not Reason.MTU
-        is_main = any(target == main for main in peer.targets.mains)
-        if is_news and is_main and peer.look is None and now - peer.ended >= _NUDGE:
+        if peer.state is State.ESTABLISHED or peer.reason is Reason.MTU or peer.look:
+            return
+        if now - peer.ended >= _NUDGE and target in peer.targets.mains:
             self._queue.hurry(peer, now)
 
-    def answered(self, target: Target, packet: Packet, now: float) -> bool:
-        """An answer came from there; whether it was awaited."""
+    def answered(self, target: Target, packet: Packet, received: float, now: float) -> bool:
+        """An answer came from there, a while ago maybe; whether it was awaited."""
         sent = self._sent.get(packet.nonce)
         if sent is None or sent.ask.target != target or sent.ask.size != packet.size:
             return False
         del self._sent[packet.nonce]
-        self._note(sent, Answer(max(0.0, now - sent.at), packet.heard), now)
+        rtt = received - sent.at - packet.held / 1e6
+        self._note(sent, Answer(max(0.0, rtt), packet.heard), now)
         return True
 
     def refused(self, target: Target, nonce: int | None, refusal: Refusal, now: float) -> None:
@@ -241,27 +253,37 @@ class Peers:
             del self._sent[nonce]
             self._note(sent, None, now)
 
-    def _note(self, sent: _Sent, outcome: Outcome, now: float) -> None:
-        peer = sent.peer
-        if peer.gone or peer.look is None or peer.outcomes is None:
+    def _note(self, sent: Probe, outcome: Outcome, now: float) -> None:
+        peer, look = sent.peer, sent.peer.look
+        if peer.gone:
             return
-        peer.outcomes[sent.ask] = outcome
+        if look is None:
+            self._note_check(sent, outcome, now)
+            return
+        peer.outcomes = {**(peer.outcomes or {}), sent.ask: outcome}
         peer.awaited -= 1
         if peer.awaited:
             return
-        peer.look.advance(peer.outcomes)
-        peer.outcomes = None
-        if peer.look.stage != "over":
-            self._queue.hurry(peer, now)
+        look.advance(peer.outcomes)
+        if look.stage == "over":
+            self._conclude(peer, look, now)
         else:
-            self._conclude(peer, now)
+            self._queue.hurry(peer, now)
+
+    def _note_check(self, sent: Probe, outcome: Outcome, now: float) -> None:
+        """What came of the one probe of a peer that is well."""
+        peer = sent.peer
+        if isinstance(outcome, Answer):
+            peer.rtt, peer.path_mtu, peer.ended = outcome.rtt, sent.ask.size, now
+            self._queue.go_round(peer, now + self._interval)
+        else:
+            peer.begin(self._reachable(peer), self.place.mtu, sent.at)
+            self._queue.hurry(peer, now)
 
     # What that says.
 
-    def _conclude(self, peer: Peer, now: float) -> None:
-        look, peer.look = peer.look, None
-        assert look is not None  # noqa: S101 - one is under way
-        peer.ended = now
+    def _conclude(self, peer: Peer, look: Inspection, now: float) -> None:
+        peer.look, peer.ended = None, now
         verdict = judge(look, self.place, peer.heard_since(peer.suspect))
         self.news += (verdict.reason, verdict.detail) != (peer.reason, peer.detail)
         self._set(peer, peer.conclude(verdict, look, self.place.mtu))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon.cluster import Node
 from daemon.desired import Desired
@@ -11,13 +13,14 @@ from daemon.health.wire import Path, pod_path, underlay_path
 from kernel.entries import Entry
 from kernel.model import FdbEntry, IPAddress, Route
 
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An address of a node, and the path that leads there."""
+
+class Target(NamedTuple):
+    """An address of a node as sockets write it, and the path that leads there."""
 
     path: Path
-    address: IPAddress
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +44,37 @@ class Targets:
 def targets_of(node: Node, entries: tuple[Entry, ...]) -> Targets:
     """The targets of a peer, of what leads to its pods."""
     device, carriers = "", dict[IPAddress, None]()
-    pods: dict[Path, Target] = {}
+    pods: dict[int, Target] = {}
     for entry in entries:
-        if isinstance(entry, FdbEntry):
-            device = entry.link
-            carriers[entry.dst] = None
-        elif isinstance(entry, Route):
-            path = pod_path(entry.dst.version)
-            pods.setdefault(path, Target(path, entry.dst.network_address))
+        if isinstance(entry, Route):
+            version = entry.dst.version
+            if version not in pods:
+                pods[version] = _pods(entry.dst.network_address)
             if entry.via is not None and entry.link != device:
                 carriers[entry.via] = None
+        elif isinstance(entry, FdbEntry):
+            device = entry.link
+            carriers[entry.dst] = None
     if not pods:
-        return Targets(tuple(_underlay(address) for address in node.addresses))
+        return Targets(tuple(map(_underlay, node.addresses)))
     return Targets(tuple(pods.values()), tuple(map(_underlay, carriers)), bool(device))
 
 
+def _pods(address: IPAddress) -> Target:
+    return Target(pod_path(address.version), _text(address))
+
+
 def _underlay(address: IPAddress) -> Target:
-    return Target(underlay_path(address.version), address)
+    return Target(underlay_path(address.version), _text(address))
+
+
+def _text(address: IPAddress) -> str:
+    # Not str(): it writes some of IPv6 otherwise (RFC 5952 section 5).
+    return socket.inet_ntop(_FAMILIES[address.version], address.packed)
 
 
 def own_targets(desired: Desired) -> tuple[Target, ...]:
     """The addresses that this node probes from and answers at; the first of a path is its main."""
     pods = [address.address.ip for address in desired.device_addresses]
     pods += [e.dst.network_address for e in desired.own if isinstance(e, Route)]
-    over_pods = tuple(Target(pod_path(address.version), address) for address in pods)
-    return (*over_pods, *map(_underlay, desired.me.addresses))
+    return (*map(_pods, pods), *map(_underlay, desired.me.addresses))

@@ -9,7 +9,6 @@ from daemon.health.inspection import Inspection, Outcome, Refusal
 from daemon.health.states import Reason
 from daemon.health.targets import Target
 from daemon.health.wire import Path
-from kernel.model import IPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Place:
     encapsulation adds to that. port: of the probes; vxlan_port: of the overlay.
     """
 
-    own: Mapping[Path, IPAddress]
+    own: Mapping[Path, str]
     mtu: int
     overhead: int
     port: int

@@ -3,22 +3,24 @@
 bytes  0-2  "pwh"          4  type: 1 a probe, 2 an answer     6-7   size of the probe's IP packet
        3    version, 1     5  paths on which the sender has    8-15  nonce, which the answer has
                               heard from the receiver lately         too
-and zeros up to the probe's size. An answer is these 16 bytes alone: never longer than its probe,
+                                                               16-19 microseconds that the probe
+                                                                     waited for its answer
+and zeros up to the probe's size. An answer is these 20 bytes alone: never longer than its probe,
 so that a forged sender's address multiplies nothing.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
-_HEADER = struct.Struct("!3sBBBHQ")
+_HEADER = struct.Struct("!3sBBBHQI")
 _MAGIC, _VERSION = b"pwh", 1
 _PROBE, _ANSWER = 1, 2
 HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Bytes of the IP header without options, and of the UDP header, by address family."""
-SIZE_MAX = 65535
+HELD_MAX = 0xFFFFFFFF
 
 
 class Path(IntEnum):
@@ -64,23 +66,25 @@ class NotOurs(Exception):
     """A datagram that no podwire sends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """A probe or an answer. size: of the probe's whole IP packet, in bytes.
 
-    heard: the bits of the paths on which its sender has heard from its receiver lately.
+    heard: the bits of the paths on which its sender has heard from its receiver lately. held: for
+    how many microseconds the probe waited for its answer.
     """
 
     is_answer: bool
     heard: int
     size: int
     nonce: int
+    held: int = 0
 
 
 def render(packet: Packet, version: int) -> bytes:
     """The payload that makes an IP packet of the probe's size (an answer: the smallest one)."""
     kind = _ANSWER if packet.is_answer else _PROBE
-    head = _HEADER.pack(_MAGIC, _VERSION, kind, packet.heard, packet.size, packet.nonce)
+    numbers = packet.heard, packet.size, packet.nonce, packet.held
+    head = _HEADER.pack(_MAGIC, _VERSION, kind, *numbers)
     return head if packet.is_answer else head.ljust(packet.size - HEADERS[version], b"\0")
 
 
@@ -97,7 +101,7 @@ def parse_head(payload: bytes | memoryview) -> Packet:
     """The packet that a payload begins with: errors bring back no more. Raises NotOurs."""
     if len(payload) < _HEADER.size:
         raise NotOurs(f"a payload of {len(payload)} bytes")
-    magic, number, kind, heard, size, nonce = _HEADER.unpack_from(payload)
+    magic, number, kind, heard, size, nonce, held = _HEADER.unpack_from(payload)
     if magic != _MAGIC or number != _VERSION or kind not in (_PROBE, _ANSWER):
         raise NotOurs(f"a payload that begins with {bytes(payload[:5])!r}")
-    return Packet(kind == _ANSWER, heard, size, nonce)
+    return Packet(kind == _ANSWER, heard, size, nonce, held)

@@ -9,11 +9,14 @@ from functools import partial
 from tests.bench.checks import Baseline, check_attached, check_distinct, check_gone
 from tests.bench.contender import Contender, Plugin
 from tests.bench.filling import fill
+from tests.bench.kubernetes.quiet import KUBERNETES
+from tests.bench.kubernetes.section import kubernetes
 from tests.bench.lineup import Entry, Lineup
 from tests.bench.networks import BRIDGE_MASQ, BRIDGE_PLAIN, NETWORKS, PTP_DUAL
 from tests.bench.results import FLOOR, KINDNET, PEER, PODWIRE, STANDALONE, Figure, Results
 from tests.bench.rounds import Rounds, Say, in_turns, in_use, takes_part
 from tests.bench.routing.heal import HEAL, heal
+from tests.bench.routing.health import HEALTH, health
 from tests.bench.routing.overlay import OVERLAY, overlay
 from tests.bench.routing.peers import ROUTING, routing
 from tests.bench.routing.restart import RESTART, restart
@@ -131,5 +134,6 @@ def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
 
 CALLS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}
 """Sections about CNI calls, in which other plugins take part."""
-ROUTES = {ROUTING: routing, RESTART: restart, HEAL: heal, OVERLAY: overlay}
-SECTIONS = {**CALLS, **ROUTES}
+ROUTES = {ROUTING: routing, RESTART: restart, HEAL: heal, OVERLAY: overlay, HEALTH: health}
+SOURCES = {KUBERNETES: kubernetes}
+SECTIONS = {**CALLS, **ROUTES, **SOURCES}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.bench.kubernetes.arrival import MEMORY as SOURCE_MEMORY
+from tests.bench.kubernetes.arrival import arrived
+from tests.bench.kubernetes.quiet import CHANGES, EVENTS, KUBERNETES, received
 from tests.bench.networks import (
     BRIDGE_MASQ,
     BRIDGE_PLAIN,
@@ -16,6 +19,8 @@ from tests.bench.networks import (
 )
 from tests.bench.results import PODWIRE, STANDALONE, Figure, Results
 from tests.bench.routing.heal import FEW, HEAL, MANY
+from tests.bench.routing.health import BUDGET, HEALTH, PROBES
+from tests.bench.routing.health import CPU as HEALTH_CPU
 from tests.bench.routing.overlay import OVERLAY, PATHS, ROUND_TRIPS, THROUGHPUTS
 from tests.bench.routing.peers import APPLIED, EDITED, IDLE_CPU, OTHERS, ROUTING
 from tests.bench.routing.peers import MEMORY as PEERS_MEMORY
@@ -104,6 +109,18 @@ def _slowest(case: str) -> Measure:
     return lambda results: results.highest(f for f in results.figures(HEAL) if f.case == case)
 
 
+def _of_source(what: str, *, p99: bool = False) -> Measure:
+    """Of the Kubernetes source, whichever API it was measured on."""
+
+    def measure(results: Results) -> float | None:
+        found = (s.get(PODWIRE) for f, s in results if f.section == KUBERNETES and f.what == what)
+        return next((s.p99 if p99 else s.median for s in found if s), None)
+
+    return measure
+
+
+JOINS, LEAVES, MOVES = CHANGES
+
 TARGETS = (
     Target(LATENCY, "ADD bridge", 0.25, _latency("ADD", BRIDGE_PLAIN)),
     Target(LATENCY, "ADD bridge, ptp, ipMasq (higher)", 0.12,
@@ -138,4 +155,23 @@ TARGETS = (
            lambda results: results.least_ratio(PATHS), at_least=True),
     Target(OVERLAY, "round trip, against an overlay by hand (worst)", 1.03,
            lambda results: results.worst_ratio(ROUND_TRIPS)),
+    Target(HEALTH, "podwired with all peers that probe and are probed, idle", 0.5,
+           _median(HEALTH_CPU), "% of a core"),
+    Target(HEALTH, "probes sent in a second, whatever the number of peers", 1.05 * BUDGET,
+           _median(PROBES)),
+    Target(KUBERNETES, "events received while nothing changes", 0, _of_source(EVENTS)),
+    Target(KUBERNETES, f"{JOINS}: received by each daemon", 1000, _of_source(received(JOINS)),
+           "bytes"),
+    Target(KUBERNETES, f"{LEAVES}: received by each daemon", 1000, _of_source(received(LEAVES)),
+           "bytes"),
+    # What a known node says of itself anew is believed only after its Node was read.
+    Target(KUBERNETES, f"{MOVES}: received by each daemon", 1000, _of_source(received(MOVES)),
+           "bytes", must=False),
+    Target(KUBERNETES, f"{JOINS}: until it is in the kernel (p99)", 50,
+           _of_source(arrived(JOINS), p99=True), "ms"),
+    Target(KUBERNETES, f"{LEAVES}: until it is in the kernel (p99)", 50,
+           _of_source(arrived(LEAVES), p99=True), "ms"),
+    Target(KUBERNETES, f"{MOVES}: until it is in the kernel (p99)", 50,
+           _of_source(arrived(MOVES), p99=True), "ms"),
+    Target(KUBERNETES, "podwired with all nodes", 100, _of_source(SOURCE_MEMORY), "MB"),
 )  # fmt: skip

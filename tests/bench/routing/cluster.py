@@ -36,11 +36,16 @@ class Cluster:
         return 3 * self.peers
 
     def member(
-        self, place: int, program: Sequence[str | Path], *, masquerade: bool = True
+        self,
+        place: int,
+        program: Sequence[str | Path],
+        *,
+        masquerade: bool = True,
+        **settings: object,
     ) -> Member:
         """The daemon's side of one of the real nodes; nothing is started."""
         host, name = self.hosts[place], self.real[place].name
-        return Member(host, name, self.listing, program, masquerade=masquerade)
+        return Member(host, name, self.listing, program, masquerade=masquerade, **settings)
 
 
 @contextmanager

@@ -32,11 +32,14 @@ def wait_for(what: str, holds: Callable[[], bool], gap: float = 0.005) -> float:
 
 
 class Member:
-    """One node. program: what starts the daemon, `podwired` or something around it."""
+    """One node. program: what starts the daemon, `podwired` or something around it.
+
+    settings: more of podwired.yaml.
+    """
 
     def __init__(
         self, host: Host, name: str, listing: Path, program: Sequence[str | Path],
-        *, masquerade: bool = True,
+        *, masquerade: bool = True, **settings: object,
     ) -> None:  # fmt: skip
         self.host, self.name = host, name
         self._program = [*program]
@@ -44,15 +47,16 @@ class Member:
         folder = host.work_dir
         self._config, self._status = folder / "podwired.yaml", folder / "status.json"
         self._conflist = folder / "05-podwire.conflist"
-        settings = {
+        whole = {
             "node": name,
             "source": {"static": str(listing)},
             "dataDir": str(folder / "data"),
             "socket": SOCKET,
             "statusFile": str(self._status),
             "conflist": {"path": str(self._conflist), "ipMasq": masquerade},
+            **settings,
         }
-        self._config.write_text(json.dumps(settings))  # JSON is YAML
+        self._config.write_text(json.dumps(whole))  # JSON is YAML
 
     @property
     def address(self) -> str:

@@ -58,7 +58,8 @@ def grow(cluster: Cluster) -> Grow:
     """Makes that many nodes that reach each other."""
 
     def make(count: int = 2, **settings: object) -> list[Member]:
-        members = [cluster.join(**{"health": FAST, **settings}) for _ in range(count)]
+        wanted: dict[str, Any] = {"health": FAST, **settings}
+        members = [cluster.join(**wanted) for _ in range(count)]
         expect_well(members)
         return members
 

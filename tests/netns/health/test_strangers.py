@@ -13,13 +13,13 @@ from tests.netns.health.conftest import FAST, PORT, Grow, expect, expect_well, h
 from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns import Namespace
 
-ANSWER = 16
+ANSWER = 20
 
 
 def packet(size: int, *, kind: int = 1, claims: int = 0, version: int = 4) -> bytes:
     """A probe (or an answer, kind 2) of an IP packet of that size, as it is on the wire."""
     payload = size - (28 if version == 4 else 48)
-    head = struct.pack("!3sBBBHQ", b"pwh", 1, kind, 0xFF, claims or size, 0x1234)
+    head = struct.pack("!3sBBBHQI", b"pwh", 1, kind, 0xFF, claims or size, 0x1234, 0)
     return head.ljust(payload, b"\0")
 
 
@@ -67,9 +67,9 @@ def test_strangers_are_not_answered(cluster: Cluster) -> None:
     one, two = lonely(cluster)
     world = one.node.underlay.ns
     with closing(sender(world, one.node.underlay.gateway(4))) as stranger:
-        assert answers(stranger, one.addresses[0], packet(44), packet(1400)) == []
+        assert answers(stranger, one.addresses[0], packet(48), packet(1400)) == []
     with closing(sender(two.node.ns, two.addresses[0], PORT + 1)) as other_port:
-        assert answers(other_port, one.addresses[0], packet(44)) == []
+        assert answers(other_port, one.addresses[0], packet(48)) == []
 
 
 NO_PROBES = (
@@ -77,14 +77,14 @@ NO_PROBES = (
     b"x",
     b"pwh",
     bytes(range(256)),
-    packet(44)[:-1],
-    packet(44) + b"\0",
-    packet(44, claims=1450),
+    packet(48)[:-1],
+    packet(48) + b"\0",
+    packet(48, claims=1450),
     packet(1400, claims=44),
-    packet(44, claims=5),
+    packet(48, claims=5),
     packet(60000, claims=44),  # in fragments
-    packet(44, kind=7),
-    b"pwh\x02" + packet(44)[4:],
+    packet(48, kind=7),
+    b"pwh\x02" + packet(48)[4:],
 )
 
 
@@ -93,14 +93,14 @@ def test_what_is_no_probe_is_dropped(cluster: Cluster) -> None:
     with closing(sender(two.node.ns, two.addresses[0])) as known:
         assert answers(known, one.addresses[0], *NO_PROBES) == []
         # It goes on. Fragments of what has its size are the kernel's business.
-        assert answers(known, one.addresses[0], packet(44), packet(65000)) == [ANSWER] * 2
+        assert answers(known, one.addresses[0], packet(48), packet(65000)) == [ANSWER] * 2
 
 
 def test_forged_answers_establish_nothing(cluster: Cluster) -> None:
     one, two = lonely(cluster)
     with closing(sender(two.node.ns, two.addresses[0])) as forger:
         for _ in range(200):
-            forger.sendto(packet(44, kind=2), (one.addresses[0], PORT))
+            forger.sendto(packet(48, kind=2), (one.addresses[0], PORT))
             time.sleep(0.01)
     assert health(one)["established"] == 0
 
@@ -111,7 +111,7 @@ def test_a_flood_costs_little_and_is_over_when_it_ends(grow: Grow) -> None:
     world = one.node.underlay.ns
     with closing(sender(world, one.node.underlay.gateway(4))) as stranger:
         stranger.settimeout(None)
-        sent, payload = 0, packet(44)
+        sent, payload = 0, packet(48)
         while time.monotonic() - began < 3:
             stranger.sendto(payload, (one.addresses[0], PORT))
             sent += 1
