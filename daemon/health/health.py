@@ -26,6 +26,8 @@ from daemon.health.verdict import Place
 from daemon.log import Log
 from daemon.settings import HealthSettings
 
+__all__ = ["Health", "Tally"]
+
 STOP_SECONDS = 10.0
 _OPEN_AGAIN = 5.0
 """Seconds until a socket that could not be opened is tried again."""

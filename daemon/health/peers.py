@@ -76,6 +76,7 @@ class Peers:
         self.counts, self.terminated, self.news = no_counts(), 0, 0
         self.changes: list[Change] = []
         self._interval, self._random, self._clock = interval, random, clock
+        self._round = interval
         self._budget = Budget(budget, max(BURST, budget))
         self._answers = Budget(_ANSWERS * budget, _ANSWERS * max(BURST, budget))
         self._peers: dict[str, Peer] = {}
@@ -95,6 +96,7 @@ class Peers:
         # First all that goes: another peer may have its address now.
         fresh = [n for n, leads in entries.items() if not self._is_kept(n, nodes[n], leads)]
         spread = len(entries) / self._budget.rate
+        self._round = max(self._interval, spread)
         for name in fresh:
             self._put(nodes[name], entries[name])
             # Others learnt of it at the same moment: it must not hear from all of them at once.
@@ -197,7 +199,7 @@ class Peers:
 
     def _leave_alone(self, peer: Peer, now: float) -> None:
         peer.detail = "nothing of it can be probed: its prefixes are refused, or of another family"
-        self._queue.hurry(peer, now + max(self._interval, len(self._peers) / self._budget.rate))
+        self._queue.hurry(peer, now + self._round)
 
     # What comes in.
 
@@ -275,7 +277,7 @@ class Peers:
         peer = sent.peer
         if isinstance(outcome, Answer):
             peer.rtt, peer.path_mtu, peer.ended = outcome.rtt, sent.ask.size, now
-            self._queue.go_round(peer, now + self._interval)
+            self._queue.go_round(peer, now + self._round)
         else:
             peer.begin(self._reachable(peer), self.place.mtu, sent.at)
             self._queue.hurry(peer, now)
@@ -289,7 +291,7 @@ class Peers:
         self._set(peer, peer.conclude(verdict, look, self.place.mtu))
         jitter = self._random.uniform(1 - _JITTER, 1 + _JITTER)
         if peer.state is State.ESTABLISHED:
-            self._queue.go_round(peer, now + self._interval)
+            self._queue.go_round(peer, now + self._round)
         else:
             slower = min(_FAST * 2 ** min(peer.misses - 1, 10), _SLOWEST)
             self._queue.hurry(peer, now + self._interval * slower * jitter)

@@ -8,8 +8,8 @@ from itertools import count
 
 from daemon.health.peer import Peer
 
-_SHARE = 4
-"""Of so many turns one at least is of a peer that is well."""
+_SHARE = 2
+"""Of so many turns one at least is of a peer that is well, if one is due."""
 
 
 class Queue:
@@ -17,7 +17,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._urgent: list[tuple[float, int, Peer]] = []
-        # Each comes to its end when it is put there, so that it is in order of time.
+        # In order of time but for plans with more or fewer peers: then some wait for others.
         self._calm: deque[tuple[float, int, Peer]] = deque()
         self._tickets = count(1)
         self._turn = 0
@@ -28,7 +28,7 @@ class Queue:
         heapq.heappush(self._urgent, (due, peer.ticket, peer))
 
     def go_round(self, peer: Peer, due: float) -> None:
-        """The same for a peer that is well; later than all that were put there before."""
+        """The same for a peer that is well; after all that were put there before."""
         peer.ticket = next(self._tickets)
         self._calm.append((due, peer.ticket, peer))
 
