@@ -148,6 +148,41 @@ def test_a_loss_is_a_fault_until_the_next_sign_of_life(tmp_path: Path) -> None:
         assert source.fault == ""
 
 
+def test_other_troubles_stay_until_they_are_over(tmp_path: Path) -> None:
+    with source_of(Script(), tmp_path) as source:
+        feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
+        feed.trouble("node", "no Node\nhere")
+        feed.heard()
+        assert source.fault == "no Node here"
+        feed.lost("away")
+        feed.trouble("object", "denied")
+        assert source.fault.startswith("away (since 2")
+        assert source.fault.endswith("); no Node here; denied")
+        feed.heard()
+        feed.trouble("node", "")
+        assert source.fault == "denied"
+        feed.trouble("object", "")
+        assert source.fault == ""
+
+
+def test_what_is_refused_is_counted(tmp_path: Path) -> None:
+    with source_of(Script(), tmp_path) as source:
+        feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
+        for _ in range(3):
+            feed.refused()
+        assert source.news.refused == 3
+
+
+def test_a_node_that_is_in_use_is_that_object(tmp_path: Path) -> None:
+    with source_of(Script(), tmp_path) as source:
+        feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
+        first = node("a", 1)
+        feed.snapshot([first], RANGES)
+        other = node("a", 2)
+        assert feed.same(node("a", 1)) is first
+        assert feed.same(other) is other
+
+
 def test_a_client_that_fails_is_called_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
