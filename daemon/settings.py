@@ -60,7 +60,7 @@ class EtcdSettings:
     """The cluster is what the daemons publish in an etcd (v3).
 
     cluster_cidrs: what nodes lease their pod CIDRs from. prefix_length: of a node's pod CIDR, by
-    IP version. addresses: of this node; none = the one that it reaches the first endpoint from.
+    IP version. addresses: of this node; none = those from which it reaches an endpoint.
     """
 
     kind: ClassVar[SourceKind] = "etcd"

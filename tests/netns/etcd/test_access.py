@@ -12,7 +12,7 @@ from tests.netns.etcd.conftest import MakeSeat, Seat
 from tests.netns.etcd.server import PASSWORD, PREFIX, Etcd
 from tests.netns.routing.conftest import eventually
 
-pytestmark = pytest.mark.xdist_group("etcd")
+pytestmark = pytest.mark.xdist_group("etcd_access")
 
 
 def secret(path: Path, text: str) -> str:

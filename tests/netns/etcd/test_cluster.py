@@ -15,8 +15,6 @@ from tests.pytest_netns.underlay import Underlay
 
 __all__ = ["cluster"]
 
-pytestmark = pytest.mark.xdist_group("etcd")
-
 
 @pytest.fixture
 def outside(underlay: Underlay, tmp_path: Path) -> Iterator[Etcd]:

@@ -15,7 +15,7 @@ from tests.netns.routing.conftest import eventually
 from tests.pytest_netns.namespace import run
 from tests.pytest_netns.plugin import Registry
 
-pytestmark = pytest.mark.xdist_group("etcd")
+pytestmark = pytest.mark.xdist_group("etcd_failures")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.netns.etcd.conftest import MakeSeat
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
 
-pytestmark = pytest.mark.xdist_group("etcd")
+pytestmark = pytest.mark.xdist_group("etcd_hostile")
 
 RECORD = '{"addresses":["192.0.2.66"],"podCIDRs":["10.244.66.0/24"]}'
 

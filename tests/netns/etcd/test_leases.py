@@ -11,7 +11,7 @@ from tests.netns.etcd.filling import fill
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
 
-pytestmark = pytest.mark.xdist_group("etcd")
+pytestmark = pytest.mark.xdist_group("etcd_leases")
 
 
 def test_a_node_leases_a_subnet_of_each_family(

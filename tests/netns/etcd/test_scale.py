@@ -12,7 +12,7 @@ from tests.netns.routing.conftest import Cluster, Member, eventually
 
 __all__ = ["cluster", "outside"]
 
-pytestmark = [pytest.mark.xdist_group("etcd"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 COUNT = 5_000
 MEGABYTES_MAX = 100
