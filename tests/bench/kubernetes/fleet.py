@@ -50,9 +50,7 @@ def network_of(node: Listed, uid: str = "") -> Object:
     }
 
 
-def publish(
-    api: ApiServer, nodes: Iterable[Listed], uids: Mapping[str, str] | None = None
-) -> None:
+def publish(api: ApiServer, nodes: Iterable[Listed], uids: Mapping[str, str] | None = None) -> None:
     """Objects of many nodes; uids of Nodes, by name."""
     _spread(api, [network_of(node, (uids or {}).get(node.name, "")) for node in nodes])
 
