@@ -155,4 +155,16 @@ def parse_pod_cidr(text: str) -> IPNetwork:
 
 
 def _unrouted(prefix: IPNetwork) -> IPNetwork | None:
-    return next((n for n in _UNROUTED if n.version == prefix.version and n.overlaps(prefix)), None)
+    return next((n for n in _UNROUTED if overlap(n, prefix)), None)
+
+
+def overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    """Whether two prefixes share addresses.
+
+    ipaddress's own way keeps what it computes in both, which thousands of nodes would pay for.
+    """
+    if one.version != other.version:
+        return False
+    if one.prefixlen > other.prefixlen:
+        one, other = other, one
+    return other.network_address in one

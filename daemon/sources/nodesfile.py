@@ -10,6 +10,7 @@ from typing import TypeVar
 from daemon.cluster import (
     Node,
     Snapshot,
+    overlap,
     parse_node_address,
     parse_node_name,
     parse_pod_cidr,
@@ -89,7 +90,7 @@ def _read_pod_cidrs(item: Item, addresses: Iterable[IPAddress]) -> tuple[IPNetwo
     pairs = _read_pairs(item, _read_pod_cidr)
     for place, (member, prefix) in enumerate(pairs):
         for _, other in pairs[:place]:
-            if other.version == prefix.version and other.overlaps(prefix):
+            if overlap(other, prefix):
                 raise Fault(member, f"overlaps {other} of the same node")
         inner = next((a for a in addresses if a in prefix), None)
         if inner is not None:

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from daemon.cluster import Node, parse_node_address, parse_node_name, parse_pod_cidr
+from daemon.cluster import (
+    Node,
+    overlap,
+    parse_node_address,
+    parse_node_name,
+    parse_pod_cidr,
+)
 from kernel.model import IPAddress, IPNetwork
 
 T = TypeVar("T")
@@ -144,15 +150,13 @@ def _read_prefix(
     if not any(_is_within(prefix, whole) for whole in ranges):
         raise Unusable(f"its pod CIDR {prefix} is outside of clusterCIDRs")
     for other in taken:
-        if other.version == prefix.version and other.overlaps(prefix):
+        if overlap(other, prefix):
             raise Unusable(f"its pod CIDR {prefix} overlaps its {other}")
     return prefix
 
 
 def _is_within(prefix: IPNetwork, whole: IPNetwork) -> bool:
-    if prefix.version != whole.version:
-        return False
-    return prefix.prefixlen >= whole.prefixlen and prefix.network_address in whole
+    return prefix.prefixlen >= whole.prefixlen and overlap(prefix, whole)
 
 
 def _texts(spec: Mapping[str, Any], key: str, most: int) -> list[object]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cluster import Node, Snapshot, parse_node_name
+from daemon.cluster import Node, Snapshot, overlap, parse_node_name
 from daemon.sources.nodesfile import parse_nodes
 from daemon.yamlfile import FileFault
+from kernel.model import IPNetwork
 from tests.unit.daemon.clusters import node
 
 GOOD = """\
@@ -171,3 +172,23 @@ def test_five_thousand_nodes() -> None:
     lines[4999] = lines[4999].replace("100.19.135.0/24", "100.19.135.0/2x")
     with pytest.raises(FileFault, match=r"nodes\.yaml:5001: nodes\[4999\]\.podCIDRs\[0\] is"):
         parse("\n".join(["nodes:", *lines]))
+
+
+def prefixes(
+    make: type[IPv4Network] | type[IPv6Network], bits: int
+) -> st.SearchStrategy[IPNetwork]:
+    """Few enough addresses that many overlap."""
+    top = st.integers(0, 7).map(lambda n: n << (bits - 3))
+    low = st.integers(0, 7).map(lambda n: n << (bits // 2))
+    return st.builds(
+        lambda a, b, length: make((a | b, length), strict=False), top, low, st.integers(0, bits)
+    )
+
+
+PREFIXES = prefixes(IPv4Network, 32) | prefixes(IPv6Network, 128)
+
+
+@given(PREFIXES, PREFIXES)
+def test_overlapping_is_what_ipaddress_says(one: IPNetwork, other: IPNetwork) -> None:
+    wanted = one.version == other.version and one.overlaps(other)
+    assert overlap(one, other) == overlap(other, one) == wanted
