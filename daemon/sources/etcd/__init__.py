@@ -16,8 +16,9 @@ def open_client(settings: EtcdSettings, *, node: str, data_dir: Path, log: Log) 
     try:
         from daemon.sources.etcd.client import EtcdClient
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
             raise
-        why = f"source.etcd needs the Python package {error.name}: pip install 'podwire[etcd]'"
+        why = f"source.etcd needs the Python package {package}: pip install 'podwire[etcd]'"
         raise SourceError(why) from error
     return EtcdClient(settings, node=node, data_dir=data_dir, log=log)
