@@ -188,7 +188,8 @@ class Planner:
             self._prefixes.put(name, kept)
         refused = [*offer.refused, *(self._refusal(name, way, offer) for way in lost)]
         tolerated = [offer.collisions[w.span] for w in won if w.span in offer.collisions]
-        _note(self._refused, name, tuple(refused))
+        # In an order that does not tell how it came about: restarts must not change it.
+        _note(self._refused, name, tuple(sorted(refused, key=lambda r: span_of(r.prefix))))
         _note(self._tolerated, name, tuple(tolerated))
         node = self._nodes.get(name)
         if node is None:

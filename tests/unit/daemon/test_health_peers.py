@@ -167,7 +167,7 @@ def test_whatever_happens_it_is_told_and_costs_no_more(
 ) -> None:
     world = World(interval, budget)
     world.list(*range(7))
-    began = world.now
+    began, moves = world.now, itertools.count(1)
     for number, change, seconds in story:
         name = f"node-{number}"
         if change == "leave":
@@ -175,7 +175,7 @@ def test_whatever_happens_it_is_told_and_costs_no_more(
                 world.drop(name)
         elif change == "move":
             world.states.pop(name, None)
-            world.list(number, move=number + 1)
+            world.list(number, move=next(moves))
         else:
             world.moods[name] = change
         world.run(seconds)
