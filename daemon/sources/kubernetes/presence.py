@@ -74,6 +74,8 @@ class Presence:
         try:
             thing = api.get(node_path(self._me))
             authority = parse_authority(thing, self._ranges)
+            if authority.name != self._me:
+                raise Unusable(f"the API answers with {authority.name}")
         except ApiError as error:
             hint = "`node` in podwired.yaml must be the Node's name"
             why = str(error)

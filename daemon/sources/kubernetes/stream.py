@@ -75,7 +75,7 @@ class Items:
         self._too_large = False
         self._around = bytearray()
         self._copied = 0  # bytes of the buffer, to `_around`
-        self._is_whole = False
+        self._is_whole = self._has_items = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
         """The items that end in this chunk. Raises Oversized where something else is too large."""
@@ -93,9 +93,14 @@ class Items:
         self._forget()
 
     def rest(self) -> Any:
-        """The object without its items. Raises ValueError where it is no whole JSON object."""
+        """The object without its items. Raises ValueError where it is no whole list.
+
+        An object without an array of items is none: who believed it would give up every route.
+        """
         if not self._is_whole:
             raise ValueError("the list is cut off")
+        if not self._has_items:
+            raise ValueError("it has no items")
         return json.loads(bytes(self._around))
 
     def _step(self, token: bytes) -> bool:
@@ -115,7 +120,7 @@ class Items:
             if self._depth == 3:
                 self._begin, self._too_large = self._scanned - 1, False
         elif self._awaited and self._depth == 2 and token == b"[":
-            self._in_items, self._awaited = True, False
+            self._in_items, self._has_items, self._awaited = True, True, False
             self._copy()
 
     def _close(self) -> bool:

@@ -75,7 +75,9 @@ def test_an_item_that_is_too_deep_is_passed_on_as_it_is() -> None:
 
 
 def test_no_items_at_all() -> None:
-    assert take_apart(b'{"items":null,"metadata":{}}', 3) == ([], {"items": None, "metadata": {}})
+    for text in (b'{"items":null,"metadata":{}}', b'{"items":{"a":1}}', b'{"metadata":{}}'):
+        with pytest.raises(ValueError, match="no items"):
+            take_apart(text, 3)
     assert take_apart(b'{"items":[1,"x",null]}', 3) == ([], {"items": []})
 
 
