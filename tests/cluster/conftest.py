@@ -84,7 +84,8 @@ def follow(api: ApiServer, wire: Wire, tmp_path: Path) -> Iterator[MakeFollower]
         def make(name: str, number: int = 0, *, spread: float = 0.0) -> Follower:
             if number:
                 api.add_node(name, *facts(number))
-            made = Follower(name, api, wire, tmp_path / name, spread)
+            ca, folder = api.authority.ca, tmp_path / name
+            made = Follower(name, wire.address, ca, folder, lambda: api.issue(name), spread)
             stack.callback(made.stop)
             return made
 

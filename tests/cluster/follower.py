@@ -14,8 +14,7 @@ from daemon.settings import KubernetesSettings
 from daemon.settingspaths import LAST_KNOWN
 from daemon.sources import kubernetes
 from daemon.sources.remote import Client, RemoteSource
-from tests.cluster.apiserver import ApiServer, make_kubeconfig
-from tests.cluster.wire import Wire
+from tests.cluster.apiserver import make_kubeconfig
 
 DEADLINE = 60.0
 CLUSTER = ("10.244.0.0/16", "fd00:10:244::/48")
@@ -47,12 +46,16 @@ class Notes(Log):
 
 @dataclass
 class Follower:
-    """One node's source; `start` and `stop` as often as you like, its folder stays."""
+    """One node's source; `start` and `stop` as often as you like, its folder stays.
+
+    issue: makes a token for it.
+    """
 
     name: str
-    api: ApiServer
-    wire: Wire
+    address: tuple[str, int]
+    ca: Path
     folder: Path
+    issue: Callable[[], str]
     spread: float = 0.0
     cluster: Sequence[str] = CLUSTER
     log: Notes = field(default_factory=Notes)
@@ -62,10 +65,9 @@ class Follower:
     def __post_init__(self) -> None:
         self.folder.mkdir()
         self.token = self.folder / "token"
-        host, port = self.wire.address
+        host, port = self.address
         server = f"https://{host}:{port}"
-        ca = self.api.authority.ca
-        self.kubeconfig = make_kubeconfig(self.folder, server, ca, self.token)
+        self.kubeconfig = make_kubeconfig(self.folder, server, self.ca, self.token)
 
     @property
     def known(self) -> Path:
@@ -95,7 +97,7 @@ class Follower:
     def rotate(self, token: str = "") -> None:
         """Another token, as the kubelet renews it: the file is replaced."""
         fresh = self.token.with_suffix(".new")
-        fresh.write_text(token or self.api.issue(self.name))
+        fresh.write_text(token or self.issue())
         fresh.rename(self.token)
 
     def stop(self) -> None:

@@ -64,7 +64,9 @@ def test_a_node_publishes_itself_once(api: ApiServer, follow: MakeFollower) -> N
     assert list(map(str, own.addresses)) == facts(1)[1]
 
 
-def test_nothing_is_written_again_without_a_change(api: ApiServer, follow: MakeFollower) -> None:
+def test_nothing_is_written_again_without_a_change(
+    api: ApiServer, follow: MakeFollower, wire: Wire
+) -> None:
     put(api, 2)
     one = follow("n1", 1).start()
     one.await_routes(others(2))
@@ -74,7 +76,7 @@ def test_nothing_is_written_again_without_a_change(api: ApiServer, follow: MakeF
     for _ in range(2):
         one.stop()
         one.start().await_routes(others(2))
-    one.wire.cut()
+    wire.cut()
     put(api, 3)
     one.await_routes(others(2, 3))
     assert (api.network("n1") or {})["metadata"]["resourceVersion"] == version
@@ -206,15 +208,15 @@ def position(one: Follower) -> int:
     return int(known.position.partition(" ")[0])
 
 
-def test_a_slow_reader_loses_nothing(api: ApiServer, follow: MakeFollower) -> None:
+def test_a_slow_reader_loses_nothing(api: ApiServer, follow: MakeFollower, wire: Wire) -> None:
     one = follow("n1", 1).start()
     one.await_routes({})
-    one.wire.throttle(20_000)
+    wire.throttle(20_000)
     for number in range(400):
         name = f"m{number % 40}"
         cidr = f"10.244.{100 + number % 40}.0/24"
         api.put_network(name, [cidr], [f"198.51.100.{1 + number % 40}"], f"writer{number // 40}")
-    one.wire.let_flow()
+    wire.let_flow()
     one.await_routes({f"m{n}": [f"10.244.{100 + n}.0/24"] for n in sorted(range(40), key=str)})
 
 

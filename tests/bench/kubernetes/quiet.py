@@ -42,7 +42,14 @@ def measure_quiet(
     api.admin.ask("POST", place_of("Node"), make_node(own)).expect(201)
     beating = [list_node(1 + number) for number in range(sizes.beats)]
     with api.wire() as wire, api.wire() as other:
-        one = Follower(own.name, api, wire, folder / "quiet", cluster=CLUSTER_CIDRS)
+        one = Follower(
+            own.name,
+            wire.address,
+            api.authority.ca,
+            folder / "quiet",
+            lambda: api.issue(own.name),
+            cluster=CLUSTER_CIDRS,
+        )
         try:
             one.start()
             wait_for("the source's snapshot", lambda: len(one.nodes()) > PEERS and not one.fault)
@@ -50,10 +57,10 @@ def measure_quiet(
                 Figure(KUBERNETES, case, "a first list: received", "kB"), PODWIRE, wire.down / 1e3
             )
             say(f"{KUBERNETES}: quiet for {sizes.quiet:g} s")
-            _one_quiet(api, results, sizes, case, one, NodeWatch(api, other, beating))
+            _one_quiet(api, results, sizes, case, one, wire, NodeWatch(api, other, beating))
             say(f"{KUBERNETES}: bytes of changes")
             for what, change in _changes(api, sizes.changes_counted).items():
-                _one_change(results, case, what, one, change)
+                _one_change(results, case, what, one, wire, change)
         finally:
             one.stop()
 
@@ -83,10 +90,16 @@ class NodeWatch:
 
 
 def _one_quiet(
-    api: ApiServer, results: Results, sizes: Sizes, case: str, one: Follower, nodes: NodeWatch
+    api: ApiServer,
+    results: Results,
+    sizes: Sizes,
+    case: str,
+    one: Follower,
+    wire: Wire,
+    nodes: NodeWatch,
 ) -> None:
     time.sleep(1)
-    events, down, began = one.running.news.events, one.wire.down, time.monotonic()
+    events, down, began = one.running.news.events, wire.down, time.monotonic()
     theirs = nodes.wire.down
     for number, node in enumerate(nodes.nodes):
         beat(api, place_of("Node", "", node.name), number)
@@ -97,7 +110,7 @@ def _one_quiet(
     mine = one.running.news.events - events
     for what, unit, podwire, reference in (
         (EVENTS, "", mine / hours, PEERS * BEATS),
-        (BYTES, "kB", (one.wire.down - down) / hours / 1e3, each * PEERS * BEATS / 1e3),
+        (BYTES, "kB", (wire.down - down) / hours / 1e3, each * PEERS * BEATS / 1e3),
     ):
         figure = Figure(KUBERNETES, f"{case}; reference: a watch of Nodes", what, unit)
         results.add(figure, PODWIRE, podwire)
@@ -139,14 +152,16 @@ def move_node(api: ApiServer, node: Listed, address: str) -> Object:
     return api.admin.apply(made, "podwired").expect(200)
 
 
-def _one_change(results: Results, case: str, what: str, one: Follower, change: Change) -> None:
+def _one_change(
+    results: Results, case: str, what: str, one: Follower, wire: Wire, change: Change
+) -> None:
     do, count = change
     one.nodes()
-    snapshots, down = one.running.news.snapshots, one.wire.down
+    snapshots, down = one.running.news.snapshots, wire.down
     for number in range(count):
         do(number)
         wanted = snapshots + number + 1
         wait_for(f"{what}: the snapshot", lambda n=wanted: one.running.news.snapshots >= n)  # type: ignore[misc]
     time.sleep(0.2)
-    each = (one.wire.down - down) / count
+    each = (wire.down - down) / count
     results.add(Figure(KUBERNETES, case, received(what), "bytes"), PODWIRE, each)

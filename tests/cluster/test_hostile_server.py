@@ -1,0 +1,219 @@
+"""An API server that is broken, or somebody else's: no answer takes the source down.
+
+None of these can be had of a real one, so it is an impostor that answers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.authority import Authority, make_authority
+from tests.cluster.follower import Follower, eventually
+from tests.cluster.impostor import (
+    Answer,
+    Impostor,
+    Raw,
+    Stream,
+    event,
+    item,
+    listed,
+    own_node,
+    said,
+)
+
+GOOD = {"n2": ["10.244.2.0/24"], "n3": ["10.244.3.0/24"]}
+GROWTH_MAX = 64 << 20
+"""Bytes that an answer of any size may cost."""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("impostor"))
+
+
+@pytest.fixture
+def impostor(authority: Authority) -> Iterator[Impostor]:
+    made = Impostor(authority)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def one(impostor: Impostor, authority: Authority, tmp_path: Path) -> Iterator[Follower]:
+    """A source that believes it."""
+    made = Follower("n1", impostor.address, authority.ca, tmp_path / "n1", lambda: "secret-1")
+    yield made
+    made.stop()
+
+
+def resident() -> int:
+    """Bytes of memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+HTML = Raw(200, b"<html><body>Welcome! Please log in.</body></html>", "text/html")
+DEEP = b'{"apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":' + b"[" * 500_000
+BOMB = gzip.compress(b'{"items":[' + b" " * (600 << 20) + b"]}", 9)
+GZIP = (("Content-Encoding", "gzip"),)
+
+LISTS: dict[str, Answer] = {
+    "a page for people": HTML,
+    "nothing": Raw(),
+    "half a list": Raw(200, listed(item(2), item(3)).body[:-60]),
+    "no items": said({"kind": "NodeNetworkList", "metadata": {"resourceVersion": "7"}}),
+    "items that are none": said({"metadata": {"resourceVersion": "7"}, "items": {"a": 1}}),
+    "no version": said({"metadata": {}, "items": []}),
+    "another type": said([1, 2, 3]),
+    "deep": Raw(200, DEEP),
+    "a gzip bomb": Raw(200, BOMB, headers=GZIP),
+    "no gzip": Raw(200, b"\x1f\x8b\x08 not at all", headers=GZIP),
+    "half a gzip": Raw(200, gzip.compress(listed(item(2)).body)[:-20], headers=GZIP),
+    "too many requests": Raw(429, b"{}", headers=(("Retry-After", "1"),)),
+    "an error without words": Raw(500, b""),
+    "unavailable": Raw(503, b"<h1>503</h1>", "text/html"),
+    "a redirect": Raw(302, b"", headers=(("Location", "https://127.0.0.1:1/elsewhere"),)),
+    "one endless header": Raw(200, b"{}", headers=(("X-Long", "a" * 900_000),)),
+}
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_a_bad_list_is_a_fault_and_passes(impostor: Impostor, one: Follower, what: str) -> None:
+    before = resident()
+    impostor.set(list=LISTS[what])
+    one.start()
+    eventually(lambda: (impostor.counts["list"] > 1 and one.fault != "") or one.told())
+    assert set(one.routes()) <= {"n2", "n3"}
+    assert "secret-1" not in one.fault + one.log.text
+    assert resident() - before < GROWTH_MAX
+    impostor.set()
+    one.await_routes(GOOD)
+
+
+@pytest.mark.parametrize("what", ["a page for people", "deep", "an error without words", "nothing"])
+def test_a_bad_list_later_changes_nothing(impostor: Impostor, one: Follower, what: str) -> None:
+    one.start().await_routes(GOOD)
+    gone = event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "old"})
+    impostor.set(list=LISTS[what], watch=Stream((gone,), ends=True))
+    one.await_fault("since 20")
+    time.sleep(1)
+    assert one.routes() == GOOD
+    impostor.set(list=listed(item(2), item(4), version="1200"))
+    one.await_routes({"n2": GOOD["n2"], "n4": ["10.244.4.0/24"]})
+
+
+NODES: dict[str, Answer] = {
+    "a page for people": HTML,
+    "a Node of another name": said({**own_node(), "metadata": {"name": "n9", "uid": "u"}}),
+    "no uid": said({**own_node(), "metadata": {"name": "n1"}}),
+    "garbage": said({**own_node(), "spec": {"podCIDRs": 7}, "status": []}),
+    "addresses without end": said(
+        {**own_node(), "status": {"addresses": [{"type": "InternalIP", "address": 5}] * 100_000}}
+    ),
+    "an error": Raw(500, b"oh"),
+}
+
+
+@pytest.mark.parametrize("what", NODES)
+def test_a_bad_node_is_a_fault_and_passes(impostor: Impostor, one: Follower, what: str) -> None:
+    impostor.set(node=NODES[what])
+    one.start()
+    eventually(lambda: one.fault != "" or one.told())
+    assert "n9" not in one.nodes()
+    impostor.set()
+    one.await_routes(GOOD)
+    eventually(lambda: "n1" in one.nodes() or one.told())
+
+
+NEW = event("ADDED", item(5, "1005"))
+
+LINES: dict[str, bytes] = {
+    "no JSON": b"<html>\n",
+    "no object": b'[1,2]\n7\nnull\n"text"\n',
+    "no type": b'{"object":{}}\n',
+    "an unknown type": event("EXPLODED", item(6, "1001")),
+    "no metadata": event("ADDED", {"spec": {}}),
+    "a name that is none": event("ADDED", {"metadata": {"name": "../../etc/passwd"}}),
+    "a name that is a list": event("MODIFIED", {"metadata": {"name": ["n2"]}}),
+    "no version": event("ADDED", {**item(2), "metadata": {"name": "n2"}}),
+    "a deletion of nobody": event("DELETED", item(77, "1001")),
+    "a deletion without a name": event("DELETED", {"metadata": {}}),
+    "deep": b'{"type":"ADDED","object":' + b"[" * 400_000 + b"]" * 400_000 + b"}\n",
+    "long": b'{"type":"ADDED","object":"' + b"a" * (40 << 20) + b'"}\n',
+    "a bookmark without a version": event("BOOKMARK", {"metadata": {}}),
+    "bytes that are no text": bytes(range(128, 256)) * 64 + b"\n",
+    "nothing but lines": b"\n" * 100_000,
+    "numbers": b'{"type":"ADDED","object":{"metadata":{"name":1e999,"resourceVersion":1e999}}}\n',
+}
+
+
+@pytest.mark.parametrize("what", LINES)
+def test_a_bad_event_is_passed_over(impostor: Impostor, one: Follower, what: str) -> None:
+    one.start().await_routes(GOOD)
+    before = resident()
+    impostor.set(watch=Stream((LINES[what], NEW)))
+    wanted = {**GOOD, "n5": ["10.244.5.0/24"]}
+    # Some are reason enough to look at the whole list again.
+    impostor.answers["list"] = listed(item(2), item(3), item(5), version="1100")
+    eventually(lambda: one.routes() == wanted or one.told())
+    assert resident() - before < GROWTH_MAX
+    impostor.set(list=listed(item(2), item(3), item(5), version="1100"))
+    one.await_routes(wanted)
+
+
+def test_a_line_without_end_is_bounded(impostor: Impostor, one: Follower) -> None:
+    one.start().await_routes(GOOD)
+    before = resident()
+    endless = b'{"type":"ADDED","object":"', *[b"x" * (1 << 20)] * 200
+    impostor.set(watch=Stream(endless, ends=True))
+    counts = impostor.counts["watch"]
+    eventually(lambda: impostor.counts["watch"] > counts + 1 or one.told())
+    assert resident() - before < GROWTH_MAX
+    assert one.routes() == GOOD
+
+
+def test_watches_that_end_at_once_are_not_opened_in_a_hurry(
+    impostor: Impostor, one: Follower
+) -> None:
+    one.start().await_routes(GOOD)
+    impostor.set(watch=Stream(ends=True))
+    before = impostor.counts["watch"]
+    time.sleep(4)
+    assert impostor.counts["watch"] - before < 40
+    assert one.routes() == GOOD
+    impostor.set()
+    one.await_routes(GOOD)
+
+
+def test_tokens_go_nowhere_else(impostor: Impostor, authority: Authority, one: Follower) -> None:
+    elsewhere = Impostor(authority)
+    try:
+        host, port = elsewhere.address
+        away = Raw(307, b"", headers=(("Location", f"https://{host}:{port}/api/v1/nodes/n1"),))
+        impostor.set(node=away, list=away, watch=away, write=away)
+        one.start()
+        one.await_fault("307")
+        assert not elsewhere.counts
+        assert impostor.tokens == {"Bearer secret-1"}
+    finally:
+        elsewhere.close()
+
+
+def test_somebody_elses_certificate_is_refused(
+    impostor: Impostor, one: Follower, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    stranger = Impostor(make_authority(tmp_path_factory.mktemp("stranger")))
+    try:
+        text = one.kubeconfig.read_text()
+        one.kubeconfig.write_text(
+            text.replace(str(impostor.server_port), str(stranger.server_port))
+        )
+        one.start()
+        one.await_fault("certificate")
+        assert not stranger.counts
+    finally:
+        stranger.close()
