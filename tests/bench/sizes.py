@@ -10,6 +10,7 @@ class Sizes:
     """Rounds and repetitions.
 
     seldom: each n-th round, for contenders whose operations take long.
+    all_probed: whether every peer is probed before a daemon counts as idle.
     idle, stream: seconds of an idle daemon, and of one run of iperf3.
     quiet: seconds of a source to which nothing happens. beats: reports of kubelets meanwhile.
     herd, herd_spread: daemons that start at once, and seconds over which they spread.
@@ -24,6 +25,7 @@ class Sizes:
     starts: int = 7
     edits: int = 15
     idle: float = 30.0
+    all_probed: bool = True
     restarts: int = 5
     heals: int = 40
     streams: int = 40
@@ -39,7 +41,7 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(
     rounds=9, slow_rounds=3, bursts=1, growth_rounds=6, seldom=3, operations=600,
-    starts=1, edits=1, idle=5.0, restarts=1, heals=1, streams=2,
+    starts=1, edits=1, idle=5.0, all_probed=False, restarts=1, heals=1, streams=2,
     quiet=5.0, beats=50, changes_counted=10, arrivals=100, herd=100, herd_spread=4.0,
 )  # fmt: skip
 

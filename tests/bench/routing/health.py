@@ -11,7 +11,7 @@ from tests.bench.results import FLOOR, PODWIRE, Figure, Results
 from tests.bench.rounds import Say
 from tests.bench.routing.cluster import Cluster, find_daemon, open_cluster
 from tests.bench.routing.crowd import Crowd
-from tests.bench.routing.member import Member
+from tests.bench.routing.member import Member, wait_for
 from tests.bench.sizes import PEERS, Sizes
 from tests.bench.world import Host
 
@@ -25,6 +25,8 @@ MEMORY = Figure(HEALTH, CASE, "RSS", "MB")
 BUDGET = 20.0
 """Probes a second: the default of podwired.yaml."""
 _SETTLE = 5.0
+_FIRST = 2 * PEERS / BUDGET
+"""Seconds in which every peer has been tried."""
 
 
 def health(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
@@ -32,11 +34,11 @@ def health(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
     for wanted, contender in ((False, FLOOR), (True, PODWIRE)):
         say(f"{HEALTH}: quiet for {sizes.idle:g} s, probes {'on' if wanted else 'off'}")
         with open_cluster(lineup, contender, 1, PEERS) as cluster:
-            _measure(lineup, cluster, results, sizes.idle, contender, wanted=wanted)
+            _measure(lineup, cluster, results, sizes, contender, wanted=wanted)
 
 
 def _measure(
-    lineup: Lineup, cluster: Cluster, results: Results, seconds: float, contender: str,
+    lineup: Lineup, cluster: Cluster, results: Results, sizes: Sizes, contender: str,
     *, wanted: bool,
 ) -> None:  # fmt: skip
     member = cluster.member(0, [find_daemon(lineup)], **({} if wanted else {"health": False}))
@@ -47,7 +49,9 @@ def _measure(
         time.sleep(_SETTLE)
         with crowd:
             time.sleep(_SETTLE)
-            _measure_quiet(member, crowd, results, seconds, contender)
+            if wanted and sizes.all_probed:
+                wait_for("every peer's first answer", lambda: _is_settled(member), 1.0, _FIRST)
+            _measure_quiet(member, crowd, results, sizes.idle, contender)
         if wanted:
             _check(member, crowd)
     finally:
@@ -67,6 +71,10 @@ def _measure_quiet(
     results.add(SENT, contender, (after["tx"] - before["tx"]) / took)
     results.add(RECEIVED, contender, (after["rx"] - before["rx"]) / took)
     results.add(MEMORY, contender, member.daemon.rss())
+
+
+def _is_settled(member: Member) -> bool:
+    return bool(member.status()["health"]["established"] == PEERS)
 
 
 def _packets(host: Host) -> dict[str, int]:

@@ -21,12 +21,14 @@ class Stuck(Exception):
     """Something that had to become true did not."""
 
 
-def wait_for(what: str, holds: Callable[[], bool], gap: float = 0.005) -> float:
+def wait_for(
+    what: str, holds: Callable[[], bool], gap: float = 0.005, most: float = SYNC_TIMEOUT
+) -> float:
     """Wait until it holds; when that was seen. Raises Stuck."""
-    deadline = time.monotonic() + SYNC_TIMEOUT
+    deadline = time.monotonic() + most
     while not holds():
         if time.monotonic() > deadline:
-            raise Stuck(f"{what} did not happen within {SYNC_TIMEOUT:g} s")
+            raise Stuck(f"{what} did not happen within {most:g} s")
         time.sleep(gap)
     return time.monotonic()
 
