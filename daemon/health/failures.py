@@ -12,7 +12,7 @@ from daemon.health.inspection import Refusal
 
 # linux/errqueue.h, struct sock_extended_err: errno, origin, type, code, padding, info, data; then
 # the address of whoever said so.
-_ERROR = struct.Struct("=IBBBxII")
+_ERROR = struct.Struct("=iBBBxII")
 _LOCAL, _ICMP, _ICMP6 = 1, 2, 3
 _RECVERR = {(socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)}
 # RFC 792, RFC 1812 section 5.2.7.1; RFC 4443 section 3.1: (type, code).
