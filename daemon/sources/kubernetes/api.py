@@ -55,9 +55,9 @@ class Api:
         self._watched: Any = None
         self._interrupted = False
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, query: Query | None = None) -> Any:
         """An object. Raises SourceError."""
-        return self._ask("GET", path)
+        return self._ask("GET", path, query)
 
     def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Any:
         """Server-side apply, as the owner of what is in it. Raises SourceError."""

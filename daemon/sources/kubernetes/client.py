@@ -12,7 +12,7 @@ from daemon.log import Log
 from daemon.settings import KubernetesSettings
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.chores import Chores
-from daemon.sources.kubernetes.picture import Expired, Own, Picture, WatchFailed
+from daemon.sources.kubernetes.picture import Expired, Own, Picture, Restored, WatchFailed
 from daemon.sources.kubernetes.presence import Presence, objects_path
 from daemon.sources.kubernetes.session import require_library
 from daemon.sources.kubernetes.stream import Lines
@@ -27,6 +27,8 @@ YOUNG_SECONDS = 120.0
 """A Node made so lately came by itself: its daemon need not wait for a turn among all."""
 YOUNG_SPREAD = 5.0
 _SHORT = 5.0
+_ONE = {"limit": "1"}
+"""Of a list: one item, and of when the list is."""
 _GONE, _TIMEOUT, _FORBIDDEN, _NOT_FOUND = 410, 504, 403, 404
 _HINTS = {
     _NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
@@ -153,12 +155,15 @@ class KubernetesClient:
 
     def _go_on(self, feed: Feed, api: Api, parts: _Parts) -> None:
         try:
-            if not parts.picture.position:
+            if parts.picture.position:
+                parts.picture.compare(api.get(objects_path(self._settings.namespace), _ONE))
+            else:
                 self._list(feed, api, parts)
             self._watch(feed, api, parts)
-        except Expired:
+        except Expired as error:
             self._log.info("the API does not know the watch's position any more")
-            self._newest, parts.picture.position = parts.picture.position or "0", ""
+            known = "" if isinstance(error, Restored) else parts.picture.position or "0"
+            self._newest, parts.picture.position = known, ""
             self._rest(feed, self._turn(parts.picture.size))
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:

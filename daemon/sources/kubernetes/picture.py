@@ -33,6 +33,10 @@ class Expired(Exception):
     """The API does not know the way from this position any more."""
 
 
+class Restored(Expired):
+    """The API counts from before this position: it was restored from a backup."""
+
+
 class WatchFailed(Exception):
     """The API ended a watch, and said why."""
 
@@ -95,6 +99,16 @@ class Picture:
             self._whole, self.position = True, position
             self._emit()
             return position
+
+    def compare(self, listed: object) -> None:
+        """Raise Restored where a list of now is of before the position.
+
+        A watch from there would be taken, and never say anything.
+        """
+        newest = _position_of(listed)
+        with self._mutex:
+            if (newest + self.position).isdecimal() and int(newest) < int(self.position):
+                raise Restored
 
     # -- what is heard
 
