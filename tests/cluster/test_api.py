@@ -114,6 +114,11 @@ def test_list_is_of_one_version(api: ApiServer) -> None:
         if asked is None:
             assert [version(item) for item in listed["items"]] == [version(made)]
             assert int(version(listed)) >= int(version(made))
+    api.put_network("n2", ["10.244.2.0/24"], ["192.0.2.12"])
+    one = api.admin.ask("GET", LISTED, limit=1).expect(200)
+    assert [item["metadata"]["name"] for item in one["items"]] == ["n1"]
+    assert one["metadata"]["remainingItemCount"] == 1
+    assert int(version(one)) > int(version(made))
     beyond = api.admin.ask("GET", LISTED, resourceVersion=int(version(made)) + 10_000_000)
     assert (beyond.code, beyond.body["reason"]) == (504, "Timeout")
 

@@ -169,9 +169,12 @@ class Handler(BaseHTTPRequestHandler):
         if wanted > store.version:
             message = f"Timeout: Too large resource version: {wanted}, current: {store.version}"
             raise Failure(504, "Timeout", message)
-        texts = b",".join(text for _, text in store.select(resource.key, place.space))
+        found = [text for _, text in store.select(resource.key, place.space)]
+        limit = int(self._query.get("limit") or 0) or len(found)
+        texts, more = b",".join(found[:limit]), len(found) - limit
         head = {"apiVersion": resource.api_version, "kind": f"{resource.kind}List"}
-        meta = {"metadata": {"continue": "", "resourceVersion": str(store.version)}}
+        rest = {"continue": "next", "remainingItemCount": more} if more > 0 else {"continue": ""}
+        meta = {"metadata": {**rest, "resourceVersion": str(store.version)}}
         return b'%s,"items":[%s]}' % (json.dumps({**head, **meta}).encode()[:-1], texts)
 
     def _reply(self, code: int, data: bytes) -> None:
