@@ -12,7 +12,8 @@ from daemon.log import Log
 from daemon.settings import KubernetesSettings
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.chores import Chores
-from daemon.sources.kubernetes.picture import Expired, Own, Picture, Restored, WatchFailed
+from daemon.sources.kubernetes.events import Expired, Restored, WatchFailed
+from daemon.sources.kubernetes.picture import Own, Picture
 from daemon.sources.kubernetes.presence import Presence, objects_path
 from daemon.sources.kubernetes.session import require_library
 from daemon.sources.kubernetes.stream import Lines

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -11,34 +9,27 @@ from typing import Any
 
 from daemon.cluster import Node
 from daemon.log import Log
+from daemon.sources.kubernetes.events import (
+    Restored,
+    failure_of,
+    find_position,
+    is_position,
+    position_of,
+    read_json,
+)
 from daemon.sources.kubernetes.objects import (
     Authority,
     Unusable,
     name_of,
     parse_claim,
-    show,
 )
 from daemon.sources.kubernetes.roster import Roster
 from daemon.sources.lastknown import LastKnown
-from daemon.sources.remote import Feed, SourceError
+from daemon.sources.remote import Feed
 from kernel.model import IPNetwork
 
-_POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _TOLD_MAX = 1000
-_GONE = 410
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
-
-
-class Expired(Exception):
-    """The API does not know the way from this position any more."""
-
-
-class Restored(Expired):
-    """The API counts from before this position: it was restored from a backup."""
-
-
-class WatchFailed(Exception):
-    """The API ended a watch, and said why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +83,7 @@ class Picture:
         with self._mutex:
             position, _, uid = known.position.partition(" ")
             own = self._roster.get(self._me)
-            if not self._uid or uid != self._uid or not _POSITION.match(position) or not own:
+            if not self._uid or uid != self._uid or not is_position(position) or not own:
                 return ""
             self._roster = Roster(self._me, known.nodes)
             self._roster.put_own(own)
@@ -105,7 +96,7 @@ class Picture:
 
         A watch from there would be taken, and never say anything.
         """
-        newest = _position_of(listed)
+        newest = position_of(listed)
         with self._mutex:
             if (newest + self.position).isdecimal() and int(newest) < int(self.position):
                 raise Restored
@@ -121,10 +112,10 @@ class Picture:
             try:
                 item = next(items)
             except StopIteration as end:
-                position = _position_of(end.value)
+                position = position_of(end.value)
                 break
             try:
-                thing = _read(item)
+                thing = read_json(item)
                 name = name_of(thing)
             except Unusable as error:
                 unreadable += 1
@@ -159,14 +150,16 @@ class Picture:
 
     def _event(self, line: bytes | None) -> bool:
         try:
-            event = _read(line)
+            event = read_json(line)
         except Unusable as error:
             self._refuse("an event", str(error))
             return False
-        kind, thing = (event.get("type"), event.get("object")) if _is_dict(event) else ("", None)
+        kind, thing = (
+            (event.get("type"), event.get("object")) if isinstance(event, dict) else ("", None)
+        )
         if kind == "ERROR":
-            raise _failure(thing)
-        position = _find_position(thing)
+            raise failure_of(thing)
+        position = find_position(thing)
         if kind == "BOOKMARK":
             self.position = position or self.position
             return False
@@ -258,39 +251,3 @@ class Picture:
             self._told.clear()
         self._told.add((what, why))
         self._log.warning(f"{what} is left out, or part of it: {why}")
-
-
-def _read(data: bytes | None) -> Any:
-    if data is None:
-        raise Unusable("it is too large")
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise Unusable("it is too deep") from error
-    except ValueError as error:
-        raise Unusable("it is no JSON") from error
-
-
-def _is_dict(thing: object) -> bool:
-    return isinstance(thing, dict)
-
-
-def _position_of(root: object) -> str:
-    position = _find_position(root)
-    if not position:
-        raise SourceError("the Kubernetes API's list has no resourceVersion")
-    return position
-
-
-def _find_position(thing: object) -> str:
-    metadata = thing.get("metadata") if isinstance(thing, dict) else None
-    position = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    return position if isinstance(position, str) and _POSITION.match(position) else ""
-
-
-def _failure(status: object) -> Exception:
-    known = status if isinstance(status, dict) else {}
-    if known.get("code") == _GONE:
-        return Expired()
-    message = known.get("message")
-    return WatchFailed(f"the Kubernetes API ends the watch: {show(str(message))}")

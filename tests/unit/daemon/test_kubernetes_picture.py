@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from daemon.cluster import Node
 from daemon.log import Log
+from daemon.sources.kubernetes.events import Expired, WatchFailed
 from daemon.sources.kubernetes.objects import Authority, render
-from daemon.sources.kubernetes.picture import Expired, Own, Picture, WatchFailed
+from daemon.sources.kubernetes.picture import Own, Picture
 from daemon.sources.lastknown import Keeper, LastKnown
 from daemon.sources.remote import Feed, SourceError
 
