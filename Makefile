@@ -5,7 +5,8 @@
 VENV    := build/venv
 PY      := $(VENV)/bin/python
 PYTEST  := $(PY) -m pytest
-JOBS    ?= 2
+# More than processors: many tests wait, for the kernel or for something that must not happen.
+JOBS    ?= 4
 ARGS    ?=
 PACKAGES := $(wildcard cni_plugin ipam kernel daemon ctl)
 SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.c' -o -name '*.nft' -o -name '*.sql' -o -name py.typed) setup.py

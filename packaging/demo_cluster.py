@@ -231,9 +231,11 @@ class Node:
 
     @property
     def in_sync(self) -> bool:
-        """Whether `podwired status` says so, of routes to the other node."""
+        """Whether `podwired status` says so, and that the other node answers."""
         status = self.status()
-        return bool(status.get("inSync") and status["peers"]) and self.conflist.exists()
+        if not status.get("inSync") or not self.conflist.exists():
+            return False
+        return 0 < status["peers"] == status["health"]["established"]
 
     def call(self, verb: str, pod: str, previous: object = None) -> Reply:
         """One CNI call for a pod's eth0, as a container runtime makes it."""
