@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.cluster.apiserver import ASSETS, ApiServer, KubeApiServer, StandIn
+from tests.cluster.apiserver import ApiServer, KubeApiServer, StandIn
 from tests.cluster.follower import Follower
 from tests.cluster.wire import Wire
 from tests.pytest_netns.plugin import Registry
@@ -21,16 +20,15 @@ Servers = Callable[[str], ApiServer]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test of an API runs with each kind that there is here."""
+    """Each test of an API runs with each kind; those of a kind share one server."""
     if "api_kind" in metafunc.fixturenames:
-        kinds = [StandIn.kind] + ([KubeApiServer.kind] if os.environ.get(ASSETS) else [])
+        group = pytest.mark.xdist_group
+        real = pytest.mark.needs(KubeApiServer.kind), group(KubeApiServer.kind)
+        kinds = [
+            pytest.param(StandIn.kind, marks=group(StandIn.kind)),
+            pytest.param(KubeApiServer.kind, marks=real),
+        ]
         metafunc.parametrize("api_kind", kinds, scope="session")
-
-
-def pytest_report_header() -> list[str]:
-    if os.environ.get(ASSETS):
-        return [f"Kubernetes API: the stand-in, and kube-apiserver from {os.environ[ASSETS]}"]
-    return [f"Kubernetes API: the stand-in alone; {ASSETS} would name the real one's directory"]
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,8 @@ def test_a_bad_list_later_changes_nothing(impostor: Impostor, one: Follower, wha
     one.await_fault("since 20")
     time.sleep(1)
     assert one.routes() == GOOD
-    impostor.set(list=listed(item(2), item(4), version="1200"))
+    changes = event("ADDED", item(4, "1101")), event("DELETED", item(3, "1102"))
+    impostor.set(list=listed(item(2), item(4), version="1200"), watch=Stream(changes))
     one.await_routes({"n2": GOOD["n2"], "n4": ["10.244.4.0/24"]})
 
 

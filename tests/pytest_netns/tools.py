@@ -6,6 +6,7 @@ which `make test` ends with.
 """
 
 import functools
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,14 +43,24 @@ def _lacks_podman() -> str:
     return ""
 
 
+def _lacks_kube_apiserver() -> str:
+    folder = os.environ.get("KUBEBUILDER_ASSETS")
+    if not folder:
+        return "KUBEBUILDER_ASSETS names no directory of it and of etcd"
+    absent = [name for name in ("kube-apiserver", "etcd") if not Path(folder, name).exists()]
+    return f"{folder} has no {' and no '.join(absent)}" if absent else ""
+
+
 TOOLS = {
     "cnitool": _lacks_go_tools,
+    "kube-apiserver": _lacks_kube_apiserver,
     "newest-reference": _lacks_go_tools,
     "podman": _lacks_podman,
 }
 
 DESCRIPTIONS = {
     "cnitool": "the tests with cnitool",
+    "kube-apiserver": "the tests of the Kubernetes source with a real kube-apiserver",
     "newest-reference": "the tests against the newest reference plugins",
     "podman": "the tests with podman run",
 }
