@@ -171,7 +171,9 @@ TARGETS = (
            _of_source(arrived(JOINS), p99=True), "ms"),
     Target(KUBERNETES, f"{LEAVES}: until it is in the kernel (p99)", 50,
            _of_source(arrived(LEAVES), p99=True), "ms"),
-    Target(KUBERNETES, f"{MOVES}: until it is in the kernel (p99)", 50,
-           _of_source(arrived(MOVES), p99=True), "ms"),
+    Target(KUBERNETES, f"{MOVES}: until it is in the kernel (median)", 50,
+           _of_source(arrived(MOVES)), "ms"),
+    Target(KUBERNETES, f"{MOVES}: until it is in the kernel (slowest)", 50,
+           _of_source(arrived(MOVES), p99=True), "ms", must=False),
     Target(KUBERNETES, "podwired with all nodes", 100, _of_source(SOURCE_MEMORY), "MB"),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernel.entries import Entry, Key, key_of
 from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, network_of
-from tests.bench.kubernetes.quiet import CHANGES, KUBERNETES, move_node
+from tests.bench.kubernetes.quiet import CHANGES, KUBERNETES, publish_address, report_address
 from tests.bench.lineup import Lineup
 from tests.bench.results import PODWIRE, Figure, Results
 from tests.bench.rounds import Say
@@ -119,7 +119,7 @@ def _measure_changes(
         api.remove("NodeNetwork", node.name, SPACE)
 
     def move(node: Listed) -> None:
-        move_node(api, node, _moved(node).address)
+        publish_address(api, node, _moved(node).address)
 
     with Watch(host) as watch:
         for what, do, nodes in zip(
@@ -129,6 +129,7 @@ def _measure_changes(
             for node in nodes:
                 keys = {key_of(entry) for entry in node.entries}
                 if do is move:
+                    report_address(api, node, _moved(node).address)
                     before, after = set[Entry](node.entries), set[Entry](_moved(node).entries)
                     keys = {key_of(entry) for entry in before ^ after}
                 seconds = _measure_one(watch, lambda n=node, act=do: act(n), keys)  # type: ignore[misc]

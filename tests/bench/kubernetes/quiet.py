@@ -16,7 +16,7 @@ from tests.bench.routing.member import wait_for
 from tests.bench.sizes import PEERS, Sizes
 from tests.cluster.apiserver import SPACE, ApiServer
 from tests.cluster.follower import Follower
-from tests.cluster.rest import Object, Rest, place_of
+from tests.cluster.rest import Rest, place_of
 from tests.cluster.wire import Wire
 
 KUBERNETES = "kubernetes"
@@ -135,21 +135,27 @@ def _changes(api: ApiServer, count: int) -> dict[str, Change]:
         api.remove("NodeNetwork", coming[number].name, SPACE)
 
     def move(number: int) -> None:
-        move_node(api, moving[number], f"198.19.250.{number + 1}")
+        address = f"198.19.250.{number + 1}"
+        report_address(api, moving[number], address)
+        publish_address(api, moving[number], address)
 
     return dict(zip(CHANGES, ((join, count), (leave, count), (move, len(moving))), strict=True))
 
 
-def move_node(api: ApiServer, node: Listed, address: str) -> Object:
-    """Another address of a node: its kubelet reports it, its daemon publishes it."""
+def report_address(api: ApiServer, node: Listed, address: str) -> None:
+    """Another address of a node, as its kubelet reports it."""
     found = [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": node.name}]
     path = place_of("Node", "", node.name)
     kind = "application/merge-patch+json"
     patch = {"status": {"addresses": found}}
     api.admin.ask("PATCH", f"{path}/status", patch, kind=kind).expect(200)
+
+
+def publish_address(api: ApiServer, node: Listed, address: str) -> None:
+    """The same, as its daemon publishes it."""
     made = network_of(node)
     made["spec"]["addresses"] = [address]
-    return api.admin.apply(made, "podwired").expect(200)
+    api.admin.apply(made, "podwired").expect(200)
 
 
 def _one_change(
