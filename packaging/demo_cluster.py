@@ -235,7 +235,7 @@ class Node:
         status = self.status()
         if not status.get("inSync") or not self.conflist.exists():
             return False
-        return 0 < status["peers"] == status["health"]["established"]
+        return bool(0 < status["peers"] == status["health"]["established"])
 
     def call(self, verb: str, pod: str, previous: object = None) -> Reply:
         """One CNI call for a pod's eth0, as a container runtime makes it."""
