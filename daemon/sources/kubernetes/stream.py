@@ -16,10 +16,13 @@ PIECE_MAX = 2 << 20
 """Bytes of one object: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
 
 # What nests is all that matters for where an item ends; brackets within a text do not. UTF-8 has no
-# byte of these within a longer character. A text that is cut off matches nothing.
-_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
-_NEXT = re.compile(rb'[^][{}"]*+(' + _TEXT + rb"|[][{}])?", re.DOTALL)
-_NEXT_BRACKET = re.compile(rb'(?:[^][{}"]++|' + _TEXT + rb")*+([][{}])?", re.DOTALL)
+# byte of these within a longer character. A text that is cut off matches nothing. Each part begins
+# with another byte than what may follow it, so that nothing is tried twice: possessive quantifiers
+# would say so, but CPython before 3.11.5 matches wrongly by them (gh-106052).
+_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_NEXT = re.compile(rb'[^][{}"]*(' + _TEXT + rb"|[][{}])?", re.DOTALL)
+_NEXT_BRACKET = re.compile(rb'(?:[^][{}"]+|' + _TEXT + rb")*([][{}])?", re.DOTALL)
+_STOP = re.compile(rb'["\\]')
 _ITEMS = b'"items"'
 _AROUND_MAX = 64 << 10
 
@@ -68,6 +71,7 @@ class Items:
         self._most = most
         self._buffer = b""
         self._scanned = 0  # bytes of the buffer
+        self._looked = 0  # the same, within a text that begins there and is cut off; else 0
         self._depth = 0
         self._in_items = False
         self._awaited = False
@@ -80,14 +84,7 @@ class Items:
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
         """The items that end in this chunk. Raises Oversized where something else is too large."""
         self._buffer += chunk
-        while True:
-            pattern = _NEXT_BRACKET if self._in_items else _NEXT
-            match = pattern.match(self._buffer, self._scanned)
-            assert match is not None  # noqa: S101 - nothing at all is a match
-            self._scanned = match.end()
-            token = match.group(1)
-            if token is None:
-                break
+        while token := self._token():
             if self._step(token):
                 yield self._cut()
         self._forget()
@@ -103,13 +100,42 @@ class Items:
             raise ValueError("it has no items")
         return json.loads(bytes(self._around))
 
+    def _token(self) -> bytes:
+        """The next one that matters; empty where the buffer has no whole one any more."""
+        if self._looked:
+            return self._text()
+        pattern = _NEXT_BRACKET if self._in_items else _NEXT
+        match = pattern.match(self._buffer, self._scanned)
+        assert match is not None  # noqa: S101 - nothing at all is a match
+        self._scanned = match.end()
+        token: bytes | None = match.group(1)
+        if token is not None:
+            return token
+        if self._scanned == len(self._buffer):
+            return b""
+        # All that is left is a text; what was looked at of it is not looked at again.
+        self._looked = self._scanned + 1
+        return self._text()
+
+    def _text(self) -> bytes:
+        while stop := _STOP.search(self._buffer, self._looked):
+            if stop.group() == b'"':
+                begin, self._scanned, self._looked = self._scanned, stop.end(), 0
+                return self._buffer[begin : self._scanned]
+            if stop.end() == len(self._buffer):
+                self._looked = stop.start()
+                return b""
+            self._looked = stop.end() + 1
+        self._looked = len(self._buffer)
+        return b""
+
     def _step(self, token: bytes) -> bool:
         """Whether an item ends here."""
-        if token in b"{[":
+        if token in (b"{", b"["):
             self._open(token)
-        elif token in b"}]":
+        elif token in (b"}", b"]"):
             return self._close()
-        elif self._depth == 1:
+        elif self._depth == 1 and not self._in_items:
             # The array that follows this name is the list.
             self._awaited = token == _ITEMS
         return False
@@ -152,5 +178,6 @@ class Items:
             raise Oversized("a text in the list is too large")
         self._buffer = self._buffer[keep:]
         self._scanned -= keep
+        self._looked = max(0, self._looked - keep)
         self._begin = None if self._begin is None else 0
         self._copied = 0 if self._in_items else self._scanned

@@ -139,3 +139,24 @@ def test_the_two_forms_of_a_text_are_told_apart() -> None:
     found, _ = take_apart(data, 1)
     assert b",".join(item or b"" for item in found) in data
     assert len(found) == len(re.findall(rb'"[abc]":', data)) == 3
+
+
+NETWORK = {
+    "apiVersion": "podwire.dev/v1",
+    "kind": "NodeNetwork",
+    "metadata": {
+        "name": "n2",
+        "managedFields": [{"fieldsV1": {'k:{"uid":"9\\\\43"}': {}}, "manager": "podwired"}],
+    },
+    "spec": {"addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"]},
+}
+
+
+def test_a_list_may_be_cut_anywhere() -> None:
+    whole = {"kind": "NodeNetworkList", "items": [NETWORK] * 3, "metadata": {"n": "\\"}}
+    data = json.dumps(whole, separators=(",", ":")).encode()
+    for place in range(1, len(data)):
+        items = Items()
+        found = drain(items, [data[:place], data[place:]])
+        assert [json.loads(item or b"") for item in found] == [NETWORK] * 3
+        assert items.rest() == {**whole, "items": []}
