@@ -51,6 +51,11 @@ def ensure_masquerade(store: Store) -> bool:
     return differed
 
 
+def masquerade_differs(tx: Transaction) -> bool:
+    """Whether the kernel's masquerade rules are others than the store and marked links say."""
+    return not masquerade_is_applied(_groups(tx) + _groups_of_strangers(tx))
+
+
 def _apply(tx: Transaction) -> None:
     # Users of another store do not wait for this one's lock. They mark their link before they
     # apply, so a second look shows whether we took away what one of them has just added.
@@ -83,7 +88,13 @@ def _elements(record: str) -> tuple[Element, ...]:
 
 def elements_of_strangers(tx: Transaction) -> list[Element]:
     """The hairpin members of attachments that another store knows."""
-    return [e for link, mark in _strangers(tx) for e in hairpin_elements(link, mark)]
+    return [element for element, _index in members_of_strangers(tx)]
+
+
+def members_of_strangers(tx: Transaction) -> list[tuple[Element, int]]:
+    """The same, each with the index of its attachment's link."""
+    found = _strangers(tx)
+    return [(e, link.index) for link, mark in found for e in hairpin_elements(link, mark)]
 
 
 def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:

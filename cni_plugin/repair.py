@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from cni_plugin.networks import (
-    elements_of_strangers,
     ensure_masquerade,
     ensure_tables,
     marked_links,
+    masquerade_differs,
+    members_of_strangers,
     remove_unneeded,
 )
 from cni_plugin.rebuild import refill
@@ -27,21 +28,52 @@ _NAMED = 8
 """So many members are named, of more the number."""
 
 
-def repair_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> list[str]:
-    """Bring back tables, shared rules and members where they are missing; what was, in words.
+Lack = tuple[str | Element, int]
+"""What is missing: a table's family, MASQUERADE or a member; and the index of the link that needs
+it, by which the next attachment of the same name and address is another. 0: the node needs it."""
 
-    The table `inet podwire` is made where no attachment needs it, too. patience: seconds
-    to wait for a store that others lock. Raises KernelError, ipam.errors.IpamError.
+MASQUERADE = "masquerade"
+"""The prefixes that are masqueraded differ."""
+TABLE_LACKS: Lack = ("inet", 0)
+"""The table that the node needs, attachments or not: no call takes it away."""
+
+
+def find_lacks(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozenset[Lack]:
+    """What is missing of tables, shared rules and members at this moment; changes nothing.
+
+    An ADD under way lacks what it has not made yet: its link, which comes first, tells.
+    patience: seconds to wait for a store that others lock. Raises KernelError,
+    ipam.errors.IpamError.
+    """
+    with nft.open_nft() as nl:
+        bare = not nft.skeleton_is_present(nl, "inet")
+        if bare or not Files(data_dir).database.exists():
+            return frozenset([TABLE_LACKS] if bare else [])
+        with open_store(data_dir, refill=refill, patience=patience) as store, store.read() as tx:
+            return frozenset(
+                [*_tables_lacking(nl, tx), *_masquerade_lacking(tx), *_lacking(nl, tx)]
+            )
+
+
+def repair_rules(
+    data_dir: Path, lacks: Collection[Lack], patience: float = BUSY_TIMEOUT
+) -> list[str]:
+    """Bring back what `find_lacks` found, where it is missing still; what was, in words.
+
+    Where the table `inet podwire` is, everything is. patience: as there, and raises the same.
     """
     if not Files(data_dir).database.exists():
         return _make_table()
     with open_store(data_dir, refill=refill, patience=patience) as store:
-        families = {"inet", *_families(store)}
+        whole = TABLE_LACKS in lacks
+        families = {"inet", *(_families(store) if whole else ())}
+        families |= {what for what, _index in lacks if what in nft.FAMILIES}
         with nft.open_nft() as nl:
             missing = sorted(f for f in families if not nft.skeleton_is_present(nl, f))
         ensure_tables(store, missing)
-        differed = ensure_masquerade(store)
-        lacking = _repair_members(store)
+        masquerades = whole or any(what == MASQUERADE for what, _index in lacks)
+        differed = masquerades and ensure_masquerade(store)
+        lacking = _repair_members(store, None if whole else lacks)
     faults = [f"table {family} {nft.TABLE} was missing or incomplete" for family in missing]
     if differed:
         faults.append("the prefixes that are masqueraded were others")
@@ -55,37 +87,67 @@ def _tell(lacking: list[Element]) -> Iterable[str]:
         yield f"{len(lacking) - _NAMED} more members were missing"
 
 
-def _repair_members(store: Store) -> list[Element]:
-    """Bring back attachments' own members; those that were missing, in order."""
+def _repair_members(store: Store, lacks: Collection[Lack] | None) -> list[Element]:
+    """Bring back attachments' own members (None: all); those that were missing, in order."""
     with nft.open_nft() as nl:
         with store.read() as tx:
-            complete = not _lacking(nl, tx)
+            complete = not _chosen(_lacking(nl, tx), lacks)
         if complete:
             return []
         with store.transaction() as tx:
-            lacking = _lacking(nl, tx)
+            lacking = _chosen(_lacking(nl, tx), lacks)
             nft.add_elements(nl, lacking)
             # DEL removes the link, and then the members under our lock; an ADD that fails does so
             # without it, perhaps before we had added them.
-            wanted = _members(tx)
+            wanted = {element for element, _index in _members(tx)}
             nft.remove_elements(nl, [e for e in lacking if e not in wanted])
     return lacking
 
 
-def _lacking(nl: Netlink, tx: Transaction) -> list[Element]:
+def _chosen(lacking: set[tuple[Element, int]], lacks: Collection[Lack] | None) -> list[Element]:
+    chosen = {member[0] for member in lacking if lacks is None or member in lacks}
+    return sorted(chosen, key=lambda e: (e.family, e.set_name, e.key))
+
+
+def _lacking(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
     have = set[Element]()
     for family, name in nft.ATTACHMENT_SETS:
         have |= nft.read_elements(nl, family, name) or frozenset()
-    missing = _members(tx) - have
-    return sorted(missing, key=lambda e: (e.family, e.set_name, e.key))
+    return {member for member in _members(tx) if member[0] not in have}
 
 
-def _members(tx: Transaction) -> set[Element]:
+def _members(tx: Transaction) -> set[tuple[Element, int]]:
     """The members of all attachments whose link is there, which goes first."""
+    known = {(e, index) for r, index in _attached(tx) for e in r.elements}
+    return known.union(members_of_strangers(tx))
+
+
+def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Remains, int]]:
+    """Attachments (of one network) whose link is there, each with its index."""
     with open_netlink() as nl:
-        links = {link.name for link in read_links(nl)}
-    known = {e for r in _remains(tx) if r.host in links for e in r.elements}
-    return known.union(elements_of_strangers(tx))
+        links = {link.name: link.index for link in read_links(nl)}
+    return [(r, links[r.host]) for r in _remains(tx, network) if r.host in links]
+
+
+def _tables_lacking(nl: Netlink, tx: Transaction) -> Iterator[Lack]:
+    needed = {(e.family, index) for r, index in _attached(tx) for e in r.elements}
+    missing = {f for f, _index in needed if not nft.skeleton_is_present(nl, f)}
+    return ((family, index) for family, index in needed if family in missing)
+
+
+def _masquerade_lacking(tx: Transaction) -> Iterable[Lack]:
+    if not masquerade_differs(tx):
+        return []
+    # One that has been there for long has had its ADD's.
+    networks = tx.networks()
+    links = {index for network in networks for _remains, index in _attached(tx, network)}
+    links |= {index for _element, index in members_of_strangers(tx)}
+    return [(MASQUERADE, index) for index in links or {-_fingerprint(tx)}]
+
+
+def _fingerprint(tx: Transaction) -> int:
+    """A number for what the store holds, 0 for nothing: calls under way change it."""
+    return abs(hash(frozenset(tx.attachments()))) if tx.has_attachments() else 0
 
 
 def remove_unneeded_tables(data_dir: Path) -> list[str]:
@@ -132,8 +194,8 @@ def _families(store: Store) -> set[str]:
         return {element.family for remains in _remains(tx) for element in remains.elements}
 
 
-def _remains(tx: Transaction) -> Iterable[Remains]:
-    for _owner, text in tx.attachments():
+def _remains(tx: Transaction, network: str | None = None) -> Iterable[Remains]:
+    for _owner, text in tx.attachments(network):
         try:
             yield load_remains(text)
         except (ValueError, TypeError, KeyError, IndexError):

@@ -75,6 +75,7 @@ class Reconciler:
             cause = tell_change("changed", event)
             self._rules.note(noun, deleted=event.deleted, port=event.port, cause=cause)
         elif isinstance(noun, Link):
+            self._rules.note_link(noun.index, deleted=event.deleted)
             how = tell_change("removed" if event.deleted else "changed", event)
             self._note_link(noun, event.deleted, f"link {noun.name} was {how}")
         elif isinstance(noun, Address):
