@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from daemon.facts import Facts
@@ -18,7 +19,8 @@ from kernel.model import (
     Route,
 )
 from kernel.netlink import Netlink
-from kernel.read import read_addresses, read_links
+from kernel.read import read_links
+from kernel.wire import Message
 
 # The node's ends of pods' pairs: they come and go all the time, and no plan rests on them.
 _POD_LINK = re.compile(r"pw[0-9a-f]{11}\Z")
@@ -28,13 +30,17 @@ _AT_TABLE, _AT_PROTOCOL = 4, 5
 
 def read_facts(nl: Netlink) -> Facts:
     """The node as it is. Raises KernelError."""
+    addresses = [rtnl.read_address(m) for m in nl.dump(rtnl.list_addresses(0))]
+    routes = list(_dump_routes(nl))
+    # Last: by then every link that had an address has the alias that tells whose it is, for that
+    # comes first, and what belongs to a link that has gone is of no meaning.
     links = read_links(nl)
-    return Facts(tuple(links), read_addresses(nl, links), _read_routes(nl, links))
-
-
-def _read_routes(nl: Netlink, links: list[Link]) -> tuple[Route, ...]:
     names = {link.index: link.name for link in links}
-    routes: list[Route] = []
+    known = tuple(replace(a, link=names[i]) for i, a in addresses if i in names)
+    return Facts(tuple(links), known, tuple(_read_routes(routes, names)))
+
+
+def _dump_routes(nl: Netlink) -> Iterator[Message]:
     for version in (4, 6):
         for message in nl.dump(rtnl.list_routes(version)):
             # Before anything is decoded: there are thousands to other nodes.
@@ -42,11 +48,16 @@ def _read_routes(nl: Netlink, links: list[Link]) -> tuple[Route, ...]:
                 message.body[_AT_PROTOCOL] != RTPROT_PODWIRE_PEERS
                 and message.body[_AT_TABLE] == TABLE_MAIN
             ):
-                found = rtnl.read_route(message)
-                routes += [replace(route, link=names[i]) for i, route in found if i in names]
-                hole = None if found else read_any_route(message, {})
-                routes += [hole] if hole else []
-    return tuple(routes)
+                yield message
+
+
+def _read_routes(messages: Iterable[Message], names: Mapping[int, str]) -> Iterator[Route]:
+    for message in messages:
+        found = rtnl.read_route(message)
+        yield from (replace(route, link=names[i]) for i, route in found if i in names)
+        hole = None if found else read_any_route(message, {})
+        if hole:
+            yield hole
 
 
 def matters(event: Event, facts: Facts) -> bool:
