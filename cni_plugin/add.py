@@ -165,8 +165,6 @@ def _ask_delegate(call: Call, undo: ExitStack) -> Result | None:
     delegate = delegate_of(call)
     result = delegate.add()
     undo.callback(delegate.undo)
-    if not result.ips:
-        raise CniError(INVALID_CONFIG, f"IPAM plugin {delegate.name} returned no address")
     return result
 
 

@@ -54,7 +54,7 @@ def delegate_of(call: Call, kind: str = "") -> Delegate:
     """The IPAM plugin that this call is delegated to. kind: other than the configuration's."""
     name = kind or call.conf.ipam_type
     program = require_program(name, call.request)
-    return Delegate(name, program, call.env, call.stdin, call.version, call.log, call.host.outside)
+    return Delegate(name, program, call.env, call.stdin, call.version, call.log, call.host)
 
 
 def own_ipam(call: Call) -> IpamConf:

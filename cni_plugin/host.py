@@ -65,6 +65,10 @@ class Host:
     delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
         deletions, for they cost the same together.
     outside: what a call is in while it waits for the kernel or another program.
+    began: when the call came, in seconds of the monotonic clock.
+    delegating: what a call is in while it has to do with the IPAM plugin of that name; the daemon
+        bounds how many wait for one, and raises CniError.
+    running: what a call is in while the process group of that number runs for it.
     readiness: why the node as such cannot serve a network now, whose name is given (the daemon
         knows whether other nodes are reached); None where nothing is known against it.
     """
@@ -78,6 +82,9 @@ class Host:
     delete_link: Callable[[Netlink, str], bool] = field(default=_delete_link)
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     readiness: Callable[[str], CniError | None] = field(default=always_ready)
+    began: float = field(default_factory=time.monotonic)
+    delegating: Callable[[str], AbstractContextManager[object]] = nullcontext
+    running: Callable[[int], AbstractContextManager[object]] = nullcontext
 
     def pause(self, seconds: float) -> None:
         """Sleep, and let other calls go on meanwhile."""

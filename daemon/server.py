@@ -30,6 +30,8 @@ from kernel.netlink import close_kept_sockets, keep_sockets_open
 from kernel.netns import Namespace
 
 REQUEST_SECONDS = REPLY_SECONDS = 10.0
+_LAST_WORDS = 5.0
+"""Seconds that a call has to answer when the plugin that it waits for was killed."""
 _PROMPT = 20
 """Milliseconds that a request may take to begin; a slow one takes nobody's turn."""
 _PEER = struct.Struct("=iII")
@@ -49,7 +51,7 @@ class Server:
     ) -> None:
         self._listener = listener
         self._host = host
-        self._gate, self._shifts = turns.gate, turns.shifts
+        self._gate, self._shifts, self._plugins = turns.gate, turns.shifts, turns.plugins
         self._locks, self._meter = locks, meter
         self._log = log
         self._workers: list[threading.Thread] = []
@@ -60,10 +62,18 @@ class Server:
         self._shifts.relieve()
 
     def stop(self, seconds: float) -> bool:
-        """Take no further call and finish those under way; whether all ended in time."""
+        """Take no further call and finish those under way; whether all ended in time.
+
+        A call that waits for another plugin towards the end of it is told that this was killed.
+        """
         self._listener.stop()
         self._shifts.stop()
         until = time.monotonic() + seconds
+        if not self._join(until - _LAST_WORDS):
+            self._plugins.stop()
+        return self._join(until)
+
+    def _join(self, until: float) -> bool:
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
         return not any(worker.is_alive() for worker in self._workers)
@@ -133,6 +143,7 @@ class Server:
                 executable=Path(request.executable),
                 open_netns=netns.open,
                 log=lines.append,
+                began=began,
             )
             with self._locks.holding(_key(request.env)):
                 reply = self._handle(connection, request, host, lines)

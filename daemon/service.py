@@ -118,7 +118,7 @@ def _help(first: Listener, post: Post, signals: Signals, number: int) -> int:
 
 @contextmanager
 def _serving(listener: Listener, post: Post, number: int) -> Iterator[Server]:
-    turns, meter = Turns(), Meter(post.tally, number)
+    turns, meter = Turns(post.log), Meter(post.tally, number)
     locks = KeyedLocks(post.keys.open(), turns.shifts.leave)
     with daemon_host(post.data_dir, turns, post.readiness) as host:
         yield Server(listener, host, turns, locks, meter, post.log)

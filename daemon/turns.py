@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from daemon.gate import Gate
+from daemon.log import Log
+from daemon.plugins import Plugins
 from daemon.shifts import Shifts
 
 
 class Turns:
-    """gate: who computes; shifts: who waits for the next call."""
+    """gate: who computes; shifts: who waits for the next call; plugins: who for another plugin."""
 
-    def __init__(self) -> None:
-        self.gate, self.shifts = Gate(), Shifts()
+    def __init__(self, log: Log) -> None:
+        self.gate, self.shifts, self.plugins = Gate(), Shifts(), Plugins(log)
 
     @contextmanager
     def outside(self) -> Iterator[None]:

@@ -78,6 +78,8 @@ def daemon_host(
             delete_link=delete_link,
             outside=turns.outside,
             readiness=readiness,
+            delegating=turns.plugins.admitted,
+            running=turns.plugins.watched,
         )
     finally:
         stores.close()

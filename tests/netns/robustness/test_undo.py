@@ -141,11 +141,11 @@ def ipam_plugin(directory: Path, name: str, script: str) -> None:
 ANSWERS: dict[str, tuple[str, int, str]] = {
     "fails with an error": ("""echo '{"code": 77, "msg": "no luck"}'; exit 1""", 77, "no luck"),
     "fails without a word": ("exit 3", 104, "exit status 3"),
-    "answers nonsense": ("echo '[[['", 7, "returned no address"),
-    "gives no address": ("""echo '{"cniVersion": "1.0.0"}'""", 7, "returned no address"),
+    "answers nonsense": ("echo '[[['", 104, "no JSON object"),
+    "gives no address": ("""echo '{"cniVersion": "1.0.0"}'""", 104, "returned no address"),
     "gives a wrong address": (
         """echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.1"}]}'""",
-        7,
+        104,
         "is no CNI",
     ),
     "gives a route that is refused": (
