@@ -133,6 +133,7 @@ class Wire:
             except OSError:
                 return
             client.settimeout(None)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.opened += 1
             self._threads = [t for t in self._threads if t.is_alive()]
             self._threads.append(self._start(self._carry, client))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 from daemon.settings import KubernetesSettings
@@ -27,6 +28,9 @@ _KEEP_ALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),  # milliseconds
 ]
+# msgspec, by which lightkube parses, crashes the process (0.22, SIGSEGV) where two threads are the
+# first to use a type.
+_READING = threading.Lock()
 
 
 def require_library() -> None:
@@ -50,7 +54,8 @@ def read_config(settings: KubernetesSettings) -> SingleConfig:
         why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
         raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
     try:
-        whole = KubeConfig.from_file(path) if path else KubeConfig.from_service_account()
+        with _READING:
+            whole = KubeConfig.from_file(path) if path else KubeConfig.from_service_account()
         config = whole.get()
         if config is None:
             raise ConfigError(f"{path} has no context")

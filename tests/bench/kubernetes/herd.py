@@ -22,7 +22,7 @@ def main() -> None:
     wanted = json.loads(sys.stdin.readline())
     # The Nodes of a bench are minutes old at most; those of a DaemonSet that restarts are not.
     client.YOUNG_SECONDS = 0.0
-    threading.stack_size(256 << 10)
+    threading.stack_size(1 << 20)
     print("ready", flush=True)
     sys.stdin.readline()
     sources = [_start(wanted, name) for name in wanted["names"]]

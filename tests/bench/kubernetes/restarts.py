@@ -113,7 +113,15 @@ def _run(host: Host, names: Sequence[str], spread: float, kubeconfig: Path) -> l
             assert herd.stdin is not None
             herd.stdin.write(b"go\n")
             herd.stdin.flush()
-        return [json.loads(herd.stdout.readline()) for herd in herds if herd.stdout]
+        return [_listen(herd) for herd in herds]
+
+
+def _listen(herd: subprocess.Popen[bytes]) -> Any:
+    assert herd.stdout is not None
+    line = herd.stdout.readline()
+    if not line:
+        raise CheckFailed(f"a process of sources ended with {herd.wait()}")
+    return json.loads(line)
 
 
 def _start(

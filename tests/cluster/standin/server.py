@@ -80,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # an answer's head and body in one piece
     server: Server
 
     def do_GET(self) -> None:
@@ -194,10 +195,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self._note(200, "ResponseStarted")
         self.end_headers()
+        self.wfile.flush()
         self.connection.settimeout(_STUCK_SECONDS)
         try:
             watching.run(self._send_chunk)
             self.wfile.write(b"0\r\n\r\n")
+            self.wfile.flush()
         except OSError:
             self.close_connection = True
         self.connection.settimeout(None)
@@ -205,6 +208,7 @@ class Handler(BaseHTTPRequestHandler):
     def _send_chunk(self, data: bytes) -> None:
         if data:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.flush()
 
     def _note(self, code: int, stage: str) -> None:
         self.server.note(
@@ -228,5 +232,5 @@ def serve(
     address: tuple[str, int], files: Files, admin_token: str, bookmark_seconds: float
 ) -> Server:
     """A server that listens already."""
-    threading.stack_size(256 << 10)
+    threading.stack_size(1 << 20)
     return Server(address, files, admin_token, bookmark_seconds)
