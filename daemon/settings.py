@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.cluster import parse_node_name
 from daemon.settingspaths import check_paths
+from daemon.settingsports import check_ports
 from daemon.yamlfile import FILE_MAX, Fault, FileFault, Item, load
 from kernel.model import IPAddress, IPNetwork
 
@@ -185,6 +186,7 @@ def parse_settings(
     def read(root: Item) -> Settings:
         settings = _settle(read_settings_file(root), root, surroundings, name)
         check_paths(settings, root)
+        check_ports(settings, root)
         return settings
 
     return load(data, file, read)

@@ -141,6 +141,15 @@ def test_no_conflist(value: str) -> None:
         ("source: {static: nodes.yaml}", "1: source.static is 'nodes.yaml', must be an absolute"),
         ("source: {consul: {}}", "1: source.consul: unknown key; known keys: static, kubernetes"),
         (f"{SOURCE}health: {{port: 0}}", "2: health.port is 0, must be a whole number from 1"),
+        (
+            f"{SOURCE}vxlan: {{port: 9000}}\nhealth: {{port: 9000}}",
+            "3: health.port is 9000, must be another port than vxlan.port (9000)",
+        ),
+        (f"{SOURCE}health: {{port: 8472}}", "2: health.port is 8472, must be another port than"),
+        (
+            f"{SOURCE}backend: hybrid\nvxlan: {{port: 8473}}",
+            "3: vxlan.port is 8473, must be another port than health.port (8473)",
+        ),
         (f"{SOURCE}health: {{interval: 0}}", "2: health.interval is 0, must be a whole number"),
         (f"{SOURCE}health: true", "2: health is 'true', must be a mapping, or false"),
         (f"{SOURCE}metrics: {{listen: 9473}}", "2: metrics.listen is 9473, must be an address"),
