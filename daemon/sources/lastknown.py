@@ -70,14 +70,20 @@ def _parse(root: Any, identity: str) -> LastKnown:
         raise Unreadable(f"has format {root['format']!r}, not {FORMAT}")
     if root["identity"] != identity:
         raise Unreadable(f"is of another source: {str(root['identity'])[:200]}")
-    nodes = tuple(map(_parse_node, root["nodes"]))
+    nodes = tuple(map(parse_node, root["nodes"]))
     if len({node.name for node in nodes}) < len(nodes):
         raise ValueError("two nodes have one name")
     cidrs = tuple(map(parse_prefix, root["clusterCIDRs"]))
     return LastKnown(identity, nodes, cidrs, str(root["position"]), float(root["saved"]))
 
 
-def _parse_node(entry: Any) -> Node:
+def show_node(node: Node) -> list[Any]:
+    """A node, for JSON."""
+    return [node.name, list(map(str, node.addresses)), list(map(str, node.pod_cidrs))]
+
+
+def parse_node(entry: Any) -> Node:
+    """What `show_node` made. Raises ValueError, TypeError, AttributeError."""
     name, addresses, cidrs = entry
     return Node(
         parse_node_name(name),
@@ -95,10 +101,7 @@ def render(known: LastKnown) -> bytes:
         "position": known.position,
         "clusterCIDRs": list(map(str, known.cluster_cidrs)),
     }
-    lines = ",\n".join(
-        json.dumps([n.name, list(map(str, n.addresses)), list(map(str, n.pod_cidrs))])
-        for n in known.nodes
-    )
+    lines = ",\n".join(json.dumps(show_node(node)) for node in known.nodes)
     return f'{json.dumps(head)[:-1]}, "nodes": [\n{lines}\n]}}\n'.encode()
 
 

@@ -6,6 +6,8 @@ import ipaddress
 import time
 from collections.abc import Callable
 
+import pytest
+
 from daemon.sources.lastknown import load
 from tests.cluster.apiserver import SPACE, ApiServer, Request, network
 from tests.cluster.conftest import MakeFollower, facts
@@ -424,6 +426,42 @@ def test_a_prefix_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
         api.remove("NodeNetwork", "n4", SPACE)
         api.remove("Node", "n4")
         eventually(lambda: "n4" not in one.nodes() or one.told())
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_prefix_is_not_stolen_while_its_nodes_daemon_is_stopped(
+    api: ApiServer, follow: MakeFollower, restart: bool
+) -> None:
+    put(api, 2, 3)
+    one = follow("n1", 1).start()
+    one.await_routes(others(2, 3))
+    if restart:
+        eventually(lambda: published(api) == wanted(1) or one.told())
+        one.stop()
+    api.remove("NodeNetwork", "n2", SPACE)
+    api.put_network("ghost", CIDRS["n2"], ["192.0.2.66"])
+    api.put_network("ghost2", ["10.244.128.0/17"], ["192.0.2.67"])
+    if restart:
+        one.start()
+    put(api, 4)
+    one.await_routes(others(3, 4))
+    why = "is left out, or part of it: is not believed"
+    eventually(lambda: f"NodeNetwork ghost {why}" in one.log.text or one.told())
+    eventually(lambda: f"NodeNetwork ghost2 {why}" in one.log.text or one.told())
+    assert one.routes() == others(3, 4)
+    assert one.running.news.refused >= 2
+    api.put_network("n2", *facts(2), manager="podwired")
+    one.await_routes(others(2, 3, 4))
+
+
+def test_a_fresh_daemon_believes_no_prefix_of_half_the_cluster(
+    api: ApiServer, follow: MakeFollower
+) -> None:
+    put(api, 2)
+    api.put_network("ghost", ["10.244.128.0/17"], ["192.0.2.66"])
+    one = follow("n1", 1).start()
+    one.await_routes(others(2))
+    eventually(lambda: "NodeNetwork ghost is left out" in one.log.text or one.told())
 
 
 def test_an_address_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:

@@ -13,7 +13,6 @@ from daemon.sources.kubernetes.events import (
     Restored,
     failure_of,
     find_position,
-    is_position,
     position_of,
     read_json,
 )
@@ -24,6 +23,7 @@ from daemon.sources.kubernetes.objects import (
     parse_claim,
 )
 from daemon.sources.kubernetes.roster import Roster
+from daemon.sources.kubernetes.saved import Saved, parse_saved, render_saved
 from daemon.sources.lastknown import LastKnown
 from daemon.sources.remote import Feed
 from kernel.model import IPNetwork
@@ -81,12 +81,19 @@ class Picture:
     def resume(self, known: LastKnown) -> str:
         """Begin with what an earlier daemon knew; the position, if the Node is the same one."""
         with self._mutex:
-            position, _, uid = known.position.partition(" ")
+            saved = parse_saved(known.position)
             own = self._roster.get(self._me)
-            if not self._uid or uid != self._uid or not is_position(position) or not own:
+            if saved is None or not self._uid or saved.uid != self._uid or not own:
                 return ""
-            self._roster = Roster(self._me, known.nodes)
+            others = [node for node in known.nodes if node.name != self._me]
+            position = saved.position
+            if not position:
+                self._roster.remember(others)
+                return ""
+            self._roster = Roster(self._me, others)
             self._roster.put_own(own)
+            for claim in saved.open:
+                self._roster.reopen(claim)
             self._whole, self.position = True, position
             self._emit()
             return position
@@ -238,10 +245,11 @@ class Picture:
         self._feed.mark(self._resumable())
 
     def _resumable(self) -> str:
-        """Where the next daemon can go on; it will not know of what is not believed now."""
-        if not (self.position and self._uid and self._is_published and self._roster.is_settled):
+        """Where the next daemon can go on, and what it has to ask about."""
+        if not self._uid:
             return ""
-        return f"{self.position} {self._uid}"
+        position = self.position if self._is_published else ""
+        return render_saved(Saved(position, self._uid, self._roster.open))
 
     def _refuse(self, what: str, why: str) -> None:
         self._feed.refused()

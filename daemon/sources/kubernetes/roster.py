@@ -1,9 +1,14 @@
 """Which nodes are believed: what objects claim, and what Nodes must be asked about first.
 
-An object may be written by somebody else than its node. So a claim to what another node has, and
-any change of a node that is known, waits until that Node itself was read: its pod CIDRs and
-internal addresses are the control plane's word. Everything else is believed at once, which is why
-nobody has to read all Nodes. Pure: reading is for others.
+An object may be written by somebody else than its node. So what is claimed waits until that Node
+itself was read, whose pod CIDRs and internal addresses are the control plane's word, wherever it
+
+- is what another node has, or had before its object went: a daemon may stop while its pods live on,
+- is a change of a node that is known,
+- is a prefix larger than any that the control plane is known to give a node.
+
+Everything else is believed at once: nobody has lost anything by it, and nobody has to read all
+Nodes. Pure: reading is for others.
 """
 
 from __future__ import annotations
@@ -17,6 +22,11 @@ from daemon.spans import Span, SpanSet, span_of
 from kernel.model import IPAddress
 
 K = TypeVar("K")
+
+USUAL_LENGTHS = {4: 24, 6: 64}
+"""Of a node's pod CIDRs by family (kube-controller-manager, --node-cidr-mask-size-ipv4, -ipv6)."""
+LEFT_MAX = 10_000
+"""Nodes without an object that are remembered."""
 
 
 class Roster:
@@ -33,6 +43,8 @@ class Roster:
         self._asked: dict[str, None] = {}
         self._unproven: set[str] = set()
         self._proven: set[str] = set()
+        self._left: dict[str, Node] = {}
+        self._lengths: dict[int, int] = {}
         self.revision = 0
         """Counts changes of `nodes`."""
         self._spans = SpanSet()
@@ -60,9 +72,9 @@ class Roster:
         return tuple(self._denied.values())
 
     @property
-    def is_settled(self) -> bool:
-        """Whether what is believed is what was claimed."""
-        return not self._pending and not self._denied
+    def open(self) -> tuple[Node, ...]:
+        """Claims that are not believed: those that wait for an answer, and those denied."""
+        return (*self._pending.values(), *self._denied.values())
 
     def get(self, name: str) -> Node | None:
         """What is believed of a node."""
@@ -72,6 +84,19 @@ class Roster:
         """What this node knows of itself."""
         if self._believed.get(self._me) != node:
             self._believe(node)
+            self._learn(node)
+
+    def remember(self, nodes: Iterable[Node]) -> None:
+        """Nodes that there were once: whatever is like them needs no answer, what is not does."""
+        for node in nodes:
+            if node.name not in self._believed and node.name != self._me:
+                self._leave(node)
+
+    def reopen(self, claim: Node) -> None:
+        """A claim that was not believed when it was heard."""
+        if claim.name != self._me:
+            self._consider(claim)
+            self._asked.setdefault(claim.name)
 
     def replace(self, claims: Iterable[Node], others: Iterable[str] = ()) -> None:
         """All claims that there are; nobody else is in the cluster.
@@ -104,11 +129,13 @@ class Roster:
             self._asked.pop(name, None)
             return
         rivals = set(self._rivals(claim))
-        if old is None and not rivals:
+        before = old or self._left.get(name, claim)
+        if before == claim and not rivals and not self._is_large(claim):
             self._believe(claim)
+            self._asked.pop(name, None)
             return
         self._consider(claim)
-        for asked in (name, *sorted(rivals)):
+        for asked in (name, *sorted(rivals & (self._believed.keys() | self._pending.keys()))):
             self._doubt(asked)
 
     def put_unusable(self, name: str) -> None:
@@ -132,14 +159,16 @@ class Roster:
         self._denied.pop(name, None)
         self._asked.pop(name, None)
         self._withdraw(name)
+        node = self._believed.get(name)
         self._disbelieve(name)
+        if node is not None:
+            self._leave(node)
 
     def ask_again(self, name: str) -> None:
         """Let a denied claim be looked at once more: its Node may have changed since."""
         claim = self._denied.pop(name, None)
         if claim is not None:
-            self._consider(claim)
-            self._asked.setdefault(name)
+            self.reopen(claim)
 
     def rule(self, name: str, authority: Authority | None) -> str:
         """Believe what a Node says; None: there is no such Node. Why a claim is not believed."""
@@ -155,12 +184,15 @@ class Roster:
             self._believe_proven(authority.node)
             return "its Node does not bear it out"
         self._disbelieve(name)
+        if authority is None:
+            self._forget(name)
         return "its Node has no address" if authority else "there is no such Node"
 
     def _believe(self, node: Node) -> None:
         if self._believed.get(node.name) == node:
             return
         self._disbelieve(node.name)
+        self._forget(node.name)
         self.revision += 1
         self._believed[node.name] = node
         self._insert(node)
@@ -170,7 +202,10 @@ class Roster:
         self._believe(node)
         self._proven.add(node.name)
         for rival in sorted(set(self._rivals(node)) - self._proven):
-            self._doubt(rival)
+            self._forget(rival)
+            if rival in self._believed or rival in self._pending:
+                self._doubt(rival)
+        self._learn(node)
 
     def _disbelieve(self, name: str) -> None:
         self._unproven.discard(name)
@@ -179,6 +214,35 @@ class Roster:
         if node is not None:
             self.revision += 1
             self._remove(node)
+
+    def _leave(self, node: Node) -> None:
+        """Remember who has no object any more."""
+        self._forget(node.name)
+        self._left[node.name] = node
+        self._insert(node)
+        if len(self._left) > LEFT_MAX:
+            self._forget(next(iter(self._left)))
+
+    def _forget(self, name: str) -> None:
+        node = self._left.pop(name, None)
+        if node is not None:
+            self._remove(node)
+
+    def _learn(self, node: Node) -> None:
+        """What a Node has is no larger than what the control plane gives."""
+        before = dict(self._lengths)
+        for cidr in node.pod_cidrs:
+            known = self._lengths.get(cidr.version, cidr.prefixlen)
+            self._lengths[cidr.version] = min(known, cidr.prefixlen)
+        if self._lengths != before:
+            for claim in tuple(self._pending.values()):
+                self.put(claim)
+
+    def _is_large(self, claim: Node) -> bool:
+        return any(
+            cidr.prefixlen < self._lengths.get(cidr.version, USUAL_LENGTHS[cidr.version])
+            for cidr in claim.pod_cidrs
+        )
 
     def _consider(self, claim: Node) -> None:
         """Let a claim wait for an answer; what it claims is in dispute until then."""

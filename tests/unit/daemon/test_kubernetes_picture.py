@@ -111,18 +111,51 @@ def test_the_own_object_is_for_others_to_look_at(view: View) -> None:
     assert view.names() is None
 
 
-def test_the_position_is_kept_only_while_all_is_well(view: View) -> None:
+def test_the_position_is_kept_while_this_node_is_published(view: View) -> None:
     view.list_of(A)
     assert view.position() == ""
     view.picture.put_own(AUTHORITY)
+    assert view.position() == "- uid-me"
     view.picture.set_published(True)
     assert view.position() == "7 uid-me"
     view.picture.events([event("MODIFIED", thing(node("a", 5), 8))])
-    assert view.position() == ""
+    assert view.position() == '8 uid-me [["a", ["192.0.2.5"], ["10.244.5.0/24"]]]'
     view.picture.rule("a", Authority("a", "u", *_facts(node("a", 5))))
     assert view.position() == "8 uid-me"
     view.picture.set_published(False)
-    assert view.position() == ""
+    assert view.position() == "- uid-me"
+
+
+def test_somebody_elses_object_does_not_cost_the_position(view: View) -> None:
+    view.picture.put_own(AUTHORITY)
+    view.picture.set_published(True)
+    view.list_of(A)
+    thief = Node("thief", (ip_address("192.0.2.66"),), A.pod_cidrs)
+    view.picture.events([event("ADDED", thing(thief, 8))])
+    view.picture.rule("thief", None)
+    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    known = LastKnown("here", (A, ME), RANGES, view.position())
+    assert known.position.startswith("8 uid-me [")
+    view.picture = Picture("me", RANGES, view.feed, Log(), view.own.append)
+    view.picture.put_own(AUTHORITY)
+    assert view.picture.resume(known) == "8"
+    assert view.picture.questions == ("thief",)
+    assert view.names() in (None, ["a", "me"])
+
+
+def test_who_was_known_without_a_position_is_remembered(view: View) -> None:
+    view.picture.put_own(AUTHORITY)
+    assert view.picture.resume(LastKnown("here", (A,), RANGES, "- uid-me")) == ""
+    view.list_of(Node("thief", (ip_address("192.0.2.66"),), A.pod_cidrs), B)
+    assert view.names() == ["b", "me"]
+    assert view.picture.questions == ("thief",)
+
+
+def test_a_thousand_claims_cost_the_position_and_no_more(view: View) -> None:
+    view.picture.put_own(AUTHORITY)
+    view.picture.set_published(True)
+    view.list_of(*(Node(f"n{n}", (ip_address("192.0.2.9"),), ()) for n in range(1000)))
+    assert view.position() == "- uid-me"
 
 
 def _facts(of: Node) -> tuple[Any, Any]:
@@ -131,7 +164,16 @@ def _facts(of: Node) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize(
     ("position", "whole"),
-    [("17 uid-me", True), ("17 other", False), ("17", False), ("", False), ("a/b uid-me", False)],
+    [
+        ("17 uid-me", True),
+        ("17 other", False),
+        ("17", False),
+        ("", False),
+        ("a/b uid-me", False),
+        ("17 uid-me [[5]]", False),
+        ("17 uid-me {", False),
+        ("- uid-me", False),
+    ],
 )
 def test_going_on_needs_the_same_node(view: View, position: str, whole: bool) -> None:
     view.picture.put_own(AUTHORITY)

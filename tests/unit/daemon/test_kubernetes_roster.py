@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def test_who_comes_with_what_nobody_has_is_believed_at_once() -> None:
     made.put(B)
     assert made.nodes == (A, B, MINE)
     assert made.questions == ()
-    assert made.is_settled
+    assert not made.open
 
 
 def test_a_change_waits_for_the_node() -> None:
@@ -53,10 +54,10 @@ def test_a_change_waits_for_the_node() -> None:
     made.put(moved)
     assert believed(made)["a"] is A
     assert made.questions == ("a",)
-    assert not made.is_settled
+    assert made.open == (moved,)
     assert made.rule("a", authority(moved)) == ""
     assert believed(made)["a"] == moved
-    assert made.is_settled
+    assert not made.open
 
 
 def test_a_change_that_the_node_denies_is_not_believed() -> None:
@@ -66,7 +67,7 @@ def test_a_change_that_the_node_denies_is_not_believed() -> None:
     assert believed(made)["a"] == A
     assert [n.name for n in made.denied] == ["a"]
     made.put(A)
-    assert made.is_settled
+    assert not made.open
 
 
 def test_of_a_change_that_is_half_true_the_node_is_believed() -> None:
@@ -135,7 +136,7 @@ def test_who_is_in_a_list_no_more_is_gone_unless_it_cannot_be_read() -> None:
     assert believed(made) == {"b": B, ME: MINE}
     assert made.questions == ("b",)
     made.rule("b", authority(B))
-    assert made.is_settled
+    assert not made.open
 
 
 def test_a_claim_of_no_node_stays_denied_until_it_is_asked_again() -> None:
@@ -150,6 +151,102 @@ def test_a_claim_of_no_node_stays_denied_until_it_is_asked_again() -> None:
     assert "a" in made.questions
     made.rule("a", authority(ghost))
     assert believed(made) == {"a": ghost, ME: MINE}
+
+
+THIEF = node("thief", "192.0.2.66", "10.244.1.0/24")
+
+
+def test_what_is_left_without_an_object_is_still_its_nodes() -> None:
+    """A daemon that was stopped, or whose object somebody deleted: its pods live on."""
+    for thief in (THIEF, node("thief", "192.0.2.66", "10.244.1.64/26"), node("thief", "192.0.2.1")):
+        made = roster(A)
+        made.drop("a")
+        made.put(thief)
+        assert believed(made) == {ME: MINE}
+        assert made.questions == ("thief",)
+        made.rule("thief", None)
+        assert believed(made) == {ME: MINE}
+        made.put(A)
+        assert believed(made) == {"a": A, ME: MINE}
+        assert not made.questions
+
+
+def test_who_is_missing_in_a_list_is_remembered_as_well() -> None:
+    made = roster(A)
+    made.replace([THIEF, B])
+    assert believed(made) == {"b": B, ME: MINE}
+    assert made.questions == ("thief",)
+
+
+def test_who_comes_back_as_somebody_else_is_asked() -> None:
+    made = roster(A)
+    made.drop("a")
+    made.put(node("a", "198.51.100.1", "10.244.1.0/24"))
+    assert believed(made) == {ME: MINE}
+    assert made.questions == ("a",)
+
+
+def test_an_heir_with_a_nodes_word_needs_no_other() -> None:
+    made = roster(A)
+    made.drop("a")
+    heir = node("heir", "192.0.2.5", "10.244.1.0/24")
+    made.put(heir)
+    made.rule("heir", authority(heir))
+    assert believed(made) == {"heir": heir, ME: MINE}
+    made.drop("heir")
+    made.put(heir)
+    assert believed(made) == {"heir": heir, ME: MINE}
+
+
+def test_what_was_known_once_is_believed_as_it_was() -> None:
+    made = roster()
+    made.remember([A, B])
+    made.replace([A, node("b", "192.0.2.7", "10.244.2.0/24"), THIEF])
+    assert made.nodes == (MINE,)  # of two that come together neither was first
+    made.replace([A])
+    assert believed(made) == {"a": A, ME: MINE}
+
+
+@pytest.mark.parametrize("large", ["10.244.128.0/17", "10.244.4.0/23", "fd00::/56"])
+def test_more_than_any_node_has_is_asked_about(large: str) -> None:
+    for made in (roster(), Roster(ME)):
+        ghost = node("ghost", "192.0.2.66", large)
+        made.replace([A, ghost])
+        assert "ghost" not in believed(made)
+        assert "a" in believed(made)
+        assert made.questions == ("ghost",)
+        assert made.rule("ghost", None) == "there is no such Node"
+        assert "ghost" not in believed(made)
+
+
+def test_one_nodes_word_for_a_size_is_enough_for_all_that_have_it() -> None:
+    made = roster()
+    large = [node(f"n{n}", f"192.0.2.{n}", f"10.244.{n}.0/23") for n in (20, 22, 24)]
+    made.replace(large)
+    assert made.questions == ("n20", "n22", "n24")
+    made.rule("n22", authority(large[1]))
+    assert made.nodes == (MINE, *large)
+    assert not made.questions + made.open
+
+
+def test_who_had_left_is_forgotten_some_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.sources.kubernetes.roster.LEFT_MAX", 1)
+    made = roster(A, B)
+    made.drop("a")
+    made.drop("b")
+    made.put(node("c", "192.0.2.3", "10.244.1.0/24"))
+    assert "c" in believed(made)
+    made.put(node("d", "192.0.2.4", "10.244.2.0/24"))
+    assert "d" not in believed(made)
+
+
+def test_what_was_not_believed_is_asked_about_after_a_restart() -> None:
+    made = roster()
+    made.reopen(A)
+    assert believed(made) == {ME: MINE}
+    assert (made.questions, made.open) == (("a",), (A,))
+    made.rule("a", authority(A))
+    assert believed(made) == {"a": A, ME: MINE}
 
 
 NAMES = [ME, "a", "b", "c"]
