@@ -1,4 +1,4 @@
-"""Many sources of one process begin at once: what they read first must not depend on who is first."""
+"""Many sources of one process begin at once: it does not matter which of them reads first."""
 
 import subprocess
 import sys
