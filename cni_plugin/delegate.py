@@ -121,8 +121,10 @@ class Delegate:
             self.log(f"{self.name}: {len(lines) - _LINES_MAX} more lines are left out")
 
     def _failure(self, command: str, stdout: bytes, status: int) -> CniError:
+        from cni_plugin.execution import describe_end
+
         answer = _decode(stdout) or {}
-        code, words = answer.get("code"), answer.get("msg") or _tell(status)
+        code, words = answer.get("code"), answer.get("msg") or describe_end(status)
         msg = f"IPAM plugin {self.name} failed at {command}: {words}"
         known = isinstance(code, int) and not isinstance(code, bool) and code > 0
         details = str(answer.get("details") or ("" if answer else _begin(stdout)))
@@ -136,19 +138,6 @@ def _decode(stdout: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
-
-
-def _tell(status: int) -> str:
-    """How a process ended, in words."""
-    if status >= 0:
-        return f"exit status {status}"
-    from signal import Signals
-
-    try:
-        name = f" ({Signals(-status).name})"
-    except ValueError:  # a real-time signal
-        name = ""
-    return f"it was ended by signal {-status}{name}"
 
 
 def _begin(stdout: bytes) -> str:

@@ -74,6 +74,17 @@ def execute(
     return Ended(process.returncode, bytes(talk.out))
 
 
+def describe_end(status: int) -> str:
+    """How a process ended, in words. status: negative where a signal did it."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = f" ({signal.Signals(-status).name})"
+    except ValueError:  # a real-time signal
+        name = ""
+    return f"it was ended by signal {-status}{name}"
+
+
 def kill_group(group: int) -> None:
     """End a process group, whether or not it is there."""
     with suppress(ProcessLookupError, PermissionError):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from cni_plugin.execution import describe_end
 from daemon.log import Log
 
 PROCESSES = 2
@@ -36,6 +37,8 @@ class Crew:
         self._log = log
         self._numbers: dict[int, int] = {}  # by process ID
         self._status = 0
+        self.died = 0
+        """How many ended without being told to, as far as `look` saw it."""
 
     def fork(self, count: int, work: Callable[[int], int]) -> None:
         """Start so many, each of which does `work(number)`, from 1 on, and ends with its status."""
@@ -55,16 +58,19 @@ class Crew:
     def look(self) -> list[int]:
         """Say who died, and tell their numbers."""
         dead = self._reap()
-        for pid in dead:
+        for pid, (_number, status) in dead.items():
             why = "its share of CNI calls is this process's until podwired is begun anew"
-            self._log.error(f"the process {pid} for CNI calls ended: {why}")
-        return list(dead.values())
+            end = describe_end(os.waitstatus_to_exitcode(status))
+            self._log.error(f"the process {pid} for CNI calls ended ({end}): {why}")
+        self.died += len(dead)
+        return [number for number, _status in dead.values()]
 
     def wait(self, seconds: float) -> int:
-        """Wait for their end, and force it then; the exit status of the worst."""
+        """Wait for their end, and force it then; the exit status of the worst of these."""
         until = time.monotonic() + seconds
         while self._numbers and time.monotonic() < until:
-            self._reap()
+            for _number, status in self._reap().values():
+                self._note(status)
             time.sleep(_GAP)
         self.signal(signal.SIGKILL)
         for pid in self._numbers:
@@ -72,13 +78,13 @@ class Crew:
         self._numbers.clear()
         return self._status
 
-    def _reap(self) -> dict[int, int]:
+    def _reap(self) -> dict[int, tuple[int, int]]:
+        """Numbers and statuses of those that have ended, by process ID."""
         dead = {}
         for pid in tuple(self._numbers):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
-                self._note(status)
-                dead[pid] = self._numbers.pop(pid)
+                dead[pid] = self._numbers.pop(pid), status
         return dead
 
     def _note(self, status: int) -> None:

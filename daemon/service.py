@@ -103,8 +103,10 @@ def _lead(
         until = time.monotonic() + STOP_SECONDS
         done = server.stop(STOP_SECONDS)
         failed = crew.wait(max(_GRACE, until - time.monotonic()))
-    post.log.info("stopped" if done and not failed else "stopped with calls under way")
-    return 0 if done and not failed else 1
+    finished = done and not failed
+    words = "stopped" if finished else "stopped with calls under way"
+    post.log.info(f"{words}; a process had died before" if crew.died else words)
+    return 0 if finished else 1
 
 
 def _help(first: Listener, post: Post, signals: Signals, number: int) -> int:

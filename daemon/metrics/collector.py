@@ -57,7 +57,7 @@ class Collector:
         now, sources = time.monotonic(), self._sources
         values = read_calls(sources.tally.read())
         values |= read_work(sources.counts, sources.journal, now)
-        values |= self._read_info()
+        values |= self._read_info() | _read_processes(sources.tally)
         seen = sources.counts.seen
         if seen is not None:
             values |= self._read_seen(seen, now)
@@ -101,6 +101,11 @@ class Collector:
         opened = open_store(settings.data_dir, create=False, patience=_PATIENCE)
         with opened as store, store.read() as tx:
             return read_usage(read_store(tx), network, prefixes)
+
+
+def _read_processes(tally: Tally) -> Values:
+    serving, dead = tally.rows - tally.dead, tally.dead
+    return {f.CALL_PROCESSES: {("serving",): serving, ("dead",): dead}}
 
 
 def _read_dns() -> Values:

@@ -50,6 +50,9 @@ CALL_SECONDS: Final = _histogram(
 CALLS_UNDER_WAY: Final = _gauge(
     "cni_calls_under_way", "CNI calls that have arrived and are not answered yet.", "verb"
 )
+CALL_PROCESSES: Final = _gauge(
+    "call_processes", "Processes of this daemon for CNI calls: serving, dead.", "state"
+)
 
 HELD: Final = _gauge(
     "ipam_addresses_in_use", "Addresses that pods of this node have.", "network", "family"

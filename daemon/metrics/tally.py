@@ -89,6 +89,8 @@ class Tally:
         self._memory = mmap.mmap(-1, rows * _ROW_CELLS * _CELL)  # MAP_SHARED, and no file
         self._cells = memoryview(self._memory).cast("Q")
         self._mutexes = [threading.Lock() for _ in range(rows)]
+        self.dead = 0
+        """Processes that have died, as the one knows that buries them."""
 
     @property
     def rows(self) -> int:
@@ -122,6 +124,7 @@ class Tally:
         Before the row's next process begins, and while none lives.
         """
         self._mutexes[row] = threading.Lock()
+        self.dead += 1
         for at in _VERB_AT.values():
             self._cells[row * _ROW_CELLS + at] = 0
 

@@ -87,8 +87,8 @@ for _ in range(20):
 sys.exit(crew.wait(1) + 5)
 """
     code, _out, err = finish(start(script))
-    assert code == 6
-    assert err.count("for CNI calls ended") == 1
+    assert code == 5, "what it left undone is told then, and is no fault of the end"
+    assert err.count("for CNI calls ended (it was ended by signal 9 (SIGKILL))") == 1
 
 
 def test_a_key_is_held_by_one_process() -> None:

@@ -83,6 +83,13 @@ def test_a_damaged_store_costs_its_part_alone(
     assert (tmp_path / "podwire.db").read_bytes() == content
 
 
+def test_a_process_that_died_is_seen(sources: Sources) -> None:
+    collector = Collector(sources)
+    assert collector.read()[f.CALL_PROCESSES] == {("serving",): 2, ("dead",): 0}
+    sources.tally.bury(1)
+    assert collector.read()[f.CALL_PROCESSES] == {("serving",): 1, ("dead",): 1}
+
+
 def test_a_writer_keeps_no_scrape_out(sources: Sources, tmp_path: Path) -> None:
     with open_store(tmp_path) as store, store.transaction():
         assert f.HELD in Collector(sources).read()
@@ -150,7 +157,7 @@ def test_paths(sources: Sources) -> None:
     exposition = Exposition(Collector(sources).read)
 
     def ask(path: str) -> int:
-        return answer_request(exposition, sources, Request("GET", path)).status
+        return answer_request(exposition, sources.counts, Request("GET", path)).status
 
     assert [ask(path) for path in ("/metrics", "/healthz", "/readyz")] == [200, 200, 200]
     assert [ask(path) for path in ("/", "/metrics/", "/healthz/../metrics")] == [404, 404, 404]
