@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cni_plugin import add, check, delete, dispatch, ipam_verbs
@@ -17,6 +18,9 @@ from ipam.store import Store, open_store
 from kernel.linkgroup import LinkRemover
 from kernel.netlink import Netlink
 
+STORES_MAX = 16
+"""Stores that are kept open though nobody uses them; most nodes have one."""
+
 FileId = tuple[int, int] | None
 """Device and inode of a file; None where there is none."""
 
@@ -24,30 +28,67 @@ FileId = tuple[int, int] | None
 VERBS = (add, check, delete, dispatch, ipam_verbs)
 
 
+@dataclass(slots=True)
+class _Kept:
+    """An open store. lock: its lock file. users: calls that have it; left: who had it last closes
+    it."""
+
+    store: Store
+    lock: FileId
+    users: int = 0
+    left: bool = False
+
+
 class Stores:
-    """The stores that calls have named, each opened once."""
+    """The stores that calls have named, each opened once.
 
-    def __init__(self) -> None:
+    Each has several descriptors. Of those that nobody uses the ones used last are kept.
+    """
+
+    def __init__(self, most: int = STORES_MAX) -> None:
+        self._most = most
         self._mutex = threading.Lock()
-        self._stores: dict[Path, tuple[Store, FileId]] = {}
+        self._kept: dict[Path, _Kept] = {}  # the one used last is the last
 
-    def open(self, folder: Path, refill: Refill) -> AbstractContextManager[Store]:
-        """The store of a folder; it stays open. Raises what `ipam.store.open_store` raises."""
+    @contextmanager
+    def open(self, folder: Path, refill: Refill) -> Iterator[Store]:
+        """The store of a folder. Raises what `ipam.store.open_store` raises."""
         with self._mutex:
-            store, lock = self._stores.get(folder, (None, None))
-            # Who removed the folder removed the lock file, and others lock its successor. A store
-            # that was left behind is not closed, for calls under way may be using it.
-            if store is None or lock is None or lock != _lock_file(folder):
-                store = open_store(folder, refill=refill)
-                self._stores[folder] = store, _lock_file(folder)
-            return nullcontext(store)
+            kept = self._take(folder, refill)
+            kept.users += 1
+        try:
+            yield kept.store
+        finally:
+            with self._mutex:
+                kept.users -= 1
+                self._tidy(kept)
 
     def close(self) -> None:
         """Close all of them."""
         with self._mutex:
-            for store, _lock in self._stores.values():
-                store.close()
-            self._stores.clear()
+            for kept in self._kept.values():
+                kept.store.close()
+            self._kept.clear()
+
+    def _take(self, folder: Path, refill: Refill) -> _Kept:
+        kept = self._kept.pop(folder, None)
+        # Who removed the folder removed the lock file, and others lock its successor.
+        if kept and (kept.lock is None or kept.lock != _lock_file(folder)):
+            kept.left = True
+            self._tidy(kept)
+            kept = None
+        if kept is None:
+            kept = _Kept(open_store(folder, refill=refill), _lock_file(folder))
+        self._kept[folder] = kept
+        return kept
+
+    def _tidy(self, kept: _Kept) -> None:
+        """Close it if it was left behind, and what is too many; never under a call that uses it."""
+        if kept.left and not kept.users:
+            kept.store.close()
+        idle = [folder for folder, each in self._kept.items() if not each.users]
+        for folder in idle[: max(0, len(self._kept) - self._most)]:
+            self._kept.pop(folder).store.close()
 
 
 def _lock_file(folder: Path) -> FileId:
