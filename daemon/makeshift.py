@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
+from daemon.crew import processes_wanted
 from daemon.log import Log
+from daemon.metrics.counts import Counts, Seen
+from daemon.metrics.meanwhile import fault_served
+from daemon.metrics.tally import Tally
 from daemon.notify import keep_inherited_socket
 from daemon.readiness import Readiness
 from daemon.salvage import Places
@@ -36,7 +40,8 @@ class Makeshift:
 
     def __init__(self, attempt: Callable[[Path], None], places: Places, log: Log) -> None:
         self._attempt, self._places, self._log = attempt, places, log
-        self._fault, self._mended = "", False
+        self._fault, self._since, self._mended = "", 0.0, False
+        self._counts, self._tally = Counts(), Tally(processes_wanted())
         self._held: StatusFile | None = None
         self._readiness = Readiness(places.network, self._keep)
 
@@ -56,6 +61,7 @@ class Makeshift:
                 self._log,
                 signals,
                 self._readiness.fault,
+                self._tally,
                 beside=self._looking(signals.stop),
             )
         if self._mended:
@@ -65,9 +71,10 @@ class Makeshift:
     @contextmanager
     def _looking(self, stop: threading.Event) -> Iterator[None]:
         looker = threading.Thread(target=self._look, args=(stop,), name="mended", daemon=True)
-        looker.start()
-        yield
-        looker.join()
+        with fault_served(self._places.metrics, self._counts, self._tally, self._log):
+            looker.start()
+            yield
+            looker.join()
 
     def _look(self, stop: threading.Event) -> None:
         right = 0
@@ -78,6 +85,7 @@ class Makeshift:
                 right = 0
                 self._say(str(error))
                 continue
+            self._counts.turned = time.monotonic()
             right += 1
             # Twice: half of a file that is being written may be right by itself.
             if right > 1:
@@ -86,13 +94,23 @@ class Makeshift:
                 stop.set()
 
     def _say(self, fault: str) -> None:
+        began = time.monotonic()
         if fault != self._fault:
             self._log.error(f"CNI calls are served, but routes are not kept: {fault}")
+            self._since = time.time()
         self._fault = fault
-        node, why = os.uname().nodename, f"its configuration cannot be used: {fault}"
-        status = NodeStatus(node, "unknown", "unknown", fault=why)
+        status = NodeStatus(
+            self._places.node,
+            "unknown",
+            "unknown",
+            fault=f"its configuration cannot be used: {fault}",
+            metrics_fault=self._counts.endpoint_fault,
+            last_error=fault,
+            last_error_time=self._since,
+        )
         with suppress(OSError):
-            self._readiness.publish(replace(status, last_error=fault))
+            self._readiness.publish(status)
+        self._counts.turn(began, Seen(status, None, None, None))
 
     def _keep(self, status: NodeStatus) -> None:
         if self._held is not None:

@@ -1,27 +1,37 @@
-"""What can be read of a podwired.yaml that is wrong elsewhere: where its daemon is found."""
+"""What can be read of a podwired.yaml that is wrong elsewhere: where its daemon is found, and whose
+it is."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.settings import ConflistSettings
+from daemon.cluster import parse_node_name
+from daemon.settings import ConflistSettings, MetricsSettings
 from daemon.yamlfile import FILE_MAX
 
 _NAME = "[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 _PATH = r"/[^\s\"',{}]*"
+_WORD = r"[^\s\"',{}]+"
+_NO_METRICS = re.compile(r"(?<!\w)[\"']?metrics[\"']?[ \t]*:[ \t]*false\b")
 _COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a daemon is found; network: the name of that in its CNI configuration."""
+    """Where a daemon is found; network: the name of that in its CNI configuration.
+
+    node: its name; metrics: where they are served, None for nowhere.
+    """
 
     socket: Path
     data_dir: Path
     status_file: Path
     network: str
+    node: str
+    metrics: MetricsSettings | None
 
 
 def salvage(config: Path, socket: Path, data_dir: Path) -> Places:
@@ -37,7 +47,27 @@ def salvage(config: Path, socket: Path, data_dir: Path) -> Places:
         _path_in(text, "statusFile", socket.parent / "status.json"),
         # Of all keys only the conflist's is called that.
         _value_in(text, "name", _NAME) or ConflistSettings().name,
+        _node_in(text),
+        None if _NO_METRICS.search(text) else _metrics_in(text),
     )
+
+
+def _node_in(text: str) -> str:
+    try:
+        return parse_node_name(_value_in(text, "node", _WORD))
+    except ValueError:
+        return os.uname().nodename
+
+
+def _metrics_in(text: str) -> MetricsSettings:
+    # It brings pydantic, which whoever found the file wrong has loaded.
+    from daemon.settingsvalues import parse_listen
+
+    try:
+        # Of all keys only the metrics' is called that.
+        return MetricsSettings(*parse_listen(_value_in(text, "listen", _WORD)))
+    except ValueError:
+        return MetricsSettings()
 
 
 def _read(config: Path) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 
 from daemon.log import Log
 from daemon.metrics.collector import Collector, Sources
+from daemon.metrics.counts import Counts
 from daemon.metrics.endpoint import Endpoint
 from daemon.metrics.exposition import Exposition
 from daemon.metrics.http import Request, Response, tell
@@ -32,18 +33,18 @@ def metrics_served(sources: Sources, log: Log) -> Iterator[None]:
         yield
         return
     exposition = Exposition(Collector(sources).read)
-    answer = partial(answer_request, exposition, sources)
+    answer = partial(answer_request, exposition, counts)
     with Endpoint(wanted.host, wanted.port, answer, counts.note_endpoint, log):
         yield
 
 
-def answer_request(exposition: Exposition, sources: Sources, request: Request) -> Response:
+def answer_request(exposition: Exposition, counts: Counts, request: Request) -> Response:
     """The answer to a request."""
     if request.path == "/metrics":
         content_type, body = exposition.render(request.accept)
         return Response(200, body, content_type)
     if request.path == "/healthz":
-        return answer_alive(sources.counts, time.monotonic())
+        return answer_alive(counts, time.monotonic())
     if request.path == "/readyz":
-        return answer_ready(sources.counts)
+        return answer_ready(counts)
     return tell(404, _PATHS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daemon.salvage import Places, salvage
+from daemon.settings import MetricsSettings
 
 SOCKET, DATA = Path("/run/podwire/podwire.sock"), Path("/var/lib/podwire")
-USUAL = Places(SOCKET, DATA, Path("/run/podwire/status.json"), "podwire")
+HOST, METRICS = os.uname().nodename, MetricsSettings()
+USUAL = Places(SOCKET, DATA, Path("/run/podwire/status.json"), "podwire", HOST, METRICS)
 JSON = {"x": 1, "conflist": {"name": "pods"}, "socket": "/a/s", "statusFile": "/d/x.json"}
 
 
@@ -46,12 +50,48 @@ def test_what_it_does_not_say_is_as_usual(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_what_it_says_counts_though_the_rest_is_wrong(tmp_path: Path, text: str) -> None:
-    assert read(tmp_path, text) == Places(Path("/a/s"), DATA, Path("/d/x.json"), "pods")
+    wanted = Places(Path("/a/s"), DATA, Path("/d/x.json"), "pods", HOST, METRICS)
+    assert read(tmp_path, text) == wanted
 
 
 def test_the_status_is_beside_the_socket(tmp_path: Path) -> None:
     found = read(tmp_path, "dataDir: /data\nsocket: /a/s\nx\n")
-    assert found == Places(Path("/a/s"), Path("/data"), Path("/a/status.json"), "podwire")
+    wanted = replace(USUAL, socket=Path("/a/s"), data_dir=Path("/data"))
+    assert found == replace(wanted, status_file=Path("/a/status.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("metrics: {listen: '[::1]:80'}\nsource: {", MetricsSettings("::1", 80)),
+        ('{"x": 1, "metrics": {"listen": "192.0.2.1:9000"}', MetricsSettings("192.0.2.1", 9000)),
+        ("metrics:\n  listen: 127.0.0.1:1 # mine\n\tx", MetricsSettings("127.0.0.1", 1)),
+        ("metrics:\n  listen: anywhere\n", METRICS),
+        ("metrics:\n  listen: 127.0.0.1:99999\n", METRICS),
+        ("# metrics: false\n", METRICS),
+        ("metrics: falsehood\n", METRICS),
+        ("metrics: false\nsource: {", None),
+        ('{"metrics": false, "x"', None),
+    ],
+)
+def test_where_metrics_are_served(
+    tmp_path: Path, text: str, wanted: MetricsSettings | None
+) -> None:
+    assert read(tmp_path, text) == replace(USUAL, metrics=wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("node: worker-1.example\nx", "worker-1.example"),
+        ('{"node": "worker-1", x', "worker-1"),
+        ("# node: a\nnodes: b\n", HOST),
+        ("node: Not_A_Name\n", HOST),
+        ("node:\n", HOST),
+    ],
+)
+def test_whose_it_is(tmp_path: Path, text: str, wanted: str) -> None:
+    assert read(tmp_path, text) == replace(USUAL, node=wanted)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -60,7 +100,22 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 WORDS = st.sampled_from(
-    ["socket", "dataDir", "statusFile", "name", ": ", " /a", '"', "\n", "#", "\0"]
+    [
+        "socket",
+        "metrics",
+        "listen",
+        "false",
+        "node",
+        "dataDir",
+        "statusFile",
+        "name",
+        ": ",
+        " /a",
+        '"',
+        "\n",
+        "#",
+        "\0",
+    ]
 )
 
 
