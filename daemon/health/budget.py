@@ -6,16 +6,23 @@ _TOGETHER = 0.25
 """Seconds whose share goes at once: whoever wakes up that often uses next to no processor."""
 
 
-class Budget:
-    """rate: a second; most: what may go at once after a rest."""
+def steady(rate: float) -> Budget:
+    """One that is never overdrawn: by no moment has more gone than its rate since it was made."""
+    return Budget(rate, max(1.0, _TOGETHER * rate), full=False)
 
-    def __init__(self, rate: float, most: float) -> None:
+
+class Budget:
+    """rate: a second; most: what may go at once after a rest, and at first where it is full."""
+
+    def __init__(self, rate: float, most: float, *, full: bool = True) -> None:
         self.rate, self.most = rate, most
-        self._left, self._at = most, 0.0
+        self._left = most if full else 0.0
+        self._at: float | None = 0.0 if full else None  # None: time begins with the first question
 
     def has(self, now: float) -> bool:
         """Whether something may go now."""
-        self._left = min(self.most, self._left + max(0.0, now - self._at) * self.rate)
+        gone = 0.0 if self._at is None else max(0.0, now - self._at)
+        self._left = min(self.most, self._left + gone * self.rate)
         self._at = now
         return self._left >= 1
 

@@ -2,7 +2,8 @@
 
 It sleeps until something comes or is due, without a timer for each peer. While much comes it looks
 a few times a second alone, and reads so many datagrams then, whatever strangers send: kernels stamp
-what comes with its time, so round trips are measured right all the same.
+what comes with its time, so round trips are measured right all the same. Most of what strangers
+send the kernel keeps away; where more comes than is read, what is lost judges nobody.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from daemon.health.exchange import Exchange, Tally
 from daemon.health.outlets import Outlets
 from daemon.health.peers import Change, Peers
 from daemon.health.report import HealthReport, make_report
+from daemon.health.sieve import foreign_bits
 from daemon.health.states import PeerHealth, State
 from daemon.health.targets import Target, own_targets
 from daemon.health.verdict import Place
+from daemon.health.wire import Path
 from daemon.log import Log
 from daemon.settings import HealthSettings
 
@@ -66,6 +69,7 @@ class Health:
         self._open_again = self._tell_at = 0.0
         self._turns = Budget(_TURNS, _TURNS_MOST)
         self._told, self._changes = -1, list[Change]()
+        self._flood = ""
         settings = self._settings
         peers = Peers(settings.interval, settings.budget, self._random, time.time)
         outlets = Outlets(settings.port)
@@ -153,6 +157,7 @@ class Health:
     def _timeout(self, now: float) -> float:
         waits = [self._peers.wait(now)]
         waits += [self._open_again - now] if self._outlets.fault else []
+        waits += [self._exchange.flood_ends - now] if self._exchange.flood else []
         waits += [self._tell_at - now] if self._told != self._peers.news else []
         return max(0.0, min((wait for wait in waits if wait is not None), default=_LONG))
 
@@ -171,6 +176,8 @@ class Health:
             self._open_again = now
             self._taken = desired
             self._peers.aim(desired.nodes, desired.peers, now)
+            addresses = self._peers.addresses()
+            self._outlets.sift({p: foreign_bits(p.version, addresses[p]) for p in Path})
         if now >= self._open_again:
             self._open(desired, now)
 
@@ -195,15 +202,28 @@ class Health:
     def _tell(self, now: float) -> None:
         self._changes += self._peers.changes
         self._peers.changes.clear()
+        self._note_flood()
         if now < self._tell_at or self._told == self._peers.news:
             return
         gap = min(max(_TELL_GAP, _TELL_GAP_EACH * len(self._peers)), _TELL_GAP_MAX)
         self._tell_at, self._told = now + gap, self._peers.news
         peers = self._peers
-        self._report = make_report(peers.counts, peers.unwell(), self._outlets.fault)
+        self._report = make_report(
+            peers.counts, peers.unwell(), self._outlets.fault, self._exchange.flood
+        )
         changes, self._changes = self._changes, []
         self._log_failed([c.health for c in changes if c.health.state is State.FAILED])
         self._log_well([c.health.name for c in changes if c.health.state is State.ESTABLISHED])
+
+    def _note_flood(self) -> None:
+        before, self._flood = self._flood, self._exchange.flood
+        if self._flood == before:
+            return
+        self._told = -1
+        if not before:
+            self._log.warning(self._flood)
+        elif not self._flood:
+            self._log.info("probes are flooded no more")
 
     def _log_failed(self, failed: Sequence[PeerHealth]) -> None:
         for health in failed[:_NAMED]:

@@ -7,7 +7,7 @@ from daemon.health.inspection import Ask, Inspection, Outcome
 from daemon.health.states import PeerHealth, Reason, State
 from daemon.health.targets import Target, Targets, targets_of
 from daemon.health.verdict import Verdict
-from daemon.health.wire import Path
+from daemon.health.wire import DEAF_SHIFT, Path
 from kernel.entries import Entry
 
 MISSES = 3
@@ -25,13 +25,14 @@ class Peer:
     the first of them began. turn: which of its main paths was checked last. look: the one under
     way, with the probes of its stage that are still awaited, and what came of the others. ended:
     when the last look was over. ticket: of its place in the queue; 0 while it has none. gone: it is
-    in the plan no more.
+    in the plan no more. deaf, deaf_at: the bits of the paths on which it said that it is flooded,
+    and when. is_void: what came of a probe of this stage cannot be told.
     """
 
     __slots__ = (
-        "_heard", "awaited", "detail", "ended", "entries", "gone", "look", "misses", "name", "node",
-        "outcomes", "path_mtu", "reason", "rtt", "since", "state", "suspect", "targets", "ticket",
-        "turn",
+        "_heard", "awaited", "deaf", "deaf_at", "detail", "ended", "entries", "gone", "is_void",
+        "look", "misses", "name", "node", "outcomes", "path_mtu", "reason", "rtt", "since", "state",
+        "suspect", "targets", "ticket", "turn",
     )  # fmt: skip
 
     def __init__(self, node: Node, entries: tuple[Entry, ...], since: float) -> None:
@@ -41,6 +42,7 @@ class Peer:
         self.rtt: float | None = None
         self.path_mtu = self.misses = self.turn = self.awaited = self.ticket = 0
         self.suspect, self.ended, self.gone = 0.0, _NEVER, False
+        self.deaf, self.deaf_at, self.is_void = 0, _NEVER, False
         self.look: Inspection | None = None
         self.outcomes: dict[Ask, Outcome] | None = None
         self._heard: list[float] | None = None
@@ -70,6 +72,19 @@ class Peer:
         if self._heard is None:
             self._heard = [_NEVER] * len(Path)
         self._heard[path] = now
+
+    def note_deaf(self, told: int, now: float) -> None:
+        """What a packet of its said of paths (`Packet.heard`)."""
+        if told >> DEAF_SHIFT:
+            self.deaf, self.deaf_at = told >> DEAF_SHIFT, now
+
+    def was_deaf(self, path: Path, moment: float) -> bool:
+        """Whether it is known to have been flooded there since then."""
+        return self.deaf_at >= moment and bool(self.deaf & path.bit)
+
+    def leave_off(self) -> None:
+        """End the look that is under way: what it saw says nothing."""
+        self.look, self.is_void = None, False
 
     def heard_since(self, moment: float) -> int:
         """The bits of the paths by which its probes came since then."""

@@ -7,32 +7,36 @@ together. One that is well gets one probe an interval, or less often, so that ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from daemon.cluster import Node
-from daemon.health.budget import Budget
+from daemon.health.budget import Budget, steady
 from daemon.health.inspection import Answer, Ask, Inspection, Outcome, Refusal, large
 from daemon.health.peer import HEARD_SECONDS, Peer
 from daemon.health.queue import Queue
 from daemon.health.states import PeerHealth, Reason, State, no_counts
 from daemon.health.targets import Target, Targets, targets_of
 from daemon.health.verdict import Place, judge
-from daemon.health.wire import Packet, Path
+from daemon.health.wire import DEAF_SHIFT, Packet, Path
 from kernel.entries import Entry
 
 TIMEOUT = 1.0
 """Seconds after which an answer does not come any more."""
-BURST = 8.0
-"""So many probes at least may go at once after a rest."""
-_ANSWERS = 10.0
-"""So many times the budget may be answered."""
+_ANSWERS, _ANSWERS_LEAST = 10.0, 80.0
+"""So many times the budget may be answered a second, and so many at once at least."""
+_ANSWERS_EACH = 25
+"""So many answers a second one peer gets: who sends as if it were one takes no others' place."""
 _FAST, _SLOWEST = 0.2, 6.0
 """Intervals until the second look at a peer in trouble, and at most between later ones."""
 _NUDGE = 2.0
 """Seconds at least between looks that packets of the peer itself bring about."""
 _JITTER = 0.2
+_DEAF_SECONDS = 2.0
+"""For so long after a moment in which a path was flooded peers are told."""
+_NEVER = float("-inf")
 _POPS = 64
 """So many turns at most are given at once: those that lead to no probe cost, too."""
 
@@ -77,12 +81,15 @@ class Peers:
         self.changes: list[Change] = []
         self._interval, self._random, self._clock = interval, random, clock
         self._round = interval
-        self._budget = Budget(budget, max(BURST, budget))
-        self._answers = Budget(_ANSWERS * budget, _ANSWERS * max(BURST, budget))
+        self._budget = steady(budget)
+        self._answers = Budget(_ANSWERS * budget, max(_ANSWERS_LEAST, _ANSWERS * budget))
+        self._served, self._second = Counter[str](), 0
+        self._deaf = dict.fromkeys(Path, _NEVER)
         self._peers: dict[str, Peer] = {}
         self._unwell: dict[str, Peer] = {}
         self._owners: dict[Path, dict[str, Peer]] = {path: {} for path in Path}
         self._queue = Queue()
+        self._ready: deque[tuple[Peer, Ask]] = deque()
         self._sent: dict[int, Probe] = {}
 
     # What there should be.
@@ -137,7 +144,9 @@ class Peers:
         """Seconds until there is something to do; None: when something comes."""
         due, oldest = self._queue.next_due(), next(iter(self._sent.values()), None)
         waits = [oldest.at + TIMEOUT - now] if oldest else []
-        if due is not None:
+        if self._ready:
+            waits.append(self._budget.wait(now))
+        elif due is not None:
             waits.append(max(due - now, self._budget.wait(now)))
         return max(0.0, min(waits)) if waits else None
 
@@ -146,18 +155,24 @@ class Peers:
         self._expire(now)
         probes: list[Probe] = []
         for _ in range(_POPS):
-            peer = self._queue.pop(now) if self._budget.has(now) else None
-            if peer is None:
+            if not self._budget.has(now) or not self._fill(now):
                 break
-            sent = self._probes(peer, now, nonce)
-            self._budget.spend(len(sent))
-            probes += sent
+            peer, ask = self._ready.popleft()
+            if not peer.gone:
+                self._budget.spend(1)
+                probes.append(self._probe(peer, ask, now, nonce()))
         return probes
 
-    def _probes(self, peer: Peer, now: float, nonce: Callable[[], int]) -> list[Probe]:
-        asks = self._asks(peer, now)
-        peer.awaited, peer.outcomes = len(asks), None
-        return [self._probe(peer, ask, now, nonce()) for ask in asks]
+    def _fill(self, now: float) -> bool:
+        """Have a probe ready; False where it is nobody's turn, or too many turns led to none."""
+        for _ in range(_POPS):
+            peer = None if self._ready else self._queue.pop(now)
+            if peer is None:
+                break
+            asks = self._asks(peer, now)
+            peer.awaited, peer.outcomes = len(asks), None
+            self._ready += [(peer, ask) for ask in asks]
+        return bool(self._ready)
 
     def _asks(self, peer: Peer, now: float) -> tuple[Ask, ...]:
         if peer.look is not None:
@@ -177,8 +192,7 @@ class Peers:
         return look.asks()
 
     def _probe(self, peer: Peer, ask: Ask, now: float, nonce: int) -> Probe:
-        heard = peer.heard_since(now - HEARD_SECONDS)
-        probe = Probe(peer, ask, Packet(False, heard, ask.size, nonce), now)
+        probe = Probe(peer, ask, Packet(False, self._tell(peer, now), ask.size, nonce), now)
         self._sent[nonce] = probe
         return probe
 
@@ -203,17 +217,46 @@ class Peers:
 
     # What comes in.
 
-    def hear(self, target: Target, now: float) -> int | None:
-        """A probe came from there: the bits for its answer; None: it is not to be answered."""
+    def hear(self, target: Target, now: float, told: int = 0) -> int | None:
+        """A probe came from there: the bits for its answer; None: it is not to be answered.
+
+        told: the bits that it had.
+        """
         peer = self._owners[target.path].get(target.address)
         if peer is None:
             return None
         peer.note_heard(target.path, now)
+        peer.note_deaf(told, now)
         self._nudge(peer, target, now)
-        if not self._answers.has(now):
+        if not self._serves(peer, now):
             return None
+        return self._tell(peer, now)
+
+    def _serves(self, peer: Peer, now: float) -> bool:
+        if int(now) != self._second:
+            self._second, self._served = int(now), Counter()
+        if self._served[peer.name] >= _ANSWERS_EACH or not self._answers.has(now):
+            return False
+        self._served[peer.name] += 1
         self._answers.spend(1)
-        return peer.heard_since(now - HEARD_SECONDS)
+        return True
+
+    def _tell(self, peer: Peer, now: float) -> int:
+        """The bits of a packet to it."""
+        deaf = (path.bit for path, at in self._deaf.items() if now - at < _DEAF_SECONDS)
+        return peer.heard_since(now - HEARD_SECONDS) | sum(deaf) << DEAF_SHIFT
+
+    def note_deaf(self, path: Path, now: float) -> None:
+        """What came by that path until now was more than could be read: some of it is lost."""
+        self._deaf[path] = now
+
+    def addresses(self) -> Mapping[Path, Sequence[str]]:
+        """All addresses that peers' packets come from."""
+        found: dict[Path, list[str]] = {path: [] for path in Path}
+        for peer in self._peers.values():
+            for path, address in peer.targets:
+                found[path].append(address)
+        return found
 
     def knows(self, target: Target) -> bool:
         """Whether a peer has that address."""
@@ -233,6 +276,7 @@ class Peers:
             return False
         del self._sent[packet.nonce]
         rtt = received - sent.at - packet.held / 1e6
+        sent.peer.note_deaf(packet.heard, now)
         self._note(sent, Answer(max(0.0, rtt), packet.heard), now)
         return True
 
@@ -253,6 +297,9 @@ class Peers:
             if now - sent.at < TIMEOUT:
                 return
             del self._sent[nonce]
+            path = sent.target.path
+            sent.peer.is_void |= self._deaf[path] >= sent.at
+            sent.peer.is_void |= sent.peer.was_deaf(path, sent.at - TIMEOUT)
             self._note(sent, None, now)
 
     def _note(self, sent: Probe, outcome: Outcome, now: float) -> None:
@@ -265,6 +312,9 @@ class Peers:
         peer.outcomes = {**(peer.outcomes or {}), sent.ask: outcome}
         peer.awaited -= 1
         if peer.awaited:
+            return
+        if peer.is_void:
+            self._leave_off(peer, now)
             return
         look.advance(peer.outcomes)
         if look.stage == "over":
@@ -279,8 +329,15 @@ class Peers:
             peer.rtt, peer.path_mtu, peer.ended = outcome.rtt, sent.ask.size, now
             self._queue.go_round(peer, now + self._round)
         else:
+            peer.is_void = False  # the look will tell
             peer.begin(self._reachable(peer), self.place.mtu, sent.at)
             self._queue.hurry(peer, now)
+
+    def _leave_off(self, peer: Peer, now: float) -> None:
+        """A flood took what would have told: it is seen as it was before, and looked at later."""
+        peer.leave_off()
+        jitter = self._random.uniform(1 - _JITTER, 1 + _JITTER)
+        self._queue.hurry(peer, now + self._interval * jitter)
 
     # What that says.
 

@@ -30,7 +30,8 @@ class Trouble:
 class HealthReport:
     """Peers by state; those in trouble, failed ones first, as far as there is room.
 
-    fault: why peers are not probed as they should be; empty where they are.
+    fault: why peers are not probed as they should be; empty where they are. flood: where, and by
+    whom, this node is sent more than it reads.
     """
 
     pending: int = 0
@@ -40,6 +41,7 @@ class HealthReport:
     failed: int = 0
     troubles: tuple[Trouble, ...] = ()
     fault: str = ""
+    flood: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -49,7 +51,8 @@ class HealthReport:
         more = self.failed - len(told)
         told += [f"{more} more nodes are not reached"] if more > 0 else []
         fault = [f"peers are not probed: {self.fault}"] if self.fault else []
-        return (*fault, *told)
+        flood = [self.flood] if self.flood else []
+        return (*fault, *flood, *told)
 
     def __str__(self) -> str:
         counts = ((getattr(self, state), str(state)) for state in reversed(State))
@@ -57,7 +60,7 @@ class HealthReport:
 
 
 def make_report(
-    counts: Mapping[State, int], unwell: Iterable[PeerHealth], fault: str
+    counts: Mapping[State, int], unwell: Iterable[PeerHealth], fault: str, flood: str = ""
 ) -> HealthReport:
     """The report of all peers."""
     reasoned = (health for health in unwell if health.reason)
@@ -65,9 +68,8 @@ def make_report(
     troubles = tuple(
         Trouble(h.name, str(h.state), str(h.reason), h.detail, round(h.since, 1)) for h in worst
     )
-    return HealthReport(
-        **{str(state): count for state, count in counts.items()}, troubles=troubles, fault=fault
-    )
+    numbers = {str(state): count for state, count in counts.items()}
+    return HealthReport(**numbers, troubles=troubles, fault=fault, flood=flood)
 
 
 def parse_report(raw: Mapping[str, Any]) -> HealthReport:

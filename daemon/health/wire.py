@@ -2,7 +2,9 @@
 
 bytes  0-2  "pwh"          4  type: 1 a probe, 2 an answer     6-7   size of the probe's IP packet
        3    version, 1     5  paths on which the sender has    8-15  nonce, which the answer has
-                              heard from the receiver lately         too
+                              heard from the receiver lately,        too
+                              and 4 bits up those on which it
+                              is flooded
                                                                16-19 microseconds that the probe
                                                                      waited for its answer
 and zeros up to the probe's size. An answer is these 20 bytes alone: never longer than its probe,
@@ -21,6 +23,7 @@ _PROBE, _ANSWER = 1, 2
 HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Bytes of the IP header without options, and of the UDP header, by address family."""
 HELD_MAX = 0xFFFFFFFF
+DEAF_SHIFT = 4
 
 
 class Path(IntEnum):
@@ -69,8 +72,9 @@ class NotOurs(Exception):
 class Packet(NamedTuple):
     """A probe or an answer. size: of the probe's whole IP packet, in bytes.
 
-    heard: the bits of the paths on which its sender has heard from its receiver lately. held: for
-    how many microseconds the probe waited for its answer.
+    heard: the bits of the paths on which its sender has heard from its receiver lately, and
+    DEAF_SHIFT up of those on which more comes to its sender than that reads. held: for how many
+    microseconds the probe waited for its answer.
     """
 
     is_answer: bool

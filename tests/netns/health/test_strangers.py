@@ -9,7 +9,17 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tests.netns.health.conftest import FAST, PORT, Grow, expect, expect_well, health
+import pytest
+
+from tests.netns.health.conftest import (
+    FAST,
+    PORT,
+    Grow,
+    expect,
+    expect_well,
+    health,
+    trouble,
+)
 from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns import Namespace
 
@@ -119,6 +129,60 @@ def test_a_flood_costs_little_and_is_over_when_it_ends(grow: Grow) -> None:
     print(f"{sent} datagrams in 3 s: {used:.1%} of a core")
     assert sent > 10_000
     assert used < 0.5  # each of them read would take all of it
+    expect_well([one, two])
+
+
+GARBAGE = b"x" * 100
+UNKNOWN = "10.244.0.0"
+"""No peer's, but with no bit that no peer's address has: the daemon itself must tell."""
+
+
+def flood(stranger: socket.socket, to: str, payload: bytes, rate: int, seconds: float) -> int:
+    """Send at about that rate; how many went."""
+    began, sent = time.monotonic(), 0
+    while (gone := time.monotonic() - began) < seconds:
+        while sent < gone * rate:
+            stranger.sendto(payload, (to, PORT))
+            sent += 1
+        time.sleep(0.005)
+    return sent
+
+
+@pytest.mark.parametrize("rate", [300, 2000])
+@pytest.mark.parametrize("what", ["garbage", "pod", "unknown", "large"])
+def test_peers_stay_established_during_a_flood(
+    grow: Grow, podwire_bin: Path, what: str, rate: int
+) -> None:
+    one, two = grow()
+    if what in ("garbage", "pod"):
+        pod = two.attach(podwire_bin / "podwire")
+        made = sender(pod, "0.0.0.0", PORT if what == "pod" else 0)  # noqa: S104 - in a pod
+    else:
+        two.node.ns.run(["ip", "address", "add", f"{UNKNOWN}/32", "dev", "lo"])
+        made = sender(two.node.ns, UNKNOWN)
+    payload = {"garbage": GARBAGE, "large": packet(1450)}.get(what, packet(48))
+    with closing(made) as stranger:
+        assert flood(stranger, "10.244.1.0", payload, rate, 8) > 7 * rate
+        for member, peer in ((one, two), (two, one)):
+            assert health(member)["established"] == 1, member.log
+            assert trouble(member, peer.name) == {}
+            assert "not reached" not in member.log
+            assert "flooded" not in member.log
+
+
+def test_a_flood_beyond_all_measure_judges_nobody_and_is_told(grow: Grow) -> None:
+    one, two = grow()
+    two.node.ns.run(["ip", "address", "add", f"{UNKNOWN}/32", "dev", "lo"])
+    with closing(sender(two.node.ns, UNKNOWN)) as stranger:
+        stranger.settimeout(None)
+        flood(stranger, "10.244.1.0", packet(48), 10**9, 10)
+        [line] = [t for t in one.status()["troubles"] if "flooded" in t]
+    assert f"probes are flooded at 10.244.1.0:{PORT} by {UNKNOWN}" in line
+    for member in (one, two):
+        assert "not reached" not in member.log
+    eventually(lambda: one.status()["troubles"] == [] or one.status()["troubles"])
+    assert one.log.count("probes are flooded at") == 1
+    eventually(lambda: "probes are flooded no more" in one.log or one.log)
     expect_well([one, two])
 
 
