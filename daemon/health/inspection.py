@@ -64,17 +64,18 @@ class Inspection:
     """One look. mtu: what must arrive, in bytes; known: what did when it did not lately, or 0.
 
     is_well: all that was tried arrived. narrow: the main target that large packets do not reach,
-    where small ones do; largest: what does arrive there, in bytes.
+    where small ones do; largest: what does arrive there, in bytes. is_settled: an earlier look
+    found the same.
     """
 
     __slots__ = (
-        "_checked", "_found", "_high", "_known", "_mtu",
+        "_before", "_checked", "_found", "_high", "_known", "_mtu",
         "is_well", "largest", "narrow", "stage", "targets",
     )  # fmt: skip
 
     def __init__(self, targets: Targets, mtu: int, *, check: Sequence[Target], known: int) -> None:
         """check: the main targets that are enough if they answer; none: all paths at once."""
-        self.targets, self._mtu, self._known = targets, mtu, known
+        self.targets, self._mtu, self._known, self._before = targets, mtu, known, known
         self._checked = tuple(check)
         self.stage: Stage = "check" if check else "look"
         self.is_well = False
@@ -138,6 +139,11 @@ class Inspection:
                 self._take_hint(outcome)
         if not self._is_open():
             self.stage = "over"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the largest size that arrives is no other than it was the last time."""
+        return self.largest == self._before
 
     def outcome(self, target: Target) -> Outcome:
         """What became of the last probe there; None also where there was none."""

@@ -78,6 +78,11 @@ def _one_way(seen: Inspection, silent: Target, heard: int) -> str:
 
 
 def _tell_mtu(seen: Inspection, narrow: Target, place: Place) -> str:
+    if not seen.is_settled:  # whoever sets an MTU does so on all nodes: not by one look
+        return (
+            f"small packets arrive at {narrow.address}, of {place.mtu} bytes do not: which size "
+            "does is being found"
+        )
     told = f"packets of {seen.largest} bytes arrive at {narrow.address}, of {place.mtu} do not"
     hint = f"`mtu: {seen.largest}` in podwired.yaml on all nodes"
     if seen.targets.tunnelled:

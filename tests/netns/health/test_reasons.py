@@ -91,7 +91,7 @@ def test_a_path_for_smaller_packets(grow: Grow, backend: str, outer: str) -> Non
     # Dropped where it comes in: on its way out of a bridge an IPv4 packet may be fragmented.
     for member in (one, two):
         member.node.underlay.ns.run(["ip", "link", "set", uplink(member), "mtu", str(narrow)])
-    expect(one, two, "mtu", "arrive at 10.244.2.0")
+    expect(one, two, "mtu", "arrive at 10.244.2.0", "set `mtu: ")
     overhead = 0 if backend == "host-gw" else {"ipv4": 50, "ipv6": 70}[outer]
     found = re.match(r"packets of (\d+) bytes arrive", trouble(one, two.name)["detail"])
     assert found is not None

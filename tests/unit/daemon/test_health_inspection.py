@@ -131,5 +131,26 @@ def test_words_for_a_narrow_path() -> None:
 
     seen, _probes = look(TUNNEL, narrow)
     detail = judge(seen, PLACE, 0).detail
+    assert "small packets arrive at 10.244.2.0, of 1450 bytes do not" in detail
+    assert "1400" not in detail  # nobody sets all nodes' MTU by what one look says
+    seen, _probes = look(TUNNEL, narrow, known=seen.largest)
+    detail = judge(seen, PLACE, 0).detail
     assert "packets of 1400 bytes arrive at 10.244.2.0, of 1450 do not" in detail
     assert "pass packets of 1500 bytes, or set `mtu: 1400`" in detail
+
+
+def test_a_size_that_another_look_finds_otherwise_is_no_advice() -> None:
+    lost = iter([None])
+
+    def narrow(ask: Ask) -> Outcome:
+        if ask.target == POD and 200 < ask.size < 1400 and next(lost, WELL) is None:
+            return None
+        return WELL if ask.size <= 1400 else None
+
+    first, _probes = look(TUNNEL, narrow)
+    second, _probes = look(TUNNEL, narrow, known=first.largest)
+    third, _probes = look(TUNNEL, narrow, known=second.largest)
+    assert first.largest < second.largest == third.largest
+    assert [s.is_settled for s in (first, second, third)] == [False, False, True]
+    assert "`mtu: " not in judge(second, PLACE, 0).detail
+    assert f"`mtu: {third.largest}`" in judge(third, PLACE, 0).detail
