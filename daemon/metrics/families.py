@@ -80,7 +80,7 @@ TERMINATED: Final = _counter(
     "peer_connections_terminated", "Ways to other nodes that were established and ended."
 )
 TROUBLED: Final = _gauge(
-    "peer_connections_troubled", "Other nodes that are not reached as they should, by reason.",
+    "peer_connections_troubled", "Other nodes that failed to be reached as they should, by reason.",
     "reason",
 )  # fmt: skip
 UNREACHABLE: Final = _gauge(

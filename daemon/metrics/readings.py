@@ -81,6 +81,7 @@ def read_status(status: NodeStatus) -> Values:
         "conflist": status.conflist_fault,
         "journal": status.journal_fault,
         "pods": status.stranded,
+        "health": (status.health.fault or status.health.flood) if status.health else "",
     }
     return {
         f.READY: {(): float(not status.fault)},
@@ -147,7 +148,7 @@ def read_probes(tally: Tally, terminated: int) -> Values:
 def read_peers(peers: Sequence[PeerHealth]) -> Values:
     """The ways to other nodes."""
     states = Counter(peer.state for peer in peers)
-    reasons = Counter(peer.reason for peer in peers)
+    reasons = Counter(peer.reason for peer in peers if peer.state is State.FAILED)
     reached = [p for p in peers if p.state is State.ESTABLISHED]
     times = sorted(peer.rtt for peer in reached if peer.rtt is not None)
     sizes = [peer.path_mtu for peer in reached if peer.path_mtu]
@@ -163,9 +164,9 @@ def read_peers(peers: Sequence[PeerHealth]) -> Values:
 
 
 def find_unreachable(desired: Desired | None, peers: Iterable[PeerHealth]) -> frozenset[str]:
-    """Nodes that nothing leads to, or that do not answer in a way that keeps pods apart."""
+    """Nodes that nothing leads to, or that failed in a way that keeps pods apart."""
     nowhere = [name for name, entries in desired.peers.items() if not entries] if desired else []
-    cut_off = (p.name for p in peers if p.reason in _CUT_OFF and p.state is not State.ESTABLISHED)
+    cut_off = (p.name for p in peers if p.reason in _CUT_OFF and p.state is State.FAILED)
     return frozenset((*nowhere, *cut_off))
 
 

@@ -48,6 +48,7 @@ HEALTHY: Series = {
         rising(60),
     f'podwire_fault{{{N}, part="source"}}': steady(0),
     f'podwire_fault{{{N}, part="journal"}}': steady(0),
+    f'podwire_fault{{{N}, part="health"}}': steady(0),
     f"podwire_source_lag_seconds{{{N}}}": steady(40),
     f"podwire_prefixes_refused{{{N}}}": steady(0),
     f'podwire_drift_found_total{{{N}, kind="route"}}': rising(1),
@@ -84,6 +85,7 @@ FIRES: Mapping[str, Series] = {
     "PodwireSourceLost": {f'podwire_fault{{{N}, part="source"}}': steady(1)},
     "PodwireSourceSilent": {f"podwire_source_lag_seconds{{{N}}}": "0+60x60"},
     "PodwireFault": {f'podwire_fault{{{N}, part="journal"}}': steady(1)},
+    "PodwireProbesImpeded": {f'podwire_fault{{{N}, part="health"}}': steady(1)},
     "PodwirePrefixesRefused": {f"podwire_prefixes_refused{{{N}}}": steady(1)},
     "PodwireQuarrel": {
         f'podwire_drift_{what}_total{{{N}, kind="route"}}': rising(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from daemon.cluster import News
 from daemon.desired import Desired
 from daemon.health.health import Tally as ProbeTally
+from daemon.health.report import HealthReport
 from daemon.health.states import PeerHealth, Reason, State
 from daemon.journal import MIN_BYTES, Journal, Record
 from daemon.log import Log
@@ -149,6 +151,22 @@ def test_the_status_is_numbers() -> None:
     assert {part for (part,), value in values[f.FAULT].items() if value} == {"source", "pods"}
 
 
+@pytest.mark.parametrize(
+    ("health", "is_fault"),
+    [
+        (None, False),
+        (HealthReport(failed=3), False),
+        (HealthReport(fault="UDP port 8473 of 192.0.2.1 is taken"), True),
+        (HealthReport(flood="probes are flooded"), True),
+    ],
+)
+def test_probes_that_cannot_be_made_are_a_fault(
+    health: HealthReport | None, is_fault: bool
+) -> None:
+    values = read_status(replace(GOOD, health=health))
+    assert values[f.FAULT]["health",] == float(is_fault)
+
+
 def test_a_source_that_was_never_heard_lags_for_ever() -> None:
     news = News(heard=90.0, events=3, bytes=4096, snapshots=2)
     values = read_source(Seen(GOOD, cluster(node(1), node(2)), None, news), now=100.0)
@@ -196,10 +214,11 @@ def test_ways_to_other_nodes_by_state_and_reason() -> None:
         peer("c", State.ESTABLISHED, rtt=0.002),
         peer("d", State.FAILED, Reason.UNDERLAY_DOWN, rtt=9.0, mtu=68),
         peer("e", State.PENDING),
+        peer("f", State.RETRYING, Reason.MTU),  # once: a status does not call for anybody either
     ]
     values = read_peers(peers)
     assert values[f.CONNECTIONS] == {
-        ("pending",): 1, ("connecting",): 0, ("established",): 3, ("retrying",): 0, ("failed",): 1,
+        ("pending",): 1, ("connecting",): 0, ("established",): 3, ("retrying",): 1, ("failed",): 1,
     }  # fmt: skip
     assert {r for (r,), n in values[f.TROUBLED].items() if n} == {"underlay-down"}
     assert set(values[f.TROUBLED]) == {(str(r),) for r in Reason if r}
@@ -246,9 +265,11 @@ def test_who_counts_as_unreachable() -> None:
         peer("b", State.RETRYING, Reason.UNDERLAY_DOWN),
         peer("c", State.FAILED, Reason.DAEMON_GONE),  # its routes stay
         peer("d", State.ESTABLISHED, Reason.ONE_WAY),
-        peer("e", State.CONNECTING),
+        peer("e", State.CONNECTING, Reason.UNDERLAY_DOWN),
+        peer("f", State.FAILED, Reason.ONE_WAY),
     ]
-    assert find_unreachable(desired, peers) == {"node-3", "a", "b"}
+    # After as many looks as a status takes: of one that is retried it says nothing.
+    assert find_unreachable(desired, peers) == {"node-3", "a", "f"}
     assert find_unreachable(None, []) == set()
 
 
