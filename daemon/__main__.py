@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from daemon.caught import catch
 from daemon.commands.options import Unusable
 
 COMMANDS = {
@@ -32,6 +33,8 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run the one command that was asked for; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] in (["run"], ["serve"]):
+        catch()  # before the daemon is even loaded
     options = _parser(words[0] if words else "").parse_args(words)
     try:
         status: int = options.run(options)

@@ -23,6 +23,7 @@ from daemon.log import Log
 SHIM_SOCKET = Path("/run/podwire/podwire.sock")
 """Where the executable looks, unless PODWIRE_SOCKET tells it otherwise (shim.c)."""
 BACKLOG = 1024
+_PATH_MAX = 107  # sun_path, linux/un.h
 _PROBE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 _DYING_SECONDS = 1.0
@@ -102,6 +103,10 @@ def listen(path: Path) -> Listener:
     Raises CniError where another daemon answers, where something else is in the place, or where
     others could put something there; OSError.
     """
+    size = len(os.fsencode(path))
+    if size > _PATH_MAX:
+        msg = f"socket {path} cannot be: its path has {size} bytes"
+        raise CniError(INVALID_ENVIRONMENT, msg, f"the kernel takes {_PATH_MAX} at most")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _folder_locked(path.parent):
         _clear(path)
