@@ -28,6 +28,17 @@ class SubnetLost(NoSubnet):
         self.subnet, self.holder = subnet, holder
 
 
+class NameTaken(NoSubnet):
+    """Another machine has this node's name. Its keys are never written over."""
+
+    def __init__(self, name: str, addresses: Iterable[IPAddress], key: str) -> None:
+        where = " and ".join(map(str, addresses))
+        super().__init__(
+            f"{name} is registered by another machine, {where}: give this one another name, or"
+            f" delete the key {key} if that machine is gone"
+        )
+
+
 class PoolExhausted(NoSubnet):
     """Nothing is free in a range."""
 

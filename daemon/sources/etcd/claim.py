@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from daemon.cluster import Node
 from daemon.sources.etcd.keys import FAMILIES, Keys, LengthKey, NodeKey, SubnetKey
-from daemon.sources.etcd.picture import Picture
+from daemon.sources.etcd.picture import Holder, Picture
 from daemon.sources.etcd.pool import Pool
 from daemon.sources.etcd.transaction import Transaction
 from daemon.sources.etcd.values import Pair, encode_holder, encode_length, encode_record, shorten
 from daemon.sources.remote import SourceError
+from kernel.model import IPNetwork
 
 
-def plan_claim(keys: Keys, picture: Picture, node: Node, lease: int) -> Transaction:
+def plan_claim(
+    keys: Keys, picture: Picture, node: Node, lease: int, machine: str = ""
+) -> Transaction:
     """What is missing for the node to be as it should be; no operations where nothing is.
 
-    A subnet without lease was put down by hand: it stays as it is.
+    machine: as in `encode_record`. A subnet without lease was put down by hand: it stays as it is.
     """
     todo = Transaction()
     for subnet in node.pod_cidrs:
@@ -26,8 +31,11 @@ def plan_claim(keys: Keys, picture: Picture, node: Node, lease: int) -> Transact
         else:
             continue
         todo.put(key, encode_holder(node.name), lease)
-    _plan_record(todo, keys, picture, node, lease)
-    _plan_return(todo, keys, picture, node)
+    _plan_record(todo, keys, picture, Pair(b"", encode_record(node, machine), lease=lease))
+    for subnet, holder in picture.holders.items():
+        # What the node held, and should not by now.
+        if holder.name == node.name and holder.lease and subnet not in node.pod_cidrs:
+            _plan_return(todo, keys, subnet, holder)
     if todo.operations:
         _plan_lengths(todo, keys, picture, node)
     return todo
@@ -48,34 +56,40 @@ def check_lengths(keys: Keys, picture: Picture, pools: tuple[Pool, ...]) -> None
             )
 
 
-def plan_withdrawal(keys: Keys, picture: Picture, name: str) -> Transaction:
-    """What a node gives back that leaves for good."""
-    todo = Transaction()
-    _plan_return(todo, keys, picture, Node(name, (), ()))
-    if picture.own_record is not None:
-        todo.expect_unchanged(picture.own_record)
-        todo.delete(picture.own_record.key)
-    return todo
+def plan_withdrawal(
+    keys: Keys, picture: Picture, name: str, leases: Container[int], record: Pair | None
+) -> tuple[Transaction, list[IPNetwork]]:
+    """What a node gives back that leaves for good, and the subnets among it.
+
+    leases: on which its subnets are, and nobody else's of that name. record: its own, if any.
+    """
+    todo, subnets = Transaction(), []
+    for subnet, holder in picture.holders.items():
+        own = holder.name == name and not holder.foreign
+        if own and holder.lease and holder.lease in leases:
+            _plan_return(todo, keys, subnet, holder)
+            subnets.append(subnet)
+    if record is not None:
+        todo.expect_unchanged(record)
+        todo.delete(record.key)
+    return todo, subnets
 
 
-def _plan_record(todo: Transaction, keys: Keys, picture: Picture, node: Node, lease: int) -> None:
-    record, value = picture.own_record, encode_record(node)
+def _plan_record(todo: Transaction, keys: Keys, picture: Picture, wanted: Pair) -> None:
+    record, key = picture.own_record, keys.write(NodeKey(picture.me))
     if record is None:
-        todo.expect_absent(keys.write(NodeKey(node.name)))
-    elif record.value != value or record.lease != lease:
+        todo.expect_absent(key)
+    elif (record.value, record.lease) != (wanted.value, wanted.lease):
         todo.expect_unchanged(record)
     else:
         return
-    todo.put(keys.write(NodeKey(node.name)), value, lease)
+    todo.put(key, wanted.value, wanted.lease)
 
 
-def _plan_return(todo: Transaction, keys: Keys, picture: Picture, node: Node) -> None:
-    """Give back what the node held, and should not by now."""
-    for subnet, holder in picture.holders.items():
-        if holder.name == node.name and holder.lease and subnet not in node.pod_cidrs:
-            key = keys.write(SubnetKey(subnet))
-            todo.expect_unchanged(Pair(key, b"", modified=holder.modified))
-            todo.delete(key)
+def _plan_return(todo: Transaction, keys: Keys, subnet: IPNetwork, holder: Holder) -> None:
+    key = keys.write(SubnetKey(subnet))
+    todo.expect_unchanged(Pair(key, b"", modified=holder.modified))
+    todo.delete(key)
 
 
 def _plan_lengths(todo: Transaction, keys: Keys, picture: Picture, node: Node) -> None:

@@ -28,6 +28,7 @@ from daemon.sources.remote import Feed, SourceError
 _TOLD_MAX = 8
 """So many refused keys are named at a time."""
 _RACE_SECONDS = 0.2
+_LEAVE_TRIES = 5
 _SPREAD_PER_NODE, _SPREAD_MAX = 0.006, 30.0
 """Seconds over which daemons read anew what they know: 5,000 of them over half a minute."""
 
@@ -39,7 +40,7 @@ class EtcdClient:
         self._settings, self._log = settings, log
         self._keys = Keys(settings.prefix)
         self._picture = Picture(self._keys, settings.cluster_cidrs, node)
-        memory = Memory(data_dir / LEASE, f"etcd {settings.prefix}", log)
+        memory = Memory(data_dir / LEASE, f"etcd {settings.prefix}", node, log)
         self._gateway = Gateway(
             settings.endpoints,
             credentials_of(settings),
@@ -87,9 +88,13 @@ class EtcdClient:
     def leave(self) -> Sequence[str]:
         """Give back what this node holds; that, in words. Raises SourceError."""
         try:
-            _, pairs = read_all(self._gateway, self._keys)
-            self._picture.redraw(pairs)
-            return self._registration.withdraw(self._picture)
+            for _ in range(_LEAVE_TRIES):
+                _, pairs = read_all(self._gateway, self._keys)
+                self._picture.redraw(pairs)
+                told = self._registration.withdraw(self._picture)
+                if told is not None:
+                    return told
+            raise SourceError("somebody keeps writing to this node's keys: nothing was given back")
         except Malformed as error:
             raise SourceError(f"{self._gateway.endpoint}: {error}") from error
         finally:
@@ -106,6 +111,8 @@ class EtcdClient:
 
     def _arrive(self, feed: Feed) -> None:
         """Hold what this node is to hold, and know the cluster as of some revision."""
+        if self._registration.give_up_former():
+            self._at = None
         at = self._at
         if at is None or not self._goes_on(at):
             if at is not None:
@@ -200,7 +207,6 @@ class EtcdClient:
         names = " ".join(c.pair.key.decode("ascii", "replace") for c in touched)
         self._log.warning("somebody changed keys of this node, or ended its lease", keys=names)
         feed.wait(self._pace.next())
-        self._registration.check_alone(self._picture)
         return False
 
     def _is_touched(self, change: Change) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from daemon.cluster import parse_pod_cidr
 from daemon.filefaults import explain
 from daemon.log import Log
 from daemon.replacefile import replace_file
+from daemon.sources.etcd.machine import read_host
 from ipam.boot import read_boot_id
 from kernel.model import IPNetwork
 
@@ -21,11 +23,15 @@ _FILE_MAX = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a node held. boot: the boot in which it did; no pod outlives it. lease: of its keys."""
+    """What a node held. boot: the boot in which it did; no pod outlives it. lease: of its keys.
+
+    node: the name by which it did.
+    """
 
     subnets: tuple[IPNetwork, ...]
     lease: int
     boot: str
+    node: str
 
     @property
     def is_of_this_boot(self) -> bool:
@@ -34,12 +40,24 @@ class Held:
 
 
 class Memory:
-    """The file. identity: of what cluster it is; what was held in another one does not count."""
+    """The file. identity: of what cluster it is; what was held in another one does not count.
 
-    def __init__(self, path: Path, identity: str, log: Log) -> None:
-        self._path, self._identity, self._log = path, identity, log
+    node: this node's name.
+    """
+
+    def __init__(self, path: Path, identity: str, node: str, log: Log) -> None:
+        self._path, self._identity, self._node, self._log = path, identity, node, log
         self._held: Held | None = None
+        self._machine = ""
         self._fault = ""
+
+    @property
+    def machine(self) -> str:
+        """What tells this machine from all others: made once, and kept with what is held."""
+        self.load()
+        if not self._machine:
+            self._machine = secrets.token_hex(16)
+        return self._machine
 
     def load(self) -> Held | None:
         """What was held; None where nothing is known."""
@@ -55,13 +73,16 @@ class Memory:
 
     def save(self, subnets: Iterable[IPNetwork], lease: int) -> None:
         """Keep it. A file that cannot be written is told, and costs no more than this."""
-        held = Held(tuple(subnets), lease, read_boot_id())
+        held = Held(tuple(subnets), lease, read_boot_id(), self._node)
         if held == self.load():
             return
         self._held = held
         content = {
             "format": _FORMAT,
             "identity": self._identity,
+            "machine": self.machine,
+            "host": read_host(),
+            "node": held.node,
             "boot": held.boot,
             "lease": held.lease,
             "podCIDRs": list(map(str, held.subnets)),
@@ -83,8 +104,13 @@ class Memory:
             raise ValueError(f"format {body['format']!r}, not {_FORMAT}")
         if body["identity"] != self._identity:
             raise ValueError(f"it is of {str(body['identity'])[:100]!r}")
+        # Older files say neither host nor machine nor node.
+        if body.get("host", read_host()) != read_host():
+            raise ValueError("it was written on another machine, of which this one is a copy")
         subnets = tuple(map(parse_pod_cidr, body["podCIDRs"]))
-        return Held(subnets, int(body["lease"]), str(body["boot"]))
+        self._machine = self._machine or str(body.get("machine", ""))
+        node = str(body.get("node", self._node))
+        return Held(subnets, int(body["lease"]), str(body["boot"]), node)
 
     def _tell(self, fault: str) -> None:
         if fault != self._fault:

@@ -42,7 +42,7 @@ class Picture:
     """
 
     def __init__(self, keys: Keys, ranges: Iterable[IPNetwork], me: str) -> None:
-        self._keys, self._ranges, self._me = keys, tuple(ranges), me
+        self._keys, self._ranges, self.me = keys, tuple(ranges), me
         self.holders: dict[IPNetwork, Holder] = {}
         self.lengths: dict[int, Pair] = {}
         self.refused: dict[str, str] = {}
@@ -115,7 +115,7 @@ class Picture:
                 self.lengths[version] = pair
 
     def _put_record(self, name: str, pair: Pair) -> None:
-        if name == self._me:
+        if name == self.me:
             self.own_record = pair
         _check_room(name, self._records, _NODES_MAX, "nodes")
         try:
@@ -148,7 +148,7 @@ class Picture:
         match place:
             case NodeKey(name):
                 self._records.pop(name, None)
-                if name == self._me:
+                if name == self.me:
                     self.own_record = None
                 self._draw(name)
             case SubnetKey(subnet):
@@ -161,7 +161,7 @@ class Picture:
     def _draw(self, name: str) -> None:
         """Make a node anew from its record and its subnets."""
         record = self._records.get(name)
-        if record is None or name == self._me:
+        if record is None or name == self.me:
             self._nodes.pop(name, None)
             return
         held = tuple(s for s in record.pod_cidrs if self._holds(name, s))
@@ -177,7 +177,7 @@ class Picture:
         return any(_within(subnet, r) for r in self._ranges)
 
     def _places(self) -> list[Place]:
-        own = {self._me} if self.own_record else set()
+        own = {self.me} if self.own_record else set()
         return [
             *map(NodeKey, self._records.keys() | own),
             *map(SubnetKey, self.holders),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from daemon.cluster import Node
 from daemon.log import Log
 from daemon.settings import EtcdSettings
-from daemon.sources.etcd.choice import Wishes, choose_subnets
+from daemon.sources.etcd.choice import NameTaken, Wishes, choose_subnets
 from daemon.sources.etcd.claim import check_lengths, plan_claim, plan_withdrawal
 from daemon.sources.etcd.faults import Refused
 from daemon.sources.etcd.gateway import Gateway
@@ -20,7 +20,14 @@ from daemon.sources.etcd.ownaddress import own_addresses
 from daemon.sources.etcd.picture import Picture
 from daemon.sources.etcd.pool import Pool, make_pool
 from daemon.sources.etcd.transaction import Header, header_of, pairs_of, read_keys
-from daemon.sources.etcd.values import Malformed, Pair, encode_holder, encode_record, parse_record
+from daemon.sources.etcd.values import (
+    Malformed,
+    Pair,
+    encode_holder,
+    encode_record,
+    parse_machine,
+    parse_record,
+)
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
@@ -59,16 +66,18 @@ class Registration:
         self._name, self._memory, self._log = name, memory, log
         self._pools = pools_of(settings)
         self._lease, self._renewed = 0, -math.inf
+        self._rival: str | None = None
 
     def claim(self, picture: Picture) -> bool:
         """Take what this node is to have; False where another was faster: read, and try again.
 
         Raises SourceError: nothing was taken, unless the answer was lost.
         """
+        self._check_alone(picture)
         check_lengths(self._keys, picture, self._pools)
         node = self._choose(picture)
         lease = self._live_lease() or self._grant()
-        todo = plan_claim(self._keys, picture, node, lease)
+        todo = plan_claim(self._keys, picture, node, lease, self._memory.machine)
         if todo.operations and not self._gateway.call("/kv/txn", todo.body()).get("succeeded"):
             return False
         if todo.operations:
@@ -76,6 +85,20 @@ class Registration:
             self._log.info(f"leased {subnets}", seconds=self._settings.lease_seconds)
         self._memory.save(node.pod_cidrs, lease)
         self.node = node
+        return True
+
+    def give_up_former(self) -> bool:
+        """Give back what this machine holds by another name that it had; whether there was any.
+
+        Its subnets are free for a moment, and it wants the same ones again. Raises SourceError.
+        """
+        held = self._memory.load()
+        if held is None or held.node == self._name:
+            return False
+        if held.lease:
+            self._revoke(held.lease)
+        self._memory.save(held.subnets, 0)
+        self._log.info(f"gave back what this node held as {held.node}")
         return True
 
     def stand_in(self) -> Node:
@@ -95,14 +118,6 @@ class Registration:
         """Begin the lease's time anew. Raises LeaseLost, SourceError."""
         if self._keep_alive(self._lease) <= 0:
             raise LeaseLost
-
-    def check_alone(self, picture: Picture) -> None:
-        """Raises SourceError where another machine describes itself by this node's name."""
-        pair = picture.own_record
-        record = None if pair is None else _try_record(self._name, pair)
-        if record is not None and self.node and record.addresses != self.node.addresses:
-            where = " and ".join(map(str, record.addresses))
-            raise SourceError(f"another machine, at {where}, calls itself {self._name} as well")
 
     def has_moved(self) -> bool:
         """Whether this node has other addresses by now than the others know."""
@@ -124,19 +139,58 @@ class Registration:
         if self.node is None or lease not in (0, self._lease):
             return False
         is_record = key == self._keys.write(NodeKey(self._name))
-        return value == (encode_record(self.node) if is_record else encode_holder(self._name))
+        mine = encode_record(self.node, self._memory.machine)
+        return value == (mine if is_record else encode_holder(self._name))
 
-    def withdraw(self, picture: Picture) -> Sequence[str]:
-        """Give back all that this node holds; that, in words. Raises SourceError."""
-        todo = plan_withdrawal(self._keys, picture, self._name)
-        if todo.operations:
-            self._gateway.call("/kv/txn", todo.body())
-        held = self._memory.load()
+    def withdraw(self, picture: Picture) -> Sequence[str] | None:
+        """Give back all that this machine holds; that, in words.
+
+        None where somebody wrote there meanwhile: read, and try again. Raises SourceError.
+        """
+        held, record = self._memory.load(), self._own_record(picture)
+        leases = {held.lease if held else 0, record.lease if record else 0}
+        todo, subnets = plan_withdrawal(self._keys, picture, self._name, leases, record)
+        if todo.operations and not self._gateway.call("/kv/txn", todo.body()).get("succeeded"):
+            return None
         if held is not None and held.lease:
             self._revoke(held.lease)
         self._memory.forget()
-        mine = sorted(str(s) for s, h in picture.holders.items() if h.name == self._name)
-        return [f"lease of {subnet} in etcd" for subnet in mine if todo.operations]
+        return [f"lease of {subnet} in etcd" for subnet in sorted(map(str, subnets))]
+
+    def _own_record(self, picture: Picture) -> Pair | None:
+        """This machine's record, to be withdrawn; another machine's of the same name is told."""
+        pair = picture.own_record
+        record = None if pair is None else _try_record(self._name, pair)
+        if pair is None or record is None or not pair.lease or self._is_by_me(pair):
+            return pair
+        where = " and ".join(map(str, record.addresses))
+        self._log.error(f"{self._name} is another machine, {where}: its keys in etcd stay")
+        return None
+
+    def _is_by_me(self, pair: Pair) -> bool:
+        """Whether this machine wrote a record that can be read."""
+        return parse_machine(pair.value) == self._memory.machine
+
+    def _check_alone(self, picture: Picture) -> None:
+        """Raises NameTaken where this node's name is another machine's, whose lease lives.
+
+        A record that lies on no lease was written by hand. A machine that forgot which one it is
+        is known by its address; who took the name from this daemon while it ran, is not it.
+        """
+        pair = picture.own_record
+        record = None if pair is None else _try_record(self._name, pair)
+        if pair is None or record is None or not pair.lease:
+            return
+        mine, here = self._is_by_me(pair), not set(record.addresses).isdisjoint(self._addresses())
+        before = self.node is not None and record.addresses == self.node.addresses
+        if mine and (here or before):
+            return
+        machine = parse_machine(pair.value)
+        if (mine or here) and self.node is None and machine != self._rival:
+            return
+        self._rival = machine
+        key = self._keys.write(NodeKey(self._name)).decode()
+        raise NameTaken(self._name, record.addresses, key)
 
     def _choose(self, picture: Picture) -> Node:
         """This node as it is to be. Raises NoSubnet."""

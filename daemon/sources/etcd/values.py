@@ -50,11 +50,19 @@ def parse_pair(entry: Any) -> Pair:
         raise Malformed(f"a key that cannot be read: {shorten(entry)}") from error
 
 
-def encode_record(node: Node) -> bytes:
-    """A node's record."""
+def encode_record(node: Node, machine: str = "") -> bytes:
+    """A node's record. machine: as in `Memory`; a record without it says nothing of that."""
     listed = {"addresses": node.addresses, "podCIDRs": node.pod_cidrs}
-    texts = {key: [str(value) for value in values] for key, values in listed.items()}
-    return json.dumps(texts, separators=(",", ":")).encode()
+    body: dict[str, Any] = {key: list(map(str, values)) for key, values in listed.items()}
+    if machine:
+        body["machine"] = machine
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def parse_machine(value: bytes) -> str:
+    """Which machine wrote a record that `parse_record` takes; "" where it does not say."""
+    machine = json.loads(value).get("machine", "")
+    return machine if isinstance(machine, str) else ""
 
 
 def parse_record(name: str, value: bytes) -> Node:

@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -122,16 +121,6 @@ def test_somebody_who_keeps_writing_over_a_record_gets_nowhere(
         etcd.ctl("put", key, RECORD.replace("66", str(70 + number)))
         eventually(lambda: etcd.entries(prefix)[key] == mine)
     assert one.subnets() == held
-
-
-def test_two_machines_of_one_name_are_told(make_seat: MakeSeat, tmp_path: Path) -> None:
-    one, two = make_seat().start(), make_seat()
-    one.settle()
-    two.name, two.folder = one.name, tmp_path / "other"
-    two.start()
-    words = f"at 192.0.2.12, calls itself {one.name} as well"
-    eventually(lambda: words in one.fault)
-    eventually(lambda: f"at 192.0.2.11, calls itself {one.name} as well" in two.fault)
 
 
 def test_a_length_that_is_nonsense_is_refused_by_name(

@@ -24,6 +24,7 @@ def test_a_node_leases_a_subnet_of_each_family(
     assert (ipv4.prefixlen, ipv6.prefixlen) == (24, 64)
     keys = etcd.entries(prefix)
     record = json.loads(keys[f"{prefix}/v1/nodes/node-1"])
+    assert len(record.pop("machine")) == 32
     assert record == {"addresses": ["192.0.2.11"], "podCIDRs": [str(ipv4), str(ipv6)]}
     assert keys[f"{prefix}/v1/subnets/ipv4/{str(ipv4).replace('/', '-')}"] == "node-1"
     leases = {kv["lease"] for kv in etcd.pairs(f"{prefix}/v1/nodes")}
@@ -224,7 +225,7 @@ def test_a_subnet_reserved_by_hand_is_taken_and_outlives_the_node(
     etcd.ctl("put", key, "node-1")
     seat = make_seat(clusterCIDRs=["10.244.0.0/16"]).start()
     assert seat.settle() == ["10.244.77.0/24"]
-    seat.leave()
+    assert seat.leave() == []
     assert etcd.entries(prefix)[key] == "node-1"
 
 

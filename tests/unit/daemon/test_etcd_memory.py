@@ -18,7 +18,7 @@ SUBNETS = (ip_network("10.244.3.0/24"), ip_network("fd00:10:244:3::/64"))
 
 
 def open_memory(path: Path, identity: str = "etcd /podwire") -> Memory:
-    return Memory(path, identity, Log())
+    return Memory(path, identity, "node-1", Log())
 
 
 def test_it_is_kept(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_it_is_kept(tmp_path: Path) -> None:
     assert open_memory(path).load() is None
     open_memory(path).save(SUBNETS, 7)
     held = open_memory(path).load()
-    assert held == Held(SUBNETS, 7, read_boot_id())
+    assert held == Held(SUBNETS, 7, read_boot_id(), "node-1")
     assert held.is_of_this_boot
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -39,6 +39,28 @@ def test_another_cluster_and_another_boot_do_not_count(tmp_path: Path) -> None:
     held = open_memory(path).load()
     assert held is not None
     assert not held.is_of_this_boot
+
+
+def test_a_machine_is_the_same_as_long_as_its_folder_is_and_no_copy_is(tmp_path: Path) -> None:
+    path = tmp_path / "held.json"
+    memory = open_memory(path)
+    assert memory.machine == memory.machine
+    memory.save(SUBNETS, 7)
+    assert open_memory(path).machine == memory.machine
+    assert open_memory(tmp_path / "other.json").machine != memory.machine
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "another"}))
+    assert open_memory(path).load() is None
+    assert open_memory(path).machine != memory.machine
+
+
+def test_a_file_of_a_daemon_that_did_not_say_who_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "held.json"
+    open_memory(path).save(SUBNETS, 7)
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps({k: body[k] for k in body if k not in ("host", "machine", "node")}))
+    memory = open_memory(path)
+    assert memory.load() == Held(SUBNETS, 7, read_boot_id(), "node-1")
+    assert memory.machine
 
 
 @pytest.mark.parametrize(
