@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 REQUEST_MAX = 8192
 """Bytes of request line and fields; Prometheus sends some 400."""
-_END = b"\r\n\r\n"
-_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1023}) HTTP/1\.[0-9]\Z")
+# A line may end without CR (RFC 9112, 2.2), and a request sent through a proxy names the server,
+# too (3.2.2).
+_END, _END_MAX = re.compile(rb"\r?\n\r?\n"), 4
+_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,1400}) HTTP/1\.[0-9]\Z")
+_TARGET = re.compile(
+    r"(?:https?://[^/?#]{1,300})?(/[^?#]{0,1023})?(?:\?.{0,1023})?\Z", re.IGNORECASE
+)
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -57,19 +62,27 @@ def parse(data: bytes) -> Request | None:
 
     Raises BadRequest.
     """
-    head, end, _rest = data[: REQUEST_MAX + len(_END)].partition(_END)
-    if not end:
+    end = _END.search(data, 0, REQUEST_MAX + _END_MAX)
+    if end is None:
         if len(data) > REQUEST_MAX:
             raise BadRequest(431)
         return None
-    line, *fields = head.split(b"\r\n")
+    line, *fields = (part.removesuffix(b"\r") for part in data[: end.start()].split(b"\n"))
     match = _LINE.match(line)
     if match is None:
         raise BadRequest(400)
     method, target = (part.decode("ascii") for part in match.groups())
+    path = _path_of(target)
     if method not in ("GET", "HEAD"):
         raise BadRequest(405)
-    return Request(method, target.partition("?")[0], _field(fields, b"accept"))
+    return Request(method, path, _field(fields, b"accept"))
+
+
+def _path_of(target: str) -> str:
+    found = _TARGET.match(target)
+    if found is None or target.startswith("?"):
+        raise BadRequest(400)
+    return found[1] or "/"
 
 
 def _field(fields: list[bytes], name: bytes) -> str:

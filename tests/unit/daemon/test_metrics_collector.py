@@ -160,7 +160,8 @@ def test_paths(sources: Sources) -> None:
         return answer_request(exposition, sources.counts, Request("GET", path)).status
 
     assert [ask(path) for path in ("/metrics", "/healthz", "/readyz")] == [200, 200, 200]
-    assert [ask(path) for path in ("/", "/metrics/", "/healthz/../metrics")] == [404, 404, 404]
+    for path in ("/", "/metrics/", "/healthz/", "/readyz/", "/healthz/../metrics"):
+        assert ask(path) == 404
 
 
 def test_a_loop_that_stands_still_is_not_alive() -> None:
