@@ -16,7 +16,8 @@ from kernel.model import IPNetwork
 
 _MANY = 500
 """So many nodes changed at once leave something to collect."""
-_TEXT_MAX = 300
+_TEXT_MAX = 1000
+"""Characters of a fault. Whoever words it bounds what others say in it, not the advice behind."""
 
 
 class Feed:

@@ -200,6 +200,41 @@ def test_watches_that_end_at_once_are_not_opened_in_a_hurry(
     one.await_routes(GOOD)
 
 
+EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+
+
+@pytest.mark.parametrize(
+    "answer", [said(EXPIRED, 410), Stream((event("ERROR", EXPIRED),), ends=True)]
+)
+def test_an_api_that_forgets_its_own_lists_is_not_asked_in_a_hurry(
+    impostor: Impostor, one: Follower, answer: Answer
+) -> None:
+    one.start().await_routes(GOOD)
+    impostor.set(watch=answer)
+    one.await_fault("answers the watch of what it has just listed with 410", "since 20")
+    before = impostor.counts["list"]
+    time.sleep(4)
+    assert impostor.counts["list"] - before < 40
+    assert one.routes() == GOOD
+    impostor.set()
+    one.await_routes(GOOD)
+
+
+def test_a_node_without_pod_cidrs_is_told(impostor: Impostor, one: Follower) -> None:
+    impostor.set(node=said({**own_node(), "spec": {}}))
+    one.start()
+    one.await_fault("Node n1 has no podCIDRs yet", "--allocate-node-cidrs?")
+    impostor.set()
+    one.await_routes(GOOD)
+
+
+def test_the_advice_is_told_whatever_the_api_says(impostor: Impostor, one: Follower) -> None:
+    long = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no " * 200}
+    impostor.set(list=said(long, 403))
+    one.start()
+    one.await_fault("packaging/kubernetes/rbac.yaml applied, for this namespace?")
+
+
 def test_tokens_go_nowhere_else(impostor: Impostor, authority: Authority, one: Follower) -> None:
     elsewhere = Impostor(authority)
     try:

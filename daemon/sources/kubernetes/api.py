@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from daemon.settings import KubernetesSettings
+from daemon.sources.kubernetes.kubeconfig import exposed_files
 from daemon.sources.kubernetes.session import open_session, read_config
 from daemon.sources.kubernetes.stream import Items, Oversized
 from daemon.sources.remote import SourceError
 
 if TYPE_CHECKING:
     import httpx2
+    from lightkube.config.kubeconfig import SingleConfig
 
 CONNECT_SECONDS, READ_SECONDS, LIST_SECONDS = 5.0, 15.0, 300.0
 OBJECT_MAX = 4 << 20
@@ -34,8 +36,8 @@ class ApiError(SourceError):
     """The API refused a request. status: of HTTP; reason: the API's word, like Expired."""
 
     def __init__(self, status: int, reason: str, message: str, request: str) -> None:
-        text = message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}..."
-        super().__init__(f"the Kubernetes API answers {request} with {status}: {text or reason}")
+        text = cut(message or reason)
+        super().__init__(f"the Kubernetes API answers {request} with {status}: {text}")
         self.status, self.reason = status, reason
 
 
@@ -49,6 +51,10 @@ class Api:
 
         # ConfigError: of a program that gives out tokens.
         self._errors = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ConfigError)
+        self._unsendable = (httpx2.LocalProtocolError, UnicodeError)
+        self._secrets = _secrets_of(config)
+        self.exposed = tuple(exposed_files(config))
+        """Files with secrets that others may read, too."""
         self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._received = received
         self._client = open_session(config, self._timeout)
@@ -153,10 +159,22 @@ class Api:
                 yield response
             finally:
                 response.close()
+        except self._unsendable as error:
+            # Its words quote what was to be sent, the token among it.
+            what = "is the user's token one line of ASCII?"
+            kind = type(error).__name__
+            raise SourceError(f"the Kubernetes API cannot be asked: {kind}: {what}") from None
         except self._errors as error:
-            raise SourceError(f"the Kubernetes API cannot be reached: {_reason(error)}") from error
+            raise SourceError(f"the Kubernetes API cannot be reached: {self._say(error)}") from None
         except (OSError, EOFError) as error:
-            raise SourceError(f"the Kubernetes API cannot be asked: {error}") from error
+            raise SourceError(f"the Kubernetes API cannot be asked: {self._say(error)}") from None
+
+    def _say(self, error: Exception) -> str:
+        """An error's words, unless a secret is among them."""
+        text = str(error)
+        if not text or "Bearer" in text or any(secret in text for secret in self._secrets):
+            return type(error).__name__
+        return cut(text)
 
     def _refusal(self, response: httpx2.Response, asked: str) -> ApiError:
         try:
@@ -200,8 +218,14 @@ def _head_size(response: httpx2.Response) -> int:
     return 17 + sum(len(name) + len(value) + 4 for name, value in response.headers.raw)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _secrets_of(config: SingleConfig) -> tuple[str, ...]:
+    user = config.user
+    return tuple(filter(None, (user.token, user.password))) if user else ()
+
+
+def cut(text: str) -> str:
+    """Somebody else's words, no more of them than leave room for ours."""
+    return text if len(text) <= _MESSAGE_MAX else f"{text[:_MESSAGE_MAX]}..."
 
 
 def node_path(name: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from daemon.log import Log
 from daemon.settings import KubernetesSettings
@@ -30,6 +31,7 @@ YOUNG_SPREAD = 5.0
 _SHORT = 5.0
 _ONE = {"limit": "1"}
 """Of a list: one item, and of when the list is."""
+_EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
 _GONE, _TIMEOUT, _FORBIDDEN, _NOT_FOUND = 410, 504, 403, 404
 _HINTS = {
     _NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
@@ -54,6 +56,7 @@ class KubernetesClient:
         self._api: Api | None = None
         self._parts: _Parts | None = None
         self._is_in = False
+        self._exposed: set[Path] = set()
         self._newest = "0"
         """What a list must be as new as; 0 = any that the API has at hand; empty = the newest."""
 
@@ -73,7 +76,7 @@ class KubernetesClient:
         """
         require_library()
         if self._settings.kubeconfig is not None:
-            Api(self._settings, lambda _: None).close()
+            self._open(lambda _: None).close()
 
     def leave(self) -> Sequence[str]:
         """Delete this node's object."""
@@ -97,7 +100,7 @@ class KubernetesClient:
     def follow(self, feed: Feed) -> None:
         """List and watch until the feed ends. Raises SourceError where that does not work."""
         parts = self._parts = self._parts or self._assemble(feed)
-        api = self._api = Api(self._settings, feed.count)
+        api = self._api = self._open(feed.count)
         try:
             self._enter(feed, api, parts)
             parts.chores.start(api)
@@ -110,6 +113,15 @@ class KubernetesClient:
             parts.chores.stop()
             self._api = None
             api.close()
+
+    def _open(self, received: Callable[[int], None]) -> Api:
+        api = Api(self._settings, received)
+        for path in (*api.exposed,) if self._settings.kubeconfig else ():
+            if path not in self._exposed:
+                self._exposed.add(path)
+                why = "lets others than its owner at what this node is to the Kubernetes API"
+                self._log.warning(f"{path} {why}: chmod 600 {path}")
+        return api
 
     def _assemble(self, feed: Feed) -> _Parts:
         ranges, namespace = self._settings.cluster_cidrs, self._settings.namespace
@@ -155,16 +167,21 @@ class KubernetesClient:
     # -- list and watch
 
     def _go_on(self, feed: Feed, api: Api, parts: _Parts) -> None:
+        fresh = not parts.picture.position
         try:
-            if parts.picture.position:
-                parts.picture.compare(api.get(objects_path(self._settings.namespace), _ONE))
-            else:
+            if fresh:
                 self._list(feed, api, parts)
+            else:
+                parts.picture.compare(api.get(objects_path(self._settings.namespace), _ONE))
+            began = time.monotonic()
             self._watch(feed, api, parts)
         except Expired as error:
             self._log.info("the API does not know the watch's position any more")
-            known = "" if isinstance(error, Restored) else parts.picture.position or "0"
+            known = "" if fresh or isinstance(error, Restored) else parts.picture.position or "0"
             self._newest, parts.picture.position = known, ""
+            if fresh and time.monotonic() - began < _SHORT:
+                # Of its own list: another one at once would not be better.
+                raise SourceError(_EXPIRED) from error
             self._rest(feed, self._turn(parts.picture.size))
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:

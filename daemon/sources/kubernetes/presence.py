@@ -90,10 +90,13 @@ class Presence:
         return True
 
     def _take(self, authority: Authority) -> None:
-        why = "; ".join(authority.left_out)
+        why = ": " + "; ".join(authority.left_out) if authority.left_out else ""
         if not authority.addresses:
-            why = "it has no InternalIP address"
-        self._trouble("node", f"Node {self._me}: {why}" if why else "")
+            why = "has no InternalIP address"
+        elif not authority.pod_cidrs:
+            hint = "does kube-controller-manager run with --allocate-node-cidrs?"
+            why = why or f"has no podCIDRs yet: {hint}"
+        self._trouble("node", f"Node {self._me} {why}" if why else "")
         self.authority = authority
         self._wanted = None
         if authority.addresses:

@@ -13,11 +13,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from daemon.settings import KubernetesSettings
+from daemon.sources.kubernetes.kubeconfig import read_kubeconfig
 from daemon.sources.remote import SourceError
 
 if TYPE_CHECKING:
     import httpx2
     from lightkube.config.kubeconfig import SingleConfig
+    from lightkube.config.models import User
 
 _LOGGERS = ("httpx2", "httpcore2", "lightkube", "hpack", "h2")
 # A peer that is gone without a word is noticed in about two minutes, whatever the API sends.
@@ -46,37 +48,44 @@ def require_library() -> None:
 def read_config(settings: KubernetesSettings) -> SingleConfig:
     """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
     require_library()
+    if settings.kubeconfig is not None:
+        return read_kubeconfig(settings.kubeconfig)
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
+        raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
     from lightkube.config.kubeconfig import KubeConfig
     from lightkube.core.exceptions import ConfigError
 
-    path = settings.kubeconfig
-    if path is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
-        why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
-        raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
     try:
-        with _READING:
-            whole = KubeConfig.from_file(path) if path else KubeConfig.from_service_account()
-        config = whole.get()
-        if config is None:
-            raise ConfigError(f"{path} has no context")
+        config = KubeConfig.from_service_account().get()
+        assert config is not None  # noqa: S101 - it has one context
         return config
     except ConfigError as error:
         raise SourceError(f"source.kubernetes: {error}") from error
     except Exception as error:
-        # What a parser says of the file may quote it.
-        what = path or "the service account"
-        raise SourceError(f"{what} is no configuration ({type(error).__name__})") from error
+        what = "the service account is no configuration"
+        raise SourceError(f"source.kubernetes: {what} ({type(error).__name__})") from error
+
+
+def _strip_token(user: User) -> None:
+    """Tokens end where their text does, as for client-go. Raises SourceError."""
+    if user.token is None:
+        return
+    user.token = user.token.strip()
+    if not (user.token.isascii() and user.token.isprintable()):
+        raise SourceError("source.kubernetes: the user's token is no single line of ASCII")
 
 
 def open_session(config: SingleConfig, timeout: httpx2.Timeout) -> httpx2.Client:
     import httpx2
     from lightkube.config.client_adapter import user_auth, verify_cluster
-    from lightkube.config.models import User
+    from lightkube.config.models import User as NoUser
     from lightkube.core.exceptions import ConfigError
 
     for name in _LOGGERS:  # they print requests and headers, tokens included
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    user = config.user or User()
+    user = config.user or NoUser()
+    _strip_token(user)
     try:
         context = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
         auth = user_auth(user)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
+import re
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
+from daemon.log import Log
 from daemon.settings import KubernetesSettings
 from daemon.sources.kubernetes import api as api_module
 from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.client import KubernetesClient
 from daemon.sources.kubernetes.session import read_config
 from daemon.sources.remote import SourceError
 
@@ -343,8 +348,94 @@ def test_what_is_no_kubeconfig_is_refused_without_its_content(tmp_path: Path, te
 
 
 def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"Configuration file .*none not found"):
+    with pytest.raises(SourceError, match=r"kubeconfig /.*none does not exist"):
         read_config(KubernetesSettings(RANGES, tmp_path / "none"))
+
+
+WHOLE: dict[str, Any] = {
+    "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1"}}],
+    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    "users": [{"name": "u", "user": {"token": TOKEN}}],
+    "current-context": "x",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (None, "is empty"),
+        ({"users": []}, "has no user 'u', which its context 'x' names"),
+        ({"users": None}, "has no list `users`"),
+        ({"users": [{"name": "u", "token": TOKEN}]}, "entries with `name` and `user`"),
+        ({"clusters": []}, "has no cluster 'c', which its context 'x' names"),
+        ({"clusters": [{"name": "c", "cluster": {}}]}, "has no `server` in its cluster 'c'"),
+        ({"contexts": []}, "has no context 'x', which is its `current-context`"),
+        ({"contexts": [{"name": "x", "context": {}}]}, "has no `cluster` in its context 'x'"),
+        ({"current-context": ""}, "has no `current-context`"),
+    ],
+)
+def test_what_a_kubeconfig_lacks_is_named(
+    tmp_path: Path, change: dict[str, Any] | None, words: str
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text("" if change is None else yaml.safe_dump({**WHOLE, **change}))
+    with pytest.raises(SourceError, match=re.escape(words)) as caught:
+        read_config(KubernetesSettings(RANGES, path))
+    assert str(path) in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    os.mkfifo(path)
+    with pytest.raises(SourceError, match="is no regular file"):
+        read_config(KubernetesSettings(RANGES, path))
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\n", f" {TOKEN} \r\n"])
+def test_a_token_ends_where_its_text_does(tmp_path: Path, token: str) -> None:
+    def answer(handler: Handler) -> None:
+        handler.reply(json.dumps(handler.headers["Authorization"]).encode())
+
+    with serve(tmp_path, answer, token=token) as served:
+        assert served.api.get("/x") == f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\nX: y", f"{TOKEN}\x00"])
+@pytest.mark.parametrize("key", ["token", "tokenFile"])
+def test_a_token_that_cannot_be_sent_is_not_told(
+    tmp_path: Path, token: str, key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(token)
+    with serve(tmp_path, lambda handler: handler.reply(b"5")) as served:
+        url = f"http://127.0.0.1:{served.server.server_port}"
+        user = {key: token if key == "token" else str(file)}
+        settings = KubernetesSettings(RANGES, make_kubeconfig(tmp_path, url, **user))
+        with pytest.raises(SourceError, match=r"token .* line of ASCII") as caught:
+            Api(settings, lambda _: None).get("/x")
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+    assert TOKEN not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o600])
+@pytest.mark.parametrize("key", ["token", "tokenFile"])
+def test_secrets_that_others_may_read_are_warned_of_once(
+    tmp_path: Path, mode: int, key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    user = {key: TOKEN if key == "token" else str(file)}
+    kubeconfig = make_kubeconfig(tmp_path, "https://192.0.2.1", **user)
+    secret, other = (kubeconfig, file) if key == "token" else (file, kubeconfig)
+    secret.chmod(mode)
+    other.chmod(0o644)
+    client = KubernetesClient(KubernetesSettings(RANGES, kubeconfig), node="n1", log=Log())
+    client.check()
+    client.check()
+    told = capfd.readouterr().err
+    assert told.count(f"chmod 600 {secret}") == (mode != 0o600)
+    assert f"chmod 600 {other}" not in told
 
 
 def test_outside_of_a_pod_a_kubeconfig_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
