@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ STALE = 3 * HEARTBEAT
 """Seconds after which a daemon that has not written is stuck."""
 _NAMED = 3
 """So many prefixes are named in one line, of more the number."""
+_HEAD = {"pid", "time", "uptime"}
 _LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 
 
@@ -62,8 +64,8 @@ class NodeStatus:
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
     is not ready; stranded: which pods nobody routes to it any more; source_fault: why the last
     good state of the cluster is in use; conflist_fault, journal_fault: why those files are not
-    written; metrics_fault: why metrics are not served. All of these are empty while nothing is
-    wrong.
+    written; metrics_fault: why metrics are not served; calls_fault: what serves CNI calls no more.
+    All of these are empty while nothing is wrong.
     tolerated: prefixes that are routed, but something of this node takes packets from.
     health: whether the other nodes can be reached; None where nobody looks. It says nothing of what
     this node itself has, so it makes no trouble of it.
@@ -87,6 +89,7 @@ class NodeStatus:
     conflist_fault: str = ""
     journal_fault: str = ""
     metrics_fault: str = ""
+    calls_fault: str = ""
     health: HealthReport | None = None
     last_error: str = ""
     last_error_time: float = 0.0
@@ -104,6 +107,7 @@ class NodeStatus:
             self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
             self.journal_fault and f"the journal is incomplete: {self.journal_fault}",
             self.metrics_fault,
+            self.calls_fault,
             self.refused and f"refused prefixes: {len(self.refused)}",
             self.tolerated and _tell_tolerated(self.tolerated),
         )
@@ -156,19 +160,29 @@ class StatusFile:
 
 def read_status(path: Path) -> Published:
     """The status of a node. Raises NoStatus, OSError."""
-    try:
-        raw = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise NoStatus(f"there is no {path}") from error
-    except ValueError as error:
-        raise NoStatus(f"{path} is no status: {error}") from error
+    raw = _read(path)
     try:
         # Seconds since boot, which no change of the clock moves; less than then: a reboot.
         age = _uptime() - float(raw["uptime"])
         published = Published(_parse(raw), raw["pid"], raw["time"], age, _is_locked(path))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NoStatus(f"{path} was written by another version of podwired") from error
     return published
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO or a device may have no end
+            what = "a directory" if path.is_dir() else "no file"
+            raise NoStatus(f"{path} is {what}, and so no status of podwired")
+        raw = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoStatus(f"there is no {path}") from error
+    except (ValueError, RecursionError) as error:
+        raise NoStatus(f"{path} is no status of podwired: {error}") from error
+    if not isinstance(raw, dict) or len(raw.keys() & _HEAD) < 2:
+        raise NoStatus(f"{path} is no status of podwired")
+    return raw
 
 
 def _parse(raw: Mapping[str, Any]) -> NodeStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from ipam.errors import IpamError
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
-    from daemon.status import StatusFile
+    from daemon.status import NodeStatus, StatusFile
 
 DESCRIPTION = "Serve this node's CNI calls, and keep its routes to the pods of all other nodes."
 EPILOG = f"""\
@@ -122,8 +123,13 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     from daemon.routing import Routing
 
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
-    readiness = Readiness(settings.conflist.name if settings.conflist else "", status.write)
-    routing, tally = Routing(settings, journal, log, readiness.publish), Tally(processes_wanted())
+    tally = Tally(processes_wanted())
+
+    def keep(found: NodeStatus) -> None:
+        status.write(replace(found, calls_fault=tally.fault))
+
+    readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
+    routing = Routing(settings, journal, log, readiness.publish)
     sources = Sources(settings, tally, routing.counts, journal, routing.health)
 
     @contextmanager

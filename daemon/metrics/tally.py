@@ -97,6 +97,14 @@ class Tally:
         """How many processes it has room for."""
         return len(self._mutexes)
 
+    @property
+    def fault(self) -> str:
+        """What serves CNI calls no more; empty while all do."""
+        if not self.dead:
+            return ""
+        words = f"{self.dead} of {self.rows} processes for CNI calls died"
+        return f"{words}, podwired's log says how: restart podwired"
+
     def begin(self, row: int, verb: str) -> None:
         """A call is under way. row: the calling process's own, 0 for the first."""
         at = row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)

@@ -54,6 +54,25 @@ def test_a_process_dies_in_the_middle_of_a_burst(
     assert "stopped; a process had died before" in log
 
 
+def test_a_process_that_died_is_in_the_status(
+    node: Node, start_daemon: StartDaemon, podwired: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "nodes.yaml").write_text("nodes: []\n")
+    path = tmp_path / "podwired.yaml"
+    path.write_text(f"node: a\nsource: {{static: {tmp_path}/nodes.yaml}}\nbackend: host-gw\n")
+    daemon = start_daemon(node, words=["run", "--config", str(path)])
+    words = "1 of 2 processes for CNI calls died"
+
+    def told() -> str:
+        return node.run([podwired, "status", "--config", path], check=False).stdout
+
+    eventually(lambda: "back end" in told())
+    assert words not in told()
+    os.kill(daemon.processes[1], signal.SIGKILL)
+    eventually(lambda: words in told())
+    assert daemon.stop()[0] == 0
+
+
 def test_a_signal_to_all_of_them_switches_once(daemon: Daemon) -> None:
     """As `systemctl kill` sends it."""
     for level in ("debug", "info"):
