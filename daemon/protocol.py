@@ -31,6 +31,10 @@ class WrongVersion(ProtocolError):
         self.version = version
 
 
+class NothingSaid(ProtocolError):
+    """It was closed before a byte came: somebody looked whether a daemon answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One call as the shim sent it. netns: a descriptor to close, -1 for none.
@@ -86,7 +90,7 @@ def _set_time(connection: socket.socket, until: float) -> None:
 
 def _check_head(head: bytes) -> tuple[int, int, int]:
     if not head:
-        raise ProtocolError("closed before a request")
+        raise NothingSaid
     magic, version, strings, stdin, error = _REQUEST.unpack_from(head)
     if magic != b"PWRQ":
         raise ProtocolError("no podwire request")

@@ -126,6 +126,8 @@ class Server:
             self._shifts.leave()
         try:
             return protocol.receive(connection, REQUEST_SECONDS, self._shifts.leave)
+        except protocol.NothingSaid:
+            return None
         except protocol.WrongVersion as error:
             self._answer(connection, _wrong_version(error), [])
         except (protocol.ProtocolError, OSError, ValueError) as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
-from cni_plugin.errors import CniError
+from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
 from daemon.commands.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_SOCKET,
@@ -41,7 +42,16 @@ def run(options: argparse.Namespace) -> int:
     """Serve until a signal; the exit status."""
     log = open_log(options.log_level)
     try:
+        _check_folder(options.data_dir)
         return serve(options.socket, options.data_dir, log, Signals(log))
     except (CniError, OSError) as error:
         log.error(str(error))
         return FAILED
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse what can be no data directory: every call would fail. Raises CniError."""
+    place = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not place.is_dir():
+        msg = f"the data directory {path} cannot be: {place} is no directory"
+        raise CniError(INVALID_ENVIRONMENT, msg, "--data-dir or PODWIRE_DATA_DIR names it")

@@ -72,9 +72,8 @@ def run(options: argparse.Namespace) -> int:
         tell(str(error))
         return NO_DAEMON
     except NoStatus as error:
-        tell(
-            f"{error}: start `podwired run` with a podwired.yaml, or name the one it has: --config"
-        )
+        hint = ": start `podwired run` with a podwired.yaml, or name the one it has: --config"
+        tell(f"{error}{'' if options.file else hint}")
         return NO_DAEMON
     troubles = _troubles(found)
     if broken and not found.status.fault:

@@ -68,6 +68,17 @@ def test_what_is_no_request_is_closed(watched: Daemon) -> None:
     assert answers == dict.fromkeys(NO_REQUESTS, b"")
 
 
+def test_who_only_looks_whether_it_answers_is_no_news(near_daemon: Daemon) -> None:
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as looker:
+            looker.connect(str(near_daemon.path))
+    half = exchange(near_daemon.path, b"PWRQ")
+    assert half == b""
+    status, log = near_daemon.stop()
+    assert status == 0
+    assert log.count("could not be read") == 1, log
+
+
 def test_another_protocol_version_is_answered(watched: Daemon) -> None:
     for version in (0, 2, 3, 0xFFFFFFFF):
         for rest in (b"", VERSION[HEAD.size :], b"\0" * 100_000):

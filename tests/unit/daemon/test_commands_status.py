@@ -55,3 +55,45 @@ def test_others_than_root_are_told_so(tmp_path: Path, capsys: pytest.CaptureFixt
         os.seteuid(was)
     said = capsys.readouterr().err
     assert f"{path} cannot be read: Permission denied: are you root?" in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b"[]", b"3", b'{"name": "x"}', b"[" * 100_000, b"node: a\n"],
+    ids=["empty", "binary", "list", "number", "another's", "deep", "yaml"],
+)
+def test_a_file_that_is_no_status_is_called_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert main(["status", "--file", str(path)]) == 2
+    out, said = capsys.readouterr()
+    assert f"podwired: {path} is no status of podwired" in said
+    assert "--config" not in said
+    assert (len(said.splitlines()), out) == (1, "")
+
+
+def test_what_is_no_file_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    for path, why in (
+        (tmp_path, f"{tmp_path} is a directory, and so no status"),
+        (tmp_path / "fifo", "fifo is no file, and so no status"),
+        (tmp_path / "file" / "x", f"there is no {tmp_path}/file/x"),
+    ):
+        assert main(["status", "--file", str(path)]) == 2
+        assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_a_data_directory_that_cannot_be_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], below: str
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / below
+    socket = tmp_path / "s"
+    assert main(["serve", "--socket", str(socket), "--data-dir", str(path)]) == 1
+    said = capfd.readouterr().err
+    assert f"the data directory {path} cannot be: {tmp_path}/file is no directory" in said
+    assert not socket.exists()
