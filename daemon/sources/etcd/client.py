@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +30,8 @@ from daemon.sources.remote import Feed, SourceError
 
 _TOLD_MAX = 8
 """So many refused keys are named at a time."""
-_RACE_SECONDS = 0.2
+_RACE_SECONDS, _RACE_SECONDS_MAX = 0.2, 10.0
+_RACES_TOLD = 8
 _LEAVE_TRIES = 5
 _SPREAD_PER_NODE, _SPREAD_MAX = 0.006, 30.0
 """Seconds over which daemons read anew what they know: 5,000 of them over half a minute."""
@@ -55,6 +59,7 @@ class EtcdClient:
         self._missed = False
         self._newest: Header | None = None
         self._elders = Elders()
+        self._kept_until = 0
         self._pace = Pace()
         self._told: dict[str, str] = {}
 
@@ -104,10 +109,13 @@ class EtcdClient:
         """Begin where an earlier daemon ended."""
         if feed.known is None:
             return
-        cluster, _, revision = feed.known.position.partition(":")
+        cluster, revision, end = f"{feed.known.position}::".split(":")[:3]
         if cluster and revision.isdecimal():
             self._picture.recall(feed.known.nodes)
             self._at = self._newest = Header(cluster, int(revision))
+        if end.isdecimal():
+            # Some of them etcd did not know: only what it has now says which.
+            self._missed, self._kept_until = True, int(end)
 
     def _arrive(self, feed: Feed) -> None:
         """Hold what this node is to hold, and know the cluster as of some revision."""
@@ -119,10 +127,19 @@ class EtcdClient:
                 # Many daemons miss the same events, and what they know is good for a while.
                 feed.wait(self._spread())
             self._at = None
-            while not feed.stopping and not self._begin(feed):
-                feed.wait(random.uniform(0, _RACE_SECONDS))  # noqa: S311 - no secret
+            self._insist(feed)
         if self._at is not None:
             self._publish(feed)
+
+    def _insist(self, feed: Feed) -> None:
+        """Begin, again and again where others are faster; told where that does not end."""
+        for attempt in itertools.count(1):
+            if feed.stopping or self._begin(feed):
+                return
+            if attempt >= _RACES_TOLD:
+                feed.lost(f"{attempt} times somebody wrote to etcd what this node was to write")
+            most = min(_RACE_SECONDS_MAX, _RACE_SECONDS * 2 ** min(attempt - 1, 16))
+            feed.wait(random.uniform(0, most))  # noqa: S311 - no secret
 
     def _goes_on(self, at: Header) -> bool:
         """Hold on to what this node has; whether events can tell all that happened to the rest."""
@@ -159,6 +176,9 @@ class EtcdClient:
     def _look_back(self, header: Header) -> None:
         """Keep the nodes of before where this etcd is none that could say that they left."""
         newest, self._newest = self._newest, header
+        end, self._kept_until = self._kept_until, 0
+        if end:
+            self._elders.keep(self._picture.nodes, end - time.time())
         robbed, self._registration.robbed = self._registration.robbed, False
         if not robbed and (newest is None or header.follows(newest)):
             return
@@ -227,7 +247,12 @@ class EtcdClient:
         self._tell_refused()
 
     def _position(self) -> str:
-        return f"{self._at.cluster}:{self._at.revision}" if self._at else ""
+        """Where to go on from, and until when nodes are kept that etcd does not know, if any."""
+        if self._at is None:
+            return ""
+        left = self._elders.left
+        end = "" if math.isinf(left) else f":{int(time.time() + left)}"
+        return f"{self._at.cluster}:{self._at.revision}{end}"
 
     def _tell_refused(self) -> None:
         """Say once what is left out, and why."""

@@ -30,11 +30,15 @@ class Elders:
         """Seconds for which there are any; infinite where there are none."""
         return max(0.0, self._until - self._now()) if self._nodes else math.inf
 
-    def keep(self, nodes: Mapping[str, Node]) -> int:
-        """Keep these from now on, and those that are kept already; how many that are."""
+    def keep(self, nodes: Mapping[str, Node], seconds: float = math.inf) -> int:
+        """Keep these from now on, and those that are kept already; how many that are.
+
+        seconds: for so long, if that is less than the grace.
+        """
         self._expire()
         self._nodes |= nodes
-        self._until = self._now() + self._grace
+        self._until = self._now() + min(self._grace, seconds)
+        self._expire()
         return len(self._nodes)
 
     def beside(self, present: Container[str], taken: Container[IPNetwork]) -> list[Node]:

@@ -25,7 +25,10 @@ _REFUSED_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a subnet; the rest as in `Pair`. foreign: its key says something else by now."""
+    """Who holds a subnet; the rest as in `Pair`. foreign: its key says something else by now.
+
+    name: of no node, but what the key says, in quotes, where nobody but a human wrote it.
+    """
 
     name: str
     created: int = 0
@@ -131,12 +134,15 @@ class Picture:
         old = self.holders.get(subnet)
         try:
             name = parse_holder(pair.value)
-            # podwire makes and deletes these keys, and never writes another name into one.
-            if old and old.name != name and old.created in (0, pair.created):
+            if old and old.name != name and _is_same(old, pair):
                 raise ValueError(f"is held by {old.name}: somebody wrote {name} over it")
         except ValueError:
+            words = Holder(shorten(pair.value), pair.created, pair.modified, pair.lease, True)
+            if old and _is_same(old, pair):
+                words = replace(old, modified=pair.modified, lease=pair.lease, foreign=True)
+            self.holders[subnet] = words
             if old:
-                self.holders[subnet] = replace(old, modified=pair.modified, foreign=True)
+                self._draw(old.name)
             raise
         self.holders[subnet] = Holder(name, pair.created, pair.modified, pair.lease)
         for changed in {name, old.name if old else name}:
@@ -194,6 +200,17 @@ class Picture:
     def _refuse(self, label: str, why: str) -> None:
         if len(self.refused) < _REFUSED_MAX:
             self.refused[label] = why
+
+
+def _is_same(old: Holder, pair: Pair) -> bool:
+    """Whether a node holds the key since before this was written, of which it is no part.
+
+    podwire makes and deletes these keys, and never writes another name into one. What is known
+    from an earlier daemon may have ended unseen: a key that was just made is a real one.
+    """
+    if old.name.startswith("'"):
+        return False
+    return old.created == pair.created or (not old.created and pair.created != pair.modified)
 
 
 def _within(inner: IPNetwork, outer: IPNetwork) -> bool:

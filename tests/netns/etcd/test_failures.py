@@ -1,5 +1,6 @@
 """etcd killed, compacted, wiped, hanging, without a leader: what was known stays, and goes on."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -156,6 +157,36 @@ def test_an_etcd_that_lost_everything_is_filled_again(
     two.start()
     meet(one, two)
     eventually(lambda: frail.entries() | {f"{PREFIX}/revision": ""} == keys or frail.entries())
+
+
+def test_a_node_that_died_with_an_etcd_is_forgotten_by_daemons_that_start_anew(
+    frail: Etcd, make_frail: MakeSeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its subnet is another node's meanwhile."""
+    scarce = {"clusterCIDRs": ["10.244.0.0/23"]}
+    one, dead, three = make_frail(**scarce).start(), make_frail(**scarce), make_frail(**scarce)
+    one.settle()
+    (subnet,) = dead.start().settle()
+    eventually(partial(one.knows, "node-1", "node-2"))
+    dead.stop()
+    frail.wipe()
+    eventually(lambda: f"{PREFIX}/v1/nodes/node-1" in frail.entries() or one.fault)
+    eventually(partial(one.knows, "node-1", "node-2"))
+    one.stop()
+    saved = one.folder / "cluster.json"
+    one.start()
+    eventually(partial(one.knows, "node-1", "node-2"))  # not yet over
+    one.stop()
+    before = saved.read_text()
+    body = json.loads(before)
+    end = body["position"].split(":")[2]
+    assert time.time() < int(end) < time.time() + 601
+    # Their time is over.
+    saved.write_text(before.replace(f":{end}", f":{int(time.time()) - 1}"))
+    one.start()
+    eventually(partial(one.knows, "node-1"))
+    assert three.start().settle() == [subnet]
+    eventually(lambda: one.subnets("node-3") == [subnet])
 
 
 def test_the_leader_goes(of_three: MakeSeat, trio: Etcd) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from daemon.sources.etcd.registration import Registration
 from tests.netns.etcd.conftest import MakeSeat
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
@@ -121,6 +122,46 @@ def test_somebody_who_keeps_writing_over_a_record_gets_nowhere(
         etcd.ctl("put", key, RECORD.replace("66", str(70 + number)))
         eventually(lambda: etcd.entries(prefix)[key] == mine)
     assert one.subnets() == held
+
+
+@pytest.mark.parametrize("value", ["", "for printers", "{}"])
+def test_a_subnet_reserved_by_words_is_nobodys(
+    make_seat: MakeSeat, etcd: Etcd, prefix: str, value: str
+) -> None:
+    etcd.ctl("del", f"{prefix}/", "--prefix")
+    for number in range(3):
+        etcd.ctl("put", key_of(prefix, f"10.244.{number}.0/24"), value)
+    one = make_seat(clusterCIDRs=["10.244.0.0/22"]).start()
+    assert one.settle() == ["10.244.3.0/24"]
+    two = make_seat(clusterCIDRs=["10.244.0.0/22"]).start()
+    eventually(lambda: f"10.244.2.0/24 '{value}'" in two.fault or two.fault)
+    etcd.ctl("del", key_of(prefix, "10.244.1.0/24"))
+    assert two.settle() == ["10.244.1.0/24"]
+
+
+def test_a_node_whose_subnet_is_given_to_words_says_that_it_lost_it(
+    make_seat: MakeSeat, etcd: Etcd, prefix: str
+) -> None:
+    one, two = make_seat().start(), make_seat().start()
+    subnet, _ = one.settle()
+    eventually(partial(two.knows, "node-1", "node-2"))
+    one.stop()
+    etcd.ctl("put", key_of(prefix, subnet), "for printers")
+    one.start()
+    words = f"subnet {subnet} of this node was leased to 'for printers'"
+    eventually(lambda: words in one.fault or one.fault)
+    assert one.subnets() == []
+    assert etcd.entries(prefix)[key_of(prefix, subnet)] == "for printers"
+
+
+def test_a_claim_that_never_succeeds_is_told_and_slows_down(
+    make_seat: MakeSeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registration, "claim", lambda *_: False)
+    seat = make_seat().start()
+    eventually(lambda: "times somebody wrote to etcd" in seat.fault or seat.fault)
+    monkeypatch.undo()
+    seat.settle()
 
 
 def test_a_length_that_is_nonsense_is_refused_by_name(

@@ -113,6 +113,38 @@ def test_a_subnet_written_over_stays_its_holders(whole: bool, names: list[str]) 
         assert "node-3" not in picture.nodes or held(picture, "node-3") == []
 
 
+@given(st.binary(max_size=9), st.booleans())
+def test_a_key_by_hand_is_taken_whatever_it_says(value: bytes, whole: bool) -> None:
+    value = b"!" + value
+    picture = Picture(KEYS, RANGES, "node-1")
+    pair = Pair(KEYS.write(SubnetKey(SUBNETS[2])), value, 5, 5)
+    picture.redraw([pair]) if whole else picture.put(pair)
+    (words,) = picture.names.values()
+    assert words.startswith("'")
+    assert picture.refused
+    # Put right, it is the node's.
+    picture.put(Pair(pair.key, b"node-2", 5, 6))
+    assert picture.names == {SUBNETS[2]: "node-2"}
+    assert not picture.refused
+
+
+def test_a_key_that_was_made_anew_by_hand_is_its_holders_no_more() -> None:
+    picture = drawn()
+    picture.put(Pair(KEYS.write(SubnetKey(SUBNETS[2])), b"printers", 9, 9))
+    assert held(picture, "node-2") == []
+    picture.put(Pair(KEYS.write(SubnetKey(SUBNETS[2])), b"for printers", 10, 10))
+    assert picture.names == {SUBNETS[2]: "'for printers'"}
+
+
+def test_a_key_that_is_made_wins_over_what_an_earlier_daemon_knew() -> None:
+    picture = Picture(KEYS, RANGES, "node-1")
+    picture.recall([node(2)])
+    picture.put(Pair(KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 9))
+    picture.put(Pair(KEYS.write(SubnetKey(SUBNETS[2])), b"node-3", 9, 9))
+    assert held(picture, "node-3") == ["10.244.2.0/24"]
+    assert held(picture, "node-2") == []
+
+
 def test_a_subnet_given_back_can_be_anothers() -> None:
     for whole in (True, False):
         picture = drawn()
