@@ -64,8 +64,8 @@ class NodeStatus:
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
     is not ready; stranded: which pods nobody routes to it any more; source_fault: why the last
     good state of the cluster is in use; conflist_fault, journal_fault: why those files are not
-    written; metrics_fault: why metrics are not served. All of these are empty while nothing is
-    wrong.
+    written; metrics_fault: why metrics are not served; calls_fault: what serves CNI calls no more.
+    All of these are empty while nothing is wrong.
     tolerated: prefixes that are routed, but something of this node takes packets from.
     health: whether the other nodes can be reached; None where nobody looks. It says nothing of what
     this node itself has, so it makes no trouble of it.
@@ -89,6 +89,7 @@ class NodeStatus:
     conflist_fault: str = ""
     journal_fault: str = ""
     metrics_fault: str = ""
+    calls_fault: str = ""
     health: HealthReport | None = None
     last_error: str = ""
     last_error_time: float = 0.0
@@ -106,6 +107,7 @@ class NodeStatus:
             self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
             self.journal_fault and f"the journal is incomplete: {self.journal_fault}",
             self.metrics_fault,
+            self.calls_fault,
             self.refused and f"refused prefixes: {len(self.refused)}",
             self.tolerated and _tell_tolerated(self.tolerated),
         )
