@@ -25,6 +25,12 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where a pod finds its service account."""
 
 
+def is_well(member: Member) -> object:
+    """True where all is as it should be, else what the daemon says."""
+    said = member.status()
+    return bool(said.get("inSync")) or (said, member.log)
+
+
 class Nodes:
     """The nodes of a cluster whose API listens on the underlay."""
 
@@ -76,7 +82,7 @@ class Nodes:
         for member in members:
             others = {cidr for m in members if m is not member for cidr in m.cidrs}
             eventually(partial(member.has_routes, others), 60)
-            eventually(member.is_in_sync, 60)
+            eventually(partial(is_well, member), 60)
 
 
 @pytest.fixture
