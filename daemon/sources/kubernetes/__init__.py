@@ -4,8 +4,9 @@
     NodeNetworks (listed once, then watched) ─▶ Picture ─▶ Roster ─▶ Feed
                                       Chores ─▶ Nodes (others', read where a claim is in doubt)
 
-A position of the last known state is the watch's resourceVersion, a space, and the own Node's uid:
-another uid is another cluster, or another life of the node, and begins with a list.
+A position of the last known state has the watch's resourceVersion and the own Node's uid (another
+one is another cluster, or another life of the node, and begins with a list), and what was not
+believed or has left; see saved.
 """
 
 from __future__ import annotations

@@ -88,10 +88,11 @@ class Picture:
             others = [node for node in known.nodes if node.name != self._me]
             position = saved.position
             if not position:
-                self._roster.remember(others)
+                self._roster.remember((*saved.left, *others))
                 return ""
             self._roster = Roster(self._me, others)
             self._roster.put_own(own)
+            self._roster.remember(saved.left)
             for claim in saved.open:
                 self._roster.reopen(claim)
             self._whole, self.position = True, position
@@ -249,7 +250,7 @@ class Picture:
         if not self._uid:
             return ""
         position = self.position if self._is_published else ""
-        return render_saved(Saved(position, self._uid, self._roster.open))
+        return render_saved(Saved(position, self._uid, self._roster.open, self._roster.left))
 
     def _refuse(self, what: str, why: str) -> None:
         self._feed.refused()

@@ -76,6 +76,11 @@ class Roster:
         """Claims that are not believed: those that wait for an answer, and those denied."""
         return (*self._pending.values(), *self._denied.values())
 
+    @property
+    def left(self) -> tuple[Node, ...]:
+        """Nodes that have no object any more, the latest last; see `remember`."""
+        return tuple(self._left.values())
+
     def get(self, name: str) -> Node | None:
         """What is believed of a node."""
         return self._believed.get(name)
@@ -230,12 +235,12 @@ class Roster:
 
     def _learn(self, node: Node) -> None:
         """What a Node has is no larger than what the control plane gives."""
-        before = dict(self._lengths)
+        large = [claim for claim in self._pending.values() if self._is_large(claim)]
         for cidr in node.pod_cidrs:
             known = self._lengths.get(cidr.version, cidr.prefixlen)
             self._lengths[cidr.version] = min(known, cidr.prefixlen)
-        if self._lengths != before:
-            for claim in tuple(self._pending.values()):
+        for claim in large:
+            if not self._is_large(claim):
                 self.put(claim)
 
     def _is_large(self, claim: Node) -> bool:

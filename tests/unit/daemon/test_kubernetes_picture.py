@@ -119,7 +119,8 @@ def test_the_position_is_kept_while_this_node_is_published(view: View) -> None:
     view.picture.set_published(True)
     assert view.position() == "7 uid-me"
     view.picture.events([event("MODIFIED", thing(node("a", 5), 8))])
-    assert view.position() == '8 uid-me [["a", ["192.0.2.5"], ["10.244.5.0/24"]]]'
+    claim = '["a", ["192.0.2.5"], ["10.244.5.0/24"]]'
+    assert view.position() == f'8 uid-me {{"open": [{claim}], "left": []}}'
     view.picture.rule("a", Authority("a", "u", *_facts(node("a", 5))))
     assert view.position() == "8 uid-me"
     view.picture.set_published(False)
@@ -135,12 +136,27 @@ def test_somebody_elses_object_does_not_cost_the_position(view: View) -> None:
     view.picture.rule("thief", None)
     view.picture.rule("a", Authority("a", "u", *_facts(A)))
     known = LastKnown("here", (A, ME), RANGES, view.position())
-    assert known.position.startswith("8 uid-me [")
+    assert known.position.startswith("8 uid-me {")
     view.picture = Picture("me", RANGES, view.feed, Log(), view.own.append)
     view.picture.put_own(AUTHORITY)
     assert view.picture.resume(known) == "8"
     assert view.picture.questions == ("thief",)
     assert view.names() in (None, ["a", "me"])
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_who_left_is_remembered_by_the_next_daemon(view: View, published: bool) -> None:
+    view.picture.put_own(AUTHORITY)
+    view.picture.set_published(published)
+    view.list_of(A, B)
+    view.picture.events([event("DELETED", thing(A, 8))])
+    known = LastKnown("here", (B, ME), RANGES, view.position())
+    view.picture = Picture("me", RANGES, view.feed, Log(), view.own.append)
+    view.picture.put_own(AUTHORITY)
+    assert view.picture.resume(known) == ("8" if published else "")
+    view.list_of(B, Node("thief", (ip_address("192.0.2.66"),), A.pod_cidrs))
+    assert view.names() == ["b", "me"]
+    assert view.picture.questions == ("thief",)
 
 
 def test_who_was_known_without_a_position_is_remembered(view: View) -> None:
@@ -171,6 +187,7 @@ def _facts(of: Node) -> tuple[Any, Any]:
         ("", False),
         ("a/b uid-me", False),
         ("17 uid-me [[5]]", False),
+        ('17 uid-me {"open": [5], "left": []}', False),
         ("17 uid-me {", False),
         ("- uid-me", False),
     ],

@@ -229,6 +229,13 @@ def test_one_nodes_word_for_a_size_is_enough_for_all_that_have_it() -> None:
     assert not made.questions + made.open
 
 
+def test_who_has_answered_is_not_asked_again_for_its_size() -> None:
+    made = Roster(ME)
+    made.replace([A, THIEF])
+    made.rule("a", authority(A))
+    assert made.questions == ("thief",)
+
+
 def test_who_had_left_is_forgotten_some_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.sources.kubernetes.roster.LEFT_MAX", 1)
     made = roster(A, B)
