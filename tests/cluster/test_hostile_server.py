@@ -220,6 +220,19 @@ def test_an_api_that_forgets_its_own_lists_is_not_asked_in_a_hurry(
     one.await_routes(GOOD)
 
 
+def test_an_api_that_counts_back_is_not_asked_in_a_hurry(impostor: Impostor, one: Follower) -> None:
+    one.start().await_routes(GOOD)
+    later = event("BOOKMARK", {"metadata": {"resourceVersion": "1001"}})
+    impostor.set(watch=Stream((later,), ends=True))  # and lists are of 1000
+    one.await_fault("forgets again and again")
+    before = impostor.counts["list"]
+    time.sleep(4)
+    assert impostor.counts["list"] - before < 60
+    assert one.routes() == GOOD
+    impostor.set()
+    one.await_routes(GOOD)
+
+
 def test_a_node_without_pod_cidrs_is_told(impostor: Impostor, one: Follower) -> None:
     impostor.set(node=said({**own_node(), "spec": {}}))
     one.start()

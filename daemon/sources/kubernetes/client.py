@@ -32,6 +32,7 @@ _SHORT = 5.0
 _ONE = {"limit": "1"}
 """Of a list: one item, and of when the list is."""
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
+_FORGETS = "the Kubernetes API forgets again and again what it has just said"
 _GONE, _TIMEOUT, _FORBIDDEN, _NOT_FOUND = 410, 504, 403, 404
 _HINTS = {
     _NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
@@ -57,6 +58,7 @@ class KubernetesClient:
         self._parts: _Parts | None = None
         self._is_in = False
         self._exposed: set[Path] = set()
+        self._expired = -_SHORT
         self._newest = "0"
         """What a list must be as new as; 0 = any that the API has at hand; empty = the newest."""
 
@@ -179,9 +181,12 @@ class KubernetesClient:
             self._log.info("the API does not know the watch's position any more")
             known = "" if fresh or isinstance(error, Restored) else parts.picture.position or "0"
             self._newest, parts.picture.position = known, ""
-            if fresh and time.monotonic() - began < _SHORT:
+            last, self._expired = self._expired, time.monotonic()
+            if fresh and self._expired - began < _SHORT:
                 # Of its own list: another one at once would not be better.
                 raise SourceError(_EXPIRED) from error
+            if self._expired - last < _SHORT:
+                raise SourceError(_FORGETS) from error
             self._rest(feed, self._turn(parts.picture.size))
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:
