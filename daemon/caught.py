@@ -13,7 +13,16 @@ CAME: SimpleQueue[int] = SimpleQueue()
 none."""
 
 
+_TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
 def catch() -> None:
     """Keep TERM, INT and USR1 from now on; again is no error."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in _TAKEN:
         signal.signal(number, lambda number, _frame: CAME.put(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
+
+
+def hold() -> None:
+    """Let them wait for the next `catch`, also where that is another program's (execve(2))."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)

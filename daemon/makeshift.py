@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from daemon.caught import hold
 from daemon.crew import processes_wanted
 from daemon.log import Log
 from daemon.metrics.counts import Counts, Seen
@@ -64,7 +65,8 @@ class Makeshift:
                 self._tally,
                 beside=self._looking(signals.stop),
             )
-        if self._mended:
+        hold()
+        if self._mended and not signals.ending:
             begin_anew()
         return status
 
@@ -105,6 +107,7 @@ class Makeshift:
             "unknown",
             fault=f"its configuration cannot be used: {fault}",
             metrics_fault=self._counts.endpoint_fault,
+            calls_fault=self._tally.fault,
             last_error=fault,
             last_error_time=self._since,
         )

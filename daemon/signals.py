@@ -10,10 +10,13 @@ from daemon.log import Log
 
 
 class Signals:
-    """stop: set by TERM and INT. USR1 switches the log's level."""
+    """stop: set by TERM and INT, which `ending` tells apart from others who set it.
+
+    USR1 switches the log's level.
+    """
 
     def __init__(self, log: Log) -> None:
-        self.stop = threading.Event()
+        self.stop, self.ending = threading.Event(), False
         self._log = log
         catch()
 
@@ -29,4 +32,5 @@ class Signals:
         while CAME.get() == signal.SIGUSR1:
             if switches:
                 self._log.switch()
+        self.ending = True
         self.stop.set()
