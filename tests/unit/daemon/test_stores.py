@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from daemon.shifts import THREADS
 from daemon.world import STORES_MAX, Stores
 from ipam.owner import Owner
 
@@ -106,3 +108,11 @@ def test_many_threads_and_many_stores(tmp_path: Path) -> None:
     assert found == 320
     stores.close()
     assert descriptors(tmp_path) == 0
+
+
+def test_the_unit_allows_as_many_descriptors_as_there_may_be() -> None:
+    unit = Path(__file__).resolve().parents[3] / "packaging" / "systemd" / "podwired.service"
+    found = re.search(r"^LimitNOFILE=(\d+)$", unit.read_text(), re.MULTILINE)
+    assert found is not None
+    calls, stores = THREADS * 10, (STORES_MAX + THREADS) * 4
+    assert int(found[1]) >= 10 * (calls + stores)
