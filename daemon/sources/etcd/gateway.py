@@ -97,8 +97,8 @@ class Gateway:
 
     def watch(self, body: Body, silence: float) -> Stream:
         """A stream of events. Raises SourceError. silence: seconds without a word that end it."""
-        with self._mutex:
-            return self._try_each(lambda client: self._open(client, body, silence))
+        # Without the mutex: the lease is kept meanwhile, however long a member takes.
+        return self._try_each(lambda client: self._open(client, body, silence))
 
     def close(self) -> None:
         """Close the connections; calls after that fail."""
@@ -110,19 +110,21 @@ class Gateway:
         """Ask for a new token at the next call."""
         self._token = None
 
-    def go_on(self) -> None:
-        """Speak to the next member from now on."""
+    def leave(self, endpoint: str) -> None:
+        """Speak to the next member from now on, if that one is spoken to."""
         with self._mutex:
-            self._current = (self._current + 1) % len(self._endpoints)
+            if self.endpoint == endpoint:
+                self._current = (self._current + 1) % len(self._endpoints)
 
     def _try_each(self, work: Callable[[Etcd3Client], T]) -> T:
         told = []
         for _ in self._endpoints:
+            endpoint = self.endpoint
             try:
                 return self._work_as_user(work)
             except Unreachable as error:
                 told.append(str(error))
-                self.go_on()
+                self.leave(endpoint)
                 if self._closed:
                     break
         raise Unreachable("; ".join(told))
@@ -130,10 +132,14 @@ class Gateway:
     def _work_as_user(self, work: Callable[[Etcd3Client], T]) -> T:
         """Work with a token that is valid: a member that restarted knows none of the old ones."""
         try:
-            return work(self._client(self._authenticate()))
+            return work(self._ready_client())
         except Unauthenticated:
             self._token = None
-            return work(self._client(self._authenticate()))
+            return work(self._ready_client())
+
+    def _ready_client(self) -> Etcd3Client:
+        with self._mutex:
+            return self._client(self._authenticate())
 
     def _authenticate(self) -> str:
         """The token; "" where none is wanted."""
@@ -160,9 +166,10 @@ class Gateway:
         client = self._clients.get(self.endpoint)
         if client is None:
             client = self._clients[self.endpoint] = self._make_client()
-        client.session.headers.pop("Authorization", None)
         if token:
             client.session.headers["Authorization"] = token
+        else:
+            client.session.headers.pop("Authorization", None)
         return client
 
     def _make_client(self) -> Etcd3Client:
@@ -191,38 +198,39 @@ class Gateway:
             self._received(len(response.content))
 
     def _post(self, client: Etcd3Client, path: str, body: Body) -> dict[str, Any]:
-        with self._faults():
+        with self._faults(self.endpoint):
             answer = client.post(client.get_url(path), json=dict(body), allow_redirects=False)
         if not isinstance(answer, dict):
             raise Unreachable(f"{self.endpoint}: no answer of an etcd")
         return answer
 
     def _open(self, client: Etcd3Client, body: Body, silence: float) -> Stream:
-        with self._faults():
+        endpoint = next(e for e, c in tuple(self._clients.items()) if c is client)
+        with self._faults(endpoint):
             response = client.session.post(
                 client.get_url("/watch"),
                 json={"create_request": dict(body)},
                 # A member without a leader ends the stream (clientv3, WithRequireLeader).
                 headers={"Grpc-Metadata-hasleader": "true"},
                 stream=True,
-                timeout=(self._timeouts[0], silence),
+                timeout=self._timeouts,
                 allow_redirects=False,
             )
         if response.status_code != requests.codes["ok"]:
-            raise fault_of(self.endpoint, response.text)
-        return Stream(response, self.endpoint)
+            raise fault_of(endpoint, response.text)
+        return Stream(response, endpoint, silence)
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _faults(self, endpoint: str) -> Iterator[None]:
         """Errors of the client in our words."""
         try:
             yield
         except (ConnectionFailedError, ConnectionTimeoutError) as error:
             body = error.detail_text or ""
             if body.startswith("{"):
-                raise fault_of(self.endpoint, body) from None
-            raise Unreachable(f"{self.endpoint}: {root_of(error)}") from None
+                raise fault_of(endpoint, body) from None
+            raise Unreachable(f"{endpoint}: {root_of(error)}") from None
         except Etcd3Exception as error:
-            raise fault_of(self.endpoint, error.detail_text or "") from None
+            raise fault_of(endpoint, error.detail_text or "") from None
         except (requests.RequestException, OSError, ValueError) as error:
-            raise Unreachable(f"{self.endpoint}: {root_of(error)}") from None
+            raise Unreachable(f"{endpoint}: {root_of(error)}") from None

@@ -16,10 +16,13 @@ _ANSWER_MAX = 256 << 20
 
 
 class Stream:
-    """The open answer to a watch; from: the member that gives it."""
+    """The open answer to a watch. endpoint: the member that gives it.
 
-    def __init__(self, response: requests.Response, endpoint: str) -> None:
-        self.endpoint = endpoint
+    silence: seconds without a word that end it, once it has said the first one.
+    """
+
+    def __init__(self, response: requests.Response, endpoint: str, silence: float) -> None:
+        self.endpoint, self._silence = endpoint, silence
         self.interrupted = False
         self.bytes = 0
         self._response = response
@@ -59,6 +62,8 @@ class Stream:
         rest: list[bytes] = []
         size = 0
         for chunk in self._response.raw.stream(None):
+            if not self.bytes:
+                self._be_patient()
             self.bytes += len(chunk)
             *whole, tail = chunk.split(b"\n")
             for part in whole:
@@ -70,6 +75,12 @@ class Stream:
             size += len(tail)
             if size > _ANSWER_MAX:
                 raise ValueError(f"an answer of more than {_ANSWER_MAX >> 20} MiB")
+
+    def _be_patient(self) -> None:
+        # urllib3 has no other way to the socket of an answer; over TLS it is the same object.
+        socket = getattr(self._response.raw._sock_shutdown, "__self__", None)
+        if socket is not None:
+            socket.settimeout(self._silence)
 
 
 def _explain(error: Exception) -> str:

@@ -60,6 +60,7 @@ class Watcher:
         self._done = threading.Event()
         self._stream: Stream | None = None
         self._fault: Exception | None = None
+        self._answered = False
         self._keeper = threading.Thread(target=self._keep, name="etcd-lease", daemon=True)
 
     def __enter__(self) -> Watcher:
@@ -86,18 +87,25 @@ class Watcher:
             "start_revision": str(after + 1),
             "progress_notify": True,
         }
-        self._stream = self._gateway.watch(body, SILENCE)
-        if self._done.is_set():
-            return
         self._keeper.start()
-        told = 0
-        for result in self._stream.answers():
-            answer = self._read(result)
-            self._feed.heard(self._stream.bytes - told, len(answer.changes))
-            told = self._stream.bytes
-            yield answer
+        self._stream = self._gateway.watch(body, SILENCE)
+        if not self._done.is_set():
+            yield from self._follow(self._stream)
         if self._fault is not None:
             raise self._fault
+
+    def _follow(self, stream: Stream) -> Iterator[Answer]:
+        told = 0
+        try:
+            for result in stream.answers():
+                answer = self._read(result)
+                self._answered = True
+                self._feed.heard(stream.bytes - told, len(answer.changes))
+                told = stream.bytes
+                yield answer
+        except Unreachable:
+            self._gateway.leave(stream.endpoint)
+            raise
 
     def _read(self, result: dict[str, Any]) -> Answer:
         if result.get("canceled"):
@@ -127,7 +135,6 @@ class Watcher:
             return Unauthenticated(text)
         if "permission denied" in why:
             return Denied(text)
-        self._gateway.go_on()
         return Unreachable(text)
 
     def _keep(self) -> None:
@@ -139,7 +146,8 @@ class Watcher:
                 return
             try:
                 self._registration.renew()
-                self._feed.heard()
+                if self._answered:  # a lease alone tells nothing of the others
+                    self._feed.heard()
                 if self._stream is not None and self._gateway.endpoint != self._stream.endpoint:
                     raise Unreachable(f"{self._stream.endpoint} does not answer any more")
                 ended = self._registration.has_moved()

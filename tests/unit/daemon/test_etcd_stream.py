@@ -48,7 +48,7 @@ def stream_of(body: bytes) -> Stream:
     response = requests.Response()
     headers = {"transfer-encoding": "chunked"}
     response.raw = urllib3.HTTPResponse(answer, headers=headers, preload_content=False)
-    return Stream(response, HERE)
+    return Stream(response, HERE, 10.0)
 
 
 def chunked(data: bytes, cuts: list[int]) -> bytes:

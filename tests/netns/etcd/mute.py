@@ -1,0 +1,64 @@
+"""A proxy before etcd that passes all calls on, and never answers a watch."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import requests
+
+from tests.netns.etcd.server import Etcd
+
+
+@contextmanager
+def mute_proxy(etcd: Etcd, *, head: bool) -> Iterator[str]:
+    """Its URL. head: whether it begins to answer, with no word of an answer."""
+    server = etcd.ns.call(lambda: ThreadingHTTPServer((etcd.address, 0), _handler(etcd, head)))
+    server.daemon_threads = True
+    etcd.ns.call(lambda: threading.Thread(target=server.serve_forever, daemon=True).start())
+    try:
+        yield f"http://{etcd.address}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(etcd: Etcd, head: bool) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._pass_on(b"")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if not self.path.endswith("/watch"):
+                self._pass_on(body)
+                return
+            if head:
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+            time.sleep(600)
+
+        def _pass_on(self, body: bytes) -> None:
+            headers = {"Content-Type": "application/json"}
+            if "Authorization" in self.headers:
+                headers["Authorization"] = self.headers["Authorization"]
+            with requests.Session() as session:
+                session.trust_env = False
+                session.verify = str(etcd.authority.certificate)
+                certificate, key = map(str, etcd.client_files)
+                session.cert = certificate, key
+                url = etcd.urls[0] + self.path
+                answer = session.request(self.command, url, data=body, headers=headers, timeout=10)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
