@@ -48,6 +48,11 @@ def require_library() -> None:
 def read_config(settings: KubernetesSettings) -> SingleConfig:
     """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
     require_library()
+    with _READING:
+        return _read(settings)
+
+
+def _read(settings: KubernetesSettings) -> SingleConfig:
     if settings.kubeconfig is not None:
         return read_kubeconfig(settings.kubeconfig)
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
