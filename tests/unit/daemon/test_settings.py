@@ -225,6 +225,12 @@ def test_what_is_wrong_is_named_by_line_key_and_value(text: str, message: str) -
     assert str(caught.value).startswith(f"podwired.yaml:{message}"), caught.value
 
 
+@pytest.mark.parametrize("rest", ["backend: host-gw", "backend: none", "health: false"])
+def test_without_overlay_or_probes_one_port_is_enough(rest: str) -> None:
+    health = "" if "health" in rest else "health: {port: 9000}\n"
+    assert parse(f"{SOURCE}vxlan: {{port: 9000}}\n{health}{rest}").vxlan.port == 9000
+
+
 @pytest.mark.parametrize("value", ["1", "8472", "65535", "08472"])
 def test_whole_numbers(value: str) -> None:
     assert parse(f"{SOURCE}vxlan: {{port: {value}}}").vxlan.port == int(value)
