@@ -18,6 +18,7 @@ from daemon.settingssources import EtcdFile, KubernetesFile, PrefixLengthFile, S
 from daemon.settingsvalues import (
     MTU_MAX,
     Plain,
+    Secret,
     boolean,
     check_mtu,
     one_of,
@@ -164,7 +165,8 @@ def _fault(root: Item, detail: ErrorDetails) -> Fault:
     if kind == WHOLE:
         return Fault(item, detail["msg"], shown=False)
     if kind == "value_error":
-        return Fault(item, str(detail["ctx"]["error"]))
+        error = detail["ctx"]["error"]
+        return Fault(item, str(error), shown=not isinstance(error, Secret))
     return Fault(item, _WORDS[kind])
 
 

@@ -32,7 +32,7 @@ _Endpoints = Annotated[
     tuple[Annotated[str, parsed(parse_endpoint)], ...], AfterValidator(check_filled)
 ]
 _FAMILIES = {4: "ipv4", 6: "ipv6"}
-_LEASE_MAX = 366 * 86400
+_LEASE_MIN, _LEASE_MAX = 60, 366 * 86400  # the longest pause between two attempts, twice
 
 
 class KubernetesFile(Section):
@@ -64,7 +64,7 @@ class EtcdFile(Section):
     username: Annotated[str, parsed(parse_user_name)] | None = None
     password_file: _Path | None = None
     prefix: Annotated[str, parsed(parse_key_prefix)] | None = None
-    lease_seconds: Annotated[int, *whole(10, _LEASE_MAX)] | None = None
+    lease_seconds: Annotated[int, *whole(_LEASE_MIN, _LEASE_MAX)] | None = None
 
     def lengths(self) -> dict[int, int]:
         """The prefix length by IP version."""

@@ -42,6 +42,10 @@ _KEY_PREFIX = re.compile(r"(?:/[A-Za-z0-9._-]+)+\Z")
 _TEXT_MAX = 200
 
 
+class Secret(ValueError):
+    """A value that may hold a password, and is not shown."""
+
+
 class Plain(str):
     """Text that stood without quotes: a number or a truth value, where a key asks for one."""
 
@@ -166,6 +170,8 @@ def parse_namespace(text: str) -> str:
 def parse_endpoint(text: str) -> str:
     """The URL of a server: scheme, host and port alone."""
     why = "must be a URL like https://192.0.2.1:2379: scheme, host and port"
+    if "@" in text:
+        raise Secret(f"{why}, no user and no password")
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port

@@ -60,7 +60,7 @@ class EtcdClient:
         self._newest: Header | None = None
         self._elders = Elders()
         self._kept_until = 0
-        self._pace = Pace()
+        self._pace = Pace(settings.lease_seconds / 3)
         self._told: dict[str, str] = {}
 
     @property

@@ -14,6 +14,7 @@ _UNAUTHENTICATED, _DENIED, _UNAVAILABLE = 16, 7, 14
 _INVALID, _PRECONDITION = 3, 9
 _DEADLINE, _INTERNAL, _UNKNOWN = 4, 13, 2
 _TEXT_MAX = 200
+_PAGE_MAX = 80
 
 
 class Unreachable(SourceError):
@@ -36,13 +37,15 @@ class Refused(SourceError):
         self.code = code
 
 
-def fault_of(endpoint: str, text: str) -> SourceError:
-    """What a body of an error means. endpoint: whose it is."""
+def fault_of(endpoint: str, text: str, status: int = 0) -> SourceError:
+    """What a body of an error means. endpoint: whose it is. status: HTTP's; 0 = not known."""
     try:
         body = json.loads(text)
         code, message = int(body["code"]), str(body.get("message") or body["error"])
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Unreachable(f"{endpoint}: no answer of an etcd: {text[:_TEXT_MAX]!a}")
+        words = " ".join(text.split())[:_PAGE_MAX]
+        answer = f"HTTP {status}, {words!a}" if status else f"{words!a}"
+        return Unreachable(f"{endpoint}: is no etcd: {answer}")
     told = f"{endpoint}: {message[:_TEXT_MAX].removeprefix('etcdserver: ')}"
     return _by_code(code, message, told)
 

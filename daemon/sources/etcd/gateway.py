@@ -79,6 +79,7 @@ class Gateway:
         self._mutex = threading.RLock()
         self._token: str | None = None
         self._closed = False
+        self._status = 0
         if credentials.username and any(e.startswith("http:") for e in self._endpoints):
             log.warning("the password goes to etcd unencrypted: an endpoint begins with http:")
 
@@ -173,6 +174,7 @@ class Gateway:
         return client
 
     def _make_client(self) -> Etcd3Client:
+        self._credentials.check()
         url = urlsplit(self.endpoint)
         session = requests.Session()
         # Neither proxies, nor other authorities, nor passwords from root's environment and files.
@@ -194,6 +196,7 @@ class Gateway:
         )
 
     def _count(self, response: requests.Response, **options: Any) -> None:
+        self._status = response.status_code  # which the library's errors do not tell
         if not options.get("stream"):
             self._received(len(response.content))
 
@@ -201,7 +204,7 @@ class Gateway:
         with self._faults(self.endpoint):
             answer = client.post(client.get_url(path), json=dict(body), allow_redirects=False)
         if not isinstance(answer, dict):
-            raise Unreachable(f"{self.endpoint}: no answer of an etcd")
+            raise Unreachable(f"{self.endpoint}: is no etcd: its answer is no JSON object")
         return answer
 
     def _open(self, client: Etcd3Client, body: Body, silence: float) -> Stream:
@@ -217,7 +220,7 @@ class Gateway:
                 allow_redirects=False,
             )
         if response.status_code != requests.codes["ok"]:
-            raise fault_of(endpoint, response.text)
+            raise fault_of(endpoint, response.text, response.status_code)
         return Stream(response, endpoint, silence)
 
     @contextmanager
@@ -227,10 +230,12 @@ class Gateway:
             yield
         except (ConnectionFailedError, ConnectionTimeoutError) as error:
             body = error.detail_text or ""
-            if body.startswith("{"):
-                raise fault_of(endpoint, body) from None
+            if body.lstrip().startswith(("{", "<")):
+                raise fault_of(endpoint, body, self._status) from None
             raise Unreachable(f"{endpoint}: {root_of(error)}") from None
         except Etcd3Exception as error:
-            raise fault_of(endpoint, error.detail_text or "") from None
+            raise fault_of(endpoint, error.detail_text or "", self._status) from None
+        except requests.JSONDecodeError as error:
+            raise fault_of(endpoint, str(error.doc), self._status) from None
         except (requests.RequestException, OSError, ValueError) as error:
             raise Unreachable(f"{endpoint}: {root_of(error)}") from None

@@ -10,16 +10,19 @@ _FIRST, _LAST, _CALM = 0.1, 60.0, 600.0
 
 
 class Pace:
-    """Pauses that double, and begin anew after a calm time. now: seconds, monotonic."""
+    """Pauses that double, and begin anew after a calm time.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    most: seconds that none is longer than. now: seconds, monotonic.
+    """
+
+    def __init__(self, most: float = _LAST, now: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._now = min(most, _LAST), now
         self._pause, self._last = 0.0, -math.inf
 
     def next(self) -> float:
         """Seconds to wait before it is put right again."""
         now = self._now()
         fresh = now - self._last > _CALM
-        self._pause = _FIRST if fresh else min(_LAST, self._pause * 2)
+        self._pause = _FIRST if fresh else min(self._most, self._pause * 2)
         self._last = now
         return self._pause

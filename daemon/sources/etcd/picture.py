@@ -21,6 +21,7 @@ K = TypeVar("K")
 _NODES_MAX = 20_000
 _SUBNETS_MAX = 80_000
 _REFUSED_MAX = 1_000
+_QUOTES = ("'", '"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ def _is_same(old: Holder, pair: Pair) -> bool:
     podwire makes and deletes these keys, and never writes another name into one. What is known
     from an earlier daemon may have ended unseen: a key that was just made is a real one.
     """
-    if old.name.startswith("'"):
+    if old.name.startswith(_QUOTES):
         return False
     return old.created == pair.created or (not old.created and pair.created != pair.modified)
 

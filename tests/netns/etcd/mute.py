@@ -1,4 +1,4 @@
-"""A proxy before etcd that passes all calls on, and never answers a watch."""
+"""Servers that are no etcd: a proxy before one that answers no watch, and one of pages."""
 
 import threading
 import time
@@ -14,7 +14,33 @@ from tests.netns.etcd.server import Etcd
 @contextmanager
 def mute_proxy(etcd: Etcd, *, head: bool) -> Iterator[str]:
     """Its URL. head: whether it begins to answer, with no word of an answer."""
-    server = etcd.ns.call(lambda: ThreadingHTTPServer((etcd.address, 0), _handler(etcd, head)))
+    with _serve(etcd, _handler(etcd, head)) as url:
+        yield url
+
+
+@contextmanager
+def web_server(etcd: Etcd, status: int) -> Iterator[str]:
+    """The URL of what answers everything with a page, in etcd's namespace."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>\n<h1>Welcome</h1>\n" + b"<p>page</p>" * 100)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _serve(etcd, Handler) as url:
+        yield url
+
+
+@contextmanager
+def _serve(etcd: Etcd, handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = etcd.ns.call(lambda: ThreadingHTTPServer((etcd.address, 0), handler))
     server.daemon_threads = True
     etcd.ns.call(lambda: threading.Thread(target=server.serve_forever, daemon=True).start())
     try:

@@ -9,6 +9,7 @@ import pytest
 from daemon.sources.remote import SourceError
 from tests.netns.etcd.authority import Authority
 from tests.netns.etcd.conftest import MakeSeat, Seat
+from tests.netns.etcd.mute import web_server
 from tests.netns.etcd.server import PASSWORD, PREFIX, Etcd
 from tests.netns.routing.conftest import eventually
 
@@ -89,6 +90,17 @@ def test_a_password_that_others_can_read(make_seat: MakeSeat, tmp_path: Path) ->
     seat.settle()
 
 
+@pytest.mark.usefixtures("discreet")
+def test_a_key_that_others_can_read(make_seat: MakeSeat, etcd: Etcd, tmp_path: Path) -> None:
+    key = tmp_path / "open.key"
+    shutil.copy(etcd.client_files[1], key)
+    key.chmod(0o644)
+    seat = make_seat(keyFile=str(key)).start()
+    refused(seat, f"source.etcd.keyFile {key} has mode 0644: must be for root alone")
+    key.chmod(0o600)
+    seat.settle()
+
+
 def test_certificates_that_are_renewed_are_used(
     make_seat: MakeSeat, etcd: Etcd, tmp_path: Path
 ) -> None:
@@ -121,6 +133,18 @@ def test_what_is_no_etcd(make_seat: MakeSeat, etcd: Etcd) -> None:
     seat = make_seat(endpoints=[f"http://192.0.2.1:{server.listens[1]}"]).start()
     eventually(lambda: bool(seat.fault))
     assert seat.nodes() == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(200, "HTTP 200"), (404, "HTTP 404"), (503, "HTTP 503")]
+)
+def test_a_web_server_is_no_etcd(make_seat: MakeSeat, etcd: Etcd, status: int, told: str) -> None:
+    with web_server(etcd, status) as url:
+        seat = make_seat(endpoints=[url]).start()
+        eventually(lambda: f"{url}: is no etcd: {told}, '<html>" in seat.fault or seat.fault)
+        assert len(seat.fault) < 200
+        assert seat.nodes() == {}
+        seat.stop()
 
 
 def test_closing_ends_the_thread_that_waits(make_seat: MakeSeat) -> None:

@@ -87,7 +87,7 @@ def test_the_address_towards_etcd_is_the_nodes(cluster: Cluster, outside: Etcd) 
 def test_a_node_that_gets_another_address_is_reached_by_it(
     cluster: Cluster, outside: Etcd, podwire_bin: Path
 ) -> None:
-    source = {"addresses": [], "clusterCIDRs": ["10.244.0.0/16"], "leaseSeconds": 10}
+    source = {"addresses": [], "clusterCIDRs": ["10.244.0.0/16"], "leaseSeconds": 60}
     members = [join(cluster, outside, **source) for _ in range(2)]
     for member in members:
         eventually(partial(leased, member, 1))
@@ -156,13 +156,13 @@ def test_a_node_cut_off_for_longer_than_its_lease_says_that_it_lost_its_subnet(
     cluster: Cluster, outside: Etcd, podwire_bin: Path
 ) -> None:
     """Its pod stays, and nobody gets an address of what is another node's now."""
-    scarce = {"clusterCIDRs": ["10.244.0.0/24"], "leaseSeconds": 10}
+    scarce = {"clusterCIDRs": ["10.244.0.0/24"], "leaseSeconds": 60}
     one = join(cluster, outside, addresses=["192.0.2.11"], **scarce)
     eventually(partial(leased, one, 1))
     eventually(lambda: one.conflist.exists())
     one.attach(podwire_bin / "podwire")
     one.node.ns.ip_batch("link set eth0 down\n")
-    eventually(lambda: not outside.entries("/podwire/v1/nodes"), 60)
+    eventually(lambda: not outside.entries("/podwire/v1/nodes"), 150)
     two = join(cluster, outside, addresses=["192.0.2.12"], **scarce)
     eventually(partial(leased, two, 1))
     one.node.ns.ip_batch("link set eth0 up\n")

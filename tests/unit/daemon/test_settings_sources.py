@@ -136,7 +136,15 @@ def test_static_is_a_path() -> None:
             "source.etcd: addresses: one of each family at most",
         ),
         (f"{{etcd: {{{ENDPOINT}, {RANGE}, prefix: ../x}}}}", "source.etcd.prefix is '../x', must"),
-        (f"{{etcd: {{{ENDPOINT}, {RANGE}, leaseSeconds: 1}}}}", "source.etcd.leaseSeconds is 1, "),
+        (
+            f"{{etcd: {{{ENDPOINT}, {RANGE}, leaseSeconds: 59}}}}",
+            "source.etcd.leaseSeconds is 59, must be a whole number from 60 to",
+        ),
+        (
+            f"{{etcd: {{endpoints: ['https://me:hush@192.0.2.1:2379'], {RANGE}}}}}",
+            "source.etcd.endpoints[0]: must be a URL like https://192.0.2.1:2379: scheme, host and"
+            " port, no user and no password",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(text: str, message: str) -> None:
@@ -154,7 +162,7 @@ def test_what_is_wrong_is_named(text: str, message: str) -> None:
     ],
 )
 def test_an_endpoint_is_scheme_host_and_port(url: str) -> None:
-    with pytest.raises(FileFault, match=r"endpoints\[0\] is .*must be a URL like"):
+    with pytest.raises(FileFault, match=r"endpoints\[0\](:| is .*,) must be a URL like"):
         parse_source(f"{{etcd: {{endpoints: ['{url}'], {RANGE}}}}}")
 
 
