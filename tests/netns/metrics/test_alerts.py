@@ -78,6 +78,7 @@ FIRES: Mapping[str, Series] = {
         f'podwire_cni_calls_total{{{N}, verb="ADD", code="100"}}': rising(1)
     },
     "PodwirePendingAllocations": {f"podwire_ipam_pending_allocations{{{N}}}": steady(30)},
+    "PodwireCallProcessDead": {f'podwire_call_processes{{{N}, state="dead"}}': steady(1)},
     "PodwireAddFailures": {
         f'podwire_cni_call_duration_seconds_count{{{N}, verb="ADD", result="error"}}': rising(30)
     },
