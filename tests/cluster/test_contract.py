@@ -122,6 +122,28 @@ def test_another_addresses_are_published(api: ApiServer, follow: MakeFollower) -
     eventually(lambda: published(api) == wanted(9) or one.told())
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_node_that_is_made_anew_is_published_anew(
+    api: ApiServer, follow: MakeFollower, restart: bool
+) -> None:
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    if restart:
+        eventually(lambda: "n1" in one.nodes() or one.told())
+        one.stop()
+        one.start()
+        eventually(lambda: one.running.news.heard > 0 or one.told())
+    api.remove("Node", "n1")
+    api.remove("NodeNetwork", "n1", SPACE)
+    one.await_fault("has no Node n1")
+    node = api.add_node("n1", CIDRS["n8"], facts(8)[1])
+    one.rotate()
+    eventually(lambda: published(api) == wanted(8) or one.told())
+    made = api.network("n1")
+    assert made is not None
+    assert made["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+
+
 def test_leaving_withdraws_the_object(api: ApiServer, follow: MakeFollower) -> None:
     put(api, 2)
     one = follow("n1", 1).start()

@@ -130,7 +130,9 @@ class Chores:
 
     def _listen(self) -> None:
         while self._heard:
-            own, had_object = self._heard.popleft(), self._had_object
+            own = self._heard.popleft()
+            # A daemon that goes on where an earlier one was has not heard of it yet.
+            had_object = self._had_object or self._presence.is_published
             self._presence.hear(own)
             gone, self._had_object = own.thing is None, own.thing is not None
             if gone and had_object:

@@ -60,9 +60,11 @@ class Presence:
     @property
     def must_publish(self) -> bool:
         """Whether the object is known to be another than it should be."""
-        return self._wanted is not None and self._seen is not None and not self._is_published()
+        return self._wanted is not None and self._seen is not None and not self.is_published
 
-    def _is_published(self) -> bool:
+    @property
+    def is_published(self) -> bool:
+        """Whether the object is known to be what it should be."""
         if self._wanted is None or self._seen is None:
             return False
         return is_rendered(self._seen.thing, self._wanted)
@@ -103,7 +105,7 @@ class Presence:
             self._picture.put_own(authority)
             if authority.pod_cidrs:
                 self._wanted = render(authority.node, authority.uid, self._namespace)
-        self._picture.set_published(self._is_published())
+        self._picture.set_published(self.is_published)
 
     def age(self) -> float | None:
         """Seconds since the Node was made, by this node's clock; None where it is not known."""
@@ -125,20 +127,20 @@ class Presence:
             self._seen = Own(self._wanted)
         else:
             self._seen = Own(None)
-        self._picture.set_published(self._is_published())
+        self._picture.set_published(self.is_published)
 
     def hear(self, own: Own) -> None:
         """What the API says of the object."""
         generation = _generation_of(own.thing)
         if 0 < generation < self._generation:
             return  # of before the last change
-        was_right = self._is_published()
+        was_right = self.is_published
         self._seen, self._generation = own, generation
-        if was_right and not self._is_published():
+        if was_right and not self.is_published:
             what = "changed" if own.thing else "deleted"
             why = f"somebody else {what} the NodeNetwork of this node; it is put right"
             self._log.warning(why, object=self.path())
-        self._picture.set_published(self._is_published())
+        self._picture.set_published(self.is_published)
 
     def publish(self, api: Api) -> None:
         """Write the object. Raises SourceError."""
