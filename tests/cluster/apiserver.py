@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Request:
     time: float
 
 
-class ApiServer:
+class ApiServer(ABC):
     """A server in a namespace of its own; `start` before use, `stop` after."""
 
     kind = ""
@@ -71,9 +72,9 @@ class ApiServer:
         self._wire = self.wire()
         self.admin = self.client(self._wire, self.admin_token)
 
+    @abstractmethod
     def programs(self) -> Iterable[tuple[str, Sequence[str | Path]]]:
         """What runs, in this order: a name and a command."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start it; it serves when this returns."""
