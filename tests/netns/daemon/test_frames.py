@@ -161,7 +161,8 @@ def test_no_call_ends_a_worker(near_daemon: Daemon, tmp_path: Path) -> None:
     for _ in range(THREADS + 1):
         status, body = reply(exchange(near_daemon.path, head(len(words), 0) + words))
         assert status == 0 or body["code"] == 199
-    assert near_daemon.threads == before
+    # More are started for calls that come while others wait, and end some time after that.
+    assert near_daemon.threads >= before
 
 
 mutations = st.lists(

@@ -54,14 +54,21 @@ def test_a_pods_account_is_not_looked_for_elsewhere(
     assert "by the pod's service account" in text
 
 
-@pytest.mark.parametrize("content", ["", "users: very-secret", "{"])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "is empty"),
+        ("users: very-secret", "has no list `clusters`"),
+        ("{", "is no configuration"),
+    ],
+)
 def test_a_kubeconfig_that_is_none_is_named_without_its_content(
-    config: Path, capsys: pytest.CaptureFixture[str], content: str
+    config: Path, capsys: pytest.CaptureFixture[str], content: str, fault: str
 ) -> None:
     (config.parent / "kubeconfig").write_text(content)
     status, text = check(config, capsys)
     assert status == 1
-    assert f"{config.parent}/kubeconfig is no configuration" in text
+    assert f"{config.parent}/kubeconfig {fault}" in text
     assert "secret" not in text
 
 
