@@ -202,4 +202,5 @@ def test_calls_leave_no_descriptor(
     rounds(10)
     before = descriptors()
     rounds(30)
-    assert descriptors() == before
+    # Threads that were started meanwhile end, with their sockets, when nobody needs them.
+    eventually(lambda: descriptors() <= before)

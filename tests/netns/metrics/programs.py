@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ class Prometheus:
 
     def get(self, path: str, **values: str) -> Mapping[str, Any]:
         """What its API answers."""
-        _status, body = fetch(self._node, "127.0.0.1", PORT, f"{path}?{urlencode(values)}")
+        status, body = fetch(self._node, "127.0.0.1", PORT, f"{path}?{urlencode(values)}")
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:  # it listens before it can answer
+            raise OSError("it is not ready yet")
         answer: Mapping[str, Any] = json.loads(body)
         return answer
 
