@@ -1,12 +1,14 @@
 """A node: a namespace with an uplink and mounts of its own, where CNI plugins are executed."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.pytest_netns import mounts
 from tests.pytest_netns.namespace import Namespace, run
 from tests.pytest_netns.underlay import Family, Underlay
 
@@ -50,7 +52,7 @@ class Node:
         self.ns = ns
         self.underlay = underlay
         self._addresses = underlay.attach(ns, mtu)
-        self._mounts = self._hold_mounts()
+        self._mounts = ns.call(mounts.make)
 
     def __repr__(self) -> str:
         return f"Node({self.ns.name!r})"
@@ -61,9 +63,10 @@ class Node:
 
     def remove(self) -> None:
         """End the node: its processes, mounts and namespace. Repeatable."""
-        self._mounts.kill()
-        self._mounts.communicate()
         self.ns.remove()
+        if self._mounts >= 0:
+            os.close(self._mounts)
+            self._mounts = -1
 
     def run(
         self,
@@ -80,7 +83,9 @@ class Node:
     @property
     def enter(self) -> list[str]:
         """Command prefix that runs the rest on the node, for a subprocess of the test's own."""
-        return ["nsenter", f"--net={self.ns.path}", f"--mount={self._mount_namespace}", "--"]
+        # Also for a process that is no child: the descriptor is this process's.
+        place = f"/proc/{os.getpid()}/fd/{self._mounts}"
+        return ["nsenter", f"--net={self.ns.path}", f"--mount={place}", "--"]
 
     def ip(self, command: str) -> list[dict[str, Any]]:
         """What `ip -j COMMAND` says on the node."""
@@ -115,31 +120,3 @@ class Node:
         stdin = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
         done = self.run([plugin], stdin=stdin, env=variables, check=False)
         return CniResult(done.returncode, done.stdout, done.stderr)
-
-    def _hold_mounts(self) -> "subprocess.Popen[bytes]":
-        # `cat` keeps the mount namespace alive, and ends by itself when this process does.
-        # Propagation "slave": names that appear in or vanish from /run/netns do so here too.
-        unshare = ["unshare", "--mount", "--propagation", "slave", "cat"]
-        holder = subprocess.Popen(
-            ["nsenter", f"--net={self.ns.path}", *unshare],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._mount_namespace = f"/proc/{holder.pid}/ns/mnt"
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        holder.stdin.write(b"up\n")
-        holder.stdin.flush()
-        assert holder.stdout.readline() == b"up\n", "the node's mount namespace did not come up"
-        for mount in (
-            "-t tmpfs podwire-test /var/lib",
-            "-o X-mount.mkdir --rbind /run/netns /var/lib/keep/netns",
-            "-o X-mount.mkdir --rbind /sys/fs/cgroup /var/lib/keep/cgroup",
-            "-t tmpfs podwire-test /run",
-            "-o X-mount.mkdir --move /var/lib/keep/netns /run/netns",
-            "-t sysfs podwire-test /sys",
-            "--move /var/lib/keep/cgroup /sys/fs/cgroup",
-        ):
-            self.run(["mount", *mount.split()])
-        self.run(["rm", "-r", "/var/lib/keep"])
-        return holder
