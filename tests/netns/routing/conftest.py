@@ -18,8 +18,11 @@ from tests.pytest_netns.node import Node
 from tests.pytest_netns.plugin import MakeNamespace, MakeNode
 
 DEVICE = "podwire-vxlan"
-DEADLINE = 30.0
+STATUS = Path("/run/podwire/status.json")
+DEADLINE = 60.0
 """Seconds after which something that must become true counts as never."""
+ANEW = 2.0
+"""Seconds after which `podwired status` is asked anew, though there is no news for it to tell."""
 
 
 def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:
@@ -44,6 +47,8 @@ class Member:
     environment: dict[str, str] = field(default_factory=dict)
     pods: list[Namespace] = field(default_factory=list)
     process: "subprocess.Popen[bytes] | None" = None
+    _said: str = ""
+    _asked: tuple[float, object] = (0.0, None)
 
     @property
     def cidrs(self) -> list[str]:
@@ -81,10 +86,25 @@ class Member:
         return self.folder / "05-podwire.conflist"
 
     def status(self) -> dict[str, Any]:
-        """What `podwired status` says."""
-        conf = self.folder / "podwired.yaml"
-        done = self.node.run([self.podwired, "status", "-o", "json", "--config", conf], check=False)
-        return dict(json.loads(done.stdout)) if done.stdout else {}
+        """What `podwired status` says.
+
+        Who waits looks again and again, and each answer takes the start of an interpreter: without
+        news the last one is good for a moment.
+        """
+        when, news = self._asked
+        if time.monotonic() > when + ANEW or news is None or news != self._news():
+            self._asked = time.monotonic(), self._news()
+            # By its configuration it would read that first, for three times as long.
+            argv = [self.podwired, "status", "-o", "json", "--file", STATUS]
+            self._said = self.node.run(argv, check=False).stdout
+        return dict(json.loads(self._said or "{}"))
+
+    def _news(self) -> object:
+        """Another one where the status may be another; None where no daemon runs."""
+        if self.process is None or self.process.poll() is not None:
+            return None
+        # The daemon sees its node's files.
+        return self.process.pid, _version(Path(f"/proc/{self.process.pid}/root{STATUS}"))
 
     def history(self, wanted: str = "", since: str = "") -> list[dict[str, str]]:
         """What `podwired history` lists."""
@@ -136,6 +156,14 @@ class Member:
         """VTEPs that the device knows."""
         done = self.node.run(["bridge", "-j", "fdb", "show", "dev", DEVICE], check=False)
         return {str(entry["dst"]) for entry in json.loads(done.stdout or "[]") if "dst" in entry}
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 class Cluster:
