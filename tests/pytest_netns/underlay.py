@@ -52,6 +52,9 @@ class Underlay:
         # An uplink that is long up: while its link-local address is tentative, the kernel solicits
         # no neighbour for packets that it forwards (net/ipv6/ndisc.c, ndisc_solicit).
         node.sysctl("ipv6/conf/eth0/accept_dad", "0")
+        # A new namespace has the machine's settings of IPv4 (net/ipv4/devinet.c,
+        # devinet_init_net): whether that forwards is no matter of a test.
+        node.sysctl("ipv4/ip_forward", "0")
         node.ip_batch(
             "link set lo up\n"
             "link set eth0 up\n"

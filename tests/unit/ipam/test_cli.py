@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -141,6 +142,7 @@ def test_release_asks_on_a_terminal(used: Path, answer: str, code: int) -> None:
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a run in the background ignores it
         os.execv(COMMAND[0], [*COMMAND, "--data-dir", str(used), "release", "10.0.0.2"])  # noqa: S606
     seen = b""
     while b"[y/N]" not in seen:
