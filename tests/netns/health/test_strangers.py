@@ -138,13 +138,14 @@ UNKNOWN = "10.244.0.0"
 
 
 def flood(stranger: socket.socket, to: str, payload: bytes, rate: int, seconds: float) -> int:
-    """Send at about that rate; how many went."""
+    """Send at about that rate, which may be more than can be sent; how many went."""
     began, sent = time.monotonic(), 0
     while (gone := time.monotonic() - began) < seconds:
-        while sent < gone * rate:
+        if sent < gone * rate:
             stranger.sendto(payload, (to, PORT))
             sent += 1
-        time.sleep(0.005)
+        else:
+            time.sleep(0.005)
     return sent
 
 

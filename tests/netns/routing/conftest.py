@@ -107,9 +107,9 @@ class Member:
         return self.process.pid, _version(Path(f"/proc/{self.process.pid}/root{STATUS}"))
 
     def history(self, wanted: str = "", since: str = "") -> list[dict[str, str]]:
-        """What `podwired history` lists."""
-        conf = self.folder / "podwired.yaml"
-        command: list[str | Path] = [self.podwired, "history", "-o", "json", "--config", conf]
+        """What `podwired history` lists; of the file, for a configuration takes long to read."""
+        file = Path(self.settings["journal"]["path"])
+        command: list[str | Path] = [self.podwired, "history", "-o", "json", "--file", file]
         command += ["--object", wanted] if wanted else []
         command += ["--since", since] if since else []
         done = self.node.run(command)
