@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.settingspaths import LAST_KNOWN, LEASE
+from daemon.settingspaths import LAST_KNOWN, LEASE, SUCCESSION
 
 _STORE = "podwire.db*"
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
@@ -23,6 +23,7 @@ def remove_belongings(data_dir: Path, journal: Path, status: Path, socket: Path)
         *sorted(data_dir.glob(_STORE)),
         data_dir / LAST_KNOWN,
         data_dir / LEASE,
+        data_dir / SUCCESSION,
         journal,
         journal.with_name(f"{journal.name}.1"),
         status,

@@ -19,6 +19,8 @@ LAST_KNOWN = "cluster.json"
 """Below the data folder: the state of a source that is no file itself."""
 LEASE = "etcd-lease.json"
 """Below the data folder: what this node holds in an etcd."""
+SUCCESSION = "succession.json"
+"""Below the data folder: the secret by which Kubernetes' other nodes know this one's changes."""
 _SOURCE_FILES = {
     "path": "",
     "kubeconfig": ".kubeconfig",
@@ -50,6 +52,7 @@ def _files(settings: Settings) -> Sequence[_Named]:
         ("dataDir", settings.data_dir / "podwire.db"),
         ("dataDir", settings.data_dir / LAST_KNOWN),
         ("dataDir", settings.data_dir / LEASE),
+        ("dataDir", settings.data_dir / SUCCESSION),
         ("socket", settings.socket),
         ("journal.path", journal),
         ("journal.path", journal.with_name(f"{journal.name}.1")),

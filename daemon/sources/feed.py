@@ -37,6 +37,7 @@ class Feed:
         self._last: Snapshot | None = None
         self._fresh: Snapshot | None = None
         self._position = ""
+        self._notes: Mapping[str, bytes] = {}
         self._why, self._since = "", 0.0
         self._troubles: dict[str, str] = {}
         self._borrowed = 0.0
@@ -57,10 +58,12 @@ class Feed:
         nodes: Mapping[str, Node] | Iterable[Node],
         cluster_cidrs: Iterable[IPNetwork],
         position: str = "",
+        notes: Mapping[str, bytes] | None = None,
     ) -> None:
         """All nodes as they are now; names are unique.
 
         position: where the client can go on from after a restart, if anywhere; see `known`.
+        notes: what it needs to know of nodes then; not changed any more.
         """
         given = nodes.values() if isinstance(nodes, Mapping) else nodes
         with self._mutex:
@@ -68,7 +71,7 @@ class Feed:
             fresh = tuple(kept[n.name] if kept.get(n.name) == n else n for n in given)
             changed = sum(kept.get(n.name) is not n for n in fresh)
             self._nodes = {node.name: node for node in fresh}
-            self._position, self._borrowed = position, 0.0
+            self._position, self._notes, self._borrowed = position, notes or {}, 0.0
             self._offer(Snapshot(fresh, tuple(cluster_cidrs)))
         if changed > _MANY:
             gc.collect()
@@ -78,11 +81,14 @@ class Feed:
         kept = self._nodes.get(node.name)
         return kept if kept == node and kept is not None else node
 
-    def mark(self, position: str) -> None:
-        """The same nodes, as of a later position."""
+    def mark(self, position: str, notes: Mapping[str, bytes] | None = None) -> None:
+        """The same nodes, as of a later position; see `snapshot`."""
+        fresh = notes or {}
         with self._mutex:
-            if position != self._position and self._last is not None:
-                self._position = position
+            if self._last is None:
+                return
+            if (position, fresh) != (self._position, self._notes):
+                self._position, self._notes = position, fresh
                 self._keep(self._last, urgent=False)
 
     def heard(self, bytes: int = 0, events: int = 0) -> None:
@@ -140,7 +146,8 @@ class Feed:
         with self._mutex:
             self.known = known
             self._nodes = {node.name: node for node in known.nodes}
-            self._position, self._borrowed = known.position, known.saved
+            self._position, self._notes = known.position, known.notes
+            self._borrowed = known.saved
             self._last = self._fresh = Snapshot(known.nodes, known.cluster_cidrs)
             self._ring()
 
@@ -175,7 +182,11 @@ class Feed:
 
     def _keep(self, snapshot: Snapshot, *, urgent: bool) -> None:
         known = LastKnown(
-            self._identity, snapshot.nodes, snapshot.cluster_cidrs, self._position, 0.0
+            self._identity,
+            snapshot.nodes,
+            snapshot.cluster_cidrs,
+            self._position,
+            notes=self._notes,
         )
         self._keeper.note(known, urgent=urgent)
 

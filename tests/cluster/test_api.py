@@ -45,6 +45,35 @@ def test_apply_creates_changes_nothing_twice_and_keeps_the_owner(api: ApiServer)
     assert entry["fieldsV1"]["f:spec"] == {"f:addresses": {}, "f:podCIDRs": {}}
 
 
+def test_apply_of_what_the_definition_does_not_have_is_refused(api: ApiServer) -> None:
+    made = network(*ONE)
+    made["spec"]["unheard"] = "of"
+    refused = api.admin.apply(made, "podwired")
+    assert refused.code == 500
+    assert ".spec.unheard: field not declared in schema" in refused.body["message"]
+    assert api.network("n1") is None
+
+
+def test_only_changes_of_the_spec_count(api: ApiServer) -> None:
+    """And nobody but the server counts them."""
+    kind = place_of("NodeNetwork", SPACE, "n1")
+    made = api.put_network(*ONE)
+    assert made["metadata"]["generation"] == 1
+    for patch, generation in (
+        ({"metadata": {"labels": {"a": "b"}}}, 1),
+        ({"metadata": {"generation": 7, "uid": made["metadata"]["uid"]}}, 1),
+        ({"spec": {"addresses": ["192.0.2.12"]}}, 2),
+        ({"spec": {"addresses": ["192.0.2.12"]}}, 2),
+        ({"metadata": {"generation": 1}, "spec": {"addresses": ["192.0.2.11"]}}, 3),
+    ):
+        found = api.admin.ask("PATCH", kind, patch, kind=MERGE).expect(200)
+        assert found["metadata"]["generation"] == generation, patch
+    api.remove("NodeNetwork", "n1", SPACE)
+    again = api.put_network(*ONE)
+    assert again["metadata"]["generation"] == 1
+    assert again["metadata"]["uid"] != made["metadata"]["uid"]
+
+
 def test_apply_of_another_manager_conflicts_unless_forced(api: ApiServer) -> None:
     api.admin.apply(network(*ONE), "podwired").expect(201)
     theirs = network("n1", OTHER, ["192.0.2.11"])

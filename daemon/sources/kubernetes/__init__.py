@@ -27,4 +27,4 @@ def open_client(
     """What listens to the API for a node of that name. Nothing is opened or imported yet."""
     from daemon.sources.kubernetes.client import KubernetesClient
 
-    return KubernetesClient(settings, node=node, log=log)
+    return KubernetesClient(settings, node=node, data_dir=data_dir, log=log)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daemon.log import Log
 from daemon.settings import KubernetesSettings
+from daemon.settingspaths import SUCCESSION
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.chores import Chores
 from daemon.sources.kubernetes.events import Expired, Restored, WatchFailed
@@ -18,6 +19,7 @@ from daemon.sources.kubernetes.picture import Own, Picture
 from daemon.sources.kubernetes.presence import Presence, objects_path
 from daemon.sources.kubernetes.session import require_library
 from daemon.sources.kubernetes.stream import Lines
+from daemon.sources.kubernetes.succession import Succession
 from daemon.sources.remote import Feed, SourceError
 
 SILENCE = 180.0
@@ -52,8 +54,11 @@ class _Parts:
 class KubernetesClient:
     """A daemon.sources.remote.Client of the Kubernetes API, for the node of that name."""
 
-    def __init__(self, settings: KubernetesSettings, *, node: str, log: Log) -> None:
+    def __init__(
+        self, settings: KubernetesSettings, *, node: str, data_dir: Path, log: Log
+    ) -> None:
         self._settings, self._me, self._log = settings, node, log
+        self._secret = data_dir / SUCCESSION
         self._api: Api | None = None
         self._parts: _Parts | None = None
         self._is_in = False
@@ -133,7 +138,10 @@ class KubernetesClient:
             chores[0].hear(own)
 
         picture = Picture(self._me, ranges, feed, self._log, on_own)
-        presence = Presence(self._me, namespace, ranges, picture, self._log, feed.trouble)
+        succession = Succession(self._secret, self._me, self._log)
+        presence = Presence(
+            self._me, namespace, ranges, picture, succession, self._log, feed.trouble
+        )
         chores.append(Chores(presence, picture, ranges, self._log, feed.trouble))
         return _Parts(picture, presence, chores[0])
 

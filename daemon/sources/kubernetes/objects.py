@@ -193,8 +193,11 @@ def show(text: str) -> str:
     return repr(text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 3]}...")
 
 
-def render(node: Node, uid: str, namespace: str) -> dict[str, Any]:
-    """The NodeNetwork of a node, for server-side apply; it goes when the Node of that uid goes."""
+def render(node: Node, uid: str, namespace: str, succession: str = "") -> dict[str, Any]:
+    """The NodeNetwork of a node, for server-side apply; it goes when the Node of that uid goes.
+
+    succession: the token by which others know that its node wrote it; empty = none.
+    """
     owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": uid}
     return {
         "apiVersion": API_VERSION,
@@ -203,8 +206,15 @@ def render(node: Node, uid: str, namespace: str) -> dict[str, Any]:
         "spec": {
             "addresses": list(map(str, node.addresses)),
             "podCIDRs": list(map(str, node.pod_cidrs)),
+            **({"succession": succession} if succession else {}),
         },
     }
+
+
+def read_succession(thing: object) -> object:
+    """The token in a NodeNetwork, as it came from JSON; None where there is none."""
+    spec = thing.get("spec") if isinstance(thing, dict) else None
+    return spec.get("succession") if isinstance(spec, dict) else None
 
 
 def is_rendered(thing: object, wanted: Mapping[str, Any]) -> bool:

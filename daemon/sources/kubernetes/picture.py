@@ -22,7 +22,8 @@ from daemon.sources.kubernetes.objects import (
     name_of,
     parse_claim,
 )
-from daemon.sources.kubernetes.roster import Roster
+from daemon.sources.kubernetes.pins import Pin, Pins, read_pin
+from daemon.sources.kubernetes.roster import LEFT_MAX, Roster
 from daemon.sources.kubernetes.saved import Saved, parse_saved, render_saved
 from daemon.sources.lastknown import LastKnown
 from daemon.sources.remote import Feed
@@ -59,6 +60,7 @@ class Picture:
         self._on_own = on_own
         self._mutex = threading.RLock()
         self._roster = Roster(me)
+        self._pins = Pins()
         self._whole = False
         self._fed = -1
         self._told: set[tuple[str, str]] = set()
@@ -87,6 +89,7 @@ class Picture:
                 return ""
             others = [node for node in known.nodes if node.name != self._me]
             position = saved.position
+            self._pins = Pins(known.notes)
             if not position:
                 self._roster.remember((*saved.left, *others))
                 return ""
@@ -107,6 +110,7 @@ class Picture:
         newest = position_of(listed)
         with self._mutex:
             if (newest + self.position).isdecimal() and int(newest) < int(self.position):
+                self._pins.clear()  # of a time that never was
                 raise Restored
 
     # -- what is heard
@@ -114,6 +118,7 @@ class Picture:
     def replace(self, items: Generator[bytes | None, None, Any]) -> None:
         """A whole list. Raises SourceError where it is none; then nothing has changed."""
         claims: dict[str, Node] = {}
+        pins: dict[str, Pin | None] = {}
         others: set[str] = set()
         own, unreadable = Own(None), 0
         while True:
@@ -132,7 +137,7 @@ class Picture:
             if name == self._me:
                 own = Own(thing)
                 continue
-            claim = self._claim(name, thing)
+            claim, pins[name] = self._claim(name, thing), read_pin(thing)
             if claim is None:
                 others.add(name)
             else:
@@ -140,7 +145,11 @@ class Picture:
         with self._mutex:
             # Whoever is behind what cannot be read is not gone.
             kept = (n.name for n in self._roster.nodes) if unreadable else ()
+            fresh = [claim for claim in claims.values() if not self._roster.knows(claim.name)]
+            self._pins.compare(pins)
             self._roster.replace(claims.values(), others | (set(kept) - claims.keys()))
+            for claim in fresh:
+                self._meet(claim, pins[claim.name])
             self._whole, self.position = True, position
             self._emit()
         self._on_own(own)
@@ -186,12 +195,26 @@ class Picture:
             self._on_own(Own(None if gone else thing))
         elif gone:
             self._roster.drop(name)
+            self._pins.close(name, read_pin(thing))
         else:
-            claim = self._claim(name, thing)
-            if claim is None:
-                self._roster.put_unusable(name)
-            else:
-                self._roster.put(claim)
+            self._take(name, thing)
+
+    def _take(self, name: str, thing: object) -> None:
+        """Somebody else's object, as a watch tells it."""
+        claim, pin, known = self._claim(name, thing), read_pin(thing), self._roster.knows(name)
+        vouched = known and self._pins.hear(name, pin)
+        if claim is None:
+            self._roster.put_unusable(name)
+            return
+        self._roster.put(claim, vouched=vouched)
+        if not known:
+            self._meet(claim, pin)
+
+    def _meet(self, claim: Node, pin: Pin | None) -> None:
+        """Somebody of whom nothing was known; who has to be asked about is no such stranger."""
+        disputed = self._roster.is_disputed(claim)
+        self._pins.meet(claim.name, None if disputed else pin)
+        self._pins.prune(len(self._roster) + 2 * LEFT_MAX, self._roster.knows)
 
     def _claim(self, name: str, thing: object) -> Node | None:
         try:
@@ -222,8 +245,11 @@ class Picture:
     def rule(self, name: str, authority: Authority | None) -> None:
         """What somebody else's Node says; None: there is none."""
         with self._mutex:
+            if name not in self._roster.questions:
+                return  # it proved itself while its Node was being read, which may be older
             why = self._roster.rule(name, authority)
             if why:
+                self._pins.drop(name)
                 self._refuse(f"NodeNetwork {name}", f"is not believed: {why}")
             self._emit()
 
@@ -238,12 +264,13 @@ class Picture:
     def _emit(self) -> None:
         if self._whole and self._fed != self._roster.revision:
             self._fed = self._roster.revision
-            self._feed.snapshot(self._roster.nodes, self._ranges, self._resumable())
+            nodes, notes = self._roster.nodes, self._pins.copy()
+            self._feed.snapshot(nodes, self._ranges, self._resumable(), notes)
         elif self._whole:
             self._mark()
 
     def _mark(self) -> None:
-        self._feed.mark(self._resumable())
+        self._feed.mark(self._resumable(), self._pins.copy())
 
     def _resumable(self) -> str:
         """Where the next daemon can go on, and what it has to ask about."""

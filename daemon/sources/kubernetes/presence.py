@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from daemon.cluster import Node
@@ -17,9 +19,11 @@ from daemon.sources.kubernetes.objects import (
     Unusable,
     is_rendered,
     parse_authority,
+    read_succession,
     render,
 )
 from daemon.sources.kubernetes.picture import Own, Picture
+from daemon.sources.kubernetes.succession import Succession
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
 
@@ -42,11 +46,14 @@ class Presence:
         namespace: str,
         ranges: tuple[IPNetwork, ...],
         picture: Picture,
+        succession: Succession,
         log: Log,
         trouble: Trouble,
     ) -> None:
         self._me, self._namespace, self._ranges = me, namespace, ranges
         self._picture, self._log, self._trouble = picture, log, trouble
+        self._succession = succession
+        self._is_plain = False
         self.authority: Authority | None = None
         self._wanted: dict[str, Any] | None = None
         self._seen: Own | None = None
@@ -104,8 +111,18 @@ class Presence:
         if authority.addresses:
             self._picture.put_own(authority)
             if authority.pod_cidrs:
-                self._wanted = render(authority.node, authority.uid, self._namespace)
+                self._wanted = self._render(authority)
         self._picture.set_published(self.is_published)
+
+    def _render(self, authority: Authority, *, again: bool = False) -> dict[str, Any]:
+        """What to publish. again: though the same was published before, and did not stay."""
+        node, uid, token = authority.node, authority.uid, ""
+        if not self._is_plain:
+            text = repr((uid, [*map(str, node.addresses)], [*map(str, node.pod_cidrs)]))
+            content = hashlib.sha256(text.encode()).hexdigest()[:32]
+            renew = self._succession.renew if again else self._succession.token
+            token = renew(content)
+        return render(node, uid, self._namespace, token)
 
     def age(self) -> float | None:
         """Seconds since the Node was made, by this node's clock; None where it is not known."""
@@ -123,7 +140,8 @@ class Presence:
 
     def assume(self, node: Node | None) -> None:
         """An earlier daemon published that."""
-        if self.authority is not None and node == self.authority.node:
+        is_same = self.authority is not None and node == self.authority.node
+        if is_same and self._succession.is_as_left:
             self._seen = Own(self._wanted)
         else:
             self._seen = Own(None)
@@ -140,6 +158,9 @@ class Presence:
             what = "changed" if own.thing else "deleted"
             why = f"somebody else {what} the NodeNetwork of this node; it is put right"
             self._log.warning(why, object=self.path())
+        if not self.is_published and (was_right or self._is_overwritten(own.thing)):
+            # The token has been seen by now: whoever has it may have written this.
+            self._renew()
         self._picture.set_published(self.is_published)
 
     def publish(self, api: Api) -> None:
@@ -148,8 +169,8 @@ class Presence:
         if wanted is None:
             return
         try:
-            thing = api.apply(self.path(), wanted, MANAGER)
-            if not is_rendered(thing, wanted):
+            thing = self._apply(api, wanted)
+            if not is_rendered(thing, self._wanted or wanted):
                 why = "the API stores another object than was written"
                 raise SourceError(f"{why}: is the CRD that of packaging/kubernetes/crd.yaml?")
         except SourceError as error:
@@ -159,6 +180,31 @@ class Presence:
         self._seen, self._generation = Own(thing), _generation_of(thing)
         self._picture.set_published(True)
         self._log.info("this node is published", object=self.path())
+
+    def _apply(self, api: Api, wanted: dict[str, Any]) -> Any:
+        """What the API stores. Raises SourceError."""
+        try:
+            return api.apply(self.path(), wanted, MANAGER)
+        except ApiError as error:
+            # The schema of a definition from before there were tokens has no such field.
+            if self._is_plain or "succession" not in str(error):
+                raise
+        how = "apply that of packaging/kubernetes/crd.yaml, and start podwired again"
+        self._log.warning(f"the definition of NodeNetworks is an older one: {how}")
+        spec = {key: value for key, value in wanted["spec"].items() if key != "succession"}
+        self._is_plain, self._wanted = True, {**wanted, "spec": spec}
+        with suppress(OSError):
+            self._succession.forget()  # else the next daemon takes it for published
+        return api.apply(self.path(), self._wanted, MANAGER)
+
+    def _is_overwritten(self, thing: object) -> bool:
+        """Whether an object has this node's newest token, and not what it was published with."""
+        mine = self._wanted["spec"].get("succession") if self._wanted else None
+        return mine is not None and read_succession(thing) == mine
+
+    def _renew(self) -> None:
+        if self.authority is not None:
+            self._wanted = self._render(self.authority, again=True)
 
 
 _FORM = "%Y-%m-%dT%H:%M:%SZ"

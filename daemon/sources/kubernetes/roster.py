@@ -4,7 +4,8 @@ An object may be written by somebody else than its node. So what is claimed wait
 itself was read, whose pod CIDRs and internal addresses are the control plane's word, wherever it
 
 - is what another node has, or had before its object went: a daemon may stop while its pods live on,
-- is a change of a node that is known,
+- is a change of a node that is known, unless that node proved it its own (see pins) and its pod
+  CIDRs, which a Node gets once, are the same,
 - is a prefix larger than any that the control plane is known to give a node.
 
 Everything else is believed at once: nobody has lost anything by it, and nobody has to read all
@@ -81,6 +82,16 @@ class Roster:
         """Nodes that have no object any more, the latest last; see `remember`."""
         return tuple(self._left.values())
 
+    def knows(self, name: str) -> bool:
+        """Whether anything is known of a node: whom there was no word of before is believed."""
+        return any(
+            name in known for known in (self._believed, self._pending, self._denied, self._left)
+        )
+
+    def is_disputed(self, claim: Node) -> bool:
+        """Whether others have, or claim, something of it."""
+        return any(self._rivals(claim))
+
     def get(self, name: str) -> Node | None:
         """What is believed of a node."""
         return self._believed.get(name)
@@ -122,10 +133,13 @@ class Roster:
                 self._unproven.add(name)
         self._unproven.clear()
 
-    def put(self, claim: Node) -> None:
-        """One claim, instead of what was claimed for that name before."""
+    def put(self, claim: Node, *, vouched: bool = False) -> None:
+        """One claim, instead of what was claimed for that name before.
+
+        vouched: the node is known to have written it itself.
+        """
         name = claim.name
-        if name == self._me or self._denied.get(name) == claim:
+        if name == self._me or (not vouched and self._denied.get(name) == claim):
             return
         self._denied.pop(name, None)
         old = self._believed.get(name)
@@ -135,7 +149,8 @@ class Roster:
             return
         rivals = set(self._rivals(claim))
         before = old or self._left.get(name, claim)
-        if before == claim and not rivals and not self._is_large(claim):
+        is_own = before == claim or (vouched and before.pod_cidrs == claim.pod_cidrs)
+        if is_own and not rivals and not self._is_large(claim):
             self._believe(claim)
             self._asked.pop(name, None)
             return

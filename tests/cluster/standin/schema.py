@@ -33,6 +33,19 @@ def prune(schema: Schema, value: Any) -> Any:
     return value
 
 
+def undeclared(value: Any, known: Any, path: str = "") -> Iterator[str]:
+    """Paths of what `prune` leaves out."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in known:
+                yield from undeclared(inner, known[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif isinstance(value, list):
+        for place, (inner, left) in enumerate(zip(value, known, strict=True)):
+            yield from undeclared(inner, left, f"{path}[{place}]")
+
+
 def faults(schema: Schema, value: Any, path: str = "") -> Iterator[str]:
     """What is wrong, each with its path."""
     wanted = schema.get("type")

@@ -13,7 +13,7 @@ import yaml
 from tests.cluster.standin import fields
 from tests.cluster.standin.access import Access, User
 from tests.cluster.standin.resources import Place
-from tests.cluster.standin.schema import faults, prune
+from tests.cluster.standin.schema import faults, prune, undeclared
 from tests.cluster.standin.store import Key, Object, Store
 from tests.cluster.standin.watching import status
 
@@ -78,6 +78,10 @@ class Writer:
         if name != place.name:
             raise Failure(400, "BadRequest", f"the name {name} is not the one of the URL")
         old = self._store.get(place.resource.key, self._key(place, place.name))
+        for path in undeclared(config, self._prune(place, config)):
+            what = f"failed to create typed patch object ({place.space}/{place.name})"
+            message = f"{what}: {path}: field not declared in schema"
+            raise Failure(500, "", message)
         force = query.get("force") == "true"
         try:
             made = fields.apply(old, self._prune(place, config), manager, force=force)

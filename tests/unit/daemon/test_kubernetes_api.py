@@ -430,7 +430,8 @@ def test_secrets_that_others_may_read_are_warned_of_once(
     secret, other = (kubeconfig, file) if key == "token" else (file, kubeconfig)
     secret.chmod(mode)
     other.chmod(0o644)
-    client = KubernetesClient(KubernetesSettings(RANGES, kubeconfig), node="n1", log=Log())
+    settings = KubernetesSettings(RANGES, kubeconfig)
+    client = KubernetesClient(settings, node="n1", data_dir=tmp_path, log=Log())
     client.check()
     client.check()
     told = capfd.readouterr().err
