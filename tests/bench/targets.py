@@ -164,7 +164,6 @@ TARGETS = (
            "bytes"),
     Target(KUBERNETES, f"{LEAVES}: received by each daemon", 1000, _of_source(received(LEAVES)),
            "bytes"),
-    # Missed: what a known node says of itself anew is believed only after its Node was read.
     Target(KUBERNETES, f"{MOVES}: received by each daemon", 1000, _of_source(received(MOVES)),
            "bytes"),
     Target(KUBERNETES, f"{JOINS}: until it is in the kernel (p99)", 50,

@@ -119,7 +119,9 @@ def _follow(old: Pin, new: Pin) -> int | None:
     if generation == _GONE:
         whole = fresh_life != life and fresh_generation == 1
     else:
-        whole = fresh_life == life and fresh_generation - generation in (0, 1)
+        # Another token is a change of the spec; what is changed beside that is not counted.
+        changes = (0, 1) if fresh == token else (1,)
+        whole = fresh_life == life and fresh_generation - generation in changes
     return steps(token, fresh) if whole else None
 
 

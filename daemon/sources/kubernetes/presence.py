@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +22,7 @@ from daemon.sources.kubernetes.objects import (
     render,
 )
 from daemon.sources.kubernetes.picture import Own, Picture
-from daemon.sources.kubernetes.succession import Succession
+from daemon.sources.kubernetes.succession import Succession, content_of
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
 
@@ -118,10 +117,8 @@ class Presence:
         """What to publish. again: though the same was published before, and did not stay."""
         node, uid, token = authority.node, authority.uid, ""
         if not self._is_plain:
-            text = repr((uid, [*map(str, node.addresses)], [*map(str, node.pod_cidrs)]))
-            content = hashlib.sha256(text.encode()).hexdigest()[:32]
-            renew = self._succession.renew if again else self._succession.token
-            token = renew(content)
+            give = self._succession.renew if again else self._succession.token
+            token = give(content_of(node, uid))
         return render(node, uid, self._namespace, token)
 
     def age(self) -> float | None:

@@ -6,6 +6,7 @@ published, so that no token is given out for two contents; one that is never pub
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from daemon.cluster import Node
 from daemon.filefaults import explain
 from daemon.log import Log
 from daemon.replacefile import replace_file
@@ -125,6 +127,12 @@ class Succession:
         if fault and fault != self._fault:
             self._log.warning(fault)
         self._fault = fault
+
+
+def content_of(node: Node, uid: str) -> str:
+    """What this node publishes, in few characters. uid: of its Node."""
+    facts = uid, [*map(str, node.addresses)], [*map(str, node.pod_cidrs)]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> bytes:

@@ -107,8 +107,7 @@ def _measure_changes(
     api: ApiServer, host: Host, results: Results, count: int, case: str, say: Say
 ) -> None:
     coming = [list_node(_FIRST + number) for number in range(count)]
-    # Of each the Node is asked, and that is rationed: a burst of 20, then one every few seconds.
-    moving = [list_node(PEERS // 2 + number) for number in range(min(15, count))]
+    moving = [list_node(PEERS // 2 + number) for number in range(min(count, 200))]
     for node in moving:
         api.admin.ask("POST", place_of("Node"), make_node(node)).expect(201)
 

@@ -9,18 +9,23 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from daemon.cluster import Node
+from daemon.log import Log
+from daemon.settingspaths import SUCCESSION
+from daemon.sources.kubernetes.succession import Succession, content_of
 from tests.bench.checks import CheckFailed
 from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, publish
 from tests.bench.kubernetes.quiet import KUBERNETES
 from tests.bench.lineup import Lineup
 from tests.bench.results import PODWIRE, Figure, Results
 from tests.bench.rounds import Say
-from tests.bench.routing.fleet import list_peers
+from tests.bench.routing.fleet import Listed, list_peers
 from tests.bench.sizes import Sizes
 from tests.bench.world import Host
 from tests.cluster.apiserver import PORT, ApiServer, Request, make_kubeconfig
@@ -40,13 +45,15 @@ def measure_restarts(
     nodes = list_peers(sizes.herd)
     say(f"{KUBERNETES}: {sizes.herd} nodes")
     made = (api.admin.ask("POST", place_of("Node"), make_node(n)).expect(201) for n in nodes)
-    publish(api, nodes, {m["metadata"]["name"]: m["metadata"]["uid"] for m in made})
+    uids = {m["metadata"]["name"]: m["metadata"]["uid"] for m in made}
     names = [node.name for node in nodes]
     spread = sizes.herd_spread
     cases = (("nothing known, no spread", 0.0, False),
              (f"nothing known, spread of {spread:g} s", spread, False),
              (f"last state known, spread of {spread:g} s", spread, True))  # fmt: skip
     with lineup.world.host(PODWIRE) as host:
+        tokens = {node.name: _sign(host.work_dir / node.name, node, uids) for node in nodes}
+        publish(api, nodes, uids, tokens)
         token = host.work_dir / "token"
         token.write_text(api.issue(names[0]))  # none of them writes: what is published is right
         server = f"https://{host.node.underlay.gateway(4)}:{PORT}"
@@ -60,6 +67,13 @@ def measure_restarts(
                 said = _run(host, names, seconds, kubeconfig)
             case = f"{sizes.herd} daemons restart at once, {what}; {api.kind}"
             _report(results, case, api.requests()[before:], traffic, said, began)
+
+
+def _sign(folder: Path, node: Listed, uids: Mapping[str, str]) -> str:
+    """The token that a node published, as it is in the folder of its daemon."""
+    log, known = Log("error"), Node(node.name, (ip_address(node.address),), (node.prefix,))
+    succession = Succession(folder / SUCCESSION, node.name, log)
+    return succession.token(content_of(known, uids[node.name]))
 
 
 def _forget(folder: Path, names: Sequence[str]) -> None:

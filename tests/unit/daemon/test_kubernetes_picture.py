@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from daemon.cluster import Node
 from daemon.log import Log
-from daemon.sources.kubernetes.events import Expired, WatchFailed
+from daemon.sources.kubernetes.chain import show_token, token_of
+from daemon.sources.kubernetes.events import Expired, Restored, WatchFailed
 from daemon.sources.kubernetes.objects import Authority, render
 from daemon.sources.kubernetes.picture import Own, Picture
-from daemon.sources.lastknown import Keeper, LastKnown
+from daemon.sources.lastknown import Keeper, LastKnown, load
 from daemon.sources.remote import Feed, SourceError
 
 RANGES = (ip_network("10.244.0.0/16"),)
@@ -48,7 +49,8 @@ class View:
     """A picture, and what it told."""
 
     def __init__(self, folder: Path) -> None:
-        self.keeper = Keeper(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.path = folder / "cluster.json"
+        self.keeper = Keeper(self.path, Log(), gap=3600, position_gap=3600)
         self.feed = Feed(self.keeper, "here")
         self.own: list[Own] = []
         self.picture = Picture("me", RANGES, self.feed, Log(), self.own.append)
@@ -172,6 +174,173 @@ def test_a_thousand_claims_cost_the_position_and_no_more(view: View) -> None:
     view.picture.set_published(True)
     view.list_of(*(Node(f"n{n}", (ip_address("192.0.2.9"),), ()) for n in range(1000)))
     assert view.position() == "- uid-me"
+
+
+SEED = b"of a test"
+
+
+def signed(of: Node, index: int, version: int, generation: int = 0) -> dict[str, Any]:
+    """An object with a token; the version is its generation, too, unless that is given."""
+    made = thing(of, version)
+    made["metadata"] |= {"uid": f"o-{of.name}", "generation": generation or version}
+    made["spec"]["succession"] = show_token(token_of(SEED, index, 50))
+    return made
+
+
+MOVED = Node("a", (ip_address("192.0.2.71"),), A.pod_cidrs)
+AGAIN = Node("a", (ip_address("192.0.2.72"),), A.pod_cidrs)
+EVIL = Node("a", (ip_address("192.0.2.66"),), A.pod_cidrs)
+
+
+def of_a(view: View) -> Node:
+    snapshot = view.feed.take()
+    assert snapshot is not None
+    return next(n for n in snapshot.nodes if n.name == "a")
+
+
+def list_signed(view: View, *things: object, position: str = "7") -> None:
+    view.picture.replace(listing((json.dumps(t).encode() for t in things), position))
+
+
+def test_each_of_a_batch_is_heard_in_its_order(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    batch = [signed(MOVED, 4, 2), signed(AGAIN, 5, 3)]
+    view.picture.events(event("MODIFIED", t) for t in batch)
+    assert of_a(view) == AGAIN
+    assert view.picture.questions == ()
+
+
+def test_the_last_of_a_batch_hides_nothing(view: View) -> None:
+    """Somebody else writes over the node's own change before anybody has heard of that."""
+    list_signed(view, signed(A, 3, 1))
+    batch = [signed(MOVED, 4, 2), signed(EVIL, 4, 3)]
+    view.picture.events(event("MODIFIED", t) for t in batch)
+    assert of_a(view) == MOVED
+    assert view.picture.questions == ("a",)
+
+
+@pytest.mark.parametrize("gone", [None, b'{"type":"MODIFIED","object":' + b"[" * 100_000, b"{}"])
+def test_an_event_that_cannot_be_read_may_have_had_a_token(view: View, gone: bytes | None) -> None:
+    """Whoever spoils an object spoils its node's next change as well."""
+    list_signed(view, signed(A, 3, 1))
+    of_a(view)
+    view.picture.events([gone, event("MODIFIED", signed(EVIL, 4, 3))])
+    assert view.picture.questions == ("a",)
+
+
+def test_what_cannot_be_used_moves_the_pin_all_the_same(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    broken = signed(A, 4, 2)
+    broken["spec"]["addresses"] = ["nowhere"]
+    view.picture.events([event("MODIFIED", broken)])
+    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    view.picture.events([event("MODIFIED", signed(EVIL, 4, 3))])
+    assert of_a(view) == A
+    assert view.picture.questions == ("a",)
+
+
+def test_a_list_never_vouches(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    list_signed(view, signed(EVIL, 4, 2))
+    assert of_a(view) == A
+    assert view.picture.questions == ("a",)
+    view.picture.rule("a", Authority("a", "u", *_facts(EVIL)))
+    view.picture.events([event("MODIFIED", signed(MOVED, 5, 3))])
+    assert of_a(view) == EVIL
+    assert view.picture.questions == ("a",)
+
+
+def test_a_list_without_it_or_that_cannot_be_read_keeps_no_pin(view: View) -> None:
+    for items in ([], [None]):
+        list_signed(view, signed(A, 3, 1))
+        view.picture.replace(listing(items))
+        view.picture.events([event("ADDED", signed(EVIL, 4, 1))])
+        assert view.picture.questions == ("a",)
+        view.picture.rule("a", None)
+
+
+def test_a_lie_costs_the_pin(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    view.picture.events([event("MODIFIED", signed(EVIL, 3, 2))])
+    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    view.picture.events([event("MODIFIED", signed(MOVED, 4, 3))])
+    assert view.picture.questions == ("a",)
+
+
+def test_who_comes_with_what_another_has_gets_no_pin(view: View) -> None:
+    list_signed(view, signed(B, 3, 1))
+    rival = Node("a", A.addresses, B.pod_cidrs)
+    view.picture.events([event("ADDED", signed(rival, 3, 1))])
+    view.picture.rule("a", Authority("a", "u", *_facts(rival)))
+    view.picture.rule("b", None)
+    moved = Node("a", MOVED.addresses, B.pod_cidrs)
+    view.picture.events([event("MODIFIED", signed(moved, 4, 2))])
+    assert view.picture.questions == ("a",)
+
+
+def test_who_waits_for_a_size_alone_gets_a_pin(view: View) -> None:
+    """As of a whole cluster whose nodes have more than is usual."""
+    large = [Node(n, (ip_address(f"192.0.2.{i}"),), (ip_network(f"10.244.{i}.0/23"),))
+             for i, n in ((10, "a"), (12, "b"))]  # fmt: skip
+    list_signed(view, *(signed(node, 3, 1) for node in large))
+    view.picture.rule("b", Authority("b", "u", *_facts(large[1])))
+    moved = Node("a", MOVED.addresses, large[0].pod_cidrs)
+    view.picture.events([event("MODIFIED", signed(moved, 4, 2))])
+    assert of_a(view) == moved
+    assert view.picture.questions == ()
+
+
+def test_an_answer_that_nobody_waits_for_any_more_changes_nothing(view: View) -> None:
+    """The Node was read before the change, the change proved itself meanwhile."""
+    list_signed(view, signed(A, 3, 1))
+    view.picture.events([event("MODIFIED", signed(EVIL, 3, 2))])
+    view.picture.events([event("MODIFIED", signed(MOVED, 4, 3))])
+    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    assert of_a(view) == MOVED
+
+
+def resumed(view: View) -> None:
+    """Another daemon, that has what the last one left."""
+    view.keeper.close()
+    known = load(view.path, "here")
+    assert known is not None
+    view.picture = Picture("me", RANGES, view.feed, Log(), view.own.append)
+    view.picture.put_own(AUTHORITY)
+    view.picture.resume(known)
+
+
+def test_pins_are_of_the_moment_of_the_position(view: View) -> None:
+    view.picture.put_own(AUTHORITY)
+    view.picture.set_published(True)
+    list_signed(view, signed(A, 3, 1), thing(ME))
+    view.picture.events([event("MODIFIED", signed(A, 4, 8, 2))])  # the same, said again
+    resumed(view)
+    assert view.picture.position == "8"
+    view.picture.events([event("MODIFIED", signed(EVIL, 4, 9, 3))])
+    assert view.picture.questions == ("a",)
+    view.picture.events([event("MODIFIED", signed(MOVED, 5, 10, 4))])
+    assert of_a(view) == MOVED
+
+
+def test_pins_without_a_position_are_of_use_where_nothing_changed(view: View) -> None:
+    view.picture.put_own(AUTHORITY)
+    list_signed(view, signed(A, 3, 1), signed(B, 3, 1))
+    resumed(view)
+    assert view.picture.position == ""
+    list_signed(view, signed(A, 3, 1), signed(B, 4, 2))
+    view.picture.events([event("MODIFIED", signed(MOVED, 4, 2))])
+    moved = Node("b", (ip_address("192.0.2.73"),), B.pod_cidrs)
+    view.picture.events([event("MODIFIED", signed(moved, 5, 3))])
+    assert of_a(view) == MOVED
+    assert view.picture.questions == ("b",)
+
+
+def test_pins_of_a_time_that_never_was_are_none(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    with pytest.raises(Restored):
+        view.picture.compare({"metadata": {"resourceVersion": "6"}})
+    view.picture.events([event("MODIFIED", signed(MOVED, 4, 2))])
+    assert view.picture.questions == ("a",)
 
 
 def _facts(of: Node) -> tuple[Any, Any]:

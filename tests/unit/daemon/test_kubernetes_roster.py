@@ -153,6 +153,62 @@ def test_a_claim_of_no_node_stays_denied_until_it_is_asked_again() -> None:
     assert believed(made) == {"a": ghost, ME: MINE}
 
 
+def test_a_change_that_its_node_vouched_for_is_believed_at_once() -> None:
+    made = roster(A)
+    moved = node("a", "192.0.2.7", "10.244.1.0/24")
+    made.put(moved, vouched=True)
+    assert believed(made)["a"] == moved
+    assert not made.questions + made.open
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        node("a", "192.0.2.7", "10.244.7.0/24"),  # pod CIDRs, which a Node gets once
+        node("a", "192.0.2.7", "10.244.1.0/24", "10.244.7.0/24"),
+        node("a", "192.0.2.2", "10.244.1.0/24"),  # what another has
+        node("a", "192.0.2.3", "10.244.1.0/24"),  # and had
+        node("a", "192.0.2.9", "10.244.1.0/24"),  # and what is mine
+    ],
+)
+def test_what_its_node_vouched_for_is_asked_all_the_same(claim: Node) -> None:
+    made = roster(A, B, node("c", "192.0.2.3", "10.244.3.0/24"))
+    made.drop("c")
+    made.put(claim, vouched=True)
+    assert believed(made)["a"] == A
+    assert "a" in made.questions
+
+
+def test_what_was_denied_is_believed_once_its_node_vouches_for_it() -> None:
+    made = roster(A)
+    moved = node("a", "192.0.2.7", "10.244.1.0/24")
+    made.put(moved)
+    made.rule("a", authority(A))
+    made.put(moved, vouched=True)
+    assert believed(made)["a"] == moved
+    assert not made.denied
+
+
+def test_who_comes_back_vouched_for_is_believed() -> None:
+    made = roster(A)
+    made.drop("a")
+    moved = node("a", "192.0.2.7", "10.244.1.0/24")
+    made.put(moved, vouched=True)
+    assert believed(made)["a"] == moved
+
+
+def test_whoever_there_was_a_word_of_is_known() -> None:
+    made = roster(A, B)
+    made.drop("a")
+    made.put(node("c", "192.0.2.66", "10.244.2.0/24"))
+    made.put(node("d", "192.0.2.67", "10.244.2.0/24"))
+    made.rule("d", authority(node("d", "192.0.2.4")))
+    assert [name for name in "abcde" if made.knows(name)] == ["a", "b", "c", "d"]
+    made.rule("c", None)
+    made.drop("d")
+    assert made.knows("d")
+
+
 THIEF = node("thief", "192.0.2.66", "10.244.1.0/24")
 
 

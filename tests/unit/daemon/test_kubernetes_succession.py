@@ -1,0 +1,142 @@
+"""A node's own chain, as it is kept: no token for two contents, and the secret for nobody else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from daemon.sources.kubernetes.chain import parse_token, steps
+from daemon.sources.kubernetes.succession import Succession
+from tests.cluster.follower import Notes
+
+LENGTH = 32
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "succession.json"
+
+
+def opened(path: Path, log: Notes | None = None, node: str = "a") -> Succession:
+    return Succession(path, node, log or Notes(), length=LENGTH)
+
+
+def distance(old: str, new: str) -> int | None:
+    first, second = parse_token(old), parse_token(new)
+    assert first is not None
+    assert second is not None
+    return steps(first, second, LENGTH)
+
+
+def test_the_same_content_keeps_its_token(path: Path) -> None:
+    one = opened(path)
+    first = one.token("x")
+    assert not one.is_as_left
+    assert one.token("x") == first
+    again = opened(path)
+    assert again.token("x") == first
+    assert again.is_as_left
+    second = again.token("y")
+    assert (distance(first, second), again.is_as_left) == (1, False)
+    assert distance(first, again.token("x")) == 2
+    assert distance(second, again.renew("x")) == 2
+
+
+def test_what_is_given_out_was_written_before(path: Path) -> None:
+    one = opened(path)
+    for number in range(5):
+        token = one.token(str(number))
+        assert opened(path).token(str(number)) == token
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_chain_that_is_used_up_is_followed_by_another(path: Path) -> None:
+    one = opened(path)
+    tokens = [one.token(str(number)) for number in range(LENGTH + 2)]
+    for number in range(1, LENGTH):
+        assert distance(tokens[number - 1], tokens[number]) == 1
+    assert all(distance(token, tokens[LENGTH]) is None for token in tokens[:LENGTH])
+    assert distance(tokens[LENGTH], tokens[LENGTH + 1]) == 1
+
+
+BAD = {
+    "nothing": "",
+    "no JSON": "{",
+    "another type": "[]",
+    "deep": "[" * 3000,
+    "large": "[" + " " * 5000 + "]",
+    "another format": {"format": 2},
+    "another node": {"node": "b"},
+    "a copy": {"host": "0" * 32},
+    "a short seed": {"seed": "00"},
+    "no seed": {"seed": "zz"},
+    "seed of another type": {"seed": 5},
+    "index beyond the end": {"index": LENGTH},
+    "negative index": {"index": -1},
+    "no index": {"index": True},
+    "index of another type": {"index": "1"},
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_file_that_is_not_its_own_is_followed_by_another_chain(path: Path, what: str) -> None:
+    log = Notes()
+    first = opened(path).token("x")
+    good, bad = json.loads(path.read_text()), BAD[what]
+    path.write_text(bad if isinstance(bad, str) else json.dumps({**good, **bad}))
+    one = opened(path, log)
+    assert distance(first, one.token("x")) is None
+    assert not one.is_as_left
+    assert "this node begins another succession" in log.text
+    assert good["seed"] not in log.text
+    assert opened(path).token("x") == one.token("x")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_secret_that_others_could_read_is_none(path: Path, mode: int) -> None:
+    log = Notes()
+    first = opened(path).token("x")
+    path.chmod(mode)
+    assert distance(first, opened(path, log).token("x")) is None
+    assert "others than its owner could read" in log.text
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_what_is_no_file_is_not_read(path: Path, what: str, tmp_path: Path) -> None:
+    opened(tmp_path / "elsewhere").token("x")
+    path.parent.mkdir()
+    path.mkdir() if what == "folder" else path.symlink_to(tmp_path / "elsewhere")
+    log = Notes()
+    one = opened(path, log)
+    assert one.token("x") == one.token("x")
+    assert "begins another succession" in log.text
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(path: Path) -> None:
+    path.parent.write_text("in the way")
+    log = Notes()
+    one = opened(path, log)
+    first = one.token("x")
+    assert distance(first, one.token("y")) == 1
+    assert log.text.count("this node's succession") == 1
+
+
+def test_what_was_not_given_out_is_forgotten(path: Path) -> None:
+    one = opened(path)
+    first = one.token("x")
+    one.forget()
+    assert not path.exists()
+    assert distance(first, opened(path).token("x")) is None
+
+
+def test_the_secret_shows_nowhere(path: Path) -> None:
+    one = opened(path)
+    one.token("x")
+    seed = json.loads(path.read_text())["seed"]
+    shown = repr(one) + repr(one._chain) + str(vars(one)["_chain"])
+    assert seed not in shown
+    assert repr(bytes.fromhex(seed)) not in shown
