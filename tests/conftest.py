@@ -1,3 +1,31 @@
-"""Every test may use the namespace fixtures of `tests.pytest_netns`."""
+"""Every test may use the namespace fixtures of `tests.pytest_netns`; where several processes run
+the tests, the folders of tests are mixed."""
+
+from collections import Counter
+
+import pytest
 
 pytest_plugins = ("tests.pytest_netns.plugin",)
+
+WAITING_UNTIL = 0.9
+"""The part of a run that tests in folders other than `unit` are spread over: those last long, and
+what is short fills the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the tests of each folder over the whole run, each folder's in their own order.
+
+    Those of one folder need the same: a processor, the kernel's one lock for all links, or time.
+    One after the other, the folders leave unused what the next one waits for.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    folders = [item.path.parent for item in items]
+    sizes, seen = Counter(folders), Counter[object]()
+    place = {}
+    for item, folder in zip(items, folders, strict=True):
+        share = 1.0 if "unit" in folder.parts else WAITING_UNTIL
+        place[item] = share * seen[folder] / sizes[folder]
+        seen[folder] += 1
+    items.sort(key=place.__getitem__)

@@ -1,7 +1,7 @@
 """The kernel state of a namespace as plain data, to compare before with after."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ from tests.pytest_netns.namespace import Namespace, run
 Snapshot = dict[str, list[dict[str, Any]]]
 """Objects by section: links, addresses, routes, rules, neighbours, ports, fdb, sysctls, nft."""
 
-SECTIONS = {
-    "links": ("-d link show",),
-    "addresses": ("address show",),
-    "routes": ("-4 route show table all", "-6 route show table all"),
-    "rules": ("-4 rule show", "-6 rule show"),
-    "neighbours": ("-4 neighbour show nud permanent", "-6 neighbour show nud permanent"),
+ROUTING = {
+    "routes": "route show table all",
+    "rules": "rule show",
+    "neighbours": "neighbour show nud permanent",
 }
+"""Sections of each address family: what `ip` says to these commands."""
 
 VOLATILE = {
     # Counters, timers and states that pass by themselves.
@@ -43,10 +42,10 @@ LINK_SYSCTLS = {
 
 def snapshot(ns: Namespace) -> Snapshot:
     """State of a namespace without what changes by itself; equal snapshots, equal state."""
-    state: Snapshot = {
-        name: [entry for command in commands for entry in ns.ip(command)]
-        for name, commands in SECTIONS.items()
-    }
+    state: Snapshot = {"links": ns.ip("-d link show"), "addresses": ns.ip("address show")}
+    for family in ("-4", "-6"):
+        for section, entries in _batch(ns, family, ROUTING):
+            state.setdefault(section, []).extend(entries)
     state["ports"] = _bridge(ns, "-d link show")
     state["fdb"] = [entry for entry in _bridge(ns, "fdb show") if entry.get("state") == "permanent"]
     state["sysctls"] = ns.call(lambda: list(_read_sysctls()))
@@ -62,6 +61,17 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
         lines += [f"- {section} {text}" for text in sorted(old - new)]
         lines += [f"+ {section} {text}" for text in sorted(new - old)]
     return lines
+
+
+def _batch(
+    ns: Namespace, family: str, commands: Mapping[str, str]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """What `ip` says to some commands, by their keys: one program, for each line one."""
+    argv = ["ip", "-n", ns.name, "-j", family, "-batch", "-"]
+    lines = run(argv, stdin="\n".join(commands.values()) + "\n").stdout.splitlines()
+    for key, line in zip(commands, lines, strict=True):
+        # Empty objects stand for what `ip` filtered out.
+        yield key, [entry for entry in json.loads(line) if entry]
 
 
 def _bridge(ns: Namespace, command: str) -> list[dict[str, Any]]:

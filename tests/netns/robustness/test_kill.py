@@ -10,7 +10,7 @@ from tests.netns.robustness.confs import BRIDGE, MODES, Conf, netconf
 from tests.netns.robustness.scene import DATA_DIR, Scene
 from tests.pytest_netns import Namespace
 
-KILLS = 70
+KILLS = 50
 """Instants, spread over a whole call, at which it is killed."""
 
 SIGKILL = -9
@@ -35,11 +35,12 @@ def instants(
 def kill(scene: Scene, verb: str, conf: Conf, pod: Namespace | str, at: At) -> None:
     """Make a call that dies at the instant.
 
-    One run is a little shorter than another (its bridge is there, its address in another queue):
-    for the last of the instants it may be over. Then its end is the instant.
+    One run is shorter than another (its bridge is there, its address in another queue, or that
+    whose instants were counted had to wait and look again): for the last of the instants it may
+    be over. Then its end is the instant.
     """
     answer = scene.call(verb, conf, pod, at=at)
-    assert answer.code == SIGKILL or (answer.code == 0 and answer.events > 0.9 * at.event), answer
+    assert answer.code == SIGKILL or (answer.code == 0 and answer.events > at.event / 2), answer
 
 
 def remove_database() -> None:

@@ -95,7 +95,7 @@ class Member:
         if time.monotonic() > when + ANEW or news is None or news != self._news():
             self._asked = time.monotonic(), self._news()
             # By its configuration it would read that first, for three times as long.
-            argv = [self.podwired, "status", "-o", "json", "--file", STATUS]
+            argv: list[str | Path] = [self.podwired, "status", "-o", "json", "--file", STATUS]
             self._said = self.node.run(argv, check=False).stdout
         return dict(json.loads(self._said or "{}"))
 
