@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from operator import attrgetter
 from typing import Any
@@ -31,9 +31,8 @@ class Record:
 
 
 def dump_record(record: Record) -> str:
-    """A record as JSON text."""
-    members = {"schema": _SCHEMA, **_members(record)}
-    return _encoder.encode(members)
+    """A record as JSON text; members that have their default value are left out."""
+    return _encoder.encode({"schema": _SCHEMA, **_members(record)})
 
 
 def _plain(value: object) -> object:
@@ -47,17 +46,29 @@ _encoder = json.JSONEncoder(default=_plain, separators=(",", ":"))
 
 
 def _members(noun: object) -> dict[str, object]:
-    names, read = _READERS[type(noun)]
-    return dict(zip(names, read(noun), strict=True))
+    members, read = _READERS[type(noun)]
+    return {
+        name: value
+        for (name, default), value in zip(members, read(noun), strict=True)
+        if value is not default and (default is None or value != default)
+    }
 
 
-def _reader(noun: type[Any]) -> tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]:
-    names = tuple(field.name for field in fields(noun))
-    return names, attrgetter(*names)
+_Reader = tuple[tuple[tuple[str, object], ...], Callable[[object], tuple[object, ...]]]
+
+
+def _reader(noun: type[Any]) -> _Reader:
+    members = tuple((field.name, _default(field)) for field in fields(noun))
+    return members, attrgetter(*(name for name, _default in members))
+
+
+def _default(field: Field[Any]) -> object:
+    # None for what has none: no such member is ever None.
+    return None if field.default is MISSING else field.default
 
 
 # Every ADD writes a record: what a noun consists of is looked up once.
-_READERS: dict[type[object], tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]] = {
+_READERS: dict[type[object], _Reader] = {
     noun: _reader(noun)
     for noun in (Record, Plan, Space, Link, Port, Address, Route, Sysctl, Bridge, Element)
 }
@@ -86,8 +97,9 @@ def load_remains(text: str) -> Remains:
     """
     raw = _decode(text)
     plan = raw["plan"]
-    elements = _each(_element, plan["elements"])
-    return Remains(plan["node"]["links"][0]["name"], elements, raw["ipam"], raw["complete"])
+    elements = _each(_element, plan.get("elements", ()))
+    host = plan["node"]["links"][0]["name"]
+    return Remains(host, elements, raw.get("ipam", ""), raw.get("complete", True))
 
 
 def _decode(text: str) -> dict[str, Any]:
@@ -100,16 +112,16 @@ def _decode(text: str) -> dict[str, Any]:
 def load_record(text: str) -> Record:
     """A record from JSON text. Raises ValueError where it is none that this version knows."""
     raw = _decode(text)
-    return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw["aliases"])})
+    return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw.get("aliases", ()))})
 
 
 def _plan(raw: Any) -> Plan:
     return Plan(
         node=_space(raw["node"]),
         pod=_space(raw["pod"]),
-        bridge=_bridge(raw["bridge"]) if raw["bridge"] else None,
-        elements=_each(_element, raw["elements"]),
-        masquerade=_each(ip_network, raw["masquerade"]),
+        bridge=_bridge(raw["bridge"]) if raw.get("bridge") else None,
+        elements=_each(_element, raw.get("elements", ())),
+        masquerade=_each(ip_network, raw.get("masquerade", ())),
     )
 
 
@@ -119,15 +131,15 @@ def _each(make: Callable[[Any], Any], values: Any) -> tuple[Any, ...]:
 
 def _space(raw: Any) -> Space:
     return Space(
-        links=_each(_link, raw["links"]),
-        addresses=_each(_address, raw["addresses"]),
-        routes=_each(_route, raw["routes"]),
-        sysctls=_each(lambda s: Sysctl(**s), raw["sysctls"]),
+        links=_each(_link, raw.get("links", ())),
+        addresses=_each(_address, raw.get("addresses", ())),
+        routes=_each(_route, raw.get("routes", ())),
+        sysctls=_each(lambda s: Sysctl(**s), raw.get("sysctls", ())),
     )
 
 
 def _link(raw: Any) -> Link:
-    return replace(Link(**raw), port=Port(**raw["port"]) if raw["port"] else None)
+    return replace(Link(**raw), port=Port(**raw["port"]) if raw.get("port") else None)
 
 
 def _address(raw: Any) -> Address:
@@ -135,15 +147,15 @@ def _address(raw: Any) -> Address:
 
 
 def _route(raw: Any) -> Route:
-    ends = {key: ip_address(raw[key]) if raw[key] else None for key in ("via", "src")}
+    ends = {key: ip_address(raw[key]) for key in ("via", "src") if raw.get(key)}
     return Route(**{**raw, **ends, "dst": ip_network(raw["dst"])})
 
 
 def _bridge(raw: Any) -> Bridge:
-    return Bridge(**{**raw, "gateways": _each(ip_interface, raw["gateways"])})
+    return Bridge(**{**raw, "gateways": _each(ip_interface, raw.get("gateways", ()))})
 
 
 def _element(raw: Any) -> Element:
-    end = raw["key_end"]
+    end = raw.get("key_end")
     key, key_end = bytes.fromhex(raw["key"]), bytes.fromhex(end) if end else None
     return Element(raw["family"], raw["set_name"], key, key_end)
