@@ -249,9 +249,11 @@ def _check_mac(key: str, value: str, code: int) -> str:
 
 def _link_sysctls(host: Link) -> tuple[Sysctl, ...]:
     # We own the routes of this link: no router, and no pod playing one, may announce others.
-    # And its link-local address serves at once: without it no IPv6 is forwarded to the pod.
+    names = ["accept_ra"]
+    if host.port is None:
+        # Its link-local address serves at once: without it no IPv6 is forwarded to the pod.
+        names.append("accept_dad")
     path = f"net/ipv6/conf/{host.name}"
-    names = ("accept_ra", "accept_dad")
     return tuple(Sysctl(f"{path}/{name}", "0", required=False) for name in names)
 
 
