@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,6 +18,7 @@ _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 _HERE = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_thread = threading.local()
 
 
 class Namespace:
@@ -46,7 +48,7 @@ class Namespace:
 
     def is_current(self) -> bool:
         """Whether the calling thread is in this very namespace."""
-        mine, other = os.stat(_HERE), os.fstat(self.fd)
+        mine, other = os.stat(_kept() or _HERE), os.fstat(self.fd)
         return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 
 
@@ -63,7 +65,8 @@ def open_namespace(path: str) -> Namespace:
 @contextmanager
 def inside(namespace: Namespace) -> Iterator[None]:
     """The calling thread is in the namespace for the duration; sockets opened there stay there."""
-    home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+    kept, _thread.home = _kept(), None
+    home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC) if kept is None else kept
     try:
         _setns(namespace.fd, namespace.path)
         try:
@@ -71,7 +74,29 @@ def inside(namespace: Namespace) -> Iterator[None]:
         finally:
             _return(home)
     finally:
+        _thread.home = kept
+        if kept is None:
+            os.close(home)
+
+
+def keep_home_open() -> None:
+    """Let the calling thread, which is never elsewhere but by `inside`, remember where it belongs.
+
+    Below /proc the way there is looked up anew each time (fs/proc/base.c).
+    """
+    _thread.home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def close_kept_home() -> None:
+    """End what `keep_home_open` began, before the thread ends."""
+    home, _thread.home = _kept(), None
+    if home is not None:
         os.close(home)
+
+
+def _kept() -> int | None:
+    home: int | None = getattr(_thread, "home", None)
+    return home
 
 
 def _return(home: int) -> None:
