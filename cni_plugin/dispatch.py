@@ -12,6 +12,7 @@ from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import Result, render
 from ipam.errors import StoreDamaged
+from ipam.owner import Owner
 
 __all__ = ["read_configuration", "recall", "run"]
 
@@ -35,8 +36,9 @@ def run(
 ) -> dict[str, Any] | None:
     """The verb's answer as a JSON object, None where it has none; a damaged store is replaced."""
     own = owns_ipam(request, given.conf, host)
+    owner = Owner(given.conf.name, request.container_id, request.ifname)
     call = Call(
-        request, given.conf, given.raw, given.version, env, stdin, host, own,
+        request, owner, given.conf, given.raw, given.version, env, stdin, host, own,
         given.derived, given.fault,
     )  # fmt: skip
     verb = _verb(request.command, host.program)

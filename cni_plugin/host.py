@@ -96,12 +96,14 @@ class Host:
 class Call:
     """One call, parsed: what every verb takes.
 
+    owner: the attachment's key.
     owns_ipam: whether podwire's own IPAM serves the configuration.
     derived: what follows from the configuration alone, kept with it for the next call.
     fault: what is wrong with the configuration of a DEL, which must not keep a pod from going.
     """
 
     request: Request
+    owner: Owner
     conf: NetConf
     raw: Mapping[str, Any]
     version: str
@@ -111,13 +113,6 @@ class Call:
     owns_ipam: bool
     derived: dict[Hashable, object] = field(default_factory=dict)
     fault: CniError | None = None
-
-    @property
-    def owner(self) -> Owner:
-        """The attachment's key."""
-        from ipam.owner import Owner  # VERSION has no attachment
-
-        return Owner(self.conf.name, self.request.container_id, self.request.ifname)
 
     @property
     def valid_attachments(self) -> frozenset[tuple[str, str]] | None:

@@ -27,7 +27,7 @@ from daemon.metrics.tally import Meter
 from daemon.turns import Turns
 from kernel.errors import NotANamespace
 from kernel.netlink import close_kept_sockets, keep_sockets_open
-from kernel.netns import Namespace
+from kernel.netns import Namespace, close_kept_home, keep_home_open
 
 REQUEST_SECONDS = REPLY_SECONDS = 10.0
 _LAST_WORDS = 5.0
@@ -86,9 +86,11 @@ class Server:
 
     def _work(self) -> None:
         keep_sockets_open()
+        keep_home_open()
         try:
             self._take_calls()
         finally:
+            close_kept_home()
             close_kept_sockets()
 
     def _take_calls(self) -> None:
@@ -148,33 +150,29 @@ class Server:
                 began=began,
             )
             with self._locks.holding(_key(request.env)):
-                reply = self._handle(connection, request, host, lines)
+                reply, seconds = self._handle(connection, request, host)
+            if reply is not None:  # first of all: the caller need not wait for what we note
+                self._answer(connection, reply, lines)
+                self._log.call(request.env, reply, seconds, lines)
         finally:
             self._meter.end(verb, began, reply)
             netns.close()
-        if reply is not None:
-            self._answer(connection, reply, lines)
 
     def _handle(
-        self,
-        connection: socket.socket,
-        request: protocol.Request,
-        host: Host,
-        lines: list[str],
-    ) -> Reply | None:
-        """The reply; None where the caller died while its call waited for its turn.
+        self, connection: socket.socket, request: protocol.Request, host: Host
+    ) -> tuple[Reply | None, float]:
+        """The reply and its seconds; no reply where the caller died while its call waited.
 
         The runtime may have sent DEL since, on another connection: an ADD made now would stay.
         """
         if _is_gone(connection):
             who = identity(request.env)
             self._log.warning("a caller went away before its turn; nothing was done", **who)
-            return None
+            return None, 0.0
         begin = time.monotonic()
         with self._gate.inside():
             reply = handle(request.env, request.stdin, host)
-        self._log.call(request.env, reply, time.monotonic() - begin, lines)
-        return reply
+        return reply, time.monotonic() - begin
 
     def _answer(self, connection: socket.socket, reply: Reply, lines: list[str]) -> None:
         # As Python's own stderr writes what is no text.

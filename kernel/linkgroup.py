@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kernel import rtnl
 from kernel.errors import KernelError
@@ -25,9 +25,13 @@ _GATHER = 0.010
 
 
 class LinkRemover:
-    """Deletes links for many threads; each call returns when its link is gone."""
+    """Deletes links for many threads; each call returns when its link is gone.
 
-    def __init__(self) -> None:
+    crowded: whether more deletions may be about to come, so that even the first one waits for them.
+    """
+
+    def __init__(self, crowded: Callable[[], bool] = lambda: False) -> None:
+        self._crowded = crowded
         self._mutex = threading.Lock()
         self._waiting: list[_Deletion] = []
         self._busy = False
@@ -39,11 +43,10 @@ class LinkRemover:
             self._waiting.append(mine)
             leads, self._busy = not self._busy, True
         # Woken when it is done, or to be the next that does it for all: nobody wakes in vain.
-        if leads:
-            self._run()
-        elif mine.wait_for_turn():
-            # Deletions come in numbers: those whose calls are being read belong to this batch.
-            time.sleep(_GATHER)
+        if leads or mine.wait_for_turn():
+            if not leads or self._crowded():
+                # Deletions come in numbers: those whose calls are being read belong to this batch.
+                time.sleep(_GATHER)
             self._run()
         if mine.error is not None:
             raise mine.error
