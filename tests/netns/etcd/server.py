@@ -65,6 +65,7 @@ class Member:
             "peer-key-file": key,
             "peer-trusted-ca-file": etcd.authority.certificate,
             "auth-token": etcd.tokens,
+            "bcrypt-cost": 4,  # the least: each call of etcdctl is a password to be checked
             "log-level": "warn",
         }
         with self._log.open("a") as log:
