@@ -108,7 +108,7 @@ def called_all_the_time(place: Place, name: str) -> Iterator[list[bool]]:
     enough = threading.Event()
 
     def call() -> None:
-        while not enough.is_set():
+        while not enough.wait(0.02):
             answers.append(place.answers(name))
 
     caller = threading.Thread(target=call)
