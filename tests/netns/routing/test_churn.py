@@ -14,7 +14,7 @@ from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.netns.routing.test_members import are, delete, is_told, members
 from tests.pytest_netns import Namespace
 
-CLIENTS, ROUNDS = 2, 25
+CLIENTS, ROUNDS = 2, 15
 ALONE = {"PODWIRE_SOCKET": "/nowhere"}
 """Where no daemon answers, the executable does it itself."""
 
