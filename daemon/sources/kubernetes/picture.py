@@ -202,7 +202,11 @@ class Picture:
     def _take(self, name: str, thing: object) -> None:
         """Somebody else's object, as a watch tells it."""
         claim, pin, known = self._claim(name, thing), read_pin(thing), self._roster.knows(name)
+        had_pin = name in self._pins
         vouched = known and self._pins.hear(name, pin)
+        if had_pin and name not in self._pins:
+            why = "not the node's next token, or something was missed"
+            self._log.info(f"NodeNetwork {name}: its Node is asked from now on: {why}")
         if claim is None:
             self._roster.put_unusable(name)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_a_chain_that_is_used_up_is_followed_by_another(path: Path) -> None:
     assert distance(tokens[LENGTH], tokens[LENGTH + 1]) == 1
 
 
-BAD = {
+BAD: dict[str, Any] = {
     "nothing": "",
     "no JSON": "{",
     "another type": "[]",
