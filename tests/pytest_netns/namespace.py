@@ -146,9 +146,10 @@ class Namespace:
         return traffic.exchange(self.socket, server.protocol, to or server.listens, bind)
 
     def reaches(self, server: traffic.EchoServer, *, to: tuple[str, int] | None = None) -> bool:
-        """Whether an exchange with the server succeeds."""
+        """Whether an exchange with the server succeeds, soon."""
+        where, seconds = to or server.listens, traffic.DOUBT_TIMEOUT
         try:
-            self.exchange(server, to=to)
+            traffic.exchange(self.socket, server.protocol, where, seconds=seconds)
         except OSError:
             return False
         return True

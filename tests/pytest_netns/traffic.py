@@ -11,8 +11,10 @@ Protocol = Literal["tcp", "udp"]
 SocketMaker = Callable[[socket.AddressFamily, socket.SocketKind], socket.socket]
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-REPLY_TIMEOUT = 2.0
-"""Seconds that a client waits for a connection, and for a reply."""
+REPLY_TIMEOUT = 30.0
+"""Seconds that a client waits for a connection, and for a reply that must come."""
+DOUBT_TIMEOUT = 2.0
+"""The same where there may well be none."""
 
 
 def _open(make: SocketMaker, protocol: Protocol, address: str) -> socket.socket:
@@ -75,10 +77,16 @@ def _plain(address: str) -> str:
     return address.partition("%")[0]
 
 
-def exchange(make: SocketMaker, protocol: Protocol, to: tuple[str, int], bind: str = "") -> str:
+def exchange(
+    make: SocketMaker,
+    protocol: Protocol,
+    to: tuple[str, int],
+    bind: str = "",
+    seconds: float = REPLY_TIMEOUT,
+) -> str:
     """One request and its reply: the source address that the server saw."""
     with _open(make, protocol, to[0]) as client:
-        client.settimeout(REPLY_TIMEOUT)
+        client.settimeout(seconds)
         if bind:
             client.bind((bind, 0))
         client.connect(to)

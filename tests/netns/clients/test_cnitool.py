@@ -94,7 +94,7 @@ def test_add_check_use_del_leaves_nothing(
         cnitool("check", "pods", pod)
     for ip in results[1]["ips"]:
         server = other.echo("tcp", ip["address"].split("/")[0])
-        assert one.reaches(server)
+        assert one.exchange(server)
     assert len(held()) == 4
     for pod in (one, other):
         cnitool("del", "pods", pod)

@@ -80,11 +80,11 @@ def transfer(pods: Pods, size: int) -> int:
     with two.socket(*kinds) as listener, one.socket(*kinds) as client:
         listener.bind(("10.244.2.5", 9))
         listener.listen()
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(("10.244.2.5", 9))
         server, _peer = listener.accept()
         with server:
-            server.settimeout(20)
+            server.settimeout(60)
             sent = received = 0
             while received < size:
                 if sent < size:

@@ -199,7 +199,7 @@ def test_multicast_keeps_its_source(scene: Scene, pod: Namespace) -> None:
     member = underlay.ns.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with router, member:
         member.bind((group, 7777))
-        member.settimeout(5)
+        member.settimeout(60)
         joined = socket.inet_aton(group) + socket.inet_aton(underlay.gateway(4))
         member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
         with pod.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -30,7 +30,7 @@ def listen(pod: Namespace) -> socket.socket:
     def start() -> socket.socket:
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE))
         raw.bind(("eth0", ETHERTYPE))
-        raw.settimeout(5)
+        raw.settimeout(60)
         return raw
 
     return pod.call(start)

@@ -32,7 +32,7 @@ class Stream:
     def lost(self) -> int:
         """How many had no answer."""
         self._process.send_signal(signal.SIGINT)
-        text, _ = self._process.communicate(timeout=20)
+        text, _ = self._process.communicate(timeout=60)
         sent, received = (int(word.split()[0]) for word in text.split("\n")[3].split(",")[:2])
         assert sent > 50, text
         return sent - received

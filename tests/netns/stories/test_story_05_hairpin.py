@@ -97,5 +97,5 @@ def test_bridge_without_hairpin_mode_drops_it(
     attached = Attached(pod, "c1", "eth0", conf, answer.json)
     server = pod.echo("tcp", attached.address(4))
     service = make_service(scene, attached, 4, server.listens[1])
-    assert scene.node.ns.reaches(server)
+    assert scene.node.ns.exchange(server)
     assert not pod.reaches(server, to=service)

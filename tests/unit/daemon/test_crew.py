@@ -58,7 +58,7 @@ def test_a_killed_daemon_leaves_no_process() -> None:
 def test_they_end_when_told() -> None:
     script = "crew.fork(2, lambda n: signal.sigwait({15}) and 0)\n"
     mask = "signal.pthread_sigmask(signal.SIG_BLOCK, {15})\n"
-    code, _out, err = finish(start(mask + script + "crew.signal(15)\nsys.exit(crew.wait(20))"))
+    code, _out, err = finish(start(mask + script + "crew.signal(15)\nsys.exit(crew.wait(60))"))
     assert (code, err) == (0, "")
 
 
@@ -71,7 +71,7 @@ def test_who_does_not_end_is_made_to() -> None:
 
 def test_a_failing_one_says_why_and_fails_alone() -> None:
     code, out, err = finish(
-        start("crew.fork(1, lambda n: 1 // 0)\nprint('first')\nsys.exit(crew.wait(20))")
+        start("crew.fork(1, lambda n: 1 // 0)\nprint('first')\nsys.exit(crew.wait(60))")
     )
     assert (code, out) == (1, "first\n")
     assert "ZeroDivisionError" in err

@@ -49,7 +49,7 @@ def test_no_more_calls_than_slots_compute() -> None:
 
 
 def test_who_waits_outside_gives_its_slot_away() -> None:
-    door, meeting = Gate(1), threading.Barrier(4, timeout=10)
+    door, meeting = Gate(1), threading.Barrier(4, timeout=60)
 
     def call() -> None:
         with door.inside(), door.outside():

@@ -19,7 +19,7 @@ from daemon.metrics import connection, endpoint
 from daemon.metrics.endpoint import CONNECTIONS_MAX, Endpoint, explain, open_listener
 from daemon.metrics.http import PLAIN, REQUEST_MAX, BadRequest, Request, Response, parse, render
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 LARGE = 16 << 20
 """More bytes than fit the buffers of any connection here."""
 

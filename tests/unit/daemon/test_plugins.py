@@ -46,9 +46,9 @@ def test_what_runs_is_ended() -> None:
         pass
     with plugins.watched(runs[1].pid):
         plugins.stop()
-        assert runs[1].wait(20) == -9
+        assert runs[1].wait(60) == -9
     assert runs[0].poll() is None
     with plugins.watched(runs[2].pid):
-        assert runs[2].wait(20) == -9
+        assert runs[2].wait(60) == -9
     runs[0].kill()
     runs[0].wait()

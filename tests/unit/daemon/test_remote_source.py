@@ -201,7 +201,7 @@ def test_a_client_that_fails_is_called_again(
         feed.wait(60)
 
     with source_of(Script(refuse, burst, lambda _: None, succeed), tmp_path) as source:
-        assert good.wait(30)
+        assert good.wait(60)
         wait_until(lambda: not source.fault)
 
 

@@ -35,7 +35,7 @@ def test_an_error_that_persists_is_in_the_status_and_once_in_the_log(
     with closing(Journal(tmp_path / "journal", MIN_BYTES)) as journal:
         router = Routing(settings(), journal, Log(), readiness.publish)
         router.start()
-        assert twice.wait(30)
+        assert twice.wait(60)
         assert router.stop()
     assert {status.fault for status in kept} == {"routing fails: RuntimeError('odd')"}
     fault = readiness.fault("podwire")

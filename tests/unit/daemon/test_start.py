@@ -60,7 +60,7 @@ if sys.argv[1] == "first":
     os.kill(os.getpid(), signal.SIGTERM)
     os.execv(sys.executable, [sys.executable, "-c", os.environ["SCRIPT"], "second"])
 catch()
-print(CAME.get(timeout=20))
+print(CAME.get(timeout=60))
 """
 
 
