@@ -6,7 +6,7 @@ VENV    := build/venv
 PY      := $(VENV)/bin/python
 PYTEST  := $(PY) -m pytest
 # More than processors: many tests wait, for the kernel or for something that must not happen.
-JOBS    ?= 4
+JOBS    ?= 6
 ARGS    ?=
 PACKAGES := $(wildcard cni_plugin ipam kernel daemon ctl)
 SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.c' -o -name '*.nft' -o -name '*.sql' -o -name py.typed) setup.py
@@ -15,6 +15,9 @@ NEWEST_REFERENCE := $(shell packaging/go-tools version plugins)
 # Debian's reference plugins, by upstream version: 1.1.1+ds1-3 is v1.1.1.
 DEBIAN_REFERENCE = v$(shell dpkg-query -W -f '$${Version}' containernetworking-plugins | sed 's/[+~-].*//')
 CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
+TESTS   := tests/unit tests/netns tests/cluster
+# One process collects all tests while they are linted: else each would compile them for itself.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,11 +33,12 @@ demo: run-packages $(VENV)/.installed ## two nodes find each other, their pods t
 
 # One after the other, whatever -j says: the first failure ends the run.
 test: test-packages $(VENV)/.installed go-tools programs ## every test there is
-	@$(MAKE) --no-print-directory lint
+	@$(PYTEST) $(TESTS) --collect-only --quiet >/dev/null 2>&1 & \
+	    $(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory conformance-reference
 	@echo '== unit and network namespaces'
-	@$(PYTEST) tests/unit tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) $(TESTS) -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
 lint: $(VENV)/.installed ## formatting, lints, types, layers
