@@ -27,7 +27,7 @@ from kernel.attach import LinkExists, attach, pod_has_link
 from kernel.model import Link, Plan
 from kernel.netlink import Netlink, open_netlink
 from kernel.netns import Namespace
-from kernel.read import read_uplink_mtu
+from kernel.read import read_ground
 
 
 def add(call: Call) -> Result:
@@ -89,9 +89,9 @@ def _already_attached(call: Call) -> CniError:
 def _add(
     call: Call, shape: Shape, own: IpamConf | None, nl: Netlink, pod: Namespace, store: Store
 ) -> Result:
-    mtu = call.conf.mtu or read_uplink_mtu(nl)
+    mtu, found = read_ground(nl, call.conf.bridge if shape.mode == "bridge" else "")
     with ExitStack() as undo:
-        plan, result, text = _record(call, shape, own, pod, store, mtu, undo)
+        plan, result, text = _record(call, shape, own, pod, store, call.conf.mtu or mtu, undo)
         bridges: list[str] = []
         undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
@@ -99,7 +99,7 @@ def _add(
         networks.ensure_tables(store, _nft_families(plan))
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
-        bridge = attach(nl, pod, plan, bridges.append, call.host.pause)
+        bridge = attach(nl, pod, plan, bridges.append, call.host.pause, found)
         undo.callback(remove, nl, store, call.owner, remains_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)

@@ -34,6 +34,7 @@ def attach(
     plan: Plan,
     made_bridge: Callable[[str], object] = str,
     pause: Pause = time.sleep,
+    bridge: Link | None = None,
 ) -> Link | None:
     """Give the pod everything in the plan, or nothing: what was done is undone on any failure.
 
@@ -41,8 +42,9 @@ def attach(
     here: they belong to the network (see `masquerade.py`).  made_bridge: called with the
     bridge's name before it is made; it stays, whatever fails.  Raises KernelError, and LinkExists
     where the pod has a link of that name.  pause: sleeps while the kernel finishes the pair.
+    bridge: the plan's, as it was just found.
     """
-    bridge = ensure_bridge(nl, plan.bridge, made_bridge) if plan.bridge else None
+    bridge = ensure_bridge(nl, plan.bridge, made_bridge, bridge) if plan.bridge else None
     with ExitStack() as undo:
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         added: list[Element] = []

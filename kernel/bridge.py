@@ -18,14 +18,16 @@ from kernel.sysctl import apply_sysctl
 _SETTINGS = ("accept_ra", "accept_dad")
 
 
-def ensure_bridge(nl: Netlink, want: Bridge, made: Callable[[str], object] = str) -> Link:
+def ensure_bridge(
+    nl: Netlink, want: Bridge, made: Callable[[str], object] = str, link: Link | None = None
+) -> Link:
     """The bridge, made where it is missing; up, promiscuous if wanted, its gateways on it.
 
-    made: called with its name before one is made. Raises KernelError where the name belongs to
-    another kind of link, and where an address that is there already contradicts a gateway and
-    force_address is off.
+    made: called with its name before one is made. link: as it was just found. Raises KernelError
+    where the name belongs to another kind of link, and where an address that is there already
+    contradicts a gateway and force_address is off.
     """
-    link = read_link(nl, want.name)
+    link = link or read_link(nl, want.name)
     if link is None:
         made(want.name)
         _create(want)

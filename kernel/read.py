@@ -8,8 +8,9 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from kernel import rtnl
+from kernel.errors import KernelError
 from kernel.model import Address, Link, Port, Route, Space, Sysctl
-from kernel.netlink import Netlink
+from kernel.netlink import Answer, Netlink
 from kernel.sysctl import read_sysctl
 
 _NO_SUCH_LINK = frozenset({errno.ENODEV})
@@ -67,10 +68,24 @@ def read_space(nl: Netlink, want: Space) -> Space:
     )
 
 
-def read_uplink_mtu(nl: Netlink) -> int | None:
-    """The MTU in bytes of the default route's link; None without a default route."""
-    answers = nl.exchange([rtnl.look_up_route(address) for address in _ANYWHERE])
-    indexes = [rtnl.route_link_index(a.objects[0]) for a in answers if a.objects and not a.errno]
+def read_ground(nl: Netlink, bridge: str = "") -> tuple[int | None, Link | None]:
+    """What attachments build on: the MTU in bytes of the default route's link, and a bridge.
+
+    None without a default route, and without a bridge of that name. In one exchange but for the
+    default route's link: every ADD asks.
+    """
+    messages = [rtnl.look_up_route(address) for address in _ANYWHERE]
+    answers = nl.exchange([*messages, rtnl.get_link(bridge)] if bridge else messages)
+    routes, links = answers[: len(messages)], answers[len(messages) :]
+    for found in links:
+        if found.errno not in (0, *_NO_SUCH_LINK):
+            raise KernelError("look up link", bridge, found.errno, found.hint)
+    there = next((rtnl.read_link(found.objects[0]) for found in links if found.objects), None)
+    return _mtu_of_first(nl, routes), there
+
+
+def _mtu_of_first(nl: Netlink, routes: list[Answer]) -> int | None:
+    indexes = [rtnl.route_link_index(a.objects[0]) for a in routes if a.objects and not a.errno]
     for index in filter(None, indexes):
         found = nl.run([rtnl.get_link(index=index)], tolerate=_NO_SUCH_LINK)[0].objects
         link = rtnl.read_link(found[0]) if found else None
