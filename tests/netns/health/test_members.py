@@ -41,6 +41,7 @@ def sockets(member: Member) -> set[str]:
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid", "none"])
 def test_who_is_reached_by_which_addresses(grow: Grow, backend: str, outer: str) -> None:
     one, _two = grow(backend=backend, underlay=outer)
+    eventually(one.is_in_sync)
     pods = OWN if backend != "none" else set()
     assert sockets(one) == pods | set(one.addresses)
     assert own_routes(one) == (OWN if backend == "host-gw" else set())

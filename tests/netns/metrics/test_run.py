@@ -93,6 +93,7 @@ def test_a_configuration_that_is_wrong_is_told_where_the_right_one_would_be(
     assert (value(member, "ready"), value(member, "fault", part="node")) == (0, 1)
     [info] = [dict(labels) for name, labels in samples(member) if name == "podwire_info"]
     assert (info["node"], info["backend"]) == (member.name, "unknown")
+    eventually(lambda: "pigeons" in str(member.status().get("lastError")))
     told = member.status()
     assert told["node"] == member.name
     assert began <= told["lastErrorTime"] <= time.time()

@@ -49,6 +49,7 @@ def test_a_black_hole_around_prefixes_is_in_nobodys_way(pair: Pair) -> None:
     one.node.run(["ip", "route", "add", "blackhole", "10.0.0.0/8"])
     one.node.run(["ip", "route", "add", "blackhole", "10.244.2.128/32"])
     eventually(lambda: "10.244.2.128/32" in one.log)
+    eventually(lambda: one.status()["troubles"] != [])
     [trouble] = one.status()["troubles"]
     assert "10.0.0.0/8" not in trouble + one.log
     assert one.node.ns.ping("10.244.2.0")
