@@ -24,8 +24,11 @@ DATABASE = DATA_DIR / "podwire.db"
 TABLES = ("allocation", "attachment", "network")
 """Tables of podwire.db that are empty when nothing is attached."""
 
-UPLINKS_OWN = re.compile(r'\+ routes {"dev": "eth0", "dst": "fe80::')
-"""What appears by itself: the uplink's link-local address has passed its duplicate detection."""
+LINK_LOCAL = re.compile(
+    r'\+ (routes {"dev": "[^"]+", "dst": "fe80::|fdb {"flags": \[\], "ifname": "[^"]+", "mac": "33:33:)'
+)
+"""What appears by itself, on a busy machine seconds later: a link's address of its own has passed
+its duplicate detection, and the link hears its groups."""
 
 OWN_LINKS = {"lo", "eth0", BRIDGE}
 """Links of a node that has no pod; a bridge outlives its pods."""
@@ -201,7 +204,7 @@ class State:
             line
             for old, new in zip(self.spaces, after.spaces, strict=True)
             for line in changes(old, new)
-            if not UPLINKS_OWN.match(line)
+            if not LINK_LOCAL.match(line)
         ]
         if self.rows != after.rows:
             lines.append(f"rows: {self.rows} became {after.rows}")

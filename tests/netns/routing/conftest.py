@@ -125,7 +125,8 @@ class Member:
         return [json.loads(line) for line in text.splitlines()]
 
     def attach(self, plugin: Path) -> Namespace:
-        """A pod, by the CNI configuration that the daemon wrote."""
+        """A pod, by the CNI configuration that the daemon wrote, or is about to."""
+        eventually(self.conflist.exists)
         listed = json.loads(self.conflist.read_text())
         conf = {
             **listed["plugins"][0],
