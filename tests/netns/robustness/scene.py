@@ -25,7 +25,8 @@ TABLES = ("allocation", "attachment", "network")
 """Tables of podwire.db that are empty when nothing is attached."""
 
 LINK_LOCAL = re.compile(
-    r'\+ (routes {"dev": "[^"]+", "dst": "fe80::|fdb {"flags": \[\], "ifname": "[^"]+", "mac": "33:33:)'
+    r'\+ (routes {"dev": "[^"]+", "dst": "fe80::'
+    r'|fdb {"flags": \[\], "ifname": "[^"]+", "mac": "33:33:)'
 )
 """What appears by itself, on a busy machine seconds later: a link's address of its own has passed
 its duplicate detection, and the link hears its groups."""
