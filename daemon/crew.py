@@ -44,7 +44,11 @@ class Crew:
         """Start so many, each of which does `work(number)`, from 1 on, and ends with its status."""
         parent = os.getpid()
         for number in range(1, count + 1):
+            # Python forgets the signals that a new process gets before its own part of the fork is
+            # over (PyOS_AfterFork_Child), and the kernel delivers what waits as the first thing.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             pid = os.fork()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if pid == 0:
                 _be_helper(parent, partial(work, number), self._log)
             self._numbers[pid] = number

@@ -6,7 +6,6 @@ daemon runs wait in it for the next one.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -65,6 +64,13 @@ class Listener:
             door.register(self._bell, select.EPOLLIN)
             yield door
 
+    def wait(self, door: select.epoll) -> None:
+        """Wait there, as long as it may take."""
+        hung_up = any(events & select.EPOLLHUP for _fd, events in door.poll())
+        # Another process has shut it down, and in a moment this one will be told to stop.
+        if hung_up and not self._stopping:
+            time.sleep(_PAUSE_SECONDS)
+
     def drain(self, log: Log) -> Iterator[socket.socket]:
         """After `stop`: what waits in a socket of our own would be lost with it."""
         while self._path and (connection := self.accept(log)):
@@ -77,10 +83,8 @@ class Listener:
         except BlockingIOError:  # another thread was quicker, or it was the bell
             return None
         except OSError as error:
-            # EINVAL: it was shut down, and in a moment this process will know.
             if not self._stopping:
-                if error.errno != errno.EINVAL:
-                    log.error(f"accept: {error}")
+                log.error(f"accept: {error}")
                 time.sleep(_PAUSE_SECONDS)
             return None
 

@@ -96,7 +96,7 @@ class Server:
     def _take_calls(self) -> None:
         with self._listener.waiting() as door:
             while self._shifts.begin():
-                door.poll()
+                self._listener.wait(door)
                 connection = self._listener.accept(self._log)
                 if connection is None:
                     self._shifts.missed()

@@ -158,3 +158,24 @@ def test_a_long_text_is_cut_at_a_character() -> None:
     board.write("é" * SIZE)
     assert set(board.read()) == {"é"}
     assert len(board.read()) == (SIZE - 8) // 2
+
+
+def test_no_signal_is_lost_at_birth() -> None:
+    """Python forgets what came before its own part of a fork was over (PyOS_AfterFork_Child)."""
+    script = """
+from daemon.caught import CAME, catch
+from queue import Empty
+def work(number):
+    try:
+        return 0 if CAME.get(timeout=5) == signal.SIGTERM else 1
+    except Empty:
+        return 2
+catch()
+for _ in range(30):
+    crew.fork(1, work)
+    crew.signal(signal.SIGTERM)
+    status = crew.wait(15)
+    if status:
+        sys.exit(f"a process never heard the signal: {status}")
+"""
+    assert finish(start(script)) == (0, "", "")
