@@ -15,6 +15,7 @@ import pytest
 from daemon.settingspaths import SUCCESSION
 from daemon.sources.kubernetes.chain import LENGTH, STEPS_MAX, parse_token, show_token, steps
 from daemon.sources.kubernetes.chain import token_of as long_token_of
+from daemon.sources.kubernetes.events import BRACKETS_MAX
 from daemon.sources.lastknown import load
 from tests.cluster.apiserver import SPACE, ApiServer, network
 from tests.cluster.conftest import MakeFollower, facts
@@ -143,12 +144,14 @@ def test_what_else_must_be_asked_is_asked(api: ApiServer, one: Follower, change:
 # -- objects that come and go
 
 
-def test_who_comes_back_is_known_by_its_token(api: ApiServer, one: Follower) -> None:
+def test_who_comes_back_is_asked_about(api: ApiServer, one: Follower) -> None:
+    """Whoever made it unreadable before that knows its next token, too."""
     api.remove("NodeNetwork", "n2", SPACE)
     eventually(lambda: "n2" not in one.nodes() or one.told())
-    say(api, 2, token_of(4), addresses=OTHER)
-    await_believed(one, OTHER)
-    assert looks(api) == 0
+    say(api, 2, token_of(4), addresses=EVIL)
+    eventually(lambda: looks(api) > 0 or one.told())
+    eventually(lambda: "NodeNetwork n2 is left out" in one.log.text or one.told())
+    await_believed(one, facts(2)[1])
 
 
 def test_who_comes_back_with_what_others_knew_is_asked(api: ApiServer, one: Follower) -> None:
@@ -339,6 +342,29 @@ def test_what_was_put_right_has_the_next_token(
     time.sleep(1)
     assert steps(first, newest(api)) == 1
     assert ((api.network("n1") or {})["metadata"]["uid"] == uid) == (who != "deleted")
+
+
+@pytest.mark.parametrize("when", ["watched", "listed"])
+def test_an_object_that_nobody_can_read_is_made_anew(
+    api: ApiServer, follow: MakeFollower, when: str
+) -> None:
+    one, two = follow("n1", 1).start(), follow("n2", 2).start()
+    await_believed(one, facts(2)[1])
+    eventually(lambda: two.fault == "" or two.told())
+    if when == "listed":
+        two.stop()
+        two.known.unlink()
+    junk = {"metadata": {"annotations": {"junk": "{" * (BRACKETS_MAX + 1)}}}
+    made = {**junk, "spec": {"addresses": EVIL}}
+    api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n2"), made, kind=MERGE).expect(200)
+    if when == "listed":
+        two.start()
+    eventually(lambda: published(api, "n2").get("addresses") == facts(2)[1] or two.told())
+    eventually(lambda: "annotations" not in (api.network("n2") or junk)["metadata"] or two.told())
+    eventually(lambda: "addresses" in published(api, "n2") or two.told())
+    assert "it is deleted and written again" in two.log.text
+    settle(api, one, 5)
+    await_believed(one, facts(2)[1])
 
 
 @pytest.mark.parametrize("loss", ["wiped", "used up", "exposed"])

@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from daemon.settings import KubernetesSettings
+from daemon.sources.kubernetes.events import read_json
 from daemon.sources.kubernetes.kubeconfig import exposed_files
+from daemon.sources.kubernetes.objects import Unusable
 from daemon.sources.kubernetes.session import open_session, read_config
 from daemon.sources.kubernetes.stream import Items, Oversized
 from daemon.sources.remote import SourceError
@@ -41,6 +43,10 @@ class ApiError(SourceError):
         self.status, self.reason = status, reason
 
 
+class BadAnswer(SourceError):
+    """A request was taken, and what the API says of it cannot be read."""
+
+
 class Api:
     """One client's connections. received: told of the bytes of each answer as they arrive."""
 
@@ -63,17 +69,37 @@ class Api:
 
     def get(self, path: str, query: Query | None = None) -> Any:
         """An object. Raises SourceError."""
-        return self._ask("GET", path, query)
+        data = self._ask("GET", path, query)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadAnswer(f"the Kubernetes API answers GET {path} with no JSON") from error
+
+    def count(self, path: str) -> Any:
+        """A list without its items: of when it is. Raises SourceError."""
+        items = self.items(path, {"limit": "1"})
+        while True:
+            try:
+                next(items)
+            except StopIteration as end:
+                return end.value
 
     def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Any:
-        """Server-side apply, as the owner of what is in it. Raises SourceError."""
+        """Server-side apply, as the owner of what is in it; the whole, as others could read it.
+
+        Raises SourceError; BadAnswer where nobody can.
+        """
         query = {"fieldManager": manager, "force": "true"}
         headers = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
-        return self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
+        data = self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
+        try:
+            return read_json(data)
+        except Unusable as error:
+            raise BadAnswer(f"the Kubernetes API's answer to PATCH {path}: {error}") from error
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str) -> None:
         """Delete an object. Raises SourceError."""
-        return self._ask("DELETE", path)
+        self._ask("DELETE", path)
 
     def _ask(
         self,
@@ -82,13 +108,9 @@ class Api:
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> Any:
+    ) -> bytes:
         with self._send(verb, path, query, headers, body) as response:
-            data = b"".join(self._parts(response, OBJECT_MAX))
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"the Kubernetes API answers {verb} {path} with no JSON") from error
+            return b"".join(self._parts(response, OBJECT_MAX))
 
     def items(self, path: str, query: Query) -> Generator[bytes | None, None, Any]:
         """The items of a list; the generator's value is the list without them.
@@ -193,7 +215,7 @@ class Api:
             self._received(len(part))
             total += len(part)
             if total > most:
-                raise SourceError(f"the Kubernetes API's answer has more than {most} bytes")
+                raise BadAnswer(f"the Kubernetes API's answer has more than {most} bytes")
             if time.monotonic() > end:
                 raise SourceError(f"the Kubernetes API's answer took more than {seconds:.0f} s")
             yield part

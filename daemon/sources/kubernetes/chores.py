@@ -134,7 +134,8 @@ class Chores:
             # A daemon that goes on where an earlier one was has not heard of it yet.
             had_object = self._had_object or self._presence.is_published
             self._presence.hear(own)
-            gone, self._had_object = own.thing is None, own.thing is not None
+            gone = own.thing is None and own.is_readable
+            self._had_object = not gone
             if gone and had_object:
                 # It goes with its Node: the next one may have another Node for an owner.
                 self._own.soon(time.monotonic())

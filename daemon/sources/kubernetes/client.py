@@ -31,8 +31,6 @@ YOUNG_SECONDS = 120.0
 """A Node made so lately came by itself: its daemon need not wait for a turn among all."""
 YOUNG_SPREAD = 5.0
 _SHORT = 5.0
-_ONE = {"limit": "1"}
-"""Of a list: one item, and of when the list is."""
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
 _FORGETS = "the Kubernetes API forgets again and again what it has just said"
 _GONE, _TIMEOUT, _FORBIDDEN, _NOT_FOUND = 410, 504, 403, 404
@@ -182,7 +180,7 @@ class KubernetesClient:
             if fresh:
                 self._list(feed, api, parts)
             else:
-                parts.picture.compare(api.get(objects_path(self._settings.namespace), _ONE))
+                parts.picture.compare(api.count(objects_path(self._settings.namespace)))
             began = time.monotonic()
             self._watch(feed, api, parts)
         except Expired as error:

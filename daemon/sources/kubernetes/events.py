@@ -11,6 +11,9 @@ from daemon.sources.remote import SourceError
 
 _POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _GONE = 410
+BRACKETS_MAX = 500
+"""Of one piece, a few dozen are usual. So nothing is deeper than Python's json reads, wherever it
+is called: what one daemon can read others can."""
 
 
 class Expired(Exception):
@@ -34,10 +37,10 @@ def read_json(data: bytes | None) -> Any:
     """What a piece of the API's answer holds; None: it was too large. Raises Unusable."""
     if data is None:
         raise Unusable("it is too large")
+    if data.count(b"{") + data.count(b"[") > BRACKETS_MAX:
+        raise Unusable("it has too many parts")
     try:
         return json.loads(data)
-    except RecursionError as error:
-        raise Unusable("it is too deep") from error
     except ValueError as error:
         raise Unusable("it is no JSON") from error
 

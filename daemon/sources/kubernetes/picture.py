@@ -31,13 +31,18 @@ from kernel.model import IPNetwork
 
 _TOLD_MAX = 1000
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
+_KINDS = _CHANGES | {"BOOKMARK", "ERROR"}
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What is heard of this node's own object. thing: None = there is none."""
+    """What is heard of this node's own object. thing: None = there is none.
+
+    is_readable: whether that much is known; else something may be there.
+    """
 
     thing: Any
+    is_readable: bool = True
 
 
 class Picture:
@@ -133,6 +138,8 @@ class Picture:
             except Unusable as error:
                 unreadable += 1
                 self._refuse("a NodeNetwork", str(error))
+                if own.thing is None and self._may_be_own(item):
+                    own = Own(None, is_readable=False)
                 continue
             if name == self._me:
                 own = Own(thing)
@@ -168,26 +175,30 @@ class Picture:
     def _event(self, line: bytes | None) -> bool:
         try:
             event = read_json(line)
+            kind, thing = _open_event(event)
+            if kind in _CHANGES:
+                name = name_of(thing)
         except Unusable as error:
-            self._refuse("an event", str(error))
+            self._lose(line, str(error))
             return False
-        kind, thing = (
-            (event.get("type"), event.get("object")) if isinstance(event, dict) else ("", None)
-        )
         if kind == "ERROR":
             raise failure_of(thing)
-        position = find_position(thing)
-        if kind == "BOOKMARK":
-            self.position = position or self.position
-            return False
-        if not isinstance(kind, str) or kind not in _CHANGES:
-            return False
-        self.position = position or self.position
-        try:
-            self._change(kind, name_of(thing), thing)
-        except Unusable as error:
-            self._refuse("a NodeNetwork", str(error))
-        return True
+        self.position = find_position(thing) or self.position
+        if kind in _CHANGES:
+            self._change(kind, name, thing)
+        return kind in _CHANGES
+
+    def _lose(self, line: bytes | None, why: str) -> None:
+        """Whose it was is not known, nor what token: it may be everybody's."""
+        self._refuse("an event", why)
+        if len(self._pins):
+            self._log.info("all Nodes are asked from now on: an event cannot be read")
+            self._pins.clear()
+        if self._may_be_own(line):
+            self._on_own(Own(None, is_readable=False))
+
+    def _may_be_own(self, data: bytes | None) -> bool:
+        return data is None or f'"{self._me}"'.encode() in data
 
     def _change(self, kind: str, name: str, thing: object) -> None:
         gone = kind == "DELETED"
@@ -195,7 +206,7 @@ class Picture:
             self._on_own(Own(None if gone else thing))
         elif gone:
             self._roster.drop(name)
-            self._pins.close(name, read_pin(thing))
+            self._pins.drop(name)
         else:
             self._take(name, thing)
 
@@ -291,3 +302,11 @@ class Picture:
             self._told.clear()
         self._told.add((what, why))
         self._log.warning(f"{what} is left out, or part of it: {why}")
+
+
+def _open_event(event: object) -> tuple[str, Any]:
+    """Type and object. Raises Unusable."""
+    kind = event.get("type") if isinstance(event, dict) else None
+    if not isinstance(event, dict) or not isinstance(kind, str) or kind not in _KINDS:
+        raise Unusable("it is none")
+    return kind, event.get("object")

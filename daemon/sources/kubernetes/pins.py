@@ -3,9 +3,10 @@
 A token is worth something only while nobody else can know it, that is as long as each one that was
 ever revealed was heard. So a pin lives on what came without a gap: the events of a watch, in their
 order, whose objects count their changes (metadata.generation, which only the API server writes).
-Where anything may have been missed, or something false was said, the pin goes, and its node's
-changes are asked about from then on. Nothing but forgetting the node makes room for another one:
-whoever could plant a pin for a node that is known could take that node's traffic some day.
+Where anything may have been missed, something false was said, or the object went, the pin goes, and
+its node's changes are asked about from then on; where nobody can tell whose an event was, all go.
+Nothing but forgetting the node makes room for another one: whoever could plant a pin for a node
+that is known could take that node's traffic some day.
 Pure, but for the reading of what others wrote.
 """
 
@@ -23,8 +24,6 @@ Pin = bytes
 """Token, owner's uid, object's uid (8 bytes of a hash each), the object's generation; one value,
 for thousands of them are kept."""
 _FORM = struct.Struct(">16s8s8sQ")
-_GONE = 0
-"""For a generation: the object was deleted since."""
 _NOBODY = bytes(8)
 
 
@@ -68,17 +67,6 @@ class Pins:
         self._put(name, _FORM.pack(token, owner, life, generation))
         return count > 0 and owner == known_owner != _NOBODY
 
-    def close(self, name: str, pin: Pin | None) -> None:
-        """A node's object was deleted, in that state."""
-        old = self._pins.get(name)
-        if old is None:
-            return
-        token, owner, life, generation = _FORM.unpack(old)
-        if pin is None or _FORM.unpack(pin)[2:] != (life, generation):
-            self.drop(name)
-        else:
-            self._put(name, _FORM.pack(token, owner, life, _GONE))
-
     def compare(self, listed: Mapping[str, Pin | None]) -> None:
         """What a list says: whoever changed meanwhile may have tokens that were not heard."""
         self.keep([name for name, pin in self._pins.items() if listed.get(name) == pin])
@@ -116,12 +104,9 @@ def _follow(old: Pin, new: Pin) -> int | None:
     """How many tokens later; None where it does not follow, or something between is missing."""
     token, _, life, generation = _FORM.unpack(old)
     fresh, _, fresh_life, fresh_generation = _FORM.unpack(new)
-    if generation == _GONE:
-        whole = fresh_life != life and fresh_generation == 1
-    else:
-        # Another token is a change of the spec; what is changed beside that is not counted.
-        changes = (0, 1) if fresh == token else (1,)
-        whole = fresh_life == life and fresh_generation - generation in changes
+    # Another token is a change of the spec; what is changed beside that is not counted.
+    changes = (0, 1) if fresh == token else (1,)
+    whole = fresh_life == life and fresh_generation - generation in changes
     return steps(token, fresh) if whole else None
 
 

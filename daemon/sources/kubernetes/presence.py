@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from daemon.cluster import Node
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError, node_path
+from daemon.sources.kubernetes.api import Api, ApiError, BadAnswer, node_path
 from daemon.sources.kubernetes.objects import (
     API_VERSION,
     PLURAL,
@@ -149,7 +149,7 @@ class Presence:
         generation = _generation_of(own.thing)
         if 0 < generation < self._generation:
             return  # of before the last change
-        was_right = self.is_published
+        was_right = self.is_published and own.is_readable
         self._seen, self._generation = own, generation
         if was_right and not self.is_published:
             what = "changed" if own.thing else "deleted"
@@ -167,9 +167,6 @@ class Presence:
             return
         try:
             thing = self._apply(api, wanted)
-            if not is_rendered(thing, self._wanted or wanted):
-                why = "the API stores another object than was written"
-                raise SourceError(f"{why}: is the CRD that of packaging/kubernetes/crd.yaml?")
         except SourceError as error:
             self._trouble("object", f"this node is not published: {error}")
             raise
@@ -181,7 +178,7 @@ class Presence:
     def _apply(self, api: Api, wanted: dict[str, Any]) -> Any:
         """What the API stores. Raises SourceError."""
         try:
-            return api.apply(self.path(), wanted, MANAGER)
+            return self._write(api, wanted)
         except ApiError as error:
             # The schema of a definition from before there were tokens has no such field.
             if self._is_plain or "succession" not in str(error):
@@ -192,7 +189,23 @@ class Presence:
         self._is_plain, self._wanted = True, {**wanted, "spec": spec}
         with suppress(OSError):
             self._succession.forget()  # else the next daemon takes it for published
-        return api.apply(self.path(), self._wanted, MANAGER)
+        return self._write(api, self._wanted)
+
+    def _write(self, api: Api, wanted: Mapping[str, Any]) -> Any:
+        """The object as it stands then. Raises SourceError."""
+        why = "the API stores another object than was written"
+        try:
+            thing = api.apply(self.path(), wanted, MANAGER)
+        except BadAnswer as error:
+            why = str(error)
+        else:
+            if is_rendered(thing, wanted):
+                return thing
+        # Applying leaves in place what is somebody else's: without that it is made anew.
+        api.delete(self.path())
+        self._seen = Own(None)
+        hint = "is the CRD that of packaging/kubernetes/crd.yaml?"
+        raise SourceError(f"{why}: it is deleted and written again; {hint}")
 
     def _is_overwritten(self, thing: object) -> bool:
         """Whether an object has this node's newest token, and not what it was published with."""

@@ -219,13 +219,62 @@ def test_the_last_of_a_batch_hides_nothing(view: View) -> None:
     assert view.picture.questions == ("a",)
 
 
-@pytest.mark.parametrize("gone", [None, b'{"type":"MODIFIED","object":' + b"[" * 100_000, b"{}"])
-def test_an_event_that_cannot_be_read_may_have_had_a_token(view: View, gone: bytes | None) -> None:
-    """Whoever spoils an object spoils its node's next change as well."""
+DEEP = b'{"f:x":' * 1500 + b"{}" + b"}" * 1500
+UNREADABLE = [
+    None,
+    b'{"type":"MODIFIED","object":{"metadata":{"name":"a","managedFields":' + DEEP + b"}}}",
+    b"{}",
+    b"[]",
+    b'{"type":"MODIFIED","object":{}}',
+    b'{"type":"MOVED","object":{"metadata":{"name":"a"}}}',
+    b'{"type":["ADDED"]}',
+    b"{",
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNREADABLE)))
+def test_after_an_event_that_cannot_be_read_nobody_is_known(view: View, number: int) -> None:
+    """It may have had anybody's token: whoever spoils an object spoils its node's next change."""
+    list_signed(view, signed(A, 3, 1), signed(B, 3, 1))
+    view.picture.events([UNREADABLE[number], event("MODIFIED", signed(MOVED, 4, 2))])
+    view.picture.events([event("MODIFIED", signed(Node("b", MOVED.addresses, ()), 4, 2))])
+    assert view.picture.questions == ("a", "b")
+
+
+@pytest.mark.parametrize("number", range(len(UNREADABLE)))
+def test_a_life_that_cannot_be_read_gives_no_token_away(view: View, number: int) -> None:
+    """Deleted, made anew unreadably, put right and so revealed, and deleted again."""
     list_signed(view, signed(A, 3, 1))
-    of_a(view)
-    view.picture.events([gone, event("MODIFIED", signed(EVIL, 4, 3))])
+    view.picture.events([event("DELETED", signed(A, 3, 2, 1)), *3 * [UNREADABLE[number]]])
+    third = signed(EVIL, 4, 9, 1)
+    third["metadata"]["uid"] = "o-3"
+    view.picture.events([event("ADDED", third)])
+    assert view.names() == []
     assert view.picture.questions == ("a",)
+
+
+def test_who_went_is_asked_about_when_it_comes_back(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    again = signed(MOVED, 4, 3, 1)
+    again["metadata"]["uid"] = "o-2"
+    view.picture.events([event("DELETED", signed(A, 3, 2, 1)), event("ADDED", again)])
+    assert view.picture.questions == ("a",)
+
+
+def test_what_may_be_of_the_own_object_is_told(view: View) -> None:
+    deep = UNREADABLE[1]
+    assert deep is not None
+    view.list_of(ME)
+    view.picture.events([deep, b'{"type":"MODIFIED","object":{}}'])
+    assert view.own[1:] == []
+    mine = deep.replace(b'"a"', b'"me"')
+    view.picture.events([None, mine])
+    view.picture.replace(listing([mine]))
+    view.picture.replace(listing([mine, json.dumps(thing(ME)).encode()]))
+    assert [(own.thing is None, own.is_readable) for own in view.own[1:]] == [
+        *3 * [(True, False)],
+        (False, True),
+    ]
 
 
 def test_what_cannot_be_used_moves_the_pin_all_the_same(view: View) -> None:
