@@ -275,6 +275,11 @@ def newest(api: ApiServer, name: str = "n1") -> bytes:
     return token
 
 
+def await_other(api: ApiServer, one: Follower, token: bytes) -> None:
+    """Wait for another token of n1 than that."""
+    eventually(lambda: newest(api) != token or one.told())
+
+
 def report(api: ApiServer, name: str, addresses: Sequence[str]) -> None:
     """Other addresses of a Node, as its kubelet reports them."""
     found = [{"type": "InternalIP", "address": a} for a in addresses]
@@ -392,6 +397,37 @@ def test_a_node_that_has_another_secret_is_asked_about(
     assert steps(first, newest(api, "n2"), LENGTH) is None
     assert secret.stat().st_mode & 0o777 == 0o600
     assert ("could read" in two.log.text) == (loss == "exposed")
+
+
+@pytest.mark.parametrize("change", ["none", "moved"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_node_of_a_backup_begins_another_succession(
+    api: ApiServer, follow: MakeFollower, known: bool, change: str
+) -> None:
+    """Whoever saw what it gave out since then knows what it would give out next."""
+    one = follow("n1", 1).start()
+    eventually(lambda: (api.network("n1") is not None and one.fault == "") or one.told())
+    one.stop()
+    files = {path: path.read_bytes() for path in (one.known, one.folder / SUCCESSION)}
+    for number in (12, 13, 14):
+        before = newest(api)
+        report(api, "n1", facts(number)[1])
+        one.start()
+        await_other(api, one, before)
+        eventually(lambda: one.fault == "" or one.told())
+        one.stop()
+    last = newest(api)
+    for path, data in files.items():
+        path.write_bytes(data)
+    if not known:
+        one.known.unlink()
+    report(api, "n1", facts(15 if change == "moved" else 1)[1])
+    one.start()
+    await_other(api, one, last)
+    eventually(lambda: "begins another succession" in one.log.text or one.told())
+    settle(api, one, 5)
+    eventually(lambda: steps(last, newest(api), LENGTH) is None or one.told())
+    assert steps(newest(api), last, LENGTH) is None
 
 
 def test_a_node_without_its_secret_says_so_at_once(api: ApiServer, follow: MakeFollower) -> None:

@@ -158,7 +158,9 @@ class KubernetesClient:
         self._is_in, feed.known = True, None
         if known and parts.picture.resume(known):
             mine = next((node for node in known.nodes if node.name == self._me), None)
-            parts.presence.assume(mine)
+            if not parts.presence.assume(mine):
+                # A list says what the object is before it is written.
+                self._newest, parts.picture.position = parts.picture.position, ""
             return
         age = parts.presence.age()
         if age is None or age > YOUNG_SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from daemon.cluster import Node
@@ -38,11 +38,14 @@ _KINDS = _CHANGES | {"BOOKMARK", "ERROR"}
 class Own:
     """What is heard of this node's own object. thing: None = there is none.
 
-    is_readable: whether that much is known; else something may be there.
+    is_readable: whether that much is known; else something may be there. is_listed: by a list, and
+    not as the next that happened to it. is_restored: the API counts from before what it had said.
     """
 
     thing: Any
     is_readable: bool = True
+    is_listed: bool = False
+    is_restored: bool = False
 
 
 class Picture:
@@ -67,6 +70,8 @@ class Picture:
         self._roster = Roster(me)
         self._pins = Pins()
         self._whole = False
+        self._reached = ""
+        self._is_restored = False
         self._fed = -1
         self._told: set[tuple[str, str]] = set()
         self._uid = ""
@@ -114,8 +119,8 @@ class Picture:
         """
         newest = position_of(listed)
         with self._mutex:
-            if (newest + self.position).isdecimal() and int(newest) < int(self.position):
-                self._pins.clear()  # of a time that never was
+            if _is_before(newest, self.position):
+                self._is_restored = True
                 raise Restored
 
     # -- what is heard
@@ -153,13 +158,14 @@ class Picture:
             # Whoever is behind what cannot be read is not gone.
             kept = (n.name for n in self._roster.nodes) if unreadable else ()
             fresh = [claim for claim in claims.values() if not self._roster.knows(claim.name)]
-            self._pins.compare(pins)
+            restored = self._is_restored or _is_before(position, self._reached)
+            self._pins.compare({} if restored else pins)  # those are of a time that never was
             self._roster.replace(claims.values(), others | (set(kept) - claims.keys()))
             for claim in fresh:
                 self._meet(claim, pins[claim.name])
-            self._whole, self.position = True, position
+            self._whole, self.position, self._is_restored = True, position, False
             self._emit()
-        self._on_own(own)
+        self._on_own(replace(own, is_listed=True, is_restored=restored))
 
     def events(self, lines: Iterable[bytes | None]) -> int:
         """Lines of a watch; how many changes they told. Raises Expired, WatchFailed."""
@@ -277,6 +283,7 @@ class Picture:
     # -- what is told
 
     def _emit(self) -> None:
+        self._reached = self.position or self._reached
         if self._whole and self._fed != self._roster.revision:
             self._fed = self._roster.revision
             nodes, notes = self._roster.nodes, self._pins.copy()
@@ -302,6 +309,10 @@ class Picture:
             self._told.clear()
         self._told.add((what, why))
         self._log.warning(f"{what} is left out, or part of it: {why}")
+
+
+def _is_before(one: str, other: str) -> bool:
+    return (one + other).isdecimal() and int(one or 0) < int(other or 0)
 
 
 def _open_event(event: object) -> tuple[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from daemon.cluster import Node
@@ -56,7 +55,7 @@ class Presence:
         self.authority: Authority | None = None
         self._wanted: dict[str, Any] | None = None
         self._seen: Own | None = None
-        self._generation = 0
+        self._version = "", 0
 
     @property
     def is_complete(self) -> bool:
@@ -135,30 +134,54 @@ class Presence:
         """Where the object is."""
         return f"{objects_path(self._namespace)}/{self._me}"
 
-    def assume(self, node: Node | None) -> None:
-        """An earlier daemon published that."""
+    def assume(self, node: Node | None) -> bool:
+        """An earlier daemon published that; whether it is what is published now."""
         is_same = self.authority is not None and node == self.authority.node
-        if is_same and self._succession.is_as_left:
+        is_same = is_same and self._succession.is_as_left
+        if is_same:
             self._seen = Own(self._wanted)
-        else:
-            self._seen = Own(None)
         self._picture.set_published(self.is_published)
+        return is_same
 
     def hear(self, own: Own) -> None:
         """What the API says of the object."""
-        generation = _generation_of(own.thing)
-        if 0 < generation < self._generation:
-            return  # of before the last change
+        is_older = self._is_older(own.thing)
         was_right = self.is_published and own.is_readable
-        self._seen, self._generation = own, generation
+        why = self._why_anew(own, is_older)
+        if why:
+            self._begin_anew(why)
+        if own.is_listed or not is_older:
+            self._seen, self._version = own, _version_of(own.thing)
+            self._put_right(own.thing, was_right and not why)
+        self._picture.set_published(self.is_published)
+
+    def _is_older(self, thing: object) -> bool:
+        """Whether it is of before the last change of the same object."""
+        (life, generation), (known, last) = _version_of(thing), self._version
+        return life == known and 0 < generation < last
+
+    def _why_anew(self, own: Own, is_older: bool) -> str:
+        """Why others may know tokens that were not given out yet; empty = they do not."""
+        if own.is_restored or (own.is_listed and is_older):
+            return "the API was restored from a backup"
+        if self._succession.is_behind(read_succession(own.thing)):
+            return f"{self.path()} is ahead of it, which is of a backup"
+        return ""
+
+    def _begin_anew(self, why: str) -> None:
+        self._log.warning(f"this node begins another succession: {why}")
+        self._succession.abandon()
+        if self._wanted is not None and self.authority is not None:
+            self._wanted = self._render(self.authority)
+
+    def _put_right(self, thing: object, was_right: bool) -> None:
         if was_right and not self.is_published:
-            what = "changed" if own.thing else "deleted"
+            what = "changed" if thing else "deleted"
             why = f"somebody else {what} the NodeNetwork of this node; it is put right"
             self._log.warning(why, object=self.path())
-        if not self.is_published and (was_right or self._is_overwritten(own.thing)):
+        if not self.is_published and (was_right or self._is_overwritten(thing)):
             # The token has been seen by now: whoever has it may have written this.
             self._renew()
-        self._picture.set_published(self.is_published)
 
     def publish(self, api: Api) -> None:
         """Write the object. Raises SourceError."""
@@ -171,7 +194,7 @@ class Presence:
             self._trouble("object", f"this node is not published: {error}")
             raise
         self._trouble("object", "")
-        self._seen, self._generation = Own(thing), _generation_of(thing)
+        self._seen, self._version = Own(thing), _version_of(thing)
         self._picture.set_published(True)
         self._log.info("this node is published", object=self.path())
 
@@ -187,8 +210,7 @@ class Presence:
         self._log.warning(f"the definition of NodeNetworks is an older one: {how}")
         spec = {key: value for key, value in wanted["spec"].items() if key != "succession"}
         self._is_plain, self._wanted = True, {**wanted, "spec": spec}
-        with suppress(OSError):
-            self._succession.forget()  # else the next daemon takes it for published
+        self._succession.abandon()  # else the next daemon takes it for published
         return self._write(api, self._wanted)
 
     def _write(self, api: Api, wanted: Mapping[str, Any]) -> Any:
@@ -220,10 +242,15 @@ class Presence:
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def _generation_of(thing: object) -> int:
+def _version_of(thing: object) -> tuple[str, int]:
+    """An object's uid and its generation."""
     metadata = thing.get("metadata") if isinstance(thing, dict) else None
-    generation = metadata.get("generation") if isinstance(metadata, dict) else None
-    return generation if isinstance(generation, int) else 0
+    known = metadata if isinstance(metadata, dict) else {}
+    life, generation = known.get("uid"), known.get("generation")
+    return (
+        life if isinstance(life, str) else "",
+        generation if isinstance(generation, int) else 0,
+    )
 
 
 def objects_path(namespace: str) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from daemon.filefaults import explain
 from daemon.log import Log
 from daemon.replacefile import replace_file
 from daemon.sources.etcd.machine import read_host
-from daemon.sources.kubernetes.chain import LENGTH, SEED_SIZE, show_token, token_of
+from daemon.sources.kubernetes.chain import (
+    LENGTH,
+    SEED_SIZE,
+    parse_token,
+    show_token,
+    steps,
+    token_of,
+)
 
 _FORMAT = 1
 _FILE_MAX = 1 << 12
@@ -47,40 +55,52 @@ class Succession:
         self._path, self._node, self._log, self._length = path, node, log, length
         self._chain: _Chain | None = None
         self._text = ""
+        self._is_over = False
         self._fault = ""
         self.is_as_left = True
         """Whether the token is the one that an earlier daemon gave out."""
 
     def token(self, content: str) -> str:
-        """What goes with that content: the same token again, until it is another content."""
+        """What goes with that content: the same token again, until it is another content.
+
+        Empty where none can be given out: it could not be kept.
+        """
         chain = self._load()
         return self._text if chain and chain.content == content else self.renew(content)
 
     def renew(self, content: str) -> str:
-        """The next token, whatever the last one went with."""
+        """The next token, whatever the last one went with; empty as above."""
         old = self._load()
         if old and old.index + 1 < self._length:
             fresh = replace(old, index=old.index + 1, content=content)
         else:
             fresh = _Chain(secrets.token_bytes(SEED_SIZE), 0, content)
         self.is_as_left = False
-        self._save(fresh)
-        return self._use(fresh)
+        return self._use(fresh) if self._save(fresh) else ""
 
-    def forget(self) -> None:
-        """No token was given out: none can be. Raises OSError."""
-        self._chain, self.is_as_left = None, False
-        self._path.unlink(missing_ok=True)
+    def is_behind(self, token: object) -> bool:
+        """Whether that is a token of this chain that was not given out as far as is known here.
+
+        So it is where the file is of before that: others know what would come next.
+        """
+        mine, seen = parse_token(self._text) if self._load() else None, parse_token(token)
+        return bool(mine and seen and steps(mine, seen, self._length))
+
+    def abandon(self) -> None:
+        """Let the next token be of another chain."""
+        self._chain, self._is_over, self.is_as_left = None, True, False
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _use(self, chain: _Chain) -> str:
-        self._chain = chain
+        self._chain, self._is_over = chain, False
         self._text = show_token(token_of(chain.seed, chain.index, self._length))
         return self._text
 
     # -- the file
 
     def _load(self) -> _Chain | None:
-        if self._chain is None:
+        if self._chain is None and not self._is_over:
             try:
                 self._use(self._parse(json.loads(_read(self._path))))
             except FileNotFoundError:
@@ -108,8 +128,8 @@ class Succession:
             raise ValueError
         return chain
 
-    def _save(self, chain: _Chain) -> None:
-        """Where this fails, the next daemon gives this token out again, and others ask."""
+    def _save(self, chain: _Chain) -> bool:
+        """Whether the next daemon will know it; else that would give out this token again."""
         made = {
             "format": _FORMAT,
             "node": self._node,
@@ -125,8 +145,9 @@ class Succession:
         except OSError as error:
             fault = explain("this node's succession", self._path, error, "dataDir")
         if fault and fault != self._fault:
-            self._log.warning(fault)
+            self._log.warning(f"{fault}: this node publishes no succession")
         self._fault = fault
+        return not fault
 
 
 def content_of(node: Node, uid: str) -> str:

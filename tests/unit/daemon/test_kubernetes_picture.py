@@ -388,6 +388,22 @@ def test_pins_of_a_time_that_never_was_are_none(view: View) -> None:
     list_signed(view, signed(A, 3, 1))
     with pytest.raises(Restored):
         view.picture.compare({"metadata": {"resourceVersion": "6"}})
+    list_signed(view, signed(A, 3, 1), thing(ME), position="8")
+    view.picture.events([event("MODIFIED", signed(MOVED, 4, 2))])
+    assert view.picture.questions == ("a",)
+    assert [own.is_restored for own in view.own] == [False, True]
+
+
+def test_a_list_of_before_what_was_heard_is_of_a_backup(view: View) -> None:
+    """As the API says it that answers 504, Too large resource version."""
+    list_signed(view, signed(A, 3, 1), position="99")
+    view.picture.position = ""
+    list_signed(view, signed(A, 3, 1), position="100")
+    view.picture.position = ""
+    list_signed(view, signed(A, 3, 1), position="98")
+    view.picture.position = ""
+    list_signed(view, signed(A, 3, 1), position="99")
+    assert [own.is_restored for own in view.own] == [False, False, True, False]
     view.picture.events([event("MODIFIED", signed(MOVED, 4, 2))])
     assert view.picture.questions == ("a",)
 

@@ -114,24 +114,47 @@ def test_what_is_no_file_is_not_read(path: Path, what: str, tmp_path: Path) -> N
     log = Notes()
     one = opened(path, log)
     assert one.token("x") == one.token("x")
+    assert (one.token("x") != "") == (what == "link")
     assert "begins another succession" in log.text
 
 
-def test_a_folder_that_cannot_be_written_is_told_once(path: Path) -> None:
+def test_what_cannot_be_kept_is_not_given_out(path: Path) -> None:
     path.parent.write_text("in the way")
     log = Notes()
     one = opened(path, log)
-    first = one.token("x")
-    assert distance(first, one.token("y")) == 1
+    assert [one.token("x"), one.token("y"), one.renew("y")] == ["", "", ""]
     assert log.text.count("this node's succession") == 1
+    path.parent.unlink()
+    assert opened(path).token("y") == one.token("y") != ""
 
 
-def test_what_was_not_given_out_is_forgotten(path: Path) -> None:
+def test_a_token_that_could_not_be_kept_is_given_out_later_for_the_first_time(path: Path) -> None:
     one = opened(path)
     first = one.token("x")
-    one.forget()
+    away = path.parent.rename(path.parent.with_name("away"))
+    path.parent.write_text("in the way")
+    assert [one.token("y"), one.renew("x"), one.token("x")] == ["", "", first]
+    path.parent.unlink()
+    away.rename(path.parent)
+    assert distance(first, one.token("y")) == 1
+
+
+def test_a_chain_of_which_others_know_more_is_abandoned(path: Path) -> None:
+    one = opened(path)
+    first = one.token("a")
+    before = path.read_text()
+    later = [one.token(str(number)) for number in range(LENGTH - 1)]
+    path.write_text(before)
+    back = opened(path)
+    assert all(back.is_behind(token) for token in later)
+    others = [first, "", "A" * 22, None, 5, opened(path.with_name("other")).token("x")]
+    assert not any(back.is_behind(token) for token in others)
+    assert not opened(path.with_name("none")).is_behind(first)
+    back.abandon()
     assert not path.exists()
-    assert distance(first, opened(path).token("x")) is None
+    assert not back.is_as_left
+    assert distance(first, back.token("a")) is None
+    assert opened(path).token("a") == back.token("a")
 
 
 def test_the_secret_shows_nowhere(path: Path) -> None:
