@@ -23,7 +23,7 @@ from daemon.sources.kubernetes.objects import (
     parse_claim,
 )
 from daemon.sources.kubernetes.pins import Pin, Pins, read_pin
-from daemon.sources.kubernetes.roster import LEFT_MAX, Roster
+from daemon.sources.kubernetes.roster import Roster
 from daemon.sources.kubernetes.saved import Saved, parse_saved, render_saved
 from daemon.sources.lastknown import LastKnown
 from daemon.sources.remote import Feed
@@ -104,6 +104,7 @@ class Picture:
                 self._roster.remember((*saved.left, *others))
                 return ""
             self._roster = Roster(self._me, others)
+            self._pins.keep({node.name for node in others})
             self._roster.put_own(own)
             self._roster.remember(saved.left)
             for claim in saved.open:
@@ -161,6 +162,8 @@ class Picture:
             restored = self._is_restored or _is_before(position, self._reached)
             self._pins.compare({} if restored else pins)  # those are of a time that never was
             self._roster.replace(claims.values(), others | (set(kept) - claims.keys()))
+            # There are never more of them than of nodes.
+            self._pins.keep({node.name for node in self._roster.nodes})
             for claim in fresh:
                 self._meet(claim, pins[claim.name])
             self._whole, self.position, self._is_restored = True, position, False
@@ -232,10 +235,9 @@ class Picture:
             self._meet(claim, pin)
 
     def _meet(self, claim: Node, pin: Pin | None) -> None:
-        """Somebody of whom nothing was known; who has to be asked about is no such stranger."""
-        disputed = self._roster.is_disputed(claim)
-        self._pins.meet(claim.name, None if disputed else pin)
-        self._pins.prune(len(self._roster) + 2 * LEFT_MAX, self._roster.knows)
+        """Somebody of whom nothing was known; who has to be asked about gets no pin, ever."""
+        if self._roster.get(claim.name) == claim:
+            self._pins.meet(claim.name, pin)
 
     def _claim(self, name: str, thing: object) -> Node | None:
         try:

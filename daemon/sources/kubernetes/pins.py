@@ -13,7 +13,7 @@ Pure, but for the reading of what others wrote.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Container, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -69,18 +69,13 @@ class Pins:
 
     def compare(self, listed: Mapping[str, Pin | None]) -> None:
         """What a list says: whoever changed meanwhile may have tokens that were not heard."""
-        self.keep([name for name, pin in self._pins.items() if listed.get(name) == pin])
+        self.keep({name for name, pin in self._pins.items() if listed.get(name) == pin})
 
-    def keep(self, names: Iterable[str]) -> None:
+    def keep(self, names: Container[str]) -> None:
         """Drop all others."""
-        kept = {name: self._pins[name] for name in names}
+        kept = {name: pin for name, pin in self._pins.items() if name in names}
         if len(kept) < len(self._pins):
             self._pins, self._copy = kept, None
-
-    def prune(self, most: int, knows: Callable[[str], bool]) -> None:
-        """Where there are more than so many, drop those of nodes that nobody knows any more."""
-        if len(self._pins) > most:
-            self.keep([name for name in self._pins if knows(name)])
 
     def drop(self, name: str) -> None:
         """Ask about whatever this node changes from now on."""

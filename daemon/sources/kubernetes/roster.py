@@ -88,10 +88,6 @@ class Roster:
             name in known for known in (self._believed, self._pending, self._denied, self._left)
         )
 
-    def is_disputed(self, claim: Node) -> bool:
-        """Whether others have, or claim, something of it."""
-        return any(self._rivals(claim))
-
     def get(self, name: str) -> Node | None:
         """What is believed of a node."""
         return self._believed.get(name)
@@ -155,8 +151,9 @@ class Roster:
             self._asked.pop(name, None)
             return
         self._consider(claim)
-        for asked in (name, *sorted(rivals & (self._believed.keys() | self._pending.keys()))):
-            self._doubt(asked)
+        for asked in (name, *sorted(rivals)):
+            if asked in self._believed or asked in self._pending:
+                self._doubt(asked)
 
     def put_unusable(self, name: str) -> None:
         """A claim that cannot be read: whoever is known is asked what is so."""

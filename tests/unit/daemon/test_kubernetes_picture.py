@@ -327,16 +327,34 @@ def test_who_comes_with_what_another_has_gets_no_pin(view: View) -> None:
     assert view.picture.questions == ("a",)
 
 
-def test_who_waits_for_a_size_alone_gets_a_pin(view: View) -> None:
-    """As of a whole cluster whose nodes have more than is usual."""
-    large = [Node(n, (ip_address(f"192.0.2.{i}"),), (ip_network(f"10.244.{i}.0/23"),))
-             for i, n in ((10, "a"), (12, "b"))]  # fmt: skip
-    list_signed(view, *(signed(node, 3, 1) for node in large))
-    view.picture.rule("b", Authority("b", "u", *_facts(large[1])))
-    moved = Node("a", MOVED.addresses, large[0].pod_cidrs)
+@pytest.mark.parametrize("listed", [True, False])
+def test_who_waits_for_an_answer_gets_no_pin(view: View, listed: bool) -> None:
+    large = Node("a", A.addresses, (ip_network("10.244.10.0/23"),))
+    list_signed(view, *[signed(large, 3, 1)][:listed])
+    if not listed:
+        view.picture.events([event("ADDED", signed(large, 3, 1))])
+    assert view.picture.questions == ("a",)
+    view.picture.rule("a", Authority("a", "u", *_facts(large)))
+    moved = Node("a", MOVED.addresses, large.pod_cidrs)
     view.picture.events([event("MODIFIED", signed(moved, 4, 2))])
-    assert of_a(view) == moved
-    assert view.picture.questions == ()
+    assert view.picture.questions == ("a",)
+
+
+def test_there_are_no_more_pins_than_nodes(view: View) -> None:
+    """Whatever is claimed, and whoever left."""
+    view.picture.put_own(AUTHORITY)
+    large = [Node(f"n{n}", (ip_address(f"198.51.100.{n}"),), (ip_network("10.244.64.0/20"),))
+             for n in range(100)]  # fmt: skip
+    list_signed(view, signed(A, 3, 1), *(signed(node, 0, 1) for node in large))
+    view.picture.events(event("ADDED", signed(node, 0, 1)) for node in large)
+    view.picture.events([event("ADDED", signed(B, 0, 1)), event("DELETED", signed(A, 3, 1))])
+    kept = view.picture._pins.copy()
+    assert set(kept) == {"b"}
+    resume = LastKnown("here", (A, ME), RANGES, "7 uid-me", notes={"a": kept["b"], **kept})
+    view.picture.resume(resume)
+    assert set(view.picture._pins.copy()) == {"a"}
+    list_signed(view, thing(ME))
+    assert not view.picture._pins.copy()
 
 
 def test_an_answer_that_nobody_waits_for_any_more_changes_nothing(view: View) -> None:

@@ -123,14 +123,6 @@ def test_what_was_given_away_stays_as_it_was() -> None:
     assert len(Pins({"a": b"short", **made.copy(), "b": b""})) == 1
 
 
-def test_those_of_nobody_are_pruned() -> None:
-    made = pins()
-    made.prune(1, lambda _: False)
-    assert len(made) == 1
-    made.prune(0, lambda name: name != "a")
-    assert len(made) == 0
-
-
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=3)
                     | st.dictionaries(st.sampled_from(["metadata", "spec", "uid", "generation",
