@@ -475,6 +475,29 @@ def test_a_definition_of_before_there_were_tokens_will_do(
         assert one.running.news.events < 5
     finally:
         install(version)
-    one.stop()
-    one.start()
-    eventually(lambda: "succession" in published(api) or one.told())
+    # Whoever plants one of his own does not come far.
+    forged = token_of(0, FORGED)
+    patch = {"spec": {"succession": forged}}
+    api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n1"), patch, kind=MERGE).expect(200)
+    eventually(lambda: published(api).get("succession", forged) != forged or one.told())
+    assert steps(newest(api), long_token_of(FORGED, 0, SHORT), SHORT) is None
+    assert published(api)["addresses"] == facts(1)[1]
+
+
+def test_another_node_beside_the_own_one_is_taken_out(api: ApiServer, follow: MakeFollower) -> None:
+    """Others would not know whose the object is, and it would outlive its Node."""
+    one = follow("n1", 1).start()
+    first = newest(api)
+    eventually(lambda: one.fault == "" or one.told())
+    right = (api.network("n1") or {})["metadata"]["ownerReferences"]
+    both = [*right, {**right[0], "uid": "b9f2b7de-0000-4000-8000-000000000000"}]
+    patch = {"metadata": {"ownerReferences": both}}
+    api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n1"), patch, kind=MERGE).expect(200)
+
+    def owners() -> object:
+        return (api.network("n1") or {"metadata": {}})["metadata"].get("ownerReferences")
+
+    eventually(lambda: owners() == right or one.told())
+    settle(api, one, 5)
+    assert owners() == right
+    assert steps(first, newest(api)) in (1, 2, 3)

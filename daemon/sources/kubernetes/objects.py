@@ -218,9 +218,15 @@ def read_succession(thing: object) -> object:
 
 
 def is_rendered(thing: object, wanted: Mapping[str, Any]) -> bool:
-    """Whether an object of the API says what is wanted of it, and who owns it."""
+    """Whether an object of the API says what is wanted of it, and goes with that Node alone."""
     if not isinstance(thing, dict) or thing.get("spec") != wanted["spec"]:
         return False
     metadata = thing.get("metadata")
     owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
-    return isinstance(owners, list) and wanted["metadata"]["ownerReferences"][0] in owners
+    nodes: list[object] = [
+        owner
+        for owner in (owners if isinstance(owners, list) else ())
+        if isinstance(owner, dict) and owner.get("kind") == "Node"
+    ]
+    right: list[object] = wanted["metadata"]["ownerReferences"]
+    return nodes == right

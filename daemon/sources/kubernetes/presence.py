@@ -51,7 +51,7 @@ class Presence:
         self._me, self._namespace, self._ranges = me, namespace, ranges
         self._picture, self._log, self._trouble = picture, log, trouble
         self._succession = succession
-        self._is_plain = False
+        self._is_plain = self._was_plain = False
         self.authority: Authority | None = None
         self._wanted: dict[str, Any] | None = None
         self._seen: Own | None = None
@@ -145,6 +145,10 @@ class Presence:
 
     def hear(self, own: Own) -> None:
         """What the API says of the object."""
+        if self._is_plain and (own.is_listed or read_succession(own.thing) is not None):
+            # The definition may be another one by now; somebody else could use that.
+            self._is_plain = False
+            self._renew()
         is_older = self._is_older(own.thing)
         was_right = self.is_published and own.is_readable
         why = self._why_anew(own, is_older)
@@ -206,8 +210,10 @@ class Presence:
             # The schema of a definition from before there were tokens has no such field.
             if self._is_plain or "succession" not in str(error):
                 raise
-        how = "apply that of packaging/kubernetes/crd.yaml, and start podwired again"
-        self._log.warning(f"the definition of NodeNetworks is an older one: {how}")
+        if not self._was_plain:
+            how = "apply that of packaging/kubernetes/crd.yaml, and start podwired again"
+            self._log.warning(f"the definition of NodeNetworks is an older one: {how}")
+        self._was_plain = True
         spec = {key: value for key, value in wanted["spec"].items() if key != "succession"}
         self._is_plain, self._wanted = True, {**wanted, "spec": spec}
         self._succession.abandon()  # else the next daemon takes it for published
@@ -235,7 +241,7 @@ class Presence:
         return mine is not None and read_succession(thing) == mine
 
     def _renew(self) -> None:
-        if self.authority is not None:
+        if self._wanted is not None and self.authority is not None:
             self._wanted = self._render(self.authority, again=True)
 
 

@@ -57,8 +57,12 @@ def test_what_is_written_is_read() -> None:
         {"metadata": None},
         {"metadata": {"ownerReferences": None}},
         {"metadata": {"ownerReferences": [{"uid": "u-1"}]}},
+        {"metadata": {"ownerReferences": [
+            *render(NODE, "u-1", "podwire")["metadata"]["ownerReferences"],
+            *render(NODE, "u-2", "podwire")["metadata"]["ownerReferences"],
+        ]}},
     ],
-)
+)  # fmt: skip
 def test_what_others_changed_is_seen(change: dict[str, Any]) -> None:
     wanted = render(NODE, "u-1", "podwire")
     assert not is_rendered({**wanted, **change}, wanted)

@@ -11,14 +11,14 @@ import pytest
 
 from daemon.log import Log
 from daemon.settingspaths import SUCCESSION
-from daemon.sources.kubernetes.api import Api
+from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.chain import LENGTH, parse_token, steps
 from daemon.sources.kubernetes.objects import read_succession
 from daemon.sources.kubernetes.picture import Own, Picture
 from daemon.sources.kubernetes.presence import Presence
 from daemon.sources.kubernetes.succession import Succession
 from daemon.sources.lastknown import Keeper
-from daemon.sources.remote import Feed
+from daemon.sources.remote import Feed, SourceError
 from tests.cluster.follower import Notes
 
 RANGES = (ip_network("10.244.0.0/16"),)
@@ -40,13 +40,17 @@ class Server(Api):
     def __init__(self) -> None:
         self.node, self.foreign = node(9), dict[str, Any]()
         self.object: Thing | None = None
-        self.life = self.deleted = 0
+        self.life = self.deleted = self.refused = 0
+        self.is_old = False
 
     def get(self, path: str, query: object = None) -> Any:
         assert path == "/api/v1/nodes/me"
         return self.node
 
     def apply(self, path: str, thing: Any, manager: str) -> Any:
+        if self.is_old and "succession" in thing["spec"]:
+            self.refused += 1
+            raise ApiError(400, "", ".spec.succession: field not declared in schema", path)
         if self.object is None:
             self.life, self.foreign = self.life + 1, {}
         generation = self.object["metadata"]["generation"] if self.object else 0
@@ -202,3 +206,36 @@ def test_what_may_be_there_is_written_over_with_the_same_token(mine: Mine) -> No
     mine.publish()
     assert mine.thing == before
     assert "somebody else" not in mine.log.text
+
+
+def test_what_stays_whatever_is_written_goes_with_the_object(mine: Mine) -> None:
+    [owner] = mine.thing["metadata"]["ownerReferences"]
+    mine.server.foreign = {"ownerReferences": [owner, {**owner, "uid": "another"}]}
+    mine.presence.hear(Own({**mine.thing, "metadata": mine.server.foreign}))
+    assert mine.presence.must_publish
+    with pytest.raises(SourceError, match="is deleted and written again"):
+        mine.presence.publish(mine.server)
+    assert mine.server.deleted == 1
+    mine.publish()
+    assert mine.thing["metadata"]["ownerReferences"] == [owner]
+
+
+@pytest.mark.parametrize("how", ["listed", "planted"])
+def test_tokens_begin_as_soon_as_they_can(mine: Mine, how: str) -> None:
+    mine.server.is_old, mine.server.object = True, None
+    mine.begin().hear(Own(None, is_listed=True))
+    mine.publish()
+    assert read_succession(mine.thing) is None
+    for _ in range(3):
+        mine.presence.hear(Own(mine.thing))
+        assert not mine.presence.must_publish
+    mine.presence.hear(Own(mine.thing, is_listed=True))
+    mine.publish()
+    assert mine.server.refused == 2
+    assert mine.log.text.count("an older one") == 1
+    mine.server.is_old = False
+    planted = {**mine.thing, "spec": {**mine.thing["spec"], "succession": "A" * 22}}
+    is_listed = how == "listed"
+    mine.presence.hear(Own(mine.thing if is_listed else planted, is_listed=is_listed))
+    mine.publish()
+    assert mine.token
