@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections import deque
 
 from daemon.log import Log
 from daemon.sources.kubernetes.api import Api, ApiError, node_path
@@ -39,8 +38,8 @@ class Chores:
         self._presence, self._picture, self._ranges = presence, picture, ranges
         self._log, self._trouble = log, trouble
         self._bell = threading.Condition()
-        self._heard: deque[Own] = deque()
-        self._rung = self._had_object = False
+        self._heard: Own | None = None
+        self._rung = self._had_object = self._is_gone = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._own, self._publish, self._ask, self._denied = Pace(), Pace(), Pace(), Pace()
@@ -63,9 +62,13 @@ class Chores:
             self._thread.join(_STOP_SECONDS)
 
     def hear(self, own: Own) -> None:
-        """The API said something of this node's object."""
+        """The API said something of this node's object; the newest is what counts."""
         with self._bell:
-            self._heard.append(own)
+            self._heard = own.after(self._heard) if self._heard else own
+            if own.thing is not None:
+                self._had_object = True
+            elif own.is_readable:
+                self._is_gone = True
             self._bell.notify()
 
     def wake(self) -> None:
@@ -129,16 +132,18 @@ class Chores:
         return max(0.0, min(dues))
 
     def _listen(self) -> None:
-        while self._heard:
-            own = self._heard.popleft()
-            # A daemon that goes on where an earlier one was has not heard of it yet.
-            had_object = self._had_object or self._presence.is_published
-            self._presence.hear(own)
-            gone = own.thing is None and own.is_readable
-            self._had_object = not gone
-            if gone and had_object:
-                # It goes with its Node: the next one may have another Node for an owner.
-                self._own.soon(time.monotonic())
+        with self._bell:
+            own, self._heard = self._heard, None
+            is_gone, self._is_gone = self._is_gone, False
+            had_object = self._had_object
+            self._had_object = bool(own and own.thing) or (had_object and not is_gone)
+        if own is None:
+            return
+        # A daemon that goes on where an earlier one was has not heard of it yet.
+        if is_gone and (had_object or self._presence.is_published):
+            # It goes with its Node: the next one may have another Node for an owner.
+            self._own.soon(time.monotonic())
+        self._presence.hear(own)
 
     def _ask_about_others(self, api: Api, stop: threading.Event) -> None:
         self._bucket.share(self._picture.size)
@@ -146,9 +151,12 @@ class Chores:
             now = time.monotonic()
             if stop.is_set() or now < self._ask.due or self._bucket.wait(now) > 0:
                 return
+            number = self._picture.question(name)
+            if not number:
+                continue  # answered meanwhile
             self._bucket.take()
             try:
-                self._picture.rule(name, self._read_node(api, name))
+                self._picture.rule(name, self._read_node(api, name), number)
                 self._trouble("ask", "")
             except SourceError as error:
                 self._ask.soon(now)

@@ -47,6 +47,11 @@ class Own:
     is_listed: bool = False
     is_restored: bool = False
 
+    def after(self, old: Own) -> Own:
+        """This one, with what follows from the one before it."""
+        listed, restored = old.is_listed or self.is_listed, old.is_restored or self.is_restored
+        return replace(self, is_listed=listed, is_restored=restored)
+
 
 class Picture:
     """The cluster as this node sees it; for any thread.
@@ -84,6 +89,11 @@ class Picture:
         """The names of the Nodes to read; see Roster."""
         with self._mutex:
             return self._roster.questions
+
+    def question(self, name: str) -> int:
+        """Which question is asked about a node; 0 = none."""
+        with self._mutex:
+            return self._roster.question(name)
 
     @property
     def size(self) -> int:
@@ -265,10 +275,10 @@ class Picture:
                 self._is_published = whether
                 self._mark()
 
-    def rule(self, name: str, authority: Authority | None) -> None:
-        """What somebody else's Node says; None: there is none."""
+    def rule(self, name: str, authority: Authority | None, question: int) -> None:
+        """What somebody else's Node says, to that question; None: there is none."""
         with self._mutex:
-            if name not in self._roster.questions:
+            if not question or question != self._roster.question(name):
                 return  # it proved itself while its Node was being read, which may be older
             why = self._roster.rule(name, authority)
             if why:

@@ -41,7 +41,8 @@ class Roster:
         self._believed: dict[str, Node] = {}
         self._pending: dict[str, Node] = {}
         self._denied: dict[str, Node] = {}
-        self._asked: dict[str, None] = {}
+        self._asked: dict[str, int] = {}
+        self._questions = 0
         self._unproven: set[str] = set()
         self._proven: set[str] = set()
         self._left: dict[str, Node] = {}
@@ -66,6 +67,10 @@ class Roster:
     def questions(self) -> tuple[str, ...]:
         """The names of the Nodes to read, the longest due first; see `rule`."""
         return tuple(self._asked)
+
+    def question(self, name: str) -> int:
+        """Which question is asked about a node, counted from 1; 0 = none."""
+        return self._asked.get(name, 0)
 
     @property
     def denied(self) -> tuple[Node, ...]:
@@ -108,7 +113,7 @@ class Roster:
         """A claim that was not believed when it was heard."""
         if claim.name != self._me:
             self._consider(claim)
-            self._asked.setdefault(claim.name)
+            self._ask(claim.name)
 
     def replace(self, claims: Iterable[Node], others: Iterable[str] = ()) -> None:
         """All claims that there are; nobody else is in the cluster.
@@ -155,6 +160,11 @@ class Roster:
             if asked in self._believed or asked in self._pending:
                 self._doubt(asked)
 
+    def _ask(self, name: str) -> None:
+        if name not in self._asked:
+            self._questions += 1
+            self._asked[name] = self._questions
+
     def put_unusable(self, name: str) -> None:
         """A claim that cannot be read: whoever is known is asked what is so."""
         if name in self._believed:
@@ -163,7 +173,7 @@ class Roster:
     def _doubt(self, name: str) -> None:
         if name == self._me:
             return
-        self._asked.setdefault(name)
+        self._ask(name)
         # Of two that came together neither was there before the other.
         if name in self._unproven:
             self._consider(self._believed[name])

@@ -159,13 +159,20 @@ def content_of(node: Node, uid: str) -> str:
 def _read(path: Path) -> bytes:
     """Raises _Unusable, OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise _Unusable("is no regular file")
-        if mode & _OTHERS:
-            raise _Unusable("is a secret that others than its owner could read")
-        data = file.read(_FILE_MAX + 1)
+    try:
+        _check(os.fstat(fd))
+        data = os.read(fd, _FILE_MAX + 1)
+    finally:
+        os.close(fd)
     if len(data) > _FILE_MAX:
         raise _Unusable("is damaged (its size)")
     return data
+
+
+def _check(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _Unusable("is no regular file")
+    if status.st_uid != os.geteuid():
+        raise _Unusable("is another user's")
+    if status.st_mode & _OTHERS:
+        raise _Unusable("is a secret that others than its owner could read")

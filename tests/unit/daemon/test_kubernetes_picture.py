@@ -58,6 +58,9 @@ class View:
     def list_of(self, *nodes: Node) -> None:
         self.picture.replace(listing(json.dumps(thing(n)).encode() for n in nodes))
 
+    def rule(self, name: str, authority: Authority | None) -> None:
+        self.picture.rule(name, authority, self.picture.question(name))
+
     def names(self) -> list[str] | None:
         snapshot = self.feed.take()
         return [n.name for n in snapshot.nodes] if snapshot else None
@@ -123,7 +126,7 @@ def test_the_position_is_kept_while_this_node_is_published(view: View) -> None:
     view.picture.events([event("MODIFIED", thing(node("a", 5), 8))])
     claim = '["a", ["192.0.2.5"], ["10.244.5.0/24"]]'
     assert view.position() == f'8 uid-me {{"open": [{claim}], "left": []}}'
-    view.picture.rule("a", Authority("a", "u", *_facts(node("a", 5))))
+    view.rule("a", Authority("a", "u", *_facts(node("a", 5))))
     assert view.position() == "8 uid-me"
     view.picture.set_published(False)
     assert view.position() == "- uid-me"
@@ -135,8 +138,8 @@ def test_somebody_elses_object_does_not_cost_the_position(view: View) -> None:
     view.list_of(A)
     thief = Node("thief", (ip_address("192.0.2.66"),), A.pod_cidrs)
     view.picture.events([event("ADDED", thing(thief, 8))])
-    view.picture.rule("thief", None)
-    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    view.rule("thief", None)
+    view.rule("a", Authority("a", "u", *_facts(A)))
     known = LastKnown("here", (A, ME), RANGES, view.position())
     assert known.position.startswith("8 uid-me {")
     view.picture = Picture("me", RANGES, view.feed, Log(), view.own.append)
@@ -282,7 +285,7 @@ def test_what_cannot_be_used_moves_the_pin_all_the_same(view: View) -> None:
     broken = signed(A, 4, 2)
     broken["spec"]["addresses"] = ["nowhere"]
     view.picture.events([event("MODIFIED", broken)])
-    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    view.rule("a", Authority("a", "u", *_facts(A)))
     view.picture.events([event("MODIFIED", signed(EVIL, 4, 3))])
     assert of_a(view) == A
     assert view.picture.questions == ("a",)
@@ -293,7 +296,7 @@ def test_a_list_never_vouches(view: View) -> None:
     list_signed(view, signed(EVIL, 4, 2))
     assert of_a(view) == A
     assert view.picture.questions == ("a",)
-    view.picture.rule("a", Authority("a", "u", *_facts(EVIL)))
+    view.rule("a", Authority("a", "u", *_facts(EVIL)))
     view.picture.events([event("MODIFIED", signed(MOVED, 5, 3))])
     assert of_a(view) == EVIL
     assert view.picture.questions == ("a",)
@@ -305,13 +308,13 @@ def test_a_list_without_it_or_that_cannot_be_read_keeps_no_pin(view: View) -> No
         view.picture.replace(listing(items))
         view.picture.events([event("ADDED", signed(EVIL, 4, 1))])
         assert view.picture.questions == ("a",)
-        view.picture.rule("a", None)
+        view.rule("a", None)
 
 
 def test_a_lie_costs_the_pin(view: View) -> None:
     list_signed(view, signed(A, 3, 1))
     view.picture.events([event("MODIFIED", signed(EVIL, 3, 2))])
-    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    view.rule("a", Authority("a", "u", *_facts(A)))
     view.picture.events([event("MODIFIED", signed(MOVED, 4, 3))])
     assert view.picture.questions == ("a",)
 
@@ -320,8 +323,8 @@ def test_who_comes_with_what_another_has_gets_no_pin(view: View) -> None:
     list_signed(view, signed(B, 3, 1))
     rival = Node("a", A.addresses, B.pod_cidrs)
     view.picture.events([event("ADDED", signed(rival, 3, 1))])
-    view.picture.rule("a", Authority("a", "u", *_facts(rival)))
-    view.picture.rule("b", None)
+    view.rule("a", Authority("a", "u", *_facts(rival)))
+    view.rule("b", None)
     moved = Node("a", MOVED.addresses, B.pod_cidrs)
     view.picture.events([event("MODIFIED", signed(moved, 4, 2))])
     assert view.picture.questions == ("a",)
@@ -334,7 +337,7 @@ def test_who_waits_for_an_answer_gets_no_pin(view: View, listed: bool) -> None:
     if not listed:
         view.picture.events([event("ADDED", signed(large, 3, 1))])
     assert view.picture.questions == ("a",)
-    view.picture.rule("a", Authority("a", "u", *_facts(large)))
+    view.rule("a", Authority("a", "u", *_facts(large)))
     moved = Node("a", MOVED.addresses, large.pod_cidrs)
     view.picture.events([event("MODIFIED", signed(moved, 4, 2))])
     assert view.picture.questions == ("a",)
@@ -362,8 +365,29 @@ def test_an_answer_that_nobody_waits_for_any_more_changes_nothing(view: View) ->
     list_signed(view, signed(A, 3, 1))
     view.picture.events([event("MODIFIED", signed(EVIL, 3, 2))])
     view.picture.events([event("MODIFIED", signed(MOVED, 4, 3))])
-    view.picture.rule("a", Authority("a", "u", *_facts(A)))
+    view.rule("a", Authority("a", "u", *_facts(A)))
     assert of_a(view) == MOVED
+
+
+def test_an_answer_to_an_older_question_is_none_to_a_newer_one(view: View) -> None:
+    list_signed(view, signed(A, 3, 1))
+    view.picture.events([event("MODIFIED", signed(EVIL, 3, 2))])
+    older = view.picture.question("a")
+    view.picture.events([event("MODIFIED", signed(MOVED, 4, 3))])
+    assert view.picture.question("a") == 0
+    view.picture.events([event("MODIFIED", signed(EVIL, 4, 4))])
+    view.picture.rule("a", Authority("a", "u", *_facts(A)), older)
+    assert of_a(view) == MOVED
+    assert view.picture.questions == ("a",)
+    view.rule("a", Authority("a", "u", *_facts(MOVED)))
+    assert view.picture.question("a") == 0
+
+
+def test_what_was_not_heard_yet_is_not_forgotten_with_the_next(view: View) -> None:
+    old = Own(5, is_listed=True, is_restored=True)
+    assert Own(None).after(Own(5)) == Own(None)
+    assert Own(None, is_readable=False).after(old) == Own(None, False, True, True)
+    assert Own(6, is_listed=True).after(Own(5)) == Own(6, is_listed=True)
 
 
 def resumed(view: View) -> None:

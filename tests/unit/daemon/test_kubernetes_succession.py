@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,25 @@ def test_what_is_no_file_is_not_read(path: Path, what: str, tmp_path: Path) -> N
     assert one.token("x") == one.token("x")
     assert (one.token("x") != "") == (what == "link")
     assert "begins another succession" in log.text
+
+
+def test_what_is_no_file_leaves_nothing_open(path: Path) -> None:
+    path.mkdir(parents=True)
+    one = opened(path)
+    one.token("x")
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(5):
+        one.token(str(number))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_secret_of_another_user_is_none(path: Path) -> None:
+    log = Notes()
+    first = opened(path).token("x")
+    os.chown(path, 12345, 12345)
+    assert distance(first, opened(path, log).token("x")) is None
+    assert "is another user's" in log.text
+    assert path.stat().st_uid == os.geteuid()
 
 
 def test_what_cannot_be_kept_is_not_given_out(path: Path) -> None:
