@@ -211,7 +211,7 @@ class Presence:
             if self._is_plain or "succession" not in str(error):
                 raise
         if not self._was_plain:
-            how = "apply that of packaging/kubernetes/crd.yaml, and start podwired again"
+            how = "apply that of packaging/kubernetes/crd.yaml, then start podwired again"
             self._log.warning(f"the definition of NodeNetworks is an older one: {how}")
         self._was_plain = True
         spec = {key: value for key, value in wanted["spec"].items() if key != "succession"}

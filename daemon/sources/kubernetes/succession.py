@@ -1,7 +1,8 @@
 """This node's own hash chain: by its next token others know that a change is this node's doing.
 
 The secret stays in one file below the data folder. What is written there is always ahead of what is
-published, so that no token is given out for two contents; one that is never published is no harm.
+published, so that no token is given out for two contents; one that is never published is no harm,
+and what cannot be written is not published.
 """
 
 from __future__ import annotations
