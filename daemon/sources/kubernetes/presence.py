@@ -106,6 +106,8 @@ class Presence:
         self._trouble("node", f"Node {self._me} {why}" if why else "")
         self.authority = authority
         self._wanted = None
+        # The definition may be another one by now; a watch from before that shows no token.
+        self._is_plain = False
         if authority.addresses:
             self._picture.put_own(authority)
             if authority.pod_cidrs:
@@ -146,7 +148,6 @@ class Presence:
     def hear(self, own: Own) -> None:
         """What the API says of the object."""
         if self._is_plain and (own.is_listed or read_succession(own.thing) is not None):
-            # The definition may be another one by now; somebody else could use that.
             self._is_plain = False
             self._renew()
         is_older = self._is_older(own.thing)

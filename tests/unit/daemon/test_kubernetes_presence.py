@@ -220,7 +220,7 @@ def test_what_stays_whatever_is_written_goes_with_the_object(mine: Mine) -> None
     assert mine.thing["metadata"]["ownerReferences"] == [owner]
 
 
-@pytest.mark.parametrize("how", ["listed", "planted"])
+@pytest.mark.parametrize("how", ["listed", "planted", "later"])
 def test_tokens_begin_as_soon_as_they_can(mine: Mine, how: str) -> None:
     mine.server.is_old, mine.server.object = True, None
     mine.begin().hear(Own(None, is_listed=True))
@@ -235,7 +235,10 @@ def test_tokens_begin_as_soon_as_they_can(mine: Mine, how: str) -> None:
     assert mine.log.text.count("an older one") == 1
     mine.server.is_old = False
     planted = {**mine.thing, "spec": {**mine.thing["spec"], "succession": "A" * 22}}
-    is_listed = how == "listed"
-    mine.presence.hear(Own(mine.thing if is_listed else planted, is_listed=is_listed))
+    if how == "later":
+        assert mine.presence.read(mine.server)
+    else:
+        is_listed = how == "listed"
+        mine.presence.hear(Own(mine.thing if is_listed else planted, is_listed=is_listed))
     mine.publish()
     assert mine.token
