@@ -147,6 +147,8 @@ class Chores:
 
     def _ask_about_others(self, api: Api, stop: threading.Event) -> None:
         self._bucket.share(self._picture.size)
+        if not self._picture.questions:  # what could not be answered may not be claimed any more
+            self._trouble("ask", "")
         for name in self._picture.questions:
             now = time.monotonic()
             if stop.is_set() or now < self._ask.due or self._bucket.wait(now) > 0:

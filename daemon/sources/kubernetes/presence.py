@@ -158,6 +158,8 @@ class Presence:
         if own.is_listed or not is_older:
             self._seen, self._version = own, _version_of(own.thing)
             self._put_right(own.thing, was_right and not why)
+        if self.is_published:  # also where the answer to the writing did not come
+            self._trouble("object", "")
         self._picture.set_published(self.is_published)
 
     def _is_older(self, thing: object) -> bool:

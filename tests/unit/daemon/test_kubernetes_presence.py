@@ -41,7 +41,7 @@ class Server(Api):
         self.node, self.foreign = node(9), dict[str, Any]()
         self.object: Thing | None = None
         self.life = self.deleted = self.refused = 0
-        self.is_old = False
+        self.is_old = self.is_cut_off = False
 
     def get(self, path: str, query: object = None) -> Any:
         assert path == "/api/v1/nodes/me"
@@ -57,6 +57,8 @@ class Server(Api):
         changed = not self.object or self.object["spec"] != thing["spec"]
         version = {"uid": f"o-{self.life}", "generation": generation + changed}
         self.object = {**thing, "metadata": {**thing["metadata"], **version, **self.foreign}}
+        if self.is_cut_off:
+            raise SourceError("the answer did not come")
         return self.object
 
     def delete(self, path: str) -> None:
@@ -242,3 +244,14 @@ def test_tokens_begin_as_soon_as_they_can(mine: Mine, how: str) -> None:
         mine.presence.hear(Own(mine.thing if is_listed else planted, is_listed=is_listed))
     mine.publish()
     assert mine.token
+
+
+def test_an_answer_that_did_not_come_troubles_nobody_once_the_object_is_there(mine: Mine) -> None:
+    mine.server.node, mine.server.is_cut_off = node(10), True
+    assert mine.presence.read(mine.server)
+    with pytest.raises(SourceError):
+        mine.presence.publish(mine.server)
+    assert "not published: the answer did not come" in mine.feed.fault
+    mine.presence.hear(Own(mine.thing))
+    assert mine.presence.is_published
+    assert "not published" not in mine.feed.fault
