@@ -225,6 +225,7 @@ class Presence:
     def _write(self, api: Api, wanted: Mapping[str, Any]) -> Any:
         """The object as it stands then. Raises SourceError."""
         why = "the API stores another object than was written"
+        why = f"{why}: is the CRD that of packaging/kubernetes/crd.yaml?"
         try:
             thing = api.apply(self.path(), wanted, MANAGER)
         except BadAnswer as error:
@@ -235,8 +236,9 @@ class Presence:
         # Applying leaves in place what is somebody else's: without that it is made anew.
         api.delete(self.path())
         self._seen = Own(None)
-        hint = "is the CRD that of packaging/kubernetes/crd.yaml?"
-        raise SourceError(f"{why}: it is deleted and written again; {hint}")
+        again = f"{why}; it is deleted and written again"
+        self._log.warning(again, object=self.path())
+        raise SourceError(again)
 
     def _is_overwritten(self, thing: object) -> bool:
         """Whether an object has this node's newest token, and not what it was published with."""
