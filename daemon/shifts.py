@@ -83,10 +83,6 @@ class Shifts:
                 self._free += 1
                 self._replace()
 
-    def in_company(self) -> bool:
-        """Whether other calls are under way beside the calling thread's."""
-        return self._threads - len(self._resting) - self._waiting > 1
-
     def relieve(self) -> None:
         """To be called again and again: where all calls are stuck since the last time, a further
         one is taken."""

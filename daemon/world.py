@@ -106,7 +106,7 @@ def daemon_host(
     readiness: Callable[[str], CniError | None] = always_ready,
 ) -> Iterator[Host]:
     """The node as the daemon's calls see it. readiness: see `Host`."""
-    stores, links = Stores(), LinkRemover(turns.shifts.in_company)
+    stores, links = Stores(), LinkRemover()
 
     def delete_link(_nl: Netlink, name: str) -> bool:
         with turns.outside():
