@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from kernel import rtnl
 from kernel.errors import KernelError
@@ -27,6 +27,7 @@ _GROUP = 0x70776972
 _AT_ONCE = 4
 """So many messages may be under way."""
 _PAUSE = 0.0005  # seconds between looks
+_REST = 2.0  # seconds after which an idle thread ends
 
 
 class LinkRemover:
@@ -168,11 +169,23 @@ class _Senders:
             raise
 
     def _work(self, nl: Netlink) -> None:
+        with nl:
+            while sending := self._next():
+                sending.run(nl)
+                with self._mutex:
+                    self._idle += 1
+                self.leave_turn()
+
+    def _next(self) -> _Sending | None:
+        """What the calling thread is to send; None where nobody had use for it for long."""
         while True:
-            self._wishes.get().run(nl)
-            with self._mutex:
-                self._idle += 1
-            self.leave_turn()
+            try:
+                return self._wishes.get(timeout=_REST)
+            except Empty:
+                with self._mutex:
+                    if self._idle:  # else something is on its way
+                        self._idle -= 1
+                        return None
 
 
 def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
