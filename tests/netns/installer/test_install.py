@@ -153,7 +153,9 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     assert not is_python(place.cni_bin / "podwire")
     assert all(map(place.answers, place.names()))
     assert answers
-    assert all(answers)
+    # A script's interpreter opens it once more by its path (fs/binfmt_script.c), and finds a
+    # compiled program where that took its place in between: that one call has to be made again.
+    assert answers.count(False) <= 1
     # A daemon that was started before goes on with the old one.
     assert place.environments()[:-1] == first
     assert len(place.environments()) == 2
