@@ -8,7 +8,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from kernel.errors import KernelError, NotANamespace
@@ -48,7 +48,8 @@ class Namespace:
 
     def is_current(self) -> bool:
         """Whether the calling thread is in this very namespace."""
-        mine, other = os.stat(_kept() or _HERE), os.fstat(self.fd)
+        home = _kept()
+        mine, other = os.stat(_HERE if home is None else home), os.fstat(self.fd)
         return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 
 
@@ -82,9 +83,11 @@ def inside(namespace: Namespace) -> Iterator[None]:
 def keep_home_open() -> None:
     """Let the calling thread, which is never elsewhere but by `inside`, remember where it belongs.
 
-    Below /proc the way there is looked up anew each time (fs/proc/base.c).
+    Below /proc the way there is looked up anew each time (fs/proc/base.c). Without a descriptor to
+    spare it is so still.
     """
-    _thread.home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+    with suppress(OSError):
+        _thread.home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def close_kept_home() -> None:
