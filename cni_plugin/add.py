@@ -89,7 +89,8 @@ def _already_attached(call: Call) -> CniError:
 def _add(
     call: Call, shape: Shape, own: IpamConf | None, nl: Netlink, pod: Namespace, store: Store
 ) -> Result:
-    mtu, found = read_ground(nl, call.conf.bridge if shape.mode == "bridge" else "")
+    name = call.conf.bridge if shape.mode == "bridge" else ""
+    mtu, found = read_ground(nl, uplink=not call.conf.mtu, bridge=name)
     with ExitStack() as undo:
         plan, result, text = _record(call, shape, own, pod, store, call.conf.mtu or mtu, undo)
         bridges: list[str] = []

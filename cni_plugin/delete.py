@@ -14,7 +14,6 @@ from cni_plugin.record import Remains
 from cni_plugin.removal import find_remains, remove
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
-from kernel.attach import detach
 from kernel.errors import KernelError, NotANamespace
 from kernel.netlink import Netlink, open_netlink
 from kernel.netns import Namespace
@@ -60,14 +59,16 @@ def collect(call: Call) -> None:
     """
     valid = call.valid_attachments
     failures: list[str] = []
+    delete_link = call.host.delete_link
     with open_netlink() as nl, open_node_store(call) as store:
         for owner, links in _stale(nl, store, call.conf.name, valid):
             try:
                 with store.read() as tx:
                     remains = find_remains(nl, tx, owner)
                 for link in links:
-                    detach(nl, link, ())
-                remove(nl, store, owner, remains, release=_release_of(call, owner, remains))
+                    delete_link(nl, link)
+                release = _release_of(call, owner, remains)
+                remove(nl, store, owner, remains, release=release, delete=delete_link)
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
             except (KernelError, IpamError, CniError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")

@@ -201,6 +201,6 @@ def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
 def _await_end(nl: Netlink, name: str, sending: _Sending) -> None:
     """Wait until the group is gone. name: the link that was marked last; who took it took all."""
     sending.wait_until_begun()
-    while nl.exchange([rtnl.get_link(name)])[0].objects:
+    while nl.run([rtnl.get_link(name)], tolerate=_GONE)[0].objects:
         if sending.ends_within(_PAUSE):
             return

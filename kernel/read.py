@@ -68,15 +68,17 @@ def read_space(nl: Netlink, want: Space) -> Space:
     )
 
 
-def read_ground(nl: Netlink, bridge: str = "") -> tuple[int | None, Link | None]:
+def read_ground(nl: Netlink, *, uplink: bool, bridge: str) -> tuple[int | None, Link | None]:
     """What attachments build on: the MTU in bytes of the default route's link, and a bridge.
 
-    None without a default route, and without a bridge of that name. In one exchange but for the
-    default route's link: every ADD asks.
+    uplink: whether that MTU is wanted; bridge: the name, empty where none is. None without a
+    default route, and without a bridge of that name. In one exchange but for the default route's
+    link: every ADD asks.
     """
-    messages = [rtnl.look_up_route(address) for address in _ANYWHERE]
-    answers = nl.exchange([*messages, rtnl.get_link(bridge)] if bridge else messages)
-    routes, links = answers[: len(messages)], answers[len(messages) :]
+    lookups = [rtnl.look_up_route(address) for address in _ANYWHERE] if uplink else []
+    messages = [*lookups, rtnl.get_link(bridge)] if bridge else lookups
+    answers = nl.exchange(messages) if messages else []
+    routes, links = answers[: len(lookups)], answers[len(lookups) :]
     for found in links:
         if found.errno not in (0, *_NO_SUCH_LINK):
             raise KernelError("look up link", bridge, found.errno, found.hint)
