@@ -139,7 +139,7 @@ class Server:
     def _call(self, connection: socket.socket, request: protocol.Request) -> None:
         netns, lines = Descriptor(request), list[str]()
         reply, verb = None, request.env.get("CNI_COMMAND", "")
-        began = self._meter.begin(verb)
+        began = handled = self._meter.begin(verb)
         try:
             host = replace(
                 self._host,
@@ -151,11 +151,12 @@ class Server:
             )
             with self._locks.holding(_key(request.env)):
                 reply, seconds = self._handle(connection, request, host)
+            handled = time.monotonic()
             if reply is not None:  # first of all: the caller need not wait for what we note
                 self._answer(connection, reply, lines)
                 self._log.call(request.env, reply, seconds, lines)
         finally:
-            self._meter.end(verb, began, reply)
+            self._meter.end(verb, handled - began, reply)
             netns.close()
 
     def _handle(

@@ -152,17 +152,17 @@ class Meter:
     row: int
 
     def begin(self, verb: str) -> float:
-        """Count a call as under way; the time to give to `end`."""
+        """Count a call as under way; when that was, in seconds of the monotonic clock."""
         self.tally.begin(self.row, verb)
         return time.monotonic()
 
-    def end(self, verb: str, began: float, reply: Reply | None) -> None:
-        """Count its reply; None where it came to nothing."""
+    def end(self, verb: str, seconds: float, reply: Reply | None) -> None:
+        """Count its reply, and what it took; None where it came to nothing."""
         if reply is None:
             self.tally.leave(self.row, verb)
             return
         code = code_of(reply.status, reply.stdout)
-        self.tally.end(self.row, verb, code, time.monotonic() - began)
+        self.tally.end(self.row, verb, code, seconds)
 
 
 def code_of(status: int, stdout: bytes) -> int:
