@@ -31,7 +31,10 @@ class Record:
 
 
 def dump_record(record: Record) -> str:
-    """A record as JSON text; members that have their default value are left out."""
+    """A record as JSON text; members that have their default value are left out.
+
+    So another default is another schema.
+    """
     return _encoder.encode({"schema": _SCHEMA, **_members(record)})
 
 
@@ -93,7 +96,7 @@ def remains_of(record: Record) -> Remains:
 def load_remains(text: str) -> Remains:
     """What removal needs of a record in JSON text, at a fraction of its price. Raises ValueError.
 
-    Where the text is damaged elsewhere also TypeError, KeyError or IndexError.
+    Where the text is damaged elsewhere also TypeError, KeyError, IndexError or AttributeError.
     """
     raw = _decode(text)
     plan = raw["plan"]

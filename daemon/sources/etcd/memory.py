@@ -13,7 +13,7 @@ from daemon.cluster import parse_pod_cidr
 from daemon.filefaults import explain
 from daemon.log import Log
 from daemon.replacefile import replace_file
-from daemon.sources.etcd.machine import read_host
+from daemon.sources.machine import read_host
 from ipam.boot import read_boot_id
 from kernel.model import IPNetwork
 

@@ -211,6 +211,20 @@ def render(node: Node, uid: str, namespace: str, succession: str = "") -> dict[s
     }
 
 
+def version_of(thing: object) -> tuple[str, int]:
+    """An object's uid and generation, which only the API server writes; empty, 0 where it has none.
+
+    The one is another with each object of the name, the other counts the changes of its spec.
+    """
+    metadata = thing.get("metadata") if isinstance(thing, dict) else None
+    known = metadata if isinstance(metadata, dict) else {}
+    uid, generation = known.get("uid"), known.get("generation")
+    return (
+        uid if isinstance(uid, str) else "",
+        generation if isinstance(generation, int) else 0,
+    )
+
+
 def read_succession(thing: object) -> object:
     """The token in a NodeNetwork, as it came from JSON; None where there is none."""
     spec = thing.get("spec") if isinstance(thing, dict) else None

@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 from daemon.sources.kubernetes.chain import parse_token, steps
-from daemon.sources.kubernetes.objects import read_succession
+from daemon.sources.kubernetes.objects import read_succession, version_of
 
 Pin = bytes
 """Token, owner's uid, object's uid (8 bytes of a hash each), the object's generation; one value,
@@ -108,10 +108,8 @@ def _follow(old: Pin, new: Pin) -> int | None:
 def read_pin(thing: object) -> Pin | None:
     """What a NodeNetwork says of itself, as it came from JSON; None where that is no token."""
     token = parse_token(read_succession(thing))
-    life, generation = _get(thing, "metadata", "uid"), _get(thing, "metadata", "generation")
-    if token is None or not isinstance(life, str) or not life:
-        return None
-    if not isinstance(generation, int) or not 0 < generation < 1 << 63:
+    life, generation = version_of(thing)
+    if token is None or not life or not 0 < generation < 1 << 63:
         return None
     return _FORM.pack(token, _hash(_read_owner(thing)), _hash(life), generation)
 

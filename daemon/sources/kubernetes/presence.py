@@ -19,6 +19,7 @@ from daemon.sources.kubernetes.objects import (
     parse_authority,
     read_succession,
     render,
+    version_of,
 )
 from daemon.sources.kubernetes.picture import Own, Picture
 from daemon.sources.kubernetes.succession import Succession, content_of
@@ -156,7 +157,7 @@ class Presence:
         if why:
             self._begin_anew(why)
         if own.is_listed or not is_older:
-            self._seen, self._version = own, _version_of(own.thing)
+            self._seen, self._version = own, version_of(own.thing)
             self._put_right(own.thing, was_right and not why)
         if self.is_published:  # also where the answer to the writing did not come
             self._trouble("object", "")
@@ -164,7 +165,7 @@ class Presence:
 
     def _is_older(self, thing: object) -> bool:
         """Whether it is of before the last change of the same object."""
-        (life, generation), (known, last) = _version_of(thing), self._version
+        (life, generation), (known, last) = version_of(thing), self._version
         return life == known and 0 < generation < last
 
     def _why_anew(self, own: Own, is_older: bool) -> str:
@@ -201,7 +202,7 @@ class Presence:
             self._trouble("object", f"this node is not published: {error}")
             raise
         self._trouble("object", "")
-        self._seen, self._version = Own(thing), _version_of(thing)
+        self._seen, self._version = Own(thing), version_of(thing)
         self._picture.set_published(True)
         self._log.info("this node is published", object=self.path())
 
@@ -251,17 +252,6 @@ class Presence:
 
 
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
-
-
-def _version_of(thing: object) -> tuple[str, int]:
-    """An object's uid and its generation."""
-    metadata = thing.get("metadata") if isinstance(thing, dict) else None
-    known = metadata if isinstance(metadata, dict) else {}
-    life, generation = known.get("uid"), known.get("generation")
-    return (
-        life if isinstance(life, str) else "",
-        generation if isinstance(generation, int) else 0,
-    )
 
 
 def objects_path(namespace: str) -> str:

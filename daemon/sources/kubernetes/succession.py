@@ -21,7 +21,6 @@ from daemon.cluster import Node
 from daemon.filefaults import explain
 from daemon.log import Log
 from daemon.replacefile import replace_file
-from daemon.sources.etcd.machine import read_host
 from daemon.sources.kubernetes.chain import (
     LENGTH,
     SEED_SIZE,
@@ -30,6 +29,7 @@ from daemon.sources.kubernetes.chain import (
     steps,
     token_of,
 )
+from daemon.sources.machine import read_host
 
 _FORMAT = 1
 _FILE_MAX = 1 << 12
