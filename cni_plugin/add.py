@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cni_plugin import networks
-from cni_plugin.addressing import delegate_of, delegated_type, own_ipam, to_result
+from cni_plugin import network_rules as networks
+from cni_plugin.attachment import Record, dump_record, remains_of
 from cni_plugin.errors import (
     ALREADY_ATTACHED,
     INVALID_CONFIG,
@@ -15,17 +15,17 @@ from cni_plugin.errors import (
     CniError,
 )
 from cni_plugin.host import Call
+from cni_plugin.ipam_client import delegate_of, delegated_type, own_ipam, to_result
 from cni_plugin.plan import Shape, plan_attachment, shape_of, wanted_mac
-from cni_plugin.rebuild import open_node_store
-from cni_plugin.record import Record, dump_record, remains_of
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
+from cni_plugin.store_access import open_node_store
 from ipam.allocator import allocate
 from ipam.config import IpamConf
 from ipam.store import Store, Transaction
 from kernel.attach import LinkExists, attach, pod_has_link
 from kernel.model import Link, Plan
-from kernel.netlink import Netlink, open_netlink
+from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 from kernel.read import read_ground
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cni_plugin.addressing import check_space, delegate_of, delegated_type, own_ipam
+from cni_plugin.attachment import Record
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
+from cni_plugin.ipam_client import check_space, delegate_of, delegated_type, own_ipam
 from cni_plugin.plan import shape_of
-from cni_plugin.rebuild import open_node_store
-from cni_plugin.record import Record
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, parse_result
+from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError, StoreDamaged
 from ipam.store import Store
 from kernel import attach
 from kernel.errors import KernelError
 from kernel.model import Address, IPAddress, Link, Plan
-from kernel.netlink import Netlink, open_netlink
+from kernel.netlink.socket import Netlink, open_netlink
 from kernel.read import read_link
 
 
@@ -134,7 +134,7 @@ def _check_bridge(call: Call, nl: Netlink) -> None:
 
 
 def _check_tools(call: Call) -> None:
-    from kernel.nft import find_nft
+    from kernel.nftables.table import find_nft
 
     conf, shape = call.conf, shape_of(call.conf, call.host.program)
     hairpin = shape.mode == "ptp" or (shape.hairpin and shape.gateway)

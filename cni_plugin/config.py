@@ -16,7 +16,7 @@ from cni_plugin.request import NAME, NAME_MAX, link_name_fault
 from cni_plugin.stdin import canonical
 from ipam.dns import Dns, parse_dns
 from ipam.errors import ConfigError
-from ipam.values import Section
+from ipam.json_section import Section
 
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from cni_plugin import networks
-from cni_plugin.addressing import delegate_of, delegated_type
+from cni_plugin import network_rules as networks
+from cni_plugin.attachment import Remains
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
-from cni_plugin.rebuild import open_node_store
-from cni_plugin.record import Remains
+from cni_plugin.ipam_client import delegate_of, delegated_type
 from cni_plugin.removal import find_remains, remove
+from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
 from kernel.errors import KernelError, NotANamespace
-from kernel.netlink import Netlink, open_netlink
+from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 
 

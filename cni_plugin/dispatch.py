@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cni_plugin.addressing import IPAM_PROGRAMS, owns_ipam
 from cni_plugin.config import Given, parse_config, parse_remains, recall, remember
 from cni_plugin.errors import CniError
 from cni_plugin.host import Call, Host
+from cni_plugin.ipam_client import IPAM_PROGRAMS, owns_ipam
 from cni_plugin.request import Request
 from cni_plugin.result import Result, render
 from ipam.errors import StoreDamaged
@@ -45,7 +45,7 @@ def run(
     try:
         result = verb(call)
     except StoreDamaged as damage:
-        from cni_plugin.rebuild import recover_store
+        from cni_plugin.store_access import recover_store
 
         recover_store(damage.path.parent, host.log)
         result = verb(call)

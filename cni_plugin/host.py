@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ipam.files import Refill
     from ipam.owner import Owner
     from ipam.store import Store
-    from kernel.netlink import Netlink
+    from kernel.netlink.socket import Netlink
     from kernel.netns import Namespace
 
     OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]

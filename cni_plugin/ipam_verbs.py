@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from cni_plugin.addressing import check_space, data_dir, own_ipam, to_result
 from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
 from cni_plugin.host import Call
+from cni_plugin.ipam_client import check_space, data_dir, own_ipam, to_result
 from cni_plugin.result import Result, parse_result
 from ipam.store import open_store
 

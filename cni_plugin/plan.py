@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cni_plugin.config import NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni_plugin.identity import Mark, derive_mac, host_link_name, render_alias
+from cni_plugin.names import Mark, derive_mac, host_link_name, render_alias
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
 from ipam.ranges import interface_of
@@ -30,7 +30,7 @@ from kernel.model import (
     Space,
     Sysctl,
 )
-from kernel.nft import hairpin_element, spoof_check_elements
+from kernel.nftables.table import hairpin_element, spoof_check_elements
 
 T = TypeVar("T")
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}

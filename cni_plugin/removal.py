@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from cni_plugin import networks
-from cni_plugin.identity import Mark, host_link_name, parse_alias
-from cni_plugin.record import Record, Remains, load_record, load_remains, remains_of
+from cni_plugin import network_rules as networks
+from cni_plugin.attachment import Record, Remains, load_record, load_remains, remains_of
+from cni_plugin.names import Mark, host_link_name, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_link, delete_pod_link, node_end
 from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
-from kernel.netlink import Netlink
+from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
-from kernel.nft import (
+from kernel.nftables.table import (
     hairpin_address,
     open_nft,
     remove_elements,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from cni_plugin.networks import (
+from cni_plugin.attachment import Remains, load_remains
+from cni_plugin.network_rules import (
     ensure_masquerade,
     ensure_tables,
     marked_links,
@@ -13,15 +14,14 @@ from cni_plugin.networks import (
     members_of_strangers,
     remove_unneeded,
 )
-from cni_plugin.rebuild import refill
-from cni_plugin.record import Remains, load_remains
+from cni_plugin.store_access import refill
 from ipam.errors import StoreDamaged, StoreError
 from ipam.files import BUSY_TIMEOUT, Files
 from ipam.store import Store, Transaction, open_store
-from kernel import nft
-from kernel.masquerade import remove_empty_tables
 from kernel.model import Element
-from kernel.netlink import Netlink, open_netlink
+from kernel.netlink.socket import Netlink, open_netlink
+from kernel.nftables import table as nft
+from kernel.nftables.masquerade import remove_empty_tables
 from kernel.read import read_links
 
 _NAMED = 8

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.settingspaths import LAST_KNOWN, LEASE, SUCCESSION
+from daemon.config.paths import LAST_KNOWN, LEASE, SUCCESSION
 
 _STORE = "podwire.db*"
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""

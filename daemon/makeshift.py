@@ -16,17 +16,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from daemon.caught import hold
-from daemon.crew import processes_wanted
+from daemon.cni_server.call_counters import Tally
+from daemon.cni_server.processes import processes_wanted
+from daemon.cni_server.readiness import Readiness
+from daemon.cni_server.service import serve
 from daemon.log import Log
-from daemon.metrics.counts import Counts, Seen
 from daemon.metrics.meanwhile import fault_served
-from daemon.metrics.tally import Tally
-from daemon.notify import keep_inherited_socket
-from daemon.readiness import Readiness
+from daemon.routing.counters import Counts, Seen
 from daemon.salvage import Places
-from daemon.service import serve
 from daemon.signals import Signals
 from daemon.status import AnotherDaemon, NodeStatus, StatusFile
+from daemon.systemd import keep_inherited_socket
 
 LOOK_SECONDS = 2.0
 """Seconds between looks whether the configuration is right again."""

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.cluster import parse_node_name
-from daemon.settings import ConflistSettings, MetricsSettings
-from daemon.yamlfile import FILE_MAX
+from daemon.config.schema import ConflistSettings, MetricsSettings
+from daemon.config.yaml import FILE_MAX
+from daemon.model import parse_node_name
 
 _NAME = "[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 _PATH = r"/[^\s\"',{}]*"
@@ -61,7 +61,7 @@ def _node_in(text: str) -> str:
 
 def _metrics_in(text: str) -> MetricsSettings:
     # It brings pydantic, which whoever found the file wrong has loaded.
-    from daemon.settingsvalues import parse_listen
+    from daemon.config.values import parse_listen
 
     try:
         # Of all keys only the metrics' is called that.

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.health.report import HealthReport, parse_report
-from daemon.replacefile import replace_file
+from daemon.files import replace_file
+from daemon.probes.report import HealthReport, parse_report
 
 if TYPE_CHECKING:
     from filelock import FileLock

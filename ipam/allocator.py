@@ -11,11 +11,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from ipam import faults, pools
+from ipam import faults
+from ipam import pool as pools
 from ipam.clock import render_duration
 from ipam.config import IpamConf
 from ipam.errors import AddressResting, AddressTaken, RangeExhausted
-from ipam.pools import Freed, Pool
+from ipam.pool import Freed, Pool
 from ipam.ranges import (
     IPAddress,
     Range,

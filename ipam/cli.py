@@ -124,7 +124,7 @@ def _add_commands(parser: ArgumentParser) -> None:
 def _address(text: str) -> str:
     from argparse import ArgumentTypeError
 
-    from ipam.values import parse_address
+    from ipam.json_section import parse_address
 
     try:
         return str(parse_address(text))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ipam.clock import render_duration
 from ipam.errors import AddressTaken
-from ipam.host_local import Imported, import_directory
+from ipam.import_host_local import Imported, import_directory
+from ipam.json_section import parse_address
 from ipam.ranges import IPAddress
 from ipam.store import Purged, Store, open_store
 from ipam.tables import render_table, shorten_id
 from ipam.transaction import Allocation, Owner, Transaction
-from ipam.values import parse_address
 
 DONE, FAILED, NOT_FOUND, NOT_DONE = 0, 1, 3, 4
 

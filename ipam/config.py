@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from ipam.dns import Dns, parse_dns, read_resolv_conf
 from ipam.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, ConfigError
+from ipam.json_section import Section, parse_address_with_prefix, show
 from ipam.ranges import (
     IPAddress,
     IPNetwork,
@@ -25,7 +26,6 @@ from ipam.ranges import (
     render_set,
     sets_overlap,
 )
-from ipam.values import Section, parse_address_with_prefix, show
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 NO_ARGS: Mapping[str, str] = MappingProxyType({})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipam.errors import IO_FAILURE, IpamError
-from ipam.values import Section
+from ipam.json_section import Section
 
 LARGEST_FILE = 1 << 20
 

@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from kernel import nft, rtnl
 from kernel.bridge import ensure_bridge
 from kernel.diff import Change, diff
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
-from kernel.netlink import Answer, Netlink
+from kernel.netlink import links as rtnl
+from kernel.netlink.codec import Message
+from kernel.netlink.socket import Answer, Netlink
 from kernel.netns import Namespace, inside
+from kernel.nftables import table as nft
+from kernel.operstate import Pause, settle_node, settle_pod
 from kernel.read import read_link, read_space
-from kernel.settle import Pause, settle_node, settle_pod
 from kernel.sysctl import apply_sysctl
-from kernel.wire import Message
 
 _GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST})

@@ -6,10 +6,10 @@ import errno
 import os
 from collections.abc import Callable
 
-from kernel import rtnl
 from kernel.errors import KernelError
 from kernel.model import Address, Bridge, IPInterface, Link, Sysctl
-from kernel.netlink import Netlink
+from kernel.netlink import links as rtnl
+from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses, read_link, read_links
 from kernel.sysctl import apply_sysctl
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kernel import rtnl
 from kernel.model import Sysctl
-from kernel.netlink import Netlink
+from kernel.netlink import links as rtnl
+from kernel.netlink.socket import Netlink
 from kernel.read import read_links
 from kernel.sysctl import apply_sysctl, read_sysctl
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 
-from kernel import rtnl
 from kernel.errors import KernelError
 from kernel.model import Address, Link, Port, Route, Space, Sysctl
-from kernel.netlink import Answer, Netlink
+from kernel.netlink import links as rtnl
+from kernel.netlink.socket import Answer, Netlink
 from kernel.sysctl import read_sysctl
 
 _NO_SUCH_LINK = frozenset({errno.ENODEV})

@@ -17,13 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from kernel import rtnl
 from kernel.errors import KernelError
 from kernel.model import Address, Link, Sysctl, Vxlan
-from kernel.netlink import Netlink
-from kernel.read import read_addresses
-from kernel.sysctl import apply_sysctl
-from kernel.wire import (
+from kernel.netlink import links as rtnl
+from kernel.netlink.codec import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     Message,
@@ -35,6 +32,9 @@ from kernel.wire import (
     u8,
     u32,
 )
+from kernel.netlink.socket import Netlink
+from kernel.read import read_addresses
+from kernel.sysctl import apply_sysctl
 
 _LINKINFO, _KIND, _DATA = 18, 1, 2
 _ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6, _UDP_CSUM = 1, 3, 4, 7, 15, 17, 18

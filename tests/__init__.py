@@ -1,0 +1,6 @@
+"""podwire's tests; README.md says which folder covers what."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The project's folder."""

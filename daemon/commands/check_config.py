@@ -6,21 +6,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.cluster import Snapshot
 from daemon.commands.options import DEFAULT_CONFIG, DONE, FAILED, tell
-from daemon.contradictions import find_contradictions
-from daemon.log import Log
-from daemon.settings import (
+from daemon.config.schema import (
     EtcdSettings,
     KubernetesSettings,
     Settings,
     StaticSettings,
     load_settings,
 )
+from daemon.config.yaml import FILE_MAX, FileFault
+from daemon.log import Log
+from daemon.model import Snapshot
+from daemon.routing.contradictions import find_contradictions
 from daemon.sources.nodesfile import parse_nodes
 from daemon.sources.opening import open_client
 from daemon.sources.remote import SourceError
-from daemon.yamlfile import FILE_MAX, FileFault
 
 Row = tuple[str, str]
 DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."

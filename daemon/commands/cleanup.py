@@ -23,10 +23,10 @@ from daemon.commands.options import (
     settings_of,
     tell,
 )
+from daemon.config.schema import DEFAULT_CONFLIST, Settings, StaticSettings
 from daemon.journal import Journal, Record
 from daemon.log import Log
-from daemon.remains import CAUSE, remove_remains
-from daemon.settings import DEFAULT_CONFLIST, Settings, StaticSettings
+from daemon.routing.cleanup import CAUSE, remove_remains
 from daemon.sources.opening import open_client
 from daemon.sources.remote import SourceError
 from daemon.status import AnotherDaemon, StatusFile

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from daemon.config.schema import Settings
     from daemon.salvage import Places
-    from daemon.settings import Settings
 
 DEFAULT_CONFIG = Path("/etc/podwire/podwired.yaml")
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
@@ -86,8 +86,8 @@ def settings_of(config: Path | None) -> Settings | None:
     """
     if config is None and not os.path.lexists(DEFAULT_CONFIG):
         return None
-    from daemon.settings import load_settings
-    from daemon.yamlfile import FileFault
+    from daemon.config.schema import load_settings
+    from daemon.config.yaml import FileFault
 
     try:
         return load_settings(config or DEFAULT_CONFIG)

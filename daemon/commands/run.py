@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import CniError
+from daemon.cni_server.call_counters import Tally
+from daemon.cni_server.processes import processes_wanted
+from daemon.cni_server.service import open_log, serve
 from daemon.commands.options import (
     DEFAULT_CONFIG,
     DEFAULT_DATA_DIR,
@@ -23,17 +26,14 @@ from daemon.commands.options import (
     salvaged_places,
     settings_of,
 )
-from daemon.crew import processes_wanted
 from daemon.elsewhere import done_elsewhere
 from daemon.log import Log
-from daemon.metrics.tally import Tally
-from daemon.notify import is_activated
-from daemon.service import open_log, serve
 from daemon.signals import Signals
+from daemon.systemd import is_activated
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:
-    from daemon.settings import Settings
+    from daemon.config.schema import Settings
     from daemon.status import NodeStatus, StatusFile
 
 DESCRIPTION = "Serve this node's CNI calls, and keep its routes to the pods of all other nodes."
@@ -116,11 +116,11 @@ def _open_status(settings: Settings) -> StatusFile:
 
 
 def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -> int:
+    from daemon.cni_server.readiness import Readiness
     from daemon.journal import Journal
     from daemon.metrics.collector import Sources
     from daemon.metrics.serving import metrics_served
-    from daemon.readiness import Readiness
-    from daemon.routing import Routing
+    from daemon.routing.thread import Routing
 
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     tally = Tally(processes_wanted())

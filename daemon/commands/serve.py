@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
+from daemon.cni_server.service import open_log, serve
 from daemon.commands.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_SOCKET,
@@ -14,7 +15,6 @@ from daemon.commands.options import (
     absolute,
     add_log_level,
 )
-from daemon.service import open_log, serve
 from daemon.signals import Signals
 
 DESCRIPTION = "Serve the CNI calls of this node, and leave the routes to other nodes alone."

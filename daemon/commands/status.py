@@ -18,7 +18,7 @@ from daemon.commands.options import (
     salvaged_places,
     tell,
 )
-from daemon.health.report import HealthReport
+from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
 from ipam.clock import render_duration
 from ipam.tables import render_table

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from daemon.cni_server.call_counters import Tally
 from daemon.metrics import families as f
-from daemon.metrics.counts import Counts, Seen
 from daemon.metrics.readings import (
     Shares,
     Values,
@@ -22,12 +22,12 @@ from daemon.metrics.readings import (
     read_usage,
     read_work,
 )
-from daemon.metrics.tally import Tally
+from daemon.routing.counters import Counts, Seen
 
 if TYPE_CHECKING:
-    from daemon.health.health import Health
+    from daemon.config.schema import Settings
     from daemon.journal import Journal
-    from daemon.settings import Settings
+    from daemon.probes.prober import Health
 
 _PATIENCE = 0.5
 """Seconds that a scrape waits for a store that others lock."""
@@ -109,7 +109,7 @@ def _read_processes(tally: Tally) -> Values:
 
 
 def _read_dns() -> Values:
-    from kernel.dnscount import count_dns
+    from kernel.nftables.dns_counters import count_dns
 
     found = count_dns()
     if found is None:

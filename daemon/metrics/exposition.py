@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from daemon.cni_server.call_counters import BOUNDS as CALL_BOUNDS
+from daemon.cni_server.call_counters import Histogram
 from daemon.metrics import families as f
-from daemon.metrics.counts import BOUNDS as TURN_BOUNDS
 from daemon.metrics.families import FAMILIES, Family
 from daemon.metrics.readings import Labels, Values
-from daemon.metrics.tally import BOUNDS as CALL_BOUNDS
-from daemon.metrics.tally import Histogram
+from daemon.routing.counters import BOUNDS as TURN_BOUNDS
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

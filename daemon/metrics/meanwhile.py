@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from daemon.cni_server.call_counters import Tally
+from daemon.config.schema import MetricsSettings
 from daemon.log import Log
 from daemon.metrics import families as f
 from daemon.metrics.collector import read_version
-from daemon.metrics.counts import Counts
 from daemon.metrics.endpoint import Endpoint
 from daemon.metrics.exposition import Exposition
 from daemon.metrics.readings import Values, read_calls, read_status
 from daemon.metrics.serving import answer_request
-from daemon.metrics.tally import Tally
-from daemon.settings import MetricsSettings
+from daemon.routing.counters import Counts
 
 
 @contextmanager

@@ -6,21 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from daemon.cluster import Snapshot
-from daemon.desired import Desired
-from daemon.health.states import PeerHealth, Reason, State
+from daemon.cni_server.call_counters import Histogram, VerbCounts
 from daemon.metrics import families as f
-from daemon.metrics.counts import Counts, Seen
 from daemon.metrics.families import Family
-from daemon.metrics.tally import Histogram, VerbCounts
+from daemon.model import Snapshot
+from daemon.probes.states import PeerHealth, Reason, State
+from daemon.routing.counters import Counts, Seen
+from daemon.routing.desired import Desired
 from daemon.status import NodeStatus
 from ipam.ranges import build_range, gateways_of, size_of
 from ipam.usage import Usage
 from kernel.model import IPNetwork
 
 if TYPE_CHECKING:
-    from daemon.health.health import Tally
     from daemon.journal import Journal
+    from daemon.probes.prober import Tally
 
 Labels = tuple[str, ...]
 Values = dict[Family, dict[Labels, float | Histogram]]

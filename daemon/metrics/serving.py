@@ -9,13 +9,13 @@ from functools import partial
 
 from daemon.log import Log
 from daemon.metrics.collector import Collector, Sources
-from daemon.metrics.counts import Counts
 from daemon.metrics.endpoint import Endpoint
 from daemon.metrics.exposition import Exposition
 from daemon.metrics.http import Request, Response, tell
 from daemon.metrics.standing import answer_alive, answer_ready
-from kernel.dnscount import stop_counting_dns
+from daemon.routing.counters import Counts
 from kernel.errors import KernelError
+from kernel.nftables.dns_counters import stop_counting_dns
 
 _PATHS = "there are /metrics, /healthz and /readyz"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.metrics.counts import Counts
 from daemon.metrics.http import Response, tell
+from daemon.routing.counters import Counts
 
 TURN_MAX = 30.0
 """Seconds after which a loop that has not turned is stuck; it turns twice a second."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from daemon.cluster import News, Node, Snapshot
-from daemon.sources.lastknown import Keeper, LastKnown
+from daemon.model import News, Node, Snapshot
+from daemon.sources.cache import Keeper, LastKnown
 from kernel.model import IPNetwork
 
 _MANY = 500

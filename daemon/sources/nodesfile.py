@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from daemon.cluster import (
+from daemon.config.yaml import Fault, Item, load
+from daemon.config.yamlread import Section, list_items, read_list, read_parsed
+from daemon.model import (
     Node,
     Snapshot,
     overlap,
@@ -16,8 +18,6 @@ from daemon.cluster import (
     parse_pod_cidr,
     parse_prefix,
 )
-from daemon.yamlfile import Fault, Item, load
-from daemon.yamlread import Section, list_items, read_list, read_parsed
 from kernel.model import IPAddress, IPNetwork
 
 T = TypeVar("T")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from daemon.cluster import Source
+from daemon.config.paths import LAST_KNOWN
+from daemon.config.schema import EtcdSettings, KubernetesSettings, Settings, StaticSettings
 from daemon.log import Log
-from daemon.settings import EtcdSettings, KubernetesSettings, Settings, StaticSettings
-from daemon.settingspaths import LAST_KNOWN
+from daemon.model import Source
 from daemon.sources.remote import Client, RemoteSource
 from daemon.sources.static import StaticSource
 

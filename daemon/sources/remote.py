@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from daemon.cluster import News, Snapshot
 from daemon.log import Log
+from daemon.model import News, Snapshot
+from daemon.sources.cache import Keeper, Unreadable, load
 from daemon.sources.feed import Feed as Feed  # what clients are written against, too
-from daemon.sources.lastknown import Keeper, Unreadable, load
 
 PAUSE, PAUSE_MAX = 1.0, 30.0
 """Seconds: the first pause after a failure is at most that long, a later one at most that."""
@@ -58,7 +58,7 @@ class Client(Protocol):
 
 
 class RemoteSource:
-    """A daemon.cluster.Source of whatever a client hears, from its making to `close`.
+    """A daemon.model.Source of whatever a client hears, from its making to `close`.
 
     last_known: the file of what was known. pause, pause_max: see PAUSE, PAUSE_MAX.
     """

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.cluster import News, Snapshot, keep_same
+from daemon.config.yaml import FILE_MAX, FileFault
+from daemon.model import News, Snapshot, keep_same
 from daemon.sources.nodesfile import has_end_mark, parse_nodes
-from daemon.yamlfile import FILE_MAX, FileFault
 
 # How long a file must look the same before it is taken: whoever writes it in place needs a while,
 # and half of a list of nodes is a valid list of nodes.

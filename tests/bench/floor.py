@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
-from kernel import rtnl
 from kernel.model import SCOPE_LINK, Address, Link, Route
-from kernel.netlink import Netlink
+from kernel.netlink import links as rtnl
+from kernel.netlink.codec import Message, text, u32
+from kernel.netlink.socket import Netlink
 from kernel.netns import inside
-from kernel.wire import Message, text, u32
 from tests.bench.contender import IFNAME, Attached, Burst, Contender, Cost
 from tests.bench.networks import BRIDGE, DEFAULT_ROUTES, GATEWAYS, SUBNETS, Network
 from tests.bench.results import FLOOR

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from daemon.cluster import Node, Snapshot
+from daemon.config.paths import LAST_KNOWN
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.settings import KubernetesSettings
-from daemon.settingspaths import LAST_KNOWN
+from daemon.model import Node, Snapshot
 from daemon.sources import kubernetes
 from daemon.sources.remote import Client, RemoteSource
 from tests.cluster.apiserver import make_kubeconfig

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.sources.lastknown import load
+from daemon.sources.cache import load
 from tests.cluster.apiserver import SPACE, ApiServer, Request, network
 from tests.cluster.conftest import MakeFollower, facts
 from tests.cluster.follower import Follower, eventually

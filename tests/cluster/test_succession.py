@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from daemon.settingspaths import SUCCESSION
+from daemon.config.paths import SUCCESSION
+from daemon.sources.cache import load
 from daemon.sources.kubernetes.chain import LENGTH, STEPS_MAX, parse_token, show_token, steps
 from daemon.sources.kubernetes.chain import token_of as long_token_of
 from daemon.sources.kubernetes.events import BRACKETS_MAX
-from daemon.sources.lastknown import load
 from tests.cluster.apiserver import SPACE, ApiServer, network
 from tests.cluster.conftest import MakeFollower, facts
 from tests.cluster.follower import Follower, eventually

@@ -11,7 +11,7 @@ _BEGIN = """
 import sys, threading
 from ipaddress import ip_network
 from pathlib import Path
-from daemon.settings import KubernetesSettings
+from daemon.config.schema import KubernetesSettings
 from daemon.sources.kubernetes.session import read_config
 
 settings = KubernetesSettings((ip_network("10.0.0.0/8"),), Path(sys.argv[1]))

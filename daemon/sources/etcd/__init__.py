@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from daemon.config.schema import EtcdSettings
 from daemon.log import Log
-from daemon.settings import EtcdSettings
 from daemon.sources.remote import Client, SourceError
 
 _PACKAGES = ("etcd3gw", "requests", "urllib3")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from daemon.sources.etcd.pool import Pool
+from daemon.sources.etcd.subnet_pool import Pool
 from daemon.sources.etcd.values import holders_text
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from daemon.cluster import Node
+from daemon.model import Node
+from daemon.sources.etcd.cluster_view import Holder, Picture
 from daemon.sources.etcd.keys import FAMILIES, Keys, LengthKey, NodeKey, SubnetKey
-from daemon.sources.etcd.picture import Holder, Picture
-from daemon.sources.etcd.pool import Pool
+from daemon.sources.etcd.subnet_pool import Pool
 from daemon.sources.etcd.transaction import Transaction
 from daemon.sources.etcd.values import Pair, encode_holder, encode_length, encode_record, shorten
 from daemon.sources.remote import SourceError

@@ -10,19 +10,19 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon.config.paths import LEASE
+from daemon.config.schema import EtcdSettings
 from daemon.log import Log
-from daemon.settings import EtcdSettings
-from daemon.settingspaths import LEASE
 from daemon.sources.etcd.choice import NoSubnet
+from daemon.sources.etcd.cluster_view import Picture
 from daemon.sources.etcd.credentials import credentials_of
 from daemon.sources.etcd.elders import GRACE, Elders
 from daemon.sources.etcd.gateway import Gateway
 from daemon.sources.etcd.keys import Keys
+from daemon.sources.etcd.lease import LeaseLost, Registration
 from daemon.sources.etcd.memory import Memory
 from daemon.sources.etcd.pace import Pace
-from daemon.sources.etcd.picture import Picture
 from daemon.sources.etcd.reading import read_all
-from daemon.sources.etcd.registration import LeaseLost, Registration
 from daemon.sources.etcd.transaction import Header
 from daemon.sources.etcd.values import Malformed
 from daemon.sources.etcd.watcher import Answer, Change, Compacted, Watcher, renew_seconds

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.settings import EtcdSettings
+from daemon.config.schema import EtcdSettings
 from daemon.sources.remote import SourceError
 
 _PASSWORD_MAX = 4096

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Container, Mapping
 
-from daemon.cluster import Node
+from daemon.model import Node
 from kernel.model import IPNetwork
 
 GRACE = 600.0

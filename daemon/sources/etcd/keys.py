@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daemon.cluster import parse_node_name, parse_pod_cidr
+from daemon.model import parse_node_name, parse_pod_cidr
 from kernel.model import IPNetwork
 
 FAMILIES = {4: "ipv4", 6: "ipv6"}

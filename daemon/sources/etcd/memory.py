@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.cluster import parse_pod_cidr
 from daemon.filefaults import explain
+from daemon.files import replace_file
 from daemon.log import Log
-from daemon.replacefile import replace_file
-from daemon.sources.machine import read_host
+from daemon.machine_id import read_host
+from daemon.model import parse_pod_cidr
 from ipam.boot import read_boot_id
 from kernel.model import IPNetwork
 

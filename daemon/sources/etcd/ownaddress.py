@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from daemon.cluster import parse_node_address
+from daemon.model import parse_node_address
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress
 

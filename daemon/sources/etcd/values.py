@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from daemon.cluster import Node, parse_node_address, parse_node_name, parse_pod_cidr
+from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr
 from kernel.model import IPNetwork
 
 T = TypeVar("T")

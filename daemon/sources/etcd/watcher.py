@@ -13,7 +13,7 @@ from typing import Any
 from daemon.sources.etcd.faults import Denied, Unauthenticated, Unreachable
 from daemon.sources.etcd.gateway import Gateway
 from daemon.sources.etcd.keys import Keys
-from daemon.sources.etcd.registration import Registration
+from daemon.sources.etcd.lease import Registration
 from daemon.sources.etcd.stream import Stream
 from daemon.sources.etcd.transaction import text_of
 from daemon.sources.etcd.values import Malformed, Pair, parse_pair

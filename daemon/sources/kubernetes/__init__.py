@@ -16,8 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.settings import KubernetesSettings
 
 if TYPE_CHECKING:
     from daemon.sources.kubernetes.client import KubernetesClient

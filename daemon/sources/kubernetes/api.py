@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from daemon.settings import KubernetesSettings
+from daemon.config.schema import KubernetesSettings
 from daemon.sources.kubernetes.events import read_json
 from daemon.sources.kubernetes.kubeconfig import exposed_files
 from daemon.sources.kubernetes.objects import Unusable

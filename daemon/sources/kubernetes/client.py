@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.config.paths import SUCCESSION
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.settings import KubernetesSettings
-from daemon.settingspaths import SUCCESSION
 from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.chores import Chores
+from daemon.sources.kubernetes.cluster_view import Own, Picture
 from daemon.sources.kubernetes.events import Expired, Restored, WatchFailed
-from daemon.sources.kubernetes.picture import Own, Picture
-from daemon.sources.kubernetes.presence import Presence, objects_path
+from daemon.sources.kubernetes.own_object import Presence, objects_path
 from daemon.sources.kubernetes.session import require_library
 from daemon.sources.kubernetes.stream import Lines
 from daemon.sources.kubernetes.succession import Succession
+from daemon.sources.kubernetes.worker import Chores
 from daemon.sources.remote import Feed, SourceError
 
 SILENCE = 180.0

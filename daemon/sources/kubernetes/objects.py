@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from daemon.cluster import (
+from daemon.model import (
     Node,
     overlap,
     parse_node_address,

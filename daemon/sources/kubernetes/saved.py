@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from daemon.cluster import Node
+from daemon.model import Node
+from daemon.sources.cache import parse_node, show_node
 from daemon.sources.kubernetes.events import is_position
-from daemon.sources.lastknown import parse_node, show_node
 
 OPEN_MAX = 100
 """More claims than that are not kept: then a list is cheaper."""

@@ -12,7 +12,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from daemon.settings import KubernetesSettings
+from daemon.config.schema import KubernetesSettings
 from daemon.sources.kubernetes.kubeconfig import read_kubeconfig
 from daemon.sources.remote import SourceError
 

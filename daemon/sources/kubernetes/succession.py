@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.cluster import Node
 from daemon.filefaults import explain
+from daemon.files import replace_file
 from daemon.log import Log
-from daemon.replacefile import replace_file
+from daemon.machine_id import read_host
+from daemon.model import Node
 from daemon.sources.kubernetes.chain import (
     LENGTH,
     SEED_SIZE,
@@ -29,7 +30,6 @@ from daemon.sources.kubernetes.chain import (
     steps,
     token_of,
 )
-from daemon.sources.machine import read_host
 
 _FORMAT = 1
 _FILE_MAX = 1 << 12

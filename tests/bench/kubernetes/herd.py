@@ -10,8 +10,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.settings import KubernetesSettings
 from daemon.sources import kubernetes
 from daemon.sources.kubernetes import client
 from daemon.sources.remote import RemoteSource

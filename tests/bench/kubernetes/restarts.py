@@ -15,9 +15,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from daemon.cluster import Node
+from daemon.config.paths import SUCCESSION
 from daemon.log import Log
-from daemon.settingspaths import SUCCESSION
+from daemon.model import Node
 from daemon.sources.kubernetes.succession import Succession, content_of
 from tests.bench.checks import CheckFailed
 from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, publish

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from types import TracebackType
 
-from daemon.backends import vtep_mac
-from daemon.health.wire import HEADERS, NotOurs, Packet, parse, render
+from daemon.probes.protocol import HEADERS, NotOurs, Packet, parse, render
+from daemon.routing.backends.base import vtep_mac
 from tests.bench.routing.fleet import Listed
 from tests.bench.world import Host
 from tests.pytest_netns import Namespace

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.netlink import Netlink
+from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses
 from kernel.vxlan import find_vxlan
 from tests.bench.routing.bulk import count_entries

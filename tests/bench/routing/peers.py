@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from kernel.entries import Entry, Key, key_of
+from kernel.routes import Entry, Key, key_of
 from tests.bench.checks import CheckFailed
 from tests.bench.lineup import Lineup
 from tests.bench.results import FLOOR, PODWIRE, Figure, Results

@@ -53,9 +53,9 @@ def run() -> int:
     """Wrap, and be podwired."""
     notes = Notes(os.environ[VARIABLE])
     notes.note("python", time.monotonic())
-    from daemon import entries
     from daemon.__main__ import main
-    from daemon.planner import Planner
+    from daemon.routing import peer_routes as entries
+    from daemon.routing.planner import Planner
     from daemon.sources import static
 
     notes.wrap(static, "parse_nodes", "parse")

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from kernel import neigh, rtnl
-from kernel.entries import Entry, Key, key_of, read_any_route
 from kernel.model import RTPROT_PODWIRE_PEERS, Route
-from kernel.wire import Message, unpack
+from kernel.netlink import links as rtnl
+from kernel.netlink import neighbours as neigh
+from kernel.netlink.codec import Message, unpack
+from kernel.routes import Entry, Key, key_of, read_any_route
 from tests.bench.routing.fleet import DEVICE
 from tests.bench.world import Host
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.conflist import render_conflist
-from daemon.settings import ConflistSettings, Mode
+from daemon.config.schema import ConflistSettings, Mode
+from daemon.routing.conflist import render_conflist
 from tests.netns.clients.conftest import Held, WriteNetwork
 from tests.pytest_netns import Node, Underlay
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon import protocol
+from daemon.cni_server import protocol
 from tests.netns.daemon.conftest import SECONDS, Daemon
 from tests.netns.daemon.frames import HEAD, VERSION, Link, exchange, head, reply, request
 from tests.pytest_netns import Namespace

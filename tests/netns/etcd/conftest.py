@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from daemon.cluster import Node, Snapshot
+from daemon.config.schema import EtcdSettings
 from daemon.log import Log
-from daemon.settings import EtcdSettings
+from daemon.model import Node, Snapshot
 from daemon.sources.etcd import open_client
 from daemon.sources.remote import RemoteSource
 from tests.netns.etcd.server import PREFIX, Etcd

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from daemon.sources.etcd.registration import Registration
+from daemon.sources.etcd.lease import Registration
 from tests.netns.etcd.conftest import MakeSeat
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually

@@ -7,7 +7,6 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from kernel.entries import Entry
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
     Address,
@@ -18,7 +17,8 @@ from kernel.model import (
     Route,
     Vxlan,
 )
-from kernel.netlink import Netlink
+from kernel.netlink.socket import Netlink
+from kernel.routes import Entry
 from kernel.vxlan import Ensured, ensure_vxlan
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.plugin import MakeNamespace

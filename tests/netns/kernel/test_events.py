@@ -8,10 +8,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from kernel.entries import change_entries
-from kernel.events import Event, Events, Kind, RuleChange
 from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
-from kernel.wire import NLM_F_REPLACE
+from kernel.netlink.codec import NLM_F_REPLACE
+from kernel.netlink.monitor import Event, Events, Kind, RuleChange
+from kernel.routes import change_entries
 from tests.netns.kernel.conftest import DEVICE, Side
 from tests.netns.kernel.test_vxlan import many
 

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from kernel.entries import change_entries
 from kernel.errors import KernelError
 from kernel.ethtool import (
     ensure_offload,
@@ -15,6 +14,7 @@ from kernel.ethtool import (
     read_tx_checksum,
     set_tx_checksum,
 )
+from kernel.routes import change_entries
 from tests.netns.kernel.conftest import DEVICE, Side
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.plugin import MakeNamespace

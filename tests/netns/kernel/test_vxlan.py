@@ -5,9 +5,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from kernel.entries import Entry, change_entries, key_of, read_entries
 from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
+from kernel.routes import Entry, change_entries, key_of, read_entries
 from kernel.vxlan import Rivalry, remove_vxlan
 from tests.netns.kernel.conftest import DEVICE, Side
 

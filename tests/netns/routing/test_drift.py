@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.backoff import STUBBORN
+from daemon.routing.backoff import STUBBORN
 from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
 
 Pair = tuple[Member, Member]

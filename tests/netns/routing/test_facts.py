@@ -2,8 +2,8 @@
 
 import subprocess
 
-from daemon.reading import read_facts
-from kernel.netlink import Netlink
+from daemon.routing.reading import read_facts
+from kernel.netlink.socket import Netlink
 from kernel.netns import inside, open_namespace
 from tests.pytest_netns.node import Node
 

@@ -12,7 +12,7 @@ from cni_plugin.config import parse_config
 from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG
 from cni_plugin.handle import Reply
 from cni_plugin.request import NAME_MAX
-from ipam.values import Section
+from ipam.json_section import Section
 from tests.unit.cni_plugin.calls import (
     CONFIG,
     TAKES_A_CONFIG,

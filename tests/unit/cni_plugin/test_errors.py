@@ -13,7 +13,8 @@ import pytest
 import ipam.errors
 from cni_plugin import errors
 from cni_plugin.errors import CniError
-from cni_plugin.identity import host_link_name
+from cni_plugin.names import host_link_name
+from tests import ROOT
 from tests.unit.cni_plugin.calls import (
     CONFIG,
     Node,
@@ -194,7 +195,7 @@ def test_every_code_has_a_cause() -> None:
 
 
 def test_the_readme_lists_every_code_that_is_said() -> None:
-    readme = Path(__file__).resolve().parents[3] / "README.md"
+    readme = ROOT / "README.md"
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", readme.read_text(), re.MULTILINE)}
     assert {code for code, _ in CAUSES} | {errors.INTERNAL} <= listed
 

@@ -5,39 +5,40 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Set
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import ROOT
 from tests.unit.cni_plugin.calls import CONFIG, Node, config, encode, environment, succeeded
 
-ROOT = Path(__file__).resolve().parents[3]
 NEVER = {
     "argparse", "asyncio", "bz2", "concurrent.futures", "daemon", "decimal", "email", "filelock",
     "http", "importlib.metadata", "importlib.resources", "ipam.cli", "ipam.recovery",
-    "kernel.entries", "kernel.events", "kernel.linkgroup", "kernel.vxlan", "logging", "lzma",
+    "kernel.routes", "kernel.netlink.monitor", "kernel.link_deletion", "kernel.vxlan", "logging",
+    "lzma",
     "multiprocessing", "optparse", "pydantic", "pydantic_core", "pyroute2", "random", "shutil",
     "ssl", "subprocess", "tempfile", "typing_extensions", "unittest", "urllib.request", "xml",
     "yaml", "zipfile",
 }  # fmt: skip
 FOREIGN = {
     "VERSION": {"cni_plugin.dispatch", "cni_plugin.config", "ctypes", "hashlib", "ipam.ranges",
-                "ipam.store", "kernel.model", "kernel.netlink", "kernel.netns", "socket", "sqlite3",
-                "threading"},
+                "ipam.store", "kernel.model", "kernel.netlink.socket", "kernel.netns", "socket",
+                "sqlite3", "threading"},
     "STATUS": {"cni_plugin.add", "cni_plugin.delete", "cni_plugin.ipam_verbs"},
     "CHECK": {"cni_plugin.add", "cni_plugin.delete", "cni_plugin.ipam_verbs", "ipam.allocator"},
     "ADD": {"cni_plugin.check", "cni_plugin.delete", "cni_plugin.ipam_verbs"},
     "DEL": {"cni_plugin.add", "cni_plugin.check", "cni_plugin.ipam_verbs", "cni_plugin.plan",
-            "ipam.allocator", "ipam.config", "ipam.pools"},
+            "ipam.allocator", "ipam.config", "ipam.pool"},
     "GC": {"cni_plugin.add", "cni_plugin.check", "cni_plugin.ipam_verbs", "cni_plugin.plan",
-           "ipam.allocator", "ipam.config", "ipam.pools"},
+           "ipam.allocator", "ipam.config", "ipam.pool"},
 }  # fmt: skip
 """What belongs to other verbs."""
 IPAM_NEVER = {
-    "cni_plugin.networks", "cni_plugin.plan", "cni_plugin.record", "cni_plugin.removal", "ctypes",
-    "kernel.attach", "kernel.model", "kernel.netlink", "kernel.netns", "kernel.nft", "kernel.rtnl",
-    "socket",
+    "cni_plugin.network_rules", "cni_plugin.plan", "cni_plugin.attachment", "cni_plugin.removal",
+    "ctypes",
+    "kernel.attach", "kernel.model", "kernel.netlink.socket", "kernel.netns",
+    "kernel.nftables.table", "kernel.netlink.links", "socket",
 }  # fmt: skip
 IMPORT = "import sys; {}; print('\\n'.join(sys.modules))"
 CALL = """

@@ -10,9 +10,9 @@ from typing import IO, Any
 import pytest
 
 from cni_plugin.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, IO_FAILURE
+from tests import ROOT
 from tests.unit.cni_plugin.calls import CONFIG, encode, environment
 
-ROOT = Path(__file__).resolve().parents[3]
 PODWIRE = "from cni_plugin.__main__ import main; import sys; sys.exit(main())"
 CLOSE_STDIN = (
     "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"

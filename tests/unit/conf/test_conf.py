@@ -11,8 +11,9 @@ import pytest
 from cni_plugin.config import parse_config
 from cni_plugin.versions import require_supported
 from ipam.config import parse_ipam
+from tests import ROOT
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = ROOT / "conf"
 FILES = sorted(CONF.glob("*.conf*"))
 
 

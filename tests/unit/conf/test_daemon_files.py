@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.planner import Planner
-from daemon.settings import StaticSettings, parse_settings
+from daemon.config.schema import StaticSettings, parse_settings
+from daemon.routing.planner import Planner
 from daemon.sources.nodesfile import parse_nodes
 from tests.unit.conf.test_routing import NODES, SETTINGS
 from tests.unit.daemon.clusters import facts

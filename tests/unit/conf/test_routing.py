@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.settings import StaticSettings, parse_settings
+from daemon.config.schema import StaticSettings, parse_settings
 from daemon.sources.nodesfile import parse_nodes
+from tests import ROOT
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = ROOT / "conf"
 SETTINGS, NODES = CONF / "podwired.yaml", CONF / "nodes.yaml"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from daemon.cluster import Node, Snapshot
-from daemon.facts import Facts
-from daemon.settings import Settings, parse_settings
+from daemon.config.schema import Settings, parse_settings
+from daemon.model import Node, Snapshot
+from daemon.routing.facts import Facts
 from kernel.model import Address, Link, Route
 
 ME = "node-1"

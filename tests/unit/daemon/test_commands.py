@@ -17,8 +17,8 @@ import pytest
 from daemon.__main__ import COMMANDS, main
 from daemon.journal import Journal, Record
 from daemon.status import NodeStatus, Refused, StatusFile
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 NODES = """\
 clusterCIDRs: [10.244.0.0/16]
 nodes:
@@ -106,13 +106,28 @@ def loaded(*words: object, env: Mapping[str, str] | None = None) -> set[str]:
 
 def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
     journal, status = tmp_path / "journal.jsonl", tmp_path / "status.json"
-    heavy = {"pydantic", "filelock", "pyroute2", "yaml", "asyncio", "subprocess", "daemon.server"}
+    heavy = {
+        "pydantic",
+        "filelock",
+        "pyroute2",
+        "yaml",
+        "asyncio",
+        "subprocess",
+        "daemon.cni_server.server",
+    }
     assert loaded("history", "--file", journal) & (heavy | {"daemon.status"}) == set()
     assert loaded("status", "--file", status) & (heavy | {"daemon.journal"}) == set()
     assert loaded("--help") & (heavy | {"daemon.journal", "daemon.status"}) == set()
     modules = loaded("check-config", tmp_path / "none.yaml")
     assert "yaml" in modules
-    unused = {"pyroute2", "pydantic", "filelock", "asyncio", "daemon.server", "daemon.journal"}
+    unused = {
+        "pyroute2",
+        "pydantic",
+        "filelock",
+        "asyncio",
+        "daemon.cni_server.server",
+        "daemon.journal",
+    }
     assert modules & unused == set()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon.commands.options import Unusable, settings_of
+from daemon.config.schema import load_settings
 from daemon.elsewhere import done_elsewhere
-from daemon.settings import load_settings
 
 CONF = b"node: n1\nsource: {static: /etc/podwire/nodes.yaml}\nallowOverlap: [10.0.0.0/8]\n"
 

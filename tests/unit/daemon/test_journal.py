@@ -29,8 +29,8 @@ from daemon.journal import (
     read,
     render_time,
 )
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 # Surrogates too: names that come from the kernel need not be UTF-8.
 TEXTS = st.text(st.characters(codec=None), max_size=40)
 MICROS = st.integers(0, 4_000_000_000_000_000)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from daemon.config.schema import MetricsSettings
 from daemon.salvage import Places, salvage
-from daemon.settings import MetricsSettings
 
 SOCKET, DATA = Path("/run/podwire/podwire.sock"), Path("/var/lib/podwire")
 HOST, METRICS = os.uname().nodename, MetricsSettings()

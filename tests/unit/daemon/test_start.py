@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from cni_plugin.errors import CniError
-from daemon.listening import listen
+from daemon.cni_server.listener import listen
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SIGNALLED = """
 import os, signal, sys
 import daemon.__main__ as program
 real = program._parser
 def parser(chosen):
-    assert "daemon.service" not in sys.modules
+    assert "daemon.cni_server.service" not in sys.modules
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
     return real(chosen)

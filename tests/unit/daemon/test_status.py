@@ -25,8 +25,8 @@ from daemon.status import (
     StatusFile,
     read_status,
 )
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
 TEXTS = st.text(st.characters(codec=None), max_size=20)
 STATUSES = st.builds(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from tests import ROOT
 
 
 def command(name: str, data_dir: Path, *args: object) -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 
 from ipam.cli import main
 from ipam.store import open_store
+from tests import ROOT
 from tests.unit.ipam.helpers import ip, owner
-from tests.unit.ipam.processes import ROOT
 
 LONG_ID = "3f1c9a" + "0" * 58
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipam import pools
+from ipam import pool as pools
 from ipam.allocator import allocate
 from ipam.codec import encode
 from ipam.config import IpamConf

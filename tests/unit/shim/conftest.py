@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[3] / "cni_plugin" / "shim" / "shim.c"
+from tests import ROOT
+
+SOURCE = ROOT / "cni_plugin" / "shim" / "shim.c"
 FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined")
 HEAD = struct.Struct("=4sIIII")
 

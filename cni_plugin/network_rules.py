@@ -1,0 +1,157 @@
+"""Rules that all attachments of a network share: there from its first to its last attachment.
+
+What should be in the kernel follows from the store, and from the marks of links whose records are
+in another one (`dataDir` is each network's own), so whoever finds it different brings it back, and
+a killed call leaves nothing that the next one does not see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import lru_cache
+from ipaddress import ip_network
+
+from cni_plugin.attachment import load_record
+from cni_plugin.names import Mark, parse_alias
+from ipam.store import Owner, Store, Transaction
+from kernel.model import Element, IPNetwork, Link
+from kernel.netlink.socket import Netlink, open_netlink
+from kernel.nftables.masquerade import apply_masquerade, masquerade_is_applied, remove_empty_tables
+from kernel.nftables.table import (
+    add_elements,
+    hairpin_element,
+    load_skeleton,
+    open_nft,
+    skeleton_is_present,
+)
+from kernel.read import read_links
+
+Group = tuple[IPNetwork, ...]
+
+
+def enter(tx: Transaction, network: str, prefixes: Group) -> None:
+    """Note that the network's prefixes are masqueraded, in the attachment's own transaction."""
+    known = _load(tx.network(network))
+    wanted = tuple(dict.fromkeys((*known, *prefixes)))
+    if wanted != known:
+        tx.put_network(network, json.dumps([str(prefix) for prefix in wanted]))
+
+
+def ensure_masquerade(store: Store) -> bool:
+    """Bring the kernel's masquerade rules to what the store says; whether they were others."""
+    with store.read() as tx:
+        groups = _groups(tx)
+    if masquerade_is_applied(groups):
+        return False
+    # The write lock orders concurrent callers: each applies what the store says just then.
+    with store.transaction() as tx:
+        differed = not masquerade_is_applied(_groups(tx) + _groups_of_strangers(tx))
+        _apply(tx)
+    return differed
+
+
+def masquerade_differs(tx: Transaction) -> bool:
+    """Whether the kernel's masquerade rules are others than the store and marked links say."""
+    return not masquerade_is_applied(_groups(tx) + _groups_of_strangers(tx))
+
+
+def _apply(tx: Transaction) -> None:
+    # Users of another store do not wait for this one's lock. They mark their link before they
+    # apply, so a second look shows whether we took away what one of them has just added.
+    applied: list[Group] | None = None
+    while (wanted := _groups(tx) + _groups_of_strangers(tx)) != applied:
+        apply_masquerade(wanted)
+        applied = wanted
+
+
+def ensure_tables(store: Store, families: Collection[str]) -> None:
+    """Bring back these tables where somebody removed them, with the members of all attachments."""
+    with open_nft() as nl:
+        missing = [f for f in families if not skeleton_is_present(nl, f)]
+        if not missing:
+            return
+        with store.transaction() as tx:
+            for family in missing:
+                load_skeleton(family)
+            members = [e for _owner, text in tx.attachments() for e in _elements(text)]
+            members += elements_of_strangers(tx)
+            add_elements(nl, [e for e in members if e.family in missing])
+
+
+def _elements(record: str) -> tuple[Element, ...]:
+    try:
+        return load_record(record).plan.elements
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ()
+
+
+def elements_of_strangers(tx: Transaction) -> list[Element]:
+    """The hairpin members of attachments that another store knows."""
+    return [element for element, _index in members_of_strangers(tx)]
+
+
+def members_of_strangers(tx: Transaction) -> list[tuple[Element, int]]:
+    """The same, each with the index of its attachment's link."""
+    found = _strangers(tx)
+    return [(e, link.index) for link, mark in found for e in hairpin_elements(link, mark)]
+
+
+def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:
+    """The hairpin members that the attachment behind a marked link has, or may have."""
+    way = link.port.bridge if link.port else link.name
+    return tuple(hairpin_element(way, a.ip) for a in mark.addresses)
+
+
+def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:
+    """Forget the network's rules with its last attachment, the tables with the node's last."""
+    if tx.has_attachments(network):
+        return
+    if tx.network(network) is not None:
+        had_rules = True
+        tx.delete_network(network)
+        _apply(tx)
+    if had_rules:
+        remove_unneeded(tx)
+
+
+def remove_unneeded(tx: Transaction) -> None:
+    """Remove the tables if no attachment of the node is left."""
+    if not tx.has_attachments() and not _strangers(tx):
+        remove_empty_tables()
+
+
+def _groups(tx: Transaction) -> list[Group]:
+    return [_load(record) for _network, record in sorted(tx.networks().items())]
+
+
+def _groups_of_strangers(tx: Transaction) -> list[Group]:
+    marks = (mark for _link, mark in _strangers(tx) if mark.masquerade)
+    pairs = sorted((mark.network, str(a.network)) for mark in marks for a in mark.addresses)
+    names = dict.fromkeys(network for network, _prefix in pairs)
+    return [
+        tuple(dict.fromkeys(ip_network(prefix) for network, prefix in pairs if network == name))
+        for name in names
+    ]
+
+
+def _strangers(tx: Transaction) -> list[tuple[Link, Mark]]:
+    """Marked links of the node whose attachments this store does not know."""
+    with open_netlink() as nl:
+        found = marked_links(nl)
+    return [
+        (link, m)
+        for link, m in found
+        if tx.attachment(Owner(m.network, m.container_id, m.ifname)) is None
+    ]
+
+
+def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
+    """All links of the node that carry podwire's mark."""
+    found = ((link, parse_alias(link.alias)) for link in read_links(nl))
+    return [(link, mark) for link, mark in found if mark]
+
+
+@lru_cache(maxsize=64)
+def _load(record: str | None) -> Group:
+    return tuple(ip_network(prefix) for prefix in json.loads(record)) if record else ()

@@ -1,0 +1,69 @@
+"""The store, opened; where it was lost or damaged, filled again from the marks on the links."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cni_plugin import network_rules as networks
+from cni_plugin.attachment import dump_record
+from cni_plugin.host import Call
+from cni_plugin.ipam_client import data_dir
+from cni_plugin.removal import rebuild
+from ipam.errors import AddressTaken
+from ipam.store import Owner, Purged, Store, Transaction
+from kernel.model import IPAddress
+from kernel.netlink.socket import open_netlink
+
+
+@contextmanager
+def open_node_store(call: Call) -> Iterator[Store]:
+    """The store of this call's network. Raises StoreDamaged, StoreBusy or StoreError."""
+    with call.host.open_store(data_dir(call), refill) as store:
+        _tell_purged(call, store)
+        yield store
+
+
+def _tell_purged(call: Call, store: Store) -> None:
+    purged, store.purged = store.purged, Purged()
+    if purged.attachments or purged.allocations:
+        call.log(
+            f"the node was restarted: {purged.allocations} addresses and {purged.attachments}"
+            " attachments of the earlier boot are free again"
+        )
+
+
+def refill(tx: Transaction) -> None:
+    """Write what the node's links tell into a new database."""
+    with open_netlink() as nl:
+        for link, mark in networks.marked_links(nl):
+            owner = Owner(mark.network, mark.container_id, mark.ifname)
+            record = rebuild(link, mark)
+            tx.put_attachment(owner, dump_record(record))
+            for address in () if mark.ipam else mark.addresses:
+                _reserve(tx, owner, address.ip)
+            if record.plan.masquerade:
+                networks.enter(tx, mark.network, record.plan.masquerade)
+
+
+def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:
+    try:
+        tx.reserve(owner, address)
+    except AddressTaken as error:
+        # Two pods with one address: neither may lose it, and a person must look.
+        print(f"podwire: {owner} has the same address as another pod: {error}", file=sys.stderr)
+
+
+def recover_store(folder: Path, log: Callable[[str], None]) -> None:
+    """Replace a damaged podwire.db, which is kept, by one filled from the kernel, in one step."""
+    from ipam.recovery import recover
+
+    aside = recover(folder, refill)
+    if aside is not None:
+        log(
+            f"podwire: {folder / 'podwire.db'} was damaged. It is kept as {aside}; the new one was"
+            " filled from the kernel and from what could still be read. Addresses that podwire-ipam"
+            " gave to another main plugin's pods may be missing: compare `podwire-ipam list`"
+        )

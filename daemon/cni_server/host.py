@@ -1,0 +1,126 @@
+"""What the daemon keeps warm between calls: open stores, parsed modules, one remover of links."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni_plugin import add, check, delete, dispatch, ipam_verbs
+from cni_plugin.errors import CniError
+from cni_plugin.host import Host, always_ready
+from daemon.cni_server.worker_pool import Turns
+from ipam.files import Files, Refill
+from ipam.store import Store, open_store
+from kernel.link_deletion import LinkRemover
+from kernel.netlink.socket import Netlink
+
+STORES_MAX = 16
+"""Stores that are kept open though nobody uses them; most nodes have one."""
+
+FileId = tuple[int, int] | None
+"""Device and inode of a file; None where there is none."""
+
+# Loaded before the first call needs them, and kept.
+VERBS = (add, check, delete, dispatch, ipam_verbs)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An open store. lock: its lock file. users: calls that have it; left: who had it last closes
+    it."""
+
+    store: Store
+    lock: FileId
+    users: int = 0
+    left: bool = False
+
+
+class Stores:
+    """The stores that calls have named, each opened once.
+
+    Each has several descriptors. Of those that nobody uses the ones used last are kept.
+    """
+
+    def __init__(self, most: int = STORES_MAX) -> None:
+        self._most = most
+        self._mutex = threading.Lock()
+        self._kept: dict[Path, _Kept] = {}  # the one used last is the last
+
+    @contextmanager
+    def open(self, folder: Path, refill: Refill) -> Iterator[Store]:
+        """The store of a folder. Raises what `ipam.store.open_store` raises."""
+        with self._mutex:
+            kept = self._take(folder, refill)
+            kept.users += 1
+        try:
+            yield kept.store
+        finally:
+            with self._mutex:
+                kept.users -= 1
+                self._tidy(kept)
+
+    def close(self) -> None:
+        """Close all of them."""
+        with self._mutex:
+            for kept in self._kept.values():
+                kept.store.close()
+            self._kept.clear()
+
+    def _take(self, folder: Path, refill: Refill) -> _Kept:
+        kept = self._kept.pop(folder, None)
+        # Who removed the folder removed the lock file, and others lock its successor.
+        if kept and (kept.lock is None or kept.lock != _lock_file(folder)):
+            kept.left = True
+            self._tidy(kept)
+            kept = None
+        if kept is None:
+            kept = _Kept(open_store(folder, refill=refill), _lock_file(folder))
+        self._kept[folder] = kept
+        return kept
+
+    def _tidy(self, kept: _Kept) -> None:
+        """Close it if it was left behind, and what is too many; never under a call that uses it."""
+        if kept.left and not kept.users:
+            kept.store.close()
+        idle = [folder for folder, each in self._kept.items() if not each.users]
+        for folder in idle[: max(0, len(self._kept) - self._most)]:
+            self._kept.pop(folder).store.close()
+
+
+def _lock_file(folder: Path) -> FileId:
+    try:
+        status = os.stat(f"{folder}/{Files.LOCK}")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def daemon_host(
+    data_dir: Path,
+    turns: Turns,
+    readiness: Callable[[str], CniError | None] = always_ready,
+) -> Iterator[Host]:
+    """The node as the daemon's calls see it. readiness: see `Host`."""
+    stores, links = Stores(), LinkRemover()
+
+    def delete_link(_nl: Netlink, name: str) -> bool:
+        with turns.outside():
+            return links.remove(name)
+
+    try:
+        yield Host(
+            data_dir=data_dir,
+            open_store=stores.open,
+            delete_link=delete_link,
+            outside=turns.outside,
+            readiness=readiness,
+            delegating=turns.plugins.admitted,
+            running=turns.plugins.watched,
+        )
+    finally:
+        stores.close()

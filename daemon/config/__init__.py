@@ -1,0 +1,1 @@
+"""podwired.yaml: its schema, how it is loaded, and the YAML reader that names lines."""

@@ -1,1 +1,0 @@
-"""Whether the other nodes can be reached: probes between daemons, and what they tell apart."""

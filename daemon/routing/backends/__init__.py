@@ -1,0 +1,1 @@
+"""Back ends: how the pods of another node are reached."""

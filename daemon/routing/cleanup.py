@@ -1,0 +1,92 @@
+"""What the daemon leaves in place when it ends, so that pods go on; here it is taken away for good.
+
+In this order: the CNI configuration, so that no pod is added any more; routes to other nodes; the
+VXLAN device with its entries; nftables rules. Only what carries podwire's mark is removed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from cni_plugin.repair import remove_unneeded_tables
+from daemon.journal import Record
+from daemon.routing.backends.base import DEVICE_ALIAS
+from daemon.routing.conflist import remove_conflist
+from daemon.routing.wording import name_entry, tell_entry
+from ipam.errors import IpamError
+from kernel.errors import KernelError
+from kernel.netlink.socket import open_netlink
+from kernel.nftables.dns_counters import stop_counting_dns
+from kernel.nftables.masquerade import ensure_cluster
+from kernel.nftables.table import TABLE
+from kernel.read import read_links
+from kernel.routes import change_entries, read_entries
+from kernel.vxlan import remove_vxlan
+
+CAUSE = "podwired cleanup"
+
+
+def remove_remains(
+    conflist: Path, data_dir: Path, note: Callable[[Record], None]
+) -> tuple[str, ...]:
+    """Remove all of it from the calling thread's node; what could not be removed, and why.
+
+    note: takes a record of each thing that was removed. Nothing there is no fault.
+    """
+    steps: tuple[Callable[[], Iterator[Record]], ...] = (
+        partial(_remove_conflist, conflist),
+        _remove_routes,
+        _remove_devices,
+        _remove_counters,
+        partial(_remove_rules, data_dir),
+    )
+    faults = []
+    for step in steps:
+        try:
+            for record in step():
+                note(record)
+        except (KernelError, IpamError, OSError) as error:
+            faults.append(str(error))
+    return tuple(faults)
+
+
+def _record(name: str, before: str = "") -> Record:
+    return Record(time.time(), "removed", name, CAUSE, before)
+
+
+def _remove_conflist(path: Path) -> Iterator[Record]:
+    if remove_conflist(path):
+        yield _record(f"file {path}")
+
+
+def _remove_routes() -> Iterator[Record]:
+    with open_netlink() as nl:
+        routes = list(read_entries(nl, None).values())
+        failures = change_entries(nl, (), routes)
+    failed = {failure.entry for failure in failures}
+    yield from (_record(name_entry(r), tell_entry(r)) for r in routes if r not in failed)
+    for failure in failures:
+        raise KernelError("remove", name_entry(failure.entry), failure.errno, failure.hint)
+
+
+def _remove_devices() -> Iterator[Record]:
+    with open_netlink() as nl:
+        for link in read_links(nl):
+            if link.alias == DEVICE_ALIAS and remove_vxlan(nl, link.name):
+                yield _record(f"link {link.name}", f"mac {link.mac} mtu {link.mtu}")
+
+
+def _remove_counters() -> Iterator[Record]:
+    if stop_counting_dns():
+        yield _record("nftables chain dns", f"counters of DNS in table inet {TABLE}")
+
+
+def _remove_rules(data_dir: Path) -> Iterator[Record]:
+    # First the members: who deletes the node's last pod leaves the table to them.
+    if ensure_cluster(frozenset()):
+        yield _record("nftables members", f"the cluster's addresses in table inet {TABLE}")
+    for name in remove_unneeded_tables(data_dir):
+        yield _record(f"nftables {name}")

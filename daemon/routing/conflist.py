@@ -1,0 +1,132 @@
+"""The node's CNI configuration, written from its pod CIDRs once the node is ready.
+
+It stays when the daemon ends: pods can still be attached and deleted without it.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cni_plugin.host import DEFAULT_DATA_DIR
+from daemon.config.schema import ConflistSettings
+from daemon.files import replace_file
+from kernel.model import IPNetwork
+
+MARK = "podwired"
+_MARK_TEXT = "written by podwired, which undoes changes: set `conflist` in podwired.yaml instead"
+_CAPABILITIES = ("ips", "ipRanges", "mac", "dns", "aliases")
+_DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
+_READ_MAX = 1 << 20  # bytes; no configuration of podwire's is near
+
+Kept = Literal["same", "new", "rewritten"]
+
+
+class ForeignConflist(Exception):
+    """The file in the conflist's place is not podwire's; it was left as it is."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was left as it is: {self.why}; move it away, "
+            "or set conflist.path in podwired.yaml"
+        )
+
+
+def render_conflist(
+    settings: ConflistSettings,
+    prefixes: Sequence[IPNetwork],
+    mtu: int,
+    data_dir: Path = DEFAULT_DATA_DIR,
+) -> bytes:
+    """The file's content. prefixes: the node's pod CIDRs; mtu: of pods' links, in bytes.
+
+    A pod gets one address of each family: CIDRs of one family are one range set.
+    """
+    conf = {
+        "cniVersion": settings.cni_version,
+        "name": settings.name,
+        MARK: _MARK_TEXT,
+        "plugins": [_plugin(settings, prefixes, mtu, data_dir)],
+    }
+    return json.dumps(conf, indent=2).encode() + b"\n"
+
+
+def _plugin(
+    settings: ConflistSettings, prefixes: Sequence[IPNetwork], mtu: int, data_dir: Path
+) -> dict[str, Any]:
+    families = sorted({prefix.version for prefix in prefixes})
+    ipam: dict[str, Any] = {"ranges": [_range_set(prefixes, family) for family in families]}
+    plugin = {
+        "type": "podwire",
+        "mode": settings.mode,
+        "mtu": mtu,
+        "ipMasq": settings.ip_masq,
+        "capabilities": dict.fromkeys(_CAPABILITIES, True),
+        "ipam": ipam,
+    }
+    if settings.mode == "bridge":
+        plugin["isDefaultGateway"] = True  # which adds the default routes
+    else:
+        ipam["routes"] = [{"dst": _DEFAULT_ROUTES[family]} for family in families]
+    if data_dir != DEFAULT_DATA_DIR:
+        # A call that comes while no daemon runs must find the same store.
+        ipam["dataDir"] = str(data_dir)
+    return plugin
+
+
+def _range_set(prefixes: Iterable[IPNetwork], family: int) -> list[dict[str, str]]:
+    return [{"subnet": str(prefix)} for prefix in prefixes if prefix.version == family]
+
+
+def keep_conflist(path: Path, content: bytes) -> Kept:
+    """See to it that the file has this content; what had to be done.
+
+    Raises ForeignConflist where the file there is not podwire's, OSError.
+    """
+    there = _read(path)
+    if there == content and stat.S_IMODE(path.stat().st_mode) == 0o644:
+        return "same"
+    if there is not None and not _is_marked(there):
+        raise ForeignConflist(path, f'it has no key "{MARK}"')
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    replace_file(path, content, 0o644, durable=True)
+    return "new" if there is None else "rewritten"
+
+
+def remove_conflist(path: Path) -> bool:
+    """Remove the file if it is podwire's; whether it was. Raises OSError."""
+    try:
+        content = _read(path)
+    except ForeignConflist:
+        return False
+    if content is None or not _is_marked(content):
+        return False
+    path.unlink()
+    return True
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+        raise ForeignConflist(path, f"it is {kind}")
+    with open(path, "rb") as file:
+        return file.read(_READ_MAX)
+
+
+def _is_marked(content: bytes) -> bool:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and MARK in value

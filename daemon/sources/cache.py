@@ -1,0 +1,173 @@
+"""The last known state of a cluster on disk: what a daemon routes by that starts without its API.
+
+One JSON document, a node in each line. It is the daemon's own, and parsed like any other input all
+the same: a file that is not as it should be is as good as none.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from daemon.filefaults import explain
+from daemon.files import replace_file
+from daemon.log import Log
+from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
+from kernel.model import IPNetwork
+
+FORMAT = 1
+FILE_MAX = 64 << 20  # bytes
+GAP = 10.0
+"""Seconds between two writes of changed nodes, at least."""
+POSITION_GAP = 600.0
+"""The same where only the position moved on: an older one costs the engine a little more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastKnown:
+    """What was known of a cluster.
+
+    identity: which cluster of which engine, in the client's words. position: where to go on
+    listening, in the client's words; empty = nowhere, ask for everything. saved: seconds of the
+    wall clock. notes: what the client keeps of nodes by their names, as of the position.
+    """
+
+    identity: str
+    nodes: tuple[Node, ...]
+    cluster_cidrs: tuple[IPNetwork, ...]
+    position: str = ""
+    saved: float = 0.0
+    notes: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Unreadable(Exception):
+    """The file is not one that this daemon wrote for this source; the message says why."""
+
+
+def load(path: Path, identity: str) -> LastKnown | None:
+    """What the file says of that source; None where there is no file. Raises Unreadable."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_MAX + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unreadable(f"could not be read: {error.strerror}") from error
+    if len(data) > FILE_MAX:
+        raise Unreadable(f"is larger than {FILE_MAX >> 20} MiB")
+    try:
+        return _parse(json.loads(data), identity)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"is damaged: {str(error)[:200]}") from error
+
+
+def _parse(root: Any, identity: str) -> LastKnown:
+    if root["format"] != FORMAT:
+        raise Unreadable(f"has format {root['format']!r}, not {FORMAT}")
+    if root["identity"] != identity:
+        raise Unreadable(f"is of another source: {str(root['identity'])[:200]}")
+    nodes = tuple(map(parse_node, root["nodes"]))
+    if len({node.name for node in nodes}) < len(nodes):
+        raise ValueError("two nodes have one name")
+    cidrs = tuple(map(parse_prefix, root["clusterCIDRs"]))
+    notes = {
+        str(name): base64.b64decode(text, validate=True)
+        for name, text in root.get("notes", {}).items()
+    }
+    return LastKnown(identity, nodes, cidrs, str(root["position"]), float(root["saved"]), notes)
+
+
+def show_node(node: Node) -> list[Any]:
+    """A node, for JSON."""
+    return [node.name, list(map(str, node.addresses)), list(map(str, node.pod_cidrs))]
+
+
+def parse_node(entry: Any) -> Node:
+    """What `show_node` made. Raises ValueError, TypeError, AttributeError."""
+    name, addresses, cidrs = entry
+    return Node(
+        parse_node_name(name),
+        tuple(map(parse_node_address, addresses)),
+        tuple(map(parse_pod_cidr, cidrs)),
+    )
+
+
+def render(known: LastKnown) -> bytes:
+    """The file's content."""
+    head = {
+        "format": FORMAT,
+        "identity": known.identity,
+        "saved": round(known.saved, 3),
+        "position": known.position,
+        "clusterCIDRs": list(map(str, known.cluster_cidrs)),
+    }
+    lines = ",\n".join(json.dumps(show_node(node)) for node in known.nodes)
+    notes = {name: base64.b64encode(note).decode() for name, note in known.notes.items()}
+    rest = f'"notes": {json.dumps(notes)}, "nodes": [\n{lines}\n]}}\n'
+    return f"{json.dumps(head)[:-1]}, {rest}".encode()
+
+
+class Keeper:
+    """Writes what is known, rarely enough: some time after a change, and at the end."""
+
+    def __init__(
+        self,
+        path: Path,
+        log: Log,
+        *,
+        gap: float = GAP,
+        position_gap: float = POSITION_GAP,
+        today: Callable[[], float] = time.time,
+    ) -> None:
+        self._path, self._log, self._today = path, log, today
+        self._gaps = position_gap, gap
+        self._mutex = threading.Lock()
+        self._writing = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._due: LastKnown | None = None
+        self._urgent = False
+        self._fault = ""
+
+    def note(self, known: LastKnown, *, urgent: bool) -> None:
+        """Write that when it is due. urgent: more than the position changed."""
+        with self._mutex:
+            self._due = known
+            if self._timer is not None:
+                if self._urgent or not urgent:
+                    return
+                self._timer.cancel()
+            self._urgent = urgent
+            self._timer = threading.Timer(self._gaps[urgent], self._write)
+            self._timer.name, self._timer.daemon = "last-known", True
+            self._timer.start()
+
+    def close(self) -> None:
+        """Write at once what is due."""
+        with self._mutex:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            with self._mutex:
+                known, self._due, self._timer = self._due, None, None
+            if known is not None:
+                self._save(known)
+
+    def _save(self, known: LastKnown) -> None:
+        try:
+            content = render(replace(known, saved=self._today()))
+            replace_file(self._path, content, 0o600, durable=True)
+            self._fault = ""
+        except OSError as error:
+            fault = explain("the cluster's last known state", self._path, error, "dataDir")
+            if fault != self._fault:
+                self._log.warning(fault)
+            self._fault = fault

@@ -1,0 +1,1 @@
+"""Netlink: the byte layout, the socket, and one module per rtnetlink noun."""

@@ -1,0 +1,425 @@
+"""rtnetlink: nouns to messages and back (linux/rtnetlink.h, if_link.h, if_addr.h)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+from kernel.model import (
+    RTPROT_PODWIRE_PEERS,
+    TABLE_MAIN,
+    Address,
+    IPAddress,
+    IPNetwork,
+    Link,
+    Port,
+    Route,
+)
+from kernel.netlink.codec import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    attribute,
+    attributes,
+    first_attribute,
+    nested,
+    number,
+    string,
+    text,
+    u8,
+    u32,
+)
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+
+IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 16, 18, 20, 28
+_OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+_IFLA_AF_SPEC, _IFLA_GROUP = 26, 27
+_IFLA_INET_CONF, _IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_VETH_INFO_PEER = 1
+_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD, IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
+_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
+
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = (
+    1, 4, 5, 6, 7, 8, 15,
+)  # fmt: skip
+_RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT, _RT_TABLE_LOCAL = 1, 2, 252, 255
+_RTM_F_CLONED = 0x200
+_RTNH_F_ONLINK = 4
+_RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP = struct.Struct("=HxxI")
+_RTA_MULTIPATH = 9
+
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def _mac_bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _link_body(name: str, flags: int = 0, change: int = 0, index: int = 0) -> bytes:
+    head = _IFINFO.pack(socket.AF_UNSPEC, 0, index, flags, change)
+    return head + (text(IFLA_IFNAME, name) if name else b"")
+
+
+def _traits(link: Link) -> bytes:
+    mac = attribute(IFLA_ADDRESS, _mac_bytes(link.mac)) if link.mac else b""
+    return mac + (u32(IFLA_MTU, link.mtu) if link.mtu else b"")
+
+
+def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 0) -> Message:
+    """Create the pair in one message: peer already in its namespace, host side on its bridge.
+
+    Both are down: the peer because it is registered before it has a partner, and veth_open
+    answers ENOTCONN (drivers/net/veth.c); the host side because a link that comes up before its
+    accept_dad is set tests its link-local address for seconds, and forwards no IPv6 meanwhile.
+    """
+    peer_body = (
+        _link_body("") + text(IFLA_IFNAME, peer.name) + _traits(peer)
+        + u32(IFLA_NET_NS_FD, peer_netns_fd)
+    )  # fmt: skip
+    info = nested(
+        IFLA_LINKINFO,
+        text(_INFO_KIND, "veth"),
+        nested(_INFO_DATA, attribute(_VETH_INFO_PEER, peer_body)),
+    )
+    body = _link_body(host.name) + _traits(host) + info
+    if master_index:
+        body += u32(IFLA_MASTER, master_index)
+    what = f"create veth pair {host.name} - {peer.name}"
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+
+def describe_link(link: Link, *, up: bool = False) -> Message:
+    """Set alias and bridge port flags; the kernel takes neither at creation. up: set it up too."""
+    body = _link_body(link.name, IFF_UP * up, IFF_UP * up)
+    if link.alias is not None:
+        body += text(IFLA_IFALIAS, link.alias)
+    if link.port:
+        data = nested(
+            _INFO_SLAVE_DATA,
+            u8(_BRPORT_MODE, link.port.hairpin),
+            u8(_BRPORT_ISOLATED, link.port.isolated),
+        )
+        body += nested(IFLA_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), data)
+    return Message(RTM_NEWLINK, 0, body, f"set alias and port flags of {link.name}")
+
+
+def set_up(name: str) -> Message:
+    """Set a link up."""
+    return set_flags(name, IFF_UP)
+
+
+def announce_addresses(name: str) -> Message:
+    """Let a link tell its neighbours its IPv4 addresses when it comes up (arp_notify)."""
+    return Message(RTM_NEWLINK, 0, _link_body(name) + _ARP_NOTIFY, f"set arp_notify of {name}")
+
+
+# The setting goes with the message: a path below /proc/sys is looked up among those of all
+# namespaces (fs/proc/proc_sysctl.c, proc_sys_compare), and costs more with every pod.
+_ARP_NOTIFY = nested(
+    _IFLA_AF_SPEC,
+    nested(socket.AF_INET, nested(_IFLA_INET_CONF, u32(_IPV4_DEVCONF_ARP_NOTIFY, 1))),
+)
+
+
+def set_flags(name: str, flags: int) -> Message:
+    """Set interface flags (IFF_*); the others stay."""
+    return Message(RTM_NEWLINK, 0, _link_body(name, flags, flags), f"set flags of {name}")
+
+
+def clear_flags(name: str, flags: int) -> Message:
+    """Clear interface flags (IFF_*); the others stay."""
+    return Message(RTM_NEWLINK, 0, _link_body(name, 0, flags), f"clear flags of {name}")
+
+
+def read_flags(message: Message) -> int:
+    """The interface flags (IFF_*) of an RTM_NEWLINK answer."""
+    return int(_IFINFO.unpack_from(message.body)[3])
+
+
+def release(name: str) -> Message:
+    """Take a link out of its bridge, or from whatever else is its master."""
+    body = _link_body(name) + u32(IFLA_MASTER, 0)
+    return Message(RTM_NEWLINK, 0, body, f"release {name} from its master")
+
+
+def set_mac(name: str, mac: str) -> Message:
+    """Set a link's hardware address; an address that was set so is no longer derived from ports."""
+    body = _link_body(name) + attribute(IFLA_ADDRESS, _mac_bytes(mac))
+    return Message(RTM_NEWLINK, 0, body, f"set MAC of {name}")
+
+
+def set_mtu(name: str, mtu: int) -> Message:
+    """Set a link's MTU in bytes."""
+    return Message(RTM_NEWLINK, 0, _link_body(name) + u32(IFLA_MTU, mtu), f"set MTU of {name}")
+
+
+def link_body(link: Link) -> bytes:
+    """The body of a message that creates the link, but for what its kind needs (IFLA_LINKINFO)."""
+    return _link_body(link.name) + _traits(link)
+
+
+def delete_link(name: str) -> Message:
+    """Delete a link by name; a veth takes its peer, addresses and routes with it."""
+    return Message(RTM_DELLINK, 0, _link_body(name), f"delete link {name}")
+
+
+def set_group(name: str, group: int) -> Message:
+    """Put a link into a group (any 32-bit number; 0 is everybody's)."""
+    return Message(RTM_NEWLINK, 0, _link_body(name) + u32(_IFLA_GROUP, group), f"group {name}")
+
+
+def delete_group(group: int) -> Message:
+    """Delete all links of a group in one go."""
+    return Message(RTM_DELLINK, 0, _link_body("") + u32(_IFLA_GROUP, group), "delete links")
+
+
+def get_link(name: str = "", index: int = 0) -> Message:
+    """Ask for one link by name or index (answer: ENODEV where there is none)."""
+    body = _link_body(name, index=index) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Message(RTM_GETLINK, 0, body, f"look up link {name or index}")
+
+
+def list_links() -> Message:
+    """Ask for all links (a dump)."""
+    body = _link_body("") + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Message(RTM_GETLINK, 0, body, "list links")
+
+
+def read_link(message: Message) -> Link:
+    """An RTM_NEWLINK answer as a Link; port.bridge is the master's index as text."""
+    _family, _type, index, flags, _change = _IFINFO.unpack_from(message.body)
+    found = attributes(message.body, _IFINFO.size)
+    info = attributes(found.get(IFLA_LINKINFO, b""))
+    mac = found.get(IFLA_ADDRESS, b"")
+    return Link(
+        name=string(found.get(IFLA_IFNAME, b"")),
+        kind=string(info.get(_INFO_KIND, b"")),
+        mac=mac.hex(":") if mac else None,
+        mtu=number(found[IFLA_MTU]) if IFLA_MTU in found else None,
+        up=bool(flags & IFF_UP),
+        alias=string(found[IFLA_IFALIAS]) if IFLA_IFALIAS in found else None,
+        port=_read_port(found, info),
+        promisc=bool(flags & IFF_PROMISC),
+        index=index,
+    )
+
+
+def read_pair(message: Message) -> tuple[int, int]:
+    """(index, other end's index in its own namespace) of an RTM_NEWLINK answer for a veth."""
+    return int(_IFINFO.unpack_from(message.body)[2]), read_peer_index(message)
+
+
+def read_operational(message: Message) -> tuple[int, bool]:
+    """(index, whether it can send and receive) of an RTM_NEWLINK answer."""
+    index = int(_IFINFO.unpack_from(message.body)[2])
+    state = first_attribute(message.body, _IFINFO.size, _IFLA_OPERSTATE) or b"\0"
+    return index, state[0] in _OPERATIONAL
+
+
+def read_peer_index(message: Message) -> int:
+    """The other end's index in its own namespace, of an RTM_NEWLINK answer for a veth; 0: none."""
+    found = first_attribute(message.body, _IFINFO.size, IFLA_LINK)
+    return number(found) if found else 0
+
+
+def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:
+    if IFLA_MASTER not in found:
+        return None
+    data = attributes(info.get(_INFO_SLAVE_DATA, b""))
+    return Port(
+        str(number(found[IFLA_MASTER])),
+        hairpin=data.get(_BRPORT_MODE, b"\0") != b"\0",
+        isolated=data.get(_BRPORT_ISOLATED, b"\0") != b"\0",
+    )
+
+
+def _address_body(address: Address, index: int) -> bytes:
+    ip = address.address
+    flags = IFA_F_NODAD if ip.version == 6 else 0
+    if not address.prefix_route:
+        flags |= _IFA_F_NOPREFIXROUTE
+    head = _IFADDR.pack(_FAMILY[ip.version], ip.network.prefixlen, 0, 0, index)
+    body = head + attribute(_IFA_LOCAL, ip.packed) + attribute(_IFA_ADDRESS, ip.packed)
+    if ip.version == 4 and ip.network.prefixlen < 31:
+        body += attribute(_IFA_BROADCAST, ip.network.broadcast_address.packed)
+    return body + u32(_IFA_FLAGS, flags)
+
+
+def add_address(address: Address, index: int) -> Message:
+    """Add an address, without duplicate address detection: the allocator guarantees uniqueness."""
+    what = ("add address", address.address, "to", address.link)
+    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _address_body(address, index), what)
+
+
+def delete_address(address: Address, index: int) -> Message:
+    """Delete an address."""
+    what = ("delete address", address.address, "of", address.link)
+    return Message(RTM_DELADDR, 0, _address_body(address, index), what)
+
+
+def list_addresses(index: int = 0) -> Message:
+    """Ask for the addresses of one link, or of all (a dump)."""
+    return Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, index), "list addresses")
+
+
+def read_address(message: Message) -> tuple[int, Address]:
+    """(link index, address) of an RTM_NEWADDR answer; the address's link name is left empty."""
+    _family, length, _flags, _scope, index = _IFADDR.unpack_from(message.body)
+    found = attributes(message.body, _IFADDR.size)
+    raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
+    return index, Address("", ip_interface((raw, length)))
+
+
+def is_on_trial(message: Message) -> bool:
+    """Whether an RTM_NEWADDR answer's address is not to be used yet (RFC 4862: tentative)."""
+    flags = attributes(message.body, _IFADDR.size).get(_IFA_FLAGS)
+    trial = number(flags) & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) if flags else 0
+    return trial == _IFA_F_TENTATIVE
+
+
+def _route_body(route: Route, index: int) -> bytes:
+    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
+    head = _RTMSG.pack(
+        _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
+        table, route.protocol, route.scope, _RTN_LOCAL if route.local else _RTN_UNICAST,
+        _RTNH_F_ONLINK * route.onlink,
+    )  # fmt: skip
+    parts = [head, u32(_RTA_OIF, index), u32(_RTA_TABLE, route.table)]
+    if route.dst.prefixlen:
+        parts.append(attribute(_RTA_DST, route.dst.network_address.packed))
+    for kind, value in ((_RTA_GATEWAY, route.via), (_RTA_PREFSRC, route.src)):
+        if value is not None:
+            parts.append(attribute(kind, value.packed))
+    if route.priority:
+        parts.append(u32(_RTA_PRIORITY, route.priority))
+    metrics = [u32(k, v) for k, v in ((_RTAX_MTU, route.mtu), (_RTAX_ADVMSS, route.advmss)) if v]
+    if metrics:
+        parts.append(nested(_RTA_METRICS, *metrics))
+    return b"".join(parts)
+
+
+def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
+    """Add a route; exclusive: EEXIST where another one has its destination and priority."""
+    via = ("via", route.via) if route.via else ()
+    what = ("add route", route.dst, *via, "dev", route.link)
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
+    return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
+
+
+def set_route(route: Route, index: int, flags: int) -> Message:
+    """Add or replace a route, as the flags say; without words for errors, for it is cheaper so."""
+    return Message(RTM_NEWROUTE, flags, _route_body(route, index))
+
+
+def delete_route(route: Route, index: int) -> Message:
+    """Delete the route to a destination by its mark (protocol) and link; index 0: any link."""
+    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
+    head = _RTMSG.pack(
+        _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
+        table, route.protocol, _RT_SCOPE_NOWHERE, 0, 0,
+    )  # fmt: skip
+    body = head + u32(_RTA_TABLE, route.table) + u32(_RTA_OIF, index)
+    body += attribute(_RTA_DST, route.dst.network_address.packed) if route.dst.prefixlen else b""
+    body += u32(_RTA_PRIORITY, route.priority) if route.priority else b""
+    return Message(RTM_DELROUTE, 0, body, f"delete route {route.dst} dev {route.link}")
+
+
+def list_routes(version: int, protocol: int = 0) -> Message:
+    """Ask for all routes of one address family, 4 or 6, or those with one mark (a dump)."""
+    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, 0, protocol, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
+
+
+def read_route(message: Message) -> list[tuple[int, Route]]:
+    """(link index, route) for each next hop of an RTM_NEWROUTE answer.
+
+    Empty for what is no unicast route, and no local one of podwire's; several where the kernel made
+    one multipath route of routes that differ in their next hop alone, as it does with IPv6.
+    """
+    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
+    found = attributes(message.body, _RTMSG.size)
+    local = kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS
+    if not (kind == _RTN_UNICAST or local) or flags & _RTM_F_CLONED:
+        return []
+    metrics = attributes(found.get(_RTA_METRICS, b""))
+    raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    route = Route(
+        dst=_network(raw, length),
+        link="",
+        via=_ip(found.get(_RTA_GATEWAY)),
+        src=_ip(found.get(_RTA_PREFSRC)),
+        scope=scope,
+        table=number(found[_RTA_TABLE]) if _RTA_TABLE in found else table or TABLE_MAIN,
+        priority=number(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0,
+        mtu=number(metrics[_RTAX_MTU]) if _RTAX_MTU in metrics else 0,
+        advmss=number(metrics[_RTAX_ADVMSS]) if _RTAX_ADVMSS in metrics else 0,
+        protocol=protocol,
+        onlink=bool(flags & _RTNH_F_ONLINK),
+        local=local,
+    )
+    if _RTA_OIF in found:
+        return [(number(found[_RTA_OIF]), route)]
+    return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
+
+
+def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
+    """(link index, gateway) of each struct rtnexthop in an RTA_MULTIPATH attribute."""
+    offset = 0
+    while offset + _NEXT_HOP.size <= len(data):
+        length, index = _NEXT_HOP.unpack_from(data, offset)
+        if length < _NEXT_HOP.size:
+            return
+        found = attributes(data[offset : offset + length], _NEXT_HOP.size)
+        yield index, _ip(found.get(_RTA_GATEWAY))
+        offset += length + (-length % 4)
+
+
+def list_local_routes(version: int, index: int) -> Message:
+    """Ask for the routes that make one link's addresses of a family the node's own (a dump)."""
+    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _RTN_LOCAL, 0)
+    return Message(RTM_GETROUTE, 0, head + u32(_RTA_OIF, index), "list local routes")
+
+
+def read_destination(message: Message) -> IPAddress | None:
+    """The address that an RTM_NEWROUTE answer leads to; None for the default route."""
+    return _ip(attributes(message.body, _RTMSG.size).get(_RTA_DST))
+
+
+def look_up_route(address: IPAddress) -> Message:
+    """Ask which route a packet to the address would take."""
+    length = address.max_prefixlen
+    head = _RTMSG.pack(_FAMILY[address.version], length, 0, 0, 0, 0, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, head + attribute(_RTA_DST, address.packed), "look up route")
+
+
+def route_link_index(message: Message) -> int:
+    """The link index of a route look-up's answer; 0 where it has none."""
+    found = attributes(message.body, _RTMSG.size)
+    return number(found[_RTA_OIF]) if _RTA_OIF in found else 0
+
+
+def _ip(raw: bytes | None) -> IPAddress | None:
+    return ip_address(raw) if raw else None
+
+
+def _network(raw: bytes, length: int) -> IPNetwork:
+    return ip_network((raw, length))

@@ -1,0 +1,317 @@
+"""What the kernel tells of its changes: two sockets, one noun for each change.
+
+An event says that something happened; whoever acts on it looks at the kernel or at what it wants.
+Changes that the owner made itself are told apart by the netlink port that made them, and are
+dropped by a socket filter before they wake anybody.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal
+
+from kernel.errors import KernelError
+from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
+from kernel.netlink import links as rtnl
+from kernel.netlink import neighbours as neigh
+from kernel.netlink.codec import Message, attributes, string
+from kernel.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE
+from kernel.routes import read_any_route
+
+Kind = Literal["link", "address", "route", "neighbour", "fdb", "netconf", "nft", "lost"]
+
+# linux/rtnetlink.h, enum rtnetlink_groups: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR,
+# IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF.
+_GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 9, 11, 24, 25))
+_NFT_GROUPS = 1 << 6  # NFNLGRP_NFTABLES
+_BUFFER_BYTES = 8 << 20
+_RECEIVE_BYTES = 1 << 17
+_AT_ONCE = 4096
+_SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
+
+_SIOCGIFNAME, _IFNAMSIZ = 0x8910, 16  # struct ifreq: the name, then the index (linux/if.h)
+_IFREQ_INDEX = struct.Struct("@16xi20x")
+
+_HEADER = struct.Struct("=IHHII")
+_RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
+_NETCONF_INDEX, _NETCONF_ALL, _NETCONF_DEFAULT = 1, -1, -2
+_NETCONF = {2: "forwarding", 3: "rp_filter"}
+_VERSION: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 6}
+
+# linux/netfilter/nf_tables.h: message type to (what, whether it went).
+_NFT = {
+    0: ("table", False), 2: ("table", True), 3: ("chain", False), 5: ("chain", True),
+    6: ("rule", False), 8: ("rule", True), 9: ("set", False), 11: ("set", True),
+    12: ("member", False), 14: ("member", True),
+}  # fmt: skip
+_NFT_GENERATION, _GENERATION_PID = 15, 2
+_NFT_FAMILY = {1: "inet", 2: "ip", 7: "bridge", 10: "ip6"}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChange:
+    """A change in an nft table. what: table, chain, rule, set or member; name: the set or chain."""
+
+    family: str
+    table: str
+    what: str
+    name: str
+
+
+Noun = Link | Address | Route | Neighbour | FdbEntry | Sysctl | RuleChange
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. deleted: the object is gone, or is no longer what a peer's entry must be.
+
+    noun: the object after the change (before it, where it is deleted); None for "lost", which
+        means that events were dropped and everything must be looked at.
+    port: the netlink port that did it, normally the process ID of its owner; 0: the kernel.
+    flags: of the message; NLM_F_REPLACE tells a route that took another one's place.
+    """
+
+    kind: Kind
+    deleted: bool
+    noun: Noun | None
+    port: int
+    flags: int = 0
+
+
+class Events:
+    """Changes in the namespace of the thread that opens it."""
+
+    def __init__(self, buffer_bytes: int = _BUFFER_BYTES) -> None:
+        """Subscribe. buffer_bytes: what may wait in the kernel unread. Raises KernelError."""
+        self._names: dict[int, str] = {}
+        self._device = 0
+        self._stale: set[int] = set()
+        # A socket of this namespace, wherever the thread that asks for a name may be.
+        self._look_up = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._route = _subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
+        self._nft: socket.socket | None = None
+        try:
+            self._nft = _subscribe(NETLINK_NETFILTER, _NFT_GROUPS, buffer_bytes)
+        except KernelError as error:  # a kernel without nftables has no rules to lose
+            if error.errno != errno.EPROTONOSUPPORT:
+                raise
+        # One descriptor for both, which is readable when either is.
+        self._poll = select.epoll()
+        for source in filter(None, (self._route, self._nft)):
+            self._poll.register(source.fileno(), select.EPOLLIN)
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._poll.close()
+        for source in filter(None, (self._route, self._nft, self._look_up)):
+            source.close()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there are events."""
+        return self._poll.fileno()
+
+    def ignore(self, port: int, device: int = 0) -> None:
+        """Drop what this netlink port does, and neighbours of other links than device (its index).
+
+        Changes of FDB entries are told without a port (drivers/net/vxlan: vxlan_fdb_notify), so
+        they come all the same.
+        """
+        _attach_filter(self._route, _own_changes(port, device))
+        if self._device not in (0, device):
+            # What is still to be read of an earlier device is not about this one of its name.
+            self._stale.add(self._device)
+        self._device = device
+
+    def read(self) -> list[Event]:
+        """What happened since the last call; does not wait."""
+        return [*self._read_route(), *self._read_nft()]
+
+    def _read_route(self) -> Iterator[Event]:
+        for data in _datagrams(self._route):
+            if data is None:
+                self._names.clear()
+                yield Event("lost", deleted=False, noun=None, port=0)
+            else:
+                for port, message in _unpack(data):
+                    yield from self._parse(message, port)
+
+    def _parse(self, message: Message, port: int) -> Iterator[Event]:
+        deleted = message.type % 4 == 1
+        if message.type in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
+            noun: Noun | None = self._note_link(message, deleted)
+            kind: Kind = "link"
+        elif message.type in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
+            index, address = rtnl.read_address(message)
+            noun, kind = replace(address, link=self._name(index)), "address"
+        elif message.type in (rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE):
+            noun, kind = self._note_route(message), "route"
+        elif message.type in (neigh.RTM_NEWNEIGH, neigh.RTM_DELNEIGH):
+            index, entry, permanent = neigh.read_entry(message)
+            noun = replace(entry, link=self._name(index)) if entry else None
+            kind = "fdb" if isinstance(entry, FdbEntry) else "neighbour"
+            deleted = deleted or not permanent
+        elif message.type in (_RTM_NEWNETCONF, _RTM_DELNETCONF):
+            yield from self._netconf(message, port)
+            return
+        else:
+            return
+        if noun is not None:
+            yield Event(kind, deleted, noun, port, message.flags)
+
+    def _note_link(self, message: Message, deleted: bool) -> Link:
+        link = rtnl.read_link(message)
+        if deleted:
+            self._names.pop(link.index, None)
+            self._stale.discard(link.index)
+        else:
+            self._names[link.index] = link.name
+        return link
+
+    def _note_route(self, message: Message) -> Route | None:
+        hops = rtnl.read_route(message)
+        return read_any_route(message, {index: self._name(index) for index, _route in hops})
+
+    def _name(self, index: int) -> str:
+        if index in self._stale:
+            return ""
+        if index not in self._names:
+            try:
+                answer = fcntl.ioctl(self._look_up, _SIOCGIFNAME, _IFREQ_INDEX.pack(index))
+            except OSError:
+                return ""  # gone meanwhile; the link's own event tells
+            self._names[index] = string(answer[:_IFNAMSIZ].split(b"\0")[0])
+        return self._names[index]
+
+    def _netconf(self, message: Message, port: int) -> Iterator[Event]:
+        version = _VERSION.get(message.body[0])
+        found = attributes(message.body, 4)  # struct netconfmsg: the family, padded
+        if version is None or _NETCONF_INDEX not in found:
+            return
+        index = int(struct.unpack("=i", found[_NETCONF_INDEX])[0])
+        special = {_NETCONF_ALL: "all", _NETCONF_DEFAULT: "default"}
+        name = special[index] if index in special else self._name(index)
+        for kind, key in _NETCONF.items():
+            if kind in found and name:
+                value = str(struct.unpack("=i", found[kind])[0])
+                noun = Sysctl(f"net/ipv{version}/conf/{name}/{key}", value)
+                yield Event("netconf", message.type == _RTM_DELNETCONF, noun, port)
+
+    def _read_nft(self) -> Iterator[Event]:
+        if self._nft is None:
+            return
+        found: list[Event] = []
+        for data in _datagrams(self._nft):
+            if data is None:
+                found.append(Event("lost", deleted=False, noun=None, port=0))
+                continue
+            for port, message in _unpack(data):
+                if message.type & 0xFF == _NFT_GENERATION:
+                    # The last message of a transaction tells the process that it came from.
+                    port = _generation_pid(message) or port
+                    yield from (replace(e, port=port) if e.kind == "nft" else e for e in found)
+                    found.clear()
+                else:
+                    found += _rule_event(message, port)
+        yield from found
+
+
+def _generation_pid(message: Message) -> int:
+    found = attributes(message.body, 4)
+    return int.from_bytes(found.get(_GENERATION_PID, b""))
+
+
+def _rule_event(message: Message, port: int) -> Iterator[Event]:
+    known = _NFT.get(message.type & 0xFF)
+    if known is None:
+        return
+    what, deleted = known
+    found = attributes(message.body, 4)
+    family = _NFT_FAMILY.get(message.body[0], "")
+    # Attribute 1 is the table's name in all of them, 2 the set's or chain's but for a table's.
+    name = string(found.get({"chain": 3}.get(what, 2), b"")) if what != "table" else ""
+    noun = RuleChange(family, string(found.get(1, b"")), what, name)
+    yield Event("nft", deleted, noun, port)
+
+
+def _subscribe(protocol: int, groups: int, buffer_bytes: int) -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    try:
+        made = socket.socket(socket.AF_NETLINK, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+        made.bind((0, groups))
+    except OSError as error:
+        raise KernelError("subscribe to", "kernel events", error.errno or 0) from error
+    return made
+
+
+def _datagrams(source: socket.socket) -> Iterator[bytes | None]:
+    """What waits on the socket; None where the kernel dropped events."""
+    for _ in range(_AT_ONCE):
+        try:
+            yield source.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield None
+
+
+def _unpack(data: bytes) -> Iterator[tuple[int, Message]]:
+    """(port of who did it, message) for each message of a datagram."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, flags, _sequence, port = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
+        yield port, Message(kind, flags, data[offset + _HEADER.size : offset + length])
+        offset += length + (-length % 4)
+
+
+# Classic BPF (linux/filter.h). It loads in network order what the header has in the machine's.
+_LOAD_WORD, _LOAD_HALF, _IF_EQUAL, _RETURN = 0x20, 0x28, 0x15, 0x06
+_AT_TYPE, _AT_PORT, _AT_NEIGHBOUR_LINK = 4, 12, 20
+_ACCEPT = 0xFFFFFFFF
+
+
+def _own_changes(port: int, device: int) -> list[tuple[int, int, int, int]]:
+    """A program that refuses messages of the port, and neighbours of other links."""
+    return [
+        (_LOAD_WORD, 0, 0, _AT_PORT),
+        (_IF_EQUAL, 7, 0, socket.htonl(port)),
+        (_LOAD_HALF, 0, 0, _AT_TYPE),
+        (_IF_EQUAL, 1, 0, socket.htons(neigh.RTM_NEWNEIGH)),
+        (_IF_EQUAL, 0, 3, socket.htons(neigh.RTM_DELNEIGH)),
+        (_LOAD_WORD, 0, 0, _AT_NEIGHBOUR_LINK),
+        (_IF_EQUAL, 1, 0, socket.htonl(device)),
+        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, _ACCEPT),
+        (_RETURN, 0, 0, 0),
+    ]
+
+
+def _attach_filter(source: socket.socket, program: list[tuple[int, int, int, int]]) -> None:
+    code = b"".join(struct.pack("=HBBI", *step) for step in program)
+    buffer = ctypes.create_string_buffer(code)
+    # struct sock_fprog: how many instructions, and where they are.
+    argument = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+    source.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)

@@ -1,0 +1,238 @@
+"""A netlink socket: batches with one send, dumps that survive interruption."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from kernel.errors import KernelError
+from kernel.netlink.codec import (
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSGERR_ATTR_MSG,
+    Message,
+    attributes,
+    pack,
+    string,
+    unpack,
+)
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+_RECEIVE_BYTES = 1 << 17
+_SO_RCVBUFFORCE = 33
+# An answer counts as about 1,280 bytes, and the kernel doubles the size that is set (socket(7)).
+_ANSWER_BYTES = 1 << 10
+_TIMEOUT = 30  # seconds
+_TIMEVAL = struct.Struct("@ll")
+_DUMP_ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the kernel said to one request: errno (0 = done), its words, objects it returned."""
+
+    errno: int = 0
+    hint: str = ""
+    objects: list[Message] = field(default_factory=list)
+
+
+class Netlink:
+    """One netlink socket in the namespace of the thread that opens it.
+
+    It stays in that namespace whatever the thread enters afterwards (net/netlink/af_netlink.c
+    takes the namespace at socket creation).
+    """
+
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
+        except OSError as error:
+            name = {NETLINK_NETFILTER: "nftables"}.get(protocol, "rtnetlink")
+            raise KernelError("use the kernel's", name, error.errno or 0) from error
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        # Dumps obey what their request names (a link, a table) instead of listing everything.
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        # Not settimeout: it would poll before each of many small reads.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_TIMEOUT, 0))
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The socket's address, by which the kernel tells whose change an event is of."""
+        return int(self._socket.getsockname()[0])
+
+    def make_room(self, answers: int) -> None:
+        """Let at least so many answers wait in the kernel, even if all of them are errors."""
+        size = max(answers * _ANSWER_BYTES, _RECEIVE_BYTES)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+
+    def exchange(self, messages: Sequence[Message]) -> list[Answer]:
+        """Send all messages at once and return the kernel's answer to each.
+
+        The kernel works through them in order and goes on after one that fails. It answers in
+        order too, and reports errors unasked: so only the last message asks for its answer.
+        """
+        answers = [Answer() for _ in messages]
+        last = max((i for i, m in enumerate(messages) if m.ack), default=-1)
+        base = self._send(messages, last)
+        while last >= 0:
+            for sequence, message in unpack(self._receive()):
+                number = sequence - base
+                if not 0 <= number < len(answers):
+                    continue
+                if message.type != NLMSG_ERROR:
+                    answers[number].objects.append(message)
+                    continue
+                answers[number].errno, answers[number].hint = _read_error(message)
+                if number == last or not messages[number].ack:
+                    # A transaction that is refused as a whole has no other answer.
+                    last = -1
+        return answers
+
+    def refusals(self, messages: Sequence[Message]) -> dict[int, Answer]:
+        """Send all messages at once; the kernel's answers to those that failed, by their place.
+
+        For thousands of messages that ask for nothing.
+        """
+        failed: dict[int, Answer] = {}
+        last = len(messages) - 1
+        base = self._send(messages, last) + last
+        while True:
+            for sequence, message in unpack(self._receive()):
+                if message.type == NLMSG_ERROR and 0 <= base - sequence <= last:
+                    code, hint = _read_error(message)
+                    if code:
+                        failed[last - base + sequence] = Answer(code, hint)
+                    if sequence == base:
+                        return failed
+
+    def _send(self, messages: Sequence[Message], last: int) -> int:
+        """Send; the sequence number of the first one."""
+        base = self._sequence + 1
+        self._sequence += len(messages)
+        packed = [pack(m, base + i, NLM_F_ACK if i == last else 0) for i, m in enumerate(messages)]
+        self._socket.send(b"".join(packed))
+        return base
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError as error:
+            raise KernelError("get an answer from", "netlink", errno.ETIMEDOUT) from error
+
+    def run(
+        self, messages: Sequence[Message], tolerate: frozenset[int] = frozenset()
+    ) -> list[Answer]:
+        """Exchange, and raise KernelError for the first answer that is an error.
+
+        tolerate: errno values that count as done.
+        """
+        answers = self.exchange(messages) if messages else []
+        for message, answer in zip(messages, answers, strict=True):
+            if answer.errno and answer.errno not in tolerate:
+                raise KernelError(
+                    str(message) or "do netlink request", "", answer.errno, answer.hint
+                )
+        return answers
+
+    def dump(self, message: Message) -> list[Message]:
+        """All objects of a kind; repeated when the kernel says the list changed underneath."""
+        for _ in range(_DUMP_ATTEMPTS):
+            objects, consistent = self._dump_once(message)
+            if consistent:
+                return objects
+        return objects
+
+    def _dump_once(self, message: Message) -> tuple[list[Message], bool]:
+        mine = self._send([Message(message.type, message.flags | NLM_F_DUMP, message.body)], -1)
+        objects: list[Message] = []
+        consistent = True
+        while True:
+            for sequence, part in unpack(self._receive()):
+                if sequence != mine:
+                    continue
+                consistent = consistent and not part.flags & NLM_F_DUMP_INTR
+                if part.type in (NLMSG_DONE, NLMSG_ERROR):
+                    _raise_dump_error(message, part)
+                    return objects, consistent
+                objects.append(part)
+
+
+def open_netlink(protocol: int = NETLINK_ROUTE) -> AbstractContextManager[Netlink]:
+    """A socket in the calling thread's namespace: the kept one, or one for this block alone."""
+    kept: dict[int, Netlink] = getattr(_thread, "sockets", {})
+    return nullcontext(kept[protocol]) if protocol in kept else Netlink(protocol)
+
+
+def keep_sockets_open() -> None:
+    """Let the calling thread, which stays in this namespace, use the same sockets from now on.
+
+    Closing an nftables socket soon after a commit waits for an RCU grace period
+    (net/netfilter/nf_tables_api.c, nft_rcv_nl_event).
+    """
+    sockets: dict[int, Netlink] = {}
+    for protocol in (NETLINK_ROUTE, NETLINK_NETFILTER):
+        with suppress(KernelError):  # whoever needs it then says what is missing
+            sockets[protocol] = Netlink(protocol)
+    _thread.sockets = sockets
+
+
+def close_kept_sockets() -> None:
+    """End what `keep_sockets_open` began, before the thread ends."""
+    for kept in getattr(_thread, "sockets", {}).values():
+        kept.close()
+    _thread.sockets = {}
+
+
+_thread = threading.local()
+
+
+def _read_error(message: Message) -> tuple[int, str]:
+    code = -struct.unpack_from("=i", message.body)[0]
+    if not message.flags & NLM_F_ACK_TLVS:
+        return code, ""
+    # struct nlmsgerr: error, then the request's header (its body too, unless capped).
+    skip = 20 if message.flags & NLM_F_CAPPED else 4 + _request_length(message.body)
+    hint = attributes(message.body, skip).get(NLMSGERR_ATTR_MSG, b"")
+    return code, string(hint)
+
+
+def _request_length(body: bytes) -> int:
+    length = int(struct.unpack_from("=I", body, 4)[0])
+    return length + (-length % 4)
+
+
+def _raise_dump_error(message: Message, part: Message) -> None:
+    code = -struct.unpack_from("=i", part.body)[0] if len(part.body) >= 4 else 0
+    if code not in (0, errno.ENODEV):
+        raise KernelError(str(message) or "list kernel objects", "", code)

@@ -1,0 +1,1 @@
+"""podwire's nftables tables."""

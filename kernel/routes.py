@@ -1,0 +1,225 @@
+"""What leads to other nodes: routes, neighbours and FDB entries, read and changed by thousands.
+
+Routes are podwire's by their mark (RTPROT_PODWIRE_PEERS); neighbours and FDB entries by their
+link: everything permanent on podwire's VXLAN device is.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import TypeGuard
+
+from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
+from kernel.netlink import links as rtnl
+from kernel.netlink import neighbours as neigh
+from kernel.netlink.codec import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    attributes,
+    number,
+)
+from kernel.netlink.socket import Netlink
+from kernel.read import read_link
+
+Entry = Route | Neighbour | FdbEntry
+Key = tuple[str, *tuple[bytes | str | int, ...]]
+
+# Frames to such a MAC may go to several VTEPs; those to an unknown one go where MAC 0 leads.
+_GROUP, _DEFAULT = frozenset("13579bdf"), "00:00:00:00:00:00"
+_PER_SEND = 512
+_GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO})
+_LAYERS: tuple[type[Entry], ...] = (FdbEntry, Neighbour, Route)
+
+# What a user leaves open is 1024 in IPv6 (linux/ipv6_route.h, IP6_RT_PRIO_USER).
+_IPV6_PRIORITY = 1024
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_RTA_DST, _RTA_PRIORITY, _RTA_TABLE = 1, 6, 15
+_RTM_F_CLONED = 0x200
+_REFUSALS = frozenset({6, 7, 8, 9})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An entry that the kernel refused; hint: its own words."""
+
+    entry: Entry
+    errno: int
+    hint: str
+
+
+def key_of(entry: Entry) -> Key:
+    """What the kernel takes for the same object: an entry with this key would be replaced."""
+    if isinstance(entry, Route):
+        dst = entry.dst
+        packed = dst.network_address.packed
+        return ("route", packed, dst.prefixlen, entry.table, entry.priority)
+    if isinstance(entry, Neighbour):
+        return ("neighbour", entry.link, entry.address.packed)
+    if entry.mac[1] in _GROUP or entry.mac == _DEFAULT:
+        return ("fdb", entry.link, entry.mac, entry.dst.packed)
+    return ("fdb", entry.link, entry.mac)
+
+
+def read_entries(nl: Netlink, device: str | None) -> dict[Key, Entry]:
+    """All routes that carry the peers' mark, and the permanent entries of the VXLAN device.
+
+    A route that cannot be said in one entry (several next hops, or none) has an empty link name,
+    and so equals nothing that anybody wants.
+    """
+    names = {link.index: link.name for link in map(rtnl.read_link, nl.dump(rtnl.list_links()))}
+    found: dict[Key, Entry] = {}
+    for entry in _read_all(nl, names, device):
+        key = key_of(entry)
+        found[key] = replace(entry, link="") if key in found else entry
+    return found
+
+
+def _read_all(nl: Netlink, names: Mapping[int, str], device: str | None) -> Iterator[Entry]:
+    for version in (4, 6):
+        for message in nl.dump(rtnl.list_routes(version, RTPROT_PODWIRE_PEERS)):
+            route = read_any_route(message, names)
+            if route is not None and route.protocol == RTPROT_PODWIRE_PEERS:
+                yield route
+    for index in [i for i, name in names.items() if name == device]:
+        lists = (neigh.list_neighbours(4, index), neigh.list_neighbours(6, index))
+        for message in (m for ask in (*lists, neigh.list_fdb(index)) for m in nl.dump(ask)):
+            where, entry, permanent = neigh.read_entry(message, names[index])
+            if entry is not None and permanent and where == index:
+                yield entry
+
+
+def find_rival(nl: Netlink, route: Route) -> Route | None:
+    """Whose route is in this one's place; None where there is none (any more)."""
+    names = {link.index: link.name for link in map(rtnl.read_link, nl.dump(rtnl.list_links()))}
+    for message in nl.dump(rtnl.list_routes(route.dst.version)):
+        found = read_any_route(message, names)
+        if found and key_of(found) == key_of(route) and found.protocol != route.protocol:
+            return found
+    return None
+
+
+def read_any_route(message: Message, names: Mapping[int, str]) -> Route | None:
+    """A route of an RTM_NEWROUTE or RTM_DELROUTE with its link's name, as `read_entries` says.
+
+    None for what the kernel keeps for itself (local, broadcast and cached routes).
+    """
+    hops = rtnl.read_route(message)
+    if len(hops) != 1:
+        return _read_other(message)
+    index, route = hops[0]
+    priority = route.priority
+    if route.dst.version == 6 and priority == _IPV6_PRIORITY:
+        priority = 0
+    return replace(route, link=names.get(index, ""), priority=priority)
+
+
+def _read_other(message: Message) -> Route | None:
+    """A route of several next hops, or one that refuses packets, as one through no link."""
+    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
+    if flags & _RTM_F_CLONED or kind not in {1, *_REFUSALS}:
+        return None
+    found = attributes(message.body, _RTMSG.size)
+    raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    priority = number(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0
+    return Route(
+        dst=ip_network((raw, length)),
+        link="",
+        scope=scope,
+        table=number(found[_RTA_TABLE]) if _RTA_TABLE in found else table,
+        priority=0 if family == socket.AF_INET6 and priority == _IPV6_PRIORITY else priority,
+        protocol=protocol,
+    )
+
+
+def change_entries(nl: Netlink, add: Sequence[Entry], remove: Sequence[Entry]) -> list[Failure]:
+    """Add and remove any number of entries; what the kernel refused of them.
+
+    An entry that replaces another stands in add, and the other in remove. Nothing else is ever
+    replaced: a route of somebody else with the same destination is EEXIST. Removing what is gone
+    is no failure, nor is adding what is there. First FDB entries and neighbours are added, then
+    routes that need them; removal goes the other way round.
+    """
+    indexes = _indexes(nl, {entry.link for entry in (*add, *remove) if entry.link})
+    old = {key_of(entry): entry for entry in remove}
+    new = {key_of(entry) for entry in add} if old else set[Key]()
+    steps: list[tuple[Entry, Message | None]] = []
+    for layer in _LAYERS:
+        for entry in add:
+            if isinstance(entry, layer):
+                steps += _adding(entry, old.get(key_of(entry)) if old else None, indexes)
+    for layer in reversed(_LAYERS):
+        for entry in remove:
+            if isinstance(entry, layer) and key_of(entry) not in new:
+                steps += _removing(entry, indexes.get(entry.link, 0))
+    return _run(nl, steps)
+
+
+def _indexes(nl: Netlink, names: Iterable[str]) -> dict[str, int]:
+    links = (read_link(nl, name) for name in names)
+    return {link.name: link.index for link in links if link is not None}
+
+
+def _adding(
+    entry: Entry, old: Entry | None, indexes: Mapping[str, int]
+) -> list[tuple[Entry, Message | None]]:
+    index = indexes.get(entry.link, 0)
+    if not index:
+        return [(entry, None)]
+    if isinstance(entry, Neighbour):
+        return [(entry, neigh.add_neighbour(entry, index))]
+    if isinstance(entry, FdbEntry):
+        # A group of next hops cannot be replaced (vxlan_fdb_update_existing).
+        first = [(entry, neigh.delete_fdb(old, index))] if _departs(old) else []
+        return [*first, (entry, neigh.add_fdb(entry, index))]
+    if entry.local:
+        # Beside the kernel's own for the same address, while a device of earlier settings has it.
+        gone = [(entry, rtnl.delete_route(old, 0))] if isinstance(old, Route) else []
+        return [*gone, (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_APPEND))]
+    if not isinstance(old, Route):
+        return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
+    if old.link:
+        return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_REPLACE))]
+    # What has several next hops goes first.
+    return [
+        (entry, rtnl.delete_route(old, indexes.get(old.link, 0))),
+        (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),
+    ]
+
+
+def _departs(old: Entry | None) -> TypeGuard[FdbEntry]:
+    return isinstance(old, FdbEntry) and bool(old.more)
+
+
+def _removing(entry: Entry, index: int) -> list[tuple[Entry, Message | None]]:
+    if isinstance(entry, Route):
+        return [(entry, rtnl.delete_route(entry, index))]
+    if not index:
+        return []  # gone with its link
+    if isinstance(entry, Neighbour):
+        return [(entry, neigh.delete_neighbour(entry, index))]
+    return [(entry, neigh.delete_fdb(entry, index))]
+
+
+def _run(nl: Netlink, steps: Sequence[tuple[Entry, Message | None]]) -> list[Failure]:
+    failures = [Failure(e, errno.ENODEV, f"no link {e.link}") for e, m in steps if m is None]
+    entries = [entry for entry, message in steps if message is not None]
+    messages = [message for _entry, message in steps if message is not None]
+    nl.make_room(min(len(messages), _PER_SEND))
+    for start in range(0, len(messages), _PER_SEND):
+        refused = nl.refusals(messages[start : start + _PER_SEND])
+        for place, answer in refused.items():
+            if not _is_gone(messages[start + place], answer.errno):
+                failures.append(Failure(entries[start + place], answer.errno, answer.hint))
+    return failures
+
+
+def _is_gone(message: Message, code: int) -> bool:
+    return message.type in (rtnl.RTM_DELROUTE, neigh.RTM_DELNEIGH) and code in _GONE

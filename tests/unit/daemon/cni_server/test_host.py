@@ -1,0 +1,119 @@
+"""Stores that calls name: kept open for the next call, not for ever, and never closed in use."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from daemon.cni_server.host import STORES_MAX, Stores
+from daemon.cni_server.shifts import THREADS
+from ipam.owner import Owner
+from tests import ROOT
+
+
+def refill(_tx: object) -> None:
+    """Nothing is known."""
+
+
+def descriptors(folder: Path) -> int:
+    """How many files below the folder are open, removed ones too."""
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            continue
+    return sum(name.startswith(f"{folder}/") for name in names)
+
+
+def use(stores: Stores, folder: Path) -> None:
+    with stores.open(folder, refill) as store, store.transaction() as tx:
+        tx.put_attachment(Owner("n", "c", "eth0"), "text")
+
+
+def test_a_store_is_opened_once(tmp_path: Path) -> None:
+    stores = Stores()
+    with stores.open(tmp_path, refill) as first, stores.open(tmp_path, refill) as second:
+        assert first is second
+    with stores.open(tmp_path, refill) as third:
+        assert third is first
+    stores.close()
+    assert descriptors(tmp_path) == 0
+
+
+def test_few_are_kept(tmp_path: Path) -> None:
+    stores = Stores()
+    use(stores, tmp_path / "0")
+    one = descriptors(tmp_path)
+    for n in range(5 * STORES_MAX):
+        use(stores, tmp_path / str(n))
+        use(stores, tmp_path / "0")
+    assert one > 0
+    assert descriptors(tmp_path) <= STORES_MAX * one
+    assert descriptors(tmp_path / "0") == one, "the one that is always used stays"
+    stores.close()
+    assert descriptors(tmp_path) == 0
+
+
+def test_what_is_used_is_not_closed(tmp_path: Path) -> None:
+    stores = Stores(2)
+    with ExitStack() as calls:
+        opened = [calls.enter_context(stores.open(tmp_path / str(n), refill)) for n in range(5)]
+        for store in opened:
+            with store.transaction() as tx:
+                tx.put_attachment(Owner("n", "c", "eth0"), "text")
+        for n in range(5):
+            assert descriptors(tmp_path / str(n)) > 0
+    assert sum(descriptors(tmp_path / str(n)) > 0 for n in range(5)) == 2
+    stores.close()
+
+
+def test_one_that_was_removed_is_closed_by_its_last_user(tmp_path: Path) -> None:
+    stores, folder = Stores(), tmp_path / "a"
+    use(stores, folder)
+    usual = descriptors(tmp_path)
+    with stores.open(folder, refill) as old:
+        shutil.rmtree(folder)
+        with stores.open(folder, refill) as new:
+            assert new is not old
+        use(stores, folder)
+        assert descriptors(tmp_path) > usual
+    assert descriptors(tmp_path) == usual
+    stores.close()
+    assert descriptors(tmp_path) == 0
+
+
+def test_many_threads_and_many_stores(tmp_path: Path) -> None:
+    stores, begin = Stores(2), threading.Barrier(8)
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        begin.wait()
+        for n in range(40):
+            folder = tmp_path / str(rng.randrange(5))
+            with stores.open(folder, refill) as store, store.transaction() as tx:
+                tx.put_attachment(Owner("n", f"{seed}-{n}", "eth0"), "text")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    found = 0
+    for n in range(5):
+        with stores.open(tmp_path / str(n), refill) as store, store.read() as tx:
+            found += len(list(tx.attachments("n")))
+    assert found == 320
+    stores.close()
+    assert descriptors(tmp_path) == 0
+
+
+def test_the_unit_allows_as_many_descriptors_as_there_may_be() -> None:
+    unit = ROOT / "packaging" / "systemd" / "podwired.service"
+    found = re.search(r"^LimitNOFILE=(\d+)$", unit.read_text(), re.MULTILINE)
+    assert found is not None
+    calls, stores = THREADS * 10, (STORES_MAX + THREADS) * 4
+    assert int(found[1]) >= 10 * (calls + stores)

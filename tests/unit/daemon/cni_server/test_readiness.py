@@ -1,0 +1,67 @@
+"""STATUS of the daemon's own network follows the state of its routes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from daemon.cni_server.readiness import Readiness
+from daemon.status import NodeStatus, Refused
+
+GOOD = NodeStatus("node-1", "vxlan", "static", peers=1, wanted=3, in_sync=3)
+
+
+def code(readiness: Readiness, network: str = "podwire") -> int:
+    fault = readiness.fault(network)
+    return fault.code if fault else 0
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (GOOD, 0),
+        (replace(GOOD, fault="node-1 is not in the list"), 50),
+        (replace(GOOD, fault="no address", in_sync=0), 50),
+        (replace(GOOD, in_sync=2), 51),
+        (replace(GOOD, refused=(Refused("a", "b", "c"),)), 0),
+        (replace(GOOD, source_fault="nodes.yaml:3"), 0),
+        (replace(GOOD, last_error="over"), 0),
+        (replace(GOOD, wanted=0, in_sync=0), 0),
+    ],
+)
+def test_the_code_follows_the_status(status: NodeStatus, expected: int) -> None:
+    kept: list[NodeStatus] = []
+    readiness = Readiness("podwire", kept.append)
+    assert code(readiness) == 50
+    readiness.publish(status)
+    assert kept == [status]
+    assert code(readiness) == expected
+    readiness.publish(GOOD)
+    assert code(readiness) == 0
+
+
+def test_another_network_needs_no_routes() -> None:
+    readiness = Readiness("podwire", lambda _status: None)
+    assert code(readiness, "bridged") == 0
+    readiness.publish(replace(GOOD, fault="x"))
+    assert code(readiness, "bridged") == 0
+
+
+def test_a_status_that_cannot_be_kept_counts_all_the_same() -> None:
+    def fail(_status: NodeStatus) -> None:
+        raise OSError(28, "No space left on device")
+
+    readiness = Readiness("podwire", fail)
+    with pytest.raises(OSError, match="No space"):
+        readiness.publish(GOOD)
+    assert code(readiness) == 0
+
+
+def test_what_is_wrong_is_said() -> None:
+    readiness = Readiness("podwire", lambda _status: None)
+    readiness.publish(replace(GOOD, fault="eth0 has no address of node-1"))
+    fault = readiness.fault("podwire")
+    assert fault is not None
+    assert "eth0 has no address of node-1" in fault.msg
+    assert "podwired status" in fault.details

@@ -1,0 +1,302 @@
+"""What the metrics say, from what was counted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.cni_server.call_counters import Histogram, Tally
+from daemon.journal import MIN_BYTES, Journal, Record
+from daemon.log import Log
+from daemon.metrics import families as f
+from daemon.metrics.families import FAMILIES
+from daemon.metrics.readings import (
+    NETWORKS_MAX,
+    Shares,
+    Values,
+    find_unreachable,
+    read_calls,
+    read_peers,
+    read_probes,
+    read_source,
+    read_status,
+    read_usage,
+    read_work,
+)
+from daemon.model import News
+from daemon.probes.prober import Tally as ProbeTally
+from daemon.probes.report import HealthReport
+from daemon.probes.states import PeerHealth, Reason, State
+from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
+from daemon.routing.desired import Desired
+from daemon.routing.planner import Planner
+from daemon.routing.reporter import Teller
+from daemon.status import NodeStatus
+from ipam.usage import Usage
+from tests.unit.daemon.clusters import cluster, facts, node, settings
+
+GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
+
+
+def plan(*cidrs: str) -> Desired:
+    nodes = [node(n + 1, cidrs=c) for n, c in enumerate(cidrs)]
+    return Planner(settings()).plan(cluster(*nodes), facts(), ())
+
+
+def peer(name: str, state: State, reason: Reason = Reason.NONE, **keys: float) -> PeerHealth:
+    mtu = int(keys.get("mtu", 0))
+    return PeerHealth(name, state, reason, "", 0.0, keys.get("rtt"), mtu)
+
+
+def test_pending_allocations_are_adds_under_way() -> None:
+    tally = Tally(1)
+    for verb in ("ADD", "ADD", "DEL"):
+        tally.begin(0, verb)
+    tally.end(0, "ADD", 100, 0.2)
+    values = read_calls(tally.read())
+    assert values[f.PENDING] == {(): 1}
+    assert values[f.CALLS]["ADD", "100"] == 1
+    assert values[f.CALLS]["DEL", "100"] == values[f.CALLS]["GC", "0"] == 0
+    assert ("GC", "100") not in values[f.CALLS]
+    failed = values[f.CALL_SECONDS]["ADD", "error"]
+    assert isinstance(failed, Histogram)
+    assert sum(failed.buckets) == 1
+    assert failed.seconds == pytest.approx(0.2)
+
+
+def test_drift_is_counted_once_however_often_its_repair_is_tried() -> None:
+    counts = Counts()
+    for _ in range(5):
+        counts.find("k", "route 10.244.7.0/24")
+    counts.heal("k", "route 10.244.7.0/24")
+    counts.heal("link", "link podwire-vxlan")
+    assert (counts.found["route"], counts.healed["route"]) == (1, 1)
+    assert (counts.found["link"], counts.healed["link"]) == (1, 1)
+    counts.find("k", "route 10.244.7.0/24")
+    assert (counts.found["route"], counts.healed["route"]) == (2, 1)
+
+
+def test_drift_that_ends_without_a_repair_is_over() -> None:
+    counts = Counts()
+    for key in ("a", "b"):
+        counts.find(key, "sysctl net/ipv4/ip_forward")
+    counts.lapse("a")
+    counts.lapse("a")
+    assert (counts.found["sysctl"], counts.healed["sysctl"]) == (2, 1)
+    counts.begin_anew(GOOD)
+    assert counts.healed["sysctl"] == 2
+
+
+def test_every_kind_of_object_has_a_name_of_its_own_or_is_other() -> None:
+    assert {kind_of(f"{kind} x") for kind in KINDS} == set(KINDS)
+    assert kind_of("nftables rules") == "nftables"
+    assert kind_of("anything") == kind_of("") == "other"
+
+
+def test_only_turns_that_change_something_are_timed() -> None:
+    counts = Counts()
+    seen = Seen(GOOD, None, None, None)
+    counts.turn(time.monotonic() - 9.0, seen)
+    assert sum(counts.turns.buckets) == 0
+    counts.change()
+    counts.turn(time.monotonic() - 9.0, seen)
+    counts.turn(time.monotonic() - 9.0, seen)
+    assert [n for n, count in enumerate(counts.turns.buckets) if count] == [BOUNDS.index(10.0)]
+    assert counts.turns.seconds == pytest.approx(9.0, abs=1.0)
+
+
+def test_repairs_failures_and_records_are_counted_where_they_are_told(tmp_path: Path) -> None:
+    journal, counts = Journal(tmp_path / "journal", MIN_BYTES), Counts()
+    teller = Teller(journal, Log("error"), counts=counts)
+    teller.put_right("a", "restored", "route 10.0.0.0/24", "removed")
+    teller.put_right("b", "restored", "sysctl net/ipv4/ip_forward", "changed")
+    teller.write("added", "link podwire-vxlan", "the plan")
+    teller.fail("no")
+    values = read_work(counts, journal, time.monotonic())
+    assert (values[f.FOUND]["route",], values[f.HEALED]["sysctl",]) == (1, 1)
+    assert values[f.ERRORS] == {(): 1}
+    assert values[f.JOURNALED]["restored",] == 2
+    assert values[f.JOURNALED]["added",] == 1
+    assert values[f.UNJOURNALED] == {(): 0}
+
+
+def test_records_that_are_lost_are_counted(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, MIN_BYTES)  # a folder
+    journal.write([Record(0.0, "found", "x"), Record(0.0, "added", "y")])
+    values = read_work(Counts(), journal, time.monotonic())
+    assert values[f.UNJOURNALED] == {(): 2}
+    assert set(values[f.JOURNALED].values()) == {0}
+
+
+def test_a_loop_that_begins_anew_is_counted_and_not_ready() -> None:
+    counts = Counts()
+    counts.begin_anew(NodeStatus("node-1", "vxlan", "static", fault="routing fails"))
+    assert counts.restarts == 1
+    assert counts.seen is not None
+    assert read_status(counts.seen.status)[f.READY] == {(): 0.0}
+
+
+def test_the_status_is_numbers() -> None:
+    values = read_status(GOOD)
+    assert values[f.READY] == {(): 1.0}
+    assert set(values[f.FAULT].values()) == {0.0}
+    bad = NodeStatus(
+        "node-1", "vxlan", "static", wanted=6, in_sync=4, source_fault="away", stranded="pods"
+    )
+    values = read_status(bad)
+    assert values[f.MISSING] == {(): 2}
+    assert {part for (part,), value in values[f.FAULT].items() if value} == {"source", "pods"}
+
+
+@pytest.mark.parametrize(
+    ("health", "is_fault"),
+    [
+        (None, False),
+        (HealthReport(failed=3), False),
+        (HealthReport(fault="UDP port 8473 of 192.0.2.1 is taken"), True),
+        (HealthReport(flood="probes are flooded"), True),
+    ],
+)
+def test_probes_that_cannot_be_made_are_a_fault(
+    health: HealthReport | None, is_fault: bool
+) -> None:
+    values = read_status(replace(GOOD, health=health))
+    assert values[f.FAULT]["health",] == float(is_fault)
+
+
+def test_a_source_that_was_never_heard_lags_for_ever() -> None:
+    news = News(heard=90.0, events=3, bytes=4096, snapshots=2)
+    values = read_source(Seen(GOOD, cluster(node(1), node(2)), None, news), now=100.0)
+    assert (values[f.LAG], values[f.NODES]) == ({(): 10.0}, {(): 2})
+    assert (values[f.EVENTS], values[f.RECEIVED], values[f.SNAPSHOTS]) == (
+        {(): 3},
+        {(): 4096},
+        {(): 2},
+    )
+    assert read_source(Seen(GOOD, None, None, News()), 5.0)[f.LAG] == {(): float("inf")}
+
+
+def test_the_size_of_the_own_network_is_that_of_its_pod_cidrs() -> None:
+    usages = [
+        Usage("podwire", 4, held=7, resting=2, oldest=5.0, size=100),
+        Usage("b", 4, 1, size=9),
+    ]
+    own = plan("10.244.1.0/24 fd00:10:244:1::/120").pod_cidrs
+    values = read_usage(usages, "podwire", own)
+    assert values[f.SPACE] == {
+        ("podwire", "ipv4"): 253,
+        ("podwire", "ipv6"): 254,
+        ("b", "ipv4"): 9,
+    }
+    assert values[f.HELD]["podwire", "ipv4"] == 7
+    assert values[f.HELD]["podwire", "ipv6"] == 0
+    assert values[f.OLDEST] == {
+        ("podwire", "ipv4"): 5.0,
+        ("podwire", "ipv6"): 0.0,
+        ("b", "ipv4"): 0.0,
+    }
+
+
+def test_networks_have_labels_up_to_a_bound_and_the_own_one_always() -> None:
+    usages = [Usage(f"a{n:04}", version, 1) for n in range(1000) for version in (4, 6)]
+    values = read_usage([*usages, Usage("podwire", 4, 5)], "podwire", ())
+    assert len({network for network, _family in values[f.HELD]}) == NETWORKS_MAX
+    assert values[f.HELD]["podwire", "ipv4"] == 5
+
+
+def test_ways_to_other_nodes_by_state_and_reason() -> None:
+    peers = [
+        peer("a", State.ESTABLISHED, rtt=0.001, mtu=1450),
+        peer("b", State.ESTABLISHED, rtt=0.004, mtu=1400),
+        peer("c", State.ESTABLISHED, rtt=0.002),
+        peer("d", State.FAILED, Reason.UNDERLAY_DOWN, rtt=9.0, mtu=68),
+        peer("e", State.PENDING),
+        peer("f", State.RETRYING, Reason.MTU),  # once: a status does not call for anybody either
+    ]
+    values = read_peers(peers)
+    assert values[f.CONNECTIONS] == {
+        ("pending",): 1, ("connecting",): 0, ("established",): 3, ("retrying",): 1, ("failed",): 1,
+    }  # fmt: skip
+    assert {r for (r,), n in values[f.TROUBLED].items() if n} == {"underlay-down"}
+    assert set(values[f.TROUBLED]) == {(str(r),) for r in Reason if r}
+    assert (values[f.RTT_MEDIAN], values[f.RTT_MAX]) == ({(): 0.002}, {(): 0.004})
+    assert values[f.PATH_MTU] == {(): 1400}
+    assert f.RTT_MAX not in read_peers([])
+
+
+def test_probes_are_counted() -> None:
+    tally = ProbeTally(sent=5, answered=4, served=3)
+    tally.dropped["unknown"] = 2
+    values = read_probes(tally, 7)
+    assert values[f.PROBES_SENT] == {(): 5}
+    assert values[f.PROBES_DROPPED]["unknown",] == 2
+    assert values[f.TERMINATED] == {(): 7}
+
+
+def test_unreachable_nodes_and_the_share_of_addresses_that_they_own() -> None:
+    nodes = (
+        node(1),
+        node(2, cidrs="10.244.2.0/24 fd00:2::/64"),
+        node(3, cidrs="10.244.4.0/23 fd00:3::/64"),
+        node(4, cidrs="10.244.6.0/24"),
+        node("bare", "192.0.2.9", "10.244.9.0/24"),
+    )
+    snapshot = cluster(*nodes)
+    lost = frozenset({"node-3", "node-4", "node-1", "stranger"})
+    values = Shares().read(snapshot, "node-1", lost - {"node-1"})
+    assert values[f.UNREACHABLE] == {(): 2}
+    assert values[f.UNREACHABLE_SHARE] == {("ipv4",): 768 / 1280, ("ipv6",): 0.5}
+    shares = Shares()
+    for _ in range(2):
+        assert shares.read(snapshot, "node-1", frozenset())[f.UNREACHABLE_SHARE] == {
+            ("ipv4",): 0.0, ("ipv6",): 0.0,
+        }  # fmt: skip
+    assert shares.read(cluster(node(1)), "node-1", frozenset())[f.UNREACHABLE_SHARE] == {}
+
+
+def test_who_counts_as_unreachable() -> None:
+    desired = plan("10.244.1.0/24", "10.244.2.0/24", "fd00:3::/64")  # node-3 has no IPv6 address
+    assert desired.peers["node-3"] == ()
+    peers = [
+        peer("a", State.FAILED, Reason.OVERLAY_BLOCKED),
+        peer("b", State.RETRYING, Reason.UNDERLAY_DOWN),
+        peer("c", State.FAILED, Reason.DAEMON_GONE),  # its routes stay
+        peer("d", State.ESTABLISHED, Reason.ONE_WAY),
+        peer("e", State.CONNECTING, Reason.UNDERLAY_DOWN),
+        peer("f", State.FAILED, Reason.ONE_WAY),
+    ]
+    # After as many looks as a status takes: of one that is retried it says nothing.
+    assert find_unreachable(desired, peers) == {"node-3", "a", "f"}
+    assert find_unreachable(None, []) == set()
+
+
+def test_names_and_labels_follow_the_conventions() -> None:
+    names = [family.name for family in FAMILIES]
+    assert len(set(names)) == len(names)
+    for family in FAMILIES:
+        assert family.name == "podwire" or family.name.startswith("podwire_")
+        assert not family.name.endswith(("_total", "_count", "_sum", "_bucket"))
+        assert not {"pod", "peer", "container", "address", "le", "quantile"} & set(family.labels)
+        assert family.help.endswith(".")
+
+
+def test_every_value_has_its_labels() -> None:
+    journal = Journal(Path("/nowhere/journal"), MIN_BYTES)
+    values: Values = {
+        **read_calls(Tally(1).read()),
+        **read_work(Counts(), journal, 0.0),
+        **read_status(GOOD),
+        **read_source(Seen(GOOD, None, None, News()), 0.0),
+        **read_usage([Usage("a", 4)], "", ()),
+        **read_peers([peer("a", State.ESTABLISHED, rtt=0.1, mtu=1400)]),
+        **read_probes(ProbeTally(), 0),
+        **Shares().read(cluster(node(2)), "node-1", frozenset()),
+    }
+    for family, series in values.items():
+        assert series
+        assert all(len(labels) == len(family.labels) for labels in series), family.name
+    others = {f.INFO, f.CALL_PROCESSES, f.DNS_QUERIES, f.DNS_ANSWERS, f.UNREAD}
+    assert set(FAMILIES) - set(values) == others

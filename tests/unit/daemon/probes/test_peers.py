@@ -1,0 +1,405 @@
+"""Thousands of peers in a made-up network: what goes out, how often, and what is said of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.model import Node
+from daemon.probes.diagnosis import Place
+from daemon.probes.inspection import Refusal
+from daemon.probes.peer import MISSES
+from daemon.probes.peers import TIMEOUT, Peers, Probe
+from daemon.probes.protocol import Packet, Path
+from daemon.probes.states import PeerHealth, Reason, State
+from daemon.probes.targets import Target
+from daemon.routing.backends.base import vtep_mac
+from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
+from kernel.routes import Entry
+
+PLACE = Place({Path.POD4: "10.255.0.0", Path.UNDERLAY4: "192.0.2.1"}, 1450, 50, 8473, 8472)
+STAGE_MOST = 3
+"""So many probes are in a stage of a look at peers of one family."""
+LEGAL = {
+    State.PENDING: {State.CONNECTING},
+    State.CONNECTING: {State.ESTABLISHED, State.FAILED},
+    State.ESTABLISHED: {State.RETRYING},
+    State.RETRYING: {State.ESTABLISHED, State.FAILED},
+    State.FAILED: {State.ESTABLISHED},
+}
+
+
+def make(number: int, move: int = 0) -> tuple[Node, tuple[Entry, ...]]:
+    """A node and what leads to it; move: another address."""
+    address = ip_address("198.18.0.1") + number + 10000 * move
+    prefix = ip_network((int(ip_address("10.0.0.0")) + (number << 8), 24))
+    mac = vtep_mac(address)
+    first = prefix.network_address
+    node = Node(f"node-{number}", (address,), (prefix,))
+    return node, (
+        FdbEntry("v", mac, address),
+        Neighbour("v", first, mac),
+        Route(prefix, "v", via=first, protocol=RTPROT_PODWIRE_PEERS, onlink=True),
+    )
+
+
+@dataclass
+class World:
+    """A network with a mood for each node: "well", "gone", "blocked", "silent", "narrow"."""
+
+    interval: float = 10.0
+    budget: float = 20.0
+    now: float = 1000.0
+    moods: dict[str, str] = field(default_factory=dict)
+    sent: deque[tuple[float, Probe]] = field(default_factory=deque)
+    states: dict[str, State] = field(default_factory=dict)
+    fates: Counter[tuple[State, State]] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.entries: dict[str, tuple[Entry, ...]] = {}
+        self.numbers = itertools.count(1)
+        self.peers = Peers(self.interval, self.budget, Random(7), lambda: self.now)
+        self.peers.place = PLACE
+
+    def list(self, *numbers: int, mood: str = "well", move: int = 0) -> None:
+        for number in numbers:
+            node, leads = make(number, move)
+            self.nodes[node.name], self.entries[node.name] = node, leads
+            self.moods.setdefault(node.name, mood)
+        self.aim()
+
+    def drop(self, name: str) -> None:
+        del self.entries[name]
+        self.states.pop(name, None)
+        self.aim()
+
+    def aim(self) -> None:
+        self.peers.aim(dict(self.nodes), dict(self.entries), self.now)
+
+    def run(self, seconds: float, step: float = 0.25) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.now += step
+            for probe in self.peers.take(self.now, lambda: next(self.numbers)):
+                self.sent.append((self.now, probe))
+                self.answer(probe)
+            self.check()
+
+    def answer(self, probe: Probe) -> None:
+        mood, target, packet = self.moods[probe.peer.name], probe.target, probe.packet
+        if mood == "gone":
+            by = Refusal("port", "refused", target.address)
+            self.peers.refused(target, packet.nonce, by, self.now)
+        elif (
+            mood == "well"
+            or (mood == "blocked" and not target.path.is_pod)
+            or (mood == "narrow" and packet.size <= 1400)
+        ):
+            self.reply(target, packet)
+
+    def reply(self, target: Target, packet: Packet) -> None:
+        answer = packet._replace(is_answer=True)
+        assert self.peers.answered(target, answer, self.now + 0.001, self.now)
+
+    def check(self) -> None:
+        """What always holds."""
+        told = {health.name: health for health in self.peers}
+        assert told.keys() == self.entries.keys()
+        assert Counter(h.state for h in told.values()) == +Counter(self.peers.counts)
+        for name, health in told.items():
+            before = self.states.get(name, State.PENDING)
+            if health.state is not before:
+                # Between two looks at it there may be two steps.
+                via = {after for step in LEGAL[before] for after in (step, *LEGAL[step])}
+                assert health.state in via, (before, health.state)
+            self.states[name] = health.state
+            assert (health.state is State.ESTABLISHED) <= (health.reason is Reason.NONE)
+            assert (health.state is State.FAILED) <= bool(health.reason and health.detail)
+
+    def state(self, number: int) -> PeerHealth:
+        return next(h for h in self.peers if h.name == f"node-{number}")
+
+
+MOODS = {
+    "well": (State.ESTABLISHED, Reason.NONE),
+    "gone": (State.FAILED, Reason.DAEMON_GONE),
+    "blocked": (State.FAILED, Reason.OVERLAY_BLOCKED),
+    "silent": (State.FAILED, Reason.UNDERLAY_DOWN),
+    "narrow": (State.FAILED, Reason.MTU),
+}
+
+
+@pytest.mark.parametrize("mood", MOODS)
+def test_every_mood_is_told(mood: str) -> None:
+    world = World()
+    world.list(1, mood=mood)
+    world.run(60)
+    found = world.state(1)
+    assert (found.state, found.reason) == MOODS[mood]
+    if mood == "well":
+        assert (found.path_mtu, round(found.rtt or 0, 6)) == (1450, 0.001)
+    if mood == "narrow":
+        assert 1392 <= found.path_mtu <= 1400
+
+
+changes = st.lists(
+    st.tuples(
+        st.integers(0, 6),
+        st.sampled_from([*MOODS, "leave", "move"]),
+        st.floats(0.2, 30),
+    ),
+    max_size=12,
+)
+
+
+@given(changes, st.sampled_from([1.0, 5.0, 20.0, 200.0]), st.sampled_from([1.0, 10.0]))
+@settings(max_examples=40)
+def test_whatever_happens_it_is_told_and_costs_no_more(
+    story: list[tuple[int, str, float]], budget: float, interval: float
+) -> None:
+    world = World(interval, budget)
+    world.list(*range(7))
+    began, moves = world.now, itertools.count(1)
+    for number, change, seconds in story:
+        name = f"node-{number}"
+        if change == "leave":
+            if name in world.entries:
+                world.drop(name)
+        elif change == "move":
+            world.states.pop(name, None)
+            world.list(number, move=next(moves))
+        else:
+            world.moods[name] = change
+        world.run(seconds)
+        assert len(world.sent) <= budget * (world.now - began)
+        times = [when for when, _probe in world.sent]
+        for start in times[::7]:
+            within = sum(start <= when <= start + 5.0 for when in times)
+            assert within <= 5.0 * budget + max(1.0, 0.25 * budget)
+    # Long enough for the slowest look, and for all of them to have their turn.
+    world.run(8 * interval + 30 * 7 * STAGE_MOST / budget + 60)
+    for health in world.peers:
+        assert (health.state, health.reason) == MOODS[world.moods[health.name]], health
+
+
+def test_five_thousand_peers_have_their_turns_within_the_budget() -> None:
+    world = World()
+    world.list(*range(5000))
+    began = world.now
+    world.check = lambda: None  # type: ignore[method-assign]
+    world.run(255)
+    assert world.peers.counts[State.ESTABLISHED] == 5000
+    assert len(world.sent) <= 20 * (world.now - began)
+    world.sent.clear()
+    world.run(260)
+    seen = {probe.peer.name for _when, probe in world.sent}
+    assert len(seen) == 5000
+    # Hundreds that fail at once leave the others their share.
+    for number in range(500):
+        world.moods[f"node-{number}"] = "silent"
+    world.run(400)
+    world.sent.clear()
+    world.run(400)
+    well = {p.peer.name for _when, p in world.sent if world.moods[p.peer.name] == "well"}
+    assert len(well) >= 0.25 * 20 * 400 * 0.9
+    assert world.peers.counts[State.FAILED] > 250
+
+
+def test_a_new_peer_is_not_tried_by_all_at_once() -> None:
+    """Of thousands of nodes that learn of one at the same moment."""
+    firsts = []
+    for seed in range(50):
+        world = World()
+        world.peers = Peers(10.0, 20.0, Random(seed), lambda: 0.0)
+        world.peers.place = PLACE
+        world.list(*range(200))
+        world.check = lambda: None  # type: ignore[method-assign]
+        world.run(15)
+        firsts.append(next(when for when, p in world.sent if p.peer.name == "node-7"))
+    assert max(Counter(int(when) for when in firsts).values()) < 20
+
+
+def test_a_peer_that_is_heard_again_is_looked_at_soon() -> None:
+    world = World()
+    world.list(1, mood="silent")
+    world.run(300)
+    assert world.state(1).state is State.FAILED
+    world.moods["node-1"] = "well"
+    world.sent.clear()
+    pod = Target(Path.POD4, "10.0.1.0")
+    assert world.peers.hear(pod, world.now) is not None
+    world.run(1)
+    assert world.state(1).state is State.ESTABLISHED
+
+
+def test_strangers_are_not_answered_and_known_ones_within_limits() -> None:
+    world = World()
+    world.list(1)
+    for stranger in (
+        Target(Path.POD4, "10.9.9.9"),
+        Target(Path.POD4, "198.18.0.2"),  # a node's address, by the pod network
+        Target(Path.UNDERLAY4, "10.0.1.0"),
+    ):
+        assert not world.peers.knows(stranger)
+        assert world.peers.hear(stranger, world.now) is None
+    known = Target(Path.POD4, "10.0.1.0")
+    answered = [world.peers.hear(known, world.now) for _ in range(1000)]
+    assert sum(bits is not None for bits in answered) == 25
+    assert answered[0] == Path.POD4.bit
+    # Nor does one of them take the others' share; all of them together get so many.
+    world.list(*range(2, 30))
+    others = [Target(Path.POD4, f"10.0.{n}.0") for n in range(2, 30)]
+    answered = [world.peers.hear(o, world.now) for o in others for _ in range(25)]
+    assert sum(bits is not None for bits in answered) == 10 * world.budget - 25
+    assert world.peers.hear(others[0], world.now + 1) is not None
+
+
+def test_an_answer_counts_once_from_where_it_was_asked() -> None:
+    world = World()
+    world.list(1, mood="silent")
+    world.run(1)
+    [(_when, probe)] = world.sent
+    answer = probe.packet._replace(is_answer=True)
+    elsewhere = Target(Path.UNDERLAY4, "198.18.0.2")
+    for target, packet in (
+        (elsewhere, answer),
+        (probe.target, answer._replace(nonce=answer.nonce + 1)),
+        (probe.target, answer._replace(size=48)),
+    ):
+        assert not world.peers.answered(target, packet, world.now, world.now)
+    assert world.peers.answered(probe.target, answer, world.now, world.now)
+    assert not world.peers.answered(probe.target, answer, world.now, world.now)
+    assert world.state(1).state is State.ESTABLISHED
+
+
+def test_time_that_a_probe_waited_elsewhere_is_no_round_trip() -> None:
+    world = World()
+    world.list(1, mood="silent")
+    world.run(1)
+    [(_when, probe)] = world.sent
+    answer = probe.packet._replace(is_answer=True, held=400_000)
+    # Read half a second after the kernel had it.
+    assert world.peers.answered(probe.target, answer, probe.at + 0.403, probe.at + 0.9)
+    assert round(world.state(1).rtt or 0, 6) == 0.003
+
+
+def test_connections_that_end_are_counted() -> None:
+    world = World()
+    world.list(1, 2, 3, 4)
+    world.run(30)
+    assert world.peers.terminated == 0
+    world.moods["node-1"] = "silent"
+    world.run(40)
+    assert world.state(1).state is State.FAILED
+    assert world.peers.terminated == 1
+    world.drop("node-1")
+    assert world.peers.terminated == 1  # it had ended before
+    world.drop("node-2")
+    assert world.peers.terminated == 2
+    world.states.pop("node-3")
+    world.list(3, move=1)
+    assert world.peers.terminated == 3
+    assert world.state(3).state is State.PENDING
+    world.list(4)  # other objects, the same addresses
+    assert world.state(4).state is State.ESTABLISHED
+
+
+def test_addresses_that_change_hands_in_one_plan() -> None:
+    world = World()
+    world.list(1, 2)
+    world.run(30)
+    (one, leads_1), (two, leads_2) = make(1), make(2)
+    swapped = (
+        Node(one.name, two.addresses, two.pod_cidrs),
+        Node(two.name, one.addresses, one.pod_cidrs),
+    )
+    world.nodes |= {node.name: node for node in swapped}
+    world.entries |= {one.name: leads_2, two.name: leads_1}
+    world.states.clear()
+    world.aim()
+    world.run(30)
+    assert world.peers.counts[State.ESTABLISHED] == 2
+
+
+def test_a_peer_without_an_address_to_probe_is_pending() -> None:
+    world = World()
+    world.list(1)
+    node = Node("node-9", (ip_address("2001:db8::9"),), ())
+    world.nodes[node.name], world.entries[node.name] = node, ()
+    world.aim()
+    world.run(100)
+    found = world.state(9)
+    assert (found.state, "nothing of it can be probed" in found.detail) == (State.PENDING, True)
+    assert world.state(1).state is State.ESTABLISHED
+
+
+def test_failing_takes_looks_and_looks_get_rarer() -> None:
+    world = World()
+    world.list(1)
+    world.run(20)
+    world.moods["node-1"] = "silent"
+    world.sent.clear()
+    world.run(600)
+    looks = [when for when, probe in world.sent if not probe.target.path.is_pod]
+    gaps = [after - before for before, after in itertools.pairwise(looks)]
+    assert len(looks) >= MISSES + 3
+    assert gaps[0] < gaps[3] < gaps[5]
+    assert 45 <= gaps[-1] <= 60 * 1.2 + 2 * TIMEOUT
+
+
+def test_what_a_flood_takes_judges_nobody() -> None:
+    world = World()
+    world.list(1, 2)
+    world.run(30)
+    world.moods["node-1"] = "silent"
+    for _ in range(200):
+        world.run(1)
+        world.peers.note_deaf(Path.POD4, world.now)
+        world.peers.note_deaf(Path.UNDERLAY4, world.now)
+    assert (world.state(1).state, world.state(2).state) == (State.ESTABLISHED,) * 2
+    # Once it is over, what is wrong is found, and costs as little as ever.
+    world.run(60)
+    assert world.state(1).state is State.FAILED
+    assert world.state(2).state is State.ESTABLISHED
+
+
+def test_a_flood_of_another_path_hides_nothing() -> None:
+    world = World()
+    world.list(1)
+    world.run(30)
+    world.moods["node-1"] = "gone"
+    for _ in range(100):
+        world.run(1)
+        world.peers.note_deaf(Path.POD6, world.now)
+    assert world.state(1).state is State.FAILED
+
+
+def test_a_peer_that_says_that_it_is_flooded_is_not_judged_by_that_path() -> None:
+    world = World()
+    world.list(1)
+    world.run(30)
+    world.moods["node-1"] = "blocked"
+    told, below = Path.POD4.bit << 4, Target(Path.UNDERLAY4, "198.18.0.2")
+    for _ in range(400):
+        world.run(0.25)
+        world.peers.hear(below, world.now, told)
+    assert world.state(1).state is State.ESTABLISHED
+    world.run(60)
+    assert world.state(1).state is State.FAILED
+
+
+def test_peers_are_told_of_a_flood_while_it_lasts() -> None:
+    world = World()
+    world.list(1)
+    known = Target(Path.POD4, "10.0.1.0")
+    world.peers.note_deaf(Path.UNDERLAY4, world.now)
+    assert world.peers.hear(known, world.now) == Path.POD4.bit | Path.UNDERLAY4.bit << 4
+    assert world.peers.hear(known, world.now + 3) == Path.POD4.bit

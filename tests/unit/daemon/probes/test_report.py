@@ -1,0 +1,51 @@
+"""What the status says of peers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.probes.report import TROUBLES_MAX, HealthReport, make_report, parse_report
+from daemon.probes.states import PeerHealth, Reason, State, no_counts
+
+healths = st.builds(
+    PeerHealth,
+    name=st.text("abc-123", min_size=1, max_size=8),
+    state=st.sampled_from(list(State)),
+    reason=st.sampled_from(list(Reason)),
+    detail=st.text(max_size=20),
+    since=st.floats(0, 2e9),
+    rtt=st.none(),
+    path_mtu=st.just(0),
+)
+
+
+@given(st.lists(healths, max_size=120), st.text(max_size=10))
+def test_a_report_has_all_that_failed_or_their_number(peers: list[PeerHealth], fault: str) -> None:
+    counts = no_counts()
+    for health in peers:
+        counts[health.state] += 1
+    unwell = [h for h in peers if h.state not in (State.PENDING, State.ESTABLISHED)]
+    report = make_report(counts, unwell, fault)
+    assert len(report.troubles) <= TROUBLES_MAX
+    states = [t.state == "failed" for t in report.troubles]
+    assert states == sorted(states, reverse=True)
+    assert bool(report.lines) == bool(report.failed or fault)
+    assert parse_report(json.loads(json.dumps(asdict(report)))) == report
+
+
+def test_words() -> None:
+    failed = [
+        PeerHealth(f"node-{n}", State.FAILED, Reason.MTU, "raise it", 5.0, None, 1400)
+        for n in range(5)
+    ]
+    counts = {**no_counts(), State.FAILED: 5, State.ESTABLISHED: 7}
+    report = make_report(counts, failed, "")
+    assert str(report) == "5 failed, 7 established"
+    assert report.lines[0] == "node-0 is not reached (mtu): raise it"
+    assert report.lines[-1] == "2 more nodes are not reached"
+    assert len(report.lines) == 4
+    assert str(HealthReport()) == ""

@@ -1,0 +1,45 @@
+"""Routing that cannot even begin: it says so wherever somebody may look, and can be stopped."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daemon.cni_server.readiness import Readiness
+from daemon.journal import MIN_BYTES, Journal
+from daemon.log import Log
+from daemon.routing import loop
+from daemon.routing.thread import Routing
+from daemon.status import NodeStatus
+from tests.unit.daemon.clusters import settings
+
+
+def test_an_error_that_persists_is_in_the_status_and_once_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(loop, "open_source", fail)
+    kept, twice = list[NodeStatus](), threading.Event()
+
+    def keep(status: NodeStatus) -> None:
+        kept.append(status)
+        if len(kept) == 3:
+            twice.set()
+
+    readiness = Readiness("podwire", keep)
+    with closing(Journal(tmp_path / "journal", MIN_BYTES)) as journal:
+        router = Routing(settings(), journal, Log(), readiness.publish)
+        router.start()
+        assert twice.wait(60)
+        assert router.stop()
+    assert {status.fault for status in kept} == {"routing fails: RuntimeError('odd')"}
+    fault = readiness.fault("podwire")
+    assert fault is not None
+    assert (fault.code, "RuntimeError('odd')" in fault.msg) == (50, True)
+    [line] = capfd.readouterr().err.splitlines()
+    assert "routing begins anew: RuntimeError('odd')" in line

@@ -1,0 +1,156 @@
+"""Members of the masquerade sets against the packets that they are for."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernel.model import Element, IPAddress, IPNetwork
+from kernel.nftables.table import NETWORK_SETS, masquerade_elements
+from tests.unit.kernel.strategies import crowded_networks, versions
+
+Groups = list[list[IPNetwork]]
+
+
+def is_member(elements: frozenset[Element], set_name: str, *fields: IPAddress) -> bool:
+    """Whether an nft set of intervals holds the concatenated fields (each within its interval)."""
+    width = len(fields[0].packed)
+    for element in elements:
+        if element.set_name != set_name or element.key_end is None:
+            continue
+        parts = range(0, len(element.key), width)
+        spans = [(element.key[i : i + width], element.key_end[i : i + width]) for i in parts]
+        if all(a <= f.packed <= b for (a, b), f in zip(spans, fields, strict=True)):
+            return True
+    return False
+
+
+def is_masqueraded(elements: frozenset[Element], src: IPAddress, dst: IPAddress) -> bool:
+    """What the skeleton's rule does: ip saddr @masquerade ip saddr . ip daddr != @internal."""
+    version = src.version
+    inside = is_member(elements, f"internal{version}", src, dst)
+    return is_member(elements, f"masquerade{version}", src) and not inside
+
+
+def widened(prefix: IPNetwork, groups: Groups) -> IPNetwork:
+    """The largest prefix of any network around this one: sets cannot hold both."""
+    return max(
+        (p for group in groups for p in group if contains(p, prefix)), key=lambda p: p.num_addresses
+    )
+
+
+def contains(outer: IPNetwork, inner: IPNetwork) -> bool:
+    return (
+        outer.version == inner.version
+        and outer.network_address <= inner.network_address  # type: ignore[operator]
+        and outer.broadcast_address >= inner.broadcast_address  # type: ignore[operator]
+    )
+
+
+def naive(groups: Groups, src: IPAddress, dst: IPAddress) -> bool:
+    """Masqueraded iff the source is a network's and no network has both source and destination."""
+    reached = [[widened(prefix, groups) for prefix in group] for group in groups]
+    if not any(src in prefix for group in reached for prefix in group):
+        return False
+    return not any(
+        any(src in prefix for prefix in group) and any(dst in prefix for prefix in group)
+        for group in reached
+    )
+
+
+def corners(groups: Groups, version: int) -> list[IPAddress]:
+    """The addresses at which anything can change: both ends of each prefix, and beyond them."""
+    ends = {
+        int(end) + step
+        for group in groups
+        for prefix in group
+        if prefix.version == version
+        for end in (prefix.network_address, prefix.broadcast_address)
+        for step in (-1, 0, 1)
+    }
+    make = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}[version]
+    return [make[number] for number in sorted(ends)]
+
+
+def assert_as_naive(groups: Groups, version: int) -> None:
+    elements = masquerade_elements(groups)
+    edges = corners(groups, version)
+    for src in edges:
+        for dst in edges:
+            wanted = naive(groups, src, dst)
+            assert is_masqueraded(elements, src, dst) == wanted, f"{src} to {dst}"
+
+
+def groups_of(version: int) -> st.SearchStrategy[Groups]:
+    prefixes = st.lists(crowded_networks(version), max_size=3)
+    return st.lists(prefixes, max_size=3)
+
+
+@settings(max_examples=150)
+@given(versions.flatmap(lambda v: st.tuples(groups_of(v), st.just(v))))
+def test_packets_that_leave_their_network_and_only_those(case: tuple[Groups, int]) -> None:
+    assert_as_naive(*case)
+
+
+@settings(max_examples=50)
+@given(groups_of(4), groups_of(6))
+def test_families_do_not_meet(four: Groups, six: Groups) -> None:
+    together = masquerade_elements([*four, *six])
+    assert together == masquerade_elements(four) | masquerade_elements(six)
+    pairs = zip(four, six, strict=False)
+    mixed = masquerade_elements([a + b for a, b in pairs] + four[len(six) :] + six[len(four) :])
+    assert mixed == together
+
+
+@settings(max_examples=150)
+@given(versions.flatmap(groups_of))
+def test_no_two_members_of_a_set_overlap(groups: Groups) -> None:
+    """The kernel refuses a member that overlaps another (net/netfilter/nft_set_pipapo.c)."""
+    elements = masquerade_elements(groups)
+    assert {e.set_name for e in elements} <= set(NETWORK_SETS)
+    for one in elements:
+        for other in elements:
+            if one != other and one.set_name == other.set_name:
+                assert not overlap(one, other), f"{one} {other}"
+
+
+def overlap(one: Element, other: Element) -> bool:
+    assert one.key_end is not None
+    assert other.key_end is not None
+    width = 4 if one.set_name.endswith("4") else 16
+    return all(
+        one.key[i : i + width] <= other.key_end[i : i + width]
+        and other.key[i : i + width] <= one.key_end[i : i + width]
+        for i in range(0, len(one.key), width)
+    )
+
+
+@settings(max_examples=50)
+@given(versions.flatmap(groups_of).flatmap(lambda g: st.tuples(st.just(g), st.permutations(g))))
+def test_the_order_of_networks_does_not_matter(case: tuple[Groups, Groups]) -> None:
+    assert masquerade_elements(case[0]) == masquerade_elements(case[1])
+
+
+def net(*prefixes: str) -> list[IPNetwork]:
+    return [ip_network(prefix) for prefix in prefixes]
+
+
+@pytest.mark.parametrize(
+    ("groups", "src", "dst", "masqueraded"),
+    [
+        ([net("10.0.0.0/24")], "10.0.0.2", "192.0.2.1", True),
+        ([net("10.0.0.0/24")], "10.0.0.2", "10.0.0.3", False),
+        ([net("10.0.0.0/24")], "192.0.2.1", "10.0.0.2", False),
+        ([net("10.0.0.0/24", "10.9.0.0/24")], "10.0.0.2", "10.9.0.3", False),
+        ([net("10.0.0.0/24"), net("10.9.0.0/24")], "10.0.0.2", "10.9.0.3", True),
+        # Neighbours are not one network, though their prefixes make up a larger one.
+        ([net("10.0.0.0/24"), net("10.0.1.0/24")], "10.0.0.2", "10.0.1.3", True),
+        ([net("10.0.0.0/24", "10.0.1.0/24")], "10.0.0.2", "10.0.1.3", False),
+        ([net("fd00::/64"), net("fd00:0:0:1::/64")], "fd00::2", "fd00:0:0:1::3", True),
+        ([net("0.0.0.0/0")], "10.0.0.2", "192.0.2.1", False),
+    ],
+)
+def test_cases(groups: Groups, src: str, dst: str, masqueraded: bool) -> None:
+    elements = masquerade_elements(groups)
+    assert is_masqueraded(elements, ip_address(src), ip_address(dst)) == masqueraded
