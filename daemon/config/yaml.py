@@ -8,6 +8,7 @@ event (yaml.org/spec/1.1, 3.1.2 "serialize"), so thousands of nodes cost little 
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,12 @@ T = TypeVar("T")
 
 FILE_MAX = 16 << 20  # bytes
 _DEPTH_MAX = 16
+_TOO_DEEP = f"nested deeper than {_DEPTH_MAX} levels"
 _SHOWN_MAX = 80
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOOK_AHEAD_MAX = 1024
+"""Characters that may pass before it is clear whether a mapping's key began (yaml.org/spec/1.1)."""
+_OPENED_TOO_OFTEN = re.compile(rf"(?:[\[{{]\s*){{{_DEPTH_MAX + 1}}}")
 _NULLS = frozenset({"", "~", "null"})
 
 
@@ -120,6 +125,8 @@ def _parse(data: bytes, file: Path | str) -> Item:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = f"is not YAML: {error.problem or error.context}"
+        if mark and _is_too_deep(text, mark):
+            why = _TOO_DEEP
         raise FileFault(file, mark.line + 1 if mark else 0, why) from error
     except yaml.reader.ReaderError as error:
         why = f"is not YAML: {error.reason}"
@@ -129,6 +136,15 @@ def _parse(data: bytes, file: Path | str) -> Item:
     if root is None or root.content is None:
         raise FileFault(file, 0, "is empty")
     return root
+
+
+def _is_too_deep(text: str, mark: yaml.Mark) -> bool:
+    """Whether the parser, while it looked ahead, met a depth that no event has reported yet.
+
+    PyYAML from 6.0.4 on refuses the 1,000th level. In so few characters most of them are brackets.
+    """
+    ahead = text[max(mark.index - _LOOK_AHEAD_MAX, 0) : mark.index]
+    return _OPENED_TOO_OFTEN.search(ahead) is not None
 
 
 def _reader_line(text: str, error: yaml.reader.ReaderError) -> int:
@@ -190,7 +206,7 @@ class _Builder:
 
     def _begin(self, content: list[Item] | dict[str, Item], line: int) -> None:
         if len(self._open) >= _DEPTH_MAX:
-            raise FileFault(self._file, line, f"nested deeper than {_DEPTH_MAX} levels")
+            raise FileFault(self._file, line, _TOO_DEEP)
         self._add(Item(content, line))
         self._open.append(_Frame(content))
 

@@ -79,6 +79,9 @@ def test_a_file_cut_off_anywhere_never_breaks_the_reader(value: Any, data: st.Da
         (b"? {a: b}\n: 1\n", 1, "cannot be a key"),
         (b"[" * 17 + b"]" * 17, 1, "nested deeper than 16 levels"),
         (b"[" * 100_000, 1, "nested deeper than 16 levels"),
+        (b"a: 1\nb: " + b"[ " * 1200, 2, "nested deeper than 16 levels"),
+        (b"[" * 995 + b"a,[[[[[[", 1, "nested deeper than 16 levels"),
+        (b"- '" + b"[" * 16 + b"'\n- '", 2, "is not YAML"),
         (b"\n".join(b" " * n + b"a:" for n in range(40)), 17, "nested deeper than 16 levels"),
     ],
 )
