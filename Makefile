@@ -3,6 +3,8 @@
 # `make demo SOURCE=etcd`: the demo's nodes find each other in a real etcd.
 
 VENV    := build/venv
+# --newest: those that pyproject.toml allows, not the locked ones.
+LIBRARIES :=
 PY      := $(VENV)/bin/python
 PYTEST  := $(PY) -m pytest
 # More than processors: many tests wait, for the kernel or for something that must not happen.
@@ -21,8 +23,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint unit netns conformance conformance-reference bench clean \
-        run-packages test-packages go-tools programs
+.PHONY: help demo test test-newest lint unit netns conformance conformance-reference bench lock \
+        clean run-packages test-packages go-tools programs
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -40,6 +42,12 @@ test: test-packages $(VENV)/.installed go-tools programs ## every test there is
 	@echo '== unit and network namespaces'
 	@$(PYTEST) $(TESTS) -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
+
+# Not in CI: an unchanged tree stays green there. Each part runs, whatever became of the one before.
+test-newest: ## the same with the newest libraries that pyproject.toml allows
+	@rm -rf build/venv-newest
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 VENV=build/venv-newest LIBRARIES=--newest \
+	    lint conformance conformance-reference unit netns
 
 lint: $(VENV)/.installed ## formatting, lints, types, layers
 	@echo '== ruff, mypy, import-linter'
@@ -103,12 +111,25 @@ go-tools:
 programs:
 	@packaging/debian-programs install etcd etcdctl prometheus promtool
 
-$(VENV)/.made: pyproject.toml packaging/make-venv | run-packages
-	@packaging/make-venv $(VENV)
+$(VENV)/.made: packaging/make-venv packaging/locks/build.txt packaging/locks/test.txt | run-packages
+	@packaging/make-venv $(LIBRARIES) $(VENV)
 	@touch $@
 
+# Each file is bound by the one before, so all agree. One set of versions for all Pythons.
+# `make lock ARGS='--upgrade-package pyyaml'` changes as little as it can; ARGS=--no-upgrade only
+# follows pyproject.toml.
+lock: $(VENV)/.made ## renew packaging/locks, what all targets and the installer install
+	@$(PY) -c 'import tomllib; \
+	    print("pip", *tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	    | $(call resolve,-,build)
+	@$(call resolve,pyproject.toml --extra kubernetes --extra etcd -c packaging/locks/build.txt,runtime)
+	@$(call resolve,pyproject.toml --all-extras -c packaging/locks/runtime.txt,test)
+resolve = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes \
+    --only-binary :all: --custom-compile-command 'make lock' $(or $(ARGS),--upgrade) \
+    $(1) --output-file packaging/locks/$(2).txt
+
 # A real installation, made anew when a source changes: what the tests run is what users get.
-$(VENV)/.installed: $(VENV)/.made $(SOURCES)
+$(VENV)/.installed: $(VENV)/.made $(SOURCES) pyproject.toml
 	@echo 'installing podwire into $(VENV)'
 	@rm -rf build/lib build/bdist.* *.egg-info
 	@$(PY) -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation \
