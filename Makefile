@@ -12,8 +12,8 @@ JOBS    ?= 6
 ARGS    ?=
 PACKAGES := $(wildcard cni_plugin ipam kernel daemon ctl)
 SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.c' -o -name '*.nft' -o -name '*.sql' -o -name py.typed) setup.py
-GO_TOOLS := $(shell packaging/go-tools directory)
-NEWEST_REFERENCE := $(shell packaging/go-tools version plugins)
+GO_TOOLS := $(shell tests/tools/go-tools directory)
+NEWEST_REFERENCE := $(shell tests/tools/go-tools version plugins)
 # Debian's reference plugins, by upstream version: 1.1.1+ds1-3 is v1.1.1.
 DEBIAN_REFERENCE = v$(shell dpkg-query -W -f '$${Version}' containernetworking-plugins | sed 's/[+~-].*//')
 CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
@@ -30,8 +30,8 @@ help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: run-packages $(VENV)/.installed ## two nodes find each other, their pods talk, what is broken heals, nothing is left
-	@$(if $(filter etcd,$(SOURCE)),packaging/debian-programs install etcd etcdctl)
-	@$(PY) packaging/demo.py $(if $(SOURCE),--source $(SOURCE))
+	@$(if $(filter etcd,$(SOURCE)),tests/tools/debian-programs install etcd etcdctl)
+	@$(PY) packaging/demo $(if $(SOURCE),--source $(SOURCE))
 
 # One after the other, whatever -j says: the first failure ends the run.
 test: test-packages $(VENV)/.installed go-tools programs ## every test there is
@@ -106,10 +106,10 @@ test-packages:
 	@packaging/install-debian-packages test
 
 go-tools:
-	@packaging/go-tools install
+	@tests/tools/go-tools install
 
 programs:
-	@packaging/debian-programs install etcd etcdctl prometheus promtool
+	@tests/tools/debian-programs install etcd etcdctl prometheus promtool
 
 $(VENV)/.made: packaging/make-venv packaging/locks/build.txt packaging/locks/test.txt | run-packages
 	@packaging/make-venv $(LIBRARIES) $(VENV)

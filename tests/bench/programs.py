@@ -70,7 +70,7 @@ def find_programs(kindnet: Path | None, tools_dir: Path, *, kindnet_plays: bool 
 
 def _find_reference() -> tuple[Path, str]:
     if "newest-reference" not in tools.missing():
-        return tools.go_tools_directory(), _output("packaging/go-tools", "version", "plugins")
+        return tools.go_tools_directory(), _output("tests/tools/go-tools", "version", "plugins")
     query = ["dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins"]
     return DEBIAN, f"{_output(*query)} (Debian)"
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @functools.cache
 def _go_tools(question: str, *args: str) -> str:
-    script = ROOT / "packaging/go-tools"
+    script = ROOT / "tests/tools/go-tools"
     done = subprocess.run(
         [str(script), question, *args], capture_output=True, text=True, check=True
     )
@@ -24,7 +24,7 @@ def _go_tools(question: str, *args: str) -> str:
 
 
 def go_tools_directory() -> Path:
-    """Where `packaging/go-tools install` puts its programs."""
+    """Where `tests/tools/go-tools install` puts its programs."""
     return Path(_go_tools("directory"))
 
 

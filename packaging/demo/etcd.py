@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo_cluster import (
+from cluster import (
     NAME,
     attach_uplink,
     enter,
@@ -22,7 +22,7 @@ from demo_cluster import (
     wait_until,
 )
 
-PROGRAMS = Path(__file__).resolve().parents[1] / "build/programs"
+PROGRAMS = Path(__file__).resolve().parents[2] / "build/programs"
 ADDRESS = "192.0.2.2"
 ENDPOINT = f"https://{ADDRESS}:2379"
 RANGES = ("10.244.0.0/16", "fd00:10:244::/48")

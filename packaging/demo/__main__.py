@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """`make demo`: two nodes with two pods each, in namespaces, wired by the installed podwire."""
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo_cluster import (
+from cluster import (
     NAME,
     OUTSIDE,
     Node,
@@ -30,7 +29,7 @@ from demo_cluster import (
     say,
     wait_until,
 )
-from demo_etcd import Etcd
+from etcd import Etcd
 
 ADDED: dict[str, Reply] = {}
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
