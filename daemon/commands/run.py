@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ from daemon.commands.options import (
     salvaged_places,
     settings_of,
 )
-from daemon.elsewhere import done_elsewhere
 from daemon.log import Log
 from daemon.signals import Signals
 from daemon.systemd import is_activated
@@ -69,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(config: Path | None, log: Log, signals: Signals) -> int:
     try:
-        # What checks them is needed once, and half as large as the daemon.
-        settings = done_elsewhere(partial(settings_of, config))
+        settings = settings_of(config)
     except Unusable as error:
         return _serve_meanwhile(config, str(error), log, signals)
     if settings is None:
