@@ -79,7 +79,7 @@ def _serve(program: str, executable: Path) -> int:
     from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, CniError
     from cni_plugin.handle import handle, refuse
     from cni_plugin.host import DEFAULT_DATA_DIR, Host
-    from cni_plugin.stdin import STDIN_MAX
+    from cni_plugin.request import STDIN_MAX
 
     host = Host(
         program=program,

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
-from cni_plugin.request import NAME, NAME_MAX, link_name_fault
-from cni_plugin.stdin import canonical
-from ipam.dns import Dns, parse_dns
+from cni_plugin.request import NAME, NAME_MAX, canonical, link_name_fault
 from ipam.errors import ConfigError
-from ipam.json_section import Section
+from ipam.json_section import Dns, Section, parse_dns
 
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
@@ -98,10 +96,11 @@ class NetConf:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What stdin gave: decoded, its version, checked.
+class ParsedConfig:
+    """stdin decoded (raw), its CNI version, and the checked configuration.
 
-    fault: why conf is only what remains of it. derived: what others made of it alone.
+    fault: why conf has only the keys that DEL needs. derived: values that other modules computed
+    from the configuration alone, by a key of theirs.
     """
 
     raw: Mapping[str, Any]
@@ -112,22 +111,33 @@ class Given:
 
 
 # A node has a handful of networks, and all ADDs of a network send the same bytes.
-_REMEMBERED_MAX, _REMEMBERED_BYTES = 32, 16 << 10
-_remembered: dict[bytes, Given] = {}
+_CACHE_MAX, _CACHED_BYTES_MAX = 32, 16 << 10
+_cache: dict[bytes, ParsedConfig] = {}
 
 
-def recall(stdin: bytes) -> Given | None:
-    """What the same bytes gave before; None where they are new."""
-    return _remembered.get(stdin)
+def cached_config(stdin: bytes) -> ParsedConfig | None:
+    """What an earlier ADD with the same bytes parsed; None where they are new."""
+    return _cache.get(stdin)
 
 
-def remember(stdin: bytes, given: Given) -> None:
-    """Keep what a configuration gave for the next call that sends it. Nobody may change it."""
-    if len(stdin) <= _REMEMBERED_BYTES:
-        while len(_remembered) >= _REMEMBERED_MAX:
-            # Another thread may be quicker.
-            _remembered.pop(next(iter(_remembered), b""), None)
-        _remembered[stdin] = given
+def read_config(stdin: bytes, raw: Mapping[str, Any], version: str, command: str) -> ParsedConfig:
+    """The checked configuration of decoded stdin; an ADD's is cached. Raises code 7 or 2.
+
+    A wrong configuration does not stop DEL, whatever was edited since ADD: it gets the keys that
+    removal needs.
+    """
+    try:
+        parsed = ParsedConfig(raw, version, parse_config(raw))
+    except CniError as fault:
+        if command != "DEL":
+            raise
+        return ParsedConfig(raw, version, parse_minimal(raw), fault)
+    # Other verbs' stdin has results in it and is different each time.
+    if command == "ADD" and len(stdin) <= _CACHED_BYTES_MAX:
+        while len(_cache) >= _CACHE_MAX:
+            _cache.pop(next(iter(_cache), b""), None)  # another thread may have emptied it
+        _cache[stdin] = parsed
+    return parsed
 
 
 def parse_config(raw: Mapping[str, Any]) -> NetConf:
@@ -141,8 +151,9 @@ def parse_config(raw: Mapping[str, Any]) -> NetConf:
     return conf
 
 
-def parse_remains(raw: Mapping[str, Any]) -> NetConf:
-    """What DEL can use of a configuration that is wrong elsewhere. Raises code 7 for its name."""
+def parse_minimal(raw: Mapping[str, Any]) -> NetConf:
+    """The keys that removal needs, of a configuration with errors elsewhere. Raises code 7 where
+    the name is wrong."""
     _check_name(raw.get("name"))
     ipam = raw.get("ipam")
     kept = {"type", "dataDir"}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import errors, versions
 from cni_plugin.errors import CniError
-from cni_plugin.request import parse_request
-from cni_plugin.stdin import decode
-from ipam.errors import IpamError
+from cni_plugin.request import Request, decode, parse_request
+from ipam.errors import IpamError, StoreDamaged
 from kernel.errors import KernelError, NotANamespace
 
 if TYPE_CHECKING:
-    from cni_plugin.host import Host
+    from cni_plugin.config import ParsedConfig
+    from cni_plugin.host import Call, Host
+    from cni_plugin.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,14 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
         request = parse_request(env)
         if request.command == "VERSION":
             return _reply(0, _version_body(stdin))
-        from cni_plugin import dispatch  # here, for VERSION needs nothing of it
+        from cni_plugin.config import cached_config, read_config  # VERSION needs none of it
 
-        known = dispatch.recall(stdin)
-        raw = known.raw if known else decode(stdin)
-        version = known.version if known else versions.require_supported(raw.get("cniVersion"))
+        parsed = cached_config(stdin)
+        raw = parsed.raw if parsed else decode(stdin)
+        version = parsed.version if parsed else versions.require_supported(raw.get("cniVersion"))
         versions.require_verb(version, request.command)
-        given = known or dispatch.read_configuration(stdin, raw, version, request.command)
-        body = dispatch.run(request, given, env, stdin, host)
+        parsed = parsed or read_config(stdin, raw, version, request.command)
+        body = _run_verb(request, parsed, env, stdin, host)
         return Reply(0, b"") if body is None else _reply(0, body)
     except Exception as error:
         return _reply(1, _error_body(_translate(error, host), version))
@@ -49,6 +50,59 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
 def refuse(error: CniError) -> Reply:
     """The reply for a call that could not even be read."""
     return _reply(1, _error_body(error, versions.LATEST))
+
+
+def _run_verb(
+    request: Request, parsed: ParsedConfig, env: Mapping[str, str], stdin: bytes, host: Host
+) -> dict[str, Any] | None:
+    """The verb's answer as a JSON object, None where it has none; a damaged store is replaced."""
+    from cni_plugin.host import Call
+    from cni_plugin.ipam_client import owns_ipam
+    from cni_plugin.result import render
+    from ipam.transaction import Owner
+
+    own = owns_ipam(request, parsed.conf, host)
+    owner = Owner(parsed.conf.name, request.container_id, request.ifname)
+    call = Call(
+        request, owner, parsed.conf, parsed.raw, parsed.version, env, stdin, host, own,
+        parsed.derived, parsed.fault,
+    )  # fmt: skip
+    verb = _verb(request.command, host.program)
+    try:
+        result = verb(call)
+    except StoreDamaged as damage:
+        from cni_plugin.store_access import recover_store
+
+        recover_store(damage.path.parent, host.log)
+        result = verb(call)
+    return None if result is None else render(result, parsed.version)
+
+
+def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
+    """The function of a verb; imported here, so that a call loads only what it needs."""
+    from cni_plugin.ipam_client import IPAM_PROGRAMS
+
+    if program in IPAM_PROGRAMS:
+        from cni_plugin import ipam_verbs
+
+        return {
+            "ADD": ipam_verbs.add,
+            "DEL": ipam_verbs.delete,
+            "CHECK": ipam_verbs.check,
+            "GC": ipam_verbs.collect,
+            "STATUS": ipam_verbs.status,
+        }[command]
+    if command == "ADD":
+        from cni_plugin.add import add
+
+        return add
+    if command in ("DEL", "GC"):
+        from cni_plugin.delete import collect, delete
+
+        return delete if command == "DEL" else collect
+    from cni_plugin.check import check, status
+
+    return check if command == "CHECK" else status
 
 
 def _version_body(stdin: bytes) -> dict[str, Any]:

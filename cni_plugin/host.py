@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cni_plugin.errors import CniError
     from cni_plugin.request import Request
     from ipam.files import Refill
-    from ipam.owner import Owner
     from ipam.store import Store
+    from ipam.transaction import Owner
     from kernel.netlink.socket import Netlink
     from kernel.netns import Namespace
 

@@ -1,13 +1,18 @@
-"""The environment of a CNI call (SPEC 1.1.0, section 2 "Parameters") as a checked Request."""
+"""A CNI call as it arrives (SPEC 1.1.0, section 2 "Parameters"): its environment as a checked
+Request, its stdin as a JSON object. What the object's keys mean is `config`'s."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
+from cni_plugin.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
 
+STDIN_MAX = 4 << 20  # bytes
+_NESTING_MAX = 64
 _REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
@@ -133,3 +138,62 @@ def _parse_args(value: str) -> dict[str, str]:
         if pairs.get(key) and not _POD_VALUE.match(pairs[key]):
             raise _wrong("CNI_ARGS", f"{key}={pairs[key]}", "must be a Kubernetes name")
     return {key: text for key, text in pairs.items() if key in _KNOWN_KEYS and text}
+
+
+def decode(stdin: bytes) -> dict[str, Any]:
+    """stdin as a JSON object. Raises code 6."""
+    if not stdin.strip():
+        raise CniError(DECODING_FAILURE, "the network configuration on stdin is empty")
+    if len(stdin) > STDIN_MAX:
+        msg = f"the network configuration on stdin is larger than {STDIN_MAX >> 20} MiB"
+        raise CniError(DECODING_FAILURE, msg)
+    try:
+        value = json.loads(stdin.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CniError(DECODING_FAILURE, "the network configuration is not JSON", words) from error
+    if not isinstance(value, dict):
+        raise CniError(DECODING_FAILURE, "the network configuration is not a JSON object")
+    _check_nesting(value)
+    _check_text(stdin, value)
+    return canonical(value, ("cniVersion", "name", "ipam", "cni.dev/valid-attachments"))
+
+
+def canonical(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The object with these keys in this spelling, for Go's decoder takes them in any case."""
+    by_lower = {name.lower(): name for name in names}
+    renamed = {
+        by_lower[key.lower()]: item
+        for key, item in value.items()
+        if key not in names and key.lower() in by_lower
+    }
+    return {**renamed, **value} if renamed else value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _check_text(stdin: bytes, value: dict[str, Any]) -> None:
+    # Half a character, such as \ud800 alone, is no text: neither a path nor an answer can hold it.
+    if b"\\ud" in stdin.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            words = f"{error.object[error.start]!r} is no character"
+            msg = "the network configuration is not JSON"
+            raise CniError(DECODING_FAILURE, msg, words) from error
+
+
+def _check_nesting(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(_NESTING_MAX):
+        level = [child for parent in level for child in _containers(parent)]
+        if not level:
+            return
+    raise CniError(DECODING_FAILURE, "the network configuration is nested too deeply")
+
+
+def _containers(parent: Any) -> list[Any]:
+    children = parent.values() if isinstance(parent, dict) else parent
+    return [child for child in children if isinstance(child, dict | list)]

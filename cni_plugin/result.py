@@ -11,7 +11,7 @@ from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.versions import has_version, require_supported
 
 if TYPE_CHECKING:
-    from ipam.dns import Dns
+    from ipam.json_section import Dns
     from kernel.model import IPAddress, IPInterface, IPNetwork
 
 

@@ -11,11 +11,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from ipam import faults
 from ipam import pool as pools
-from ipam.clock import render_duration
+from ipam.boot import render_duration
 from ipam.config import IpamConf
-from ipam.errors import AddressResting, AddressTaken, RangeExhausted
+from ipam.errors import AddressResting, AddressTaken, RangeExhausted, translated
 from ipam.pool import Freed, Pool
 from ipam.ranges import (
     IPAddress,
@@ -78,7 +77,7 @@ def allocate(tx: Transaction, conf: IpamConf, owner: Owner) -> tuple[Assigned, .
     tx.require_writable()
     # One set alone needs no undo: what a search moves before it fails is right without it.
     undo = tx.savepoint() if len(conf.range_sets) > 1 else nullcontext()
-    with faults.translated(tx.path), undo:
+    with translated(tx.path), undo:
         held = tx.addresses(owner)
         return tuple(_assign(search, range_set, held) for range_set in conf.range_sets)
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+from argparse import (
+    SUPPRESS,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
+from ipam.boot import render_duration
+from ipam.errors import AddressTaken, IpamError, StoreDamaged
+from ipam.import_host_local import Imported, import_directory
+from ipam.json_section import parse_address
+from ipam.ranges import IPAddress
+from ipam.store import Allocation, Owner, Purged, Store, Transaction, open_store
 
+_DONE, _FAILED, _NOT_FOUND, _NOT_DONE = 0, 1, 3, 4
+_LONG_ID, _SHOWN_OF_ID = 20, 13  # characters
 DEFAULT_DATA_DIR = "/var/lib/podwire"
 
 EPILOG = """\
@@ -39,8 +54,6 @@ the damaged one beside it as podwire.db.damaged-TIME. Do not delete it: that wou
 
 def main(argv: Sequence[str]) -> int:
     """Run one command (`argv` without the program's name); returns the exit code."""
-    from ipam.errors import IpamError, StoreDamaged
-
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
@@ -68,8 +81,6 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> ArgumentParser:
     """The parser of the command line."""
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
-
     parser = ArgumentParser(
         prog="podwire-ipam",
         description="Look at podwire's addresses, and repair them.",
@@ -94,10 +105,6 @@ def _add_common(parser: ArgumentParser, data_dir: str, output: str) -> None:
 
 
 def _add_commands(parser: ArgumentParser) -> None:
-    from argparse import SUPPRESS
-
-    from ipam import commands
-
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, text: str, run: object) -> ArgumentParser:
@@ -107,26 +114,236 @@ def _add_commands(parser: ArgumentParser) -> None:
         subparser.set_defaults(run=run)
         return subparser
 
-    add("list", "list every address that is held", commands.list_allocations)
-    show = add("show", "show who holds an address, or what a container holds", commands.show)
+    add("list", "list every address that is held", _list_allocations)
+    show = add("show", "show who holds an address, or what a container holds", _show)
     show.add_argument("what", metavar="ADDRESS-OR-CONTAINER", help="start of the ID is enough")
-    release = add("release", "free an address by hand; asks first", commands.release)
+    release = add("release", "free an address by hand; asks first", _release)
     release.add_argument("address", metavar="ADDRESS", type=_address)
     release.add_argument("--yes", action="store_true", help="do not ask")
     take = add(
         "import-host-local",
         "take over the addresses that the reference plugin host-local gave out",
-        commands.import_host_local,
+        _import_host_local,
     )
     take.add_argument("directory", metavar="DIR", help="its folder of one network")
 
 
 def _address(text: str) -> str:
-    from argparse import ArgumentTypeError
-
-    from ipam.json_section import parse_address
-
     try:
         return str(parse_address(text))
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is not an IP address") from error
+
+
+def _open(args: Namespace, *, create: bool = False) -> Store:
+    """Open the store, and say so if that freed what an earlier boot held."""
+    store = open_store(Path(args.data_dir).absolute(), create=create)
+    if store.purged != Purged():
+        _report(
+            f"the machine was rebooted: freed {store.purged.allocations} addresses and"
+            f" {store.purged.attachments} records of the earlier boot"
+        )
+    return store
+
+
+def _report(text: str) -> None:
+    print(f"podwire-ipam: {text}", file=sys.stderr)
+
+
+def _list_allocations(args: Namespace) -> int:
+    """`list`: every address that is held."""
+    with _open(args) as store, store.read() as tx:
+        allocations = tx.allocations(args.network)
+        if args.output == "json":
+            _print_json(tx, allocations)
+        elif not allocations:
+            print("no address is held")
+        else:
+            print(_render_list(allocations))
+    return _DONE
+
+
+def _render_list(allocations: Iterable[Allocation]) -> str:
+    header = ("NETWORK", "ADDRESS", "CONTAINER", "INTERFACE", "AGE")
+    return render_table(header, [_row(allocation) for allocation in allocations])
+
+
+def _row(allocation: Allocation) -> tuple[str, ...]:
+    owner, age = allocation.owner, time.time() - allocation.created_at
+    container = _shorten_id(owner.container_id)
+    return owner.network, str(allocation.address), container, owner.ifname, render_duration(age)
+
+
+def _print_json(tx: Transaction, allocations: Iterable[Allocation]) -> None:
+    print(json.dumps([_as_json(tx, allocation) for allocation in allocations], indent=2))
+
+
+def _as_json(tx: Transaction, allocation: Allocation) -> dict[str, object]:
+    owner = allocation.owner
+    return {
+        "network": owner.network,
+        "address": str(allocation.address),
+        "containerID": owner.container_id,
+        "ifname": owner.ifname,
+        "createdAt": _timestamp(allocation.created_at),
+        "bootID": allocation.boot_id,
+        "attached": tx.attachment(owner) is not None,
+    }
+
+
+def _timestamp(seconds: float) -> str:
+    """RFC 3339, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _show(args: Namespace) -> int:
+    """`show`: everything about an address, or about a container."""
+    with _open(args) as store, store.read() as tx:
+        found = _matching(tx, args.what, args.network)
+        if not found:
+            _report(
+                f"{args.what} is neither an address that is held nor a container that holds one"
+            )
+            return _NOT_FOUND
+        if args.output == "json":
+            _print_json(tx, found)
+        else:
+            print("\n\n".join(_render_details(tx, allocation) for allocation in found))
+    return _DONE
+
+
+def _matching(tx: Transaction, what: str, network: str | None) -> list[Allocation]:
+    """Allocations of an address, or of containers whose ID starts with the text."""
+    address = _as_address(what)
+    return [
+        allocation
+        for allocation in tx.allocations(network)
+        if allocation.address == address
+        or (address is None and allocation.owner.container_id.startswith(what))
+    ]
+
+
+def _as_address(text: str) -> IPAddress | None:
+    try:
+        return parse_address(text)
+    except ValueError:
+        return None
+
+
+def _render_details(tx: Transaction, allocation: Allocation) -> str:
+    owner, age = allocation.owner, time.time() - allocation.created_at
+    rows = (
+        ("Address:", str(allocation.address)),
+        ("Network:", owner.network),
+        ("Container:", owner.container_id),
+        ("Interface:", owner.ifname),
+        ("Held since:", f"{_timestamp(allocation.created_at)} ({render_duration(age)})"),
+        ("Attached:", _render_attached(tx, owner)),
+    )
+    return "\n".join(f"{name:<12}{value}" for name, value in rows)
+
+
+def _render_attached(tx: Transaction, owner: Owner) -> str:
+    if tx.attachment(owner) is None:
+        return "no: podwire has no record of this attachment"
+    return "yes: podwire attached it, and has not deleted it"
+
+
+def _release(args: Namespace) -> int:
+    """`release`: free an address by hand, after asking."""
+    address = parse_address(args.address)
+    with _open(args) as store:
+        with store.read() as tx:
+            found = _matching(tx, str(address), args.network)
+            question = "\n\n".join(_render_details(tx, allocation) for allocation in found)
+        if not found:
+            _report(f"{address} is not held{f' in network {args.network}' if args.network else ''}")
+            return _NOT_FOUND
+        if len(found) > 1:
+            networks = ", ".join(allocation.owner.network for allocation in found)
+            _report(f"{address} is held in several networks ({networks}): name one with --network")
+            return _NOT_DONE
+        print(question)
+        if not args.yes and not _confirmed(address):
+            return _NOT_DONE
+        _free(store, found[0])
+    print(f"released {address}")
+    return _DONE
+
+
+def _confirmed(address: IPAddress) -> bool:
+    """Ask on the terminal; without one, refuse."""
+    if not sys.stdin.isatty():
+        _report("nothing was released: no terminal to ask on; say --yes if you mean it")
+        return False
+    print("\nA pod that still uses this address will clash with the next one that gets it.")
+    answer = input(f"Release {address}? [y/N] ")
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    _report("nothing was released")
+    return False
+
+
+def _free(store: Store, shown: Allocation) -> None:
+    """Free the address, if who holds it is still who was shown."""
+    with store.transaction() as tx:
+        holder = tx.owner_of(shown.owner.network, shown.address)
+        if holder != shown.owner:
+            raise AddressTaken(f"{shown.address} changed hands meanwhile; nothing was released")
+        tx.release_address(shown.owner.network, shown.address)
+
+
+def _import_host_local(args: Namespace) -> int:
+    """`import-host-local`: take over the reservations of the reference plugin."""
+    with _open(args, create=True) as store:
+        imported = import_directory(store, Path(args.directory), args.network)
+    if args.output == "json":
+        print(json.dumps(_import_as_json(imported), indent=2))
+    else:
+        print(_render_import(imported))
+    nothing = not imported.taken and not imported.known
+    if nothing:
+        _report(f"{args.directory} has no reservation: it must be the folder of one network")
+    return _FAILED if nothing else _DONE
+
+
+def _import_as_json(imported: Imported) -> dict[str, object]:
+    return {
+        "network": imported.network,
+        "taken": [
+            {
+                "address": str(r.address),
+                "containerID": r.owner.container_id,
+                "ifname": r.owner.ifname,
+                "note": r.note,
+            }
+            for r in imported.taken
+        ],
+        "known": [str(r.address) for r in imported.known],
+        "skipped": [{"path": str(s.path), "reason": s.reason} for s in imported.skipped],
+    }
+
+
+def _render_import(imported: Imported) -> str:
+    lines = [
+        f"network {imported.network}: took over {len(imported.taken)} addresses,"
+        f" {len(imported.known)} were known already, skipped {len(imported.skipped)} files"
+    ]
+    lines += [f"  {r.address}: {r.note}" for r in imported.taken if r.note]
+    lines += [f"  skipped {s.path}: {s.reason}" for s in imported.skipped]
+    return "\n".join(lines)
+
+
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned to their widest cell, two spaces apart."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    )
+    return "\n".join(lines)
+
+
+def _shorten_id(container_id: str) -> str:
+    """The first characters of a long container ID; commands take them in place of the whole."""
+    return container_id if len(container_id) <= _LONG_ID else container_id[:_SHOWN_OF_ID]

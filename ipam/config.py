@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ipam.dns import Dns, parse_dns, read_resolv_conf
-from ipam.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, ConfigError
-from ipam.json_section import Section, parse_address_with_prefix, show
+from ipam.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, IO_FAILURE, ConfigError, IpamError
+from ipam.json_section import Dns, Section, parse_address_with_prefix, parse_dns, show
 from ipam.ranges import (
     IPAddress,
     IPNetwork,
@@ -27,6 +26,8 @@ from ipam.ranges import (
     sets_overlap,
 )
 
+RESOLV_CONF_MAX = 1 << 20
+"""Bytes."""
 NOTHING: Mapping[str, object] = MappingProxyType({})
 NO_ARGS: Mapping[str, str] = MappingProxyType({})
 
@@ -198,7 +199,7 @@ def _parse_dns(section: Section) -> Dns | None:
     """A file named by `resolvConf` wins over a `dns` object."""
     path = section.text("resolvConf")
     if path is not None:
-        return read_resolv_conf(path)
+        return _read_resolv_conf(path)
     value = section.get("dns")
     return None if value is None else parse_dns(Section.of(section.name("dns"), value))
 
@@ -255,3 +256,32 @@ def _set_of(wish: _Wish, range_sets: tuple[RangeSet, ...]) -> int:
             return index
     known = "; ".join(render_set(range_set) for range_set in range_sets)
     raise wish.error(f"is in none of the range sets {known}")
+
+
+def _read_resolv_conf(path: str) -> Dns:
+    """The settings of a resolv.conf file; IpamError with code 5 if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(RESOLV_CONF_MAX + 1)
+    except OSError as error:
+        raise IpamError(IO_FAILURE, f"cannot read ipam.resolvConf {path}", str(error)) from error
+    if len(content) > RESOLV_CONF_MAX:
+        raise IpamError(
+            IO_FAILURE, f"ipam.resolvConf {path} is larger than {RESOLV_CONF_MAX} bytes"
+        )
+    return parse_resolv_conf(content.decode("utf-8", "replace"))
+
+
+def parse_resolv_conf(text: str) -> Dns:
+    """The settings of a resolv.conf text, as host-local reads them: repeated lines add up."""
+    values: dict[str, list[str]] = {"nameserver": [], "domain": [], "search": [], "options": []}
+    for line in text.splitlines():
+        keyword, *words = line.split() or [""]
+        if keyword in values and words:
+            values[keyword] += words if keyword in ("search", "options") else words[:1]
+    return Dns(
+        nameservers=tuple(values["nameserver"]),
+        domain=values["domain"][-1] if values["domain"] else None,
+        search=tuple(values["search"]),
+        options=tuple(values["options"]),
+    )

@@ -6,23 +6,27 @@ empty or half-filled `podwire.db` is never podwire's doing: it is damage.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ipam import faults, schema
-from ipam.clock import Clock
-from ipam.errors import StoreError
+from ipam import schema
+from ipam.boot import Clock
+from ipam.errors import StoreBusy, StoreError, damaged, from_os, translated
 from ipam.transaction import Transaction
 
 BUSY_TIMEOUT = 10.0
 """Seconds that anybody waits for another process."""
+
+_POLL_INTERVAL = 0.01
+"""Seconds between attempts to get the lock file."""
 
 Refill = Callable[[Transaction], None]
 """Writes into a new database what is known to be in use, so that it does not start empty."""
@@ -64,12 +68,72 @@ class Files:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise faults.of_os(self.database, error) from error
+            raise from_os(self.database, error) from error
         if not stat.S_ISREG(status.st_mode):
-            raise faults.damaged(self.database, "it is not a regular file")
+            raise damaged(self.database, "it is not a regular file")
         if status.st_size == 0:
-            raise faults.damaged(self.database, "the file is empty")
+            raise damaged(self.database, "the file is empty")
         return status.st_dev, status.st_ino
+
+
+class LockFile:
+    """A lock between processes, shared or exclusive, with a time-out.
+
+    Ours and not filelock's, which has no shared lock that a C program or an older podwire would
+    respect: every transaction holds this lock shared. flock(2) belongs to the open file
+    description, so it also works between threads that each open the file, and the kernel drops it
+    when its holder is killed. The file is never removed: two holders would lock two files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, creating it (mode 0600) if need be; raises StoreError."""
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise from_os(path, error) from error
+
+    def close(self) -> None:
+        """Close the file, which drops the lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def acquire_shared(self, timeout: float) -> None:
+        """Take the lock together with other sharers; raises StoreBusy after `timeout` seconds."""
+        self._acquire(fcntl.LOCK_SH, timeout)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    @contextmanager
+    def exclusive(self, timeout: float) -> Iterator[None]:
+        """Hold the lock alone; raises StoreBusy after `timeout` seconds."""
+        self._acquire(fcntl.LOCK_EX, timeout)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _acquire(self, operation: int, timeout: float) -> None:
+        if self._try(operation):
+            return
+        deadline = time.monotonic() + timeout
+        while not self._try(operation):
+            if time.monotonic() > deadline:
+                raise StoreBusy(
+                    self.path, f"{self.path} is locked", f"waited {timeout:g} s; try again later"
+                )
+            time.sleep(_POLL_INTERVAL)
+
+    def _try(self, operation: int) -> bool:
+        try:
+            fcntl.flock(self._fd, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def make_data_dir(data_dir: Path) -> None:
@@ -81,7 +145,7 @@ def make_data_dir(data_dir: Path) -> None:
         data_dir.mkdir(mode=0o700, exist_ok=True)
         status = data_dir.stat()
     except OSError as error:
-        raise faults.of_os(data_dir, error) from error
+        raise from_os(data_dir, error) from error
     # In a sticky folder (/tmp) the kernel keeps others from replacing our files.
     open_to_all = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
     if open_to_all or status.st_uid not in (0, os.geteuid()):
@@ -134,7 +198,7 @@ def build(files: Files, boot_id: str, clock: Clock, refill: Refill | None) -> No
     discard(files.fresh)
     try:
         _make_file(files.fresh)
-        with faults.translated(files.fresh), closing(connect(files.fresh)) as connection:
+        with translated(files.fresh), closing(connect(files.fresh)) as connection:
             _fill(connection, files.fresh, boot_id, clock, refill)
     except BaseException:
         discard(files.fresh)
@@ -146,7 +210,7 @@ def _make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise faults.of_os(path, error) from error
+        raise from_os(path, error) from error
 
 
 def _fill(
@@ -173,7 +237,7 @@ def install(files: Files) -> None:
         os.rename(files.fresh, files.database)
         sync_directory(files.data_dir)
     except OSError as error:
-        raise faults.of_os(files.database, error) from error
+        raise from_os(files.database, error) from error
 
 
 def sync_directory(path: Path) -> None:

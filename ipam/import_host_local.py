@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipam.errors import IO_FAILURE, AddressTaken, IpamError
+from ipam.errors import IO_FAILURE, AddressTaken, IpamError, StoreBusy, from_os
 from ipam.json_section import parse_address
-from ipam.lockfile import LockFile
 from ipam.ranges import IPAddress
 from ipam.store import Store
 from ipam.transaction import Owner, Transaction
@@ -101,12 +100,19 @@ def _host_local_stopped(directory: Path) -> Iterator[None]:
     if not path.exists():
         yield
         return
-    lock = LockFile(path)
+    from filelock import FileLock, Timeout  # no other command needs it
+
+    lock = FileLock(path, LOCK_TIMEOUT, fallback_to_soft=False)
     try:
-        with lock.exclusive(LOCK_TIMEOUT):
-            yield
+        lock.acquire()
+    except Timeout as error:
+        raise StoreBusy(path, f"{path} is locked", f"waited {LOCK_TIMEOUT:g} s") from error
+    except OSError as error:
+        raise from_os(path, error) from error
+    try:
+        yield
     finally:
-        lock.close()
+        lock.release()
 
 
 def read_directory(directory: Path, network: str, booted_at: float = 0) -> Directory:

@@ -194,3 +194,23 @@ class Section:
             return parse_network(text, mask_host_bits=mask_host_bits)
         except ValueError as error:
             raise ConfigError(f"{self.name(key)}: {error}", code=self.code) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """DNS settings that the result hands to the runtime."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str | None = None
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+def parse_dns(section: Section) -> Dns:
+    """The `dns` object of a configuration; raises ConfigError."""
+    return Dns(
+        nameservers=section.texts("nameservers"),
+        domain=section.text("domain"),
+        search=section.texts("search"),
+        options=section.texts("options"),
+    )

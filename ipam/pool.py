@@ -11,8 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ipam.codec import decode, encode
-from ipam.ranges import IPAddress, Range
+from ipam.ranges import IPAddress, Range, decode, encode
 
 NEVER_HELD = ""
 """The boot ID of queued addresses that no pod held: they need no rest."""

@@ -1,4 +1,4 @@
-"""Ranges of addresses: pure values, and the arithmetic over them.
+"""Addresses and ranges of them: pure values, the arithmetic over them, the store's encoding.
 
 The rules are those of the reference `host-local` (plugins/ipam/host-local/backend/allocator):
 a range lies in one subnet, starts at network + 1 and ends at the last usable address unless the
@@ -17,6 +17,8 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
+
+from ipam.errors import NotAnAddress
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -138,3 +140,23 @@ def check_set(range_set: RangeSet) -> None:
         for other in range_set[index + 1 :]:
             if one.overlaps(other):
                 raise ValueError(f"ranges {one} and {other} overlap")
+
+
+def encode(address: IPAddress) -> bytes:
+    """The address as the store keeps it: one byte of family, then the address, big-endian.
+
+    Blobs of one family have one length, so SQLite's byte order is the order of the addresses; the
+    family byte keeps an IPv6 address from sorting in between IPv4 addresses.
+    """
+    return bytes((address.version,)) + address.packed
+
+
+def decode(blob: object) -> IPAddress:
+    """The address of a blob in the store. Raises NotAnAddress."""
+    if not isinstance(blob, bytes):
+        raise NotAnAddress(f"{blob!r} is not an address")
+    if len(blob) == 5 and blob[0] == 4:
+        return IPv4Address(blob[1:])
+    if len(blob) == 17 and blob[0] == 6:
+        return IPv6Address(blob[1:])
+    raise NotAnAddress(f"{blob.hex()} is not an address")

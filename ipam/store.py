@@ -20,12 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from ipam import boot, faults, files
-from ipam.boot import Purged
-from ipam.clock import SYSTEM, Clock
-from ipam.errors import StoreBusy, StoreError
-from ipam.files import BUSY_TIMEOUT, Files, Identity, Refill
-from ipam.lockfile import LockFile
+from ipam import boot, files
+from ipam.boot import SYSTEM, Clock, Purged
+from ipam.errors import StoreBusy, StoreError, damaged, from_sqlite, translated
+from ipam.files import BUSY_TIMEOUT, Files, Identity, LockFile, Refill
 from ipam.transaction import Allocation, Owner, Transaction
 
 __all__ = ["Allocation", "Owner", "Purged", "Store", "Transaction", "open_store"]
@@ -139,7 +137,7 @@ class Store:
         try:
             connection.execute(sql)
         except sqlite3.Error as error:
-            raise faults.of_sqlite(self.path, error) from error
+            raise from_sqlite(self.path, error) from error
 
     # No context managers in here: every CNI call passes several times.
     def _begin(self, sql: str) -> sqlite3.Connection:
@@ -171,7 +169,7 @@ class Store:
         for _ in range(ATTEMPTS):
             self._lock.acquire_shared(self._patience)
             try:
-                with faults.translated(self.path):
+                with translated(self.path):
                     connection = self._attached()
             except BaseException:
                 self._lock.release()
@@ -198,7 +196,7 @@ class Store:
     def _attached(self) -> sqlite3.Connection | None:
         """The connection, reopened if another file is in place by now; None if there is none."""
         if os.access(self._marker, os.F_OK):
-            raise faults.damaged(self.path, "whoever was replacing it was killed")
+            raise damaged(self.path, "whoever was replacing it was killed")
         identity = self._files.identity()
         if identity is None or identity != self._identity:
             self._drop_connection()
@@ -228,7 +226,7 @@ class Store:
 
     def _create(self) -> None:
         """Build the database unless another process was quicker."""
-        with self._lock.exclusive(self._patience), faults.translated(self.path):
+        with self._lock.exclusive(self._patience), translated(self.path):
             if self._files.identity() is None:
                 files.keep_orphans(self._files)
                 files.build(self._files, self.boot_id, self.clock, self._refill)

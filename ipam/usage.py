@@ -9,12 +9,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ipam import faults
-from ipam.codec import decode
+from ipam.errors import translated
+from ipam.ranges import decode
 from ipam.transaction import Transaction
 
 _VERSION = {5: 4, 17: 6}
-"""IP version by the length of an encoded address (ipam.codec)."""
+"""IP version by the length of an encoded address (ipam.ranges)."""
 _Key = tuple[str, int]
 
 # By family in columns, for rows are in order of the network, and sorting them costs more than all.
@@ -49,7 +49,7 @@ class Usage:
 
 def read_usage(tx: Transaction) -> tuple[Usage, ...]:
     """All networks that the store knows, in order. Raises StoreError."""
-    with faults.translated(tx.path):
+    with translated(tx.path):
         held = _held(tx.connection)
         freed = {_key(*row[:2]): row[2:] for row in tx.connection.execute(_FREED, (tx.boot_id,))}
         sizes = _sizes(tx.connection)

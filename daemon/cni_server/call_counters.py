@@ -19,29 +19,9 @@ from typing import Final
 
 from cni_plugin import errors
 from cni_plugin.handle import Reply
-from ipam.errors import ADDRESS_TAKEN
 
 VERBS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "other")
-CODES: Final = (
-    0,
-    errors.INCOMPATIBLE_VERSION,
-    errors.UNSUPPORTED_FIELD,
-    errors.UNKNOWN_CONTAINER,
-    errors.INVALID_ENVIRONMENT,
-    errors.IO_FAILURE,
-    errors.DECODING_FAILURE,
-    errors.INVALID_CONFIG,
-    errors.TRY_AGAIN,
-    errors.NOT_AVAILABLE,
-    errors.LIMITED_CONNECTIVITY,
-    errors.RANGE_EXHAUSTED,
-    errors.KERNEL_REFUSED,
-    errors.CHECK_FAILED,
-    errors.ALREADY_ATTACHED,
-    errors.DELEGATE_FAILED,
-    ADDRESS_TAKEN,
-    errors.INTERNAL,
-)
+CODES: Final = (0, *errors.CODES)
 """Codes that are told apart, 0 for success; those of other plugins, which are any, are not."""
 OTHER: Final = "other"
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon.commands.options import DONE, add_config, add_output, files_of, harmless, tell
 from daemon.journal import Record, as_json, before_it, read, render_time
-from ipam.tables import render_table
+from ipam.cli import render_table
 
 DESCRIPTION = "List every change that podwire made, or found made by others, oldest first."
 EPILOG = """\

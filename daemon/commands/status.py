@@ -20,8 +20,8 @@ from daemon.commands.options import (
 )
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
-from ipam.clock import render_duration
-from ipam.tables import render_table
+from ipam.boot import render_duration
+from ipam.cli import render_table
 
 DESCRIPTION = "Say whether this node's routes to all other nodes are as they should be."
 EPILOG = """\

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from cni_plugin.repair import remove_unneeded_tables
+from cni_plugin.rule_repair import remove_unneeded_tables
 from daemon.journal import Record
 from daemon.routing.backends.base import DEVICE_ALIAS
 from daemon.routing.conflist import remove_conflist

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
-from cni_plugin.repair import TABLE_LACKS, Lack, find_lacks, repair_rules
+from cni_plugin.rule_repair import TABLE_LACKS, Lack, find_lacks, repair_rules
 from daemon.prefix_set import Span
 from daemon.routing.authors import is_own
 from daemon.routing.reporter import Teller

@@ -186,7 +186,8 @@ def test_a_cause_has_its_code(node: Node, tmp_path: Path, code: int, cause: Caus
 
 
 def codes_of(module: Any) -> dict[str, int]:
-    return {k: v for k, v in vars(module).items() if k.isupper() and isinstance(v, int)}
+    names = (name for name in vars(module) if name.isupper() and not name.startswith("_"))
+    return {name: vars(module)[name] for name in names if type(vars(module)[name]) is int}
 
 
 def test_every_code_has_a_cause() -> None:
@@ -200,12 +201,11 @@ def test_the_readme_lists_every_code_that_is_said() -> None:
     assert {code for code, _ in CAUSES} | {errors.INTERNAL} <= listed
 
 
-def test_the_layers_agree_on_codes() -> None:
+def test_every_code_is_listed_once_and_in_order() -> None:
     own, of_ipam = codes_of(errors), codes_of(ipam.errors)
     assert len(set(own.values())) == len(own)
-    assert len(set(of_ipam.values())) == len(of_ipam)
-    shared = own.keys() & of_ipam.keys()
-    assert {name: own[name] for name in shared} == {name: of_ipam[name] for name in shared}
+    assert of_ipam.items() <= own.items()
+    assert list(errors.CODES) == sorted(own.values())
 
 
 def test_an_error_reads_as_one_line() -> None:

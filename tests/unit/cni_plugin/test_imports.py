@@ -22,7 +22,7 @@ NEVER = {
     "yaml", "zipfile",
 }  # fmt: skip
 FOREIGN = {
-    "VERSION": {"cni_plugin.dispatch", "cni_plugin.config", "ctypes", "hashlib", "ipam.ranges",
+    "VERSION": {"cni_plugin.config", "ctypes", "hashlib", "ipam.ranges",
                 "ipam.store", "kernel.model", "kernel.netlink.socket", "kernel.netns", "socket",
                 "sqlite3", "threading"},
     "STATUS": {"cni_plugin.add", "cni_plugin.delete", "cni_plugin.ipam_verbs"},

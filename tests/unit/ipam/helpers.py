@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from ipam.clock import Clock
+from ipam.boot import Clock
 from ipam.config import IpamConf, parse_ipam
 from ipam.ranges import IPAddress
 from ipam.store import Owner, Store, open_store

@@ -13,9 +13,8 @@ import pytest
 
 from ipam import pool as pools
 from ipam.allocator import allocate
-from ipam.codec import encode
 from ipam.config import IpamConf
-from ipam.ranges import Range
+from ipam.ranges import Range, encode
 from ipam.store import Store, Transaction
 from tests.unit.ipam.helpers import NETWORK, conf, ip, open_at, owner
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon.cni_server.host import STORES_MAX, Stores
 from daemon.cni_server.shifts import THREADS
-from ipam.owner import Owner
+from ipam.transaction import Owner
 from tests import ROOT
 
 

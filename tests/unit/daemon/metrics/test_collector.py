@@ -26,8 +26,8 @@ from daemon.routing.counters import Counts, Seen
 from daemon.routing.desired import Desired
 from daemon.routing.planner import Planner
 from daemon.status import NodeStatus
-from ipam.owner import Owner
 from ipam.store import open_store
+from ipam.transaction import Owner
 from kernel.nftables.dns_counters import stop_counting_dns
 from kernel.nftables.table import load_skeleton
 from tests import ROOT

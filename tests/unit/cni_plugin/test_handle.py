@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni_plugin.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG
-from cni_plugin.stdin import (
-    STDIN_MAX,
-)
+from cni_plugin.request import STDIN_MAX
 from cni_plugin.versions import SUPPORTED
 from tests.unit.cni_plugin.calls import (
     CONFIG,
