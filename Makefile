@@ -96,7 +96,7 @@ set -e; for plugin in bridge ptp; do \
 done
 endef
 
-bench: test-packages $(VENV)/.installed go-tools programs ## podwire beside the reference plugins: table, build/bench.json and .svg
+bench: test-packages $(VENV)/.installed go-tools programs ## podwire beside the reference plugins: table, build/bench/*.json and *.svg
 	@$(PY) -m tests.bench $(ARGS)
 
 run-packages:

@@ -6,7 +6,8 @@
                                             routing, restart, heal, overlay (routes to other nodes)
     python -m tests.bench --check           exit status 1 where a target is not reached
 
-Results: a table on standard output, `build/bench.json`, and `build/bench.svg` beside it.
+Results: a table on standard output, and for each section that was run `build/bench/SECTION.json`
+and a picture, `SECTION.svg`; those of other sections stay.
 
 How it measures: every contender has a node of its own (a network namespace with an uplink, and
 mounts of its own) with one pod attached all the time, and pods whose namespaces were made before.

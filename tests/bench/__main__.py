@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.bench.lineup import Lineup
 from tests.bench.machine import measure_harness, read_facts
-from tests.bench.plot import render_svg
+from tests.bench.plot import draw
 from tests.bench.programs import find_programs
 from tests.bench.results import Results
 from tests.bench.sections import CALLS, HARNESS, SECTIONS
@@ -31,7 +31,7 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few rounds: a first look")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; repeatable")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
-    parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
+    parser.add_argument("--output", type=Path, default=Path("build/bench"), metavar="FOLDER")
     parser.add_argument("--kindnet", type=Path, metavar="PATH", help="cni-kindnet, if built by you")
     return parser.parse_args(words)
 
@@ -78,27 +78,30 @@ def measure(options: argparse.Namespace, sections: list[str]) -> tuple[Results, 
     return results, facts | {"load_after": os.getloadavg()}
 
 
-def report(
-    options: argparse.Namespace, results: Results, facts: dict[str, Any], verdicts: list[Verdict]
-) -> None:
-    """Print the tables; write the files."""
+def report(results: Results, facts: dict[str, Any], verdicts: list[Verdict]) -> None:
+    """Print the tables."""
     print("\n".join(f"{key}: {value}" for key, value in facts.items() if key != "notes"))
     print("\nmedian (p99); ratio: podwire's by the reference's, else by hand, else the floor's")
     print(render_results(results))
     print(f"\n{render_verdicts(verdicts)}")
+
+
+def write_section(
+    folder: Path, section: str, results: Results, facts: dict[str, Any], verdicts: list[Verdict]
+) -> None:
+    """Write a section's figures, targets and picture in place of those of an earlier run."""
     targets = [
         {
             "what": v.target.what, "limit": v.target.limit, "at_least": v.target.at_least,
             "must": v.target.must, "value": v.value, "reached": v.reached,
         }
-        for v in verdicts
+        for v in verdicts if v.target.section == section
     ]  # fmt: skip
-    document = {"machine": facts, "figures": results.to_json(), "targets": targets}
-    options.output.write_text(json.dumps(document, indent=1))
-    picture = options.output.with_suffix(".svg")
+    document = {"machine": facts, "figures": results.to_json(section), "targets": targets}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{section}.json").write_text(json.dumps(document, indent=1))
     title = f"podwire {facts['podwire']} and reference plugins {facts['reference'].split()[0]}"
-    picture.write_text(render_svg(results, f"{title}, Linux {facts['kernel']}"))
-    print(f"\nwritten: {options.output}, {picture}")
+    draw(results, section, f"{title}, Linux {facts['kernel']}").savefig(folder / f"{section}.svg")
 
 
 def main(words: list[str]) -> int:
@@ -114,7 +117,10 @@ def main(words: list[str]) -> int:
         print("\ninterrupted; all namespaces are removed", file=sys.stderr)
         return INTERRUPTED
     verdicts = judge(results, frozenset(sections))
-    report(options, results, facts, verdicts)
+    report(results, facts, verdicts)
+    for section in (HARNESS.section, *sections):
+        write_section(options.output, section, results, facts, verdicts)
+    print(f"\nwritten: {options.output}/*.json, *.svg of {', '.join(sections)}")
     missed = [v for v in verdicts if v.target.must and not v.reached]
     return 1 if options.check and missed else 0
 

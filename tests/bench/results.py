@@ -71,8 +71,8 @@ class Results:
         found = [r for r in map(self.ratio, figures) if r is not None]
         return max(found, default=None)
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """One object for each figure, with summaries and samples."""
+    def to_json(self, section: str) -> list[dict[str, Any]]:
+        """One object for each figure of a section, with summaries and samples."""
         return [
             {
                 **asdict(figure),
@@ -83,4 +83,5 @@ class Results:
                 },
             }
             for figure, by_contender in self._samples.items()
+            if figure.section == section
         ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from xml.etree import ElementTree
+from pathlib import Path
 
 import pytest
 
-from tests.bench.plot import render_svg
+from tests.bench.__main__ import write_section
 from tests.bench.results import BY_HAND, FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
 from tests.bench.routing.heal import FEW, HEAL, MANY
 from tests.bench.routing.overlay import THROUGHPUTS
@@ -137,19 +137,39 @@ def test_figures_show_three_digits(value: float, text: str) -> None:
     assert show(value) == text
 
 
-def test_picture_is_well_formed_and_has_a_bar_for_each_contender(results: Results) -> None:
-    root = ElementTree.fromstring(render_svg(results, "a <title> & more"))  # noqa: S314
-    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert "a <title> & more" in texts
-    assert {"bridge: ADD", "0.70", "8.00", "2.00", "0.25"} <= set(texts)
-
-
-def test_picture_of_nothing_is_a_picture() -> None:
-    assert ElementTree.fromstring(render_svg(Results(), "none")) is not None  # noqa: S314
-
-
 def test_json_has_samples_and_ratio(results: Results) -> None:
-    (figure,) = json.loads(json.dumps(results.to_json()))
+    results.add(Figure(BURST, "bridge", "100 ADDs"), PODWIRE, 1.0)
+    (figure,) = json.loads(json.dumps(results.to_json(LATENCY)))
     assert (figure["case"], figure["unit"], figure["ratio"]) == ("bridge", "ms", 0.25)
     assert figure["contenders"][PODWIRE]["samples"] == [1.0, 2.0, 9.0]
     assert figure["contenders"][PODWIRE]["median"] == 2.0
+
+
+def test_a_partial_run_leaves_the_other_sections_as_they_were(
+    results: Results, tmp_path: Path
+) -> None:
+    facts = {"podwire": "0.1.0", "reference": "v1.9.1 in /", "kernel": "6.18"}
+    folder = tmp_path / "bench"
+    results.add(Figure(BURST, "bridge", "100 DELs"), PODWIRE, 200.0)
+    for section in (LATENCY, BURST):
+        write_section(folder, section, results, facts, judge(results, ALL))
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(first) == ["burst.json", "burst.svg", "latency.json", "latency.svg"]
+
+    again = Results()
+    again.add(Figure(BURST, "bridge", "100 DELs"), PODWIRE, 150.0)
+    write_section(folder, BURST, again, facts, judge(again, frozenset({BURST})))
+    second = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in first if first[name] != second[name]} == {"burst.json", "burst.svg"}
+    (figure,) = json.loads(second["burst.json"])["figures"]
+    assert figure["contenders"][PODWIRE]["samples"] == [150.0]
+
+
+def test_a_section_is_stored_with_its_own_targets(results: Results, tmp_path: Path) -> None:
+    facts = {"podwire": "0.1.0", "reference": "v1.9.1 in /", "kernel": "6.18"}
+    write_section(tmp_path, LATENCY, results, facts, judge(results, ALL))
+    stored = json.loads((tmp_path / "latency.json").read_text())
+    assert stored["machine"] == facts
+    (add,) = (target for target in stored["targets"] if target["what"] == "ADD bridge")
+    assert (add["value"], add["reached"]) == (0.25, True)
+    assert len(stored["targets"]) == sum(target.section == LATENCY for target in TARGETS)
