@@ -1,14 +1,16 @@
-"""The cluster as every source yields it: whole snapshots, and the rules for what is in them."""
+"""The cluster as every source yields it, and what follows from it for this node; plain values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
-from kernel.model import IPAddress, IPNetwork
+from daemon.prefix_set import Block
+from kernel.model import Address, IPAddress, IPNetwork, Link, Sysctl
+from kernel.routes import Entry
 
 # A DNS subdomain, as Kubernetes takes it for names of nodes (apimachinery validation.go,
 # IsDNS1123Subdomain).
@@ -54,6 +56,58 @@ class Snapshot:
 
     nodes: tuple[Node, ...]
     cluster_cidrs: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A prefix that a node claims and this node does not route, and why."""
+
+    node: str
+    prefix: IPNetwork
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.prefix} of {self.node}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What this node should have in its kernel for the cluster to be reached.
+
+    me: this node as the source has it.
+    pod_cidrs: its prefixes that can be used; without one the node is not ready for pods.
+    underlay: its own address that encapsulated packets have as their source.
+    uplink: the name of the link that leads to other nodes.
+    device: the VXLAN device, with MAC and MTU; None where nothing is encapsulated.
+    device_addresses: the source addresses of what the node itself sends to pods elsewhere.
+    own_routes: the same where there is no device; the same object as before where unchanged.
+    overhead: what encapsulation adds to a packet, in bytes.
+    nodes: all nodes of the snapshot by name, this one too; the same objects as the source's.
+    peers: by name of node, all that leads to its pods (empty for one that cannot be reached). The
+        tuple is the same object as in the plan before where nothing of that node changed.
+    refused: prefixes that were left out.
+    tolerated: prefixes that overlap a network of this node, but were in use before it came: they
+        stay.
+    pod_mtu: of pods' links, in bytes.
+    sysctls: what must be set for packets to pass; those of the device once it exists.
+    cluster: the addresses of all pods, merged and in order; packets to them are not masqueraded.
+    """
+
+    me: Node
+    pod_cidrs: tuple[IPNetwork, ...]
+    underlay: IPAddress
+    uplink: str
+    device: Link | None
+    device_addresses: tuple[Address, ...]
+    own_routes: tuple[Entry, ...]
+    overhead: int
+    nodes: Mapping[str, Node]
+    peers: Mapping[str, tuple[Entry, ...]]
+    refused: tuple[Refusal, ...]
+    tolerated: tuple[Refusal, ...]
+    pod_mtu: int
+    sysctls: tuple[Sysctl, ...]
+    cluster: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +215,7 @@ def _unrouted(prefix: IPNetwork) -> IPNetwork | None:
 def overlap(one: IPNetwork, other: IPNetwork) -> bool:
     """Whether two prefixes share addresses.
 
-    ipaddress's own way keeps what it computes in both, which thousands of nodes would pay for.
+    IPv4Network.overlaps caches what it computes in both: too much memory with thousands of nodes.
     """
     if one.version != other.version:
         return False

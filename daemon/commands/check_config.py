@@ -17,7 +17,8 @@ from daemon.config.schema import (
 from daemon.config.yaml import FILE_MAX, FileFault
 from daemon.log import Log
 from daemon.model import Snapshot
-from daemon.routing.contradictions import find_contradictions
+from daemon.routing.backends import backend_of
+from daemon.routing.conflicts import find_contradictions
 from daemon.sources.nodesfile import parse_nodes
 from daemon.sources.opening import open_client
 from daemon.sources.remote import SourceError
@@ -104,7 +105,7 @@ def render_summary(
 
 
 def _backend(settings: Settings) -> str:
-    if settings.backend not in ("vxlan", "hybrid"):
+    vxlan, device = settings.vxlan, backend_of(settings).device
+    if not device:
         return settings.backend
-    vxlan = settings.vxlan
-    return f"{settings.backend}, VNI {vxlan.vni}, UDP port {vxlan.port}, device {vxlan.device}"
+    return f"{settings.backend}, VNI {vxlan.vni}, UDP port {vxlan.port}, device {device}"

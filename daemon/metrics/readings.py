@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from daemon.cni_server.call_counters import Histogram, VerbCounts
 from daemon.metrics import families as f
 from daemon.metrics.families import Family
-from daemon.model import Snapshot
+from daemon.model import Desired, Snapshot
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
-from daemon.routing.desired import Desired
 from daemon.status import NodeStatus
 from ipam.ranges import build_range, gateways_of, size_of
 from ipam.usage import Usage

@@ -17,6 +17,7 @@ from random import Random
 
 from daemon.config.schema import HealthSettings
 from daemon.log import Log
+from daemon.model import Desired
 from daemon.probes.budget import Budget
 from daemon.probes.diagnosis import Place
 from daemon.probes.exchange import Exchange, Tally
@@ -27,7 +28,6 @@ from daemon.probes.sieve import foreign_bits
 from daemon.probes.sockets import Outlets
 from daemon.probes.states import PeerHealth, State
 from daemon.probes.targets import Target, own_targets
-from daemon.routing.desired import Desired
 
 __all__ = ["Health", "Tally"]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from daemon.model import Node
+from daemon.model import Desired, Node
 from daemon.probes.protocol import Path, pod_path, underlay_path
-from daemon.routing.desired import Desired
 from kernel.model import FdbEntry, IPAddress, Route
 from kernel.routes import Entry
 
@@ -76,5 +75,5 @@ def _text(address: IPAddress) -> str:
 def own_targets(desired: Desired) -> tuple[Target, ...]:
     """The addresses that this node probes from and answers at; the first of a path is its main."""
     pods = [address.address.ip for address in desired.device_addresses]
-    pods += [e.dst.network_address for e in desired.own if isinstance(e, Route)]
+    pods += [e.dst.network_address for e in desired.own_routes if isinstance(e, Route)]
     return (*map(_pods, pods), *map(_underlay, desired.me.addresses))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cni_plugin.rule_repair import remove_unneeded_tables
 from daemon.journal import Record
-from daemon.routing.backends.base import DEVICE_ALIAS
+from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.conflist import remove_conflist
 from daemon.routing.wording import name_entry, tell_entry
 from ipam.errors import IpamError

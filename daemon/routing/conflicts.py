@@ -1,175 +1,361 @@
-"""Who gets what several nodes claim: prefixes that overlap, addresses that two nodes have.
+"""Which node owns what several nodes claim: addresses, and prefixes that overlap.
 
-First this node's own claims, then whoever has it already, then the first by name. A loser loses
-the colliding prefix alone. A change is settled within what it overlaps; the rest is not looked at.
+This is decided here alone, in this order: this node's own claims, the owner so far, the first by
+name. A loser loses the conflicting prefix alone. A change is decided again only within the prefixes
+that it overlaps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from daemon.prefix_set import Span, SpanSet
+from daemon.config.schema import Settings
+from daemon.model import Node, Snapshot
+from daemon.prefix_set import Block, PrefixSet, block_of, host_block
+from daemon.routing.backends import backend_of
+from kernel.model import IPAddress
 
-# From here on one pass over all spans is faster than a look around each.
+# From here on one pass over all blocks is faster than a search for each.
 _FEW = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A node's claim of a span."""
+    """A node's claim of a block."""
 
     node: str
-    span: Span
+    block: Block
 
 
 class Claims:
-    """All claims of one kind, and who holds what.
+    """All claims of one kind, and which node owns what.
 
-    me: the name of this node. holders: who has what already, before anything is claimed.
+    me: the name of this node. owners: what nodes own already, before anything is claimed.
     """
 
-    def __init__(self, me: str, holders: Mapping[Span, str] | None = None) -> None:
+    def __init__(self, me: str, owners: Mapping[Block, str] | None = None) -> None:
         self._me = me
-        self._by_node: dict[str, tuple[Span, ...]] = {}
-        self._by_span: dict[Span, set[str]] = {}
-        self._spans = SpanSet()
-        self._holders: dict[Span, str] = dict(holders or {})
+        self._by_node: dict[str, tuple[Block, ...]] = {}
+        self._by_block: dict[Block, set[str]] = {}
+        self._blocks = PrefixSet()
+        self._owners: dict[Block, str] = dict(owners or {})
         self._losses: dict[Claim, Claim] = {}
-        self._unsettled: set[Span] = set()
+        self._unsettled: set[Block] = set()
         self._settled_once = False
-        self._held: tuple[Span, ...] | None = None
+        self._owned: tuple[Block, ...] | None = None
 
-    def put(self, node: str, spans: Iterable[Span]) -> None:
-        """Replace what a node claims; nothing at all takes the node out."""
-        fresh, old = tuple(dict.fromkeys(spans)), self._by_node.get(node, ())
+    def put(self, node: str, blocks: Iterable[Block]) -> None:
+        """Replace what a node claims; no blocks remove the node."""
+        fresh, old = tuple(dict.fromkeys(blocks)), self._by_node.get(node, ())
         if fresh == old:
             return
-        self._held = None
+        self._owned = None
         if fresh:
             self._by_node[node] = fresh
         else:
             del self._by_node[node]
         kept = set(old).intersection(fresh) if old and fresh else ()
-        for span in old:
-            if span not in kept:
-                self._remove(node, span)
-        for span in fresh:
-            if span not in kept:
-                self._insert(node, span)
+        for block in old:
+            if block not in kept:
+                self._remove(node, block)
+        for block in fresh:
+            if block not in kept:
+                self._insert(node, block)
 
-    def _insert(self, node: str, span: Span) -> None:
-        names = self._by_span.get(span)
+    def _insert(self, node: str, block: Block) -> None:
+        names = self._by_block.get(block)
         if names is None:
-            self._by_span[span] = {node}
-            self._spans.add(span)
+            self._by_block[block] = {node}
+            self._blocks.add(block)
         else:
             names.add(node)
-        self._unsettled.add(span)
+        self._unsettled.add(block)
 
-    def _remove(self, node: str, span: Span) -> None:
-        names = self._by_span[span]
+    def _remove(self, node: str, block: Block) -> None:
+        names = self._by_block[block]
         names.remove(node)
         if not names:
-            del self._by_span[span]
-            self._spans.discard(span)
-        self._losses.pop(Claim(node, span), None)
-        self._unsettled.add(span)
+            del self._by_block[block]
+            self._blocks.discard(block)
+        self._losses.pop(Claim(node, block), None)
+        self._unsettled.add(block)
 
     def settle(self) -> set[str]:
-        """Decide what changed; the nodes that got or lost something, or lost it to another."""
+        """Decide what changed; the nodes for which anything is decided otherwise than before."""
         if self._unsettled or not self._settled_once:
-            self._held = None
-        changed: set[str] = self._settle_undisputed() if len(self._unsettled) > _FEW else set()
+            self._owned = None
+        changed: set[str] = self._settle_disjoint() if len(self._unsettled) > _FEW else set()
         while self._unsettled:
-            changed |= self._settle_around(self._unsettled.pop())
+            changed |= self._settle_overlapping(self._unsettled.pop())
         if not self._settled_once:
-            # Whoever held a span at the start and claims it no longer does not come back to it.
-            held = self._holders.items()
-            self._holders = {s: n for s, n in held if n in self._by_span.get(s, ())}
+            # An owner at the start that does not claim its block loses it for good.
+            owners = self._owners.items()
+            self._owners = {b: n for b, n in owners if n in self._by_block.get(b, ())}
             self._settled_once = True
         return changed
 
-    def _settle_undisputed(self) -> set[str]:
-        """The same for whatever shares addresses with nothing else: almost all, as a rule."""
+    def _settle_disjoint(self) -> set[str]:
+        """Decide on unsettled blocks that share addresses with no other: almost all, as a rule."""
         changed: set[str] = set()
-        for span in self._unsettled.intersection(self._spans.loners()):
-            names = self._by_span[span]
+        for block in self._unsettled.intersection(self._blocks.disjoint()):
+            names = self._by_block[block]
             if len(names) == 1:
-                self._unsettled.remove(span)
+                self._unsettled.remove(block)
                 (name,) = names
-                if self._losses or self._holders.get(span) != name:
-                    changed |= self._give(Claim(name, span))
+                if self._losses or self._owners.get(block) != name:
+                    changed |= self._grant(Claim(name, block))
         return changed
 
-    def _settle_around(self, span: Span) -> set[str]:
-        names = self._by_span.get(span, ())
-        if len(names) == 1 and self._spans.is_alone(span):
+    def _settle_overlapping(self, block: Block) -> set[str]:
+        names = self._by_block.get(block, ())
+        if len(names) == 1 and self._blocks.is_disjoint(block):
             (name,) = names
-            return self._give(Claim(name, span))
-        *_, widest = (span, *self._spans.around(span))
-        members = self._spans.within(widest)
+            return self._grant(Claim(name, block))
+        *_, widest = (block, *self._blocks.containing(block))
+        members = self._blocks.inside(widest)
         self._unsettled.difference_update(members)
-        claims = [Claim(name, s) for s in members for name in self._by_span[s]]
+        claims = [Claim(name, b) for b in members for name in self._by_block[b]]
         changed = self._assign(*self._decide(claims), claims)
-        if span not in self._by_span:
-            self._holders.pop(span, None)
+        if block not in self._by_block:
+            self._owners.pop(block, None)
         return changed
 
-    def _give(self, claim: Claim) -> set[str]:
-        """Let a claim have its span, which nobody disputes; whom it changes anything for."""
+    def _grant(self, claim: Claim) -> set[str]:
+        """Grant a claim that has no rival; the nodes for which that is new."""
         lost = self._losses.pop(claim, None) if self._losses else None
-        held = self._holders.get(claim.span) == claim.node
-        self._holders[claim.span] = claim.node
-        return set() if held and lost is None else {claim.node}
+        owned = self._owners.get(claim.block) == claim.node
+        self._owners[claim.block] = claim.node
+        return set() if owned and lost is None else {claim.node}
 
-    def _decide(self, claims: list[Claim]) -> tuple[dict[Span, str], dict[Claim, Claim]]:
-        taken = SpanSet()
-        holders: dict[Span, str] = {}
+    def _decide(self, claims: list[Claim]) -> tuple[dict[Block, str], dict[Claim, Claim]]:
+        granted = PrefixSet()
+        owners: dict[Block, str] = {}
         losers = []
         for claim in sorted(claims, key=self._rank):
-            if taken.rival(claim.span) is None:
-                taken.add(claim.span)
-                holders[claim.span] = claim.node
+            if granted.overlapping(claim.block) is None:
+                granted.add(claim.block)
+                owners[claim.block] = claim.node
             else:
                 losers.append(claim)
-        # Named at the end: it is the same winner then, whichever way the decision came about.
-        rivals = ((claim, taken.rival(claim.span)) for claim in losers)
-        return holders, {claim: Claim(holders[r], r) for claim, r in rivals if r}
+        # Winners are named at the end, so that the order of events does not decide which one is.
+        rivals = ((claim, granted.overlapping(claim.block)) for claim in losers)
+        return owners, {claim: Claim(owners[r], r) for claim, r in rivals if r}
 
-    def _rank(self, claim: Claim) -> tuple[bool, bool, str, Span]:
+    def _rank(self, claim: Claim) -> tuple[bool, bool, str, Block]:
         if claim.node == self._me:
-            return False, False, claim.node, claim.span
-        holds = self._holders.get(claim.span) == claim.node
-        return True, not holds, claim.node, claim.span
+            return False, False, claim.node, claim.block
+        owns = self._owners.get(claim.block) == claim.node
+        return True, not owns, claim.node, claim.block
 
     def _assign(
-        self, holders: Mapping[Span, str], losses: Mapping[Claim, Claim], claims: Iterable[Claim]
+        self, owners: Mapping[Block, str], losses: Mapping[Claim, Claim], claims: Iterable[Claim]
     ) -> set[str]:
-        """Note the decision about these claims; whom it changes anything for."""
         changed = set()
         for claim in claims:
-            held = self._holders.get(claim.span) == claim.node
-            holds = holders.get(claim.span) == claim.node
-            if held != holds or self._losses.get(claim) != losses.get(claim):
+            owned = self._owners.get(claim.block) == claim.node
+            owns = owners.get(claim.block) == claim.node
+            if owned != owns or self._losses.get(claim) != losses.get(claim):
                 changed.add(claim.node)
             self._losses.pop(claim, None)
-        for span in {claim.span for claim in claims}:
-            self._holders.pop(span, None)
-        self._holders.update(holders)
+        for block in {claim.block for claim in claims}:
+            self._owners.pop(block, None)
+        self._owners.update(owners)
         self._losses.update(losses)
         return changed
 
-    def holds(self, node: str, span: Span) -> bool:
-        """Whether the node has the span, as of the last settlement (or before the first one)."""
-        return self._holders.get(span) == node
+    def owns(self, node: str, block: Block) -> bool:
+        """Whether the node owns the block, as last settled (at the start before the first time)."""
+        return self._owners.get(block) == node
 
-    def loss(self, node: str, span: Span) -> Claim | None:
-        """The claim that a node's claim lost against, None where it did not lose."""
-        return self._losses.get(Claim(node, span)) if self._losses else None
+    def winner(self, node: str, block: Block) -> Claim | None:
+        """The claim that a node's claim lost against; None where it did not lose."""
+        return self._losses.get(Claim(node, block)) if self._losses else None
 
-    def held(self) -> tuple[Span, ...]:
-        """All spans that somebody has, in order; the same object until that may have changed."""
-        if self._held is None:
-            self._held = tuple(filter(self._holders.__contains__, self._spans))
-        return self._held
+    def owned(self) -> tuple[Block, ...]:
+        """All blocks that have an owner, in order; the same object until that may have changed."""
+        if self._owned is None:
+            self._owned = tuple(filter(self._owners.__contains__, self._blocks))
+        return self._owned
+
+
+class _Index:
+    """Blocks, and the names of the nodes that have each."""
+
+    def __init__(self) -> None:
+        self._blocks = PrefixSet()
+        self._names: dict[Block, set[str]] = {}
+
+    def add(self, block: Block, name: str) -> None:
+        self._blocks.add(block)
+        self._names.setdefault(block, set()).add(name)
+
+    def remove(self, block: Block, name: str) -> None:
+        names = self._names[block]
+        names.discard(name)
+        if not names:
+            del self._names[block]
+            self._blocks.discard(block)
+
+    def containing(self, block: Block) -> Iterator[tuple[str, Block]]:
+        for found in self._blocks.containing(block):
+            yield from ((name, found) for name in sorted(self._names[found]))
+
+    def inside(self, block: Block) -> Iterator[tuple[str, Block]]:
+        for found in self._blocks.inside(block):
+            yield from ((name, found) for name in sorted(self._names[found]))
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What nodes own at the start: blocks of prefixes and of single addresses, by block."""
+
+    prefixes: Mapping[Block, str]
+    addresses: Mapping[Block, str]
+
+
+class Ownership:
+    """Which node owns which address and which prefix; me is the name of this node.
+
+    A prefix with a node's underlay address in it is a conflict too: packets to that node would go
+    into the tunnel that they are to carry. Between two nodes the one that came first keeps its own.
+    """
+
+    def __init__(self, me: str, adopted: Adopted | None = None) -> None:
+        self._me = me
+        self._nodes: dict[str, Node] = {}
+        self._addresses = Claims(me, adopted.addresses if adopted else None)
+        self._prefixes = Claims(me, adopted.prefixes if adopted else None)
+        # All that nodes have in the source, whether they own it or not.
+        self._all_addresses, self._all_prefixes = _Index(), _Index()
+
+    def update(self, changes: Mapping[str, Node | None]) -> set[str]:
+        """Replace nodes, None for one that left; all nodes that this may make a difference for.
+
+        Their claims of prefixes follow, see `claim`.
+        """
+        affected = set(changes)
+        for name, node in changes.items():
+            affected |= self._replace(name, node)
+            self._addresses.put(name, map(host_block, node.addresses) if node else ())
+        return affected | self._addresses.settle()
+
+    def _replace(self, name: str, node: Node | None) -> set[str]:
+        """Replace a node; the nodes with a prefix around its addresses, or an address in its
+        prefixes."""
+        affected: set[str] = set()
+        old = self._nodes.pop(name, None)
+        if old is not None:
+            affected |= self._crossing(old)
+            for address in old.addresses:
+                self._all_addresses.remove(host_block(address), name)
+            for prefix in old.pod_cidrs:
+                self._all_prefixes.remove(block_of(prefix), name)
+        if node is not None:
+            self._nodes[name] = node
+            affected |= self._crossing(node)
+            for address in node.addresses:
+                self._all_addresses.add(host_block(address), name)
+            for prefix in node.pod_cidrs:
+                self._all_prefixes.add(block_of(prefix), name)
+        return affected
+
+    def _crossing(self, node: Node) -> set[str]:
+        around = (f for a in node.addresses for f in self._all_prefixes.containing(host_block(a)))
+        inside = (f for p in node.pod_cidrs for f in self._all_addresses.inside(block_of(p)))
+        return {name for name, _block in (*around, *inside)}
+
+    def claim(self, name: str, blocks: Iterable[Block]) -> None:
+        """Replace the prefixes that a node claims."""
+        self._prefixes.put(name, blocks)
+
+    def settle(self) -> set[str]:
+        """Decide on the claims; the nodes for which anything is decided otherwise than before."""
+        return self._prefixes.settle()
+
+    def owns(self, name: str, block: Block) -> bool:
+        """Whether a node owns a prefix, as last settled."""
+        return self._prefixes.owns(name, block)
+
+    def owned(self) -> tuple[Block, ...]:
+        """All prefixes that have an owner, in order; the same object while nothing changed."""
+        return self._prefixes.owned()
+
+    def address_conflicts(
+        self, node: Node, local: Container[IPAddress] = ()
+    ) -> Mapping[IPAddress, str]:
+        """Those of a node's addresses that it cannot have, and why. local: of this node's links."""
+        found = ((a, self._address_conflict(node.name, a, local)) for a in node.addresses)
+        return {address: why for address, why in found if why}
+
+    def _address_conflict(self, name: str, address: IPAddress, local: Container[IPAddress]) -> str:
+        winner = self._addresses.winner(name, host_block(address))
+        if winner:
+            return f"its address {address} is that of {winner.node} too"
+        if address in local:
+            return f"its address {address} is on this node"
+        for other, block in self._all_prefixes.containing(host_block(address)):
+            if other != name and (other == self._me or self.owns(other, block)):
+                return f"its address {address} is in {block} of {other}"
+        return ""
+
+    def contained_address(self, name: str, block: Block) -> str:
+        """The node that could not be reached if a peer got a prefix, in a clause; else empty."""
+        if name == self._me:
+            return ""
+        owns = self.owns(name, block)
+        for other, address in self._all_addresses.inside(block):
+            # A node that comes with an address in what a peer owns already is itself refused.
+            if other in (name, self._me) or not owns:
+                whose = "its own address" if other == name else f"an address of {other}"
+                return f"contains {address.address}, {whose}: the path there would lead into itself"
+        return ""
+
+    def prefix_conflict(self, name: str, block: Block) -> str:
+        """Why a node does not own a prefix that it claims."""
+        winner = self._prefixes.winner(name, block)
+        return f"overlaps {winner.block} of {winner.node}, which keeps it" if winner else "is taken"
+
+
+def find_contradictions(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+    """Everything in a list of nodes that keeps a node or a prefix from being reached.
+
+    What depends on the node's own links and routes is left out, and no node owns anything yet.
+    """
+    me = next((node for node in snapshot.nodes if node.name == settings.node), None)
+    if me is None:
+        yield f"{settings.node}, this node, is not in the list: nothing will be routed here"
+    yield from _find_shared(settings, snapshot)
+    if me is not None:
+        yield from _find_lacking(settings, me, snapshot)
+
+
+def _find_shared(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+    ownership = Ownership(settings.node)
+    ownership.update({node.name: node for node in snapshot.nodes})
+    for node in snapshot.nodes:
+        ownership.claim(node.name, map(block_of, node.pod_cidrs))
+    ownership.settle()
+    for node in snapshot.nodes:
+        for why in ownership.address_conflicts(node).values():
+            yield f"{node.name}: {why}"
+        for prefix in node.pod_cidrs:
+            if not ownership.owns(node.name, block_of(prefix)):
+                why = ownership.prefix_conflict(node.name, block_of(prefix))
+                yield f"{node.name}: its pod CIDR {prefix} {why}"
+
+
+def _find_lacking(settings: Settings, me: Node, snapshot: Snapshot) -> Iterator[str]:
+    underlay = settings.underlay or me.addresses[0].version
+    if not me.address(underlay):
+        yield f"{me.name}, this node, has no IPv{underlay} address, which `underlay` asks for"
+    if not me.pod_cidrs:
+        yield f"{me.name}, this node, has no pod CIDR: no pod will be made here"
+    families = {a.version for a in me.addresses} | {p.version for p in me.pod_cidrs}
+    backend = backend_of(settings)
+    for node in snapshot.nodes:
+        for prefix in node.pod_cidrs if node is not me else ():
+            usable = backend.usable_families(underlay, prefix.version)
+            if prefix.version in families and not any(map(node.address, usable)):
+                wanted = " or ".join(f"IPv{version}" for version in sorted(usable))
+                yield f"{node.name}: its pod CIDR {prefix} is not reached: no {wanted} address"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from daemon.config.schema import Settings
 from daemon.filefaults import explain
 from daemon.journal import Action
+from daemon.model import Desired
 from daemon.routing.conflist import ForeignConflist, keep_conflist, render_conflist
-from daemon.routing.desired import Desired
 from daemon.routing.reporter import Teller
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 from daemon.cni_server.call_counters import Histogram
 
 if TYPE_CHECKING:
-    from daemon.model import News, Snapshot
-    from daemon.routing.desired import Desired
+    from daemon.model import Desired, News, Snapshot
     from daemon.status import NodeStatus
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)

@@ -1,44 +1,130 @@
-"""The node as planning sees it: its way out, its own networks, what is on-link."""
+"""The host state that plans rest on: read from the kernel, and what follows from it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from daemon.config.schema import Settings
 from daemon.model import Node
-from daemon.prefix_set import Span, SpanSet, host_span, span_of
-from daemon.routing.desired import Unplannable
-from daemon.routing.facts import Facts
+from daemon.prefix_set import Block, PrefixSet, block_of, host_block
 from kernel.model import (
     RTPROT_PODWIRE,
     RTPROT_PODWIRE_PEERS,
+    TABLE_MAIN,
+    Address,
     IPAddress,
     IPNetwork,
     Link,
     Route,
 )
+from kernel.netlink import links as rtnl
+from kernel.netlink.codec import Message
+from kernel.netlink.monitor import Event
+from kernel.netlink.socket import Netlink
+from kernel.read import read_links
+from kernel.routes import read_any_route
 
-_OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
+_OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ALIAS = "podwire"
 # The bridge of a conflist that names none (cni_plugin.config.NetConf).
 _BRIDGE = "cni0"
 # Routes up to this length are default routes, whole or by halves (OpenVPN's 0.0.0.0/1, and
 # 2000::/3: all that is assigned of IPv6).
 _DEFAULT_MAX = {4: 1, 6: 3}
+# The node's ends of pods' pairs: they come and go all the time, and no plan rests on them.
+_POD_LINK = re.compile(r"pw[0-9a-f]{11}\Z")
+# struct rtmsg (linux/rtnetlink.h): the table and the protocol are its fifth and sixth byte.
+_AT_TABLE, _AT_PROTOCOL = 4, 5
+
+
+class Unplannable(Exception):
+    """This node cannot be planned now; what it has in the kernel stays as it is.
+
+    The text says why: the source does not have the node, its address is on no link, its MTU is
+    impossible.
+    """
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What plans of this node rest on; equal ones give equal plans.
+class HostState:
+    """The node's network at one time, in any order.
 
-    underlay: this node's address that encapsulated packets have; uplink: its link; mtu: its MTU.
+    links: all of them, bridge ports with their bridge's name, with aliases.
+    addresses: of all links.
+    routes: unicast routes of the main table, whoever made them, also the kernel's own for connected
+        networks; those that refuse packets (blackhole and its kin) have an empty link name. Routes
+        to other nodes' pods (RTPROT_PODWIRE_PEERS) may be left out: they are ignored.
+    """
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+
+def read_host_state(nl: Netlink) -> HostState:
+    """Read the node's network. Raises KernelError."""
+    addresses = [rtnl.read_address(m) for m in nl.dump(rtnl.list_addresses(0))]
+    messages = list(_dump_routes(nl))
+    # Links last: by then every link that had an address has the alias that says whose it is, since
+    # the alias is set first. What belongs to a link that has gone meanwhile is left out.
+    links = read_links(nl)
+    names = {link.index: link.name for link in links}
+    known = tuple(replace(a, link=names[i]) for i, a in addresses if i in names)
+    return HostState(tuple(links), known, tuple(_read_routes(messages, names)))
+
+
+def _dump_routes(nl: Netlink) -> Iterator[Message]:
+    for version in (4, 6):
+        for message in nl.dump(rtnl.list_routes(version)):
+            # Filtered before decoding: there are thousands of routes to other nodes.
+            if (
+                message.body[_AT_PROTOCOL] != RTPROT_PODWIRE_PEERS
+                and message.body[_AT_TABLE] == TABLE_MAIN
+            ):
+                yield message
+
+
+def _read_routes(messages: Iterable[Message], names: Mapping[int, str]) -> Iterator[Route]:
+    for message in messages:
+        found = rtnl.read_route(message)
+        yield from (replace(route, link=names[i]) for i, route in found if i in names)
+        refusing = None if found else read_any_route(message, {})
+        if refusing:
+            yield refusing
+
+
+def affects_plan(event: Event, host: HostState) -> bool:
+    """Whether an event may have changed what plans rest on."""
+    noun = event.noun
+    if isinstance(noun, Route):
+        return noun.protocol not in _OUR_PROTOCOLS
+    if isinstance(noun, Address):
+        return not _POD_LINK.match(noun.link)
+    if isinstance(noun, Link) and not _POD_LINK.match(noun.name):
+        known = next((link for link in host.links if link.index == noun.index), None)
+        # An event names the bridge of a port by its index: ports cannot be compared.
+        return event.deleted or known is None or _without_port(known) != _without_port(noun)
+    return False
+
+
+def _without_port(link: Link) -> Link:
+    return replace(link, port=None)
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What plans use of the host state; equal views give equal plans.
+
+    underlay: this node's address that encapsulated packets have; uplink: its link; mtu: its MTU in
+        bytes.
     families: the address families that this node takes part in.
-    local: every address of the node, and those that its VXLAN device is to have.
+    local: every address of the node, and those that podwire is to give it.
     networks: of the node, with the link of each; pods' own and default routes left out.
-    holes: where its routes through no link lead: black holes, routes that refuse.
-    on_link: the link for each destination; empty where a router is next.
-    in_use: those of the node's pod CIDRs that collide, and that pods have addresses of already.
+    refusing: the destinations of routes through no link (blackhole, unreachable, prohibit).
+    on_link: the link of each destination; empty where the next hop is a router.
+    in_use: those of the node's pod CIDRs that overlap a network, and that pods have addresses of.
     """
 
     me: Node
@@ -47,64 +133,71 @@ class Ground:
     mtu: int
     families: frozenset[int]
     local: frozenset[IPAddress]
-    networks: Mapping[Span, str]
-    holes: frozenset[Span]
-    on_link: Mapping[Span, str]
-    in_use: frozenset[Span]
-    _networks: SpanSet = field(compare=False, repr=False)
-    _holes: SpanSet = field(compare=False, repr=False)
-    _ways: SpanSet = field(compare=False, repr=False)
+    networks: Mapping[Block, str]
+    refusing: frozenset[Block]
+    on_link: Mapping[Block, str]
+    in_use: frozenset[Block]
+    _networks: PrefixSet = field(compare=False, repr=False)
+    _refusing: PrefixSet = field(compare=False, repr=False)
+    _destinations: PrefixSet = field(compare=False, repr=False)
 
-    def collision(self, span: Span) -> str:
-        """A network of the node that shares addresses with the span, in words; empty for none."""
-        rival = self._networks.rival(span)
-        return f"{rival} on {self.networks[rival]}" if rival else ""
+    def overlapping_network(self, block: Block) -> str:
+        """A network of the node that shares addresses with the block; empty where none does."""
+        network = self._networks.overlapping(block)
+        return f"{network} on {self.networks[network]}" if network else ""
 
-    def hole(self, span: Span) -> str:
-        """A part of the span, or all of it, that a route of the node lets nothing reach."""
-        # One around it is in nobody's way: the narrower route wins.
-        inside = self._holes.within(span)
+    def refusing_route(self, block: Block) -> str:
+        """A route through no link to a part of the block, or all of it; empty where none is."""
+        # One to more than the block does no harm: the route to the block is more specific.
+        inside = self._refusing.inside(block)
         return f"{inside[0]} through no link" if inside else ""
 
     def link_to(self, address: IPAddress) -> str:
-        """The link that the address is on; empty where it is behind a router, or nowhere."""
-        way = next(self._ways.around(host_span(address)), None)
-        return self.on_link[way] if way else ""
+        """The link that the address is on; empty where it is behind a router, or unreachable."""
+        destination = next(self._destinations.containing(host_block(address)), None)
+        return self.on_link[destination] if destination else ""
 
 
-def survey(settings: Settings, me: Node, facts: Facts) -> Ground:
-    """What matters of the facts. Raises Unplannable."""
-    own = _own_links(settings, facts)
+def view_host(
+    settings: Settings, me: Node, host: HostState, own_addresses: Iterable[IPAddress]
+) -> HostView:
+    """What matters of the host state. Raises Unplannable.
+
+    own_addresses: those that podwire is to give this node itself.
+    """
+    own = _own_links(settings, host)
     underlay = _underlay(settings, me)
-    uplink = _uplink(facts, own, underlay)
-    networks = dict(_networks(settings, facts, own))
-    network_set = SpanSet(networks)
-    colliding = [s for s in map(span_of, me.pod_cidrs) if network_set.rival(s)]
-    holes = frozenset(_holes(settings, facts))
-    ways = _ways(facts, own)
-    return Ground(
+    uplink = _uplink(host, own, underlay)
+    networks = dict(_networks(settings, host, own))
+    network_set = PrefixSet(networks)
+    overlapping = [b for b in map(block_of, me.pod_cidrs) if network_set.overlapping(b)]
+    refusing = frozenset(_refusing(settings, host))
+    on_link = _on_link(host, own)
+    return HostView(
         me=me,
         underlay=underlay,
         uplink=uplink.name,
         mtu=uplink.mtu or 0,
-        families=frozenset(
-            {a.version for a in me.addresses} | {p.version for p in me.pod_cidrs},
+        families=frozenset({a.version for a in me.addresses} | {p.version for p in me.pod_cidrs}),
+        # Whether the VXLAN device exists yet must not matter: all peers would be planned again.
+        local=frozenset(
+            {a.address.ip for a in host.addresses if a.link != settings.vxlan.device}
+            | {*own_addresses}
         ),
-        local=_local(settings, me, facts),
         networks=networks,
-        holes=holes,
-        on_link=ways,
-        in_use=_in_use(colliding, facts, own) if colliding else frozenset(),
+        refusing=refusing,
+        on_link=on_link,
+        in_use=_in_use(overlapping, host, own) if overlapping else frozenset(),
         _networks=network_set,
-        _holes=SpanSet(holes),
-        _ways=SpanSet(ways),
+        _refusing=PrefixSet(refusing),
+        _destinations=PrefixSet(on_link),
     )
 
 
-def _own_links(settings: Settings, facts: Facts) -> frozenset[str]:
+def _own_links(settings: Settings, host: HostState) -> frozenset[str]:
     """podwire's links: pods' pairs, their bridges, the VXLAN device."""
-    marked = {link.name for link in facts.links if (link.alias or "").startswith(_ALIAS)}
-    bridges = {link.port.bridge for link in facts.links if link.port and link.name in marked}
+    marked = {link.name for link in host.links if (link.alias or "").startswith(_ALIAS)}
+    bridges = {link.port.bridge for link in host.links if link.port and link.name in marked}
     named = {settings.vxlan.device}
     if settings.conflist and settings.conflist.mode == "bridge":
         named.add(_BRIDGE)
@@ -119,80 +212,72 @@ def _underlay(settings: Settings, me: Node) -> IPAddress:
     return address
 
 
-def _uplink(facts: Facts, own: frozenset[str], underlay: IPAddress) -> Link:
-    there = {a.link for a in facts.addresses if a.address.ip == underlay}
-    names = there - own
-    if there and not names:
-        why = "which vxlan.device, or a pod, has for its own"
-        raise Unplannable(f"{underlay} is this node's address on {min(there)}, {why}")
+def _uplink(host: HostState, own: frozenset[str], underlay: IPAddress) -> Link:
+    having = {a.link for a in host.addresses if a.address.ip == underlay}
+    names = having - own
+    if having and not names:
+        why = "which is the name of vxlan.device, or of a pod's link"
+        raise Unplannable(f"{underlay} is this node's address on {min(having)}, {why}")
     if not names:
         raise Unplannable(f"no link of this node has its address {underlay}")
     name = min(names - {"lo"}, default="")
     if not name:
         # A routed host: the address is announced, packets leave by the default route's link.
-        name = _default_link(facts, underlay.version)
+        name = _default_link(host, underlay.version)
     if name in own:
         raise Unplannable(f"packets from {underlay} leave by {name}, which is podwire's own")
-    link = next((link for link in facts.links if link.name == name), None)
+    link = next((link for link in host.links if link.name == name), None)
     if link is None:
         raise Unplannable(f"no link leads from this node's address {underlay} to other nodes")
     return link
 
 
-def _default_link(facts: Facts, version: int) -> str:
-    routes = [
-        r for r in facts.routes if r.link and r.dst.version == version and not r.dst.prefixlen
-    ]
+def _default_link(host: HostState, version: int) -> str:
+    routes = [r for r in host.routes if r.link and r.dst.version == version and not r.dst.prefixlen]
     return min(routes, key=lambda r: r.priority).link if routes else ""
 
 
-def _local(settings: Settings, me: Node, facts: Facts) -> frozenset[IPAddress]:
-    # Whether the device is there yet must not matter: all peers would be planned again.
-    device = settings.vxlan.device if settings.backend in ("vxlan", "hybrid") else None
-    there = {a.address.ip for a in facts.addresses if a.link != device}
-    has_own = settings.backend != "none"
-    return frozenset(there | {p.network_address for p in me.pod_cidrs if has_own})
-
-
-def _networks(settings: Settings, facts: Facts, own: frozenset[str]) -> Iterator[tuple[Span, str]]:
+def _networks(
+    settings: Settings, host: HostState, own: frozenset[str]
+) -> Iterator[tuple[Block, str]]:
     allowed = _allowed(settings)
-    found: list[tuple[IPNetwork, str]] = [(a.address.network, a.link) for a in facts.addresses]
-    found += [(r.dst, r.link) for r in facts.routes if r.link and r.protocol not in _OURS]
+    found: list[tuple[IPNetwork, str]] = [(a.address.network, a.link) for a in host.addresses]
+    found += [(r.dst, r.link) for r in host.routes if r.link and r.protocol not in _OUR_PROTOCOLS]
     for network, link in sorted(found, key=lambda pair: pair[1]):
-        span = span_of(network)
+        block = block_of(network)
         is_default = network.prefixlen <= _DEFAULT_MAX[network.version]
-        if link not in own and not is_default and next(allowed.around(span), None) is None:
-            yield span, link
+        if link not in own and not is_default and next(allowed.containing(block), None) is None:
+            yield block, link
 
 
-def _holes(settings: Settings, facts: Facts) -> Iterator[Span]:
+def _refusing(settings: Settings, host: HostState) -> Iterator[Block]:
     allowed = _allowed(settings)
-    for route in facts.routes:
-        span = span_of(route.dst)
-        if not route.link and next(allowed.around(span), None) is None:
-            yield span
+    for route in host.routes:
+        block = block_of(route.dst)
+        if not route.link and next(allowed.containing(block), None) is None:
+            yield block
 
 
-def _allowed(settings: Settings) -> SpanSet:
-    return SpanSet(map(span_of, settings.allow_overlap))
+def _allowed(settings: Settings) -> PrefixSet:
+    return PrefixSet(map(block_of, settings.allow_overlap))
 
 
-def _ways(facts: Facts, own: frozenset[str]) -> dict[Span, str]:
+def _on_link(host: HostState, own: frozenset[str]) -> dict[Block, str]:
     """The link of on-link destinations, "" for those behind a router; the lowest metric counts."""
-    usable = [r for r in facts.routes if r.link not in own and r.protocol not in _OURS]
-    best: dict[Span, Route] = {}
+    usable = [r for r in host.routes if r.link not in own and r.protocol not in _OUR_PROTOCOLS]
+    best: dict[Block, Route] = {}
     for route in sorted(usable, key=lambda r: (r.priority, r.link)):
-        best.setdefault(span_of(route.dst), route)
-    return {span: route.link if _is_direct(route) else "" for span, route in best.items()}
+        best.setdefault(block_of(route.dst), route)
+    return {block: route.link if _is_on_link(route) else "" for block, route in best.items()}
 
 
-def _is_direct(route: Route) -> bool:
+def _is_on_link(route: Route) -> bool:
     return route.via is None and route.link not in ("", "lo") and route.dst.prefixlen > 0
 
 
-def _in_use(spans: Iterable[Span], facts: Facts, own: frozenset[str]) -> frozenset[Span]:
+def _in_use(blocks: Iterable[Block], host: HostState, own: frozenset[str]) -> frozenset[Block]:
     """Those that podwire's links have addresses of, or its routes to pods lead to."""
-    used = [host_span(a.address.ip) for a in facts.addresses if a.link in own]
-    used += [span_of(r.dst) for r in facts.routes if r.protocol == RTPROT_PODWIRE]
-    pods = SpanSet(used)
-    return frozenset(span for span in spans if pods.within(span))
+    used = [host_block(a.address.ip) for a in host.addresses if a.link in own]
+    used += [block_of(r.dst) for r in host.routes if r.protocol == RTPROT_PODWIRE]
+    pods = PrefixSet(used)
+    return frozenset(block for block in blocks if pods.inside(block))

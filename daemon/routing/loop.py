@@ -11,15 +11,13 @@ from daemon.config.schema import Settings
 from daemon.filefaults import explain
 from daemon.journal import Journal
 from daemon.log import Log
-from daemon.model import Snapshot, Source
+from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Health
 from daemon.routing.conflistkeeper import ConflistKeeper
 from daemon.routing.counters import Counts, Seen
-from daemon.routing.desired import Desired, Refusal, Unplannable
-from daemon.routing.facts import Facts
+from daemon.routing.host_state import HostState, Unplannable, affects_plan, read_host_state
 from daemon.routing.lasterror import LastError
 from daemon.routing.planner import Planner
-from daemon.routing.reading import matters, read_facts
 from daemon.routing.reconciler import Reconciler
 from daemon.routing.refusals import Refusals, Tolerated
 from daemon.routing.reporter import Teller
@@ -57,7 +55,7 @@ class Loop:
         self._teller = Teller(journal, log, counts=self._counts)
         self._kernel = Reconciler(settings, self._teller)
         self._snapshot: Snapshot | None = None
-        self._facts: Facts | None = None
+        self._facts: HostState | None = None
         self._facts_due, self._facts_at = True, 0.0
         self._plan_due = False
         self._desired: Desired | None = None
@@ -119,7 +117,7 @@ class Loop:
     def _hear(self) -> None:
         for event in self._kernel.events.read():
             self._kernel.note(event)
-            if event.kind == "lost" or (self._facts and matters(event, self._facts)):
+            if event.kind == "lost" or (self._facts and affects_plan(event, self._facts)):
                 self._facts_due = True
         self._poll()
 
@@ -164,7 +162,7 @@ class Loop:
 
     def _read_facts(self) -> None:
         try:
-            facts = read_facts(self._kernel.nl)
+            facts = read_host_state(self._kernel.nl)
         except KernelError as error:
             self._last.tell(str(error))
             return
@@ -172,7 +170,7 @@ class Loop:
         if facts != self._facts:
             self._facts, self._plan_due = facts, True
 
-    def _plan(self, snapshot: Snapshot, facts: Facts) -> bool:
+    def _plan(self, snapshot: Snapshot, facts: HostState) -> bool:
         try:
             desired = self._planner.plan(snapshot, facts, self._adopted)
         except Unplannable as error:

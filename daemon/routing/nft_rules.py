@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cni_plugin.rule_repair import TABLE_LACKS, Lack, find_lacks, repair_rules
-from daemon.prefix_set import Span
+from daemon.prefix_set import Block
 from daemon.routing.authors import is_own
 from daemon.routing.reporter import Teller
 from ipam.errors import StoreBusy
@@ -48,7 +48,7 @@ class Rules:
 
     def __init__(self, data_dir: Path, teller: Teller) -> None:
         self._data_dir, self._teller = data_dir, teller
-        self._spans: tuple[Span, ...] | None = None
+        self._blocks: tuple[Block, ...] | None = None
         self._want: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
         self._busy_until = self._look_at = 0.0
@@ -66,10 +66,10 @@ class Rules:
         masqueraded for as long as a connection lasts."""
         return self._cluster_due
 
-    def aim(self, cluster: tuple[Span, ...]) -> None:
+    def aim(self, cluster: tuple[Block, ...]) -> None:
         """Take the addresses of all pods of the cluster."""
-        if cluster != self._spans:
-            self._spans, self._want = cluster, cluster_elements(map(_ends, cluster))
+        if cluster != self._blocks:
+            self._blocks, self._want = cluster, cluster_elements(map(_ends, cluster))
             self._cluster_due = True
 
     def note(self, change: RuleChange, *, deleted: bool, port: int, cause: str) -> None:
@@ -97,7 +97,7 @@ class Rules:
 
     def mend(self) -> float | None:
         """Bring back what is missing; seconds until that may be. Raises KernelError, IpamError."""
-        if self._spans is None or not (self._tables_due or self._cluster_due):
+        if self._blocks is None or not (self._tables_due or self._cluster_due):
             return None
         now = time.monotonic()
         wait = max(self._teller.wait_for(_NAME), self._busy_until - now)
@@ -111,7 +111,7 @@ class Rules:
             faults.append("the cluster's addresses were others")
         self._cluster_due = False
         if faults:
-            self._tell(self._cause, "; ".join(faults), " ".join(map(str, self._spans)))
+            self._tell(self._cause, "; ".join(faults), " ".join(map(str, self._blocks)))
         if looks:
             return self._rest()
         return self._look_at - now if self._tables_due else None
@@ -159,7 +159,7 @@ class Rules:
             raise
 
 
-def _ends(span: Span) -> tuple[IPAddress, IPAddress]:
-    size = _BYTES[span.version]
-    first, last = (ip_address(n.to_bytes(size, "big")) for n in (span.first, span.last))
+def _ends(block: Block) -> tuple[IPAddress, IPAddress]:
+    size = _BYTES[block.version]
+    first, last = (ip_address(n.to_bytes(size, "big")) for n in (block.first, block.last))
     return first, last

@@ -1,255 +1,205 @@
-"""Snapshots and facts become the desired state of this node; what did not change is kept."""
+"""Cluster and host state become the desired state of this node; what did not change is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.config.schema import Settings
-from daemon.model import Node, Snapshot
-from daemon.prefix_set import Span, host_span, merge, span_of
-from daemon.routing.adoption import find_incumbents
-from daemon.routing.backends import base as backends
-from daemon.routing.backends.base import Peer, Way
-from daemon.routing.conflicts import Claims
-from daemon.routing.desired import Desired, Refusal, Unplannable
-from daemon.routing.facts import Facts
-from daemon.routing.host_state import Ground, survey
-from daemon.routing.underlays import Underlays
-from kernel.model import IPAddress, IPNetwork
+from daemon.model import Desired, Node, Refusal, Snapshot
+from daemon.prefix_set import Block, block_of, merge
+from daemon.routing.adoption import adopt
+from daemon.routing.backends import backend_of
+from daemon.routing.backends.base import Peer, PeerPath, plan_device_addresses, plan_mtu
+from daemon.routing.conflicts import Ownership
+from daemon.routing.host_state import HostState, HostView, Unplannable, view_host
+from kernel.model import IPNetwork
 from kernel.routes import Entry
 
 
 @dataclass(slots=True)
-class Offer:
-    """What a node could have; collisions: of what it has in use, with networks of this node."""
+class _Offer:
+    """What a node could have if no other node claimed it.
 
-    ways: list[Way] = field(default_factory=list)
+    overlaps: of prefixes that it owns already, with networks of this node.
+    """
+
+    paths: list[PeerPath] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    collisions: dict[Span, Refusal] = field(default_factory=dict)
+    overlaps: dict[Block, Refusal] = field(default_factory=dict)
 
 
 class Planner:
-    """Plans one node, again and again; settings stay the same for its life."""
+    """Plans one node again and again, with the same settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._me = settings, settings.node
+        self._backend = backend_of(settings)
         self._nodes: dict[str, Node] = {}
-        self._ground: Ground | None = None
-        self._facts: Facts | None = None
-        self._underlays = Underlays()
-        self._addresses = Claims(settings.node)
-        self._prefixes = Claims(settings.node)
+        self._host: HostState | None = None
+        self._view: HostView | None = None
+        self._ownership = Ownership(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
-        self._own: tuple[Entry, ...] = ()
+        self._own_routes: tuple[Entry, ...] = ()
         self._refused: dict[str, tuple[Refusal, ...]] = {}
         self._tolerated: dict[str, tuple[Refusal, ...]] = {}
-        self._held: tuple[Span, ...] = ()
-        self._merged_of: tuple[tuple[IPNetwork, ...], tuple[Span, ...]] = ((), ())
-        self._merged: tuple[Span, ...] = ()
+        self._owned: tuple[Block, ...] = ()
+        self._merged_of: tuple[tuple[IPNetwork, ...], tuple[Block, ...]] = ((), ())
+        self._merged: tuple[Block, ...] = ()
 
-    def plan(self, snapshot: Snapshot, facts: Facts, found: Iterable[Entry] = ()) -> Desired:
+    def plan(self, snapshot: Snapshot, host: HostState, found: Iterable[Entry] = ()) -> Desired:
         """The desired state. Raises Unplannable, and plans on from the last success then.
 
-        found: what an earlier daemon left in the kernel. Until a plan succeeds it says which node
-        has a prefix already and keeps it against others; later the plan before says so. The same
-        Facts object as before spares another look at it.
+        found: what an earlier daemon left in the kernel: until a plan succeeds, it says which node
+        owns a prefix. The same HostState object as before is not evaluated again.
         """
         nodes = {node.name: node for node in snapshot.nodes}
-        me = nodes.get(self._settings.node)
+        me = nodes.get(self._me)
         if me is None:
-            raise Unplannable(f"the source has no node {self._settings.node}, which is this one")
-        ground = self._survey(me, facts)
-        mtu = backends.plan_mtu(self._settings, ground)
-        if self._ground is None:
-            self._adopt(found, snapshot.nodes)
-        changed = self._changes(nodes, ground)
-        self._nodes, self._ground, self._facts = nodes, ground, facts
-        self._replan(changed, ground)
-        return self._desired(snapshot, ground, mtu)
+            raise Unplannable(f"the source has no node {self._me}, which is this one")
+        view = self._view_host(me, host)
+        mtu = plan_mtu(self._settings, view, self._backend.overhead(view))
+        if self._view is None:
+            self._ownership = Ownership(self._me, adopt(found, snapshot.nodes))
+        changed = self._changes(nodes, view)
+        self._nodes, self._view, self._host = nodes, view, host
+        self._replan(changed, view)
+        return self._desired(snapshot, view, mtu)
 
-    def _survey(self, me: Node, facts: Facts) -> Ground:
+    def _view_host(self, me: Node, host: HostState) -> HostView:
         # A node may have thousands of routes of its own.
-        if self._ground is not None and facts is self._facts and me == self._ground.me:
-            return self._ground
-        return survey(self._settings, me, facts)
+        if self._view is not None and host is self._host and me == self._view.me:
+            return self._view
+        own = self._backend.source_addresses(me.pod_cidrs)
+        return view_host(self._settings, me, host, own)
 
-    def _adopt(self, found: Iterable[Entry], nodes: Iterable[Node]) -> None:
-        prefixes, addresses = find_incumbents(found, nodes)
-        self._prefixes = Claims(self._settings.node, prefixes)
-        self._addresses = Claims(self._settings.node, addresses)
-
-    def _changes(self, nodes: Mapping[str, Node], ground: Ground) -> set[str]:
-        """The names of nodes that must be planned anew."""
+    def _changes(self, nodes: Mapping[str, Node], view: HostView) -> set[str]:
+        """The names of nodes that must be planned again."""
         old = self._nodes
-        if ground != self._ground:
+        if view != self._view:
             return {*old, *nodes}
-        # Sources keep objects of unchanged nodes: telling them from others costs nothing.
+        # Sources keep the objects of unchanged nodes, so most are passed over by identity.
         changed = {name for name, node in nodes.items() if old.get(name) is not node}
         changed = {name for name in changed if old.get(name) != nodes[name]}
         return changed | (old.keys() - nodes.keys())
 
-    def _replan(self, changed: set[str], ground: Ground) -> None:
-        crossed: set[str] = set()
-        for name in changed:
-            node = self._nodes.get(name)
-            crossed |= self._underlays.put(name, node)
-            self._addresses.put(name, map(host_span, node.addresses) if node else ())
-        changed = changed | crossed | self._addresses.settle()
-        offers = {name: self._offer(name, ground) for name in changed}
+    def _replan(self, changed: set[str], view: HostView) -> None:
+        affected = self._ownership.update({name: self._nodes.get(name) for name in changed})
+        offers = {name: self._offer(name, view) for name in affected}
         for name, offer in offers.items():
-            self._prefixes.put(name, (way.span for way in offer.ways))
-        for name in self._prefixes.settle() - changed:
-            offers[name] = self._offer(name, ground)
+            self._ownership.claim(name, (path.block for path in offer.paths))
+        for name in self._ownership.settle() - affected:
+            offers[name] = self._offer(name, view)
         for name, offer in offers.items():
-            self._grant(name, offer, ground)
-        # Grants take away claims that lost already: nobody wins by that.
-        self._prefixes.settle()
+            self._grant(name, offer)
+        # Grants withdraw claims that lost already: no other node wins by that.
+        self._ownership.settle()
         if offers:
-            self._held = self._prefixes.held()
+            self._owned = self._ownership.owned()
 
-    def _offer(self, name: str, ground: Ground) -> Offer:
-        """What a node could have if nobody else claimed it; nothing for one that has left."""
-        offer = Offer()
+    def _offer(self, name: str, view: HostView) -> _Offer:
+        """What a node could have; nothing for one that has left."""
+        offer = _Offer()
         node = self._nodes.get(name)
-        for way in self._ways(node, ground) if node else ():
-            if isinstance(way, Refusal):
-                offer.refused.append(way)
+        for path in self._paths(node, view) if node else ():
+            if isinstance(path, Refusal):
+                offer.refused.append(path)
                 continue
-            inner = self._inhabitant(name, way.span)
-            if inner:
-                offer.refused.append(Refusal(name, way.prefix, inner))
+            contained = self._ownership.contained_address(name, path.block)
+            if contained:
+                offer.refused.append(Refusal(name, path.prefix, contained))
                 continue
-            rival = self._collision(name, way.span, ground)
-            if rival and not self._is_in_use(name, way.span, ground):
-                offer.refused.append(_collision(name, way.prefix, rival))
+            overlap = self._overlap(name, path, view)
+            if overlap and not self._is_in_use(name, path.block, view):
+                offer.refused.append(overlap)
                 continue
-            offer.ways.append(way)
-            if rival:
-                offer.collisions[way.span] = _collision(name, way.prefix, rival)
+            offer.paths.append(path)
+            if overlap:
+                offer.overlaps[path.block] = overlap
         return offer
 
-    def _inhabitant(self, name: str, span: Span) -> str:
-        """The node that could not be reached if a peer got a prefix, in words; else empty."""
-        me = self._settings.node
-        if name == me:
-            return ""
-        in_use = self._prefixes.holds(name, span)
-        for other, address in self._underlays.within(span):
-            # Who comes with an address in what a peer has already is the one that is refused.
-            if other in (name, me) or not in_use:
-                whose = "its own address" if other == name else f"an address of {other}"
-                return f"contains {address.address}, {whose}: the way there would lead into itself"
-        return ""
+    def _paths(self, node: Node, view: HostView) -> Iterator[PeerPath | Refusal]:
+        if node.name == self._me:
+            return (PeerPath(prefix, block_of(prefix), ()) for prefix in node.pod_cidrs)
+        taken = self._ownership.address_conflicts(node, view.local)
+        return self._backend.plan_peer(Peer(node, view, taken))
 
-    def _landlord(self, name: str, address: IPAddress) -> str:
-        """The prefix of another node that an address is in, in words; else empty."""
-        for other, span in self._underlays.around(host_span(address)):
-            in_use = other == self._settings.node or self._prefixes.holds(other, span)
-            if other != name and in_use:
-                return f"its address {address} is in {span} of {other}"
-        return ""
+    def _overlap(self, name: str, path: PeerPath, view: HostView) -> Refusal | None:
+        """The network of this node that a prefix overlaps, as a refusal."""
+        network = view.overlapping_network(path.block)
+        if not network and name != self._me:
+            # In a node's own prefix it is usual: the routes to its pods are more specific.
+            network = view.refusing_route(path.block)
+        return Refusal(name, path.prefix, f"overlaps {network} of this node") if network else None
 
-    def _collision(self, name: str, span: Span, ground: Ground) -> str:
-        rival = ground.collision(span)
-        # In a node's own prefix it is usual: the routes to its pods are narrower.
-        return rival or ("" if name == self._settings.node else ground.hole(span))
+    def _is_in_use(self, name: str, block: Block, view: HostView) -> bool:
+        return block in view.in_use if name == self._me else self._ownership.owns(name, block)
 
-    def _ways(self, node: Node, ground: Ground) -> Iterable[Way | Refusal]:
-        if node.name == self._settings.node:
-            return (Way(prefix, span_of(prefix), ()) for prefix in node.pod_cidrs)
-        return Peer(self._settings, ground, node, self._taken(node, ground)).ways()
-
-    def _taken(self, node: Node, ground: Ground) -> dict[IPAddress, str]:
-        """Those of a peer's addresses that are somebody else's, and why."""
-        taken = {}
-        for address in node.addresses:
-            loss = self._addresses.loss(node.name, host_span(address))
-            if loss:
-                taken[address] = f"its address {address} is that of {loss.node} too"
-            elif address in ground.local:
-                taken[address] = f"its address {address} is on this node"
-            elif landlord := self._landlord(node.name, address):
-                taken[address] = landlord
-        return taken
-
-    def _is_in_use(self, name: str, span: Span, ground: Ground) -> bool:
-        if name == self._settings.node:
-            return span in ground.in_use
-        return self._prefixes.holds(name, span)
-
-    def _grant(self, name: str, offer: Offer, ground: Ground) -> None:
+    def _grant(self, name: str, offer: _Offer) -> None:
         """Note what a node gets of its offer."""
-        won = [way for way in offer.ways if self._prefixes.holds(name, way.span)]
-        lost = [way for way in offer.ways if way not in won] if len(won) < len(offer.ways) else []
-        if offer.collisions:
-            # What collides with a network stays only while it is in use, which has ended now.
-            kept = (w.span for w in offer.ways if w in won or w.span not in offer.collisions)
-            self._prefixes.put(name, kept)
-        refused = [*offer.refused, *(self._refusal(name, way, offer) for way in lost)]
-        tolerated = [offer.collisions[w.span] for w in won if w.span in offer.collisions]
-        # In an order that does not tell how it came about: restarts must not change it.
-        _note(self._refused, name, tuple(sorted(refused, key=lambda r: span_of(r.prefix))))
+        won = [path for path in offer.paths if self._ownership.owns(name, path.block)]
+        lost = [path for path in offer.paths if path not in won]
+        if offer.overlaps:
+            # What overlaps a network stays only while it is in use, which has ended now.
+            kept = (p.block for p in offer.paths if p in won or p.block not in offer.overlaps)
+            self._ownership.claim(name, kept)
+        refused = [*offer.refused, *(self._refusal(name, path, offer) for path in lost)]
+        tolerated = [offer.overlaps[p.block] for p in won if p.block in offer.overlaps]
+        # In an order that does not depend on the order of events: restarts must not change it.
+        _note(self._refused, name, tuple(sorted(refused, key=lambda r: block_of(r.prefix))))
         _note(self._tolerated, name, tuple(tolerated))
         node = self._nodes.get(name)
         if node is None:
             self._peers.pop(name, None)
-        elif name != self._settings.node:
+        elif name != self._me:
             entries = _entries(won)
             if self._peers.get(name) != entries:
                 self._peers[name] = entries
 
-    def _refusal(self, name: str, way: Way, offer: Offer) -> Refusal:
-        collision = offer.collisions.get(way.span)
-        if collision:
-            return collision
-        rival = self._prefixes.loss(name, way.span)
-        why = f"overlaps {rival.span} of {rival.node}, which keeps it" if rival else "is taken"
-        return Refusal(name, way.prefix, why)
+    def _refusal(self, name: str, path: PeerPath, offer: _Offer) -> Refusal:
+        overlap = offer.overlaps.get(path.block)
+        why = self._ownership.prefix_conflict(name, path.block)
+        return overlap or Refusal(name, path.prefix, why)
 
-    def _desired(self, snapshot: Snapshot, ground: Ground, mtu: int) -> Desired:
-        me, device = ground.me, backends.plan_device(self._settings, ground, mtu)
-        pod_cidrs = tuple(p for p in me.pod_cidrs if self._prefixes.holds(me.name, span_of(p)))
-        own = tuple(filter(None, (backends.plan_own_route(self._settings, p) for p in pod_cidrs)))
-        self._own = self._own if own == self._own else own
+    def _desired(self, snapshot: Snapshot, view: HostView, mtu: int) -> Desired:
+        me, backend = view.me, self._backend
+        device = backend.plan_device(view, mtu)
+        pod_cidrs = tuple(p for p in me.pod_cidrs if self._ownership.owns(me.name, block_of(p)))
+        own_routes = tuple(backend.plan_own_routes(pod_cidrs))
+        self._own_routes = self._own_routes if own_routes == self._own_routes else own_routes
+        sources = backend.source_addresses(pod_cidrs)
         return Desired(
             me=me,
             pod_cidrs=pod_cidrs,
-            underlay=ground.underlay,
-            uplink=ground.uplink,
+            underlay=view.underlay,
+            uplink=view.uplink,
             device=device,
-            device_addresses=tuple(
-                backends.plan_device_address(device, prefix) for prefix in pod_cidrs if device
-            ),
-            own=self._own,
-            overhead=backends.plan_overhead(self._settings, ground),
+            device_addresses=tuple(plan_device_addresses(device, sources)) if device else (),
+            own_routes=self._own_routes,
+            overhead=backend.overhead(view),
             nodes=self._nodes,
             peers=dict(self._peers),
             refused=_flatten(self._refused),
             tolerated=_flatten(self._tolerated),
             pod_mtu=mtu,
-            sysctls=tuple(backends.plan_sysctls(ground, device)),
+            sysctls=tuple(backend.sysctls(view)),
             cluster=self._merge(snapshot.cluster_cidrs),
         )
 
-    def _merge(self, cluster_cidrs: tuple[IPNetwork, ...]) -> tuple[Span, ...]:
-        key = (cluster_cidrs, self._held)
+    def _merge(self, cluster_cidrs: tuple[IPNetwork, ...]) -> tuple[Block, ...]:
+        key = (cluster_cidrs, self._owned)
         if key != self._merged_of:
-            self._merged = merge((*self._held, *map(span_of, cluster_cidrs)))
+            self._merged = merge((*self._owned, *map(block_of, cluster_cidrs)))
             self._merged_of = key
         return self._merged
 
 
-def _entries(ways: Sequence[Way]) -> tuple[Entry, ...]:
-    fdb = next((way.fdb for way in ways if way.fdb), None)
-    entries = [entry for way in ways for entry in way.entries]
+def _entries(paths: Sequence[PeerPath]) -> tuple[Entry, ...]:
+    fdb = next((path.fdb for path in paths if path.fdb), None)
+    entries = [entry for path in paths for entry in path.entries]
     # All IPv6 prefixes of a peer have one neighbour.
-    unique = dict.fromkeys(entries) if len(ways) > 1 else entries
+    unique = dict.fromkeys(entries) if len(paths) > 1 else entries
     return (fdb, *unique) if fdb else tuple(unique)
-
-
-def _collision(name: str, prefix: IPNetwork, rival: str) -> Refusal:
-    return Refusal(name, prefix, f"overlaps {rival} of this node")
 
 
 def _note(notes: dict[str, tuple[Refusal, ...]], name: str, found: tuple[Refusal, ...]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from daemon.config.schema import Settings
-from daemon.routing.desired import Desired
+from daemon.model import Desired
 from daemon.routing.mirror import Mirror
 from daemon.routing.nft_rules import Rules
 from daemon.routing.peer_routes import RETRY, Entries
@@ -59,7 +59,7 @@ class Reconciler:
             self._entries.look("")  # what is on a device of earlier settings goes with it
         self._old_due = self._old_due or desired.device is None
         self._desired = desired
-        self.mirror.aim({**desired.peers, desired.me.name: desired.own})
+        self.mirror.aim({**desired.peers, desired.me.name: desired.own_routes})
         self.device.aim(desired)
         self._rules.aim(desired.cluster)
         self._switches.aim(desired)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from daemon.journal import Record
-from daemon.routing.desired import Refusal
+from daemon.model import Refusal
 from daemon.routing.reporter import Teller
 
 _LINES = 8

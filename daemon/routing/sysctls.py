@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.routing.desired import Desired
+from daemon.model import Desired
 from daemon.routing.reporter import Teller
 from kernel.forwarding import apply_node_settings
 from kernel.model import Sysctl

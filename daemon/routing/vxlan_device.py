@@ -6,8 +6,8 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from daemon.config.schema import Settings
-from daemon.routing.backends.base import DEVICE_ALIAS
-from daemon.routing.desired import Desired
+from daemon.model import Desired
+from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.reporter import Teller
 from kernel.errors import KernelError
 from kernel.ethtool import ensure_offload, offload_trouble

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from daemon.model import Node
-from daemon.prefix_set import Span, SpanSet, span_of
+from daemon.prefix_set import Block, PrefixSet, block_of
 from daemon.sources.kubernetes.objects import Authority
 from kernel.model import IPAddress
 
@@ -49,8 +49,8 @@ class Roster:
         self._lengths: dict[int, int] = {}
         self.revision = 0
         """Counts changes of `nodes`."""
-        self._spans = SpanSet()
-        self._holders: dict[Span, tuple[str, ...]] = {}
+        self._blocks = PrefixSet()
+        self._holders: dict[Block, tuple[str, ...]] = {}
         self._homes: dict[IPAddress, tuple[str, ...]] = {}
         for node in nodes:
             self._believe(node)
@@ -285,23 +285,23 @@ class Roster:
 
     def _insert(self, node: Node) -> None:
         mine = (node.name,)
-        for span in map(span_of, node.pod_cidrs):
-            self._spans.add(span)
-            _insert(self._holders, span, mine)
+        for block in map(block_of, node.pod_cidrs):
+            self._blocks.add(block)
+            _insert(self._holders, block, mine)
         for address in node.addresses:
             _insert(self._homes, address, mine)
 
     def _remove(self, node: Node) -> None:
-        for span in map(span_of, node.pod_cidrs):
-            if not _remove(self._holders, span, node.name):
-                self._spans.discard(span)
+        for block in map(block_of, node.pod_cidrs):
+            if not _remove(self._holders, block, node.name):
+                self._blocks.discard(block)
         for address in node.addresses:
             _remove(self._homes, address, node.name)
 
     def _rivals(self, claim: Node) -> Iterator[str]:
         """Others who have, or claim, something of what a node claims."""
-        for span in map(span_of, claim.pod_cidrs):
-            for held in (*self._spans.around(span), *self._spans.within(span)):
+        for block in map(block_of, claim.pod_cidrs):
+            for held in (*self._blocks.containing(block), *self._blocks.inside(block)):
                 yield from (n for n in self._holders[held] if n != claim.name)
         for address in claim.addresses:
             yield from (n for n in self._homes.get(address, ()) if n != claim.name)

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from types import TracebackType
 
 from daemon.probes.protocol import HEADERS, NotOurs, Packet, parse, render
-from daemon.routing.backends.base import vtep_mac
+from daemon.routing.backends.vxlan import vtep_mac
 from tests.bench.routing.fleet import Listed
 from tests.bench.world import Host
 from tests.pytest_netns import Namespace

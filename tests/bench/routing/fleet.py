@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
-from daemon.routing.backends.base import vtep_mac
+from daemon.routing.backends.vxlan import vtep_mac
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
 from kernel.routes import Entry
 

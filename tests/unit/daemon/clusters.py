@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.config.schema import Settings, parse_settings
 from daemon.model import Node, Snapshot
-from daemon.routing.facts import Facts
+from daemon.routing.host_state import HostState
 from kernel.model import Address, Link, Route
 
 ME = "node-1"
@@ -35,7 +35,7 @@ def cluster(*nodes: Node, cidrs: str = "") -> Snapshot:
     return Snapshot(nodes, tuple(ip_network(p) for p in cidrs.split()))
 
 
-def facts(*addresses: str, **changes: Any) -> Facts:
+def facts(*addresses: str, **changes: Any) -> HostState:
     """A node with these addresses on eth0 and the routes that follow, behind a router .254.
 
     links, routes, more: further ones; more: pairs of link and address.
@@ -46,7 +46,7 @@ def facts(*addresses: str, **changes: Any) -> Facts:
     connected = tuple(Route(a.address.network, a.link, protocol=2) for a in on_links)
     default = Route(ip_network("0.0.0.0/0"), "eth0", via=ip_address("192.0.2.254"))
     links = (Link("lo", kind="", mtu=65536, index=1), UPLINK, *changes.get("links", ()))
-    return Facts(links, on_links, (*connected, default, *changes.get("routes", ())))
+    return HostState(links, on_links, (*connected, default, *changes.get("routes", ())))
 
 
 def route(dst: str, link: str, via: str = "", **changes: Any) -> Route:

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.prefix_set import Span, SpanSet, host_span, merge, span_of
+from daemon.prefix_set import Block, PrefixSet, block_of, host_block, merge
 from kernel.model import IPNetwork
 
 # Few addresses, so that prefixes meet.
@@ -45,41 +45,41 @@ def inside(one: IPNetwork, other: IPNetwork) -> bool:
 def test_a_set_answers_as_a_look_at_every_member(
     added: list[IPNetwork], removed: list[IPNetwork], prefix: IPNetwork
 ) -> None:
-    spans = SpanSet(map(span_of, added))
-    assert len(spans) == len(set(added))  # sorted once before the removals
+    blocks = PrefixSet(map(block_of, added))
+    assert len(blocks) == len(set(added))  # sorted once before the removals
     for gone in removed:
-        spans.discard(span_of(gone))
+        blocks.discard(block_of(gone))
     left = set(added) - set(removed)
-    span = span_of(prefix)
-    assert list(spans) == sorted(map(span_of, left))
-    assert (span in spans) == (prefix in left)
+    block = block_of(prefix)
+    assert list(blocks) == sorted(map(block_of, left))
+    assert (block in blocks) == (prefix in left)
     wider = sorted((p for p in left if inside(prefix, p)), key=lambda p: -p.prefixlen)
-    assert list(spans.around(span)) == [span_of(p) for p in wider]
-    assert spans.within(span) == sorted(span_of(p) for p in left if inside(p, prefix))
-    rival = spans.rival(span)
-    rivals = {span_of(p) for p in left if overlap(p, prefix)}
+    assert list(blocks.containing(block)) == [block_of(p) for p in wider]
+    assert blocks.inside(block) == sorted(block_of(p) for p in left if inside(p, prefix))
+    rival = blocks.overlapping(block)
+    rivals = {block_of(p) for p in left if overlap(p, prefix)}
     assert rival in rivals if rivals else rival is None
     for p in left:
         alone = not any(overlap(p, q) for q in left if q != p)
-        assert spans.is_alone(span_of(p)) == alone
-    assert spans.loners() == [s for s in spans if spans.is_alone(s)]
+        assert blocks.is_disjoint(block_of(p)) == alone
+    assert blocks.disjoint() == [s for s in blocks if blocks.is_disjoint(s)]
 
 
 @given(st.lists(prefixes, min_size=65, max_size=90))
 def test_many_at_once_are_in_order_too(added: list[IPNetwork]) -> None:
-    assert list(SpanSet(map(span_of, added))) == sorted({span_of(p) for p in added})
+    assert list(PrefixSet(map(block_of, added))) == sorted({block_of(p) for p in added})
 
 
-def networks(spans: tuple[Span, ...]) -> list[Any]:
-    """The spans as the fewest prefixes."""
+def networks(blocks: tuple[Block, ...]) -> list[Any]:
+    """The blocks as the fewest prefixes."""
     kinds: dict[int, Any] = {4: IPv4Address, 6: IPv6Address}
-    pairs = ((kinds[s.version](s.first), kinds[s.version](s.last)) for s in spans)
+    pairs = ((kinds[s.version](s.first), kinds[s.version](s.last)) for s in blocks)
     return [prefix for first, last in pairs for prefix in summarize_address_range(first, last)]
 
 
 @given(some)
 def test_merged_spans_hold_the_same_addresses_in_as_few(added: list[IPNetwork]) -> None:
-    merged = merge(map(span_of, added))
+    merged = merge(map(block_of, added))
     for version in (4, 6):
         own = [s for s in merged if s.version == version]
         assert all(a.last + 1 < b.first for a, b in pairwise(own))
@@ -91,10 +91,10 @@ def test_merged_spans_hold_the_same_addresses_in_as_few(added: list[IPNetwork]) 
 
 @given(prefixes)
 def test_a_prefix_reads_as_itself(prefix: IPNetwork) -> None:
-    assert str(span_of(prefix)) == str(prefix)
+    assert str(block_of(prefix)) == str(prefix)
 
 
 def test_what_is_no_prefix_reads_as_first_and_last() -> None:
-    assert str(Span(4, 1, 2)) == "0.0.0.1-0.0.0.2"
-    assert str(Span(6, 1, 3)) == "::1-::3"
-    assert str(host_span(ip_network("::1").network_address)) == "::1/128"
+    assert str(Block(4, 1, 2)) == "0.0.0.1-0.0.0.2"
+    assert str(Block(6, 1, 3)) == "::1-::3"
+    assert str(host_block(ip_network("::1").network_address)) == "::1/128"

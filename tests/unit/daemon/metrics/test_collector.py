@@ -22,8 +22,8 @@ from daemon.metrics.families import FAMILIES
 from daemon.metrics.http import Request
 from daemon.metrics.serving import answer_request
 from daemon.metrics.standing import TURN_MAX, answer_alive, answer_ready
+from daemon.model import Desired
 from daemon.routing.counters import Counts, Seen
-from daemon.routing.desired import Desired
 from daemon.routing.planner import Planner
 from daemon.status import NodeStatus
 from ipam.store import open_store

@@ -26,12 +26,11 @@ from daemon.metrics.readings import (
     read_usage,
     read_work,
 )
-from daemon.model import News
+from daemon.model import Desired, News
 from daemon.probes.prober import Tally as ProbeTally
 from daemon.probes.report import HealthReport
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
-from daemon.routing.desired import Desired
 from daemon.routing.planner import Planner
 from daemon.routing.reporter import Teller
 from daemon.status import NodeStatus

@@ -20,7 +20,7 @@ from daemon.probes.peers import TIMEOUT, Peers, Probe
 from daemon.probes.protocol import Packet, Path
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.probes.targets import Target
-from daemon.routing.backends.base import vtep_mac
+from daemon.routing.backends.vxlan import vtep_mac
 from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
 from kernel.routes import Entry
 

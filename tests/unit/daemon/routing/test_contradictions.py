@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.model import Node
-from daemon.routing.contradictions import find_contradictions
+from daemon.routing.conflicts import find_contradictions
 from daemon.routing.planner import Planner
 from tests.unit.daemon.clusters import ME, cluster, facts, node, settings
 

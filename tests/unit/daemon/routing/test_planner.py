@@ -7,10 +7,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from daemon.model import Node, Snapshot
-from daemon.routing.backends.base import vtep_hop, vtep_mac
-from daemon.routing.desired import Desired, Unplannable
-from daemon.routing.facts import Facts
+from daemon.model import Desired, Node, Snapshot
+from daemon.routing.backends.vxlan import vtep_hop, vtep_mac
+from daemon.routing.host_state import HostState, Unplannable
 from daemon.routing.planner import Planner
 from kernel.model import (
     RTPROT_PODWIRE,
@@ -32,7 +31,7 @@ DUAL_2 = node("node-2", "192.0.2.2 2001:db8::2", "10.244.2.0/24 fd00:0:2::/64")
 DUAL_FACTS = facts("192.0.2.1/24", "2001:db8::1/64")
 
 
-def plan(text: str, snapshot: Snapshot, found: Facts | None = None) -> Desired:
+def plan(text: str, snapshot: Snapshot, found: HostState | None = None) -> Desired:
     """A plan from nothing."""
     return Planner(settings(text)).plan(snapshot, found or facts())
 
@@ -211,7 +210,7 @@ def test_a_source_without_this_node_plans_nothing() -> None:
 def test_the_uplink_cannot_be_the_vxlan_device() -> None:
     chosen, alone = settings("vxlan: {device: eth0}"), cluster(node(1))
     with pytest.raises(
-        Unplannable, match=r"192\.0\.2\.1 is this node's address on eth0, which vxl"
+        Unplannable, match=r"192\.0\.2\.1 is this node's address on eth0, which is the name of vxl"
     ):
         Planner(chosen).plan(alone, facts())
     announced = facts("198.51.100.1/24", more=[("lo", "192.0.2.1/32")])
@@ -295,7 +294,7 @@ def test_sysctls_of_the_families_in_use() -> None:
 def test_the_clusters_addresses_are_merged_in_order() -> None:
     peers = [node(n) for n in (1, 2, 3, 5)]
     desired = plan("", cluster(*peers, cidrs="10.244.8.0/24 fd00::/48"))
-    assert [str(span) for span in desired.cluster] == [
+    assert [str(block) for block in desired.cluster] == [
         "10.244.1.0-10.244.3.255", "10.244.5.0/24", "10.244.8.0/24", "fd00::/48",
     ]  # fmt: skip
 
@@ -525,7 +524,7 @@ def test_nodes_that_left_leave_nothing() -> None:
     desired = planner.plan(cluster(node(1)), facts())
     assert desired.peers == {}
     assert desired.refused == ()
-    assert [str(span) for span in desired.cluster] == ["10.244.1.0/24"]
+    assert [str(block) for block in desired.cluster] == ["10.244.1.0/24"]
 
 
 def test_a_prefix_with_a_node_in_it_is_refused() -> None:
@@ -537,7 +536,7 @@ def test_a_prefix_with_a_node_in_it_is_refused() -> None:
         outer = node(name, "203.0.113.7", f"{cidr} 10.244.8.0/24")
         planner = Planner(settings())
         desired = planner.plan(cluster(node(1), outer, inner), facts())
-        told = f"{cidr} of a: {why}: the way there would lead into itself"
+        told = f"{cidr} of a: {why}: the path there would lead into itself"
         assert refusals(desired) == [told]
         assert {n: len(e) for n, e in desired.peers.items()} == {"a": 3, "b": 3}
         gone = planner.plan(cluster(node(1), node("a", "192.0.2.9", cidr)), facts())

@@ -9,9 +9,8 @@ from ipaddress import ip_address, ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.model import Node, Snapshot
-from daemon.routing.desired import Desired
-from daemon.routing.facts import Facts
+from daemon.model import Desired, Node, Snapshot
+from daemon.routing.host_state import HostState
 from daemon.routing.planner import Planner
 from kernel.model import IPAddress, IPNetwork, Link, Route
 from tests.unit.daemon import clusters
@@ -39,7 +38,7 @@ class Step:
     collides: bool
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> HostState:
         """The node; its own address is 192.0.2.1."""
         return facts(routes=(Route(NETWORK, "tun0"),) if self.collides else ())
 

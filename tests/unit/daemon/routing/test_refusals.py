@@ -9,7 +9,7 @@ import pytest
 
 from daemon.journal import MIN_BYTES, Journal, read
 from daemon.log import Log
-from daemon.routing.desired import Refusal
+from daemon.model import Refusal
 from daemon.routing.refusals import Refusals
 from daemon.routing.reporter import Teller
 

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from daemon.routing.reading import read_facts
+from daemon.routing.host_state import read_host_state
 from kernel.netlink.socket import Netlink
 from kernel.netns import inside, open_namespace
 from tests.pytest_netns.node import Node
@@ -39,7 +39,7 @@ def _read_while_pods_come_and_go(node: Node, nl: Netlink) -> int:
         pods.stdin.write(ROUND * ROUNDS)
         pods.stdin.close()
         while pods.poll() is None:
-            facts = read_facts(nl)
+            facts = read_host_state(nl)
             marked = {link.name for link in facts.links if link.alias}
             having = [a.link for a in facts.addresses] + [r.link for r in facts.routes]
             theirs = [link for link in having if link.startswith("pw")]

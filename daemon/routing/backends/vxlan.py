@@ -1,0 +1,101 @@
+"""Packets to other nodes' pods are encapsulated (RFC 7348).
+
+route PREFIX via HOP dev podwire-vxlan    HOP: IPv4 the prefix's first address, onlink;
+neighbour HOP is at MAC                        IPv6 the link-local address of MAC
+FDB MAC is behind the peer's address      MAC: derived from the peer's address
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+
+from cni_plugin.names import derive_mac
+from daemon.config.schema import Settings
+from daemon.prefix_set import block_of
+from daemon.routing.backends.base import Backend, Peer, PeerPath, forwarding_sysctls
+from daemon.routing.host_state import HostView
+from kernel.model import (
+    RTPROT_PODWIRE_PEERS,
+    FdbEntry,
+    IPAddress,
+    IPNetwork,
+    Link,
+    Neighbour,
+    Route,
+    Sysctl,
+    Vxlan,
+)
+
+DEVICE_ALIAS = "podwire: to the pods of other nodes"
+# Outer IP header, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
+_OVERHEAD = {4: 20 + 30, 6: 40 + 30}
+
+
+class VxlanBackend(Backend):
+    """All peers are reached through the overlay."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._vxlan = settings.vxlan
+
+    @property
+    def device(self) -> str:
+        """The name of the VXLAN device."""
+        return self._vxlan.device
+
+    def overhead(self, host: HostView) -> int:
+        """What encapsulation adds to a packet, in bytes."""
+        return _OVERHEAD[host.underlay.version]
+
+    def plan_device(self, host: HostView, mtu: int) -> Link | None:
+        """The VXLAN device. mtu: in bytes."""
+        tunnel = Vxlan(self._vxlan.vni, self._vxlan.port, host.underlay, host.uplink)
+        mac = vtep_mac(host.underlay)
+        return Link(self.device, "vxlan", mac, mtu, alias=DEVICE_ALIAS, vxlan=tunnel)
+
+    def plan_path(self, peer: Peer, prefix: IPNetwork) -> PeerPath | str:
+        """Route, neighbour and FDB entry to one prefix of a peer, or why it is not reached."""
+        address = peer.address(peer.host.underlay.version)
+        if isinstance(address, str):
+            return address
+        mac = vtep_mac(address)
+        hop, onlink = vtep_hop(prefix, mac), prefix.version == 4
+        neighbour = Neighbour(self.device, hop, mac)
+        route = Route(prefix, self.device, via=hop, protocol=RTPROT_PODWIRE_PEERS, onlink=onlink)
+        fdb = FdbEntry(self.device, mac, address)
+        return PeerPath(prefix, block_of(prefix), (neighbour, route), fdb)
+
+    def usable_families(self, underlay: int, version: int) -> frozenset[int]:
+        """Encapsulated packets of both versions go to the peer's address of the underlay's."""
+        del version
+        return frozenset({underlay})
+
+    def sysctls(self, host: HostView) -> Iterator[Sysctl]:
+        """Forwarding between uplink and device, and what the device needs."""
+        yield from forwarding_sysctls(host, host.uplink, self.device)
+        # Loose: in a hybrid one node may see the other on-link and not the other way round.
+        yield Sysctl(f"net/ipv4/conf/{self.device}/rp_filter", "2", required=False)
+        if any(p.version == 6 for p in host.me.pod_cidrs):
+            yield Sysctl(f"net/ipv6/conf/{self.device}/disable_ipv6", "0")
+        for setting in ("accept_ra", "accept_dad"):
+            yield Sysctl(f"net/ipv6/conf/{self.device}/{setting}", "0", required=False)
+
+
+def vtep_mac(address: IPAddress) -> str:
+    """The MAC of the VXLAN device of the node with that underlay address.
+
+    Every node derives it, so that no node has to publish it.
+    """
+    return derive_mac("vtep", str(address))
+
+
+def vtep_hop(prefix: IPNetwork, mac: str) -> IPAddress:
+    """The next hop to a prefix behind the VTEP with that MAC."""
+    if prefix.version == 4:
+        return prefix.network_address
+    # The VTEP's link-local address (RFC 4291 appendix A). The kernel takes no other next hop as
+    # onlink while a route through another link leads there (net/ipv6/route.c,
+    # ip6_route_check_nh_onlink): one of the node's, or the one that is to be replaced.
+    raw = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]))
+    return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
