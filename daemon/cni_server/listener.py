@@ -1,8 +1,4 @@
-"""The daemon's listening socket: made where root alone reaches it, or inherited.
-
-An inherited socket is systemd's as well. It must never be shut down: calls that come while no
-daemon runs wait in it for the next one.
-"""
+"""The daemon's listening socket, made where root alone reaches it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
-    from daemon.salvage import Places
 
 DEFAULT_CONFIG = Path("/etc/podwire/podwired.yaml")
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
@@ -93,15 +92,6 @@ def settings_of(config: Path | None) -> Settings | None:
         return load_settings(config or DEFAULT_CONFIG)
     except FileFault as fault:
         raise Unusable(str(fault)) from fault
-
-
-def salvaged_places(config: Path | None) -> Places:
-    """The same of a configuration that cannot be used, and the socket. Raises Unusable."""
-    from daemon.salvage import salvage
-
-    socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
-    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    return salvage(config or DEFAULT_CONFIG, socket, data_dir)
 
 
 def tell(text: str) -> None:

@@ -15,7 +15,6 @@ from daemon.commands.options import (
     add_output,
     files_of,
     harmless,
-    salvaged_places,
     tell,
 )
 from daemon.probes.report import HealthReport
@@ -56,13 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status; the exit status."""
-    path, broken = options.file, ""
     try:
-        path = path or files_of(options).status
+        path = options.file or files_of(options).status
     except Unusable as error:
-        broken = str(error)
-        tell(broken)
-        path = salvaged_places(options.config).status_file
+        tell(str(error))
+        return NO_DAEMON
     try:
         found = read_status(path)
     except PermissionError as error:
@@ -76,8 +73,6 @@ def run(options: argparse.Namespace) -> int:
         tell(f"{error}{'' if options.file else hint}")
         return NO_DAEMON
     troubles = _troubles(found)
-    if broken and not found.status.fault:
-        troubles = (*troubles, f"the next start will not keep routes: {broken}")
     beyond = found.status.health.lines if found.status.health else ()
     if options.output == "json":
         print(json.dumps(_as_json(found, troubles, beyond), indent=2))

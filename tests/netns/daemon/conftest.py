@@ -28,10 +28,9 @@ class Daemon:
         podwired: Path,
         files: Path,
         path: Path = SOCKET,
-        listener: socket.socket | None = None,
         words: Sequence[str] = ("serve",),
     ) -> None:
-        """Start it and wait until it serves. listener: one that systemd would pass on."""
+        """Start it and wait until it serves."""
         self.node, self.path = node, path
         self._log = files / "log"
         env = {"NOTIFY_SOCKET": str(files / "notify"), "PODWIRE_SOCKET": str(path)}
@@ -39,10 +38,7 @@ class Daemon:
             ready.bind(env["NOTIFY_SOCKET"])
             # exec: the process that we signal is the daemon itself.
             self.process = subprocess.Popen(
-                [*node.enter, *_command([str(podwired), *words], listener)],
-                stderr=log,
-                env=env,
-                pass_fds=[listener.fileno()] if listener else [],
+                [*node.enter, str(podwired), *words], stderr=log, env=env
             )
             _wait_ready(self, ready)
 
@@ -94,14 +90,6 @@ def _target(entry: Path) -> str:
     return ""
 
 
-def _command(argv: list[str], listener: socket.socket | None) -> list[str]:
-    if listener is None:
-        return argv
-    # What systemd does: the socket is descriptor 3, and the variables name the very process.
-    script = 'exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
-    return ["bash", "-c", script, str(listener.fileno()), *argv]
-
-
 def _wait_ready(daemon: Daemon, ready: socket.socket) -> None:
     ready.settimeout(SECONDS / 600)
     for _ in range(600):
@@ -149,12 +137,3 @@ def daemon(node: Node, start_daemon: StartDaemon) -> Daemon:
 def near_daemon(node: Node, start_daemon: StartDaemon, tmp_path: Path) -> Daemon:
     """A daemon whose socket the test itself can reach."""
     return start_daemon(node, path=tmp_path / "s")
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[socket.socket]:
-    """A listening socket that outlives daemons, as systemd holds it."""
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(tmp_path / "s"))
-        made.listen(1024)
-        yield made

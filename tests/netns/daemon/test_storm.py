@@ -2,7 +2,6 @@
 
 import random
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from tests.pytest_netns.node import CniResult, Node
 RUNTIMES, STEPS = 24, 9
 """So many at once, each so many verbs one after the other: 216, and their repetitions."""
 REPETITIONS = 20
+PAUSE = 1.0
+"""Seconds that a daemon lives at most."""
 
 NETWORKS = [
     netconf("plain", 71, "ptp"),
@@ -31,12 +32,10 @@ NETWORKS = [
 
 
 class Host:
-    """The node whose daemon is killed and started again, after pauses of up to so many seconds."""
+    """The node whose daemon is killed and started again."""
 
-    def __init__(
-        self, node: Node, start: Callable[[], Daemon], program: Path, pause: float
-    ) -> None:
-        self.node, self.program, self._pause = node, program, pause
+    def __init__(self, node: Node, start: Callable[[], Daemon], program: Path) -> None:
+        self.node, self.program = node, program
         self._start = start
         self.daemon = start()
         self.over = threading.Event()
@@ -44,7 +43,7 @@ class Host:
     def strike(self, rng: random.Random) -> None:
         """End the daemon again and again until the storm is over, three times at least."""
         strikes = 0
-        while not self.over.wait(rng.uniform(0, self._pause)) or strikes < 3:
+        while not self.over.wait(rng.uniform(0, PAUSE)) or strikes < 3:
             number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             status, _log = self.daemon.stop(number)
             assert status == (0 if number == signal.SIGTERM else -number)
@@ -127,19 +126,10 @@ class Runtime:
             self.failures.append(answer)
 
 
-@pytest.fixture(params=["own socket", "systemd's socket"])
-def host(
-    request: pytest.FixtureRequest,
-    node: Node,
-    podwire_bin: Path,
-    start_daemon: StartDaemon,
-    listener: socket.socket,
-) -> Host:
-    """Without a daemon calls go the standalone way, or wait in systemd's socket."""
-    pause, keys = 1.0, dict[str, Any]()
-    if request.param == "systemd's socket":
-        pause, keys = 0.1, {"path": Path(listener.getsockname()), "listener": listener}
-    return Host(node, lambda: start_daemon(node, **keys), podwire_bin / "podwire", pause)
+@pytest.fixture
+def host(node: Node, podwire_bin: Path, start_daemon: StartDaemon) -> Host:
+    """Without a daemon calls go the standalone way."""
+    return Host(node, lambda: start_daemon(node), podwire_bin / "podwire")
 
 
 def test_a_storm(host: Host, make_pod: MakePod, podwire_bin: Path) -> None:

@@ -382,13 +382,17 @@ def test_it_stays_otherwise(used: Used) -> None:
 
 
 @pytest.mark.parametrize("booted", [True, False])
-@pytest.mark.parametrize("ours", [True, False])
-def test_units_that_run_it_go_too(used: Used, tmp_path: Path, booted: bool, ours: bool) -> None:
+@pytest.mark.parametrize(("ours", "earlier"), [(True, False), (True, True), (False, True)])
+def test_units_that_run_it_go_too(
+    used: Used, tmp_path: Path, booted: bool, ours: bool, earlier: bool
+) -> None:
+    """earlier: the version before had a socket unit."""
     units = Path("/etc/systemd/system")
     used.node.run(["mount", "-t", "tmpfs", "podwire-test", units])
     used.node.run(["touch", units / "others.service"])
     shipped = ROOT / "packaging" / "systemd"
-    used.node.run(["cp", shipped / "podwired.socket", units])
+    if earlier:
+        used.node.run(["touch", units / "podwired.socket"])
     unit = (shipped / "podwired.service").read_text()
     assert "/opt/podwire/" in unit
     if ours:
@@ -404,8 +408,10 @@ def test_units_that_run_it_go_too(used: Used, tmp_path: Path, booted: bool, ours
     script = used.place.source / "packaging" / "uninstall"
     path = f"{folder}:/usr/bin:/bin"
     used.node.run([script, "--prefix", used.place.prefix], env={"PATH": path})
-    kept = {"others.service", *(() if ours else ("podwired.service", "podwired.socket"))}
+    ours_there = ["podwired.socket", "podwired.service"][not earlier :]
+    kept = {"others.service", *(() if ours else ours_there)}
     assert set(used.node.run(["ls", units]).stdout.split()) == kept
     calls = used.node.run(["cat", "/run/systemctl-calls"], check=False).stdout
-    wanted = "--quiet disable --now podwired.socket podwired.service\ndaemon-reload\n"
+    disabled = "".join(f"--quiet disable --now {unit}\n" for unit in ours_there)
+    wanted = f"{disabled}daemon-reload\n"
     assert calls == (wanted if ours and booted else "")

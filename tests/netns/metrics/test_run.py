@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -73,36 +72,6 @@ def test_probes_say_whether_the_node_is_ready(cluster: Cluster) -> None:
     assert ask(member, "/readyz")[0] == 503
     assert ask(member, "/healthz")[0] == 200
     assert (value(member, "ready"), value(member, "fault", part="node")) == (0, 1)
-
-
-def test_a_configuration_that_is_wrong_is_told_where_the_right_one_would_be(
-    cluster: Cluster, podwire_bin: Path
-) -> None:
-    member = cluster.join(start=False)
-    began = time.time()
-    member.start(metrics={"listen": f"127.0.0.1:{PORT}"}, backend="pigeons")
-    eventually(lambda: ask_if_up(member, "/healthz") == (200, "alive\n") or member.log)
-    status, text = ask(member, "/readyz")
-    assert status == 503
-    assert "backend is 'pigeons'" in text
-    ipam = {"ranges": [[{"subnet": "10.66.0.0/24"}]]}
-    conf = {"cniVersion": "1.1.0", "name": "other", "type": "podwire", "mode": "ptp", "ipam": ipam}
-    answer = member.node.cni("ADD", podwire_bin / "podwire", conf, netns=member.make_pod().path)
-    assert answer.code == 0
-    assert value(member, "cni_calls_total", verb="ADD", code="0") == 1
-    assert (value(member, "ready"), value(member, "fault", part="node")) == (0, 1)
-    [info] = [dict(labels) for name, labels in samples(member) if name == "podwire_info"]
-    assert (info["node"], info["backend"]) == (member.name, "unknown")
-    eventually(lambda: "pigeons" in str(member.status().get("lastError")))
-    told = member.status()
-    assert told["node"] == member.name
-    assert began <= told["lastErrorTime"] <= time.time()
-    assert "backend is 'pigeons'" in told["lastError"]
-    member.stop()
-    member.start(metrics=False)
-    eventually(lambda: member.status().get("running") is True or member.log)
-    with pytest.raises(OSError, match="refused"):
-        ask(member, "/healthz")
 
 
 def ask_if_up(member: Member, path: str) -> tuple[int, str]:

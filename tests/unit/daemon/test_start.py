@@ -17,7 +17,7 @@ import os, signal, sys
 import daemon.__main__ as program
 real = program._parser
 def parser(chosen):
-    assert "daemon.cni_server.service" not in sys.modules
+    assert "daemon.run" not in sys.modules
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
     return real(chosen)
@@ -49,31 +49,6 @@ def test_signals_kill_neither_of_the_daemons() -> None:
     for verb in ("serve", "run"):
         done = start(verb, "--no-such-option")
         assert done.returncode == 2, "it has come to its complaint"
-
-
-HELD = """
-import os, signal, sys
-from daemon.caught import CAME, catch, hold
-if sys.argv[1] == "first":
-    catch()
-    hold()
-    os.kill(os.getpid(), signal.SIGTERM)
-    os.execv(sys.executable, [sys.executable, "-c", os.environ["SCRIPT"], "second"])
-catch()
-print(CAME.get(timeout=60))
-"""
-
-
-def test_a_signal_waits_for_the_program_that_follows() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HELD, "first"],
-        env={"PYTHONPATH": str(ROOT), "SCRIPT": HELD},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "15\n"), done.stderr
 
 
 def test_a_socket_whose_path_is_too_long(tmp_path: Path) -> None:

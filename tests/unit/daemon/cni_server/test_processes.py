@@ -163,11 +163,11 @@ def test_a_long_text_is_cut_at_a_character() -> None:
 def test_no_signal_is_lost_at_birth() -> None:
     """Python forgets what came before its own part of a fork was over (PyOS_AfterFork_Child)."""
     script = """
-from daemon.caught import CAME, catch
+from daemon.signals import CAUGHT, catch
 from queue import Empty
 def work(number):
     try:
-        return 0 if CAME.get(timeout=5) == signal.SIGTERM else 1
+        return 0 if CAUGHT.get(timeout=5) == signal.SIGTERM else 1
     except Empty:
         return 2
 catch()

@@ -1,0 +1,226 @@
+"""`podwired run` and `podwired serve`: the daemon put together from its parts.
+
+`serve` answers this node's CNI calls; `run` keeps the routes to all other nodes as well.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
+from cni_plugin.host import always_ready
+from daemon.cni_server.attachment_locks import KeyedLocks, KeyLocksFile
+from daemon.cni_server.call_counters import Meter, Tally
+from daemon.cni_server.host import daemon_host
+from daemon.cni_server.listener import SHIM_SOCKET, Listener, listen
+from daemon.cni_server.processes import Crew, processes_wanted
+from daemon.cni_server.server import Server
+from daemon.cni_server.worker_pool import Turns
+from daemon.commands.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_DATA_DIR,
+    DEFAULT_SOCKET,
+    FAILED,
+    Unusable,
+    path_from_environment,
+    settings_of,
+)
+from daemon.log import Log
+from daemon.signals import Signals
+from daemon.systemd import notify
+from ipam.errors import IpamError
+
+if TYPE_CHECKING:
+    from daemon.config.schema import Settings
+    from daemon.status import NodeStatus, StatusFile
+
+STOP_SECONDS = 30.0
+CHECK_SECONDS = 0.5
+"""Seconds between checks whether calls are stuck, or a process died."""
+_GRACE_SECONDS = 1.0
+_COLLECT_AFTER = 10_000  # new objects; a CNI call leaves none behind in cycles
+
+
+def run(config: Path | None, log_level: str) -> int:
+    """Serve calls and keep routes until a signal; the exit status."""
+    return _started(log_level, partial(_run, config))
+
+
+def serve(socket_path: Path, data_dir: Path, log_level: str) -> int:
+    """Serve calls alone until a signal; the exit status."""
+    return _started(log_level, partial(_serve, socket_path, data_dir))
+
+
+def _started(log_level: str, work: Callable[[Log, Signals], int]) -> int:
+    log = Log(log_level, journal="JOURNAL_STREAM" in os.environ)
+    try:
+        return work(log, Signals(log))
+    except (Unusable, CniError, IpamError, OSError) as error:
+        log.error(str(error))
+        return FAILED
+
+
+def _serve(socket_path: Path, data_dir: Path, log: Log, signals: Signals) -> int:
+    _check_folder(data_dir)
+    return _serve_calls(socket_path, Common(data_dir, log), signals)
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse what can be no data directory: every call would fail. Raises CniError."""
+    place = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not place.is_dir():
+        msg = f"the data directory {path} cannot be: {place} is no directory"
+        raise CniError(INVALID_ENVIRONMENT, msg, "--data-dir or PODWIRE_DATA_DIR names it")
+
+
+def _run(config: Path | None, log: Log, signals: Signals) -> int:
+    settings = settings_of(config)
+    if settings is not None:
+        return _route(settings, _open_status(settings), log, signals)
+    log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
+    socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
+    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    return _serve_calls(socket_path, Common(data_dir, log), signals)
+
+
+def _open_status(settings: Settings) -> StatusFile:
+    from daemon.filefaults import explain
+    from daemon.status import AnotherDaemon, StatusFile
+
+    try:
+        return StatusFile(settings.status_file)
+    except AnotherDaemon as error:
+        raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(explain("the status", settings.status_file, error, "statusFile")) from error
+
+
+def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -> int:
+    from daemon.cni_server.readiness import Readiness
+    from daemon.journal import Journal
+    from daemon.metrics.collector import Sources
+    from daemon.metrics.serving import metrics_served
+    from daemon.routing.thread import Routing
+
+    tally = Tally(processes_wanted())
+
+    def keep(found: NodeStatus) -> None:
+        status.write(replace(found, calls_fault=tally.fault))
+
+    readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
+    journal = Journal(settings.journal.path, settings.journal.max_bytes)
+    routing = Routing(settings, journal, log, readiness.publish)
+    sources = Sources(settings, tally, routing.counts, journal, routing.health)
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        with routing, metrics_served(sources, log):
+            yield
+
+    common = Common(settings.data_dir, log, readiness.fault, tally)
+    with closing(status), closing(journal):
+        return _serve_calls(settings.socket, common, signals, beside())
+
+
+class Common:
+    """What all processes that serve calls have in common, made before they are forked.
+
+    readiness: why a network cannot be served now (see `cni_plugin.host.Host`). counters: where
+    calls are counted, with a row for each process.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        log: Log,
+        readiness: Callable[[str], CniError | None] = always_ready,
+        tally: Tally | None = None,
+    ) -> None:
+        self.data_dir, self.log, self.readiness = data_dir, log, readiness
+        self.tally = tally or Tally(processes_wanted())
+        self.keys = KeyLocksFile()
+
+
+_NOTHING: AbstractContextManager[object] = nullcontext()
+
+
+def _serve_calls(
+    socket_path: Path,
+    common: Common,
+    signals: Signals,
+    beside: AbstractContextManager[object] = _NOTHING,
+) -> int:
+    """Serve CNI calls until `signals.stop`; the exit status. Raises CniError, OSError.
+
+    No thread may run yet. beside: what else runs in the first process meanwhile.
+    """
+    if socket_path != SHIM_SOCKET:
+        why = "unless the container runtime's environment has PODWIRE_SOCKET"
+        text = f"CNI calls look for {SHIM_SOCKET}, and go the slow way {why}={socket_path}"
+        common.log.warning(text)
+    with listen(socket_path) as listener:
+        # What there is now stays: the collector need not visit it after every few calls, and the
+        # pages that it would touch are shared.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
+        crew = Crew(common.log)
+        crew.fork(processes_wanted() - 1, partial(_help, listener, common, signals))
+        try:
+            return _lead(listener, common, signals, crew, beside)
+        finally:
+            crew.signal(signal.SIGTERM)
+            crew.wait(_GRACE_SECONDS)
+
+
+def _lead(
+    listener: Listener,
+    common: Common,
+    signals: Signals,
+    crew: Crew,
+    beside: AbstractContextManager[object],
+) -> int:
+    """Serve in the first process, and end with the others."""
+    signals.follow()
+    with _serving(listener, common, 0) as server, beside:
+        notify("READY=1")
+        common.log.info("serving", socket=listener, data_dir=common.data_dir)
+        while not signals.stop.wait(CHECK_SECONDS):
+            server.relieve()
+            for number in crew.look():
+                common.tally.bury(number)
+        notify("STOPPING=1")
+        crew.signal(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
+        done = server.stop(STOP_SECONDS)
+        failed = crew.wait(max(_GRACE_SECONDS, until - time.monotonic()))
+    finished = done and not failed
+    words = "stopped" if finished else "stopped with calls under way"
+    common.log.info(f"{words}; a process had died before" if crew.died else words)
+    return 0 if finished else 1
+
+
+def _help(first: Listener, common: Common, signals: Signals, number: int) -> int:
+    """Serve in a further process until a signal; the exit status."""
+    signals.follow(switches=False)
+    with first.share() as listener, _serving(listener, common, number) as server:
+        while not signals.stop.wait(CHECK_SECONDS):
+            server.relieve()
+        return 0 if server.stop(STOP_SECONDS) else 1
+
+
+@contextmanager
+def _serving(listener: Listener, common: Common, number: int) -> Iterator[Server]:
+    turns, meter = Turns(common.log), Meter(common.tally, number)
+    locks = KeyedLocks(common.keys.open(), turns.shifts.leave)
+    with daemon_host(common.data_dir, turns, common.readiness) as host:
+        yield Server(listener, host, turns, locks, meter, common.log)
