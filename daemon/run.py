@@ -107,8 +107,8 @@ def _open_status(settings: Settings) -> StatusFile:
 def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -> int:
     from daemon.cni_server.readiness import Readiness
     from daemon.journal import Journal
+    from daemon.metrics import metrics_served
     from daemon.metrics.collector import Sources
-    from daemon.metrics.serving import metrics_served
     from daemon.routing.thread import Routing
 
     tally = Tally(processes_wanted())

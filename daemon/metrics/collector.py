@@ -1,41 +1,51 @@
-"""Everything that is shown, read anew for each scrape."""
+"""Reads all values of the metrics, for each scrape anew."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from daemon.cni_server.call_counters import Tally
+from daemon.cni_server.call_counters import Histogram, Tally, VerbCounts
 from daemon.metrics import families as f
-from daemon.metrics.readings import (
-    Shares,
-    Values,
-    find_unreachable,
-    read_calls,
-    read_peers,
-    read_probes,
-    read_source,
-    read_status,
-    read_usage,
-    read_work,
-)
+from daemon.metrics.families import Family
+from daemon.model import Desired, Snapshot
+from daemon.probes.states import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
+from daemon.status import NodeStatus
+from ipam.ranges import build_range, gateways_of, size_of
+from ipam.usage import Usage
+from kernel.model import IPNetwork
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
     from daemon.journal import Journal
     from daemon.probes.prober import Health
+    from daemon.probes.prober import Tally as ProbeTally
 
-_PATIENCE = 0.5
-"""Seconds that a scrape waits for a store that others lock."""
+Labels = tuple[str, ...]
+Values = dict[Family, dict[Labels, float | Histogram]]
+
+NETWORKS_MAX = 32
+"""Networks with labels of their own."""
+FAMILIES = {4: "ipv4", 6: "ipv6"}
+_STORE_SECONDS = 0.5
+"""How long a scrape waits for a store that another process has locked."""
+_EVERY_CODE = ("ADD", "DEL")
+"""Verbs that show each code from the start: a series that begins with its first error has no
+increase (https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics)."""
+_TIMED = ("ADD", "DEL", "CHECK", "GC", "STATUS")
+_UNREACHABLE = frozenset({Reason.OVERLAY_BLOCKED, Reason.UNDERLAY_DOWN, Reason.ONE_WAY})
+"""Reasons that cut off pods. A daemon that is gone leaves its routes, and a small path MTU lets
+small packets pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the values come from. health is None where peers are not probed."""
+    """Where the values come from. health: None where peers are not probed."""
 
     settings: Settings
     tally: Tally
@@ -45,15 +55,15 @@ class Sources:
 
 
 class Collector:
-    """Reads in the namespace of the thread that scrapes; one thread at a time."""
+    """Reads in the network namespace of the calling thread; one thread at a time."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._shares = Shares()
-        self._unread = {"dns": 0, "ipam": 0}
+        self._errors = {"dns": 0, "ipam": 0}
 
     def read(self) -> Values:
-        """All values. What cannot be read is left out, and counted."""
+        """All values. A part that cannot be read is left out, and counted."""
         now, sources = time.monotonic(), self._sources
         values = read_calls(sources.tally.read())
         values |= read_work(sources.counts, sources.journal, now)
@@ -63,13 +73,13 @@ class Collector:
             values |= self._read_seen(seen, now)
         values |= self._attempt("ipam", lambda: self._read_usage(seen))
         values |= self._attempt("dns", _read_dns)
-        return values | {f.UNREAD: {(part,): times for part, times in self._unread.items()}}
+        return values | {f.READ_ERRORS: {(part,): n for part, n in self._errors.items()}}
 
     def _attempt(self, part: str, read: Callable[[], Values]) -> Values:
         try:
             return read()
-        except Exception:  # whatever it is, the rest is worth showing
-            self._unread[part] += 1
+        except Exception:  # an error of one part must not hide the others
+            self._errors[part] += 1
             return {}
 
     def _read_info(self) -> Values:
@@ -97,24 +107,40 @@ class Collector:
         prefixes = seen.desired.pod_cidrs if seen and seen.desired else ()
         if not Files(settings.data_dir).database.exists():
             return read_usage((), network, prefixes)
-        # Opened anew: between scrapes it would keep a cache of pages for nothing.
-        opened = open_store(settings.data_dir, create=False, patience=_PATIENCE)
+        # Opened for each scrape: an open store keeps a cache of pages.
+        opened = open_store(settings.data_dir, create=False, patience=_STORE_SECONDS)
         with opened as store, store.read() as tx:
             return read_usage(read_store(tx), network, prefixes)
 
 
+def read_calls(tally: Mapping[str, VerbCounts]) -> Values:
+    """The CNI calls of all processes."""
+    codes: dict[Labels, float | Histogram] = {}
+    seconds: dict[Labels, float | Histogram] = {}
+    for verb, counts in tally.items():
+        always = {*counts.codes} if verb in _EVERY_CODE else {"0"}
+        codes |= {(verb, c): n for c, n in counts.codes.items() if n or c in always}
+        if verb in _TIMED:
+            seconds |= {(verb, "success"): counts.done, (verb, "error"): counts.failed}
+    return {
+        f.CALLS: codes,
+        f.CALL_SECONDS: seconds,
+        f.CALLS_IN_FLIGHT: {(verb,): counts.under_way for verb, counts in tally.items()},
+        f.PENDING: {(): tally["ADD"].under_way},
+    }
+
+
 def _read_processes(tally: Tally) -> Values:
-    serving, dead = tally.rows - tally.dead, tally.dead
-    return {f.CALL_PROCESSES: {("serving",): serving, ("dead",): dead}}
+    return {f.CNI_PROCESSES: {("serving",): tally.rows - tally.dead, ("dead",): tally.dead}}
 
 
 def _read_dns() -> Values:
     from kernel.nftables.dns_counters import count_dns
 
-    found = count_dns()
-    if found is None:
+    counters = count_dns()
+    if counters is None:
         return {}
-    return {f.DNS_QUERIES: {(): found.queries}, f.DNS_ANSWERS: {(): found.answers}}
+    return {f.DNS_QUERIES: {(): counters.queries}, f.DNS_ANSWERS: {(): counters.answers}}
 
 
 @cache
@@ -126,3 +152,148 @@ def read_version() -> str:
         return version("podwire")
     except PackageNotFoundError:
         return "unknown"
+
+
+def read_work(counts: Counts, journal: Journal, now: float) -> Values:
+    """What the routing loop did. now: seconds of the monotonic clock."""
+    return {
+        f.RECONCILE_SECONDS: {(): counts.turns},
+        f.ERRORS: {(): counts.errors},
+        f.RESTARTS: {(): counts.restarts},
+        f.ITERATION_AGE: {(): now - counts.turned},
+        f.DRIFT_DETECTED: _by_name(counts.found),
+        f.DRIFT_REPAIRED: _by_name(counts.healed),
+        f.JOURNAL_RECORDS: _by_name(journal.written),
+        f.JOURNAL_LOST: {(): journal.unwritten},
+    }
+
+
+def _by_name(numbers: Mapping[str, int]) -> dict[Labels, float | Histogram]:
+    return {(name,): number for name, number in numbers.items()}
+
+
+def read_status(status: NodeStatus) -> Values:
+    """The state of this node's routing."""
+    faults = {
+        "node": status.fault,
+        "source": status.source_fault,
+        "conflist": status.conflist_fault,
+        "journal": status.journal_fault,
+        "pods": status.stranded,
+        "probes": (status.health.fault or status.health.flood) if status.health else "",
+    }
+    return {
+        f.READY: {(): float(not status.fault)},
+        f.FAULT: {(part,): float(bool(text)) for part, text in faults.items()},
+        f.PEERS: {(): status.peers},
+        f.ENTRIES: {(): status.wanted},
+        f.OUT_OF_SYNC: {(): status.wanted - status.in_sync},
+        f.REFUSED: {(): len(status.refused)},
+        f.CONFLICTING: {(): len(status.tolerated)},
+        f.MTU: {(): status.mtu},
+    }
+
+
+def read_source(seen: Seen, now: float) -> Values:
+    """What the cluster source sent. now: seconds of the monotonic clock."""
+    values: Values = {f.NODES: {(): len(seen.snapshot.nodes) if seen.snapshot else 0}}
+    if seen.news is None:
+        return values
+    return values | {
+        f.LAG: {(): now - seen.news.heard if seen.news.heard else float("inf")},
+        f.EVENTS: {(): seen.news.events},
+        f.RECEIVED: {(): seen.news.bytes},
+        f.SNAPSHOTS: {(): seen.news.snapshots},
+    }
+
+
+def read_usage(usages: Iterable[Usage], network: str, prefixes: Sequence[IPNetwork]) -> Values:
+    """Addresses by network. network, prefixes: of this daemon's own CNI configuration."""
+    known = {(u.network, u.version): u for u in usages}
+    own = {(network, v): n for v, n in _sizes(prefixes).items()} if network else {}
+    keys = sorted({*known, *own}, key=lambda key: (key[0] != network, key))
+    values: Values = {family: {} for family in (f.IN_USE, f.SIZE, f.RESTING, f.OLDEST)}
+    shown = set(list(dict.fromkeys(name for name, _version in keys))[:NETWORKS_MAX])
+    for key in keys:
+        if key[0] in shown:
+            usage, labels = known.get(key) or Usage(*key), (key[0], FAMILIES[key[1]])
+            values[f.IN_USE][labels] = usage.held
+            values[f.SIZE][labels] = own.get(key, usage.size)
+            values[f.RESTING][labels] = usage.resting
+            values[f.OLDEST][labels] = usage.oldest or 0.0
+    return values
+
+
+def _sizes(prefixes: Iterable[IPNetwork]) -> Mapping[int, int]:
+    """Addresses for pods by family, with the prefixes as ranges of the CNI configuration."""
+    sizes: Counter[int] = Counter()
+    for prefix in prefixes:
+        ranges = (build_range(prefix),)
+        sizes[prefix.version] += size_of(ranges, gateways_of([ranges]))
+    return sizes
+
+
+def read_probes(tally: ProbeTally, terminated: int) -> Values:
+    """Counters of the probes. terminated: connections that ended."""
+    return {
+        f.TERMINATED: {(): terminated},
+        f.PROBES_SENT: {(): tally.sent},
+        f.PROBES_ANSWERED: {(): tally.answered},
+        f.PROBES_SERVED: {(): tally.served},
+        f.PROBES_DROPPED: {(): sum(tally.dropped.values())},
+    }
+
+
+def read_peers(peers: Sequence[PeerHealth]) -> Values:
+    """The connections to peers."""
+    states = Counter(peer.state for peer in peers)
+    reasons = Counter(peer.reason for peer in peers if peer.state is State.FAILED)
+    established = [p for p in peers if p.state is State.ESTABLISHED]
+    times = sorted(peer.rtt for peer in established if peer.rtt is not None)
+    sizes = [peer.path_mtu for peer in established if peer.path_mtu]
+    values: Values = {
+        f.CONNECTIONS: {(str(state),): states[state] for state in State},
+        f.DEGRADED: {(str(reason),): reasons[reason] for reason in Reason if reason},
+    }
+    if times:
+        values |= {f.RTT_MEDIAN: {(): times[len(times) // 2]}, f.RTT_MAX: {(): times[-1]}}
+    if sizes:
+        values[f.PATH_MTU] = {(): min(sizes)}
+    return values
+
+
+def find_unreachable(desired: Desired | None, peers: Iterable[PeerHealth]) -> frozenset[str]:
+    """Peers without a route to them, and those that failed for a reason that cuts off pods."""
+    routeless = [name for name, entries in desired.peers.items() if not entries] if desired else []
+    cut_off = (p.name for p in peers if p.reason in _UNREACHABLE and p.state is State.FAILED)
+    return frozenset((*routeless, *cut_off))
+
+
+class Shares:
+    """The pod addresses that peers own; summed up once for each snapshot."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._totals: Mapping[int, int] = {}
+
+    def read(self, snapshot: Snapshot, me: str, unreachable: frozenset[str]) -> Values:
+        """How many unreachable peers own addresses, and their share of all addresses."""
+        if snapshot is not self._snapshot:
+            self._snapshot, self._totals = snapshot, _owned(snapshot, me, None)
+        owners = [n.name for n in snapshot.nodes if n.name in unreachable and n.pod_cidrs]
+        lost = _owned(snapshot, me, unreachable) if owners else {}
+        values: Values = {f.UNREACHABLE: {(): len(owners)}, f.UNREACHABLE_SHARE: {}}
+        for version, total in self._totals.items():
+            values[f.UNREACHABLE_SHARE][FAMILIES[version],] = lost.get(version, 0) / total
+        return values
+
+
+def _owned(snapshot: Snapshot, me: str, names: frozenset[str] | None) -> Mapping[int, int]:
+    """Pod addresses of peers by family; of all peers, or of those with these names."""
+    sizes: Counter[int] = Counter()
+    for node in snapshot.nodes:
+        if node.name != me and (names is None or node.name in names):
+            for prefix in node.pod_cidrs:
+                # num_addresses would keep two more address objects with every prefix.
+                sizes[prefix.version] += 1 << (prefix.max_prefixlen - prefix.prefixlen)
+    return sizes

@@ -1,46 +1,253 @@
-"""The HTTP endpoint: one thread, and a bounded number of connections that cannot hold it up."""
+"""The HTTP endpoint: /metrics, /healthz and /readyz, for a bounded number of clients at a time."""
 
 from __future__ import annotations
 
 import errno
-import math
-import os
-import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from http.server import BaseHTTPRequestHandler
+from itertools import accumulate
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
+from daemon.cni_server.call_counters import BOUNDS as CALL_BOUNDS
+from daemon.cni_server.call_counters import Histogram
 from daemon.log import Log
-from daemon.metrics.connection import Answer, Connection
-from daemon.metrics.http import Request, Response, tell
+from daemon.metrics import families as f
+from daemon.metrics.collector import Labels, Values
+from daemon.metrics.families import FAMILIES, Family
+from daemon.routing.counters import BOUNDS as RECONCILE_BOUNDS
+from daemon.routing.counters import Counts
 
-CONNECTIONS_MAX = 32
-"""At a time; one more takes the place of the one that has been there for longest."""
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+HANDLERS_MAX = 16
+"""Clients served at a time; one more takes the place of the client connected longest."""
+IO_SECONDS = 5.0
+"""Seconds to wait for the next bytes of a request, and for a response to be taken."""
 RETRY = 5.0
-"""Seconds between attempts to listen at an address that is taken, or not there yet."""
+"""Seconds between attempts to listen at an address that is in use, or not there yet."""
+ITERATION_MAX = 30.0
+"""Seconds after which a routing loop without an iteration is stuck; it has two a second."""
 _STOP_SECONDS = 10.0
-_AGAIN = 60.0
-_BACKLOG = 64
+_PLAIN = "text/plain; charset=utf-8"
+_BOUNDS = {f.CALL_SECONDS: CALL_BOUNDS, f.RECONCILE_SECONDS: RECONCILE_BOUNDS}
+_SUFFIX = {"counter": "_total", "info": "_info"}
+
+
+class Response(NamedTuple):
+    """A response to a GET."""
+
+    status: int
+    body: bytes
+    content_type: str = _PLAIN
+
+
+Answer = Callable[[str, str], Response]
+"""Answers a GET of a path, with the request's Accept header."""
+
+
+class Exposition:
+    """Renders values in a format of Prometheus', together with the process' own (process_*)."""
+
+    def __init__(self, read: Callable[[], Values]) -> None:
+        self._read = read
+        self._registry: CollectorRegistry | None = None
+        self._lock = threading.Lock()
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """Content type and body, in the format that an Accept header asks for."""
+        from prometheus_client.exposition import choose_encoder
+
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (ValueError, TypeError):  # the header has a version that is no number
+            encode, content_type = choose_encoder("")
+        with self._lock:  # one scrape at a time reads the store and the kernel
+            return content_type, encode(self._open())
+
+    def collect(self) -> Iterator[Metric]:
+        """All families that have values, in their order; the registry calls it."""
+        values = self._read()
+        return (as_metric(family, values[family]) for family in FAMILIES if family in values)
+
+    def _open(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry, ProcessCollector
+
+        if self._registry is None:
+            # The library's default registry would add Python's garbage collector.
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(self)
+            ProcessCollector(registry=registry)
+            self._registry = registry
+        return self._registry
+
+
+def as_metric(family: Family, values: dict[Labels, float | Histogram]) -> Metric:
+    """A family with its values as prometheus_client has them."""
+    from prometheus_client.core import Metric
+
+    metric = Metric(family.name, family.help, family.kind)
+    for labels, value in values.items():
+        named = dict(zip(family.labels, labels, strict=True))
+        if isinstance(value, Histogram):
+            _add_histogram(metric, family, named, value)
+        else:
+            metric.add_sample(family.name + _SUFFIX.get(family.kind, ""), named, value)
+    return metric
+
+
+def _add_histogram(
+    metric: Metric, family: Family, labels: dict[str, str], value: Histogram
+) -> None:
+    from prometheus_client.utils import floatToGoString
+
+    bounds = [*map(floatToGoString, _BOUNDS[family]), "+Inf"]
+    for bound, count in zip(bounds, accumulate(value.buckets), strict=True):
+        metric.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count)
+    metric.add_sample(f"{family.name}_count", labels, sum(value.buckets))
+    metric.add_sample(f"{family.name}_sum", labels, value.seconds)
+
+
+class Pages:
+    """The pages of the endpoint."""
+
+    def __init__(self, exposition: Exposition, counts: Counts) -> None:
+        self._exposition, self._counts = exposition, counts
+
+    def __call__(self, path: str, accept: str) -> Response:
+        """The response to a GET of a path."""
+        if path == "/metrics":
+            content_type, body = self._exposition.render(accept)
+            return Response(200, body, content_type)
+        if path == "/healthz":
+            return check_alive(self._counts, time.monotonic())
+        if path == "/readyz":
+            return check_ready(self._counts)
+        return _line(404, "not found: the paths are /metrics, /healthz and /readyz")
+
+
+def check_alive(counts: Counts, now: float) -> Response:
+    """200 while the routing loop runs, else 503. now: seconds of the monotonic clock."""
+    age = now - counts.turned
+    if age > ITERATION_MAX:
+        return _line(503, f"the last iteration of the routing loop was {age:.0f} s ago")
+    return _line(200, "alive")
+
+
+def check_ready(counts: Counts) -> Response:
+    """200 while this node is ready for pods (the verb STATUS agrees), else 503 and the reason."""
+    seen = counts.seen
+    if seen is None:
+        return _line(503, "podwired has just started")
+    if seen.status.fault:
+        return _line(503, f"this node is not ready: {seen.status.fault}")
+    return _line(200, "ready")
+
+
+def _line(status: int, text: str) -> Response:
+    return Response(status, f"{text}\n".encode(errors="backslashreplace"))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request a connection (HTTP/1.0)."""
+
+    server: _Server
+    timeout = IO_SECONDS
+
+    def do_GET(self) -> None:
+        try:
+            path = urlsplit(self.path).path or "/"  # through a proxy it is a whole URL
+        except ValueError:
+            self.send_error(400)
+            return
+        response = self.server.answer(path, self.headers.get("Accept", ""))
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
+
+    do_HEAD = do_GET  # noqa: N815 - the base looks it up by this name
+
+    def version_string(self) -> str:
+        """The Server header, without the version of Python."""
+        return "podwired"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not logged."""
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    """A thread for each client, HANDLERS_MAX at most. Raises OSError where it cannot listen."""
+
+    allow_reuse_address = True  # connections of the daemon before may still be in TIME-WAIT
+    allow_reuse_port = False
+    request_queue_size = 64
+    daemon_threads, block_on_close = True, False
+
+    def __init__(self, host: str, port: int, answer: Answer, stopping: threading.Event) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.answer, self._stopping = answer, stopping
+        self._slots = threading.BoundedSemaphore(HANDLERS_MAX)
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, None] = {}
+        super().__init__((host, port), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.socket.accept()
+        except OSError:
+            # Out of descriptors: the connection that waits would keep the loop busy.
+            self._stopping.wait(1.0)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._slots.acquire(blocking=False):
+            self._disconnect_oldest()
+            self._slots.acquire()
+        with self._lock:
+            self._connections[request] = None
+        super().process_request(request, client_address)
+
+    def _disconnect_oldest(self) -> None:
+        with self._lock, suppress(OSError):
+            if self._connections:
+                # Its thread, which waits for it, ends.
+                next(iter(self._connections)).shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self._lock:
+            del self._connections[request]
+        self._slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that resets its connection, for example, is not logged."""
 
 
 class Endpoint:
     """Serves from `start` to `stop`.
 
-    report: takes why nobody is served, and an empty text when that is over.
+    report: takes why the endpoint cannot listen, and an empty text once it does.
     """
 
     def __init__(
         self, host: str, port: int, answer: Answer, report: Callable[[str], None], log: Log
     ) -> None:
         self._host, self._port, self._log = host, port, log
-        self._answer, self._report = partial(self._shield, answer), report
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._listener: socket.socket | None = None
-        self._connections: dict[int, Connection] = {}
-        self._stopping, self._fault, self._told_at = False, "", -math.inf
+        self._answer, self._report = answer, report
+        self._stopping, self._fault, self._error = threading.Event(), "", ""
+        self._server: _Server | None = None
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
     def __enter__(self) -> Endpoint:
@@ -48,127 +255,57 @@ class Endpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopping = True
-        os.eventfd_write(self._bell, 1)
+        self._stopping.set()
+        with self._lock, suppress(OSError):
+            if self._server:
+                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes up whoever accepts
         self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._listen()
-                self._turn()
-        finally:
-            for connection in self._connections.values():
-                connection.close()
-            if self._listener:
-                self._listener.close()
+        while not self._stopping.is_set():
+            try:
+                server = _Server(self._host, self._port, self._get, self._stopping)
+            except OSError as error:
+                self._note(explain(self._host, self._port, error))
+                self._stopping.wait(RETRY)
+                continue
+            self._note("")
+            with server:
+                with self._lock:
+                    self._server = server
+                while not self._stopping.is_set():
+                    server.handle_request()
 
-    def _listen(self) -> None:
-        if self._listener is not None:
+    def _note(self, fault: str) -> None:
+        if fault == self._fault:
             return
-        try:
-            self._listener = open_listener(self._host, self._port)
-        except OSError as error:
-            self._tell(explain(self._host, self._port, error))
+        self._fault = fault
+        self._report(fault)
+        if fault:
+            self._log.error(fault)
         else:
-            self._tell("")
+            self._log.info("metrics are served", listen=format_address(self._host, self._port))
 
-    def _tell(self, fault: str) -> None:
-        if fault != self._fault:
-            self._fault = fault
-            self._report(fault)
-            if fault:
-                self._log.error(fault)
-            else:
-                self._log.info("metrics are served", listen=place_of(self._host, self._port))
-
-    def _turn(self) -> None:
-        now = time.monotonic()
-        for connection in [c for c in self._connections.values() if c.deadline <= now]:
-            self._drop(connection)
-        ready = self._poll(now)
-        now = time.monotonic()
-        for fd in ready:
-            if (found := self._connections.get(fd)) and not found.advance(self._answer, now):
-                self._drop(found)
-        if self._listener and self._listener.fileno() in ready:
-            self._accept(now)
-
-    def _poll(self, now: float) -> list[int]:
-        poll = select.poll()
-        poll.register(self._bell, select.POLLIN)
-        if self._listener:
-            poll.register(self._listener, select.POLLIN)
-        for connection in self._connections.values():
-            poll.register(connection, connection.events)
-        deadlines = [c.deadline for c in self._connections.values()]
-        deadlines += [] if self._listener else [now + RETRY]
-        wait = math.ceil(max(0.0, min(deadlines) - now) * 1000) if deadlines else None
-        return [fd for fd, _events in poll.poll(wait)]
-
-    def _accept(self, now: float) -> None:
-        assert self._listener is not None  # noqa: S101
+    def _get(self, path: str, accept: str) -> Response:
         try:
-            sock, _address = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self._wait(1.0)  # else the waiting connection would keep the loop busy
-            return
-        if len(self._connections) >= CONNECTIONS_MAX:
-            self._drop(next(iter(self._connections.values())))
-        self._connections[sock.fileno()] = Connection(sock, now)
-
-    def _wait(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._bell, select.POLLIN)
-        poll.poll(math.ceil(seconds * 1000))
-
-    def _drop(self, connection: Connection) -> None:
-        self._connections.pop(connection.fileno(), None)
-        with suppress(OSError):
-            connection.close()
-
-    def _shield(self, answer: Answer, request: Request) -> Response:
-        try:
-            return answer(request)
-        except Exception as error:  # a scrape must not end the thread that answers the next one
-            now = time.monotonic()
-            if now - self._told_at >= _AGAIN:
-                self._told_at = now
-                self._log.error(f"{request.path} could not be answered: {error!r}")
-            return tell(500, "this could not be answered: podwired's log says why")
+            return self._answer(path, accept)
+        except Exception as error:  # the cause is for the log, not for the client
+            if repr(error) != self._error:
+                self._error = repr(error)
+                self._log.error(f"GET {path} failed: {error!r}")
+            return _line(500, "internal error: podwired's log has the cause")
 
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """A listening socket at an IPv4 or IPv6 address. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # Connections of the daemon before may still be in TIME-WAIT.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-        made.listen(_BACKLOG)
-        made.setblocking(False)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def place_of(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """Host and port as `metrics.listen` has them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def explain(host: str, port: int, error: OSError) -> str:
-    """Why nobody can be served there, and what to do."""
-    place = place_of(host, port)
+    """Why the endpoint cannot listen there, and what to do."""
+    what = f"metrics cannot be served at {format_address(host, port)}"
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"metrics cannot be served at {place}: something else listens there; set metrics.listen"
-        )
+        return f"{what}: another process listens there; set metrics.listen"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"metrics cannot be served at {place}: no link of this node has that address"
-    return f"metrics cannot be served at {place}: {error.strerror or error}"
+        return f"{what}: no link of this node has that address"
+    return f"{what}: {error.strerror or error}"

@@ -1,7 +1,7 @@
-"""All that the daemon shows, as data: name, type, meaning, labels.
+"""The metric families of the daemon, as data: name, type, help, labels.
 
-Names and units are Prometheus' (https://prometheus.io/docs/practices/naming/). No label names a pod
-or a peer: how many series there are does not grow with the cluster.
+Names and units follow https://prometheus.io/docs/practices/naming/. No label names a pod or a peer,
+so the number of series does not grow with the cluster.
 """
 
 from __future__ import annotations
@@ -44,112 +44,113 @@ CALLS: Final = _counter(
 )
 CALL_SECONDS: Final = _histogram(
     "cni_call_duration_seconds",
-    "Time from a CNI call's arrival to its answer, by verb and result (success, error).",
+    "Time from the arrival of a CNI call to its reply, by verb and result (success, error).",
     "verb", "result",
 )  # fmt: skip
-CALLS_UNDER_WAY: Final = _gauge(
-    "cni_calls_under_way", "CNI calls that have arrived and are not answered yet.", "verb"
+CALLS_IN_FLIGHT: Final = _gauge(
+    "cni_calls_in_flight", "CNI calls that have arrived and have no reply yet.", "verb"
 )
-CALL_PROCESSES: Final = _gauge(
-    "call_processes", "Processes of this daemon for CNI calls: serving, dead.", "state"
-)
+CNI_PROCESSES: Final = _gauge(
+    "cni_processes", "Processes of this daemon that serve CNI calls, by state (serving, dead).",
+    "state",
+)  # fmt: skip
 
-HELD: Final = _gauge(
-    "ipam_addresses_in_use", "Addresses that pods of this node have.", "network", "family"
+IN_USE: Final = _gauge(
+    "ipam_addresses_in_use", "Addresses allocated to pods of this node.", "network", "family"
 )
-SPACE: Final = _gauge(
-    "ipam_addresses_size", "Addresses that this node's pods can have in all.", "network", "family"
+SIZE: Final = _gauge(
+    "ipam_addresses_size", "Addresses in this node's ranges for pods.", "network", "family"
 )
 RESTING: Final = _gauge(
-    "ipam_addresses_resting", "Freed addresses that wait before they are given again.",
+    "ipam_addresses_resting", "Released addresses that rest before they are allocated again.",
     "network", "family",
 )  # fmt: skip
 OLDEST: Final = _gauge(
     "ipam_oldest_resting_address_seconds",
-    "Age of the address that was freed longest ago and not given again, 0 where there is none.",
+    "Time since the release of the address that rests longest, 0 where none rests.",
     "network", "family",
 )  # fmt: skip
 PENDING: Final = _gauge(
-    "ipam_pending_allocations", "Pods that wait for their addresses: ADD calls under way."
+    "ipam_pending_allocations", "Pods that wait for their addresses: ADD calls in flight."
 )
 
 CONNECTIONS: Final = _gauge(
-    "peer_connections", "Other nodes' daemons, by the state of the way to them.", "state"
+    "peer_connections", "Peers by state of the connection to them.", "state"
 )
 TERMINATED: Final = _counter(
-    "peer_connections_terminated", "Ways to other nodes that were established and ended."
+    "peer_connections_terminated", "Peer connections that were established and ended."
 )
-TROUBLED: Final = _gauge(
-    "peer_connections_troubled", "Other nodes that failed to be reached as they should, by reason.",
-    "reason",
-)  # fmt: skip
+DEGRADED: Final = _gauge(
+    "peer_connections_degraded", "Failed peer connections, by reason.", "reason"
+)
 UNREACHABLE: Final = _gauge(
-    "peers_unreachable", "Other nodes that own addresses of pods and cannot be reached."
+    "peers_unreachable", "Peers that own pod addresses and cannot be reached."
 )
 UNREACHABLE_SHARE: Final = _gauge(
     "peers_unreachable_addresses_ratio",
-    "Share of all other nodes' pod addresses that unreachable ones own.", "family",
+    "Share of all peers' pod addresses that unreachable peers own.", "family",
 )  # fmt: skip
 RTT_MEDIAN: Final = _gauge(
-    "peer_round_trip_median_seconds", "Round trip to the median of the nodes that are reached."
+    "peer_round_trip_median_seconds", "Median round trip to established peers."
 )
-RTT_MAX: Final = _gauge(
-    "peer_round_trip_max_seconds", "Round trip to the slowest of the nodes that are reached."
-)
-PATH_MTU: Final = _gauge(
-    "peer_path_mtu_min_bytes", "The smallest path MTU to any node that is reached."
-)
-PROBES_SENT: Final = _counter("probes_sent", "Probes sent to other nodes.")
-PROBES_ANSWERED: Final = _counter("probes_answered", "Those that were answered in time.")
-PROBES_SERVED: Final = _counter("probes_served", "Probes of other nodes that were answered.")
+RTT_MAX: Final = _gauge("peer_round_trip_max_seconds", "Longest round trip to an established peer.")
+PATH_MTU: Final = _gauge("peer_path_mtu_min_bytes", "Smallest path MTU to an established peer.")
+PROBES_SENT: Final = _counter("probes_sent", "Probes sent to peers.")
+PROBES_ANSWERED: Final = _counter("probes_answered", "Probes that a peer answered in time.")
+PROBES_SERVED: Final = _counter("probes_served", "Probes of peers that this node answered.")
 PROBES_DROPPED: Final = _counter(
-    "probes_dropped", "Datagrams that came to the port of the probes and counted for nothing.",
-    "cause",
-)  # fmt: skip
-
-PEERS: Final = _gauge("peers", "Other nodes that the plan leads to.")
-NODES: Final = _gauge("nodes", "Nodes that the source of the cluster knows, with this one.")
-WANTED: Final = _gauge(
-    "entries", "Routes, neighbours and FDB entries that there should be for other nodes."
+    "probes_dropped", "Datagrams at the port of the probes that were invalid or beyond its limits."
 )
-MISSING: Final = _gauge("entries_out_of_sync", "Those of them that the kernel does not have so.")
-REFUSED: Final = _gauge("prefixes_refused", "Prefixes of other nodes that are not routed.")
-TOLERATED: Final = _gauge(
-    "prefixes_shadowed", "Prefixes that are routed, but something of this node takes packets from."
+
+PEERS: Final = _gauge("peers", "Peers in the desired state.")
+NODES: Final = _gauge("nodes", "Nodes that the cluster source lists, including this one.")
+ENTRIES: Final = _gauge("entries", "Desired routes, neighbours and FDB entries for peers.")
+OUT_OF_SYNC: Final = _gauge(
+    "entries_out_of_sync", "Desired entries that the kernel lacks or has otherwise."
+)
+REFUSED: Final = _gauge("prefixes_refused", "Prefixes of peers that are not routed.")
+CONFLICTING: Final = _gauge(
+    "prefixes_conflicting", "Prefixes that are routed and overlap a network of this node."
 )
 READY: Final = _gauge("ready", "1 while this node is ready for pods.")
-FAULT: Final = _gauge("fault", "1 while something is wrong, by part.", "part")
+FAULT: Final = _gauge("fault", "1 while a part of the daemon has a fault.", "part")
 MTU: Final = _gauge("pod_mtu_bytes", "MTU of pods' links.")
 
-TURN_SECONDS: Final = _histogram(
+RECONCILE_SECONDS: Final = _histogram(
     "reconcile_duration_seconds",
-    "Time of those turns of the routing loop that changed something in the kernel.",
+    "Duration of the iterations of the routing loop that changed something in the kernel.",
 )
 ERRORS: Final = _counter("reconcile_errors", "Steps of the routing loop that failed.")
-RESTARTS: Final = _counter("routing_restarts", "Times that the routing loop began anew.")
-IDLE: Final = _gauge("routing_last_turn_seconds", "Time since the routing loop turned last.")
-FOUND: Final = _counter(
-    "drift_found", "Things of podwire's that others changed or removed, by kind.", "kind"
+RESTARTS: Final = _counter("routing_restarts", "Restarts of the routing loop after an error.")
+ITERATION_AGE: Final = _gauge(
+    "routing_iteration_age_seconds", "Time since the last iteration of the routing loop."
 )
-HEALED: Final = _counter("drift_healed", "Those that were put right, by kind.", "kind")
-JOURNALED: Final = _counter("journal_records", "Records written to the journal.", "action")
-UNJOURNALED: Final = _counter("journal_lost_records", "Records that could not be written.")
+DRIFT_DETECTED: Final = _counter(
+    "drift_detected", "External changes of podwire's objects, by kind of object.", "kind"
+)
+DRIFT_REPAIRED: Final = _counter(
+    "drift_repaired", "External changes that were repaired, by kind of object.", "kind"
+)
+JOURNAL_RECORDS: Final = _counter("journal_records", "Records written to the journal.", "action")
+JOURNAL_LOST: Final = _counter("journal_lost_records", "Records that could not be written.")
 
-LAG: Final = _gauge("source_lag_seconds", "Time since the source of the cluster was heard last.")
-EVENTS: Final = _counter("source_events", "Changes that the source of the cluster told.")
+LAG: Final = _gauge("source_lag_seconds", "Time since the last message of the cluster source.")
+EVENTS: Final = _counter("source_events", "Changes received from the cluster source.")
 RECEIVED: Final = _counter(
-    "source_received_bytes", "Bytes received from the source of the cluster, on the wire."
+    "source_received_bytes", "Bytes received from the cluster source, on the wire."
 )
-SNAPSHOTS: Final = _counter("source_snapshots", "States of the cluster that were made of them.")
+SNAPSHOTS: Final = _counter("source_snapshots", "Snapshots of the cluster built from the changes.")
 
 DNS_QUERIES: Final = _counter(
-    "dns_queries", "UDP packets to DNS servers that this node passed on between pods and others."
+    "dns_queries", "UDP packets to DNS servers that this node forwarded for pods."
 )
-DNS_ANSWERS: Final = _counter("dns_answers", "UDP packets from DNS servers, as for queries.")
+DNS_ANSWERS: Final = _counter(
+    "dns_answers", "UDP packets from DNS servers that this node forwarded to pods."
+)
 
-UNREAD: Final = _counter(
-    "metrics_unread", "Times that a part of these metrics could not be read.", "part"
+READ_ERRORS: Final = _counter(
+    "metrics_read_errors", "Times that a part of these metrics could not be read.", "part"
 )
 
 FAMILIES: Final = tuple(value for value in list(globals().values()) if isinstance(value, Family))
-"""All of them, in the order of this page."""
+"""All families, in the order of this module."""

@@ -28,12 +28,12 @@ def rising(step: float) -> str:
 HEALTHY: Series = {
     f'up{{{N}, job="podwire"}}': steady(1),
     f"podwire_ready{{{N}}}": steady(1),
-    f"podwire_routing_last_turn_seconds{{{N}}}": steady(0.4),
+    f"podwire_routing_iteration_age_seconds{{{N}}}": steady(0.4),
     f"podwire_routing_restarts_total{{{N}}}": steady(2),
     f"podwire_entries_out_of_sync{{{N}}}": steady(0),
     f"podwire_peers_unreachable{{{N}}}": steady(0),
     f'podwire_peers_unreachable_addresses_ratio{{{N}, family="ipv4"}}': steady(0),
-    f'podwire_peer_connections_troubled{{{N}, reason="mtu"}}': steady(0),
+    f'podwire_peer_connections_degraded{{{N}, reason="mtu"}}': steady(0),
     f'podwire_ipam_addresses_in_use{{{N}, network="p", family="ipv4"}}': steady(100),
     f'podwire_ipam_addresses_size{{{N}, network="p", family="ipv4"}}': steady(253),
     f'podwire_ipam_addresses_in_use{{{N}, network="old", family="ipv4"}}': steady(1),
@@ -48,11 +48,11 @@ HEALTHY: Series = {
         rising(60),
     f'podwire_fault{{{N}, part="source"}}': steady(0),
     f'podwire_fault{{{N}, part="journal"}}': steady(0),
-    f'podwire_fault{{{N}, part="health"}}': steady(0),
+    f'podwire_fault{{{N}, part="probes"}}': steady(0),
     f"podwire_source_lag_seconds{{{N}}}": steady(40),
     f"podwire_prefixes_refused{{{N}}}": steady(0),
-    f'podwire_drift_found_total{{{N}, kind="route"}}': rising(1),
-    f'podwire_drift_healed_total{{{N}, kind="route"}}': rising(1),
+    f'podwire_drift_detected_total{{{N}, kind="route"}}': rising(1),
+    f'podwire_drift_repaired_total{{{N}, kind="route"}}': rising(1),
     f"podwire_reconcile_errors_total{{{N}}}": steady(5),
     f"podwire_journal_lost_records_total{{{N}}}": steady(0),
     f"podwire_dns_queries_total{{{N}}}": rising(6000),
@@ -63,14 +63,14 @@ BUCKET = f'podwire_cni_call_duration_seconds_bucket{{{N}, verb="ADD", result="su
 FIRES: Mapping[str, Series] = {
     "PodwireDown": {f'up{{{N}, job="podwire"}}': steady(0)},
     "PodwireNodeNotReady": {f"podwire_ready{{{N}}}": steady(0)},
-    "PodwireRoutingStuck": {f"podwire_routing_last_turn_seconds{{{N}}}": rising(60)},
+    "PodwireRoutingStuck": {f"podwire_routing_iteration_age_seconds{{{N}}}": rising(60)},
     "PodwireRoutingRestarts": {f"podwire_routing_restarts_total{{{N}}}": rising(3)},
     "PodwireEntriesOutOfSync": {f"podwire_entries_out_of_sync{{{N}}}": steady(3)},
     "PodwirePeersUnreachable": {f"podwire_peers_unreachable{{{N}}}": steady(1)},
     "PodwirePeersUnreachableMany": {
         f'podwire_peers_unreachable_addresses_ratio{{{N}, family="ipv4"}}': steady(0.3)
     },
-    "PodwirePathMtu": {f'podwire_peer_connections_troubled{{{N}, reason="mtu"}}': steady(1)},
+    "PodwirePathMtu": {f'podwire_peer_connections_degraded{{{N}, reason="mtu"}}': steady(1)},
     "PodwireAddressesRunningOut": {
         f'podwire_ipam_addresses_in_use{{{N}, network="p", family="ipv4"}}': steady(240)
     },
@@ -78,7 +78,7 @@ FIRES: Mapping[str, Series] = {
         f'podwire_cni_calls_total{{{N}, verb="ADD", code="100"}}': rising(1)
     },
     "PodwirePendingAllocations": {f"podwire_ipam_pending_allocations{{{N}}}": steady(30)},
-    "PodwireCallProcessDead": {f'podwire_call_processes{{{N}, state="dead"}}': steady(1)},
+    "PodwireCallProcessDead": {f'podwire_cni_processes{{{N}, state="dead"}}': steady(1)},
     "PodwireAddFailures": {
         f'podwire_cni_call_duration_seconds_count{{{N}, verb="ADD", result="error"}}': rising(30)
     },
@@ -86,13 +86,13 @@ FIRES: Mapping[str, Series] = {
     "PodwireSourceLost": {f'podwire_fault{{{N}, part="source"}}': steady(1)},
     "PodwireSourceSilent": {f"podwire_source_lag_seconds{{{N}}}": "0+60x60"},
     "PodwireFault": {f'podwire_fault{{{N}, part="journal"}}': steady(1)},
-    "PodwireProbesImpeded": {f'podwire_fault{{{N}, part="health"}}': steady(1)},
+    "PodwireProbesDegraded": {f'podwire_fault{{{N}, part="probes"}}': steady(1)},
     "PodwirePrefixesRefused": {f"podwire_prefixes_refused{{{N}}}": steady(1)},
-    "PodwireQuarrel": {
+    "PodwireFlapping": {
         f'podwire_drift_{what}_total{{{N}, kind="route"}}': rising(30)
-        for what in ("found", "healed")
+        for what in ("detected", "repaired")
     },
-    "PodwireDriftNotHealed": {f'podwire_drift_healed_total{{{N}, kind="route"}}': steady(0)},
+    "PodwireDriftNotRepaired": {f'podwire_drift_repaired_total{{{N}, kind="route"}}': steady(0)},
     "PodwireReconcileErrors": {f"podwire_reconcile_errors_total{{{N}}}": rising(1)},
     "PodwireJournalIncomplete": {f"podwire_journal_lost_records_total{{{N}}}": rising(1)},
     "PodwireDnsUnanswered": {f"podwire_dns_answers_total{{{N}}}": rising(3000)},

@@ -131,7 +131,7 @@ def test_no_call_is_lost_whichever_process_served_it(member: Member, podwire_bin
     eventually(lambda: helpers(member) == [] or helpers(member))
     assert storm() == [0] * calls
     assert value(member, "cni_calls_total", verb="STATUS", code="0") == 2 * calls
-    assert value(member, "cni_calls_under_way", verb="STATUS") == 0
+    assert value(member, "cni_calls_in_flight", verb="STATUS") == 0
 
 
 RANGES = [[{"subnet": "10.99.0.0/24"}]]
@@ -145,7 +145,7 @@ def helpers(member: Member) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def test_drift_is_counted_by_kind_when_it_is_healed(pair: tuple[Member, Member]) -> None:
+def test_drift_is_counted_by_kind_when_it_is_repaired(pair: tuple[Member, Member]) -> None:
     one, two = pair
     one.node.run(["ip", "route", "del", two.cidrs[0]])
     one.node.run(["ip", "-6", "route", "del", two.cidrs[1]])
@@ -155,13 +155,13 @@ def test_drift_is_counted_by_kind_when_it_is_healed(pair: tuple[Member, Member])
     one.conflist.write_text(one.conflist.read_text().replace("1450", "1400"))
     wanted = {"route": 2, "sysctl": 1, "link": 1, "nftables": 1, "file": 1, "fdb": 0}
     for kind, count in wanted.items():
-        for name in ("drift_found_total", "drift_healed_total"):
+        for name in ("drift_detected_total", "drift_repaired_total"):
             eventually(lambda n=name, k=kind, c=count: shows(one, c, n, kind=k))  # type: ignore[misc]
     assert value(one, "reconcile_errors_total") == 0
     assert (value(one, "reconcile_duration_seconds_count") or 0) >= 2
     assert (value(one, "journal_records_total", action="restored") or 0) >= len(wanted) - 2
     assert value(one, "journal_lost_records_total") == 0
-    assert value(two, "drift_found_total", kind="route") == 0
+    assert value(two, "drift_detected_total", kind="route") == 0
 
 
 def test_a_node_that_is_cut_off_is_unreachable_with_its_share(cluster: Cluster) -> None:
@@ -176,7 +176,7 @@ def test_a_node_that_is_cut_off_is_unreachable_with_its_share(cluster: Cluster) 
     for family in ("ipv4", "ipv6"):
         assert value(one, "peers_unreachable_addresses_ratio", family=family) == 0.5
     eventually(lambda: shows(one, 1, "peer_connections_terminated_total"))
-    assert value(one, "peer_connections_troubled", reason="underlay-down") == 1
+    assert value(one, "peer_connections_degraded", reason="underlay-down") == 1
     assert value(two, "entries_out_of_sync") == 0
 
 
@@ -205,7 +205,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_else_suffers(
         taken.listen()
         member.start()
         eventually(lambda: "listens" in str(member.status().get("metricsFault")) or member.log)
-        assert "something else listens there; set metrics.listen" in member.log
+        assert "another process listens there; set metrics.listen" in member.log
         assert any("metrics cannot be served" in line for line in troubles(member))
         member.attach(podwire_bin / "podwire")
         taken.close()

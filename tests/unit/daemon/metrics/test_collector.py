@@ -1,40 +1,55 @@
-"""A scrape: what is read for it, how it is rendered, and what it does where something is broken."""
+"""What the metrics read, and what they leave out where something is broken."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.cni_server.call_counters import Tally
-from daemon.journal import MIN_BYTES, Journal
+from daemon.cni_server.call_counters import Histogram, Tally
+from daemon.journal import MIN_BYTES, Journal, Record
+from daemon.log import Log
 from daemon.metrics import families as f
-from daemon.metrics.collector import Collector, Sources
-from daemon.metrics.exposition import Exposition
+from daemon.metrics.collector import (
+    NETWORKS_MAX,
+    Collector,
+    Shares,
+    Sources,
+    Values,
+    find_unreachable,
+    read_calls,
+    read_peers,
+    read_probes,
+    read_source,
+    read_status,
+    read_usage,
+    read_work,
+)
 from daemon.metrics.families import FAMILIES
-from daemon.metrics.http import Request
-from daemon.metrics.serving import answer_request
-from daemon.metrics.standing import TURN_MAX, answer_alive, answer_ready
-from daemon.model import Desired
-from daemon.routing.counters import Counts, Seen
+from daemon.model import Desired, News
+from daemon.probes.prober import Tally as ProbeTally
+from daemon.probes.report import HealthReport
+from daemon.probes.states import PeerHealth, Reason, State
+from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
 from daemon.routing.planner import Planner
+from daemon.routing.reporter import Teller
 from daemon.status import NodeStatus
 from ipam.store import open_store
 from ipam.transaction import Owner
+from ipam.usage import Usage
 from kernel.nftables.dns_counters import stop_counting_dns
 from kernel.nftables.table import load_skeleton
 from tests import ROOT
 from tests.unit.cni_plugin import namespaces
 from tests.unit.daemon.clusters import cluster, facts, node, settings
 
-GOOD = NodeStatus("node-1", "vxlan", "static", peers=1)
+GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
 PARTS = {("ipam",): 0, ("dns",): 0}
 
 
@@ -49,24 +64,25 @@ def sources(tmp_path: Path) -> Sources:
     """A daemon that has turned once."""
     wanted = settings(f"dataDir: {tmp_path}")
     made = Sources(wanted, Tally(2), Counts(), Journal(tmp_path / "journal", MIN_BYTES))
-    made.counts.turn(0.0, Seen(GOOD, cluster(node(1), node(2)), plan(), None))
+    made.counts.turn(0.0, Seen(GOOD, cluster(node(1), node(2)), plan("", ""), None))
     return made
 
 
-def plan() -> Desired:
-    return Planner(settings()).plan(cluster(node(1), node(2)), facts(), ())
+def plan(*cidrs: str) -> Desired:
+    nodes = [node(n + 1, cidrs=c) for n, c in enumerate(cidrs)]
+    return Planner(settings()).plan(cluster(*nodes), facts(), ())
 
 
 def test_addresses_are_those_of_the_store(sources: Sources, tmp_path: Path) -> None:
     collector = Collector(sources)
     own = ("podwire", "ipv4")
-    assert collector.read()[f.HELD] == {own: 0}
+    assert collector.read()[f.IN_USE] == {own: 0}
     assert not (tmp_path / "podwire.db").exists()  # looking makes none
     with open_store(tmp_path) as store, store.transaction() as tx:
         tx.insert(Owner("podwire", "c1", "eth0"), ip_address("10.244.1.5"), 1)
     values = collector.read()
-    assert (values[f.HELD], values[f.SPACE]) == ({own: 1}, {own: 253})
-    assert values[f.UNREAD] == PARTS
+    assert (values[f.IN_USE], values[f.SIZE]) == ({own: 1}, {own: 253})
+    assert values[f.READ_ERRORS] == PARTS
 
 
 @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + bytes(5000)])
@@ -77,22 +93,22 @@ def test_a_damaged_store_costs_its_part_alone(
     collector = Collector(sources)
     for times in (1, 2):
         values = collector.read()
-        assert f.HELD not in values
-        assert values[f.UNREAD]["ipam",] == times
+        assert f.IN_USE not in values
+        assert values[f.READ_ERRORS]["ipam",] == times
         assert values[f.READY] == {(): 1.0}
     assert (tmp_path / "podwire.db").read_bytes() == content
 
 
 def test_a_process_that_died_is_seen(sources: Sources) -> None:
     collector = Collector(sources)
-    assert collector.read()[f.CALL_PROCESSES] == {("serving",): 2, ("dead",): 0}
+    assert collector.read()[f.CNI_PROCESSES] == {("serving",): 2, ("dead",): 0}
     sources.tally.bury(1)
-    assert collector.read()[f.CALL_PROCESSES] == {("serving",): 1, ("dead",): 1}
+    assert collector.read()[f.CNI_PROCESSES] == {("serving",): 1, ("dead",): 1}
 
 
 def test_a_writer_keeps_no_scrape_out(sources: Sources, tmp_path: Path) -> None:
     with open_store(tmp_path) as store, store.transaction():
-        assert f.HELD in Collector(sources).read()
+        assert f.IN_USE in Collector(sources).read()
 
 
 def test_dns_is_counted_once_there_is_a_table(sources: Sources) -> None:
@@ -103,93 +119,266 @@ def test_dns_is_counted_once_there_is_a_table(sources: Sources) -> None:
     assert (values[f.DNS_QUERIES], values[f.DNS_ANSWERS]) == ({(): 0}, {(): 0})
     assert stop_counting_dns() is True
     assert stop_counting_dns() is False
-    assert values[f.UNREAD] == PARTS
+    assert values[f.READ_ERRORS] == PARTS
 
 
-ACCEPTED = {
-    "": "text/plain; version=0.0.4; charset=utf-8",
-    "text/html": "text/plain; version=0.0.4; charset=utf-8",
-    "application/openmetrics-text; version=1.0.0": "application/openmetrics-text; version=1.0.0",
-    "application/openmetrics-text; version=x": "text/plain",
-    "text/plain; version=\u00e9.1": "text/plain",
-}
+def peer(name: str, state: State, reason: Reason = Reason.NONE, **keys: float) -> PeerHealth:
+    mtu = int(keys.get("mtu", 0))
+    return PeerHealth(name, state, reason, "", 0.0, keys.get("rtt"), mtu)
 
 
-@pytest.mark.parametrize("accept", ACCEPTED)
-def test_the_format_is_the_one_that_is_asked_for(sources: Sources, accept: str) -> None:
-    content_type, body = Exposition(Collector(sources).read).render(accept)
-    assert content_type.startswith(ACCEPTED[accept])
-    assert (b"# EOF" in body) == content_type.startswith("application/")
-    assert b"podwire_ready 1.0\n" in body
+def test_pending_allocations_are_adds_under_way() -> None:
+    tally = Tally(1)
+    for verb in ("ADD", "ADD", "DEL"):
+        tally.begin(0, verb)
+    tally.end(0, "ADD", 100, 0.2)
+    values = read_calls(tally.read())
+    assert values[f.PENDING] == {(): 1}
+    assert values[f.CALLS]["ADD", "100"] == 1
+    assert values[f.CALLS]["DEL", "100"] == values[f.CALLS]["GC", "0"] == 0
+    assert ("GC", "100") not in values[f.CALLS]
+    failed = values[f.CALL_SECONDS]["ADD", "error"]
+    assert isinstance(failed, Histogram)
+    assert sum(failed.buckets) == 1
+    assert failed.seconds == pytest.approx(0.2)
 
 
-@given(st.text(max_size=60))
-def test_no_accept_header_breaks_a_scrape(accept: str) -> None:
-    for before in ("", "text/plain;", "application/openmetrics-text;version="):
-        _content_type, body = Exposition(dict).render(before + accept)
-        assert b"process_" in body
-
-
-def test_what_is_rendered_is_what_was_read(sources: Sources) -> None:
-    sources.tally.begin(0, "ADD")
-    sources.tally.end(0, "ADD", 0, 0.004)
-    _content_type, body = Exposition(Collector(sources).read).render("")
-    found = {family.name: family for family in text_string_to_metric_families(body.decode())}
-    values = Collector(sources).read()
-    for family in FAMILIES:
-        assert (family in values) == (family.name + _INFO.get(family.kind, "") in found)
-    seconds = found["podwire_cni_call_duration_seconds"]
-    assert seconds.documentation == f.CALL_SECONDS.help
-    mine = {"verb": "ADD", "result": "success"}
-    assert [s.value for s in seconds.samples if s.labels == {**mine, "le": "0.0025"}] == [0]
-    assert [s.value for s in seconds.samples if s.labels == {**mine, "le": "0.005"}] == [1]
-    assert [s.value for s in seconds.samples if s.labels == mine] == [1, pytest.approx(0.004)]
-    [info] = found["podwire_info"].samples
-    assert info.labels == {
-        "version": info.labels["version"], "node": "node-1", "backend": "vxlan", "source": "static",
-    }  # fmt: skip
-
-
-_INFO = {"info": "_info"}
-
-
-def test_paths(sources: Sources) -> None:
-    exposition = Exposition(Collector(sources).read)
-
-    def ask(path: str) -> int:
-        return answer_request(exposition, sources.counts, Request("GET", path)).status
-
-    assert [ask(path) for path in ("/metrics", "/healthz", "/readyz")] == [200, 200, 200]
-    for path in ("/", "/metrics/", "/healthz/", "/readyz/", "/healthz/../metrics"):
-        assert ask(path) == 404
-
-
-def test_a_loop_that_stands_still_is_not_alive() -> None:
+def test_drift_is_counted_once_however_often_its_repair_is_tried() -> None:
     counts = Counts()
-    counts.turned = 100.0
-    assert answer_alive(counts, 100.0 + TURN_MAX).status == 200
-    late = answer_alive(counts, 101.0 + TURN_MAX)
-    assert (late.status, late.body) == (503, b"the routing loop has not turned for 31 s\n")
+    for _ in range(5):
+        counts.find("k", "route 10.244.7.0/24")
+    counts.heal("k", "route 10.244.7.0/24")
+    counts.heal("link", "link podwire-vxlan")
+    assert (counts.found["route"], counts.healed["route"]) == (1, 1)
+    assert (counts.found["link"], counts.healed["link"]) == (1, 1)
+    counts.find("k", "route 10.244.7.0/24")
+    assert (counts.found["route"], counts.healed["route"]) == (2, 1)
 
 
-def test_a_node_is_ready_as_status_says() -> None:
+def test_drift_that_ends_without_a_repair_is_over() -> None:
     counts = Counts()
-    assert answer_ready(counts).status == 503
-    counts.turn(0.0, Seen(GOOD, None, None, None))
-    assert answer_ready(counts).status == 200
-    bad = NodeStatus("node-1", "vxlan", "static", fault="no\nlink \udcff")
-    counts.turn(0.0, Seen(bad, None, None, None))
-    answer = answer_ready(counts)
-    assert (answer.status, answer.body) == (503, b"this node is not ready: no\nlink \\udcff\n")
+    for key in ("a", "b"):
+        counts.find(key, "sysctl net/ipv4/ip_forward")
+    counts.lapse("a")
+    counts.lapse("a")
+    assert (counts.found["sysctl"], counts.healed["sysctl"]) == (2, 1)
+    counts.begin_anew(GOOD)
+    assert counts.healed["sysctl"] == 2
 
 
-def test_a_daemon_that_nobody_scrapes_loads_no_library_for_it() -> None:
-    code = (
-        "import daemon.metrics.serving, daemon.routing.thread, sys; print('\\n'.join(sys.modules))"
+def test_every_kind_of_object_has_a_name_of_its_own_or_is_other() -> None:
+    assert {kind_of(f"{kind} x") for kind in KINDS} == set(KINDS)
+    assert kind_of("nftables rules") == "nftables"
+    assert kind_of("anything") == kind_of("") == "other"
+
+
+def test_only_turns_that_change_something_are_timed() -> None:
+    counts = Counts()
+    seen = Seen(GOOD, None, None, None)
+    counts.turn(time.monotonic() - 9.0, seen)
+    assert sum(counts.turns.buckets) == 0
+    counts.change()
+    counts.turn(time.monotonic() - 9.0, seen)
+    counts.turn(time.monotonic() - 9.0, seen)
+    assert [n for n, count in enumerate(counts.turns.buckets) if count] == [BOUNDS.index(10.0)]
+    assert counts.turns.seconds == pytest.approx(9.0, abs=1.0)
+
+
+def test_repairs_failures_and_records_are_counted_where_they_are_told(tmp_path: Path) -> None:
+    journal, counts = Journal(tmp_path / "journal", MIN_BYTES), Counts()
+    teller = Teller(journal, Log("error"), counts=counts)
+    teller.put_right("a", "restored", "route 10.0.0.0/24", "removed")
+    teller.put_right("b", "restored", "sysctl net/ipv4/ip_forward", "changed")
+    teller.write("added", "link podwire-vxlan", "the plan")
+    teller.fail("no")
+    values = read_work(counts, journal, time.monotonic())
+    assert (values[f.DRIFT_DETECTED]["route",], values[f.DRIFT_REPAIRED]["sysctl",]) == (1, 1)
+    assert values[f.ERRORS] == {(): 1}
+    assert values[f.JOURNAL_RECORDS]["restored",] == 2
+    assert values[f.JOURNAL_RECORDS]["added",] == 1
+    assert values[f.JOURNAL_LOST] == {(): 0}
+
+
+def test_records_that_are_lost_are_counted(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, MIN_BYTES)  # a folder
+    journal.write([Record(0.0, "found", "x"), Record(0.0, "added", "y")])
+    values = read_work(Counts(), journal, time.monotonic())
+    assert values[f.JOURNAL_LOST] == {(): 2}
+    assert set(values[f.JOURNAL_RECORDS].values()) == {0}
+
+
+def test_a_loop_that_begins_anew_is_counted_and_not_ready() -> None:
+    counts = Counts()
+    counts.begin_anew(NodeStatus("node-1", "vxlan", "static", fault="routing fails"))
+    assert counts.restarts == 1
+    assert counts.seen is not None
+    assert read_status(counts.seen.status)[f.READY] == {(): 0.0}
+
+
+def test_the_status_is_numbers() -> None:
+    values = read_status(GOOD)
+    assert values[f.READY] == {(): 1.0}
+    assert set(values[f.FAULT].values()) == {0.0}
+    bad = NodeStatus(
+        "node-1", "vxlan", "static", wanted=6, in_sync=4, source_fault="away", stranded="pods"
     )
+    values = read_status(bad)
+    assert values[f.OUT_OF_SYNC] == {(): 2}
+    assert {part for (part,), value in values[f.FAULT].items() if value} == {"source", "pods"}
+
+
+@pytest.mark.parametrize(
+    ("health", "is_fault"),
+    [
+        (None, False),
+        (HealthReport(failed=3), False),
+        (HealthReport(fault="UDP port 8473 of 192.0.2.1 is taken"), True),
+        (HealthReport(flood="probes are flooded"), True),
+    ],
+)
+def test_probes_that_cannot_be_made_are_a_fault(
+    health: HealthReport | None, is_fault: bool
+) -> None:
+    values = read_status(replace(GOOD, health=health))
+    assert values[f.FAULT]["probes",] == float(is_fault)
+
+
+def test_a_source_that_was_never_heard_lags_for_ever() -> None:
+    news = News(heard=90.0, events=3, bytes=4096, snapshots=2)
+    values = read_source(Seen(GOOD, cluster(node(1), node(2)), None, news), now=100.0)
+    assert (values[f.LAG], values[f.NODES]) == ({(): 10.0}, {(): 2})
+    assert (values[f.EVENTS], values[f.RECEIVED], values[f.SNAPSHOTS]) == (
+        {(): 3},
+        {(): 4096},
+        {(): 2},
+    )
+    assert read_source(Seen(GOOD, None, None, News()), 5.0)[f.LAG] == {(): float("inf")}
+
+
+def test_the_size_of_the_own_network_is_that_of_its_pod_cidrs() -> None:
+    usages = [
+        Usage("podwire", 4, held=7, resting=2, oldest=5.0, size=100),
+        Usage("b", 4, 1, size=9),
+    ]
+    own = plan("10.244.1.0/24 fd00:10:244:1::/120").pod_cidrs
+    values = read_usage(usages, "podwire", own)
+    assert values[f.SIZE] == {
+        ("podwire", "ipv4"): 253,
+        ("podwire", "ipv6"): 254,
+        ("b", "ipv4"): 9,
+    }
+    assert values[f.IN_USE]["podwire", "ipv4"] == 7
+    assert values[f.IN_USE]["podwire", "ipv6"] == 0
+    assert values[f.OLDEST] == {
+        ("podwire", "ipv4"): 5.0,
+        ("podwire", "ipv6"): 0.0,
+        ("b", "ipv4"): 0.0,
+    }
+
+
+def test_networks_have_labels_up_to_a_bound_and_the_own_one_always() -> None:
+    usages = [Usage(f"a{n:04}", version, 1) for n in range(1000) for version in (4, 6)]
+    values = read_usage([*usages, Usage("podwire", 4, 5)], "podwire", ())
+    assert len({network for network, _family in values[f.IN_USE]}) == NETWORKS_MAX
+    assert values[f.IN_USE]["podwire", "ipv4"] == 5
+
+
+def test_ways_to_other_nodes_by_state_and_reason() -> None:
+    peers = [
+        peer("a", State.ESTABLISHED, rtt=0.001, mtu=1450),
+        peer("b", State.ESTABLISHED, rtt=0.004, mtu=1400),
+        peer("c", State.ESTABLISHED, rtt=0.002),
+        peer("d", State.FAILED, Reason.UNDERLAY_DOWN, rtt=9.0, mtu=68),
+        peer("e", State.PENDING),
+        peer("f", State.RETRYING, Reason.MTU),  # once: a status does not call for anybody either
+    ]
+    values = read_peers(peers)
+    assert values[f.CONNECTIONS] == {
+        ("pending",): 1, ("connecting",): 0, ("established",): 3, ("retrying",): 1, ("failed",): 1,
+    }  # fmt: skip
+    assert {r for (r,), n in values[f.DEGRADED].items() if n} == {"underlay-down"}
+    assert set(values[f.DEGRADED]) == {(str(r),) for r in Reason if r}
+    assert (values[f.RTT_MEDIAN], values[f.RTT_MAX]) == ({(): 0.002}, {(): 0.004})
+    assert values[f.PATH_MTU] == {(): 1400}
+    assert f.RTT_MAX not in read_peers([])
+
+
+def test_probes_are_counted() -> None:
+    tally = ProbeTally(sent=5, answered=4, served=3)
+    tally.dropped["unknown"] = 2
+    values = read_probes(tally, 7)
+    assert values[f.PROBES_SENT] == {(): 5}
+    assert (values[f.PROBES_ANSWERED], values[f.PROBES_SERVED]) == ({(): 4}, {(): 3})
+    assert values[f.PROBES_DROPPED] == {(): 2}
+    assert values[f.TERMINATED] == {(): 7}
+
+
+def test_unreachable_nodes_and_the_share_of_addresses_that_they_own() -> None:
+    nodes = (
+        node(1),
+        node(2, cidrs="10.244.2.0/24 fd00:2::/64"),
+        node(3, cidrs="10.244.4.0/23 fd00:3::/64"),
+        node(4, cidrs="10.244.6.0/24"),
+        node("bare", "192.0.2.9", "10.244.9.0/24"),
+    )
+    snapshot = cluster(*nodes)
+    lost = frozenset({"node-3", "node-4", "node-1", "stranger"})
+    values = Shares().read(snapshot, "node-1", lost - {"node-1"})
+    assert values[f.UNREACHABLE] == {(): 2}
+    assert values[f.UNREACHABLE_SHARE] == {("ipv4",): 768 / 1280, ("ipv6",): 0.5}
+    shares = Shares()
+    for _ in range(2):
+        assert shares.read(snapshot, "node-1", frozenset())[f.UNREACHABLE_SHARE] == {
+            ("ipv4",): 0.0, ("ipv6",): 0.0,
+        }  # fmt: skip
+    assert shares.read(cluster(node(1)), "node-1", frozenset())[f.UNREACHABLE_SHARE] == {}
+
+
+def test_who_counts_as_unreachable() -> None:
+    desired = plan("10.244.1.0/24", "10.244.2.0/24", "fd00:3::/64")  # node-3 has no IPv6 address
+    assert desired.peers["node-3"] == ()
+    peers = [
+        peer("a", State.FAILED, Reason.OVERLAY_BLOCKED),
+        peer("b", State.RETRYING, Reason.UNDERLAY_DOWN),
+        peer("c", State.FAILED, Reason.DAEMON_GONE),  # its routes stay
+        peer("d", State.ESTABLISHED, Reason.ONE_WAY),
+        peer("e", State.CONNECTING, Reason.UNDERLAY_DOWN),
+        peer("f", State.FAILED, Reason.ONE_WAY),
+    ]
+    # After as many looks as a status takes: of one that is retried it says nothing.
+    assert find_unreachable(desired, peers) == {"node-3", "a", "f"}
+    assert find_unreachable(None, []) == set()
+
+
+def test_every_value_has_its_labels() -> None:
+    journal = Journal(Path("/nowhere/journal"), MIN_BYTES)
+    values: Values = {
+        **read_calls(Tally(1).read()),
+        **read_work(Counts(), journal, 0.0),
+        **read_status(GOOD),
+        **read_source(Seen(GOOD, None, None, News()), 0.0),
+        **read_usage([Usage("a", 4)], "", ()),
+        **read_peers([peer("a", State.ESTABLISHED, rtt=0.1, mtu=1400)]),
+        **read_probes(ProbeTally(), 0),
+        **Shares().read(cluster(node(2)), "node-1", frozenset()),
+    }
+    for family, series in values.items():
+        assert series
+        assert all(len(labels) == len(family.labels) for labels in series), family.name
+    others = {f.INFO, f.CNI_PROCESSES, f.DNS_QUERIES, f.DNS_ANSWERS, f.READ_ERRORS}
+    assert set(FAMILIES) - set(values) == others
+
+
+def test_a_daemon_loads_a_library_of_the_metrics_when_it_needs_it() -> None:
+    loaded = _loaded_by("daemon.metrics, daemon.metrics.collector, daemon.routing.thread")
+    assert "daemon.metrics.collector" in loaded
+    assert not {"prometheus_client", "http", "http.server", "ssl"} & loaded
+    assert "prometheus_client" not in _loaded_by("daemon.metrics.endpoint")
+
+
+def _loaded_by(modules: str) -> set[str]:
+    code = f"import {modules}, sys; print('\\n'.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True
     )
-    loaded = set(done.stdout.decode().split())
-    assert "daemon.metrics.collector" in loaded
-    assert not {"prometheus_client", "http", "http.server", "ssl"} & loaded
+    return set(done.stdout.decode().split())
