@@ -16,6 +16,7 @@ from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError, StoreDamaged
 from ipam.store import Store
 from kernel import attach
+from kernel.describe import describe
 from kernel.errors import KernelError
 from kernel.model import Address, IPAddress, Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
@@ -37,7 +38,7 @@ def check(call: Call) -> None:
             raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
         plan = _expected(record.plan, previous, call.request.ifname)
         faults = _told_faults(record.plan, previous, call.request.ifname)
-        faults += [change.text for change in attach.check(nl, pod, plan)]
+        faults += [describe(change, where) for where, change in attach.check(nl, pod, plan)]
         faults += _check_addresses(call, store, record)
     if faults:
         raise _failed(call, faults)

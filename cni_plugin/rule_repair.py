@@ -82,7 +82,7 @@ def repair_rules(
 
 def _tell(lacking: list[Element]) -> Iterable[str]:
     for element in lacking[:_NAMED]:
-        yield f"missing: {nft.tell_element(element)}"
+        yield f"missing: {nft.element_text(element)}"
     if len(lacking) > _NAMED:
         yield f"{len(lacking) - _NAMED} more members were missing"
 

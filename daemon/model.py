@@ -9,8 +9,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
 from daemon.prefix_set import Block
-from kernel.model import Address, IPAddress, IPNetwork, Link, Sysctl
-from kernel.routes import Entry
+from kernel.model import Address, Entry, IPAddress, IPNetwork, Link, Sysctl
 
 # A DNS subdomain, as Kubernetes takes it for names of nodes (apimachinery validation.go,
 # IsDNS1123Subdomain).

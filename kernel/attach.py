@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 
 from kernel.bridge import ensure_bridge
-from kernel.diff import Change, diff
+from kernel.diff import Change, Noun, diff_space
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
-from kernel.model import Address, Element, Link, Plan, Route, Space, Sysctl
+from kernel.model import Address, ChainRules, Element, Link, Plan, Space, Sysctl
 from kernel.netlink import links as rtnl
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
@@ -216,42 +217,48 @@ def _look_up(nl: Netlink, message: Message) -> Message | None:
     return answer.objects[0] if answer.objects else None
 
 
-def check(nl: Netlink, pod: Namespace, plan: Plan) -> tuple[Change, ...]:
-    """The differences between the plan and the kernel; empty when all is as planned."""
+def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Noun]]]:
+    """(where, difference) of the plan and the kernel; empty when all is as planned.
+
+    where: "pod" or "node", the namespace; empty for rules.
+    """
     with inside(pod), Netlink() as inner:
         in_pod = read_space(inner, plan.pod)
     node = _with_bridge(plan)
     in_node = read_space(nl, node)
-    return (*diff(plan.pod, in_pod, "pod"), *diff(node, in_node, "node"), *_check_rules(plan))
+    return [
+        *(("pod", change) for change in diff_space(_checked(plan.pod), in_pod)),
+        *(("node", change) for change in diff_space(_checked(node), in_node)),
+        *(("", change) for change in _check_rules(plan)),
+    ]
+
+
+def _checked(space: Space) -> Space:
+    """A plan's share as CHECK holds the kernel to it: others may rename and watch links."""
+    links = tuple(replace(link, alias=None, promisc=False, arp=None) for link in space.links)
+    return replace(space, links=links)
 
 
 def _with_bridge(plan: Plan) -> Space:
     node = plan.node
     if plan.bridge is None:
         return node
-    bridge = Link(plan.bridge.name, "bridge", promisc=plan.bridge.promisc)
+    bridge = Link(plan.bridge.name, "bridge")
     gateways = tuple(Address(plan.bridge.name, g) for g in plan.bridge.gateways)
-    routes: tuple[Route, ...] = node.routes
-    return Space((*node.links, bridge), (*node.addresses, *gateways), routes, node.sysctls)
+    return replace(node, links=(*node.links, bridge), addresses=(*node.addresses, *gateways))
 
 
-def _check_rules(plan: Plan) -> list[Change]:
-    want = {*plan.elements, *nft.masquerade_elements([plan.masquerade])}
-    if not want:
-        return []
-    with nft.open_nft() as nl:
-        changes = []
-        for family in sorted({e.family for e in want}):
-            if not nft.skeleton_is_present(nl, family):
-                some = next(e for e in want if e.family == family)
-                changes.append(
-                    Change(some, None, f"rules of nft table {family} podwire are missing")
-                )
-        sets = {(e.family, e.set_name) for e in want}
-        have = {key: nft.read_elements(nl, *key) or frozenset() for key in sets}
-    missing = [e for e in want if not _is_covered(e, have[e.family, e.set_name])]
-    text = "rule is missing: the pod's member of nft set {} {} podwire"
-    return changes + [Change(e, None, text.format(e.set_name, e.family)) for e in missing]
+def _check_rules(plan: Plan) -> list[Change[ChainRules | Element]]:
+    desired = {*plan.elements, *nft.masquerade_elements([plan.masquerade])}
+    with nft.open_nft() if desired else nullcontext() as nl:
+        if nl is None:
+            return []
+        families = sorted({e.family for e in desired})
+        chains = [nft.CHAINS[f] for f in families if not nft.skeleton_is_present(nl, f)]
+        sets = {(e.family, e.set_name) for e in desired}
+        present = {key: nft.read_elements(nl, *key) or frozenset() for key in sets}
+    missing = [e for e in desired if not _is_covered(e, present[e.family, e.set_name])]
+    return [*(Change(chain, None) for chain in chains), *(Change(e, None) for e in missing)]
 
 
 def _is_covered(want: Element, have: frozenset[Element]) -> bool:

@@ -33,7 +33,7 @@ TABLE_MAIN, TABLE_LOCAL = 254, 255
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A link's membership in a bridge."""
+    """A link's membership in a bridge; bridge is empty where it should have no master."""
 
     bridge: str
     hairpin: bool = False
@@ -45,17 +45,24 @@ class Vxlan:
     """A VXLAN device's tunnel (RFC 7348). uplink: the device that encapsulated packets leave by.
 
     local: this node's VTEP, the source address of encapsulated packets; port: UDP destination.
+    learning: whether received packets make FDB entries; udp_checksum: whether the outer UDP
+    checksum is filled in. podwire's devices do neither.
     """
 
     vni: int
     port: int
     local: IPAddress
     uplink: str
+    learning: bool = False
+    udp_checksum: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device. mtu in bytes; None or 0 where the plan leaves the value to the kernel."""
+    """A network device. mtu in bytes; None or 0 where the plan leaves the value to the kernel.
+
+    arp: whether it resolves neighbours (not IFF_NOARP); None leaves that open.
+    """
 
     name: str
     kind: str = "veth"
@@ -67,6 +74,7 @@ class Link:
     promisc: bool = False
     index: int = 0
     vxlan: Vxlan | None = None
+    arp: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +121,17 @@ class Neighbour:
 class FdbEntry:
     """A VXLAN device's forwarding entry: frames to mac go to the VTEP at the address dst.
 
-    more: where it departs from the device, in iproute2's words ("port 9999"); podwire's never do.
+    more: where it departs from the device, as iproute2 shows it ("port 9999"); podwire's never do.
     """
 
     link: str
     mac: str
     dst: IPAddress
     more: str = ""
+
+
+Entry = Route | Neighbour | FdbEntry
+"""What leads to another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +151,15 @@ class Element:
     set_name: str
     key: bytes
     key_end: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRules:
+    """The rules of one chain of podwire's nft tables, each by a digest of what it is to be."""
+
+    family: str
+    chain: str
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

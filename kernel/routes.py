@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TypeGuard
 
-from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
+from kernel.diff import Key, key_of
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 from kernel.netlink import links as rtnl
 from kernel.netlink import neighbours as neigh
 from kernel.netlink.codec import (
@@ -29,11 +30,6 @@ from kernel.netlink.codec import (
 from kernel.netlink.socket import Netlink
 from kernel.read import read_link
 
-Entry = Route | Neighbour | FdbEntry
-Key = tuple[str, *tuple[bytes | str | int, ...]]
-
-# Frames to such a MAC may go to several VTEPs; those to an unknown one go where MAC 0 leads.
-_GROUP, _DEFAULT = frozenset("13579bdf"), "00:00:00:00:00:00"
 _PER_SEND = 512
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO})
 _LAYERS: tuple[type[Entry], ...] = (FdbEntry, Neighbour, Route)
@@ -53,19 +49,6 @@ class Failure:
     entry: Entry
     errno: int
     hint: str
-
-
-def key_of(entry: Entry) -> Key:
-    """What the kernel takes for the same object: an entry with this key would be replaced."""
-    if isinstance(entry, Route):
-        dst = entry.dst
-        packed = dst.network_address.packed
-        return ("route", packed, dst.prefixlen, entry.table, entry.priority)
-    if isinstance(entry, Neighbour):
-        return ("neighbour", entry.link, entry.address.packed)
-    if entry.mac[1] in _GROUP or entry.mac == _DEFAULT:
-        return ("fdb", entry.link, entry.mac, entry.dst.packed)
-    return ("fdb", entry.link, entry.mac)
 
 
 def read_entries(nl: Netlink, device: str | None) -> dict[Key, Entry]:

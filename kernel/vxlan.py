@@ -1,4 +1,4 @@
-"""The VXLAN device that leads to other nodes: made, compared, repaired (drivers/net/vxlan).
+"""The VXLAN device that leads to other nodes: created and repaired (drivers/net/vxlan).
 
 It never learns: every peer has its FDB and neighbour entry, so nothing is flooded and nothing that
 a stranger sends changes where packets go.
@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from kernel.diff import Change, by_key, compare, diff
 from kernel.errors import KernelError
-from kernel.model import Address, Link, Sysctl, Vxlan
+from kernel.model import Address, Link, Port, Sysctl, Vxlan
 from kernel.netlink import links as rtnl
 from kernel.netlink.codec import (
     NLM_F_CREATE,
@@ -39,6 +40,8 @@ from kernel.sysctl import apply_sysctl
 _LINKINFO, _KIND, _DATA = 18, 1, 2
 _ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6, _UDP_CSUM = 1, 3, 4, 7, 15, 17, 18
 _IFINFO_BYTES = 16
+# What the kernel does not change on a device that is there (vxlan_changelink).
+_FIXED = frozenset({"kind", "vxlan", "vni", "port", "local", "uplink", "learning", "udp_checksum"})
 _GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST, errno.EADDRNOTAVAIL})
 # We own the routes of this link; and its link-local address must serve at once.
@@ -51,10 +54,10 @@ class Rivalry(KernelError):
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """A device that is as wanted now. faults: what was wrong, in words; made: made (anew)."""
+    """A device that is as desired now. changes: what was not; made: created (again)."""
 
     link: Link
-    faults: tuple[str, ...]
+    changes: tuple[Change[Link | Address], ...]
     made: bool
 
 
@@ -75,76 +78,82 @@ def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
     return Message(rtnl.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
-def read_vxlan(message: Message) -> tuple[Vxlan | None, tuple[str, ...]]:
-    """(tunnel, what podwire's never does) of an RTM_NEWLINK; uplink is its index as text.
+def read_vxlan(message: Message) -> Vxlan | None:
+    """The tunnel of an RTM_NEWLINK; uplink is its index as text.
 
-    The tunnel is None for other kinds of devices, and for one that is bound to no address.
+    None for other kinds of devices, and for one that is bound to no address.
     """
-    info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
-    if info.get(_KIND, b"").rstrip(b"\0") != b"vxlan":
-        return None, ()
-    data = attributes(info.get(_DATA, b""))
-    habits = tuple(text for key, text in _HABITS.items() if data.get(key, b"\0") != b"\0")
+    data = _read_data(message)
     local = data.get(_LOCAL) or data.get(_LOCAL6)
     if local is None or _PORT not in data:
-        return None, habits
-    port = int(struct.unpack("!H", data[_PORT])[0])
-    uplink = str(number(data[_LINK])) if _LINK in data else ""
-    return Vxlan(number(data[_ID]), port, ip_address(local), uplink), habits
+        return None
+    return Vxlan(
+        vni=number(data[_ID]),
+        port=int.from_bytes(data[_PORT]),
+        local=ip_address(local),
+        uplink=str(number(data[_LINK])) if _LINK in data else "",
+        learning=data.get(_LEARNING, b"\0") != b"\0",
+        udp_checksum=data.get(_UDP_CSUM, b"\0") != b"\0",
+    )
 
 
-_HABITS = {_LEARNING: "learns addresses by itself", _UDP_CSUM: "computes UDP checksums"}
+def _read_data(message: Message) -> dict[int, bytes]:
+    """What an RTM_NEWLINK holds of a VXLAN device's settings; empty for other kinds."""
+    info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
+    return attributes(info.get(_DATA, b"")) if info.get(_KIND) == b"vxlan\0" else {}
 
 
-def find_vxlan(nl: Netlink, name: str) -> tuple[Link | None, tuple[str, ...]]:
-    """(device with its tunnel, what podwire's never does); None where no link has the name."""
+def find_vxlan(nl: Netlink, name: str) -> Link | None:
+    """A link with its tunnel, if it is a VXLAN device; None where no link has the name."""
     answer = nl.run([rtnl.get_link(name)], tolerate=_GONE)[0]
     if not answer.objects:
-        return None, ()
-    link = rtnl.read_link(answer.objects[0])
-    vxlan, habits = read_vxlan(answer.objects[0])
-    if vxlan is not None and vxlan.uplink:
-        found = nl.exchange([rtnl.get_link(index=int(vxlan.uplink))])[0].objects
-        vxlan = replace(vxlan, uplink=rtnl.read_link(found[0]).name if found else "")
-    return replace(link, vxlan=vxlan), habits
+        return None
+    link, vxlan = rtnl.read_link(answer.objects[0]), read_vxlan(answer.objects[0])
+    port = link.port and replace(link.port, bridge=_name_of(nl, link.port.bridge) or "unknown")
+    vxlan = replace(vxlan, uplink=_name_of(nl, vxlan.uplink)) if vxlan else None
+    return replace(link, port=port, vxlan=vxlan)
 
 
-def ensure_vxlan(nl: Netlink, want: Link, addresses: Sequence[Address]) -> Ensured:
-    """The device as wanted, with exactly these addresses beside its link-local one.
+def _name_of(nl: Netlink, index: str) -> str:
+    """The name of the link with that index; empty where there is none."""
+    found = nl.exchange([rtnl.get_link(index=int(index))])[0].objects if index else ()
+    return rtnl.read_link(found[0]).name if found else ""
 
-    What cannot be changed on a device (its tunnel and habits) makes it be made anew, without its
-    entries. Raises KernelError (ENODEV where the uplink is missing), Rivalry.
+
+def ensure_vxlan(nl: Netlink, desired: Link, addresses: Sequence[Address]) -> Ensured:
+    """The device as desired, with exactly these addresses beside its link-local one.
+
+    A device whose tunnel differs is deleted and created again, without its entries: the kernel
+    changes none of that. Raises KernelError (ENODEV where the uplink is missing), Rivalry.
     """
-    have, habits = find_vxlan(nl, want.name)
-    faults = _tunnel_faults(want, have, habits)
-    if faults and have is not None:
-        if have.kind != "vxlan":
-            hint = f"a {have.kind or 'device'} has that name"
-            raise KernelError("make VXLAN device", want.name, 0, hint)
-        nl.run([rtnl.delete_link(want.name)], tolerate=_GONE)
-    link = _create(nl, want) if faults or have is None else have
-    quiet = _is_quiet(nl, link)
-    traits = _trait_faults(want, link, quiet)
-    if traits:
-        nl.run(_trait_changes(want, link, quiet))
-    moved = _fix_addresses(nl, link, addresses)
-    made = link is not have
-    return Ensured(replace(want, index=link.index), tuple(faults if made else traits + moved), made)
+    # It has no master, and resolves neighbours: the entries of peers count only then.
+    desired = replace(desired, port=Port(""), arp=True)
+    link = find_vxlan(nl, desired.name)
+    found = compare(desired, link)
+    made = needs_new_device(found)
+    if link is None or made:
+        _delete_other(nl, link)
+        link = _create(nl, desired)
+    repair = compare(desired, link)
+    if repair:
+        nl.run(_repair_messages(desired, repair))
+    moved = _repair_addresses(nl, link, addresses)
+    changes = (found,) if made else (repair, *moved)
+    return Ensured(replace(desired, index=link.index), tuple(filter(None, changes)), made)
 
 
-def _tunnel_faults(want: Link, have: Link | None, habits: Sequence[str]) -> list[str]:
-    if have is None:
-        return [f"link {want.name} is missing"]
-    if have.kind != "vxlan":
-        return [f"{want.name} is a {have.kind or 'device'}"]
-    faults = [f"{want.name} {habit}" for habit in habits]
-    if have.vxlan is None or want.vxlan is None:
-        return [*faults, f"{want.name} is bound to no address"]
-    return faults + [
-        f"{want.name} has {field} {getattr(have.vxlan, field)}, not {getattr(want.vxlan, field)}"
-        for field in ("vni", "port", "local", "uplink")
-        if getattr(have.vxlan, field) != getattr(want.vxlan, field)
-    ]
+def needs_new_device(change: Change[Link] | None) -> bool:
+    """Whether the kernel can make the device as desired only by creating it."""
+    return change is not None and (change.observed is None or change.concerns(_FIXED))
+
+
+def _delete_other(nl: Netlink, link: Link | None) -> None:
+    if link is None:
+        return
+    if link.kind != "vxlan":
+        hint = f"a {link.kind or 'device'} has that name"
+        raise KernelError("make VXLAN device", link.name, 0, hint)
+    nl.run([rtnl.delete_link(link.name)], tolerate=_GONE)
 
 
 def _create(nl: Netlink, want: Link) -> Link:
@@ -160,7 +169,7 @@ def _create(nl: Netlink, want: Link) -> Link:
         raise Rivalry(error.operation, error.target, error.errno, hint) from error
     for setting in _SETTINGS:
         apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
-    found, _habits = find_vxlan(nl, want.name)
+    found = find_vxlan(nl, want.name)
     if found is None:
         raise KernelError("find VXLAN device", want.name, errno.ENODEV, "removed just now")
     return found
@@ -169,59 +178,44 @@ def _create(nl: Netlink, want: Link) -> Link:
 def _find_rival(nl: Netlink, vxlan: Vxlan) -> str:
     """The name of another device that receives the same packets; empty where there is none."""
     for message in nl.dump(rtnl.list_links()):
-        info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
-        data = attributes(info.get(_DATA, b"")) if info.get(_KIND) == b"vxlan\0" else {}
+        data = _read_data(message)
         port = data.get(_PORT, b"")
         if _ID in data and (number(data[_ID]), int.from_bytes(port)) == (vxlan.vni, vxlan.port):
             return rtnl.read_link(message).name
     return ""
 
 
-def _is_quiet(nl: Netlink, link: Link) -> bool:
-    """Whether neighbours' MACs count for nothing on the link."""
-    found = nl.run([rtnl.get_link(link.name)])[0].objects
-    return any(rtnl.read_flags(message) & rtnl.IFF_NOARP for message in found)
+def _repair_messages(desired: Link, change: Change[Link]) -> list[Message]:
+    """What brings a device to its traits, and up."""
+    messages = [rtnl.describe_link(replace(desired, port=None))]
+    if change.concerns(("master",)):
+        messages.append(rtnl.release(desired.name))
+    if change.concerns(("arp",)):
+        messages.append(rtnl.clear_flags(desired.name, rtnl.IFF_NOARP))
+    if desired.mtu and change.concerns(("mtu",)):
+        messages.append(rtnl.set_mtu(desired.name, desired.mtu))
+    if desired.mac and change.concerns(("mac",)):
+        messages.append(rtnl.set_mac(desired.name, desired.mac))
+    return [*messages, rtnl.set_up(desired.name)]
 
 
-def _trait_faults(want: Link, have: Link, quiet: bool) -> list[str]:
-    faults = [] if have.up else [f"{want.name} is down"]
-    faults += [f"{want.name} has a master"] if have.port else []
-    faults += [f"{want.name} uses no neighbours (NOARP)"] if quiet else []
-    for field in ("mac", "mtu", "alias"):
-        wanted, is_ = getattr(want, field), getattr(have, field)
-        if wanted and wanted != is_:
-            faults.append(f"{want.name} has {field} {is_}, not {wanted}")
-    return faults
-
-
-def _trait_changes(want: Link, have: Link, quiet: bool) -> list[Message]:
-    changes = [rtnl.describe_link(replace(want, port=None))]
-    changes += [rtnl.release(want.name)] if have.port else []
-    changes += [rtnl.clear_flags(want.name, rtnl.IFF_NOARP)] if quiet else []
-    if want.mtu and want.mtu != have.mtu:
-        changes.append(rtnl.set_mtu(want.name, want.mtu))
-    if want.mac and want.mac != have.mac:
-        changes.append(rtnl.set_mac(want.name, want.mac))
-    return [*changes, rtnl.set_up(want.name)]
-
-
-def _fix_addresses(nl: Netlink, link: Link, wanted: Sequence[Address]) -> list[str]:
-    want = {a.address: a for a in wanted}
-    have = {a.address: a for a in read_addresses(nl, [link])}
-    strange = [have[ip] for ip in have if ip not in want and not ip.is_link_local]
-    missing = [want[ip] for ip in want if ip not in have]
-    messages = [rtnl.delete_address(a, link.index) for a in strange]
-    messages += [rtnl.add_address(a, link.index) for a in missing]
+def _repair_addresses(
+    nl: Netlink, link: Link, desired: Sequence[Address]
+) -> tuple[Change[Address], ...]:
+    wanted = by_key(desired)
+    present = by_key(read_addresses(nl, [link]))
+    ours = {k: a for k, a in present.items() if k in wanted or not a.address.is_link_local}
+    changes = tuple(diff(wanted, ours))
+    strays = [c.observed for c in changes if c.observed]
+    messages = [rtnl.delete_address(address, link.index) for address in strays]
+    messages += [rtnl.add_address(c.desired, link.index) for c in changes if c.desired]
     nl.run(messages, tolerate=_PRESENT)
-    return [
-        *(f"{link.name} has the address {a.address}" for a in strange),
-        *(f"{link.name} lacks its address {a.address}" for a in missing),
-    ]
+    return changes
 
 
 def remove_vxlan(nl: Netlink, name: str) -> bool:
     """Remove the device with all its entries; whether a VXLAN device of that name was there."""
-    have, _habits = find_vxlan(nl, name)
+    have = find_vxlan(nl, name)
     if have is None or have.kind != "vxlan":
         return False
     return nl.run([rtnl.delete_link(name)], tolerate=_GONE)[0].errno == 0

@@ -8,7 +8,7 @@ from daemon.probes.inspection import Ask, Inspection, Outcome
 from daemon.probes.protocol import DEAF_SHIFT, Path
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.probes.targets import Target, Targets, targets_of
-from kernel.routes import Entry
+from kernel.model import Entry
 
 MISSES = 3
 """Looks in a row that find something wrong until a peer counts as failed."""

@@ -21,7 +21,7 @@ from daemon.probes.protocol import DEAF_SHIFT, Packet, Path
 from daemon.probes.schedule import Queue
 from daemon.probes.states import PeerHealth, Reason, State, no_counts
 from daemon.probes.targets import Target, Targets, targets_of
-from kernel.routes import Entry
+from kernel.model import Entry
 
 TIMEOUT = 1.0
 """Seconds after which an answer does not come any more."""

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from daemon.model import Desired, Node
 from daemon.probes.protocol import Path, pod_path, underlay_path
-from kernel.model import FdbEntry, IPAddress, Route
-from kernel.routes import Entry
+from kernel.model import Entry, FdbEntry, IPAddress, Route
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 

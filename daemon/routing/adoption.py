@@ -11,8 +11,7 @@ from daemon.model import Node
 from daemon.prefix_set import Block, block_of, host_block
 from daemon.routing.backends.vxlan import vtep_mac
 from daemon.routing.conflicts import Adopted
-from kernel.model import IPAddress, Neighbour, Route
-from kernel.routes import Entry
+from kernel.model import Entry, IPAddress, Neighbour, Route
 
 
 def adopt(entries: Iterable[Entry], nodes: Iterable[Node]) -> Adopted:

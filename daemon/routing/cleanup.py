@@ -15,8 +15,8 @@ from cni_plugin.rule_repair import remove_unneeded_tables
 from daemon.journal import Record
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.conflist import remove_conflist
-from daemon.routing.wording import name_entry, tell_entry
 from ipam.errors import IpamError
+from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
 from kernel.netlink.socket import open_netlink
 from kernel.nftables.dns_counters import stop_counting_dns
@@ -67,9 +67,9 @@ def _remove_routes() -> Iterator[Record]:
         routes = list(read_entries(nl, None).values())
         failures = change_entries(nl, (), routes)
     failed = {failure.entry for failure in failures}
-    yield from (_record(name_entry(r), tell_entry(r)) for r in routes if r not in failed)
+    yield from (_record(name_of(r), state_of(r)) for r in routes if r not in failed)
     for failure in failures:
-        raise KernelError("remove", name_entry(failure.entry), failure.errno, failure.hint)
+        raise KernelError("remove", name_of(failure.entry), failure.errno, failure.hint)
 
 
 def _remove_devices() -> Iterator[Record]:

@@ -25,7 +25,7 @@ from daemon.routing.stale_pods import Stranded
 from daemon.sources.opening import open_source
 from daemon.status import NodeStatus, Refused
 from kernel.errors import KernelError
-from kernel.routes import Entry
+from kernel.model import Entry
 
 TICK = 0.5
 """Seconds between looks at what tells nobody: files, and settings that change silently."""

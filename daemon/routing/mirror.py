@@ -9,10 +9,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from daemon.routing.wording import tell_change
-from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
+from kernel.diff import Key, key_of
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
-from kernel.routes import Entry, Key, key_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from daemon.routing.mirror import Mirror, Repair
 from daemon.routing.records import records_of
 from daemon.routing.reporter import Teller
-from daemon.routing.wording import name_entry, tell_entry
+from kernel.describe import name_of, state_of
+from kernel.diff import Key, key_of
 from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE_PEERS, Route
 from kernel.netlink.socket import Netlink
-from kernel.routes import Failure, Key, change_entries, find_rival, key_of, read_entries
+from kernel.routes import Failure, change_entries, find_rival, read_entries
 
 RETRY = 1.0
 """Seconds after which what failed is tried again."""
@@ -87,7 +88,7 @@ class Entries:
         if not real:
             return
         first, node = real[0], nodes.get(key_of(real[0].entry), "")
-        name = " of ".join(filter(None, (name_entry(first.entry), node)))
+        name = " of ".join(filter(None, (name_of(first.entry), node)))
         error = KernelError("set", name, first.errno, self._explain(first))
         self._teller.fail(f"{error}{_more(real)}")
 
@@ -97,7 +98,7 @@ class Entries:
         rival = find_rival(self._nl, failure.entry)
         if rival is None:
             return failure.hint
-        return f"another route is in its place, and is not podwire's to remove: {tell_entry(rival)}"
+        return f"another route is in its place, and is not podwire's to remove: {state_of(rival)}"
 
     def _tell(self, done: Sequence[Repair], began: float) -> None:
         for repair in done:
@@ -127,7 +128,7 @@ def _went(failure: Failure) -> bool:
 
 def _name(repair: Repair) -> str:
     entry = repair.want or repair.have
-    return name_entry(entry) if entry else ""
+    return name_of(entry) if entry else ""
 
 
 def _more(things: Sequence[object]) -> str:

@@ -13,8 +13,7 @@ from daemon.routing.backends import backend_of
 from daemon.routing.backends.base import Peer, PeerPath, plan_device_addresses, plan_mtu
 from daemon.routing.conflicts import Ownership
 from daemon.routing.host_state import HostState, HostView, Unplannable, view_host
-from kernel.model import IPNetwork
-from kernel.routes import Entry
+from kernel.model import Entry, IPNetwork
 
 
 @dataclass(slots=True)

@@ -20,10 +20,10 @@ from daemon.routing.vxlan_device import Device
 from daemon.routing.wording import tell_change
 from ipam.errors import IpamError
 from kernel.errors import KernelError
-from kernel.model import Address, Link
+from kernel.model import Address, Entry, Link
 from kernel.netlink.monitor import Event, Events, RuleChange
 from kernel.netlink.socket import Netlink
-from kernel.routes import Entry, read_entries
+from kernel.routes import read_entries
 
 
 class Reconciler:

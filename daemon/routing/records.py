@@ -8,9 +8,8 @@ from itertools import groupby
 
 from daemon.journal import Action, Record
 from daemon.routing.mirror import Repair
-from daemon.routing.wording import name_entry, tell_entry
-from kernel.model import Route
-from kernel.routes import Entry
+from kernel.describe import name_of, state_of
+from kernel.model import Entry, Route
 
 _EACH = 64
 """So many repairs at once have a record each; of more, there is one for each node."""
@@ -34,8 +33,8 @@ def records_of(repairs: Sequence[Repair]) -> list[Record]:
 
 def _alone(repair: Repair, now: float) -> Record:
     entry = repair.want or repair.have
-    name = name_entry(entry) if entry else ""
-    before, after = tell_entry(repair.have), tell_entry(repair.want)
+    name = name_of(entry) if entry else ""
+    before, after = state_of(repair.have), state_of(repair.want)
     cause = repair.cause or (f"leads to {repair.node}" if repair.node else "leads to no node")
     return Record(now, _action([repair]), name, cause, before, after)
 
@@ -60,7 +59,7 @@ def _either(repair: Repair) -> Entry | None:
 
 
 def _tell(entries: Iterable[Entry | None]) -> str:
-    return "; ".join(filter(None, map(tell_entry, entries)))
+    return "; ".join(filter(None, map(state_of, entries)))
 
 
 def _action(repairs: Sequence[Repair]) -> Action:

@@ -9,6 +9,8 @@ from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.reporter import Teller
+from kernel.describe import describe, state_of
+from kernel.diff import Change, Noun
 from kernel.errors import KernelError
 from kernel.ethtool import ensure_offload, offload_trouble
 from kernel.model import Link
@@ -69,7 +71,7 @@ class Device:
         if wait > 0:
             return wait, None
         try:
-            faults = self._ensure(desired)
+            changes, offload = self._ensure(desired)
         except Rivalry as error:
             hint = f"{error.hint}{_SET_OTHER}"
             told = KernelError(error.operation, error.target, error.errno, hint)
@@ -82,38 +84,39 @@ class Device:
             raise
         cause, self._cause = self._cause, ""
         self.due, self.fault = False, ""
-        if not faults:
+        if not changes and not offload:
             self._teller.counts.lapse(("link", self.name))
             return None, None
-        self._tell(desired, faults, cause)
+        self._tell(desired, changes, offload, cause)
         return None, cause
 
-    def _ensure(self, desired: Desired) -> Sequence[str]:
+    def _ensure(self, desired: Desired) -> tuple[Sequence[Change[Noun]], str]:
+        """What was not as desired: (of the device, of its checksum offload)."""
         if desired.device is None:
             self.index = 0
-            return ()
+            return (), ""
         # Others first: two devices cannot have one tunnel.
         links = read_links(self._nl)
         self._remove_others(desired, links)
         done = ensure_vxlan(self._nl, desired.device, desired.device_addresses)
         self.index = done.link.index
-        return (*done.faults, *self._ensure_offload(desired, links))
+        return done.changes, self._ensure_offload(desired, links)
 
-    def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> Sequence[str]:
+    def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> str:
         below = {desired.uplink, *(k.name for k in links if _is_port_of(k, desired.uplink))}
         trouble = offload_trouble(sorted(below)) if self._mode == "auto" else ""
         if trouble and trouble != self._trouble:
             self._teller.log.warning(f"checksum offload of {self.name} is off: {trouble}")
         self._trouble = trouble
         was = ensure_offload(self.name, self._mode, trouble)
-        return () if was is None else (f"its checksum offload was {'on' if was else 'off'}",)
+        return "" if was is None else f"its checksum offload was {'on' if was else 'off'}"
 
-    def _tell(self, desired: Desired, faults: Sequence[str], cause: str) -> None:
-        missing = any(fault.endswith("is missing") for fault in faults)
-        name, texts = (
-            f"link {self.name}",
-            ("" if missing else "; ".join(faults), tell_device(desired)),
-        )
+    def _tell(
+        self, desired: Desired, changes: Sequence[Change[Noun]], offload: str, cause: str
+    ) -> None:
+        missing = any(isinstance(c.desired, Link) and c.observed is None for c in changes)
+        before = "; ".join(filter(None, (*map(describe, changes), offload)))
+        name, texts = f"link {self.name}", ("" if missing else before, state_of(desired.device))
         if cause:
             self._teller.put_right(("link", self.name), "restored", name, cause, *texts)
         else:
@@ -138,15 +141,3 @@ def _frame(desired: Desired) -> tuple[object, ...]:
 
 def _is_port_of(link: Link, uplink: str) -> bool:
     return link.port is not None and link.port.bridge == uplink
-
-
-def tell_device(desired: Desired) -> str:
-    """The device as planned, in a few words."""
-    link = desired.device
-    if link is None or link.vxlan is None:
-        return ""
-    tunnel = link.vxlan
-    return (
-        f"vxlan id {tunnel.vni} port {tunnel.port} local {tunnel.local} dev {tunnel.uplink}"
-        f" mac {link.mac} mtu {link.mtu}"
-    )

@@ -150,11 +150,6 @@ def clear_flags(name: str, flags: int) -> Message:
     return Message(RTM_NEWLINK, 0, _link_body(name, 0, flags), f"clear flags of {name}")
 
 
-def read_flags(message: Message) -> int:
-    """The interface flags (IFF_*) of an RTM_NEWLINK answer."""
-    return int(_IFINFO.unpack_from(message.body)[3])
-
-
 def release(name: str) -> Message:
     """Take a link out of its bridge, or from whatever else is its master."""
     body = _link_body(name) + u32(IFLA_MASTER, 0)
@@ -220,6 +215,7 @@ def read_link(message: Message) -> Link:
         port=_read_port(found, info),
         promisc=bool(flags & IFF_PROMISC),
         index=index,
+        arp=not flags & IFF_NOARP,
     )
 
 

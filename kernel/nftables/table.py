@@ -18,10 +18,10 @@ import struct
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, summarize_address_range
 
 from kernel.errors import KernelError, MissingTool
-from kernel.model import Element, IPAddress, IPNetwork
+from kernel.model import ChainRules, Element, IPAddress, IPNetwork
 from kernel.netlink.codec import (
     NLM_F_CREATE,
     Message,
@@ -73,6 +73,7 @@ _CHAIN = {"inet": "postrouting", "bridge": "prerouting"}
 # fields takes both ends in one member (NFTA_SET_ELEM_KEY_END).
 _TREE_SETS = frozenset({"masquerade4", "masquerade6", "cluster4", "cluster6"})
 FAMILIES = tuple(_CHAIN)
+CHAINS = {family: ChainRules(family, chain) for family, chain in _CHAIN.items()}
 NETWORK_SETS = ("masquerade4", "masquerade6", "internal4", "internal6")
 CLUSTER_SETS = ("cluster4", "cluster6")
 ATTACHMENT_SETS = (
@@ -116,10 +117,43 @@ def hairpin_address(element: Element) -> IPAddress | None:
     return ip_address(pair[: len(pair) // 2])
 
 
-def tell_element(element: Element) -> str:
-    """An attachment's member in words: its set, its link, the address of a hairpin's."""
-    link = element.key[:_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
-    return " ".join(map(str, filter(None, (element.set_name, link, hairpin_address(element)))))
+def element_text(element: Element) -> str:
+    """An element as `nft` shows it, after its set's name."""
+    fields = _FIELDS.get(element.set_name, ())
+    parts = []
+    start = 0
+    for field in fields:
+        cut = slice(start, start + _FIELD_BYTES[field])
+        parts.append(_field_text(field, element.key[cut], (element.key_end or element.key)[cut]))
+        start = cut.stop
+    return f"{element.set_name} {' . '.join(parts)}"
+
+
+# A field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h, NFT_REG32_SIZE).
+_FIELD_BYTES = {"ifname": 16, "ether_addr": 8, "ipv4_addr": 4, "ipv6_addr": 16}
+_FIELDS = {
+    "hairpin4": ("ifname", "ipv4_addr", "ipv4_addr"),
+    "hairpin6": ("ifname", "ipv6_addr", "ipv6_addr"),
+    "masquerade4": ("ipv4_addr",),
+    "masquerade6": ("ipv6_addr",),
+    "internal4": ("ipv4_addr", "ipv4_addr"),
+    "internal6": ("ipv6_addr", "ipv6_addr"),
+    "cluster4": ("ipv4_addr",),
+    "cluster6": ("ipv6_addr",),
+    "checked_ports": ("ifname",),
+    "allowed_macs": ("ifname", "ether_addr"),
+}
+
+
+def _field_text(field: str, first: bytes, last: bytes) -> str:
+    if field == "ifname":
+        return first.rstrip(b"\0").decode(errors="replace")
+    if field == "ether_addr":
+        return first[:6].hex(":")
+    if first == last:
+        return str(ip_address(first))
+    networks = list(summarize_address_range(ip_address(first), ip_address(last)))
+    return str(networks[0]) if len(networks) == 1 else f"{ip_address(first)}-{ip_address(last)}"
 
 
 def _name(link: str) -> bytes:

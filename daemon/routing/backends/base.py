@@ -11,8 +11,7 @@ from daemon.config.schema import Settings
 from daemon.model import Node, Refusal
 from daemon.prefix_set import Block
 from daemon.routing.host_state import HostView, Unplannable
-from kernel.model import Address, FdbEntry, IPAddress, IPNetwork, Link, Route, Sysctl
-from kernel.routes import Entry
+from kernel.model import Address, Entry, FdbEntry, IPAddress, IPNetwork, Link, Route, Sysctl
 
 _MTU_MIN, _MTU_MAX = 68, 65535  # RFC 791; ETH_MAX_MTU
 _IPV6_MTU_MIN = 1280  # RFC 8200 section 5

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kernel.routes import Entry, Key, key_of
+from kernel.diff import Key, key_of
+from kernel.model import Entry
 from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, network_of
 from tests.bench.kubernetes.quiet import CHANGES, KUBERNETES, publish_address, report_address
 from tests.bench.lineup import Lineup

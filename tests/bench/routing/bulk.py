@@ -7,12 +7,13 @@ import struct
 import time
 from collections.abc import Sequence
 
-from kernel.model import FdbEntry, Neighbour
+from kernel.diff import Key
+from kernel.model import Entry, FdbEntry, Neighbour
 from kernel.netlink import links as rtnl
 from kernel.netlink import neighbours as neigh
 from kernel.netlink.codec import NLM_F_ACK, NLMSG_ERROR, Message, pack, unpack
 from kernel.netlink.socket import Netlink
-from kernel.routes import Entry, Key, read_entries
+from kernel.routes import read_entries
 from tests.bench.routing.fleet import DEVICE
 from tests.bench.world import Host
 

@@ -83,12 +83,12 @@ def look_at_device(host: Host) -> object:
 
     def read() -> object:
         with Netlink() as nl:
-            link, habits = find_vxlan(nl, DEVICE)
+            link = find_vxlan(nl, DEVICE)
             if link is None:
                 return None
             addresses = {a.address for a in read_addresses(nl, [link])}
             traits = link.up, link.mtu, link.mac, link.alias, link.vxlan
-            return traits, habits, {a for a in addresses if not a.is_link_local}
+            return traits, {a for a in addresses if not a.is_link_local}
 
     return host.call(read)
 

@@ -8,8 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 from daemon.routing.backends.vxlan import vtep_mac
-from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
-from kernel.routes import Entry
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 
 DEVICE = "podwire-vxlan"
 _ADDRESSES, _PREFIXES = IPv4Address("198.18.0.1"), IPv4Address("10.0.0.0")  # RFC 2544; private

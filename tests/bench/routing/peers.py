@@ -9,7 +9,8 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from kernel.routes import Entry, Key, key_of
+from kernel.diff import Key, key_of
+from kernel.model import Entry
 from tests.bench.checks import CheckFailed
 from tests.bench.lineup import Lineup
 from tests.bench.results import FLOOR, PODWIRE, Figure, Results

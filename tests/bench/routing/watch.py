@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from kernel.model import RTPROT_PODWIRE_PEERS, Route
+from kernel.diff import Key, key_of
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, Route
 from kernel.netlink import links as rtnl
 from kernel.netlink import neighbours as neigh
 from kernel.netlink.codec import Message, unpack
-from kernel.routes import Entry, Key, key_of, read_any_route
+from kernel.routes import read_any_route
 from tests.bench.routing.fleet import DEVICE
 from tests.bench.world import Host
 

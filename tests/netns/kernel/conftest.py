@@ -10,6 +10,7 @@ import pytest
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
     Address,
+    Entry,
     FdbEntry,
     IPAddress,
     Link,
@@ -18,7 +19,6 @@ from kernel.model import (
     Vxlan,
 )
 from kernel.netlink.socket import Netlink
-from kernel.routes import Entry
 from kernel.vxlan import Ensured, ensure_vxlan
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.plugin import MakeNamespace

@@ -5,9 +5,11 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from kernel.describe import describe
+from kernel.diff import key_of
 from kernel.errors import KernelError
-from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
-from kernel.routes import Entry, change_entries, key_of, read_entries
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
+from kernel.routes import change_entries, read_entries
 from kernel.vxlan import Rivalry, remove_vxlan
 from tests.netns.kernel.conftest import DEVICE, Side
 
@@ -40,36 +42,50 @@ def test_the_device_is_as_ip_tells(side: Side) -> None:
     assert seen["ifindex"] == link.index
     assert side.ns.addresses(DEVICE) == {"10.244.1.0/32", "fd00:10:244:1::/128"}
     again = side.ensure()
-    assert (again.faults, again.made) == ((), False)
+    assert (again.changes, again.made) == ((), False)
 
 
 @pytest.mark.parametrize(
     ("damage", "fault", "made"),
     [
         (f"link set {DEVICE} down", "is down", False),
-        (f"link set {DEVICE} mtu 1300", "has mtu 1300", False),
-        (f"link set {DEVICE} address 02:00:00:00:00:99", "has mac 02:00:00:00:00:99", False),
-        (f"link set {DEVICE} alias x", "has alias x", False),
-        (f"address del 10.244.1.0/32 dev {DEVICE}", "lacks its address 10.244.1.0/32", False),
-        (f"address add 10.9.9.9/24 dev {DEVICE}", "has the address 10.9.9.9/24", False),
+        (f"link set {DEVICE} mtu 1300", "has MTU 1300, not 1400", False),
+        (f"link set {DEVICE} address 02:00:00:00:00:99", "has MAC 02:00:00:00:00:99", False),
+        (f"link set {DEVICE} alias x", "has alias x, not podwire", False),
+        (
+            f"address del 10.244.1.0/32 dev {DEVICE}",
+            f"address 10.244.1.0/32 is missing on {DEVICE}",
+            False,
+        ),
+        (
+            f"address add 10.9.9.9/24 dev {DEVICE}",
+            f"address 10.9.9.9/24 dev {DEVICE} should not be there",
+            False,
+        ),
+        (f"link set {DEVICE} arp off", "resolves no neighbours", False),
+        (
+            f"link add br9 type bridge\nlink set {DEVICE} master br9",
+            "has master br9, and should have none",
+            False,
+        ),
         (f"link del {DEVICE}", "is missing", True),
-        (f"link set {DEVICE} type vxlan id 7 learning", "learns", True),
+        (f"link set {DEVICE} type vxlan id 7 learning", "has learning on, not off", True),
         (
             f"link del {DEVICE}\nlink add {DEVICE} type vxlan id 8 dstport 8472 dev eth0",
-            "is bound to no address",
+            "is bound to no local address",
             True,
         ),
         (
             f"link del {DEVICE}\n"
             f"link add {DEVICE} type vxlan id 8 dstport 99 local 192.0.2.1 dev eth0 nolearning",
-            "has vni 8, not 7",
+            "has VNI 8, not 7 and has port 99, not 8472",
             True,
         ),
         (
             f"link del {DEVICE}\n"
             f"link add {DEVICE} type vxlan id 7 dstport 8472 local 192.0.2.1 dev eth0 nolearning"
             " udpcsum",
-            "computes UDP checksums",
+            "has UDP checksums on, not off",
             True,
         ),
     ],
@@ -79,7 +95,7 @@ def test_damage_is_named_and_mended(side: Side, damage: str, fault: str, made: b
     before = told(side)
     side.ns.ip_batch(damage + "\n")
     done = side.ensure()
-    assert fault in "; ".join(done.faults)
+    assert fault in "; ".join(map(describe, done.changes))
     assert done.made == made
     changing = ("ifindex", "flags", "stats", "stats64")
     after = told(side)

@@ -101,11 +101,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "hairpin member gone": (
         nft("flush set inet podwire hairpin4"),
-        "rule is missing: the pod's member of nft set hairpin4 inet podwire",
+        "10.77.0.2 of nft table inet podwire is missing",
     ),
     "masquerade member gone": (
         nft("delete element inet podwire masquerade6 { fd00:77::/64 }"),
-        "nft set masquerade6 inet podwire",
+        "element masquerade6 fd00:77::/64 of nft table inet podwire is missing",
     ),
     "rules flushed": (
         nft("flush chain inet podwire postrouting"),
@@ -134,7 +134,7 @@ BRIDGE_ONLY: dict[str, tuple[Break, str]] = {
     ),
     "MAC check gone": (
         nft("flush set bridge podwire checked_ports"),
-        "nft set checked_ports bridge podwire",
+        "of nft table bridge podwire is missing",
     ),
     "MAC check's table gone": (
         nft("delete table bridge podwire"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from daemon.sources.nodesfile import parse_nodes
+from kernel.diff import key_of
 from kernel.model import FdbEntry, Neighbour, Route
-from kernel.routes import key_of
 from tests.bench.routing.fleet import entries_of, list_node, list_peers, write_listing
 from tests.bench.routing.peers import CASE
 from tests.bench.routing.watch import Change, completed

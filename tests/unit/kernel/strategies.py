@@ -89,6 +89,7 @@ links = st.builds(
     port=st.none() | ports,
     promisc=st.booleans(),
     index=st.integers(0, 2**31 - 1),
+    arp=st.booleans(),
 )
 tunnels = st.builds(Vxlan, st.integers(1, 2**24 - 1), st.integers(1, 65535), ip_addresses, names)
 neighbours = st.builds(Neighbour, names, ip_addresses, macs)

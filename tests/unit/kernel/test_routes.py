@@ -1,4 +1,4 @@
-"""Our VXLAN, neighbour, FDB and peers' route messages as pyroute2 reads them, and the reverse."""
+"""Our neighbour, FDB and peers' route messages as pyroute2 reads them, and the reverse."""
 
 import sys
 from ipaddress import ip_address, ip_network
@@ -7,21 +7,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]
 from pyroute2.netlink.rtnl.ndmsg import ndmsg  # type: ignore[import-untyped]
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # type: ignore[import-untyped]
 
-from kernel.model import FdbEntry, Link, Neighbour, Route, Vxlan
+from kernel.diff import key_of
+from kernel.model import Entry, FdbEntry, Neighbour, Route
 from kernel.netlink import codec as wire
 from kernel.netlink import links as rtnl
 from kernel.netlink import neighbours as neigh
 from kernel.netlink.codec import Message
-from kernel.routes import Entry, key_of, read_any_route
-from kernel.vxlan import create_vxlan, read_vxlan
+from kernel.routes import read_any_route
 from tests.unit.kernel import strategies as nouns
 from tests.unit.kernel.netlink.test_links import (
     CREATE,
-    EXCLUSIVE,
     FAMILY,
     INDEXES,
     REQUEST,
@@ -34,45 +32,6 @@ from tests.unit.kernel.netlink.test_links import (
 
 REPLACE = wire.NLM_F_REPLACE
 AF_BRIDGE, PERMANENT, SELF = 7, 0x80, 2
-
-
-@given(nouns.links, nouns.tunnels, INDEXES)
-def test_create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> None:
-    found = decode(ifinfmsg, create_vxlan(link, vxlan, uplink))
-    assert found["header"]["flags"] == REQUEST | CREATE | EXCLUSIVE
-    outer = members(found)
-    info = members(outer.pop("IFLA_LINKINFO"))
-    assert outer == without_none(IFLA_IFNAME=link.name, IFLA_ADDRESS=link.mac, IFLA_MTU=link.mtu)
-    assert info["IFLA_INFO_KIND"] == "vxlan"
-    data = members(info["IFLA_INFO_DATA"])
-    local = "IFLA_VXLAN_LOCAL" if vxlan.local.version == 4 else "IFLA_VXLAN_LOCAL6"
-    assert ip_address(data.pop(local)) == vxlan.local
-    assert data == {
-        "IFLA_VXLAN_ID": vxlan.vni,
-        "IFLA_VXLAN_LINK": uplink,
-        "IFLA_VXLAN_LEARNING": 0,
-        "IFLA_VXLAN_UDP_CSUM": 0,
-        "IFLA_VXLAN_PORT": vxlan.port,
-    }
-
-
-@given(nouns.tunnels, INDEXES, st.booleans(), st.booleans())
-def test_a_vxlan_device_as_the_kernel_tells_it(
-    vxlan: Vxlan, uplink: int, learns: bool, computes: bool
-) -> None:
-    local = "IFLA_VXLAN_LOCAL" if vxlan.local.version == 4 else "IFLA_VXLAN_LOCAL6"
-    data = {
-        "IFLA_VXLAN_ID": vxlan.vni,
-        "IFLA_VXLAN_LINK": uplink,
-        local: str(vxlan.local),
-        "IFLA_VXLAN_LEARNING": int(learns),
-        "IFLA_VXLAN_PORT": vxlan.port,
-        "IFLA_VXLAN_UDP_CSUM": int(computes),
-    }
-    info = [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", {"attrs": list(data.items())})]
-    found, habits = read_vxlan(encode(ifinfmsg, attrs=[("IFLA_LINKINFO", {"attrs": info})]))
-    assert found == Vxlan(vxlan.vni, vxlan.port, vxlan.local, str(uplink))
-    assert len(habits) == learns + computes
 
 
 @given(nouns.neighbours, INDEXES)

@@ -21,8 +21,7 @@ from daemon.probes.protocol import Packet, Path
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.probes.targets import Target
 from daemon.routing.backends.vxlan import vtep_mac
-from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
-from kernel.routes import Entry
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 
 PLACE = Place({Path.POD4: "10.255.0.0", Path.UNDERLAY4: "192.0.2.1"}, 1450, 50, 8473, 8472)
 STAGE_MOST = 3

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daemon.routing.mirror import Mirror
-from kernel.model import RTPROT_PODWIRE_PEERS, FdbEntry, Neighbour, Route
+from kernel.diff import Key, key_of
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
-from kernel.routes import Entry, Key, key_of
 
 DEVICE = "vx"
 

@@ -15,6 +15,7 @@ from kernel.model import (
     RTPROT_PODWIRE,
     RTPROT_PODWIRE_PEERS,
     Address,
+    Entry,
     FdbEntry,
     Link,
     Neighbour,
@@ -22,7 +23,6 @@ from kernel.model import (
     Route,
     Vxlan,
 )
-from kernel.routes import Entry
 from tests.unit.daemon.clusters import cluster, facts, node, route, settings
 
 DEVICE = "podwire-vxlan"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from daemon.routing.mirror import Repair
 from daemon.routing.records import records_of
-from daemon.routing.wording import name_author, name_entry, tell_change, tell_entry
-from kernel.model import Link, Route
+from daemon.routing.wording import name_author, tell_change
+from kernel.describe import name_of, state_of
+from kernel.diff import key_of
+from kernel.model import Entry, Link, Route
 from kernel.netlink.monitor import Event
-from kernel.routes import Entry, key_of
 from tests.unit.daemon.routing.test_mirror import peer_entries
 
 
@@ -55,12 +56,12 @@ def test_strays_are_removed_and_bounded() -> None:
 
 def test_words() -> None:
     fdb, neighbour, route = peer_entries(2, 0)
-    assert (name_entry(fdb), tell_entry(fdb)) == ("fdb 02:00:00:00:00:02", "dst 192.0.2.2 dev vx")
-    assert name_entry(neighbour) == "neighbour 10.0.2.0"
-    assert tell_entry(neighbour) == "lladdr 02:00:00:00:00:02 dev vx"
+    assert (name_of(fdb), state_of(fdb)) == ("fdb 02:00:00:00:00:02", "dst 192.0.2.2 dev vx")
+    assert name_of(neighbour) == "neighbour 10.0.2.0"
+    assert state_of(neighbour) == "lladdr 02:00:00:00:00:02 dev vx"
     assert isinstance(route, Route)
-    assert tell_entry(None) == ""
-    assert "several next hops" in tell_entry(Route(route.dst, "", protocol=113))
+    assert state_of(None) == ""
+    assert "several next hops" in state_of(Route(route.dst, "", protocol=113))
     assert name_author(0) == "the kernel"
     assert name_author(1).startswith("pid 1 (")
 

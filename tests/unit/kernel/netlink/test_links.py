@@ -1,6 +1,7 @@
 """Our rtnetlink messages as pyroute2 reads them, and pyroute2's as we read them."""
 
 import socket
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -139,13 +140,11 @@ def test_a_link_as_the_kernel_tells_it(link: Link, index: int, master: int) -> N
     message = encode(
         ifinfmsg,
         index=index,
-        flags=link.up * 1 | link.promisc * 0x100 | 0x1000,
+        flags=link.up * 1 | link.promisc * 0x100 | (not link.arp) * 0x80 | 0x1000,
         attrs=list(attrs.items()),
     )
     port = link.port and Port(str(master), link.port.hairpin, link.port.isolated)
-    wanted = Link(
-        link.name, link.kind, link.mac, link.mtu, link.up, link.alias, port, link.promisc, index
-    )
+    wanted = replace(link, port=port, index=index)
     assert rtnl.read_link(message) == wanted
 
 

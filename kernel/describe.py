@@ -1,0 +1,146 @@
+"""Text for people: names, states and differences of nouns. Nothing decides on these texts."""
+
+from __future__ import annotations
+
+from kernel.diff import Change, Fault, Noun
+from kernel.model import (
+    TABLE_MAIN,
+    Address,
+    ChainRules,
+    FdbEntry,
+    Link,
+    Neighbour,
+    Route,
+    Sysctl,
+)
+from kernel.nftables.table import TABLE, element_text
+
+# linux/rtnetlink.h, RTPROT_*, by iproute2's names.
+_PROTOCOLS = {
+    2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "zebra", 12: "bird", 16: "dhcp",
+    186: "bgp", 187: "isis", 188: "ospf", 192: "eigrp",
+}  # fmt: skip
+_LABELS = {"mac": "MAC", "mtu": "MTU", "vni": "VNI", "udp_checksum": "UDP checksums"}
+_ON_OFF = {True: "on", False: "off"}
+
+
+def name_of(noun: Noun) -> str:
+    """The object: "route 10.244.7.0/24"."""
+    if isinstance(noun, Link):
+        return f"link {noun.name}"
+    if isinstance(noun, Address):
+        return f"address {noun.address}"
+    if isinstance(noun, Route):
+        return f"route {noun.dst}"
+    if isinstance(noun, Neighbour):
+        return f"neighbour {noun.address}"
+    if isinstance(noun, FdbEntry):
+        return f"fdb {noun.mac}"
+    if isinstance(noun, Sysctl):
+        return f"sysctl {noun.path}"
+    if isinstance(noun, ChainRules):
+        return f"nft chain {noun.chain} of table {noun.family} {TABLE}"
+    return f"element {element_text(noun)} of nft table {noun.family} {TABLE}"
+
+
+def state_of(noun: Noun | None) -> str:
+    """Its traits in iproute2's terms; empty for an object that is not there."""
+    if isinstance(noun, Link):
+        return _link(noun)
+    if isinstance(noun, Address):
+        return f"dev {noun.link}"
+    if isinstance(noun, Route):
+        return _route(noun)
+    if isinstance(noun, Neighbour):
+        return f"lladdr {noun.mac} dev {noun.link}"
+    if isinstance(noun, FdbEntry):
+        return " ".join(filter(None, (f"dst {noun.dst} dev {noun.link}", noun.more)))
+    return noun.value if isinstance(noun, Sysctl) else ""
+
+
+def _link(link: Link) -> str:
+    tunnel = link.vxlan
+    parts = [link.kind]
+    if tunnel:
+        parts.append(f"id {tunnel.vni} port {tunnel.port} local {tunnel.local} dev {tunnel.uplink}")
+    parts += [f"mac {link.mac}"] if link.mac else []
+    parts += [f"mtu {link.mtu}"] if link.mtu else []
+    return " ".join(parts)
+
+
+def _route(route: Route) -> str:
+    protocol = f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
+    if not route.link:
+        return f"several next hops or none, {protocol}"
+    parts = ["local"] if route.local else []
+    parts += [f"via {route.via}"] if route.via else []
+    parts.append(f"dev {route.link}")
+    parts += ["onlink"] if route.onlink else []
+    parts += [f"table {route.table}"] if route.table != TABLE_MAIN else []
+    parts += [f"metric {route.priority}"] if route.priority else []
+    return " ".join([*parts, protocol])
+
+
+def describe(change: Change[Noun], where: str = "") -> str:
+    """A difference in a sentence. where: what the namespace is called ("pod", "node")."""
+    place = f" in the {where}" if where else ""
+    noun = change.noun
+    if isinstance(noun, ChainRules) and change.desired is not None:
+        how = "are missing" if change.observed is None else "are not podwire's"
+        return f"rules of nft table {noun.family} {TABLE} {how}"
+    if isinstance(noun, Sysctl) and change.desired is not None:
+        return f"{noun.path}{place} is not {noun.value}"
+    if change.desired is None:
+        return f"{_subject(noun)} should not be{place or ' there'}"
+    if change.observed is None:
+        return _missing(noun, place)
+    if isinstance(noun, Route) and isinstance(change.observed, Route):
+        found, wanted = _path(change.observed, noun), _path(noun, noun)
+        return f"{name_of(noun)}{place} goes {found}, not {wanted}"
+    return f"{name_of(noun)}{place} {' and '.join(map(_predicate, change.faults))}"
+
+
+def _subject(noun: Noun) -> str:
+    if isinstance(noun, Route):
+        return f"{name_of(noun)} {_path(noun, noun)}"
+    return f"{name_of(noun)} {state_of(noun)}".rstrip()
+
+
+def _missing(noun: Noun, place: str) -> str:
+    if isinstance(noun, Link):
+        return f"{name_of(noun)} is missing{place}"
+    if isinstance(noun, Address):
+        return f"{name_of(noun)} is missing on {noun.link}{place}"
+    return f"{_subject(noun)} is missing{place}"
+
+
+def _path(route: Route, desired: Route) -> str:
+    """A route's next hop, with the numbers that the plan names."""
+    numbers = (
+        ("metric", route.priority, desired.priority),
+        ("mtu", route.mtu, desired.mtu),
+        ("advmss", route.advmss, desired.advmss),
+    )
+    more = "".join(f" {name} {value}" for name, value, wanted in numbers if wanted)
+    via = f"via {route.via} " if route.via else ""
+    return f"{via}dev {route.link}{more}"
+
+
+def _predicate(fault: Fault) -> str:
+    """ "is down", "has MTU 9000, not 1500"."""
+    trait, wanted, found = fault.trait, fault.desired, fault.observed
+    if trait == "kind":
+        return f"is a {found or 'physical device'}, not a {wanted}"
+    if trait == "up":
+        return "is down"
+    if trait == "arp":
+        return "resolves no neighbours (NOARP)"
+    if trait == "vxlan":
+        return "is bound to no local address"
+    if trait == "master" and not found:
+        return f"is not a port of bridge {wanted}"
+    if trait == "master" and not wanted:
+        return f"has master {found}, and should have none"
+    if isinstance(wanted, bool):
+        return f"has {_LABELS.get(trait, trait)} {_ON_OFF[bool(found)]}, not {_ON_OFF[wanted]}"
+    return f"has {_LABELS.get(trait, trait)} {found}, not {wanted}"
