@@ -18,7 +18,7 @@ from ipam.json_section import Dns, Section, parse_dns
 
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
-_BRIDGE = "cni0"
+DEFAULT_BRIDGE = "cni0"
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _NO_DNS = Dns()
 
@@ -60,7 +60,7 @@ class NetConf:
     name: str
     type: str = ""
     mode: str | None = None
-    bridge: str = _BRIDGE
+    bridge: str = DEFAULT_BRIDGE
     is_gateway: bool = False
     is_default_gateway: bool = False
     force_address: bool = False
@@ -171,7 +171,7 @@ def _read(keys: Section, name: str) -> NetConf:
         name=name,
         type=keys.string("type") or "",
         mode=keys.choice("mode", DROP_IN_MODES),
-        bridge=_BRIDGE if bridge is None else bridge,
+        bridge=DEFAULT_BRIDGE if bridge is None else bridge,
         is_gateway=keys.boolean("isGateway") or False,
         is_default_gateway=keys.boolean("isDefaultGateway") or False,
         force_address=keys.boolean("forceAddress") or False,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
 
 DEFAULT_DATA_DIR = Path("/var/lib/podwire")
+DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
+"""Where the executable connects to unless PODWIRE_SOCKET names another socket (shim.c)."""
 
 
 def _to_stderr(line: str) -> None:

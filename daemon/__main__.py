@@ -8,15 +8,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.commands.options import (
-    DEFAULT_CONFIG,
-    DEFAULT_DATA_DIR,
-    DEFAULT_SOCKET,
     Unusable,
     absolute,
     add_config,
     add_log_level,
 )
+from daemon.config import DEFAULT_CONFIG
 from daemon.signals import catch
 
 COMMANDS = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.config.paths import LAST_KNOWN, LEASE, SUCCESSION
+from daemon.config import DATA_FILES
 
 _STORE = "podwire.db*"
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
@@ -21,9 +21,7 @@ def remove_belongings(data_dir: Path, journal: Path, status: Path, socket: Path)
     """
     files = [
         *sorted(data_dir.glob(_STORE)),
-        data_dir / LAST_KNOWN,
-        data_dir / LEASE,
-        data_dir / SUCCESSION,
+        *(data_dir / name for name in DATA_FILES),
         journal,
         journal.with_name(f"{journal.name}.1"),
         status,

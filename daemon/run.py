@@ -17,23 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
-from cni_plugin.host import always_ready
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET, always_ready
 from daemon.cni_server.attachment_locks import KeyedLocks, KeyLocksFile
 from daemon.cni_server.call_counters import Meter, Tally
 from daemon.cni_server.host import daemon_host
-from daemon.cni_server.listener import SHIM_SOCKET, Listener, listen
+from daemon.cni_server.listener import Listener, listen
 from daemon.cni_server.processes import Crew, processes_wanted
 from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Turns
 from daemon.commands.options import (
-    DEFAULT_CONFIG,
-    DEFAULT_DATA_DIR,
-    DEFAULT_SOCKET,
     FAILED,
     Unusable,
     path_from_environment,
     settings_of,
 )
+from daemon.config import DEFAULT_CONFIG
 from daemon.log import Log
 from daemon.signals import Signals
 from daemon.systemd import notify
@@ -163,9 +161,9 @@ def _serve_calls(
 
     No thread may run yet. beside: what else runs in the first process meanwhile.
     """
-    if socket_path != SHIM_SOCKET:
+    if socket_path != DEFAULT_SOCKET:
         why = "unless the container runtime's environment has PODWIRE_SOCKET"
-        text = f"CNI calls look for {SHIM_SOCKET}, and go the slow way {why}={socket_path}"
+        text = f"CNI calls look for {DEFAULT_SOCKET}, and go the slow way {why}={socket_path}"
         common.log.warning(text)
     with listen(socket_path) as listener:
         # What there is now stays: the collector need not visit it after every few calls, and the

@@ -15,8 +15,6 @@ from pathlib import Path
 from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, CniError
 from daemon.log import Log
 
-SHIM_SOCKET = Path("/run/podwire/podwire.sock")
-"""Where the executable looks, unless PODWIRE_SOCKET tells it otherwise (shim.c)."""
 BACKLOG = 1024
 _PATH_MAX = 107  # sun_path, linux/un.h
 _PROBE_SECONDS = 5.0

@@ -6,22 +6,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.commands.options import DEFAULT_CONFIG, DONE, FAILED, tell
-from daemon.config.schema import (
-    EtcdSettings,
-    KubernetesSettings,
-    Settings,
-    StaticSettings,
-    load_settings,
-)
-from daemon.config.yaml import FILE_MAX, FileFault
+from daemon.commands.options import DONE, FAILED, tell
+from daemon.config import DEFAULT_CONFIG
+from daemon.config.load import load_settings
+from daemon.config.schema import Settings, SourceSettings
+from daemon.config.yaml import FileFault, read_file
 from daemon.log import Log
-from daemon.model import Snapshot
 from daemon.routing.backends import backend_of
 from daemon.routing.conflicts import find_contradictions
-from daemon.sources.nodesfile import parse_nodes
-from daemon.sources.opening import open_client
+from daemon.sources import open_client
 from daemon.sources.remote import SourceError
+from daemon.sources.static import parse_nodes
 
 Row = tuple[str, str]
 DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."
@@ -57,36 +52,28 @@ def run(options: argparse.Namespace) -> int:
 def _check_source(settings: Settings) -> tuple[list[Row], list[str]]:
     """What there is to say of it, and what is wrong in it. Raises FileFault, SourceError."""
     source = settings.source
-    if not isinstance(source, StaticSettings):
-        open_client(settings, source, Log()).check()
+    if not source.static:
+        open_client(settings, Log()).check()
         rows = [("nodes", f"of {_describe(source)}"), ("this node", settings.node)]
         return [*rows, ("pod CIDRs in", ", ".join(map(str, source.cluster_cidrs)))], []
-    snapshot = _load_nodes(source.path)
+    snapshot = parse_nodes(read_file(source.static), source.static)
     contradictions = list(find_contradictions(settings, snapshot))
     mine = next((node for node in snapshot.nodes if node.name == settings.node), None)
     prefixes = ", ".join(map(str, mine.pod_cidrs)) if mine else "none"
     verdict = "can be read" if contradictions else "is right"
-    nodes = ("nodes", f"{source.path} {verdict}: {len(snapshot.nodes)} nodes")
+    nodes = ("nodes", f"{source.static} {verdict}: {len(snapshot.nodes)} nodes")
     return [
         nodes,
         ("this node", f"{settings.node}, pod CIDRs {prefixes or 'none'}"),
     ], contradictions
 
 
-def _describe(source: KubernetesSettings | EtcdSettings) -> str:
-    if isinstance(source, EtcdSettings):
-        return f"etcd, {', '.join(source.endpoints)}, keys {source.prefix}"
-    account = source.kubeconfig or "the pod's service account"
-    return f"Kubernetes, namespace {source.namespace}, by {account}"
-
-
-def _load_nodes(path: Path) -> Snapshot:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_MAX + 1)
-    except OSError as error:
-        raise FileFault(path, 0, f"could not be read: {error.strerror}") from error
-    return parse_nodes(data, path)
+def _describe(source: SourceSettings) -> str:
+    if source.etcd:
+        return f"etcd, {', '.join(source.etcd.endpoints)}, keys {source.etcd.prefix}"
+    assert source.kubernetes is not None  # noqa: S101 - there is exactly one of them
+    account = source.kubernetes.kubeconfig or "the pod's service account"
+    return f"Kubernetes, namespace {source.kubernetes.namespace}, by {account}"
 
 
 def render_summary(

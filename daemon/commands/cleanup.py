@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.belongings import remove_belongings, remove_lock
 from daemon.commands.options import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_SOCKET,
     DONE,
     FAILED,
     Unusable,
@@ -23,11 +22,12 @@ from daemon.commands.options import (
     settings_of,
     tell,
 )
-from daemon.config.schema import DEFAULT_CONFLIST, Settings, StaticSettings
+from daemon.config import DEFAULT_CONFLIST
+from daemon.config.schema import Settings
 from daemon.journal import Journal, Record
 from daemon.log import Log
 from daemon.routing.cleanup import CAUSE, remove_remains
-from daemon.sources.opening import open_client
+from daemon.sources import open_client
 from daemon.sources.remote import SourceError
 from daemon.status import AnotherDaemon, StatusFile
 
@@ -88,10 +88,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:
     """Withdraw what this node published, so that others forget it; why it cannot be."""
-    if settings is None or isinstance(settings.source, StaticSettings):
+    if settings is None or settings.source.static:
         return
     try:
-        for thing in open_client(settings, settings.source, Log("error")).leave():
+        for thing in open_client(settings, Log("error")).leave():
             removed.append(Record(time.time(), "removed", thing, CAUSE))
     except SourceError as error:
         yield f"what this node published: {error}"

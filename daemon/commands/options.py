@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
+from daemon.config import DEFAULT_CONFIG
+
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
-
-DEFAULT_CONFIG = Path("/etc/podwire/podwired.yaml")
-DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
-DEFAULT_DATA_DIR = Path("/var/lib/podwire")
 
 DONE, FAILED = 0, 1
 
@@ -85,7 +84,7 @@ def settings_of(config: Path | None) -> Settings | None:
     """
     if config is None and not os.path.lexists(DEFAULT_CONFIG):
         return None
-    from daemon.config.schema import load_settings
+    from daemon.config.load import load_settings
     from daemon.config.yaml import FileFault
 
     try:

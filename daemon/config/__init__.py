@@ -1,1 +1,19 @@
-"""podwired.yaml: its schema, how it is loaded, and the YAML reader that names lines."""
+"""podwired.yaml: `schema` has its keys, `values` what they take, `load` reads it.
+
+Here are the default places of files. They load nothing, so that commands can name them in a help
+text.
+"""
+
+from pathlib import Path
+
+DEFAULT_CONFIG = Path("/etc/podwire/podwired.yaml")
+DEFAULT_CONFLIST = Path("/etc/cni/net.d/05-podwire.conflist")
+
+LAST_KNOWN = "cluster.json"
+"""Below the data folder: the state of a source that is no file itself."""
+LEASE = "etcd-lease.json"
+"""Below the data folder: what this node holds in an etcd."""
+SUCCESSION = "succession.json"
+"""Below the data folder: the secret by which Kubernetes' other nodes know this one's changes."""
+DATA_FILES = (LAST_KNOWN, LEASE, SUCCESSION)
+"""What the daemon keeps in the data folder, beside the database and the journal."""

@@ -1,239 +1,270 @@
-"""podwired.yaml: what an operator sets for the daemon of one node."""
+"""The keys of podwired.yaml, their defaults and what they take.
+
+The models are what the daemon uses. An attribute is the key in snake case: `dataDir` is `data_dir`.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from cni_plugin.host import DEFAULT_DATA_DIR
-from daemon.config.paths import check_paths
-from daemon.config.ports import check_ports
-from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
-from daemon.model import parse_node_name
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError, PydanticKnownError, PydanticUseDefault
+
+from daemon.config import DEFAULT_CONFLIST
+from daemon.config import values as v
+from daemon.model import parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPAddress, IPNetwork
 
-if TYPE_CHECKING:
-    from daemon.config.file import SettingsFile
-    from daemon.config.sources import SourceFile
-
 Backend = Literal["vxlan", "host-gw", "hybrid", "none"]
+ENCAPSULATING = frozenset[Backend]({"vxlan", "hybrid"})
+"""Those whose packets go to `vxlan.port`."""
 Offload = Literal["auto", "on", "off"]
 Mode = Literal["ptp", "bridge"]
 SourceKind = Literal["static", "kubernetes", "etcd"]
 
-DEFAULT_SETTINGS = Path("/etc/podwire/podwired.yaml")
-DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
-DEFAULT_CONFLIST = Path("/etc/cni/net.d/05-podwire.conflist")
+SECTION = "section"
+"""The type of errors that concern the members of a mapping together."""
+_VNI_MAX = 2**24 - 1  # RFC 7348 section 5
+_LEASE_MIN, _LEASE_MAX = 60, 366 * 86400  # the longest pause between two attempts, twice
 
-_FAMILIES: dict[str | None, Literal[4, 6] | None] = {None: None, "ipv4": 4, "ipv6": 6}
+AnyPath = Annotated[Path, v.text(v.parse_path)]
+Port = Annotated[int, *v.whole(1, v.PORT_MAX)]
+Prefixes = tuple[Annotated[IPNetwork, v.text(parse_prefix)], ...]
+PodCidr = Annotated[IPNetwork, v.text(parse_pod_cidr)]
+NodeAddress = Annotated[IPAddress, v.text(parse_node_address)]
+NodeName = Annotated[str, v.text(parse_node_name)]
+_ClusterCidrs = Annotated[
+    tuple[PodCidr, ...], AfterValidator(v.check_filled), AfterValidator(v.check_disjoint)
+]
+_Endpoints = Annotated[
+    tuple[Annotated[str, v.text(v.parse_endpoint)], ...], AfterValidator(v.check_filled)
+]
 
 
-@dataclass(frozen=True, slots=True)
-class StaticSettings:
-    """The cluster is a file's list of nodes."""
-
-    kind: ClassVar[SourceKind] = "static"
-    path: Path
+def _key(attribute: str) -> str:
+    return to_camel(attribute).replace("Cidrs", "CIDRs")
 
 
-@dataclass(frozen=True, slots=True)
-class KubernetesSettings:
-    """The cluster is Kubernetes'.
+class Section(BaseModel):
+    """A mapping of known keys. A key without value counts as left out."""
 
-    cluster_cidrs: what all nodes' pod CIDRs are in; nothing outside of them is ever routed.
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        alias_generator=_key,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def leave_out(cls, value: object, info: ValidationInfo) -> object:
+        """A key's value as it stands. Raises where it has none."""
+        if value is not None:
+            return value
+        required = cls.model_fields[info.field_name or ""].is_required()
+        raise PydanticKnownError("missing") if required else PydanticUseDefault()
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """The keys as the file spells them."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+
+def section_error(why: str) -> PydanticCustomError:
+    """What a section raises whose members are right each, and wrong together."""
+    return PydanticCustomError(SECTION, "{why}", {"why": why})
+
+
+def keys_at(section: type[Section], path: Sequence[int | str]) -> tuple[str, ...]:
+    """The keys of the section at a path below another one."""
+    for step in path:
+        found = [f for f in section.model_fields.values() if f.alias == step]
+        section = next(filter(None, map(_section_in, [f.annotation for f in found])), section)
+    return section.keys()
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+class KubernetesSettings(Section):
+    """`source.kubernetes`: the cluster is Kubernetes'.
+
+    cluster_cidrs: contain all nodes' pod CIDRs; nothing outside of them is ever routed.
     kubeconfig: None = the pod's own service account.
     namespace: of the objects that the daemons publish.
     start_spread: seconds over which daemons that start together ask for the whole list.
     """
 
-    kind: ClassVar[SourceKind] = "kubernetes"
-    cluster_cidrs: tuple[IPNetwork, ...]
-    kubeconfig: Path | None = None
-    namespace: str = "podwire"
-    start_spread: float = 30.0
+    cluster_cidrs: _ClusterCidrs
+    kubeconfig: AnyPath | None = None
+    namespace: Annotated[str, v.text(v.parse_namespace)] = "podwire"
+    start_spread: Annotated[float, *v.whole(0, 3600)] = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class EtcdSettings:
-    """The cluster is what the daemons publish in an etcd (v3).
+class PrefixLengths(Section):
+    """`source.etcd.prefixLength`: of the pod CIDR that a node leases, by family."""
 
-    cluster_cidrs: what nodes lease their pod CIDRs from. prefix_length: of a node's pod CIDR, by
-    IP version. addresses: of this node; none = those from which it reaches an endpoint.
+    ipv4: Annotated[int, *v.whole(8, 30)] = 24
+    ipv6: Annotated[int, *v.whole(8, 126)] = 64
+
+    def of(self, version: int) -> int:
+        """The length for an IP version."""
+        return self.ipv4 if version == 4 else self.ipv6
+
+
+class EtcdSettings(Section):
+    """`source.etcd`: the cluster is what the daemons publish in an etcd (v3).
+
+    cluster_cidrs: what nodes lease their pod CIDRs from.
+    addresses: of this node; none = those from which it reaches an endpoint.
     """
 
-    kind: ClassVar[SourceKind] = "etcd"
-    endpoints: tuple[str, ...]
-    cluster_cidrs: tuple[IPNetwork, ...]
-    prefix_length: Mapping[int, int]
-    addresses: tuple[IPAddress, ...] = ()
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    username: str = ""
-    password_file: Path | None = None
-    prefix: str = "/podwire"
-    lease_seconds: int = 86400
+    endpoints: _Endpoints
+    cluster_cidrs: _ClusterCidrs
+    prefix_length: PrefixLengths = PrefixLengths()
+    addresses: tuple[NodeAddress, ...] = ()
+    ca_file: AnyPath | None = None
+    cert_file: AnyPath | None = None
+    key_file: AnyPath | None = None
+    username: Annotated[str, v.text(v.parse_user_name)] = ""
+    password_file: AnyPath | None = None
+    prefix: Annotated[str, v.text(v.parse_key_prefix)] = "/podwire"
+    lease_seconds: Annotated[int, *v.whole(_LEASE_MIN, _LEASE_MAX)] = 86400
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for one, other in (("cert_file", "key_file"), ("username", "password_file")):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise section_error(f"needs both of {_key(one)} and {_key(other)}, or none")
+        if len({a.version for a in self.addresses}) < len(self.addresses):
+            raise section_error("addresses: one of each family at most")
+        for prefix in self.cluster_cidrs:
+            length = self.prefix_length.of(prefix.version)
+            if length < prefix.prefixlen:
+                name = f"prefixLength.ipv{prefix.version}"
+                raise section_error(f"{name} is {length}, which does not fit into {prefix}")
+        return self
 
 
-SourceSettings = StaticSettings | KubernetesSettings | EtcdSettings
+class SourceSettings(Section):
+    """`source`: where the cluster is described; exactly one of these. static: a file of nodes."""
+
+    static: AnyPath | None = None
+    kubernetes: KubernetesSettings | None = None
+    etcd: EtcdSettings | None = None
+
+    @property
+    def kind(self) -> SourceKind:
+        """Which of them it is."""
+        if self.static:
+            return "static"
+        return "kubernetes" if self.kubernetes else "etcd"
+
+    @property
+    def cluster_cidrs(self) -> tuple[IPNetwork, ...]:
+        """What contains all pod CIDRs; empty for a file, which may say that itself."""
+        section = self.kubernetes or self.etcd
+        return section.cluster_cidrs if section else ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name, value in self if value is not None]
+        if not given:
+            raise section_error(f"needs one of the keys {', '.join(self.keys())}")
+        if len(given) > 1:
+            raise section_error(f"has {' and '.join(given)}, must have one of them")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class HealthSettings:
-    """Probes between the daemons. interval: seconds; budget: probes a second, to all peers."""
+class VxlanSettings(Section):
+    """`vxlan`: the overlay. checksum_offload "auto": off where the kernel is known to err."""
 
-    port: int = 8473
-    interval: float = 10.0
-    budget: float = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsSettings:
-    """Where metrics and the state of health are served, by HTTP."""
-
-    host: str = "127.0.0.1"
-    port: int = 9473
+    vni: Annotated[int, *v.whole(1, _VNI_MAX)] = 1
+    port: Port = 8472
+    device: Annotated[str, v.text(v.parse_link_name)] = "podwire-vxlan"
+    checksum_offload: Annotated[Offload, v.one_of(Offload)] = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class VxlanSettings:
-    """The overlay. checksum_offload "auto": off where the kernel is known to get it wrong."""
+class ConflistSettings(Section):
+    """`conflist`: the CNI configuration that the daemon writes for its node."""
 
-    vni: int = 1
-    port: int = 8472
-    device: str = "podwire-vxlan"
-    checksum_offload: Offload = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class ConflistSettings:
-    """The CNI configuration that the daemon writes for its node."""
-
-    path: Path = DEFAULT_CONFLIST
-    name: str = "podwire"
-    mode: Mode = "ptp"
-    ip_masq: bool = True
-    cni_version: str = "1.0.0"
+    path: Annotated[Path, v.text(v.parse_conflist_path)] = DEFAULT_CONFLIST
+    name: Annotated[str, v.text(v.parse_network_name)] = "podwire"
+    mode: Annotated[Mode, v.one_of(Mode)] = "ptp"
+    ip_masq: Annotated[bool, v.boolean()] = True
+    cni_version: Annotated[str, v.text(v.parse_version)] = "1.0.0"
 
 
-@dataclass(frozen=True, slots=True)
-class JournalSettings:
-    """The record of changes; max_bytes bounds its two files together."""
+class JournalSettings(Section):
+    """`journal`: the record of changes; max_bytes bounds its two files together."""
 
-    path: Path
-    max_bytes: int = 16 << 20
+    path: AnyPath
+    max_bytes: Annotated[int, *v.whole(1 << 16, 1 << 40)] = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The daemon's settings.
+class HealthSettings(Section):
+    """`health`: probes between the daemons. interval: seconds; budget: probes a second in all."""
+
+    port: Port = 8473
+    interval: Annotated[float, *v.whole(1, 3600)] = 10.0
+    budget: Annotated[float, *v.whole(1, 1000)] = 20.0
+
+
+class MetricsSettings(Section):
+    """`metrics`: where metrics and the state of health are served, by HTTP."""
+
+    listen: Annotated[tuple[str, int], v.text(v.parse_listen)] = ("127.0.0.1", 9473)
+
+
+class Settings(Section):
+    """podwired.yaml.
 
     node: this node's name in the source.
     underlay: the family that encapsulated packets go in; None = that of the node's first address.
     mtu: of pods' links in bytes; 0 = what the uplink leaves.
     allow_overlap: networks of the node that pod CIDRs may overlap.
-    conflist: None = not written. health, metrics: None = not wanted.
+    conflist: None = not written. health, metrics: None = off.
     """
 
-    node: str
+    node: NodeName
+    backend: Annotated[Backend, v.one_of(Backend)] = "vxlan"
     source: SourceSettings
-    data_dir: Path
-    socket: Path
-    status_file: Path
+    underlay: Annotated[Literal[4, 6], v.text(v.parse_family)] | None = None
+    vxlan: VxlanSettings = VxlanSettings()
+    mtu: Annotated[int, *v.whole(0, v.MTU_MAX), AfterValidator(v.check_mtu)] = 0
+    allow_overlap: Prefixes = ()
+    conflist: ConflistSettings | None = ConflistSettings()
     journal: JournalSettings
-    backend: Backend
-    underlay: Literal[4, 6] | None
-    vxlan: VxlanSettings
-    mtu: int
-    allow_overlap: tuple[IPNetwork, ...]
-    conflist: ConflistSettings | None
-    health: HealthSettings | None
-    metrics: MetricsSettings | None
+    health: HealthSettings | None = HealthSettings()
+    metrics: MetricsSettings | None = MetricsSettings()
+    data_dir: AnyPath
+    socket: Annotated[Path, v.text(v.parse_socket)]
+    status_file: AnyPath
 
-
-def load_settings(
-    path: Path, env: Mapping[str, str] | None = None, host_name: str | None = None
-) -> Settings:
-    """The settings in a file. Raises FileFault, also where the file cannot be read.
-
-    What the file leaves out comes from the environment (PODWIRE_SOCKET, PODWIRE_DATA_DIR), then
-    from the defaults.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_MAX + 1)
-    except OSError as error:
-        raise FileFault(path, 0, f"could not be read: {error.strerror}") from error
-    return parse_settings(data, path, env, host_name)
-
-
-def parse_settings(
-    data: bytes,
-    file: Path | str,
-    env: Mapping[str, str] | None = None,
-    host_name: str | None = None,
-) -> Settings:
-    """The settings in a file's content; `file` is what errors call it. Raises FileFault."""
-    # pydantic costs memory and start-up time, which a daemon without configuration does not pay.
-    from daemon.config.file import read_settings_file
-
-    surroundings = os.environ if env is None else env
-    name = os.uname().nodename if host_name is None else host_name
-
-    def read(root: Item) -> Settings:
-        settings = _settle(read_settings_file(root), root, surroundings, name)
-        check_paths(settings, root)
-        check_ports(settings, root)
-        return settings
-
-    return load(data, file, read)
-
-
-def _settle(file: SettingsFile, root: Item, env: Mapping[str, str], host_name: str) -> Settings:
-    data_dir = file.data_dir or _place(env, "PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    socket = file.socket or _place(env, "PODWIRE_SOCKET", DEFAULT_SOCKET)
-    journal = {"path": data_dir / "journal.jsonl", **file.journal.given()}
-    return Settings(
-        node=file.node or _node_of(host_name, root),
-        source=_settle_source(file.source),
-        data_dir=data_dir,
-        socket=socket,
-        status_file=file.status_file or socket.parent / "status.json",
-        journal=JournalSettings(**journal),
-        backend=file.backend,
-        underlay=_FAMILIES[file.underlay],
-        vxlan=VxlanSettings(**file.vxlan.given()),
-        mtu=file.mtu,
-        allow_overlap=file.allow_overlap,
-        conflist=ConflistSettings(**file.conflist.given()) if file.conflist else None,
-        health=HealthSettings(**file.health.given()) if file.health else None,
-        metrics=MetricsSettings(*(file.metrics.listen or ())) if file.metrics else None,
-    )
-
-
-def _settle_source(file: SourceFile) -> SourceSettings:
-    if file.kubernetes:
-        return KubernetesSettings(**file.kubernetes.given())
-    if file.etcd:
-        lengths = file.etcd.lengths()
-        return EtcdSettings(**{**file.etcd.given(), "prefix_length": lengths})
-    assert file.static is not None  # noqa: S101 - SourceFile has exactly one of them
-    return StaticSettings(file.static)
-
-
-def _place(env: Mapping[str, str], variable: str, default: Path) -> Path:
-    value = env.get(variable, "")
-    return Path(value) if value.startswith("/") else default
-
-
-def _node_of(host_name: str, root: Item) -> str:
-    # Kubernetes names a node by its host name in lower case (kubelet, nodeutil.GetHostname).
-    name = host_name.strip().lower()
-    try:
-        return parse_node_name(name)
-    except ValueError as error:
-        why = f"needs the key node, for the host name {name!r} {error}"
-        raise Fault(root, why, shown=False) from error
+    @field_validator("*", mode="before")
+    @classmethod
+    def leave_out(cls, value: object, info: ValidationInfo) -> object:
+        """Beside what every section does: `false` for no such thing at all."""
+        if info.field_name not in ("conflist", "health", "metrics"):
+            return super().leave_out(value, info)
+        if isinstance(value, v.Plain) and value == "false":
+            return None
+        if isinstance(value, str):
+            raise ValueError("must be a mapping, or false for none")
+        # `conflist:` without value says that none is written.
+        return value if info.field_name == "conflist" else super().leave_out(value, info)

@@ -1,7 +1,7 @@
-"""What the keys of podwired.yaml take.
+"""What the keys of a YAML file take: text, numbers, choices, and podwire's own types.
 
-pydantic checks types and ranges; these make values of a file's text, and say in podwire's words
-what a value must be.
+pydantic checks types and ranges. What is wrong with a value is a ValueError that says what the
+value must be; `daemon.config.load` adds file, line and key.
 """
 
 from __future__ import annotations
@@ -15,14 +15,9 @@ from pathlib import Path
 from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+from cni_plugin.config import DEFAULT_BRIDGE
 from cni_plugin.request import NAME, NAME_MAX, link_name_fault
 from cni_plugin.versions import SUPPORTED
 from kernel.model import IPNetwork
@@ -30,9 +25,9 @@ from kernel.model import IPNetwork
 T = TypeVar("T")
 
 MTU_MIN, MTU_MAX = 576, 65535  # RFC 791: what every IPv4 host takes
+PORT_MAX = 2**16 - 1
 _PATH_MAX = 4096
 _SOCKET_PATH_MAX = 107  # sun_path, linux/un.h
-_BRIDGE = "cni0"  # cni_plugin.config: a bridge that is not named otherwise
 _POD_LINK = re.compile("pw[0-9a-f]+$")  # cni_plugin.names
 _DIGITS_MAX = 20  # more than any number in range has
 # A DNS label, as Kubernetes takes it for names of namespaces (validation.go, IsDNS1123Label).
@@ -40,10 +35,11 @@ _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
 _HOST = re.compile(r"[A-Za-z0-9](?:[-.A-Za-z0-9]{0,252})\Z")
 _KEY_PREFIX = re.compile(r"(?:/[A-Za-z0-9._-]+)+\Z")
 _TEXT_MAX = 200
+_FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 
 class Secret(ValueError):
-    """A value that may hold a password, and is not shown."""
+    """A value that may contain a password, and is not shown."""
 
 
 class Plain(str):
@@ -52,8 +48,25 @@ class Plain(str):
     __slots__ = ()
 
 
+def text(parse: Callable[[str], object]) -> WrapValidator:
+    """Text, quoted or not, that `parse` takes or refuses with a ValueError.
+
+    A value that has its type already is taken as it is.
+    """
+
+    def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        if isinstance(value, str):
+            return parse(str(value))
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValueError("must be text") from error
+
+    return WrapValidator(check)
+
+
 def _refused_as(why: str, convert: Callable[[str], object] = str) -> WrapValidator:
-    """What plain text stands for, checked by pydantic, refused in our words."""
+    """What plain text stands for, checked by pydantic; `why` is the error's text."""
 
     def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         try:
@@ -66,14 +79,14 @@ def _refused_as(why: str, convert: Callable[[str], object] = str) -> WrapValidat
 
 def whole(least: int, most: int) -> tuple[object, ...]:
     """A whole number, both ends included."""
-    words = f"must be a whole number from {least} to {most}"
-    return Field(ge=least, le=most), _refused_as(words, _convert_number)
+    why = f"must be a whole number from {least} to {most}"
+    return Field(ge=least, le=most), _refused_as(why, _convert_number)
 
 
-def _convert_number(text: str) -> int | str:
+def _convert_number(digits: str) -> int | str:
     # isdecimal alone takes other scripts' digits.
-    digits = text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX
-    return int(text) if digits else text
+    known = digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS_MAX
+    return int(digits) if known else digits
 
 
 def boolean() -> WrapValidator:
@@ -81,8 +94,8 @@ def boolean() -> WrapValidator:
     return _refused_as("must be true or false", _convert_boolean)
 
 
-def _convert_boolean(text: str) -> bool | str:
-    return {"true": True, "false": False}.get(text, text)
+def _convert_boolean(word: str) -> bool | str:
+    return {"true": True, "false": False}.get(word, word)
 
 
 def one_of(choices: object) -> WrapValidator:
@@ -90,19 +103,15 @@ def one_of(choices: object) -> WrapValidator:
     return _refused_as(f"must be one of {', '.join(get_args(choices))}")
 
 
-def parsed(parse: Callable[[str], object]) -> BeforeValidator:
-    """Text, quoted or not, that `parse` takes or refuses with a ValueError."""
-
-    def check(value: object) -> object:
-        if not isinstance(value, str):
-            raise ValueError("must be text")
-        return parse(value)
-
-    return BeforeValidator(check)
+def parse_family(text: str) -> int:
+    """The version of a family of addresses. Raises ValueError, as all of the following."""
+    if text not in _FAMILIES:
+        raise ValueError(f"must be one of {', '.join(_FAMILIES)}")
+    return _FAMILIES[text]
 
 
 def parse_path(text: str) -> Path:
-    """An absolute path. Raises ValueError, as all of the following."""
+    """An absolute path."""
     if not text.startswith("/") or not text.isprintable() or len(text) > _PATH_MAX:
         raise ValueError("must be an absolute path")
     path = Path(text)
@@ -133,7 +142,7 @@ def parse_link_name(text: str) -> str:
     fault = link_name_fault(text)
     if fault:
         raise ValueError(fault)
-    if text == _BRIDGE or _POD_LINK.match(text):
+    if text == DEFAULT_BRIDGE or _POD_LINK.match(text):
         raise ValueError("must not be a name that podwire gives to pods' links and bridges")
     return text
 
@@ -195,7 +204,7 @@ def _is_host(text: str) -> bool:
 
 
 def parse_key_prefix(text: str) -> str:
-    """What the keys in an etcd begin with."""
+    """The prefix of the keys in an etcd."""
     if not _KEY_PREFIX.match(text) or len(text) > _TEXT_MAX:
         why = "must be like /podwire: parts of letters, digits, . _ - behind a / each"
         raise ValueError(f"{why}, at most {_TEXT_MAX}")

@@ -1,14 +1,14 @@
-"""YAML files with line numbers: what is wrong in one is named by file, line, key and value.
+"""YAML files with line numbers: an error names file, line, key path and value.
 
 The subset that configuration files need: one document of mappings, sequences and plain or quoted
 scalars. Values have no types of their own (`on`, `1.0` and `12:30` are text until a key asks for
 something else). Anchors, aliases, tags and duplicate keys are refused. The file is read event by
-event (yaml.org/spec/1.1, 3.1.2 "serialize"), so thousands of nodes cost little memory.
+event (yaml.org/spec/1.1, 3.1.2 "serialize"): PyYAML's own composer recurses in C as deep as the
+file nests, and keeps several times the memory for thousands of nodes.
 """
 
 from __future__ import annotations
 
-import re
 import reprlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +23,6 @@ _DEPTH_MAX = 16
 _TOO_DEEP = f"nested deeper than {_DEPTH_MAX} levels"
 _SHOWN_MAX = 80
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_LOOK_AHEAD_MAX = 1024
-"""Characters that may pass before it is clear whether a mapping's key began (yaml.org/spec/1.1)."""
-_OPENED_TOO_OFTEN = re.compile(rf"(?:[\[{{]\s*){{{_DEPTH_MAX + 1}}}")
 _NULLS = frozenset({"", "~", "null"})
 
 
@@ -42,9 +39,19 @@ class Item:
     ) -> None:
         self.content, self.line, self.plain = content, line, plain
 
+    def find(self, *path: int | str) -> Item:
+        """The item at a path below this one, or the nearest that contains it."""
+        item = self
+        for step in path:
+            if isinstance(item.content, dict) and step in item.content:
+                item = item.content[str(step)]
+            elif isinstance(item.content, list) and isinstance(step, int):
+                item = item.content[step]
+        return item
+
 
 class Fault(Exception):
-    """A value that cannot be taken; `load` makes a FileFault of it."""
+    """A value that is refused; `load` makes a FileFault of it. shown: whether it may be quoted."""
 
     def __init__(self, item: Item, why: str, *, shown: bool = True) -> None:
         super().__init__(why)
@@ -76,6 +83,15 @@ def load(data: bytes, file: Path | str, read: Callable[[Item], T]) -> T:
         value = show(fault.item) if fault.shown else ""
         key = _path_to(root, fault.item) or ""
         raise FileFault(file, fault.item.line, fault.why, key=key, value=value) from fault
+
+
+def read_file(path: Path) -> bytes:
+    """A file's content, at most a byte more than FILE_MAX. Raises FileFault."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(FILE_MAX + 1)
+    except OSError as error:
+        raise FileFault(path, 0, f"could not be read: {error.strerror}") from error
 
 
 def show(item: Item) -> str:
@@ -117,117 +133,97 @@ def _parse(data: bytes, file: Path | str) -> Item:
     if len(data) > FILE_MAX:
         raise FileFault(file, 0, f"is larger than {FILE_MAX >> 20} MiB")
     try:
-        text = data.decode("utf-8-sig")
-        root = _Builder(file).build(text)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FileFault(file, line, "is not UTF-8") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        why = f"is not YAML: {error.problem or error.context}"
-        if mark and _is_too_deep(text, mark):
-            why = _TOO_DEEP
-        raise FileFault(file, mark.line + 1 if mark else 0, why) from error
-    except yaml.reader.ReaderError as error:
-        why = f"is not YAML: {error.reason}"
-        raise FileFault(file, _reader_line(text, error), why) from error
-    except yaml.YAMLError as error:
-        raise FileFault(file, 0, f"is not YAML: {error}") from error
+        root = _read_document(data.decode("utf-8-sig"))
+    except Fault as fault:
+        raise FileFault(file, fault.item.line, fault.why) from fault
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        line, why = _explain(error, data)
+        raise FileFault(file, line, why) from error
     if root is None or root.content is None:
         raise FileFault(file, 0, "is empty")
     return root
 
 
-def _is_too_deep(text: str, mark: yaml.Mark) -> bool:
-    """Whether the parser, while it looked ahead, met a depth that no event has reported yet.
+def _explain(error: UnicodeDecodeError | yaml.YAMLError, data: bytes) -> tuple[int, str]:
+    """The line of what is no YAML, and why."""
+    if isinstance(error, UnicodeDecodeError):
+        return data.count(b"\n", 0, error.start) + 1, "is not UTF-8"
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark, why = error.problem_mark or error.context_mark, error.problem or error.context
+        # PyYAML 6.0.4 refuses the 1,000th level while it looks ahead, before any event of them.
+        too_deep = "nesting depth" in str(why)
+        return mark.line + 1 if mark else 0, _TOO_DEEP if too_deep else f"is not YAML: {why}"
+    if isinstance(error, yaml.reader.ReaderError) and isinstance(error.position, int):
+        # The position counts bytes in the C parser, characters in the other.
+        text = data.decode("utf-8-sig")
+        before = text[: error.position].encode()
+        if _LOADER is not yaml.SafeLoader:
+            before = text.encode()[: error.position]
+        return before.count(b"\n") + 1, f"is not YAML: {error.reason}"
+    return 0, f"is not YAML: {error}"
 
-    PyYAML from 6.0.4 on refuses the 1,000th level. In so few characters most of them are brackets.
-    """
-    ahead = text[max(mark.index - _LOOK_AHEAD_MAX, 0) : mark.index]
-    return _OPENED_TOO_OFTEN.search(ahead) is not None
+
+def _read_document(text: str) -> Item | None:
+    """The one document; None where there is none. Raises Fault, yaml.YAMLError."""
+    events = yaml.parse(text, Loader=_LOADER)
+    root = None
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent) and root is not None:
+            raise Fault(Item(None, _line(event)), "a second document: one file holds one")
+        if isinstance(event, yaml.NodeEvent):
+            root = _read_node(event, events, 0)
+    return root
 
 
-def _reader_line(text: str, error: yaml.reader.ReaderError) -> int:
-    # position counts bytes in the C parser, characters in the other: either finds the line of
-    # what is not printable, for the text before it is looked at in the same unit.
-    position = error.position if isinstance(error.position, int) else 0
-    if _LOADER is yaml.SafeLoader:
-        return text.count("\n", 0, position) + 1
-    return text.encode().count(b"\n", 0, position) + 1
-
-
-class _Builder:
-    """Items from a stream of events; the open containers are a stack, so nothing recurses."""
-
-    def __init__(self, file: Path | str) -> None:
-        self._file = file
-        self._open: list[_Frame] = []
-        self._root: Item | None = None
-
-    def build(self, text: str) -> Item | None:
-        """The document; None where there is none. Raises FileFault, yaml.YAMLError."""
-        for event in yaml.parse(text, Loader=_LOADER):
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            if isinstance(event, yaml.NodeEvent):
-                self._check(event, line)
-            if isinstance(event, yaml.ScalarEvent):
-                self._scalar(event, line)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                self._begin({} if isinstance(event, yaml.MappingStartEvent) else [], line)
-            elif isinstance(event, yaml.CollectionEndEvent):
-                self._open.pop()
-            elif isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
-                raise FileFault(self._file, line, "a second document: one file holds one")
-        return self._root
-
-    def _check(self, event: yaml.NodeEvent, line: int) -> None:
-        name = _shorten(event.anchor or "")
-        if isinstance(event, yaml.AliasEvent):
-            raise FileFault(self._file, line, f"alias *{name}: aliases are not supported")
-        if name:
-            raise FileFault(self._file, line, f"anchor &{name}: anchors are not supported")
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise FileFault(self._file, line, f"tag {_shorten(tag)}: tags are not supported")
-
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
-        frame = self._open[-1] if self._open else None
-        if frame and isinstance(frame.content, dict) and frame.key is None:
-            self._check_key(frame.content, event.value, line)
-            frame.key, frame.line = event.value, line
-            return
+def _read_node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Item:
+    """The value that begins with an event; takes the events up to its end."""
+    line = _line(event)
+    _check(event, line)
+    if isinstance(event, yaml.ScalarEvent):
         plain = not event.style
-        self._add(Item(None if plain and event.value in _NULLS else event.value, line, plain))
+        return Item(None if plain and event.value in _NULLS else event.value, line, plain)
+    if depth == _DEPTH_MAX:
+        raise Fault(Item(None, line), _TOO_DEEP)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return Item([_read_node(e, events, depth + 1) for e in _until_end(events)], line)
+    return Item(dict(_read_members(events, depth + 1)), line)
 
-    def _check_key(self, mapping: dict[str, Item], key: str, line: int) -> None:
-        if key in mapping:
-            why = f"duplicate key {_shorten(key)}, which line {mapping[key].line} has already"
-            raise FileFault(self._file, line, why)
 
-    def _begin(self, content: list[Item] | dict[str, Item], line: int) -> None:
-        if len(self._open) >= _DEPTH_MAX:
-            raise FileFault(self._file, line, _TOO_DEEP)
-        self._add(Item(content, line))
-        self._open.append(_Frame(content))
+def _read_members(events: Iterator[yaml.Event], depth: int) -> Iterator[tuple[str, Item]]:
+    lines: dict[str, int] = {}
+    for event in _until_end(events):
+        line = _line(event)
+        _check(event, line)
+        if not isinstance(event, yaml.ScalarEvent):
+            raise Fault(Item(None, line), "a list or mapping cannot be a key")
+        key = event.value
+        if key in lines:
+            why = f"duplicate key {_shorten(key)}, which line {lines[key]} has already"
+            raise Fault(Item(None, line), why)
+        lines[key] = line
+        item = _read_node(next(events), events, depth)
+        item.line = line
+        yield key, item
 
-    def _add(self, item: Item) -> None:
-        if not self._open:
-            self._root = item
+
+def _until_end(events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:
+    """The events up to the end of the list or mapping that is open."""
+    for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
             return
-        frame = self._open[-1]
-        if isinstance(frame.content, list):
-            frame.content.append(item)
-            return
-        if frame.key is None:
-            raise FileFault(self._file, item.line, "a list or mapping cannot be a key")
-        frame.content[frame.key], item.line, frame.key = item, frame.line, None
+        yield event
 
 
-class _Frame:
-    """An open container; in a mapping, the key that waits for its value, and its line."""
+def _check(event: yaml.Event, line: int) -> None:
+    anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+    name = _shorten(anchor or "")
+    if isinstance(event, yaml.AliasEvent):
+        raise Fault(Item(None, line), f"alias *{name}: aliases are not supported")
+    if anchor:
+        raise Fault(Item(None, line), f"anchor &{name}: anchors are not supported")
+    if tag is not None:
+        raise Fault(Item(None, line), f"tag {_shorten(tag)}: tags are not supported")
 
-    __slots__ = ("content", "key", "line")
 
-    def __init__(self, content: list[Item] | dict[str, Item]) -> None:
-        self.content, self.line = content, 0
-        self.key: str | None = None
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0

@@ -36,5 +36,5 @@ def metrics_served(sources: Sources, log: Log) -> Iterator[None]:
     from daemon.metrics.endpoint import Endpoint, Exposition, Pages
 
     pages = Pages(Exposition(Collector(sources).read), sources.counts)
-    with Endpoint(settings.host, settings.port, pages, sources.counts.note_endpoint, log):
+    with Endpoint(*settings.listen, pages, sources.counts.note_endpoint, log):
         yield

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from cni_plugin.config import DEFAULT_BRIDGE
 from daemon.config.schema import Settings
 from daemon.model import Node
 from daemon.prefix_set import Block, PrefixSet, block_of, host_block
@@ -28,8 +29,6 @@ from kernel.routes import read_any_route
 
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ALIAS = "podwire"
-# The bridge of a conflist that names none (cni_plugin.config.NetConf).
-_BRIDGE = "cni0"
 # Routes up to this length are default routes, whole or by halves (OpenVPN's 0.0.0.0/1, and
 # 2000::/3: all that is assigned of IPv6).
 _DEFAULT_MAX = {4: 1, 6: 3}
@@ -200,7 +199,7 @@ def _own_links(settings: Settings, host: HostState) -> frozenset[str]:
     bridges = {link.port.bridge for link in host.links if link.port and link.name in marked}
     named = {settings.vxlan.device}
     if settings.conflist and settings.conflist.mode == "bridge":
-        named.add(_BRIDGE)
+        named.add(DEFAULT_BRIDGE)
     return frozenset(marked | bridges | named)
 
 

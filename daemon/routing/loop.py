@@ -22,7 +22,7 @@ from daemon.routing.reconciler import Reconciler
 from daemon.routing.refusals import Refusals, Tolerated
 from daemon.routing.reporter import Teller
 from daemon.routing.stale_pods import Stranded
-from daemon.sources.opening import open_source
+from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
 from kernel.errors import KernelError
 from kernel.model import Entry

@@ -1,1 +1,39 @@
-"""Sources of the cluster's nodes, one module each; clients of clusters are imported here alone."""
+"""Where the cluster is described: `open_source` opens what podwired.yaml names.
+
+A source gives whole snapshots (daemon.model.Source). `static` reads a file; `remote` runs a client
+of Kubernetes or etcd in a thread. A client is imported only where it is used: each brings a library
+of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from daemon.config.schema import Settings
+    from daemon.log import Log
+    from daemon.model import Source
+    from daemon.sources.remote import Client
+
+
+def open_source(settings: Settings, log: Log) -> Source:
+    """The source of a daemon that starts."""
+    from daemon.config import LAST_KNOWN
+    from daemon.sources.remote import RemoteSource
+    from daemon.sources.static import StaticSource
+
+    if settings.source.static:
+        return StaticSource(settings.source.static)
+    client = open_client(settings, log)
+    return RemoteSource(client, last_known=settings.data_dir / LAST_KNOWN, log=log)
+
+
+def open_client(settings: Settings, log: Log) -> Client:
+    """The client of a source that is no file; it has not connected yet. Raises SourceError."""
+    from daemon.sources import etcd, kubernetes
+
+    source, name, folder = settings.source, settings.node, settings.data_dir
+    if source.kubernetes:
+        return kubernetes.open_client(source.kubernetes, node=name, data_dir=folder, log=log)
+    assert source.etcd is not None  # noqa: S101 - SourceSettings has exactly one of them
+    return etcd.open_client(source.etcd, node=name, data_dir=folder, log=log)

@@ -1,4 +1,4 @@
-"""The static source: a file of nodes, looked at again and again; the embedded default."""
+"""The static source: nodes.yaml, a file of nodes that is read again whenever it changes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.config.yaml import FILE_MAX, FileFault
-from daemon.model import News, Snapshot, keep_same
-from daemon.sources.nodesfile import has_end_mark, parse_nodes
+from daemon.config.load import read_section
+from daemon.config.schema import NodeAddress, NodeName, PodCidr, Prefixes, Section
+from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
+from daemon.model import News, Node, Snapshot, keep_same, overlap
 
 # How long a file must look the same before it is taken: whoever writes it in place needs a while,
 # and half of a list of nodes is a valid list of nodes.
@@ -126,3 +127,72 @@ class StaticSource:
 
 def _look(status: os.stat_result) -> _Look:
     return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+# -- nodes.yaml
+
+
+class NodeEntry(Section):
+    """A node. podCIDRs is required like the address: half of an entry must not be an entry."""
+
+    name: NodeName
+    addresses: tuple[NodeAddress, ...]
+    pod_cidrs: tuple[PodCidr, ...]
+
+
+class NodesFile(Section):
+    """nodes.yaml."""
+
+    cluster_cidrs: Prefixes = ()
+    nodes: tuple[NodeEntry, ...]
+
+
+def parse_nodes(data: bytes, file: Path | str) -> Snapshot:
+    """The cluster in a file's content; `file` is what errors call it. Raises FileFault.
+
+    What one node's entry says must fit together. Conflicts between nodes are for the planner, which
+    keeps the good ones going.
+    """
+    return load(data, file, _read_snapshot)
+
+
+def has_end_mark(data: bytes) -> bool:
+    """Whether the file's last line is the mark of a document's end, `...` (YAML 1.1, 9.1.2)."""
+    return data.rstrip().endswith(b"\n...")
+
+
+def _read_snapshot(root: Item) -> Snapshot:
+    content = read_section(NodesFile, root)
+    if not content.nodes:
+        raise Fault(root.find("nodes"), "must list a node at least: this one", shown=False)
+    lines: dict[str, int] = {}
+    for number, entry in enumerate(content.nodes):
+        item = root.find("nodes", number)
+        if entry.name in lines:
+            why = f"the name {entry.name} is that of the node in line {lines[entry.name]} too"
+            raise Fault(item, why, shown=False)
+        lines[entry.name] = item.line
+        _check_addresses(entry, item.find("addresses"))
+        _check_pod_cidrs(entry, item.find("podCIDRs"))
+    nodes = tuple(Node(e.name, e.addresses, e.pod_cidrs) for e in content.nodes)
+    return Snapshot(nodes, content.cluster_cidrs)
+
+
+def _check_addresses(entry: NodeEntry, item: Item) -> None:
+    if not entry.addresses:
+        raise Fault(item, "must hold an address at least", shown=False)
+    for number, address in enumerate(entry.addresses):
+        for other in entry.addresses[:number]:
+            if other.version == address.version:
+                why = f"IPv{address.version} has {other}: one of each family"
+                raise Fault(item.find(number), why)
+
+
+def _check_pod_cidrs(entry: NodeEntry, item: Item) -> None:
+    for number, prefix in enumerate(entry.pod_cidrs):
+        for other in entry.pod_cidrs[:number]:
+            if overlap(other, prefix):
+                raise Fault(item.find(number), f"overlaps {other} of the same node")
+        inner = next((a for a in entry.addresses if a in prefix), None)
+        if inner is not None:
+            raise Fault(item.find(number), f"contains {inner}, an address of the same node")

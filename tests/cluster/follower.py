@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from daemon.config.paths import LAST_KNOWN
+from daemon.config import LAST_KNOWN
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.model import Node, Snapshot
@@ -77,7 +77,9 @@ class Follower:
     def client(self) -> Client:
         """What speaks to the API."""
         settings = KubernetesSettings(
-            tuple(map(ip_network, self.cluster)), self.kubeconfig, start_spread=self.spread
+            cluster_cidrs=tuple(map(ip_network, self.cluster)),
+            kubeconfig=self.kubeconfig,
+            start_spread=self.spread,
         )
         made: Client = kubernetes.open_client(
             settings, node=self.name, data_dir=self.folder, log=self.log

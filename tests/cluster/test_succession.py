@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from daemon.config.paths import SUCCESSION
+from daemon.config import SUCCESSION
 from daemon.sources.cache import load
 from daemon.sources.kubernetes.chain import LENGTH, STEPS_MAX, parse_token, show_token, steps
 from daemon.sources.kubernetes.chain import token_of as long_token_of

@@ -14,7 +14,9 @@ from pathlib import Path
 from daemon.config.schema import KubernetesSettings
 from daemon.sources.kubernetes.session import read_config
 
-settings = KubernetesSettings((ip_network("10.0.0.0/8"),), Path(sys.argv[1]))
+settings = KubernetesSettings(
+    cluster_cidrs=(ip_network("10.0.0.0/8"),), kubeconfig=Path(sys.argv[1])
+)
 sys.setswitchinterval(1e-4)
 barrier, read = threading.Barrier(64), []
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.config.paths import LEASE
+from daemon.config import LEASE
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.sources.etcd.choice import NoSubnet

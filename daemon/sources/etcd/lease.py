@@ -263,7 +263,7 @@ def pools_of(settings: EtcdSettings) -> tuple[Pool, ...]:
     ranges = settings.cluster_cidrs
     versions = dict.fromkeys(r.version for r in ranges)
     return tuple(
-        make_pool((r for r in ranges if r.version == v), settings.prefix_length[v])
+        make_pool((r for r in ranges if r.version == v), settings.prefix_length.of(v))
         for v in versions
     )
 

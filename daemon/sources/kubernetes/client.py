@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config.paths import SUCCESSION
+from daemon.config import SUCCESSION
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.kubernetes.api import Api, ApiError

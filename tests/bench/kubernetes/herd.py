@@ -52,8 +52,8 @@ def _start(wanted: Any, name: str) -> RemoteSource:
     folder.mkdir(exist_ok=True)
     log = Log("error")
     settings = KubernetesSettings(
-        tuple(map(ip_network, wanted["cidrs"])),
-        Path(wanted["kubeconfig"]),
+        cluster_cidrs=tuple(map(ip_network, wanted["cidrs"])),
+        kubeconfig=Path(wanted["kubeconfig"]),
         start_spread=wanted["spread"],
     )
     made = kubernetes.open_client(settings, node=name, data_dir=folder, log=log)

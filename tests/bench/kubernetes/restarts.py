@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from daemon.config.paths import SUCCESSION
+from daemon.config import SUCCESSION
 from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.kubernetes.succession import Succession, content_of

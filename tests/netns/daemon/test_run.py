@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.commands.options import DEFAULT_CONFIG
+from daemon.config import DEFAULT_CONFIG
 from tests.netns.daemon.conftest import StartDaemon
 from tests.netns.daemon.networks import CONF
 from tests.pytest_netns import Namespace

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -152,25 +151,10 @@ class Seat:
 
 
 def settings_of(keys: dict[str, Any]) -> EtcdSettings:
-    """`source.etcd` as the daemon gets it."""
-    lengths = keys.get("prefixLength", {})
-    return EtcdSettings(
-        endpoints=tuple(keys["endpoints"]),
-        cluster_cidrs=tuple(map(ip_network, keys["clusterCIDRs"])),
-        prefix_length={4: lengths.get("ipv4", 24), 6: lengths.get("ipv6", 64)},
-        addresses=tuple(map(ip_address, keys.get("addresses", ()))),
-        ca_file=_path(keys.get("caFile")),
-        cert_file=_path(keys.get("certFile")),
-        key_file=_path(keys.get("keyFile")),
-        username=keys.get("username", ""),
-        password_file=_path(keys.get("passwordFile")),
-        prefix=keys["prefix"],
-        lease_seconds=keys.get("leaseSeconds", 86400),
-    )
-
-
-def _path(text: object) -> Path | None:
-    return Path(str(text)) if text else None
+    """`source.etcd` as the daemon gets it; a lease may be shorter than the file allows."""
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in keys.items() if v}
+    seconds = given.pop("leaseSeconds", 86400)
+    return EtcdSettings.model_validate(given).model_copy(update={"lease_seconds": seconds})
 
 
 MakeSeat = Callable[..., Seat]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.sources.nodesfile import parse_nodes
+from daemon.sources.static import parse_nodes
 from kernel.diff import key_of
 from kernel.model import FdbEntry, Neighbour, Route
 from tests.bench.routing.fleet import entries_of, list_node, list_peers, write_listing

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.schema import StaticSettings, parse_settings
+from daemon.config.load import parse_settings
 from daemon.routing.planner import Planner
-from daemon.sources.nodesfile import parse_nodes
+from daemon.sources.static import parse_nodes
 from tests.unit.conf.test_routing import NODES, SETTINGS
 from tests.unit.daemon.clusters import facts
 
@@ -21,7 +21,7 @@ def test_the_two_files_make_a_plan_together(backend: str) -> None:
     me = snapshot.nodes[0]
     found = facts(*(f"{a}/{24 if a.version == 4 else 64}" for a in me.addresses))
     desired = Planner(settings).plan(snapshot, found)
-    assert settings.source == StaticSettings(Path("/etc/podwire") / NODES.name)
+    assert settings.source.static == Path("/etc/podwire") / NODES.name
     assert desired.refused == ()
     assert desired.pod_cidrs == me.pod_cidrs
     assert bool(desired.peers["node-2"]) == (backend != "none")

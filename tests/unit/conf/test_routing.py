@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 
-from daemon.config.schema import StaticSettings, parse_settings
-from daemon.sources.nodesfile import parse_nodes
+from daemon.config.load import parse_settings
+from daemon.sources.static import parse_nodes
 from tests import ROOT
 
 CONF = ROOT / "conf"
@@ -22,7 +21,7 @@ EXAMPLES = re.compile(r"^#((node|underlay): |  (kubernetes|etcd):\n(#    .*\n)+)
 
 def test_the_settings_load() -> None:
     settings = parse_settings(SETTINGS.read_bytes(), SETTINGS, {}, "node-1")
-    assert settings.source == StaticSettings(Path("/etc/podwire/nodes.yaml"))
+    assert settings.source.static == Path("/etc/podwire/nodes.yaml")
 
 
 def test_the_defaults_shown_are_the_defaults() -> None:
@@ -51,9 +50,12 @@ def test_the_other_sources_are_right(kind: str) -> None:
     text = text.replace("source:\n  static: /etc/podwire/nodes.yaml\n", source)
     found = parse_settings(text.encode(), SETTINGS, {}, "node-1").source
     assert found.kind == kind
-    defaults = {f.name: f.default for f in fields(found) if f.default not in (MISSING, None, "")}
-    for name in defaults.keys() - {"addresses"}:
-        assert getattr(found, name) == defaults[name], name
+    section = found.kubernetes or found.etcd
+    assert section is not None
+    optional = {n: f.default for n, f in type(section).model_fields.items() if not f.is_required()}
+    shown = {name for name, default in optional.items() if default not in (None, "")}
+    for name in shown - {"addresses"}:
+        assert getattr(section, name) == optional[name], name
 
 
 def test_the_nodes_load() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from daemon.config.schema import Settings, parse_settings
+from daemon.config.load import parse_settings
+from daemon.config.schema import Settings
 from daemon.model import Node, Snapshot
 from daemon.routing.host_state import HostState
 from kernel.model import Address, Link, Route

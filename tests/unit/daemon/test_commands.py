@@ -122,7 +122,6 @@ def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
     assert "yaml" in modules
     unused = {
         "pyroute2",
-        "pydantic",
         "filelock",
         "asyncio",
         "daemon.cni_server.server",

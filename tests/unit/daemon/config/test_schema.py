@@ -10,16 +10,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.config.load import load_settings, parse_settings
 from daemon.config.schema import (
     ConflistSettings,
     HealthSettings,
     JournalSettings,
     MetricsSettings,
     Settings,
-    StaticSettings,
+    SourceSettings,
     VxlanSettings,
-    load_settings,
-    parse_settings,
 )
 from daemon.config.yaml import FileFault
 
@@ -55,38 +54,44 @@ def parse(text: str, env: dict[str, str] | None = None, host: str = "Host-1") ->
 def test_defaults() -> None:
     assert parse(SOURCE) == Settings(
         node="host-1",
-        source=StaticSettings(Path("/etc/podwire/nodes.yaml")),
+        source=SourceSettings(static=Path("/etc/podwire/nodes.yaml")),
         data_dir=Path("/var/lib/podwire"),
         socket=Path("/run/podwire/podwire.sock"),
         status_file=Path("/run/podwire/status.json"),
-        journal=JournalSettings(Path("/var/lib/podwire/journal.jsonl"), 16 << 20),
+        journal=JournalSettings(path=Path("/var/lib/podwire/journal.jsonl"), max_bytes=16 << 20),
         backend="vxlan",
         underlay=None,
-        vxlan=VxlanSettings(1, 8472, "podwire-vxlan", "auto"),
+        vxlan=VxlanSettings(vni=1, port=8472, device="podwire-vxlan", checksum_offload="auto"),
         mtu=0,
         allow_overlap=(),
         conflist=ConflistSettings(),
-        health=HealthSettings(8473, 10.0, 20.0),
-        metrics=MetricsSettings("127.0.0.1", 9473),
+        health=HealthSettings(port=8473, interval=10.0, budget=20.0),
+        metrics=MetricsSettings(listen=("127.0.0.1", 9473)),
     )
 
 
 def test_every_key() -> None:
     assert parse(FULL) == Settings(
         node="node-7.example",
-        source=StaticSettings(Path("/srv/nodes.yaml")),
+        source=SourceSettings(static=Path("/srv/nodes.yaml")),
         data_dir=Path("/srv/data"),
         socket=Path("/srv/run/s"),
         status_file=Path("/srv/run/status"),
-        journal=JournalSettings(Path("/srv/j"), 65536),
+        journal=JournalSettings(path=Path("/srv/j"), max_bytes=65536),
         backend="hybrid",
         underlay=6,
-        vxlan=VxlanSettings(4096, 4789, "overlay", "on"),
+        vxlan=VxlanSettings(vni=4096, port=4789, device="overlay", checksum_offload="on"),
         mtu=1400,
         allow_overlap=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
-        conflist=ConflistSettings(Path("/srv/cni/10-x.conflist"), "pods", "bridge", False, "1.1.0"),
-        health=HealthSettings(9000, 5, 100),
-        metrics=MetricsSettings("fd00::1", 9474),
+        conflist=ConflistSettings(
+            path=Path("/srv/cni/10-x.conflist"),
+            name="pods",
+            mode="bridge",
+            ip_masq=False,
+            cni_version="1.1.0",
+        ),
+        health=HealthSettings(port=9000, interval=5, budget=100),
+        metrics=MetricsSettings(listen=("fd00::1", 9474)),
     )
 
 

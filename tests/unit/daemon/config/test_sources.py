@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config.load import parse_settings
 from daemon.config.schema import (
     EtcdSettings,
     KubernetesSettings,
+    PrefixLengths,
     Settings,
     SourceSettings,
-    StaticSettings,
-    parse_settings,
 )
 from daemon.config.yaml import FileFault
 
@@ -31,7 +31,12 @@ def parse_source(text: str) -> SourceSettings:
 
 def test_kubernetes_needs_the_ranges_alone() -> None:
     found = parse_source(f"{{kubernetes: {{{RANGE}}}}}")
-    assert found == KubernetesSettings((ip_network("10.244.0.0/16"),), None, "podwire", 30.0)
+    assert found.kubernetes == KubernetesSettings(
+        cluster_cidrs=(ip_network("10.244.0.0/16"),),
+        kubeconfig=None,
+        namespace="podwire",
+        start_spread=30.0,
+    )
     assert found.kind == "kubernetes"
 
 
@@ -44,16 +49,22 @@ def test_every_key_of_kubernetes() -> None:
     startSpread: 0
 """
     ranges = ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")
-    wanted = KubernetesSettings(ranges, Path("/etc/podwire/kubeconfig"), "net-1", 0)
-    assert parse_source(text) == wanted
+    assert parse_source(text).kubernetes == KubernetesSettings(
+        cluster_cidrs=ranges,
+        kubeconfig=Path("/etc/podwire/kubeconfig"),
+        namespace="net-1",
+        start_spread=0,
+    )
 
 
 def test_etcd_needs_endpoints_and_ranges() -> None:
     found = parse_source(f"{{etcd: {{{ENDPOINT}, {RANGE}}}}}")
     wanted = EtcdSettings(
-        ("https://192.0.2.1:2379",), (ip_network("10.244.0.0/16"),), {4: 24, 6: 64}
+        endpoints=("https://192.0.2.1:2379",),
+        cluster_cidrs=(ip_network("10.244.0.0/16"),),
+        prefix_length=PrefixLengths(ipv4=24, ipv6=64),
     )
-    assert found == wanted
+    assert found.etcd == wanted
     assert (wanted.prefix, wanted.lease_seconds, wanted.addresses) == ("/podwire", 86400, ())
     assert found.kind == "etcd"
 
@@ -73,24 +84,24 @@ def test_every_key_of_etcd() -> None:
     prefix: /net/a
     leaseSeconds: 600
 """
-    assert parse_source(text) == EtcdSettings(
-        ("https://[fd00::1]:2379", "http://etcd-2.example:2379"),
-        (ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")),
-        {4: 26, 6: 64},
-        (ip_address("192.0.2.7"), ip_address("fd00::7")),
-        Path("/etc/e/ca"),
-        Path("/etc/e/cert"),
-        Path("/etc/e/key"),
-        "node",
-        Path("/etc/e/password"),
-        "/net/a",
-        600,
+    assert parse_source(text).etcd == EtcdSettings(
+        endpoints=("https://[fd00::1]:2379", "http://etcd-2.example:2379"),
+        cluster_cidrs=(ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")),
+        prefix_length=PrefixLengths(ipv4=26, ipv6=64),
+        addresses=(ip_address("192.0.2.7"), ip_address("fd00::7")),
+        ca_file=Path("/etc/e/ca"),
+        cert_file=Path("/etc/e/cert"),
+        key_file=Path("/etc/e/key"),
+        username="node",
+        password_file=Path("/etc/e/password"),
+        prefix="/net/a",
+        lease_seconds=600,
     )
 
 
 def test_static_is_a_path() -> None:
-    assert parse_source("{static: /x}") == StaticSettings(Path("/x"))
-    assert StaticSettings.kind == "static"
+    found = parse_source("{static: /x}")
+    assert (found.static, found.kind) == (Path("/x"), "static")
 
 
 @pytest.mark.parametrize(

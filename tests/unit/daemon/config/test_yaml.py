@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from daemon.config import yaml as yamlfile
 from daemon.config.yaml import Fault, FileFault, Item, load
-from daemon.config.yamlread import read_list, read_text
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
 values = st.recursive(
@@ -166,11 +165,3 @@ def test_hostile_keys_and_values_stay_on_one_short_line() -> None:
         load(data, "f", read)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 250
-
-
-def test_lists_and_text() -> None:
-    assert load(b"[a, 1]", "f", read_list(read_text)) == ("a", "1")
-    with pytest.raises(FileFault, match="must be a list"):
-        load(b"a", "f", read_list(read_text))
-    with pytest.raises(FileFault, match="must be text"):
-        load(b"[]", "f", read_text)

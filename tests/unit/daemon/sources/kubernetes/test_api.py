@@ -81,7 +81,9 @@ class Served:
         self.thread.start()
         url = f"http://127.0.0.1:{self.server.server_port}"
         self.received = 0
-        settings = KubernetesSettings(RANGES, make_kubeconfig(folder, url, **user))
+        settings = KubernetesSettings(
+            cluster_cidrs=RANGES, kubeconfig=make_kubeconfig(folder, url, **user)
+        )
         self.api = Api(settings, self._count)
 
     def _count(self, size: int) -> None:
@@ -324,7 +326,9 @@ def listen(served: Served) -> None:
 
 
 def test_nobody_there_is_told(tmp_path: Path) -> None:
-    settings = KubernetesSettings(RANGES, make_kubeconfig(tmp_path, "http://127.0.0.1:1"))
+    settings = KubernetesSettings(
+        cluster_cidrs=RANGES, kubeconfig=make_kubeconfig(tmp_path, "http://127.0.0.1:1")
+    )
     with (
         closing(Api(settings, lambda _: None)) as api,
         pytest.raises(SourceError, match=r"cannot be reached: .*Connection refused"),
@@ -343,13 +347,13 @@ def test_what_is_no_kubeconfig_is_refused_without_its_content(tmp_path: Path, te
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     with pytest.raises(SourceError, match="kubeconfig") as caught:
-        read_config(KubernetesSettings(RANGES, path))
+        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path))
     assert TOKEN not in str(caught.value)
 
 
 def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"kubeconfig /.*none does not exist"):
-        read_config(KubernetesSettings(RANGES, tmp_path / "none"))
+        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=tmp_path / "none"))
 
 
 WHOLE: dict[str, Any] = {
@@ -380,7 +384,7 @@ def test_what_a_kubeconfig_lacks_is_named(
     path = tmp_path / "kubeconfig"
     path.write_text("" if change is None else yaml.safe_dump({**WHOLE, **change}))
     with pytest.raises(SourceError, match=re.escape(words)) as caught:
-        read_config(KubernetesSettings(RANGES, path))
+        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path))
     assert str(path) in str(caught.value)
     assert TOKEN not in str(caught.value)
 
@@ -389,7 +393,7 @@ def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kubeconfig"
     os.mkfifo(path)
     with pytest.raises(SourceError, match="is no regular file"):
-        read_config(KubernetesSettings(RANGES, path))
+        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path))
 
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\n", f" {TOKEN} \r\n"])
@@ -411,7 +415,9 @@ def test_a_token_that_cannot_be_sent_is_not_told(
     with serve(tmp_path, lambda handler: handler.reply(b"5")) as served:
         url = f"http://127.0.0.1:{served.server.server_port}"
         user = {key: token if key == "token" else str(file)}
-        settings = KubernetesSettings(RANGES, make_kubeconfig(tmp_path, url, **user))
+        settings = KubernetesSettings(
+            cluster_cidrs=RANGES, kubeconfig=make_kubeconfig(tmp_path, url, **user)
+        )
         with pytest.raises(SourceError, match=r"token .* line of ASCII") as caught:
             Api(settings, lambda _: None).get("/x")
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
@@ -430,7 +436,7 @@ def test_secrets_that_others_may_read_are_warned_of_once(
     secret, other = (kubeconfig, file) if key == "token" else (file, kubeconfig)
     secret.chmod(mode)
     other.chmod(0o644)
-    settings = KubernetesSettings(RANGES, kubeconfig)
+    settings = KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=kubeconfig)
     client = KubernetesClient(settings, node="n1", data_dir=tmp_path, log=Log())
     client.check()
     client.check()
@@ -442,7 +448,7 @@ def test_secrets_that_others_may_read_are_warned_of_once(
 def test_outside_of_a_pod_a_kubeconfig_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SourceError, match=r"needs the key kubeconfig: .* this is no pod"):
-        read_config(KubernetesSettings(RANGES))
+        read_config(KubernetesSettings(cluster_cidrs=RANGES))
 
 
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -451,7 +457,7 @@ def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     content["clusters"][0]["cluster"]["certificate-authority"] = "/nowhere/ca.crt"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(SourceError, match="its certificates or user"):
-        Api(KubernetesSettings(RANGES, path), lambda _: None)
+        Api(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path), lambda _: None)
 
 
 def test_the_library_is_named_where_it_is_missing(
@@ -459,4 +465,4 @@ def test_the_library_is_named_where_it_is_missing(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lightkube.config.kubeconfig", None)
     with pytest.raises(SourceError, match=r"not installed: pip install 'podwire\[kubernetes\]'"):
-        read_config(KubernetesSettings(RANGES, tmp_path / "kubeconfig"))
+        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=tmp_path / "kubeconfig"))

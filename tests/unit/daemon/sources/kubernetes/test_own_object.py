@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemon.config.paths import SUCCESSION
+from daemon.config import SUCCESSION
 from daemon.log import Log
 from daemon.sources.cache import Keeper
 from daemon.sources.kubernetes.api import Api, ApiError

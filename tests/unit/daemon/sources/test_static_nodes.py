@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.config.yaml import FileFault
 from daemon.model import Node, Snapshot, overlap, parse_node_name
-from daemon.sources.nodesfile import parse_nodes
+from daemon.sources.static import parse_nodes
 from kernel.model import IPNetwork
 from tests.unit.daemon.clusters import node
 
