@@ -1,0 +1,1 @@
+"""Programs that the tests are made with, run by hand."""
