@@ -13,7 +13,5 @@ LAST_KNOWN = "cluster.json"
 """Below the data folder: the state of a source that is no file itself."""
 LEASE = "etcd-lease.json"
 """Below the data folder: what this node holds in an etcd."""
-SUCCESSION = "succession.json"
-"""Below the data folder: the secret by which Kubernetes' other nodes know this one's changes."""
-DATA_FILES = (LAST_KNOWN, LEASE, SUCCESSION)
+DATA_FILES = (LAST_KNOWN, LEASE)
 """What the daemon keeps in the data folder, beside the database and the journal."""

@@ -107,13 +107,11 @@ class KubernetesSettings(Section):
     cluster_cidrs: contain all nodes' pod CIDRs; nothing outside of them is ever routed.
     kubeconfig: None = the pod's own service account.
     namespace: of the objects that the daemons publish.
-    start_spread: seconds over which daemons that start together ask for the whole list.
     """
 
     cluster_cidrs: _ClusterCidrs
     kubeconfig: AnyPath | None = None
     namespace: Annotated[str, v.text(v.parse_namespace)] = "podwire"
-    start_spread: Annotated[float, *v.whole(0, 3600)] = 30.0
 
 
 class PrefixLengths(Section):

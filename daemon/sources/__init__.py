@@ -34,6 +34,6 @@ def open_client(settings: Settings, log: Log) -> Client:
 
     source, name, folder = settings.source, settings.node, settings.data_dir
     if source.kubernetes:
-        return kubernetes.open_client(source.kubernetes, node=name, data_dir=folder, log=log)
+        return kubernetes.open_client(source.kubernetes, node=name, log=log)
     assert source.etcd is not None  # noqa: S101 - SourceSettings has exactly one of them
     return etcd.open_client(source.etcd, node=name, data_dir=folder, log=log)

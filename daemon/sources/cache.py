@@ -6,12 +6,11 @@ the same: a file that is not as it should be is as good as none.
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ class LastKnown:
 
     identity: which cluster of which engine, in the client's words. position: where to go on
     listening, in the client's words; empty = nowhere, ask for everything. saved: seconds of the
-    wall clock. notes: what the client keeps of nodes by their names, as of the position.
+    wall clock.
     """
 
     identity: str
@@ -43,7 +42,6 @@ class LastKnown:
     cluster_cidrs: tuple[IPNetwork, ...]
     position: str = ""
     saved: float = 0.0
-    notes: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Unreadable(Exception):
@@ -76,11 +74,7 @@ def _parse(root: Any, identity: str) -> LastKnown:
     if len({node.name for node in nodes}) < len(nodes):
         raise ValueError("two nodes have one name")
     cidrs = tuple(map(parse_prefix, root["clusterCIDRs"]))
-    notes = {
-        str(name): base64.b64decode(text, validate=True)
-        for name, text in root.get("notes", {}).items()
-    }
-    return LastKnown(identity, nodes, cidrs, str(root["position"]), float(root["saved"]), notes)
+    return LastKnown(identity, nodes, cidrs, str(root["position"]), float(root["saved"]))
 
 
 def show_node(node: Node) -> list[Any]:
@@ -108,9 +102,7 @@ def render(known: LastKnown) -> bytes:
         "clusterCIDRs": list(map(str, known.cluster_cidrs)),
     }
     lines = ",\n".join(json.dumps(show_node(node)) for node in known.nodes)
-    notes = {name: base64.b64encode(note).decode() for name, note in known.notes.items()}
-    rest = f'"notes": {json.dumps(notes)}, "nodes": [\n{lines}\n]}}\n'
-    return f"{json.dumps(head)[:-1]}, {rest}".encode()
+    return f'{json.dumps(head)[:-1]}, "nodes": [\n{lines}\n]}}\n'.encode()
 
 
 class Keeper:

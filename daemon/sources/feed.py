@@ -37,7 +37,6 @@ class Feed:
         self._last: Snapshot | None = None
         self._fresh: Snapshot | None = None
         self._position = ""
-        self._notes: Mapping[str, bytes] = {}
         self._why, self._since = "", 0.0
         self._troubles: dict[str, str] = {}
         self._borrowed = 0.0
@@ -58,12 +57,10 @@ class Feed:
         nodes: Mapping[str, Node] | Iterable[Node],
         cluster_cidrs: Iterable[IPNetwork],
         position: str = "",
-        notes: Mapping[str, bytes] | None = None,
     ) -> None:
         """All nodes as they are now; names are unique.
 
         position: where the client can go on from after a restart, if anywhere; see `known`.
-        notes: what it needs to know of nodes then; not changed any more.
         """
         given = nodes.values() if isinstance(nodes, Mapping) else nodes
         with self._mutex:
@@ -71,7 +68,7 @@ class Feed:
             fresh = tuple(kept[n.name] if kept.get(n.name) == n else n for n in given)
             changed = sum(kept.get(n.name) is not n for n in fresh)
             self._nodes = {node.name: node for node in fresh}
-            self._position, self._notes, self._borrowed = position, notes or {}, 0.0
+            self._position, self._borrowed = position, 0.0
             self._offer(Snapshot(fresh, tuple(cluster_cidrs)))
         if changed > _MANY:
             gc.collect()
@@ -81,14 +78,11 @@ class Feed:
         kept = self._nodes.get(node.name)
         return kept if kept == node and kept is not None else node
 
-    def mark(self, position: str, notes: Mapping[str, bytes] | None = None) -> None:
+    def mark(self, position: str) -> None:
         """The same nodes, as of a later position; see `snapshot`."""
-        fresh = notes or {}
         with self._mutex:
-            if self._last is None:
-                return
-            if (position, fresh) != (self._position, self._notes):
-                self._position, self._notes = position, fresh
+            if self._last is not None and position != self._position:
+                self._position = position
                 self._keep(self._last, urgent=False)
 
     def heard(self, bytes: int = 0, events: int = 0) -> None:
@@ -146,7 +140,7 @@ class Feed:
         with self._mutex:
             self.known = known
             self._nodes = {node.name: node for node in known.nodes}
-            self._position, self._notes = known.position, known.notes
+            self._position = known.position
             self._borrowed = known.saved
             self._last = self._fresh = Snapshot(known.nodes, known.cluster_cidrs)
             self._ring()
@@ -181,13 +175,7 @@ class Feed:
         self._ring()
 
     def _keep(self, snapshot: Snapshot, *, urgent: bool) -> None:
-        known = LastKnown(
-            self._identity,
-            snapshot.nodes,
-            snapshot.cluster_cidrs,
-            self._position,
-            notes=self._notes,
-        )
+        known = LastKnown(self._identity, snapshot.nodes, snapshot.cluster_cidrs, self._position)
         self._keeper.note(known, urgent=urgent)
 
     def _ring(self) -> None:

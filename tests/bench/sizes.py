@@ -13,7 +13,7 @@ class Sizes:
     all_probed: whether every peer is probed before a daemon counts as idle.
     idle, stream: seconds of an idle daemon, and of one run of iperf3.
     quiet: seconds of a source to which nothing happens. beats: reports of kubelets meanwhile.
-    herd, herd_spread: daemons that start at once, and seconds over which they spread.
+    herd: daemons that start at once.
     """
 
     rounds: int = 100
@@ -35,14 +35,13 @@ class Sizes:
     changes_counted: int = 50
     arrivals: int = 300
     herd: int = 500
-    herd_spread: float = 30.0
 
 
 FULL = Sizes()
 QUICK = Sizes(
     rounds=9, slow_rounds=3, bursts=1, growth_rounds=6, seldom=3, operations=600,
     starts=1, edits=1, idle=5.0, all_probed=False, restarts=1, heals=1, streams=2,
-    quiet=5.0, beats=50, changes_counted=10, arrivals=100, herd=100, herd_spread=4.0,
+    quiet=5.0, beats=50, changes_counted=10, arrivals=100, herd=100,
 )  # fmt: skip
 
 PEERS = 5_000

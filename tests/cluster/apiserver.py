@@ -14,7 +14,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,10 @@ class ApiServer(ABC):
         }
         listed = place_of("NodeNetwork", SPACE)
         self._await("the definition", lambda: self.admin.ask("GET", listed).code == 200)
+        with closing(self.client(self._wire, self.issue("probe"))) as daemon:
+            # A policy takes effect some time after it was written.
+            other = network("other", [], ["192.0.2.1"])
+            self._await("the policy", lambda: daemon.apply(other).code in (403, 422))
 
     @contextmanager
     def without_schema(self) -> Iterator[None]:

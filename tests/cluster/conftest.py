@@ -71,7 +71,7 @@ def wire(api: ApiServer) -> Iterator[Wire]:
 
 
 class MakeFollower(Protocol):
-    def __call__(self, name: str, number: int = ..., *, spread: float = ...) -> Follower: ...
+    def __call__(self, name: str, number: int = ...) -> Follower: ...
 
 
 @pytest.fixture
@@ -79,11 +79,11 @@ def follow(api: ApiServer, wire: Wire, tmp_path: Path) -> Iterator[MakeFollower]
     """Makes sources of nodes; a number gives the Node, too, with its pod CIDRs."""
     with ExitStack() as stack:
 
-        def make(name: str, number: int = 0, *, spread: float = 0.0) -> Follower:
+        def make(name: str, number: int = 0) -> Follower:
             if number:
                 api.add_node(name, *facts(number))
             ca, folder = api.authority.ca, tmp_path / name
-            made = Follower(name, wire.address, ca, folder, lambda: api.issue(name), spread)
+            made = Follower(name, wire.address, ca, folder, lambda: api.issue(name))
             stack.callback(made.stop)
             return made
 

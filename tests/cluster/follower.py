@@ -56,7 +56,6 @@ class Follower:
     ca: Path
     folder: Path
     issue: Callable[[], str]
-    spread: float = 0.0
     cluster: Sequence[str] = CLUSTER
     log: Notes = field(default_factory=Notes)
     latest: Snapshot | None = None
@@ -77,13 +76,9 @@ class Follower:
     def client(self) -> Client:
         """What speaks to the API."""
         settings = KubernetesSettings(
-            cluster_cidrs=tuple(map(ip_network, self.cluster)),
-            kubeconfig=self.kubeconfig,
-            start_spread=self.spread,
+            cluster_cidrs=tuple(map(ip_network, self.cluster)), kubeconfig=self.kubeconfig
         )
-        made: Client = kubernetes.open_client(
-            settings, node=self.name, data_dir=self.folder, log=self.log
-        )
+        made: Client = kubernetes.open_client(settings, node=self.name, log=self.log)
         return made
 
     def start(self) -> Follower:

@@ -78,7 +78,7 @@ class Stream:
 class Impostor(ThreadingHTTPServer):
     """Serves from its making to `close`; `answers` may change at any time.
 
-    node, list, watch, write: what of podwire's requests they are for.
+    version, node, survey, list, watch, own, write: what of podwire's requests they are for.
     """
 
     daemon_threads = True
@@ -147,10 +147,17 @@ class Connection(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _what(self) -> str:
+        answers = self.server.answers
+        if self.path == "/version":
+            return "version"
         if "/nodes/" in self.path:
             return "node"
         if self.command != "GET":
             return "write"
+        if "/nodenetworks/" in self.path:
+            return "own"
+        if "limit=1" in self.path and ("survey" in answers or "list" not in answers):
+            return "survey"
         return "watch" if "watch=1" in self.path or "watch=true" in self.path else "list"
 
 
@@ -179,6 +186,9 @@ def _written(connection: Connection) -> None:
 
 
 _USUAL: dict[str, Answer] = {
+    "version": said({"gitVersion": "v1.36.2"}),
+    "own": said({"kind": "Status", "code": 404}, 404),
+    "survey": listed(item(2), item(3)),
     "node": said(own_node()),
     "list": listed(item(2), item(3)),
     "watch": Stream(),

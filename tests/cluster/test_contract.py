@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from daemon.sources.cache import load
+from daemon.sources.kubernetes.stream import BRACKETS_MAX
 from tests.cluster.apiserver import SPACE, ApiServer, Request, network
 from tests.cluster.conftest import MakeFollower, facts
 from tests.cluster.follower import Follower, eventually
-from tests.cluster.rest import place_of
+from tests.cluster.rest import MERGE, Object, place_of
 from tests.cluster.wire import Wire
 
 CIDRS = {f"n{number}": facts(number)[0] for number in range(1, 20)}
@@ -30,9 +31,21 @@ def others(*numbers: int) -> dict[str, list[str]]:
 
 
 def published(api: ApiServer, name: str = "n1") -> object:
-    """What a node's object says, but for its token."""
+    """What a node's object says."""
     found = api.network(name)
-    return found and {k: v for k, v in found["spec"].items() if k != "succession"}
+    return found and found["spec"]
+
+
+def reads(api: ApiServer, name: str) -> int:
+    """How often daemons read a Node."""
+    return sum(r.uri.endswith(f"/nodes/{name}") for r in api.requests("podwired"))
+
+
+def report(api: ApiServer, name: str, addresses: Sequence[str]) -> None:
+    """Other addresses of a Node, as its kubelet reports them."""
+    found = [{"type": "InternalIP", "address": a} for a in addresses]
+    path, patch = f"{place_of('Node', '', name)}/status", {"status": {"addresses": found}}
+    api.admin.ask("PATCH", path, patch, kind=MERGE).expect(200)
 
 
 def wanted(number: int) -> dict[str, list[str]]:
@@ -365,18 +378,25 @@ def test_last_known_state_is_there_at_once(
     one.await_routes(others(2, 3))
 
 
-def test_a_start_is_spread(api: ApiServer, follow: MakeFollower) -> None:
-    """Daemons that start as one do not ask as one."""
-    made = [follow(f"n{number}", number, spread=6.0) for number in range(1, 16)]
+def test_a_first_start_waits_in_proportion_to_the_cluster(
+    api: ApiServer, follow: MakeFollower
+) -> None:
+    """Daemons that start as one ask for the size as one, and list one after the other."""
+    for number in range(400):
+        cidr = f"10.244.{100 + number // 16}.{number % 16 * 16}/28"
+        api.put_network(f"m{number}", [cidr], [f"198.18.{number // 250}.{1 + number % 250}"])
+    made = [follow(f"n{number}", number) for number in range(1, 16)]
     for one in made:
         one.rotate()
     for one in made:
         one.start()
-    for number, one in enumerate(made, 1):
-        one.await_routes(dict(sorted(others(*(n for n in range(1, 16) if n != number)).items())))
-    times = sorted(r.time for r in asked(api)("list"))
-    assert len(times) == 15
-    assert times[-1] - times[0] > 1.5
+    for one in made:
+        eventually(lambda o=one: len(o.nodes()) == 415 or o.told())  # type: ignore[misc]
+    sizes = [r.time for r in api.requests("podwired") if "limit=1" in r.uri][:15]
+    lists = sorted(r.time for r in asked(api)("list"))
+    assert len(lists) == 15
+    assert max(sizes) - min(sizes) < lists[-1] - lists[0]
+    assert lists[-1] - lists[0] > 1.5
 
 
 # -- rights
@@ -505,16 +525,58 @@ def test_an_address_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
         eventually(lambda: "n4" not in one.nodes() or one.told())
 
 
-def test_a_known_node_is_not_moved_by_a_stranger(api: ApiServer, follow: MakeFollower) -> None:
+def test_a_known_nodes_change_costs_the_others_no_read(
+    api: ApiServer, follow: MakeFollower
+) -> None:
+    """Neither another address, nor a prefix that no other node has or had."""
+    one, two = follow("n1", 1).start(), follow("n2", 2).start()
+    one.await_routes(others(2))
+    eventually(lambda: two.fault == "" or two.told())
+    for number in (12, 13):
+        two.stop()
+        before = reads(api, "n2")
+        report(api, "n2", facts(number)[1])
+        two.start()
+        wanted_ = facts(number)[1]
+        eventually(lambda w=wanted_: addresses(one, "n2") == w or one.told())  # type: ignore[misc]
+        assert reads(api, "n2") == before + 1  # its own daemon's
+    before = reads(api, "n2")
+    two.stop()
+    api.put_network("n2", CIDRS["n14"], facts(14)[1], "podwired")
+    one.await_routes({"n2": CIDRS["n14"]})
+    assert reads(api, "n2") == before
+
+
+def addresses(one: Follower, name: str) -> list[str]:
+    node = one.nodes().get(name)
+    return list(map(str, node.addresses)) if node else []
+
+
+def test_a_compromised_node_claims_at_worst_what_no_other_has(
+    api: ApiServer, follow: MakeFollower, wire: Wire
+) -> None:
+    """With the token of n3's daemon: other nodes' objects are closed to it, and their prefixes."""
     put(api, 2, 3)
     one = follow("n1", 1).start()
     one.await_routes(others(2, 3))
-    api.put_network("n2", ["10.244.77.0/24"], ["198.51.100.7"])
-    put(api, 4)
-    one.await_routes(others(2, 3, 4))
-    time.sleep(1)
-    assert one.routes() == others(2, 3, 4)
-    assert list(map(str, one.nodes()["n2"].addresses)) == facts(2)[1]
+    evil = api.client(wire, api.issue("n3"))
+    for made in (network("n2", CIDRS["n9"], facts(3)[1]), network("n8", *facts(8))):
+        eventually(lambda m=made: evil.apply(m, "podwired").code in (403, 422))  # type: ignore[misc]
+    assert evil.ask("DELETE", place_of("NodeNetwork", SPACE, "n2")).code in (403, 422)
+    for stolen in (CIDRS["n2"], CIDRS["n1"], ["10.244.0.0/16"], ["10.99.0.0/24"]):
+        evil.apply(network("n3", stolen, facts(3)[1]), "podwired").expect(200)
+        put(api, 4)
+        eventually(lambda: "n4" in one.nodes() or one.told())
+        eventually(lambda: one.routes().get("n3") in (CIDRS["n3"], []) or one.told())
+        assert one.routes()["n2"] == CIDRS["n2"]
+        assert list(map(str, one.nodes()["n1"].pod_cidrs)) == CIDRS["n1"]
+        api.remove("NodeNetwork", "n4", SPACE)
+        api.remove("Node", "n4")
+        eventually(lambda: "n4" not in one.nodes() or one.told())
+    evil.apply(network("n3", CIDRS["n7"], facts(3)[1]), "podwired").expect(200)
+    one.await_routes({"n2": CIDRS["n2"], "n3": CIDRS["n7"]})
+    put(api, 7)  # whose it is
+    one.await_routes(others(2, 3, 7))
 
 
 def test_both_of_a_list_that_claim_one_prefix_are_asked(
@@ -545,6 +607,43 @@ def test_what_others_write_over_its_own_object_is_undone(
     api.admin.ask("PATCH", path, patch, kind="application/merge-patch+json").expect(200)
     eventually(lambda: (api.network("n1") or {})["metadata"].get("ownerReferences", []) != [])
     assert "n1" in one.log.text
+
+
+def test_a_second_owner_beside_the_node_is_taken_out(api: ApiServer, follow: MakeFollower) -> None:
+    """With it the object would outlive its Node."""
+    one = follow("n1", 1).start()
+    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: one.fault == "" or one.told())
+    right = (api.network("n1") or {})["metadata"]["ownerReferences"]
+    both = [*right, {**right[0], "uid": "b9f2b7de-0000-4000-8000-000000000000"}]
+    patch = {"metadata": {"ownerReferences": both}}
+    api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n1"), patch, kind=MERGE).expect(200)
+
+    def owners() -> object:
+        return (api.network("n1") or {"metadata": {}})["metadata"].get("ownerReferences")
+
+    eventually(lambda: owners() == right or one.told())
+
+
+@pytest.mark.parametrize("when", ["watched", "listed"])
+def test_an_object_that_cannot_be_read_is_made_again(
+    api: ApiServer, follow: MakeFollower, when: str
+) -> None:
+    one, two = follow("n1", 1).start(), follow("n2", 2).start()
+    one.await_routes(others(2))
+    eventually(lambda: two.fault == "" or two.told())
+    if when == "listed":
+        two.stop()
+        two.known.unlink()
+    junk: Object = {"metadata": {"annotations": {"junk": "{" * (BRACKETS_MAX + 1)}}}
+    made = {**junk, "spec": {"addresses": ["198.51.100.66"]}}
+    api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n2"), made, kind=MERGE).expect(200)
+    if when == "listed":
+        two.start()
+    eventually(lambda: "annotations" not in (api.network("n2") or junk)["metadata"] or two.told())
+    eventually(lambda: published(api, "n2") == wanted(2) or two.told())
+    assert "it is deleted and written again" in two.log.text
+    one.await_routes(others(2))
 
 
 def test_what_somebody_else_adds_is_left_alone(api: ApiServer, follow: MakeFollower) -> None:

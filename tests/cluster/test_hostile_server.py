@@ -224,12 +224,36 @@ def test_an_api_that_counts_back_is_not_asked_in_a_hurry(impostor: Impostor, one
     one.start().await_routes(GOOD)
     later = event("BOOKMARK", {"metadata": {"resourceVersion": "1001"}})
     impostor.set(watch=Stream((later,), ends=True))  # and lists are of 1000
-    one.await_fault("forgets again and again")
+    one.await_fault("went back in time")
     before = impostor.counts["list"]
     time.sleep(4)
     assert impostor.counts["list"] - before < 60
     assert one.routes() == GOOD
     impostor.set()
+    one.await_routes(GOOD)
+
+
+def test_a_first_start_waits_for_its_turn_in_a_large_cluster(
+    impostor: Impostor, one: Follower
+) -> None:
+    head = {"resourceVersion": "1000", "remainingItemCount": 9_999_999, "continue": "next"}
+    impostor.set(survey=said({"metadata": head, "items": [item(2)]}))
+    one.start()
+    eventually(lambda: impostor.counts["survey"] == 1 or one.told())
+    time.sleep(2)
+    assert set(impostor.counts) == {"survey"}  # the wait is random, of up to 28 hours
+
+
+@pytest.mark.parametrize("version", ["v1.29.14-eks-1", "v1.0", "v0.99.1", "new", ""])
+def test_an_api_that_is_too_old_is_named_and_not_used(
+    impostor: Impostor, one: Follower, version: str
+) -> None:
+    impostor.set(version=said({"gitVersion": version}))
+    one.start()
+    known = version.startswith("v")
+    one.await_fault(f"Kubernetes 1.30 or newer is needed, not {version}" if known else "version")
+    assert set(impostor.counts) <= {"survey", "version"}
+    impostor.set(version=said({"gitVersion": "v1.30.0"}))
     one.await_routes(GOOD)
 
 

@@ -12,7 +12,7 @@ import sys, threading
 from ipaddress import ip_network
 from pathlib import Path
 from daemon.config.schema import KubernetesSettings
-from daemon.sources.kubernetes.session import read_config
+from daemon.sources.kubernetes.kubeconfig import read_config
 
 settings = KubernetesSettings(
     cluster_cidrs=(ip_network("10.0.0.0/8"),), kubeconfig=Path(sys.argv[1])

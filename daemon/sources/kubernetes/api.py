@@ -1,36 +1,49 @@
 """The Kubernetes API over HTTP: a few requests, each bounded in bytes and in time.
 
-Answers stay bytes until somebody takes them apart.
+lightkube verifies and authenticates; a token file that was rotated is read again after a 401.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import socket
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.config.schema import KubernetesSettings
-from daemon.sources.kubernetes.events import read_json
-from daemon.sources.kubernetes.kubeconfig import exposed_files
-from daemon.sources.kubernetes.objects import Unusable
-from daemon.sources.kubernetes.session import open_session, read_config
-from daemon.sources.kubernetes.stream import Items, Oversized
+from daemon.sources.kubernetes.kubeconfig import exposed_files, read_config
+from daemon.sources.kubernetes.objects import Unusable, find_position
+from daemon.sources.kubernetes.stream import Items, Oversized, read_json
 from daemon.sources.remote import SourceError
 
 if TYPE_CHECKING:
     import httpx2
     from lightkube.config.kubeconfig import SingleConfig
+    from lightkube.config.models import User
 
 CONNECT_SECONDS, READ_SECONDS, LIST_SECONDS = 5.0, 15.0, 300.0
 OBJECT_MAX = 4 << 20
 LIST_MAX = 128 << 20
 """Bytes of an answer, unpacked. A list is taken apart as it arrives, and never held."""
+VERSION_MIN = 1, 30
+"""From here on ValidatingAdmissionPolicy is stable (KEP-3488)."""
 _PART = 1 << 16
 _MESSAGE_MAX = 200
+_LOGGERS = ("httpx2", "httpcore2", "lightkube", "hpack", "h2")
+# A peer that disappears is noticed in about two minutes, whatever the API sends.
+_KEEP_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),  # milliseconds
+]
 Query = Mapping[str, str]
 
 
@@ -45,6 +58,14 @@ class ApiError(SourceError):
 
 class BadAnswer(SourceError):
     """A request was taken, and what the API says of it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How many items a list has, and its resourceVersion; empty where it has none."""
+
+    size: int
+    position: str
 
 
 class Api:
@@ -63,7 +84,7 @@ class Api:
         """Files with secrets that others may read, too."""
         self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._received = received
-        self._client = open_session(config, self._timeout)
+        self._client = _open_session(config, self._timeout)
         self._watched: Any = None
         self._interrupted = False
 
@@ -75,14 +96,30 @@ class Api:
         except (ValueError, RecursionError) as error:
             raise BadAnswer(f"the Kubernetes API answers GET {path} with no JSON") from error
 
-    def count(self, path: str) -> Any:
-        """A list without its items: of when it is. Raises SourceError."""
-        items = self.items(path, {"limit": "1"})
+    def check_version(self) -> None:
+        """Raise SourceError where the API server is too old for podwire."""
+        found = self.get("/version")
+        text = str(found.get("gitVersion", "")) if isinstance(found, dict) else ""
+        version = re.match(r"v(\d+)\.(\d+)", text)
+        if version is None:
+            raise BadAnswer(f"the Kubernetes API's version cannot be read: {cut(text)!r}")
+        if tuple(map(int, version.groups())) < VERSION_MIN:
+            needed = ".".join(map(str, VERSION_MIN))
+            why = "older ones lack the admission policy that keeps each daemon to its node"
+            raise SourceError(f"Kubernetes {needed} or newer is needed, not {cut(text)}: {why}")
+
+    def survey(self, path: str) -> Survey:
+        """The size and the version of a list, without the list. Raises SourceError."""
+        items, count = self.items(path, {"limit": "1"}), 0
         while True:
             try:
                 next(items)
+                count += 1
             except StopIteration as end:
-                return end.value
+                metadata = end.value.get("metadata") if isinstance(end.value, dict) else None
+                more = metadata.get("remainingItemCount") if isinstance(metadata, dict) else None
+                count += more if isinstance(more, int) else 0
+                return Survey(count, find_position(end.value))
 
     def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Any:
         """Server-side apply, as the owner of what is in it; the whole, as others could read it.
@@ -250,6 +287,40 @@ def cut(text: str) -> str:
     return text if len(text) <= _MESSAGE_MAX else f"{text[:_MESSAGE_MAX]}..."
 
 
-def node_path(name: str) -> str:
-    """Where a Node is."""
-    return f"/api/v1/nodes/{name}"
+def _strip_token(user: User) -> None:
+    """Tokens end where their text does, as for client-go. Raises SourceError."""
+    if user.token is None:
+        return
+    user.token = user.token.strip()
+    if not (user.token.isascii() and user.token.isprintable()):
+        raise SourceError("source.kubernetes: the user's token is no single line of ASCII")
+
+
+def _open_session(config: SingleConfig, timeout: httpx2.Timeout) -> httpx2.Client:
+    import httpx2
+    from lightkube.config.client_adapter import user_auth, verify_cluster
+    from lightkube.config.models import User as NoUser
+    from lightkube.core.exceptions import ConfigError
+
+    for name in _LOGGERS:  # they print requests and headers, tokens included
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    user = config.user or NoUser()
+    _strip_token(user)
+    try:
+        context = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
+        auth = user_auth(user)
+    except (ConfigError, OSError, ValueError) as error:
+        raise SourceError(f"source.kubernetes: its certificates or user: {error}") from error
+    limits = httpx2.Limits(max_connections=8, max_keepalive_connections=1, keepalive_expiry=15)
+    transport = httpx2.HTTPTransport(
+        verify=context, trust_env=False, limits=limits, socket_options=_KEEP_ALIVE
+    )
+    headers = {"User-Agent": "podwired"}
+    return httpx2.Client(
+        base_url=config.cluster.server,
+        auth=auth,
+        transport=transport,
+        timeout=timeout,
+        headers=headers,
+        trust_env=False,
+    )

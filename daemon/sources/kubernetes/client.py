@@ -1,4 +1,4 @@
-"""Following a cluster through the Kubernetes API: one list, then a watch that goes on for ever."""
+"""Following a cluster through the Kubernetes API: one list, then a watch that never ends."""
 
 from __future__ import annotations
 
@@ -8,66 +8,63 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from daemon.config import SUCCESSION
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.cluster_view import Own, Picture
-from daemon.sources.kubernetes.events import Expired, Restored, WatchFailed
-from daemon.sources.kubernetes.own_object import Presence, objects_path
-from daemon.sources.kubernetes.session import require_library
-from daemon.sources.kubernetes.stream import Lines
-from daemon.sources.kubernetes.succession import Succession
-from daemon.sources.kubernetes.worker import Chores
+from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.kubeconfig import require_library
+from daemon.sources.kubernetes.objects import objects_path
+from daemon.sources.kubernetes.own_object import NOT_FOUND, OwnObject
+from daemon.sources.kubernetes.stream import Expired, Lines, WatchFailed
+from daemon.sources.kubernetes.worker import Worker
 from daemon.sources.remote import Feed, SourceError
 
+LISTS_PER_SECOND = 100
+"""Of all daemons of a cluster that start together."""
+WATCHES_PER_LIST = 4
+"""A watch that continues costs the API that much less than a list."""
 SILENCE = 180.0
-"""Seconds without a word after which a watch counts as dead; the API sends a bookmark each minute
+"""Seconds without a byte after which a watch counts as dead; the API sends a bookmark each minute
 (apiserver, cacher.go, bookmarkFrequency)."""
 WATCH_SECONDS = 1800.0, 3600.0
-"""How long a watch may last; spread, so that not all daemons come back at once."""
-YOUNG_SECONDS = 120.0
-"""A Node made so lately came by itself: its daemon need not wait for a turn among all."""
-YOUNG_SPREAD = 5.0
+"""How long a watch may last; random, so that not all daemons come back at once."""
 _SHORT = 5.0
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
-_FORGETS = "the Kubernetes API forgets again and again what it has just said"
-_GONE, _TIMEOUT, _FORBIDDEN, _NOT_FOUND = 410, 504, 403, 404
+_RESTORED = "the Kubernetes API was restored from a backup, or went back in time: it is listed anew"
+_GONE, _TIMEOUT, _FORBIDDEN = 410, 504, 403
 _HINTS = {
-    _NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
+    NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
     _FORBIDDEN: "is packaging/kubernetes/rbac.yaml applied, for this namespace?",
 }
 
 
 @dataclass(slots=True)
 class _Parts:
-    """What lives as long as the client does, whatever becomes of connections."""
+    """What lives as long as the client does, whatever happens to connections."""
 
-    picture: Picture
-    presence: Presence
-    chores: Chores
+    view: ClusterView
+    own: OwnObject
+    worker: Worker
 
 
 class KubernetesClient:
     """A daemon.sources.remote.Client of the Kubernetes API, for the node of that name."""
 
-    def __init__(
-        self, settings: KubernetesSettings, *, node: str, data_dir: Path, log: Log
-    ) -> None:
+    def __init__(self, settings: KubernetesSettings, *, node: str, log: Log) -> None:
         self._settings, self._me, self._log = settings, node, log
-        self._secret = data_dir / SUCCESSION
+        self._path = objects_path(settings.namespace)
         self._api: Api | None = None
         self._parts: _Parts | None = None
-        self._is_in = False
+        self._has_started = False
         self._exposed: set[Path] = set()
-        self._expired = -_SHORT
         self._newest = "0"
-        """What a list must be as new as; 0 = any that the API has at hand; empty = the newest."""
+        """What a list must be as new as; 0 = any that the API has cached; empty = the newest."""
 
     @property
     def identity(self) -> str:
-        """The API's place, the namespace, the ranges, and whose view it is."""
+        """The API's address, the namespace, the ranges, and the node whose view it is."""
         env, settings = os.environ, self._settings
         host = f"{env.get('KUBERNETES_SERVICE_HOST')}:{env.get('KUBERNETES_SERVICE_PORT')}"
         ranges = ",".join(map(str, settings.cluster_cidrs))
@@ -75,9 +72,9 @@ class KubernetesClient:
         return f"kubernetes {place} {settings.namespace} {ranges} {self._me}"
 
     def check(self) -> None:
-        """Whether library and kubeconfig are right. Raises SourceError.
+        """Check library and kubeconfig. Raises SourceError.
 
-        A pod's service account is there in the pod alone.
+        A pod's service account is there in the pod only.
         """
         require_library()
         if self._settings.kubeconfig is not None:
@@ -87,9 +84,9 @@ class KubernetesClient:
         """Delete this node's object."""
         api = Api(self._settings, lambda _: None)
         try:
-            api.delete(f"{objects_path(self._settings.namespace)}/{self._me}")
+            api.delete(f"{self._path}/{self._me}")
         except ApiError as error:
-            if error.status == _NOT_FOUND:
+            if error.status == NOT_FOUND:
                 return ()
             raise
         finally:
@@ -107,15 +104,16 @@ class KubernetesClient:
         parts = self._parts = self._parts or self._assemble(feed)
         api = self._api = self._open(feed.count)
         try:
-            self._enter(feed, api, parts)
-            parts.chores.start(api)
+            if not self._has_started:
+                self._has_started = self._start(feed, api, parts)
+            parts.worker.start(api)
             while not feed.stopping:
-                self._go_on(feed, api, parts)
+                self._list_and_watch(feed, api, parts)
         except ApiError as error:
             hint = _HINTS.get(error.status)
             raise SourceError(f"{error}; {hint}" if hint else str(error)) from error
         finally:
-            parts.chores.stop()
+            parts.worker.stop()
             self._api = None
             api.close()
 
@@ -124,97 +122,86 @@ class KubernetesClient:
         for path in (*api.exposed,) if self._settings.kubeconfig else ():
             if path not in self._exposed:
                 self._exposed.add(path)
-                why = "lets others than its owner at what this node is to the Kubernetes API"
+                why = "lets others than its owner read this node's credentials"
                 self._log.warning(f"{path} {why}: chmod 600 {path}")
         return api
 
     def _assemble(self, feed: Feed) -> _Parts:
-        ranges, namespace = self._settings.cluster_cidrs, self._settings.namespace
-        chores: list[Chores] = []
+        settings, log = self._settings, self._log
+        ranges = settings.cluster_cidrs
+        workers: list[Worker] = []
 
-        def on_own(own: Own) -> None:
-            chores[0].hear(own)
+        def on_own(thing: Any, is_current: bool) -> None:
+            workers[0].receive_own(thing, is_current)
 
-        picture = Picture(self._me, ranges, feed, self._log, on_own)
-        succession = Succession(self._secret, self._me, self._log)
-        presence = Presence(
-            self._me, namespace, ranges, picture, succession, self._log, feed.trouble
-        )
-        chores.append(Chores(presence, picture, ranges, self._log, feed.trouble))
-        return _Parts(picture, presence, chores[0])
+        view = ClusterView(self._me, ranges, feed, log, on_own)
+        own = OwnObject(self._me, settings.namespace, ranges, view, log, feed.trouble)
+        workers.append(Worker(own, view, ranges, log, feed.trouble))
+        return _Parts(view, own, workers[0])
 
     # -- the start
 
-    def _enter(self, feed: Feed, api: Api, parts: _Parts) -> None:
-        """Once: wait for this node's turn, read its Node, go on where an earlier daemon was."""
-        if self._is_in:
-            return
-        spread, known = self._settings.start_spread, feed.known
-        first = self._turn(len(known.nodes)) / 4 if known else min(spread, YOUNG_SPREAD)
-        self._rest(feed, first)
-        if feed.stopping:
-            return
-        parts.chores.read_own(api)
-        self._is_in, feed.known = True, None
-        if known and parts.picture.resume(known):
-            mine = next((node for node in known.nodes if node.name == self._me), None)
-            if not parts.presence.assume(mine):
-                # A list says what the object is before it is written.
-                self._newest, parts.picture.position = parts.picture.position, ""
-            return
-        age = parts.presence.age()
-        if age is None or age > YOUNG_SECONDS:
-            self._rest(feed, self._turn(len(known.nodes)) if known else spread)
+    def _start(self, feed: Feed, api: Api, parts: _Parts) -> bool:
+        """Wait in proportion to the cluster, and continue where an earlier daemon was.
 
-    def _turn(self, nodes: int) -> float:
-        """Seconds over which as many daemons may spread, so that some 100 come in each."""
-        return min(self._settings.start_spread, nodes / 100)
+        Returns whether that is done; not where the feed ends. Raises SourceError.
+        """
+        known = feed.known
+        nodes = len(known.nodes) / WATCHES_PER_LIST if known else api.survey(self._path).size
+        self._rest(feed, nodes / LISTS_PER_SECOND)
+        if feed.stopping:
+            return False
+        api.check_version()
+        parts.worker.read_node(api)
+        if known:
+            parts.own.read(api)  # a watch that continues reports its changes only
+            if not parts.view.resume(known):
+                self._rest(feed, len(known.nodes) / LISTS_PER_SECOND)
+        feed.known = None
+        return True
 
     def _rest(self, feed: Feed, most: float) -> None:
-        if most > 0:
-            feed.wait(random.uniform(0, most))  # noqa: S311 - no secret
+        feed.wait(random.uniform(0, most))  # noqa: S311 - no secret
 
     # -- list and watch
 
-    def _go_on(self, feed: Feed, api: Api, parts: _Parts) -> None:
-        fresh = not parts.picture.position
+    def _list_and_watch(self, feed: Feed, api: Api, parts: _Parts) -> None:
+        view = parts.view
+        is_fresh = not view.position
+        if is_fresh:
+            self._list(feed, api, parts)
+        elif view.is_ahead_of(api.survey(self._path).position):
+            self._newest = view.position = ""
+            raise SourceError(_RESTORED)
+        began = time.monotonic()
         try:
-            if fresh:
-                self._list(feed, api, parts)
-            else:
-                parts.picture.compare(api.count(objects_path(self._settings.namespace)))
-            began = time.monotonic()
             self._watch(feed, api, parts)
         except Expired as error:
-            self._log.info("the API does not know the watch's position any more")
-            known = "" if fresh or isinstance(error, Restored) else parts.picture.position or "0"
-            self._newest, parts.picture.position = known, ""
-            last, self._expired = self._expired, time.monotonic()
-            if fresh and self._expired - began < _SHORT:
+            self._log.info("the API has no history from the watch's position on any more")
+            self._newest, view.position = "" if is_fresh else view.position or "0", ""
+            if is_fresh and time.monotonic() - began < _SHORT:
                 # Of its own list: another one at once would not be better.
                 raise SourceError(_EXPIRED) from error
-            if self._expired - last < _SHORT:
-                raise SourceError(_FORGETS) from error
-            self._rest(feed, self._turn(parts.picture.size))
+            self._rest(feed, view.size / LISTS_PER_SECOND)
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:
         query = {"resourceVersion": self._newest} if self._newest else {}
         if self._newest not in ("", "0"):
             query["resourceVersionMatch"] = "NotOlderThan"
         try:
-            parts.picture.replace(api.items(objects_path(self._settings.namespace), query))
+            parts.view.replace(api.items(self._path, query))
         except ApiError as error:
             if error.status in (_GONE, _TIMEOUT) and self._newest:
                 # Also where the cluster was restored from a backup, and counts from there again.
                 self._newest = ""
             raise
         feed.heard()
-        parts.chores.wake()
+        parts.worker.wake()
 
     def _watch(self, feed: Feed, api: Api, parts: _Parts) -> None:
         began = time.monotonic()
         try:
-            heard = self._listen(feed, api, parts)
+            has_received = self._receive(feed, api, parts)
         except ApiError as error:
             if error.status == _GONE:
                 raise Expired from error
@@ -222,32 +209,31 @@ class KubernetesClient:
         except SourceError as error:
             if time.monotonic() - began < _SHORT or feed.stopping:
                 raise
-            # A connection ends now and then; whether the API is away shows when it is asked again.
+            # A connection ends now and then; the next request shows whether the API is away.
             self._log.debug(f"the watch ended: {error}")
         except WatchFailed as error:
             raise SourceError(str(error)) from error
         else:
-            if not heard and time.monotonic() - began < _SHORT and not feed.stopping:
+            if not has_received and time.monotonic() - began < _SHORT and not feed.stopping:
                 raise SourceError("the Kubernetes API ends watches at once")
-        self._rest(feed, min(1 + parts.picture.size / 1000, self._settings.start_spread))
+        self._rest(feed, 1 + parts.view.size / 1000)
 
-    def _listen(self, feed: Feed, api: Api, parts: _Parts) -> bool:
-        """Hear what one watch says, to its end; whether it was anything."""
+    def _receive(self, feed: Feed, api: Api, parts: _Parts) -> bool:
+        """Receive what one watch sends, to its end; whether it was anything."""
         query = {
-            "resourceVersion": parts.picture.position,
+            "resourceVersion": parts.view.position,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(int(random.uniform(*WATCH_SECONDS))),  # noqa: S311
         }
-        lines, heard = Lines(), False
-        path = objects_path(self._settings.namespace)
-        with api.watch(path, query, SILENCE) as chunks:
+        lines, has_received = Lines(), False
+        with api.watch(self._path, query, SILENCE) as chunks:
             feed.heard()
             for chunk in chunks:
-                heard = True
-                changes = parts.picture.events(lines.feed(chunk))
+                has_received = True
+                changes = parts.view.events(lines.feed(chunk))
                 feed.heard(len(chunk), changes)
-                if parts.picture.questions:
-                    parts.chores.wake()
+                if parts.view.waiting:
+                    parts.worker.wake()
                 if feed.stopping:
                     break
-        return heard
+        return has_received

@@ -1,15 +1,20 @@
-"""A kubeconfig file: what it lacks is named, what is secret in it is never told."""
+"""How to reach the Kubernetes API: a kubeconfig file, or the pod's service account.
+
+lightkube reads both. Messages name what is missing, and never contain a secret.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from daemon.config.schema import KubernetesSettings
 from daemon.sources.remote import SourceError
 
 if TYPE_CHECKING:
@@ -19,9 +24,49 @@ if TYPE_CHECKING:
 FILE_MAX = 4 << 20  # bytes
 _MANY = {"clusters": "cluster", "contexts": "context", "users": "user"}
 _OTHERS = 0o077
+# msgspec, by which lightkube parses, crashes the process (0.22, SIGSEGV) where two threads are the
+# first to use a type.
+_READING = threading.Lock()
 
 
-def read_kubeconfig(path: Path) -> SingleConfig:
+def require_library() -> None:
+    """Whether lightkube can be used. Raises SourceError saying what to do."""
+    try:
+        import httpx2  # noqa: F401
+        import lightkube.config.kubeconfig  # noqa: F401
+    except ImportError as error:
+        why = f"needs {error.name}, which is not installed: pip install 'podwire[kubernetes]'"
+        raise SourceError(f"source.kubernetes {why}") from error
+
+
+def read_config(settings: KubernetesSettings) -> SingleConfig:
+    """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
+    require_library()
+    with _READING:
+        return _read(settings)
+
+
+def _read(settings: KubernetesSettings) -> SingleConfig:
+    if settings.kubeconfig is not None:
+        return _read_kubeconfig(settings.kubeconfig)
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
+        raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
+    from lightkube.config.kubeconfig import KubeConfig
+    from lightkube.core.exceptions import ConfigError
+
+    try:
+        config = KubeConfig.from_service_account().get()
+        assert config is not None  # noqa: S101 - it has one context
+        return config
+    except ConfigError as error:
+        raise SourceError(f"source.kubernetes: {error}") from error
+    except Exception as error:
+        what = "the service account is no configuration"
+        raise SourceError(f"source.kubernetes: {what} ({type(error).__name__})") from error
+
+
+def _read_kubeconfig(path: Path) -> SingleConfig:
     """How its current context reaches the API. Raises SourceError naming what is missing."""
     from lightkube.config.kubeconfig import KubeConfig
 

@@ -1,13 +1,13 @@
-"""Objects of the API: this node's Node as it is read, NodeNetworks as they are read and written.
+"""Objects of the API: Nodes as they are read, NodeNetworks as they are read and written.
 
-Whatever an object holds, reading it gives a value or an Unusable; nobody's word is taken for more
-than its type.
+Whatever an object contains, parsing it gives a value or raises Unusable.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from daemon.model import (
@@ -31,42 +31,54 @@ _UID_MAX = 128
 _INTERNAL = "InternalIP"
 
 
+_POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
 class Unusable(Exception):
-    """An object, or something in one, that podwire does not use; the message says why."""
+    """An object, or a part of one, that podwire does not use; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a NodeNetwork says. left_out: what of it is not used, in words."""
+    """What a NodeNetwork claims for its node. left_out: why parts of it are not used."""
 
     node: Node
     left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
-    """What a Node says, which only the cluster's control plane and its kubelet write.
+class NodeRecord:
+    """What podwire uses of a Node, which only the control plane and the node's kubelet write.
 
-    created: its creationTimestamp as it stands.
+    left_out: why parts of it are not used.
     """
 
     name: str
     uid: str
     addresses: tuple[IPAddress, ...]
     pod_cidrs: tuple[IPNetwork, ...]
-    created: str = ""
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
 
     @property
     def node(self) -> Node:
-        """The node as it is routed to."""
+        """The node as routing uses it."""
         return Node(self.name, self.addresses, self.pod_cidrs)
 
     def covers(self, node: Node) -> bool:
-        """Whether all that is said of a node is so."""
+        """Whether the Node has all addresses and pod CIDRs of a claim."""
         return set(node.addresses) <= set(self.addresses) and set(node.pod_cidrs) <= set(
             self.pod_cidrs
         )
+
+
+def node_path(name: str) -> str:
+    """The path of a Node in the API."""
+    return f"/api/v1/nodes/{name}"
+
+
+def objects_path(namespace: str) -> str:
+    """The path of all NodeNetworks in the API."""
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
 
 
 def name_of(thing: object) -> str:
@@ -95,23 +107,17 @@ def parse_claim(thing: object, ranges: Iterable[IPNetwork]) -> Claim:
     return Claim(Node(name, tuple(addresses), cidrs), left_out)
 
 
-def parse_authority(thing: object, ranges: Iterable[IPNetwork]) -> Authority:
+def parse_node_record(thing: object, ranges: Iterable[IPNetwork]) -> NodeRecord:
     """A Node, as it came from JSON. Raises Unusable."""
-    name, metadata, spec = name_of(thing), _mapping(thing, "metadata"), _mapping(thing, "spec")
-    uid, created = metadata.get("uid"), metadata.get("creationTimestamp")
+    name, spec = name_of(thing), _mapping(thing, "spec")
+    uid = _mapping(thing, "metadata").get("uid")
     if not isinstance(uid, str) or not uid.isprintable() or not 0 < len(uid) <= _UID_MAX:
         raise Unusable("has no uid")
     texts = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
     texts = [text for text in texts if text != ""] if isinstance(texts, list) else texts
     cidrs, left_out = _read_prefixes(_texts({"podCIDRs": texts}, "podCIDRs", PREFIXES_MAX), ranges)
-    return Authority(
-        name,
-        uid,
-        tuple(_read_internal(_mapping(thing, "status"))),
-        cidrs,
-        created if isinstance(created, str) else "",
-        left_out,
-    )
+    addresses = tuple(_read_internal(_mapping(thing, "status")))
+    return NodeRecord(name, uid, addresses, cidrs, left_out)
 
 
 def _read_internal(status: Mapping[str, Any]) -> Iterable[IPAddress]:
@@ -132,7 +138,7 @@ def _read_internal(status: Mapping[str, Any]) -> Iterable[IPAddress]:
 def _read_prefixes(
     texts: Iterable[object], ranges: Iterable[IPNetwork]
 ) -> tuple[tuple[IPNetwork, ...], tuple[str, ...]]:
-    """Those that can be used, and why the others cannot."""
+    """The usable prefixes, and why the others are not."""
     taken: list[IPNetwork] = []
     left_out: list[str] = []
     for text in texts:
@@ -189,14 +195,44 @@ def _mapping(thing: object, key: str) -> Mapping[str, Any]:
 
 
 def show(text: str) -> str:
-    """Somebody else's text, for a message."""
+    """Text of an API object, shortened for a message."""
     return repr(text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 3]}...")
 
 
-def render(node: Node, uid: str, namespace: str, succession: str = "") -> dict[str, Any]:
-    """The NodeNetwork of a node, for server-side apply; it goes when the Node of that uid goes.
+def find_position(thing: object) -> str:
+    """The resourceVersion of an object or list, empty where it has none that is usable."""
+    try:
+        position = _mapping(thing, "metadata").get("resourceVersion")
+    except Unusable:
+        return ""
+    return position if isinstance(position, str) and is_position(position) else ""
 
-    succession: the token by which others know that its node wrote it; empty = none.
+
+def is_position(text: str) -> bool:
+    """Whether a text can be a resourceVersion."""
+    return bool(_POSITION.fullmatch(text))
+
+
+def version_of(thing: object) -> tuple[str, int]:
+    """An object's uid and generation, which only the API server writes; empty, 0 without them.
+
+    Each object of the name has another uid; the generation counts changes of its spec.
+    """
+    try:
+        metadata = _mapping(thing, "metadata")
+    except Unusable:
+        return "", 0
+    uid, generation = metadata.get("uid"), metadata.get("generation")
+    return (
+        uid if isinstance(uid, str) else "",
+        generation if isinstance(generation, int) else 0,
+    )
+
+
+def render(node: Node, uid: str, namespace: str) -> dict[str, Any]:
+    """The NodeNetwork of a node, for server-side apply.
+
+    Its owner is the Node of that uid, so the garbage collector deletes it with the Node.
     """
     owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": uid}
     return {
@@ -206,34 +242,13 @@ def render(node: Node, uid: str, namespace: str, succession: str = "") -> dict[s
         "spec": {
             "addresses": list(map(str, node.addresses)),
             "podCIDRs": list(map(str, node.pod_cidrs)),
-            **({"succession": succession} if succession else {}),
         },
     }
 
 
-def version_of(thing: object) -> tuple[str, int]:
-    """An object's uid and generation, which only the API server writes; empty, 0 where it has none.
-
-    The one is another with each object of the name, the other counts the changes of its spec.
-    """
-    metadata = thing.get("metadata") if isinstance(thing, dict) else None
-    known = metadata if isinstance(metadata, dict) else {}
-    uid, generation = known.get("uid"), known.get("generation")
-    return (
-        uid if isinstance(uid, str) else "",
-        generation if isinstance(generation, int) else 0,
-    )
-
-
-def read_succession(thing: object) -> object:
-    """The token in a NodeNetwork, as it came from JSON; None where there is none."""
-    spec = thing.get("spec") if isinstance(thing, dict) else None
-    return spec.get("succession") if isinstance(spec, dict) else None
-
-
-def is_rendered(thing: object, wanted: Mapping[str, Any]) -> bool:
-    """Whether an object of the API says what is wanted of it, and goes with that Node alone."""
-    if not isinstance(thing, dict) or thing.get("spec") != wanted["spec"]:
+def is_rendered(thing: object, desired: Mapping[str, Any]) -> bool:
+    """Whether an object of the API has the desired spec, and that Node as its only Node owner."""
+    if not isinstance(thing, dict) or thing.get("spec") != desired["spec"]:
         return False
     metadata = thing.get("metadata")
     owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
@@ -242,5 +257,5 @@ def is_rendered(thing: object, wanted: Mapping[str, Any]) -> bool:
         for owner in (owners if isinstance(owners, list) else ())
         if isinstance(owner, dict) and owner.get("kind") == "Node"
     ]
-    right: list[object] = wanted["metadata"]["ownerReferences"]
+    right: list[object] = desired["metadata"]["ownerReferences"]
     return nodes == right

@@ -1,8 +1,8 @@
-"""The API's answers, taken apart as they arrive: lines of a watch, items of a list.
+"""The API's responses, taken apart as they arrive: lines of a watch, items of a list.
 
-What is in them was written by others. Nothing here recurses, and no more than one bounded piece is
-held at a time: an item that is too large, too deep or no JSON at all is passed over, and the ones
-before and after it are taken.
+Their content is not trusted. Nothing here recurses, and no more than one bounded piece is held at a
+time: an item that is too large, too deep or no JSON at all is passed over, and the ones before and
+after it are taken.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from daemon.sources.kubernetes.objects import Unusable, show
 
 PIECE_MAX = 2 << 20
 """Bytes of one object: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
@@ -25,6 +27,18 @@ _NEXT_BRACKET = re.compile(rb'(?:[^][{}"]+|' + _TEXT + rb")*([][{}])?", re.DOTAL
 _STOP = re.compile(rb'["\\]')
 _ITEMS = b'"items"'
 _AROUND_MAX = 64 << 10
+BRACKETS_MAX = 500
+"""Of one piece; a few dozen are usual. With so few no piece nests deeper than Python's json can
+read, however deep the caller's stack is: what one daemon can read others can."""
+_GONE = 410
+
+
+class Expired(Exception):
+    """The API has no history from this position on any more (410 Gone)."""
+
+
+class WatchFailed(Exception):
+    """The API ended a watch with an error; the message has its words."""
 
 
 class Oversized(Exception):
@@ -181,3 +195,23 @@ class Items:
         self._looked = max(0, self._looked - keep)
         self._begin = None if self._begin is None else 0
         self._copied = 0 if self._in_items else self._scanned
+
+
+def read_json(data: bytes | None) -> Any:
+    """Parse one piece; None: it was too large. Raises Unusable."""
+    if data is None:
+        raise Unusable("it is too large")
+    if data.count(b"{") + data.count(b"[") > BRACKETS_MAX:
+        raise Unusable("it has too many parts")
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise Unusable("it is no JSON") from error
+
+
+def failure_of(status: object) -> Exception:
+    """The exception for an event of type ERROR (apimachinery, metav1.Status)."""
+    known = status if isinstance(status, dict) else {}
+    if known.get("code") == _GONE:
+        return Expired()
+    return WatchFailed(f"the Kubernetes API ends the watch: {show(str(known.get('message')))}")

@@ -1,178 +1,192 @@
-"""What a daemon does beside listening: read its own Node, publish itself, ask about others."""
+"""The requests beside the watch: this node's Node and object, and Nodes of conflicting claims."""
 
 from __future__ import annotations
 
+import queue
+import random
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+from daemon.backoff import Backoff
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError, node_path
-from daemon.sources.kubernetes.cluster_view import Own, Picture
-from daemon.sources.kubernetes.objects import Authority, Unusable, parse_authority
-from daemon.sources.kubernetes.own_object import Presence, Trouble
-from daemon.sources.kubernetes.pace import Bucket, Pace
+from daemon.model import Node
+from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.objects import NodeRecord, Unusable, node_path, parse_node_record
+from daemon.sources.kubernetes.own_object import NOT_FOUND, OwnObject, Trouble
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
 
-OWN_SECONDS = 600.0
-"""Between two looks at the own Node that has all that it needs, give or take a fifth."""
+NODE_SECONDS = 600.0
+"""Between two reads of an own Node that is complete."""
 DENIED_SECONDS = 300.0
-"""The same for Nodes that did not bear out what was claimed for them."""
-_NOT_FOUND = 404
+"""Between two reads of Nodes that denied a claim."""
+PAUSE, PAUSE_MAX, CALM = 0.5, 30.0, 600.0
+"""Seconds: pauses between attempts double from the first to the second; after the third without an
+attempt the next one is made at once. Also between writes of an object that others keep changing."""
+LOOKUPS_PER_SECOND = 2000
+"""Of Nodes, by all daemons of a cluster together."""
+_LOOKUP_PAUSE_MIN = 0.05
 _STOP_SECONDS = 5.0
-_AGAIN_SECONDS, _PAUSE_SECONDS = 1.0, 30.0
 
 
-class Chores:
-    """A thread that does them, one after the other, from `start` to `stop`."""
+def lookup_pause(nodes: int) -> float:
+    """Seconds between two lookups of one of so many daemons, on average."""
+    return max(_LOOKUP_PAUSE_MIN, nodes / LOOKUPS_PER_SECOND)
+
+
+def _backoff() -> Backoff:
+    return Backoff(PAUSE, PAUSE_MAX, CALM, jitter=0.5)
+
+
+@dataclass(slots=True)
+class _Job:
+    """Something to do from time to time.
+
+    run: does it; seconds until it is due again, None = as the back-off says.
+    is_wanted: whether there is anything to do. due: when it may be done, by the monotonic clock.
+    """
+
+    run: Callable[[Api], float | None]
+    is_wanted: Callable[[], object] = lambda: True
+    due: float = 0.0
+    backoff: Backoff = field(default_factory=_backoff)
+
+    def wait(self, now: float) -> float:
+        """Seconds until it is to be done, as far as is known now."""
+        return max(0.0, self.due - now) if self.is_wanted() else PAUSE_MAX
+
+    def attempt(self, api: Api) -> None:
+        """Do it and set when it is due next. Raises SourceError."""
+        pause = None
+        try:
+            pause = self.run(api)
+        finally:
+            now = time.monotonic()
+            if pause is None:
+                self.due = now + self.backoff.next(now)
+            else:
+                self.backoff.reset()
+                self.due = now + pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+
+
+class Worker:
+    """A thread that does these jobs, one after the other, from `start` to `stop`."""
 
     def __init__(
         self,
-        presence: Presence,
-        picture: Picture,
+        own: OwnObject,
+        view: ClusterView,
         ranges: tuple[IPNetwork, ...],
         log: Log,
         trouble: Trouble,
     ) -> None:
-        self._presence, self._picture, self._ranges = presence, picture, ranges
+        self._own, self._view, self._ranges = own, view, ranges
         self._log, self._trouble = log, trouble
-        self._bell = threading.Condition()
-        self._heard: Own | None = None
-        self._rung = self._had_object = self._is_gone = False
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._own, self._publish, self._ask, self._denied = Pace(), Pace(), Pace(), Pace()
-        self._bucket = Bucket()
-        self._denied.later(time.monotonic(), DENIED_SECONDS)
+        self._node = _Job(self._read_node)
+        self._jobs = (
+            self._node,
+            _Job(own.publish, lambda: own.must_publish),
+            _Job(self._look_up, lambda: view.waiting),
+            _Job(self._reopen_denied, due=time.monotonic() + DENIED_SECONDS),
+        )
 
     def start(self, api: Api) -> None:
-        """Begin, over those connections."""
+        """Start, over those connections."""
         self._stop = threading.Event()
-        words = api, self._stop
-        self._thread = threading.Thread(target=self._run, args=words, name="chores", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(api, self._stop), name="kubernetes", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
-        """End. One that hangs in a request is left to its time limit."""
-        with self._bell:
-            self._stop.set()
-            self._bell.notify()
+        """End. A thread that hangs in a request ends with that request's time limit."""
+        self._stop.set()
+        self.wake()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
 
-    def hear(self, own: Own) -> None:
-        """The API said something of this node's object; the newest is what counts."""
-        with self._bell:
-            self._heard = own.after(self._heard) if self._heard else own
-            if own.thing is not None:
-                self._had_object = True
-            elif own.is_readable:
-                self._is_gone = True
-            self._bell.notify()
-
     def wake(self) -> None:
-        """There may be questions."""
-        with self._bell:
-            self._rung = True
-            self._bell.notify()
+        """There may be something to do."""
+        self._inbox.put(lambda: None)
 
-    def read_own(self, api: Api) -> None:
-        """Read the own Node now. Raises SourceError where nobody answers."""
-        now = time.monotonic()
-        self._own.soon(now)
-        if self._presence.read(api) and self._presence.is_complete:
-            self._own.later(now, OWN_SECONDS)
+    def receive_own(self, thing: Any, is_current: bool) -> None:
+        """This node's object was received; see OwnObject."""
+        self._inbox.put(partial(self._take_own, thing, is_current))
+
+    def read_node(self, api: Api) -> None:
+        """Read the own Node now. Raises SourceError where the API cannot be reached."""
+        self._node.attempt(api)
 
     def _run(self, api: Api, stop: threading.Event) -> None:
         while not stop.is_set():
-            wait = self._try_to_work(api, stop)
-            with self._bell:
-                if not (stop.is_set() or self._rung or self._heard):
-                    self._bell.wait(wait)
-                self._rung = False
-
-    def _try_to_work(self, api: Api, stop: threading.Event) -> float:
-        try:
-            wait = self._work(api, stop)
-        except SourceError as error:
-            # Of an engine that is away, whoever listens to it tells.
-            self._log.debug(f"{error}")
-            return _AGAIN_SECONDS
-        except Exception as error:  # whatever it is, the daemon must go on
-            if not stop.is_set():  # else its connections were closed
-                self._trouble("chores", f"the source fails: {error!r}")
-                self._log.debug(traceback.format_exc())
-            return _PAUSE_SECONDS
-        self._trouble("chores", "")
-        return wait
-
-    def _work(self, api: Api, stop: threading.Event) -> float:
-        """Do what is due; seconds until something is. Raises SourceError."""
-        self._listen()
-        now = time.monotonic()
-        if now >= self._own.due:
-            self.read_own(api)
-        if self._presence.must_publish and now >= self._publish.due:
-            self._publish.soon(now)
-            self._presence.publish(api)
-        if now >= self._denied.due:
-            self._denied.later(now, DENIED_SECONDS)
-            self._picture.ask_again()
-        self._ask_about_others(api, stop)
-        return self._wait()
-
-    def _wait(self) -> float:
-        now = time.monotonic()
-        dues = [self._own.due - now, self._denied.due - now]
-        if self._presence.must_publish:
-            dues.append(self._publish.due - now)
-        if self._picture.questions:
-            dues.append(max(self._bucket.wait(now), self._ask.due - now))
-        return max(0.0, min(dues))
-
-    def _listen(self) -> None:
-        with self._bell:
-            own, self._heard = self._heard, None
-            is_gone, self._is_gone = self._is_gone, False
-            had_object = self._had_object
-            self._had_object = bool(own and own.thing) or (had_object and not is_gone)
-        if own is None:
-            return
-        # A daemon that goes on where an earlier one was has not heard of it yet.
-        if is_gone and (had_object or self._presence.is_published):
-            # It goes with its Node: the next one may have another Node for an owner.
-            self._own.soon(time.monotonic())
-        self._presence.hear(own)
-
-    def _ask_about_others(self, api: Api, stop: threading.Event) -> None:
-        self._bucket.share(self._picture.size)
-        if not self._picture.questions:  # what could not be answered may not be claimed any more
-            self._trouble("ask", "")
-        for name in self._picture.questions:
-            now = time.monotonic()
-            if stop.is_set() or now < self._ask.due or self._bucket.wait(now) > 0:
-                return
-            number = self._picture.question(name)
-            if not number:
-                continue  # answered meanwhile
-            self._bucket.take()
+            wait = PAUSE_MAX
             try:
-                self._picture.rule(name, self._read_node(api, name), number)
-                self._trouble("ask", "")
-            except SourceError as error:
-                self._ask.soon(now)
-                if isinstance(error, ApiError):
-                    self._trouble("ask", f"{name} claims something new, unproven: {error}")
-                raise
+                self._do_jobs(api, stop)
+                wait = min(job.wait(time.monotonic()) for job in self._jobs)
+                self._trouble("worker", "")
+                if not self._view.waiting:
+                    self._trouble("lookup", "")
+            except Exception as error:  # whatever it is, the daemon must go on
+                if not stop.is_set():  # else its connections were closed
+                    self._trouble("worker", f"the source fails: {error!r}")
+                    self._log.debug(traceback.format_exc())
+            with suppress(queue.Empty):
+                self._inbox.get(timeout=wait)()
+                while True:
+                    self._inbox.get_nowait()()
 
-    def _read_node(self, api: Api, name: str) -> Authority | None:
+    def _do_jobs(self, api: Api, stop: threading.Event) -> None:
+        for job in self._jobs:
+            if stop.is_set() or job.wait(time.monotonic()) > 0 or not job.is_wanted():
+                continue
+            try:
+                job.attempt(api)
+            except SourceError as error:
+                self._log.debug(f"{error}")  # that the API is away, the watch reports
+
+    # -- the jobs
+
+    def _read_node(self, api: Api) -> float | None:
+        return NODE_SECONDS if self._own.read_node(api) else None
+
+    def _take_own(self, thing: Any, is_current: bool) -> None:
+        if self._own.receive(thing, is_current=is_current):
+            # It goes with its Node: the next object may have another Node as its owner.
+            self._node.due = time.monotonic()
+
+    def _look_up(self, api: Api) -> float | None:
+        claim = self._view.waiting[0]
         try:
-            authority = parse_authority(api.get(node_path(name)), self._ranges)
+            record = self._read_record(api, claim)
         except ApiError as error:
-            if error.status == _NOT_FOUND:
+            self._trouble("lookup", f"{claim.name} has a conflicting claim, undecided: {error}")
+            raise
+        self._trouble("lookup", "")
+        self._view.settle(claim, record)
+        return lookup_pause(self._view.size)
+
+    def _read_record(self, api: Api, claim: Node) -> NodeRecord | None:
+        nothing = NodeRecord(claim.name, "", (), ())
+        try:
+            record = parse_node_record(api.get(node_path(claim.name)), self._ranges)
+        except ApiError as error:
+            if error.status == NOT_FOUND:
                 return None
             raise
         except Unusable:
-            return Authority(name, "", (), ())
-        return authority if authority.name == name else Authority(name, "", (), ())
+            return nothing
+        return record if record.name == claim.name else nothing
+
+    def _reopen_denied(self, api: Api) -> float:
+        self._view.reopen_denied()
+        return DENIED_SECONDS

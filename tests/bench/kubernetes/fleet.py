@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from daemon.sources.kubernetes.chain import show_token, token_of
 from tests.bench.routing.fleet import Listed
 from tests.bench.world import World
 from tests.cluster.apiserver import ASSETS, SPACE, ApiServer, KubeApiServer, StandIn
@@ -16,8 +15,6 @@ from tests.cluster.rest import Object
 
 CLUSTER_CIDRS = ("10.0.0.0/8",)
 _WRITERS = 4
-_CHANGES = 8
-"""Tokens of a node's chain; a daemon's own is longer."""
 _UID = "6f2c1a52-7a7e-4a3c-9a51-9d0a6f0b{:04x}"
 _IMAGES = 20
 _MERGE = "application/strategic-merge-patch+json"
@@ -40,11 +37,8 @@ def open_api(world: World) -> Iterator[ApiServer]:
         server.close()
 
 
-def network_of(node: Listed, uid: str = "", changes: int = 0, token: str = "") -> Object:
-    """The object that the node's daemon writes. uid: of the Node, if there is one.
-
-    changes: how often it has changed it; token: its newest one, where it has a chain of its own.
-    """
+def network_of(node: Listed, uid: str = "") -> Object:
+    """The object that the node's daemon writes. uid: of the Node, if there is one."""
     number = int(node.name.rpartition("-")[2])
     owner = {"apiVersion": "v1", "kind": "Node", "name": node.name}
     owner["uid"] = uid or _UID.format(number)
@@ -52,29 +46,14 @@ def network_of(node: Listed, uid: str = "", changes: int = 0, token: str = "") -
         "apiVersion": "podwire.dev/v1",
         "kind": "NodeNetwork",
         "metadata": {"name": node.name, "namespace": SPACE, "ownerReferences": [owner]},
-        "spec": {
-            "addresses": [node.address],
-            "podCIDRs": [str(node.prefix)],
-            "succession": token or show_token(token_of(node.name.encode(), changes, _CHANGES)),
-        },
+        "spec": {"addresses": [node.address], "podCIDRs": [str(node.prefix)]},
     }
 
 
-def publish(
-    api: ApiServer,
-    nodes: Iterable[Listed],
-    uids: Mapping[str, str] | None = None,
-    tokens: Mapping[str, str] | None = None,
-) -> None:
-    """Objects of many nodes; uids of Nodes and tokens, by name."""
-    known, signed = uids or {}, tokens or {}
-    _spread(
-        api,
-        [
-            network_of(node, known.get(node.name, ""), token=signed.get(node.name, ""))
-            for node in nodes
-        ],
-    )
+def publish(api: ApiServer, nodes: Iterable[Listed], uids: Mapping[str, str] | None = None) -> None:
+    """Objects of many nodes; uids of their Nodes, by name."""
+    known = uids or {}
+    _spread(api, [network_of(node, known.get(node.name, "")) for node in nodes])
 
 
 def _spread(api: ApiServer, objects: list[Object]) -> None:

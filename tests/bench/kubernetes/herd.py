@@ -13,15 +13,12 @@ from typing import Any
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources import kubernetes
-from daemon.sources.kubernetes import client
 from daemon.sources.remote import RemoteSource
 
 
 def main() -> None:
     """Read what is wanted, say `ready`, wait for a line, run; say what each source took."""
     wanted = json.loads(sys.stdin.readline())
-    # The Nodes of a bench are minutes old at most; those of a DaemonSet that restarts are not.
-    client.YOUNG_SECONDS = 0.0
     threading.stack_size(1 << 20)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -51,12 +48,9 @@ def _start(wanted: Any, name: str) -> RemoteSource:
     folder = Path(wanted["folder"], name)
     folder.mkdir(exist_ok=True)
     log = Log("error")
-    settings = KubernetesSettings(
-        cluster_cidrs=tuple(map(ip_network, wanted["cidrs"])),
-        kubeconfig=Path(wanted["kubeconfig"]),
-        start_spread=wanted["spread"],
-    )
-    made = kubernetes.open_client(settings, node=name, data_dir=folder, log=log)
+    cidrs = tuple(map(ip_network, wanted["cidrs"]))
+    settings = KubernetesSettings(cluster_cidrs=cidrs, kubeconfig=Path(wanted["kubeconfig"]))
+    made = kubernetes.open_client(settings, node=name, log=log)
     return RemoteSource(made, last_known=folder / "cluster.json", log=log)
 
 

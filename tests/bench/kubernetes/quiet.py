@@ -151,9 +151,9 @@ def report_address(api: ApiServer, node: Listed, address: str) -> None:
     api.admin.ask("PATCH", f"{path}/status", patch, kind=kind).expect(200)
 
 
-def publish_address(api: ApiServer, node: Listed, address: str, changes: int = 1) -> None:
-    """The same, as its daemon publishes it. changes: with this one."""
-    made = network_of(node, changes=changes)
+def publish_address(api: ApiServer, node: Listed, address: str) -> None:
+    """The same, as its daemon publishes it."""
+    made = network_of(node)
     made["spec"]["addresses"] = [address]
     api.admin.apply(made, "podwired").expect(200)
 

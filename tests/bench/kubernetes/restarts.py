@@ -9,23 +9,18 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from daemon.config import SUCCESSION
-from daemon.log import Log
-from daemon.model import Node
-from daemon.sources.kubernetes.succession import Succession, content_of
 from tests.bench.checks import CheckFailed
 from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, publish
 from tests.bench.kubernetes.quiet import KUBERNETES
 from tests.bench.lineup import Lineup
 from tests.bench.results import PODWIRE, Figure, Results
 from tests.bench.rounds import Say
-from tests.bench.routing.fleet import Listed, list_peers
+from tests.bench.routing.fleet import list_peers
 from tests.bench.sizes import Sizes
 from tests.bench.world import Host
 from tests.cluster.apiserver import PORT, ApiServer, Request, make_kubeconfig
@@ -41,39 +36,27 @@ PEAK = "peak of requests a second"
 def measure_restarts(
     lineup: Lineup, api: ApiServer, results: Results, sizes: Sizes, say: Say
 ) -> None:
-    """With nothing known and the spread, without the spread, and with what was known."""
+    """With nothing known, and with what was known."""
     nodes = list_peers(sizes.herd)
     say(f"{KUBERNETES}: {sizes.herd} nodes")
     made = (api.admin.ask("POST", place_of("Node"), make_node(n)).expect(201) for n in nodes)
     uids = {m["metadata"]["name"]: m["metadata"]["uid"] for m in made}
     names = [node.name for node in nodes]
-    spread = sizes.herd_spread
-    cases = (("nothing known, no spread", 0.0, False),
-             (f"nothing known, spread of {spread:g} s", spread, False),
-             (f"last state known, spread of {spread:g} s", spread, True))  # fmt: skip
     with lineup.world.host(PODWIRE) as host:
-        tokens = {node.name: _sign(host.work_dir / node.name, node, uids) for node in nodes}
-        publish(api, nodes, uids, tokens)
+        publish(api, nodes, uids)
         token = host.work_dir / "token"
         token.write_text(api.issue(names[0]))  # none of them writes: what is published is right
         server = f"https://{host.node.underlay.gateway(4)}:{PORT}"
         kubeconfig = make_kubeconfig(host.work_dir, server, api.authority.ca, token)
-        for what, seconds, known in cases:
+        for what, known in (("nothing known", False), ("last state known", True)):
             say(f"{KUBERNETES}: {sizes.herd} daemons restart, {what}")
             if not known:
                 _forget(host.work_dir, names)
             before, began = len(api.requests()), time.time()
             with Traffic(host) as traffic:
-                said = _run(host, names, seconds, kubeconfig)
+                said = _run(host, names, kubeconfig)
             case = f"{sizes.herd} daemons restart at once, {what}; {api.kind}"
             _report(results, case, api.requests()[before:], traffic, said, began)
-
-
-def _sign(folder: Path, node: Listed, uids: Mapping[str, str]) -> str:
-    """The token that a node published, as it is in the folder of its daemon."""
-    log, known = Log("error"), Node(node.name, (ip_address(node.address),), (node.prefix,))
-    succession = Succession(folder / SUCCESSION, node.name, log)
-    return succession.token(content_of(known, uids[node.name]))
 
 
 def _forget(folder: Path, names: Sequence[str]) -> None:
@@ -115,9 +98,9 @@ class Traffic:
         return int(line.partition(":")[2].split()[0])
 
 
-def _run(host: Host, names: Sequence[str], spread: float, kubeconfig: Path) -> list[Any]:
+def _run(host: Host, names: Sequence[str], kubeconfig: Path) -> list[Any]:
     with ExitStack() as stack:
-        herds = [_start(host, names[place::_PROCESSES], len(names), spread, kubeconfig, stack)
+        herds = [_start(host, names[place::_PROCESSES], len(names), kubeconfig, stack)
                  for place in range(_PROCESSES)]  # fmt: skip
         for herd in herds:
             assert herd.stdout is not None
@@ -139,10 +122,10 @@ def _listen(herd: subprocess.Popen[bytes]) -> Any:
 
 
 def _start(
-    host: Host, names: Sequence[str], nodes: int, spread: float, kubeconfig: Path, stack: ExitStack
+    host: Host, names: Sequence[str], nodes: int, kubeconfig: Path, stack: ExitStack
 ) -> subprocess.Popen[bytes]:
     wanted = {
-        "names": [*names], "nodes": nodes, "spread": spread, "kubeconfig": str(kubeconfig),
+        "names": [*names], "nodes": nodes, "kubeconfig": str(kubeconfig),
         "folder": str(host.work_dir), "cidrs": [*CLUSTER_CIDRS], "seconds": _PATIENCE,
     }  # fmt: skip
     argv = [*host.node.enter, sys.executable, "-m", "tests.bench.kubernetes.herd"]

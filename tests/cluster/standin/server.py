@@ -25,6 +25,7 @@ from tests.cluster.standin.writing import Failure, Writer
 
 _GZIP_FROM = 128 << 10
 """Shorter answers are not compressed (apiserver, defaultGzipThresholdBytes)."""
+VERSION = "v1.36.2+standin"
 _STUCK_SECONDS = 30.0
 """A reader that takes nothing for so long loses its watch."""
 
@@ -108,6 +109,10 @@ class Handler(BaseHTTPRequestHandler):
         if path in ("/readyz", "/livez"):
             self._reply(200, b"ok")
             return
+        if path == "/version":
+            self._identify()
+            self._reply(200, _dump({"major": "1", "minor": "36", "gitVersion": VERSION}))
+            return
         with store.lock:
             place = self._admit(path)
             if self._verb != "watch":
@@ -117,12 +122,17 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._reply(code, data)
 
-    def _admit(self, path: str) -> Place:
-        """What the path means, if the user may. Raises Failure."""
+    def _identify(self) -> User:
+        """Whose request it is. Raises Failure."""
         kind, _, token = self.headers.get("Authorization", "").partition(" ")
         self._user = self.server.access.identify(token) if kind == "Bearer" else None
         if self._user is None:
             raise Failure(401, "Unauthorized", "Unauthorized")
+        return self._user
+
+    def _admit(self, path: str) -> Place:
+        """What the path means, if the user may. Raises Failure."""
+        user = self._identify()
         place = find_place(self.server.store, path)
         if place is None:
             message = "the server could not find the requested resource"
@@ -130,8 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         self._verb = self._find_verb(place)
         resource = place.resource.plural + (f"/{place.part}" if place.part else "")
         wish = Wish(self._verb, place.resource.group, resource, place.space, place.name)
-        if not self.server.access.allows(self._user, wish):
-            raise Failure(403, "Forbidden", wish.denial(self._user))
+        if not self.server.access.allows(user, wish):
+            raise Failure(403, "Forbidden", wish.denial(user))
         return place
 
     def _find_verb(self, place: Place) -> str:

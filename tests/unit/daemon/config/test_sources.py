@@ -35,7 +35,6 @@ def test_kubernetes_needs_the_ranges_alone() -> None:
         cluster_cidrs=(ip_network("10.244.0.0/16"),),
         kubeconfig=None,
         namespace="podwire",
-        start_spread=30.0,
     )
     assert found.kind == "kubernetes"
 
@@ -46,14 +45,12 @@ def test_every_key_of_kubernetes() -> None:
     clusterCIDRs: [10.244.0.0/16, "fd00:10:244::/48"]
     kubeconfig: /etc/podwire/kubeconfig
     namespace: net-1
-    startSpread: 0
 """
     ranges = ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")
     assert parse_source(text).kubernetes == KubernetesSettings(
         cluster_cidrs=ranges,
         kubeconfig=Path("/etc/podwire/kubeconfig"),
         namespace="net-1",
-        start_spread=0,
     )
 
 
@@ -123,7 +120,6 @@ def test_static_is_a_path() -> None:
         ),
         (f"{{kubernetes: {{{RANGE}, namespace: a/b}}}}", "source.kubernetes.namespace is 'a/b'"),
         (f"{{kubernetes: {{{RANGE}, kubeconfig: x}}}}", "source.kubernetes.kubeconfig is 'x', m"),
-        (f"{{kubernetes: {{{RANGE}, startSpread: -1}}}}", "source.kubernetes.startSpread is '-1'"),
         (f"{{etcd: {{{RANGE}}}}}", "source.etcd: needs the key endpoints"),
         (f"{{etcd: {{endpoints: [], {RANGE}}}}}", "source.etcd.endpoints is a list, must hold"),
         (

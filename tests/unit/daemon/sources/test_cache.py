@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -35,15 +34,6 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert load(write(tmp_path / "f", KNOWN), "here") == KNOWN
 
 
-def test_notes_are_kept_with_what_they_are_of(tmp_path: Path) -> None:
-    noted = replace(KNOWN, notes={"a": bytes(range(40)), "gone": b""})
-    assert load(write(tmp_path / "f", noted), "here") == noted
-    plain = json.loads(render(noted))
-    del plain["notes"]  # as an older daemon wrote it
-    (tmp_path / "f").write_text(json.dumps(plain))
-    assert load(tmp_path / "f", "here") == KNOWN
-
-
 def test_no_file_is_nothing(tmp_path: Path) -> None:
     assert load(tmp_path / "f", "here") is None
 
@@ -65,9 +55,6 @@ def test_another_clusters_state_is_refused(tmp_path: Path) -> None:
         ({"nodes": 5}, "is damaged"),
         ({"nodes": {"a": 1}}, "is damaged"),
         ({"clusterCIDRs": ["x"]}, "is damaged"),
-        ({"notes": []}, "is damaged"),
-        ({"notes": {"a": 5}}, "is damaged"),
-        ({"notes": {"a": "no base64"}}, "is damaged"),
         ({"saved": "x"}, "is damaged"),
         ({"saved": None}, "is damaged"),
     ],

@@ -24,7 +24,7 @@ from daemon.log import Log
 from daemon.sources.kubernetes import api as api_module
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.client import KubernetesClient
-from daemon.sources.kubernetes.session import read_config
+from daemon.sources.kubernetes.kubeconfig import read_config
 from daemon.sources.remote import SourceError
 
 TOKEN = "very-secret-token"  # noqa: S105
@@ -437,7 +437,7 @@ def test_secrets_that_others_may_read_are_warned_of_once(
     secret.chmod(mode)
     other.chmod(0o644)
     settings = KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=kubeconfig)
-    client = KubernetesClient(settings, node="n1", data_dir=tmp_path, log=Log())
+    client = KubernetesClient(settings, node="n1", log=Log())
     client.check()
     client.check()
     told = capfd.readouterr().err

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from daemon.model import Node
 from daemon.sources.kubernetes.objects import (
-    Authority,
+    NodeRecord,
     Unusable,
     is_rendered,
-    parse_authority,
     parse_claim,
+    parse_node_record,
     render,
 )
 
@@ -159,7 +159,7 @@ def test_anything_is_read_or_refused(thing: object) -> None:
         assert found.node.addresses
         assert all(any(_within(p, r) for r in RANGES) for p in found.node.pod_cidrs)
     with suppress(Unusable):
-        authority = parse_authority(thing, RANGES)
+        authority = parse_node_record(thing, RANGES)
         assert authority.uid
         assert all(any(_within(p, r) for r in RANGES) for p in authority.pod_cidrs)
 
@@ -172,7 +172,7 @@ def test_any_spec_is_read_or_refused(addresses: list[object], cidrs: list[object
     thing = node_object(podCIDRs=cidrs)
     thing["status"]["addresses"] = addresses
     with suppress(Unusable):
-        assert parse_authority(thing, RANGES).name == "a"
+        assert parse_node_record(thing, RANGES).name == "a"
 
 
 def _within(prefix: Any, whole: Any) -> bool:
@@ -189,23 +189,23 @@ def test_a_node_is_read() -> None:
         {"type": "InternalIP", "address": "192.0.2.2"},
         {"type": "InternalIP", "address": "2001:db8::1"},
     ]
-    found = parse_authority(thing, RANGES)
-    assert found == Authority("a", "u", NODE.addresses, NODE.pod_cidrs, "2026-01-01T00:00:00Z")
+    found = parse_node_record(thing, RANGES)
+    assert found == NodeRecord("a", "u", NODE.addresses, NODE.pod_cidrs)
     assert found.node == NODE
 
 
 @pytest.mark.parametrize("spec", [{"podCIDRs": None}, {"podCIDRs": [], "podCIDR": ""}])
 def test_a_node_may_have_no_pod_cidrs_yet(spec: dict[str, object]) -> None:
-    assert parse_authority(node_object(**spec), RANGES).pod_cidrs == ()
+    assert parse_node_record(node_object(**spec), RANGES).pod_cidrs == ()
 
 
 def test_a_node_of_old_has_one_pod_cidr() -> None:
-    found = parse_authority(node_object(podCIDRs=None, podCIDR="10.244.1.0/24"), RANGES)
+    found = parse_node_record(node_object(podCIDRs=None, podCIDR="10.244.1.0/24"), RANGES)
     assert found.pod_cidrs == NODE.pod_cidrs[:1]
 
 
 def test_pod_cidrs_of_a_node_outside_the_ranges_are_left_out() -> None:
-    found = parse_authority(node_object(podCIDRs=["10.9.0.0/24"]), RANGES)
+    found = parse_node_record(node_object(podCIDRs=["10.9.0.0/24"]), RANGES)
     assert found.pod_cidrs == ()
     assert found.left_out == ("its pod CIDR 10.9.0.0/24 is outside of clusterCIDRs",)
 
@@ -215,11 +215,11 @@ def test_a_node_has_a_uid(uid: object) -> None:
     thing = node_object()
     thing["metadata"]["uid"] = uid
     with pytest.raises(Unusable, match="has no uid"):
-        parse_authority(thing, RANGES)
+        parse_node_record(thing, RANGES)
 
 
 def test_an_authority_covers_what_it_has() -> None:
-    found = Authority("a", "u", NODE.addresses, NODE.pod_cidrs)
+    found = NodeRecord("a", "u", NODE.addresses, NODE.pod_cidrs)
     assert found.covers(NODE)
     assert found.covers(Node("a", NODE.addresses[:1], ()))
     assert not found.covers(Node("a", (ip_address("192.0.2.9"),), ()))

@@ -1,4 +1,4 @@
-"""What a node makes of what the API says of its own object."""
+"""What a node does about its own Node and its own object."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 
-from daemon.config import SUCCESSION
 from daemon.log import Log
 from daemon.sources.cache import Keeper
 from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.chain import LENGTH, parse_token, steps
-from daemon.sources.kubernetes.cluster_view import Own, Picture
-from daemon.sources.kubernetes.objects import read_succession
-from daemon.sources.kubernetes.own_object import Presence
-from daemon.sources.kubernetes.succession import Succession
+from daemon.sources.kubernetes.cluster_view import UNREADABLE, ClusterView
+from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.remote import Feed, SourceError
 from tests.cluster.follower import Notes
 
@@ -35,27 +31,30 @@ def node(number: int) -> Thing:
 
 
 class Server(Api):
-    """What is asked of it, answered from memory: the Node, and one object."""
+    """Answers from memory: the Node, and one object."""
 
     def __init__(self) -> None:
-        self.node, self.foreign = node(9), dict[str, Any]()
+        self.node: Thing | ApiError = node(9)
         self.object: Thing | None = None
-        self.life = self.deleted = self.refused = 0
-        self.is_old = self.is_cut_off = False
+        self.foreign: Thing = {}
+        self.lives = self.deleted = 0
+        self.is_cut_off = False
 
     def get(self, path: str, query: object = None) -> Any:
-        assert path == "/api/v1/nodes/me"
-        return self.node
+        found = self.node if path == "/api/v1/nodes/me" else self.object
+        if found is None:
+            raise ApiError(404, "NotFound", "not found", path)
+        if isinstance(found, ApiError):
+            raise found
+        return found
 
     def apply(self, path: str, thing: Any, manager: str) -> Any:
-        if self.is_old and "succession" in thing["spec"]:
-            self.refused += 1
-            raise ApiError(400, "", ".spec.succession: field not declared in schema", path)
+        assert path == "/apis/podwire.dev/v1/namespaces/podwire/nodenetworks/me"
         if self.object is None:
-            self.life, self.foreign = self.life + 1, {}
+            self.lives, self.foreign = self.lives + 1, {}
         generation = self.object["metadata"]["generation"] if self.object else 0
         changed = not self.object or self.object["spec"] != thing["spec"]
-        version = {"uid": f"o-{self.life}", "generation": generation + changed}
+        version = {"uid": f"o-{self.lives}", "generation": generation + changed}
         self.object = {**thing, "metadata": {**thing["metadata"], **version, **self.foreign}}
         if self.is_cut_off:
             raise SourceError("the answer did not come")
@@ -66,34 +65,28 @@ class Server(Api):
 
 
 class Mine:
-    """A node's presence, published once."""
+    """A node that is published."""
 
     def __init__(self, folder: Path) -> None:
         self.keeper = Keeper(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
         self.feed, self.log, self.server = Feed(self.keeper, "here"), Notes(), Server()
-        self.secret = folder / SUCCESSION
-        self.picture = Picture("me", RANGES, self.feed, self.log, lambda _: None)
-        self.presence = self.begin()
-        self.presence.hear(Own(None, is_listed=True))
+        view = ClusterView("me", RANGES, self.feed, self.log, lambda *_: None)
+        self.own = OwnObject("me", "podwire", RANGES, view, self.log, self.feed.trouble)
+        assert self.own.read_node(self.server)
+        assert not self.own.must_publish  # what there is is not known yet
+        self.own.receive(None, is_current=True)
         self.publish()
 
-    def begin(self) -> Presence:
-        """Another daemon, that has read its Node."""
-        succession = Succession(self.secret, "me", self.log)
-        words = self.picture, succession, self.log, self.feed.trouble
-        self.presence = Presence("me", "podwire", RANGES, *words)
-        assert self.presence.read(self.server)
-        return self.presence
-
     def publish(self) -> None:
-        assert self.presence.must_publish
-        self.presence.publish(self.server)
-        assert self.presence.is_published
+        assert self.own.must_publish
+        self.own.publish(self.server)
+        assert self.own.is_published
+        assert not self.own.must_publish
 
     def move(self, number: int) -> None:
         """Other addresses, published."""
         self.server.node = node(number)
-        assert self.presence.read(self.server)
+        assert self.own.read_node(self.server)
         self.publish()
 
     @property
@@ -101,12 +94,6 @@ class Mine:
         """The object."""
         assert self.server.object is not None
         return self.server.object
-
-    @property
-    def token(self) -> bytes:
-        found = parse_token(read_succession(self.thing))
-        assert found is not None
-        return found
 
 
 @pytest.fixture
@@ -117,141 +104,122 @@ def mine(tmp_path: Path) -> Iterator[Mine]:
     made.feed.close()
 
 
-def changed(thing: Thing, generation: int, life: str, **spec: object) -> Thing:
-    metadata = {**thing["metadata"], "generation": generation, "uid": life}
+def changed(thing: Thing, generation: int, uid: str = "o-1", **spec: object) -> Thing:
+    metadata = {**thing["metadata"], "generation": generation, "uid": uid}
     return {**thing, "metadata": metadata, "spec": {**thing["spec"], **spec}}
 
 
-def test_what_was_said_before_the_last_change_changes_nothing(mine: Mine) -> None:
+def test_an_object_goes_with_its_node(mine: Mine) -> None:
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "me", "uid": "u-1"}
+    assert mine.thing["metadata"]["ownerReferences"] == [owner]
+    assert mine.thing["spec"] == {"addresses": ["192.0.2.9"], "podCIDRs": ["10.244.9.0/24"]}
+
+
+def test_what_is_right_already_is_not_written(mine: Mine) -> None:
+    version = mine.thing["metadata"]["generation"]
+    mine.own.read(mine.server)
+    assert mine.own.read_node(mine.server)
+    assert not mine.own.must_publish
+    assert mine.thing["metadata"]["generation"] == version
+
+
+def test_an_event_of_before_the_last_write_changes_nothing(mine: Mine) -> None:
     before = mine.thing
     mine.move(10)
-    mine.presence.hear(Own(before))
-    assert mine.presence.is_published
-    assert mine.log.text.count("somebody else") == 0
+    mine.own.receive(before, is_current=False)
+    assert mine.own.is_published
+    assert "somebody" not in mine.log.text
 
 
-def test_another_object_of_the_name_is_no_older_one(mine: Mine) -> None:
-    """Made anew in a gap: it counts from one."""
-    mine.move(10)
-    before = mine.token
-    mine.presence.hear(Own(changed(mine.thing, 1, "o-2", addresses=EVIL), is_listed=True))
-    mine.publish()
-    assert steps(before, mine.token) == 1
-
-
-@pytest.mark.parametrize("is_told", [True, False])
-@pytest.mark.parametrize("addresses", [["192.0.2.9"], EVIL])
-def test_what_was_restored_is_put_right_by_another_chain(
-    mine: Mine, is_told: bool, addresses: list[str]
+@pytest.mark.parametrize(
+    ("generation", "uid", "is_current"),
+    [(3, "o-1", False), (1, "o-2", False), (1, "o-1", True), (1, "o-2", True)],
+)
+def test_what_others_wrote_is_written_over(
+    mine: Mine, generation: int, uid: str, is_current: bool
 ) -> None:
-    for number in (10, 11, 12):
-        mine.move(number)
-    before, old = mine.token, changed(mine.thing, 2, "o-1", addresses=addresses)
-    mine.presence.hear(Own(old, is_listed=True, is_restored=is_told))
+    """Also where the API was restored from a backup, and counts from an earlier generation."""
+    mine.move(10)
+    theirs = changed(mine.thing, generation, uid, addresses=EVIL)
+    assert not mine.own.receive(theirs, is_current=is_current)
+    assert "somebody changed this node's NodeNetwork" in mine.log.text
     mine.publish()
-    assert steps(before, mine.token, LENGTH) is None
-    assert "restored from a backup" in mine.log.text
-    assert "somebody else" not in mine.log.text
-    after = mine.token
-    mine.presence.hear(Own(mine.thing, is_listed=True))
-    mine.move(13)
-    assert steps(after, mine.token) == 1
+    assert mine.thing["spec"]["addresses"] == ["192.0.2.10"]
 
 
-@pytest.mark.parametrize("is_listed", [True, False])
-def test_a_node_of_a_backup_begins_another_chain(mine: Mine, is_listed: bool) -> None:
-    """Others have seen the tokens that it would give out next."""
-    kept = mine.secret.read_bytes()
-    for number in (10, 11, 12):
-        mine.move(number)
-    last, seen = mine.token, mine.thing
-    mine.secret.write_bytes(kept)
-    mine.begin()
-    assert not mine.presence.assume(None)
-    mine.presence.hear(Own(seen, is_listed=is_listed))
+@pytest.mark.parametrize("owners", [None, [], [{"kind": "Node", "uid": "another"}]])
+def test_an_object_without_its_owner_is_written_again(mine: Mine, owners: object) -> None:
+    theirs = changed(mine.thing, 1)
+    theirs["metadata"]["ownerReferences"] = owners
+    mine.own.receive(theirs, is_current=False)
     mine.publish()
-    assert steps(last, mine.token, LENGTH) is None
-    assert "is of a backup" in mine.log.text
-    assert mine.begin().assume(None) is False
 
 
-def test_who_hears_too_late_that_it_is_of_a_backup_begins_another_chain(mine: Mine) -> None:
-    kept = mine.secret.read_bytes()
-    for number in (10, 11, 12):
-        mine.move(number)
-    seen = mine.thing
-    mine.secret.write_bytes(kept)
-    mine.begin().hear(Own(None))
+def test_an_object_that_went_is_told_of(mine: Mine) -> None:
+    """Its Node may have gone, too: the next one is another owner."""
+    assert mine.own.receive(None, is_current=False)
+    assert "somebody deleted this node's NodeNetwork" in mine.log.text
+    assert not mine.own.receive(None, is_current=True)
     mine.publish()
-    last = mine.token
-    mine.presence.hear(Own(changed(seen, 1, "o-1")))
+
+
+def test_an_object_that_cannot_be_read_is_written_over(mine: Mine) -> None:
+    mine.own.receive(UNREADABLE, is_current=True)
     mine.publish()
-    assert steps(last, mine.token, LENGTH) is None
-
-
-def test_where_no_token_can_be_kept_none_is_published(mine: Mine) -> None:
-    mine.secret.unlink()
-    mine.secret.mkdir()
-    (mine.secret / "full").touch()
-    mine.begin().hear(Own(mine.thing, is_listed=True))
-    mine.publish()
-    assert read_succession(mine.thing) is None
-    (mine.secret / "full").unlink()
-    mine.secret.rmdir()
-    mine.move(11)
-    assert mine.token
-
-
-def test_what_may_be_there_is_written_over_with_the_same_token(mine: Mine) -> None:
-    before = mine.thing
-    mine.presence.hear(Own(None, is_readable=False))
-    mine.publish()
-    assert mine.thing == before
-    assert "somebody else" not in mine.log.text
 
 
 def test_what_stays_whatever_is_written_goes_with_the_object(mine: Mine) -> None:
     [owner] = mine.thing["metadata"]["ownerReferences"]
     mine.server.foreign = {"ownerReferences": [owner, {**owner, "uid": "another"}]}
-    mine.presence.hear(Own({**mine.thing, "metadata": mine.server.foreign}))
-    assert mine.presence.must_publish
+    mine.own.receive({**mine.thing, "metadata": mine.server.foreign}, is_current=False)
     with pytest.raises(SourceError, match="is deleted and written again"):
-        mine.presence.publish(mine.server)
+        mine.own.publish(mine.server)
     assert mine.server.deleted == 1
     mine.publish()
     assert mine.thing["metadata"]["ownerReferences"] == [owner]
 
 
-@pytest.mark.parametrize("how", ["listed", "planted", "later"])
-def test_tokens_begin_as_soon_as_they_can(mine: Mine, how: str) -> None:
-    mine.server.is_old, mine.server.object = True, None
-    mine.begin().hear(Own(None, is_listed=True))
-    mine.publish()
-    assert read_succession(mine.thing) is None
-    for _ in range(3):
-        mine.presence.hear(Own(mine.thing))
-        assert not mine.presence.must_publish
-    mine.presence.hear(Own(mine.thing, is_listed=True))
-    mine.publish()
-    assert mine.server.refused == 2
-    assert mine.log.text.count("an older one") == 1
-    mine.server.is_old = False
-    planted = {**mine.thing, "spec": {**mine.thing["spec"], "succession": "A" * 22}}
-    if how == "later":
-        assert mine.presence.read(mine.server)
-    else:
-        is_listed = how == "listed"
-        mine.presence.hear(Own(mine.thing if is_listed else planted, is_listed=is_listed))
-    mine.publish()
-    assert mine.token
-
-
-def test_an_answer_that_did_not_come_troubles_nobody_once_the_object_is_there(mine: Mine) -> None:
+def test_a_lost_response_is_no_fault_once_the_object_is_there(mine: Mine) -> None:
     mine.server.node, mine.server.is_cut_off = node(10), True
-    assert mine.presence.read(mine.server)
+    assert mine.own.read_node(mine.server)
     with pytest.raises(SourceError):
-        mine.presence.publish(mine.server)
+        mine.own.publish(mine.server)
     assert "not published: the answer did not come" in mine.feed.fault
-    mine.presence.hear(Own(mine.thing))
-    assert mine.presence.is_published
+    mine.own.receive(mine.thing, is_current=False)
+    assert mine.own.is_published
     assert "not published" not in mine.feed.fault
+
+
+def test_a_node_that_is_not_there_is_not_published(mine: Mine) -> None:
+    mine.server.node = ApiError(404, "NotFound", "not found", "GET")
+    assert not mine.own.read_node(mine.server)
+    assert "the cluster has no Node me: `node` in podwired.yaml must be" in mine.feed.fault
+    mine.own.receive(None, is_current=False)
+    assert not mine.own.must_publish
+    mine.server.node = {**node(10), "metadata": {"name": "me", "uid": "u-2"}}
+    assert mine.own.read_node(mine.server)
+    mine.publish()
+    assert mine.thing["metadata"]["ownerReferences"][0]["uid"] == "u-2"
+    assert mine.feed.fault == ""
+
+
+def test_while_the_node_cannot_be_read_the_object_is_kept_as_it_was(mine: Mine) -> None:
+    mine.server.node = ApiError(500, "", "oh", "GET")
+    assert not mine.own.read_node(mine.server)
+    mine.own.receive(changed(mine.thing, 2, addresses=EVIL), is_current=False)
+    mine.publish()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"spec": {}}, "Node me has no podCIDRs yet"),
+        ({"status": {}}, "Node me has no InternalIP address"),
+        ({"spec": {"podCIDRs": ["10.9.0.0/24"]}}, "its pod CIDR 10.9.0.0/24 is outside of"),
+        ({"metadata": {"name": "you", "uid": "u"}}, "Node me: the API answers with you"),
+    ],
+)
+def test_what_a_node_lacks_is_a_fault(mine: Mine, change: Thing, fault: str) -> None:
+    mine.server.node = {**node(9), **change}
+    assert not mine.own.read_node(mine.server)
+    assert fault in mine.feed.fault

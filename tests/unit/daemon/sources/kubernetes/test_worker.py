@@ -1,0 +1,140 @@
+"""When the worker does what: never in a loop, and not all daemons at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.log import Log
+from daemon.model import Node
+from daemon.sources.cache import Keeper
+from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.own_object import OwnObject
+from daemon.sources.kubernetes.worker import LOOKUPS_PER_SECOND, Worker, lookup_pause
+from daemon.sources.remote import Feed
+from tests.cluster.follower import eventually
+
+RANGES = (ip_network("10.244.0.0/16"),)
+
+
+def node(name: str, number: int) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}"},
+        "spec": {"podCIDRs": [f"10.244.{number}.0/24"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": f"192.0.2.{number}"}]},
+    }
+
+
+class Server(Api):
+    """Nodes by name, and what was applied."""
+
+    def __init__(self) -> None:
+        self.nodes = {"me": node("me", 9), "a": node("a", 1)}
+        self.asked: list[str] = []
+        self.applied: list[Any] = []
+        self.fails = False
+
+    def get(self, path: str, query: object = None) -> Any:
+        name = path.removeprefix("/api/v1/nodes/")
+        self.asked.append(name)
+        if self.fails:
+            raise ApiError(403, "Forbidden", "not you", path)
+        if name not in self.nodes:
+            raise ApiError(404, "NotFound", "not found", path)
+        return self.nodes[name]
+
+    def apply(self, path: str, thing: Any, manager: str) -> Any:
+        self.applied.append(thing)
+        return thing
+
+
+class OneNode:
+    """A worker that runs, and what is around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.keeper = Keeper(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.feed, self.server, log = Feed(self.keeper, "here"), Server(), Log("error")
+        on_own: Callable[[Any, bool], None] = lambda *own: self.worker.receive_own(*own)  # noqa: E731
+        self.view = ClusterView("me", RANGES, self.feed, log, on_own)
+        own = OwnObject("me", "podwire", RANGES, self.view, log, self.feed.trouble)
+        self.worker = Worker(own, self.view, RANGES, log, self.feed.trouble)
+
+    def names(self) -> list[str]:
+        return [n.name for n in self.view._check.nodes]
+
+    def claim(self, name: str, number: int) -> None:
+        """A conflicting claim, as a watch brings it."""
+        made = Node(name, (ip_address("192.0.2.66"),), (ip_network(f"10.244.{number}.0/24"),))
+        with self.view._mutex:
+            self.view._check.put(made)
+        self.worker.wake()
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[OneNode]:
+    made = OneNode(tmp_path)
+    made.worker.start(made.server)
+    yield made
+    made.worker.stop()
+    made.keeper.close()
+    made.feed.close()
+
+
+def test_the_own_node_is_read_and_published_once_its_object_is_known(one: OneNode) -> None:
+    eventually(lambda: one.server.asked == ["me"])
+    assert not one.server.applied
+    one.worker.receive_own(None, True)
+    eventually(lambda: len(one.server.applied) == 1)
+    one.worker.receive_own(one.server.applied[0], False)
+    time.sleep(0.3)
+    assert (len(one.server.asked), len(one.server.applied)) == (1, 1)
+
+
+def test_an_object_that_others_keep_changing_is_written_ever_more_slowly(one: OneNode) -> None:
+    began = time.monotonic()
+    while time.monotonic() < began + 3:
+        one.worker.receive_own({"metadata": {}, "spec": {}}, False)
+        time.sleep(0.01)
+    assert 2 <= len(one.server.applied) <= 6
+
+
+def test_an_object_that_went_has_the_node_read_again(one: OneNode) -> None:
+    one.worker.receive_own(None, True)
+    eventually(lambda: len(one.server.applied) == 1)
+    one.server.nodes["me"] = {**node("me", 9), "metadata": {"name": "me", "uid": "other"}}
+    one.worker.receive_own(None, False)
+    eventually(lambda: len(one.server.applied) == 2)
+    assert one.server.applied[1]["metadata"]["ownerReferences"][0]["uid"] == "other"
+
+
+def test_a_conflicting_claim_is_looked_up(one: OneNode) -> None:
+    eventually(lambda: one.names() == ["me"])
+    one.claim("ghost", 9)
+    one.claim("a", 9)
+    eventually(lambda: {"ghost", "a"} <= set(one.server.asked))
+    eventually(lambda: one.names() == ["a", "me"])
+    assert one.view.waiting == ()
+
+
+def test_a_lookup_that_is_refused_is_a_fault_until_nothing_waits(one: OneNode) -> None:
+    eventually(lambda: one.names() == ["me"])
+    one.server.fails = True
+    one.claim("ghost", 9)
+    eventually(lambda: "ghost has a conflicting claim, undecided" in one.feed.fault)
+    assert one.names() == ["me"]
+    with one.view._mutex:
+        one.view._check.drop("ghost")
+    one.worker.wake()
+    eventually(lambda: one.feed.fault == "")
+
+
+@pytest.mark.parametrize("nodes", [1, 3, 100, 5_000, 100_000])
+def test_all_daemons_together_stay_below_a_rate(nodes: int) -> None:
+    assert nodes / lookup_pause(nodes) <= LOOKUPS_PER_SECOND
+    assert 1 / lookup_pause(nodes) <= 20
