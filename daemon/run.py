@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET, always_ready
-from daemon.cni_server.attachment_locks import KeyedLocks, KeyLocksFile
-from daemon.cni_server.call_counters import Meter, Tally
+from daemon.cni_server.attachment_locks import AttachmentLocks, LocksFile
+from daemon.cni_server.call_counters import CallCounters, ProcessCounters
 from daemon.cni_server.host import daemon_host
 from daemon.cni_server.listener import Listener, listen
-from daemon.cni_server.processes import Crew, processes_wanted
+from daemon.cni_server.processes import Processes, process_count
 from daemon.cni_server.server import Server
-from daemon.cni_server.worker_pool import Turns
+from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from daemon.commands.options import (
     FAILED,
     Unusable,
@@ -109,22 +108,22 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     from daemon.metrics.collector import Sources
     from daemon.routing.thread import Routing
 
-    tally = Tally(processes_wanted())
+    counters = CallCounters(process_count())
 
     def keep(found: NodeStatus) -> None:
-        status.write(replace(found, calls_fault=tally.fault))
+        status.write(replace(found, calls_fault=counters.fault))
 
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     routing = Routing(settings, journal, log, readiness.publish)
-    sources = Sources(settings, tally, routing.counts, journal, routing.health)
+    sources = Sources(settings, counters, routing.counts, journal, routing.health)
 
     @contextmanager
     def beside() -> Iterator[None]:
         with routing, metrics_served(sources, log):
             yield
 
-    common = Common(settings.data_dir, log, readiness.fault, tally)
+    common = Common(settings.data_dir, log, readiness.fault, counters)
     with closing(status), closing(journal):
         return _serve_calls(settings.socket, common, signals, beside())
 
@@ -132,8 +131,8 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
 class Common:
     """What all processes that serve calls have in common, made before they are forked.
 
-    readiness: why a network cannot be served now (see `cni_plugin.host.Host`). counters: where
-    calls are counted, with a row for each process.
+    readiness: why a network cannot be served now (see `cni_plugin.host.Host`). counters: with a
+    row for each process.
     """
 
     def __init__(
@@ -141,11 +140,11 @@ class Common:
         data_dir: Path,
         log: Log,
         readiness: Callable[[str], CniError | None] = always_ready,
-        tally: Tally | None = None,
+        counters: CallCounters | None = None,
     ) -> None:
         self.data_dir, self.log, self.readiness = data_dir, log, readiness
-        self.tally = tally or Tally(processes_wanted())
-        self.keys = KeyLocksFile()
+        self.counters = counters or CallCounters(process_count())
+        self.locks = LocksFile()
 
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
@@ -171,54 +170,58 @@ def _serve_calls(
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
-        crew = Crew(common.log)
-        crew.fork(processes_wanted() - 1, partial(_help, listener, common, signals))
+        processes = Processes(common.log)
+        processes.fork(process_count() - 1, partial(_serve_beside, listener, common))
         try:
-            return _lead(listener, common, signals, crew, beside)
+            return _lead(listener, common, signals, processes, beside)
         finally:
-            crew.signal(signal.SIGTERM)
-            crew.wait(_GRACE_SECONDS)
+            listener.shut_down()
+            processes.wait(_GRACE_SECONDS)
 
 
 def _lead(
     listener: Listener,
     common: Common,
     signals: Signals,
-    crew: Crew,
+    processes: Processes,
     beside: AbstractContextManager[object],
 ) -> int:
-    """Serve in the first process, and end with the others."""
+    """Serve in the first process until a signal, and wait for the others."""
     signals.follow()
-    with _serving(listener, common, 0) as server, beside:
+    with _serving(listener, common, 0) as (server, pool), beside:
         notify("READY=1")
         common.log.info("serving", socket=listener, data_dir=common.data_dir)
         while not signals.stop.wait(CHECK_SECONDS):
-            server.relieve()
-            for number in crew.look():
-                common.tally.bury(number)
+            pool.relieve()
+            for number in processes.find_dead():
+                common.counters.drop(number)
         notify("STOPPING=1")
-        crew.signal(signal.SIGTERM)
         until = time.monotonic() + STOP_SECONDS
-        done = server.stop(STOP_SECONDS)
-        failed = crew.wait(max(_GRACE_SECONDS, until - time.monotonic()))
-    finished = done and not failed
-    words = "stopped" if finished else "stopped with calls under way"
-    common.log.info(f"{words}; a process had died before" if crew.died else words)
-    return 0 if finished else 1
+        listener.shut_down()
+        done = server.finish(STOP_SECONDS)
+        done = processes.wait(max(_GRACE_SECONDS, until - time.monotonic())) and done
+    text = "stopped" if done else "stopped with calls in flight"
+    common.log.info(f"{text}; a process had died before" if processes.died else text)
+    return 0 if done else 1
 
 
-def _help(first: Listener, common: Common, signals: Signals, number: int) -> int:
-    """Serve in a further process until a signal; the exit status."""
-    signals.follow(switches=False)
-    with first.share() as listener, _serving(listener, common, number) as server:
-        while not signals.stop.wait(CHECK_SECONDS):
-            server.relieve()
-        return 0 if server.stop(STOP_SECONDS) else 1
+def _serve_beside(listener: Listener, common: Common, number: int) -> int:
+    """Serve in a further process until the socket is shut down; the exit status."""
+    with _serving(listener, common, number) as (server, pool):
+        while not pool.closed.wait(CHECK_SECONDS):
+            pool.relieve()
+        return 0 if server.finish(STOP_SECONDS) else 1
 
 
 @contextmanager
-def _serving(listener: Listener, common: Common, number: int) -> Iterator[Server]:
-    turns, meter = Turns(common.log), Meter(common.tally, number)
-    locks = KeyedLocks(common.keys.open(), turns.shifts.leave)
-    with daemon_host(common.data_dir, turns, common.readiness) as host:
-        yield Server(listener, host, turns, locks, meter, common.log)
+def _serving(
+    listener: Listener, common: Common, number: int
+) -> Iterator[tuple[Server, WorkerPool]]:
+    log, pool, delegations = common.log, WorkerPool(), Delegations(common.log)
+    locks = AttachmentLocks(common.locks.open(), pool.pass_on)
+    counters = ProcessCounters(common.counters, number)
+    with (
+        daemon_host(common.data_dir, pool, delegations, common.readiness) as host,
+        listener.acceptor(log) as acceptor,
+    ):
+        yield Server(acceptor, host, pool, delegations, locks, counters, log), pool

@@ -18,14 +18,15 @@ CAUGHT: SimpleQueue[int] = SimpleQueue()
 """Their numbers, in order. A handler runs in the middle of anything, so it may take no lock; this
 queue takes none."""
 
-_NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""The signals that the daemon obeys."""
 
 
 def catch() -> None:
     """Queue TERM, INT and USR1 from now on. Calling it again is no error."""
-    for number in _NUMBERS:
+    for number in NUMBERS:
         signal.signal(number, lambda number, _frame: CAUGHT.put(number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
 
 
 class Signals:
@@ -36,16 +37,11 @@ class Signals:
         self._log = log
         catch()
 
-    def follow(self, *, switches: bool = True) -> None:
-        """Start to obey; signals that came before are not lost.
+    def follow(self) -> None:
+        """Start to obey; signals that came before are not lost."""
+        threading.Thread(target=self._follow, name="signals", daemon=True).start()
 
-        switches: whether this process switches the level, which all processes share: a service
-        manager may signal each of them.
-        """
-        threading.Thread(target=self._follow, args=(switches,), name="signals", daemon=True).start()
-
-    def _follow(self, switches: bool) -> None:
+    def _follow(self) -> None:
         while CAUGHT.get() == signal.SIGUSR1:
-            if switches:
-                self._log.switch()
+            self._log.switch()
         self.stop.set()

@@ -1,4 +1,4 @@
-"""Locks by key: one call at a time per attachment, whichever of the daemon's processes has it."""
+"""One call at a time per attachment, whichever of the daemon's processes has it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FLOCK = struct.Struct("@hhqqi")
 _OFFSETS = (1 << 62) - 1
 
 
-class KeyLocksFile:
-    """Locks of bytes in a file that has none, shared by forked processes.
+class LocksFile:
+    """Locks of bytes in an empty file, which forked processes share.
 
     Such a lock belongs to the open file, not to the process (fcntl(2), "Open file description
-    locks"): each process opens the file anew, and the kernel drops a dead one's locks.
+    locks"): each process opens the file itself, and the kernel drops a dead one's locks.
     """
 
     def __init__(self) -> None:
@@ -29,61 +29,54 @@ class KeyLocksFile:
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
-class KeyedLocks:
-    """As many locks as keys in use; a key's lock goes with its last user.
+class AttachmentLocks:
+    """One lock for each attachment in use; it goes with its last user.
 
-    file: what `KeyLocksFile.open` returned, where other processes have the same keys; it is kept.
-    wait: called before a thread waits.
+    file: what `LocksFile.open` returned; it is kept. wait: called before a thread waits.
     """
 
-    def __init__(self, file: int = -1, wait: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, file: int, wait: Callable[[], None] = lambda: None) -> None:
         self._file, self._wait = file, wait
         self._mutex = threading.Lock()
         self._locks: dict[Hashable, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def holding(self, key: Hashable) -> Iterator[None]:
-        """Hold the key's lock for the duration."""
+    def holding(self, attachment: Hashable) -> Iterator[None]:
+        """Hold the attachment's lock for the duration."""
         with self._mutex:
-            lock, users = self._locks.get(key, (threading.Lock(), 0))
-            self._locks[key] = lock, users + 1
+            lock, users = self._locks.get(attachment) or (threading.Lock(), 0)
+            self._locks[attachment] = lock, users + 1
         try:
             if users:
                 self._wait()
-            with lock, self._beyond(key):
+            with lock, self._holding_across_processes(attachment):
                 yield
         finally:
             with self._mutex:
-                lock, users = self._locks[key]
+                lock, users = self._locks[attachment]
                 if users > 1:
-                    self._locks[key] = lock, users - 1
+                    self._locks[attachment] = lock, users - 1
                 else:
-                    del self._locks[key]
+                    del self._locks[attachment]
 
     @contextmanager
-    def _beyond(self, key: Hashable) -> Iterator[None]:
-        """The same towards the other processes."""
-        if self._file < 0:
-            yield
-            return
-        # The seed of hash() was made before the fork. Two keys with one hash only wait in vain.
-        place = hash(key) & _OFFSETS
-        self._lock(place)
-        try:
-            yield
-        finally:
-            self._change(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place)
-
-    def _lock(self, place: int) -> None:
+    def _holding_across_processes(self, attachment: Hashable) -> Iterator[None]:
+        # The seed of hash() was made before the fork. Two attachments with one hash only wait in
+        # vain.
+        place = hash(attachment) & _OFFSETS
         try:
             self._change(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, place)
         except BlockingIOError:
             self._wait()
             self._change(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, place)
+        try:
+            yield
+        finally:
+            self._change(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place)
 
     def _change(self, command: int, kind: int, place: int) -> None:
         fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, place, 1, 0))
 
     def __len__(self) -> int:
-        """How many keys are in use."""
+        """How many attachments are in use."""
         return len(self._locks)

@@ -22,7 +22,7 @@ from cni_plugin.handle import Reply
 
 VERBS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "other")
 CODES: Final = (0, *errors.CODES)
-"""Codes that are told apart, 0 for success; those of other plugins, which are any, are not."""
+"""Codes that are counted one by one, 0 for success; other plugins may have any code."""
 OTHER: Final = "other"
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets, in seconds: from less than the kernel's share to a runtime's
@@ -30,7 +30,7 @@ patience."""
 
 _CELL = 8
 _BUCKETS = len(BOUNDS) + 1
-# Where a verb's cells are: calls under way, calls by code, then one histogram for calls that were
+# Where a verb's cells are: calls in flight, calls by code, then one histogram for calls that were
 # done and one for those that failed, each its buckets and the sum of nanoseconds.
 _CODES_AT = 1
 _HISTOGRAM = _BUCKETS + 1
@@ -55,14 +55,14 @@ class Histogram:
 class VerbCounts:
     """What was counted of one verb. codes: calls by code as text, "0" for success."""
 
-    under_way: int
+    in_flight: int
     codes: Mapping[str, int]
     done: Histogram
     failed: Histogram
 
 
-class Tally:
-    """The table. A process that is forked after it was made shares it."""
+class CallCounters:
+    """The table, shared with processes that are forked after it was made."""
 
     def __init__(self, rows: int) -> None:
         """All zero. rows: how many processes there can be at a time."""
@@ -70,7 +70,7 @@ class Tally:
         self._cells = memoryview(self._memory).cast("Q")
         self._mutexes = [threading.Lock() for _ in range(rows)]
         self.dead = 0
-        """Processes that have died, as the one knows that buries them."""
+        """Processes that died, as `drop` was called for them."""
 
     @property
     def rows(self) -> int:
@@ -79,14 +79,14 @@ class Tally:
 
     @property
     def fault(self) -> str:
-        """What serves CNI calls no more; empty while all do."""
+        """Which processes serve CNI calls no more; empty while all do."""
         if not self.dead:
             return ""
-        words = f"{self.dead} of {self.rows} processes for CNI calls died"
-        return f"{words}, podwired's log says how: restart podwired"
+        died = f"{self.dead} of {self.rows} processes for CNI calls died"
+        return f"{died}, podwired's log says how: restart podwired"
 
     def begin(self, row: int, verb: str) -> None:
-        """A call is under way. row: the calling process's own, 0 for the first."""
+        """A call is in flight. row: the calling process's own, 0 for the first."""
         at = row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)
         with self._mutexes[row]:
             self._cells[at] += 1
@@ -101,16 +101,13 @@ class Tally:
             cells[histogram + bisect_left(BOUNDS, seconds)] += 1
             cells[histogram + _BUCKETS] += int(seconds * 1e9)
 
-    def leave(self, row: int, verb: str) -> None:
-        """A call that `begin` counted came to nothing: its caller was gone before its turn."""
+    def cancel(self, row: int, verb: str) -> None:
+        """A call that `begin` counted was not made: its caller was gone."""
         with self._mutexes[row]:
             self._cells[row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)] -= 1
 
-    def bury(self, row: int) -> None:
-        """The row's process has died: its calls are under way no more, what it counted stays.
-
-        Before the row's next process begins, and while none lives.
-        """
+    def drop(self, row: int) -> None:
+        """The row's process has died: its calls are in flight no more, what it counted stays."""
         self._mutexes[row] = threading.Lock()
         self.dead += 1
         for at in _VERB_AT.values():
@@ -125,24 +122,24 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class ProcessCounters:
     """A process's own row. row: 0 for the first."""
 
-    tally: Tally
+    counters: CallCounters
     row: int
 
     def begin(self, verb: str) -> float:
-        """Count a call as under way; when that was, in seconds of the monotonic clock."""
-        self.tally.begin(self.row, verb)
+        """Count a call as in flight; when that was, in seconds of the monotonic clock."""
+        self.counters.begin(self.row, verb)
         return time.monotonic()
 
     def end(self, verb: str, seconds: float, reply: Reply | None) -> None:
         """Count its reply, and what it took; None where it came to nothing."""
         if reply is None:
-            self.tally.leave(self.row, verb)
+            self.counters.cancel(self.row, verb)
             return
         code = code_of(reply.status, reply.stdout)
-        self.tally.end(self.row, verb, code, seconds)
+        self.counters.end(self.row, verb, code, seconds)
 
 
 def code_of(status: int, stdout: bytes) -> int:

@@ -1,4 +1,4 @@
-"""What the daemon keeps warm between calls: open stores, parsed modules, one remover of links."""
+"""What the daemon keeps ready between calls: open stores, loaded modules, the deletion of links."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from cni_plugin import add, check, delete, ipam_verbs
 from cni_plugin.errors import CniError
 from cni_plugin.host import Host, always_ready
-from daemon.cni_server.worker_pool import Turns
+from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from ipam.files import Files, Refill
 from ipam.store import Store, open_store
 from kernel.link_deletion import LinkRemover
 from kernel.netlink.socket import Netlink
 
 STORES_MAX = 16
-"""Stores that are kept open though nobody uses them; most nodes have one."""
+"""Stores that are kept open while no call uses them; most nodes have one."""
 
 FileId = tuple[int, int] | None
 """Device and inode of a file; None where there is none."""
@@ -30,8 +30,7 @@ VERBS = (add, check, delete, ipam_verbs)
 
 @dataclass(slots=True)
 class _Kept:
-    """An open store. lock: its lock file. users: calls that have it; left: who had it last closes
-    it."""
+    """An open store. lock: its lock file. users: calls that use it; left: the last closes it."""
 
     store: Store
     lock: FileId
@@ -42,7 +41,7 @@ class _Kept:
 class Stores:
     """The stores that calls have named, each opened once.
 
-    Each has several descriptors. Of those that nobody uses the ones used last are kept.
+    Each has several descriptors. Of those that no call uses the ones used last are kept.
     """
 
     def __init__(self, most: int = STORES_MAX) -> None:
@@ -72,7 +71,7 @@ class Stores:
 
     def _take(self, folder: Path, refill: Refill) -> _Kept:
         kept = self._kept.pop(folder, None)
-        # Who removed the folder removed the lock file, and others lock its successor.
+        # With the folder the lock file was removed, and others lock its successor.
         if kept and (kept.lock is None or kept.lock != _lock_file(folder)):
             kept.left = True
             self._tidy(kept)
@@ -83,7 +82,7 @@ class Stores:
         return kept
 
     def _tidy(self, kept: _Kept) -> None:
-        """Close it if it was left behind, and what is too many; never under a call that uses it."""
+        """Close it if it was left, and those beyond the bound; never under a call that uses it."""
         if kept.left and not kept.users:
             kept.store.close()
         idle = [folder for folder, each in self._kept.items() if not each.users]
@@ -102,14 +101,15 @@ def _lock_file(folder: Path) -> FileId:
 @contextmanager
 def daemon_host(
     data_dir: Path,
-    turns: Turns,
+    pool: WorkerPool,
+    delegations: Delegations,
     readiness: Callable[[str], CniError | None] = always_ready,
 ) -> Iterator[Host]:
     """The node as the daemon's calls see it. readiness: see `Host`."""
     stores, links = Stores(), LinkRemover()
 
     def delete_link(_nl: Netlink, name: str) -> bool:
-        with turns.outside():
+        with pool.waiting():
             return links.remove(name)
 
     try:
@@ -117,10 +117,10 @@ def daemon_host(
             data_dir=data_dir,
             open_store=stores.open,
             delete_link=delete_link,
-            outside=turns.outside,
+            outside=pool.waiting,
             readiness=readiness,
-            delegating=turns.plugins.admitted,
-            running=turns.plugins.watched,
+            delegating=delegations.admitted,
+            running=delegations.watched,
         )
     finally:
         stores.close()

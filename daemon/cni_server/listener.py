@@ -23,76 +23,71 @@ _DYING_SECONDS = 1.0
 
 
 class Listener:
-    """A listening socket whose connections many threads and processes take, until `stop`.
+    """A listening socket whose connections several processes take, until one shuts it down."""
 
-    path: where it was made, None for an inherited one.
-    """
-
-    def __init__(self, listening: socket.socket, path: Path | None = None) -> None:
+    def __init__(self, listening: socket.socket, path: Path) -> None:
         self._socket, self._path = listening, path
-        self._file = _identity(path) if path else None
+        self._file = _identity(path)
         self._socket.setblocking(False)
-        self._stopping = False
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        os.close(self._bell)
 
     def __str__(self) -> str:
-        return str(self._socket.getsockname())
+        return str(self._path)
 
-    def share(self) -> Listener:
-        """The same socket for another process, which stops by itself."""
-        return Listener(self._socket.dup())
+    def acceptor(self, log: Log) -> Acceptor:
+        """What the calling process, which is forked already, takes connections by."""
+        return Acceptor(self._socket, log)
 
-    @contextmanager
-    def waiting(self) -> Iterator[select.epoll]:
-        """What one thread waits at for a connection, or for `stop`."""
-        with select.epoll() as door:
-            # One connection wakes one thread (epoll_ctl(2), EPOLLEXCLUSIVE); the bell wakes all.
-            door.register(self._socket, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            door.register(self._bell, select.EPOLLIN)
-            yield door
+    def shut_down(self) -> None:
+        """Take no further connection, in no process; those that wait are still accepted.
 
-    def wait(self, door: select.epoll) -> None:
-        """Wait there, as long as it may take."""
-        hung_up = any(events & select.EPOLLHUP for _fd, events in door.poll())
-        # Another process has shut it down, and in a moment this one will be told to stop.
-        if hung_up and not self._stopping:
-            time.sleep(_PAUSE_SECONDS)
+        New calls go the standalone way at once: they find no socket, and a caller that has found
+        it is refused (net/unix/af_unix.c, unix_stream_connect checks RCV_SHUTDOWN).
+        """
+        if _identity(self._path) == self._file:
+            self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
-    def drain(self, log: Log) -> Iterator[socket.socket]:
-        """After `stop`: what waits in a socket of our own would be lost with it."""
-        while self._path and (connection := self.accept(log)):
-            yield connection
 
-    def accept(self, log: Log) -> socket.socket | None:
-        """A connection, if there is one."""
-        try:
-            return self._socket.accept()[0]
-        except BlockingIOError:  # another thread was quicker, or it was the bell
-            return None
-        except OSError as error:
-            if not self._stopping:
-                log.error(f"accept: {error}")
+class Acceptor:
+    """One process's end of the listening socket.
+
+    Of the processes that wait the first to have registered is woken (epoll_ctl(2),
+    EPOLLEXCLUSIVE): calls that come one after the other meet the same warm caches, while
+    accept(2) itself would take turns.
+    """
+
+    def __init__(self, listening: socket.socket, log: Log) -> None:
+        self._socket, self._log = listening, log
+        self._epoll = select.epoll()
+        self._epoll.register(listening, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._shut_down = False
+
+    def __enter__(self) -> Acceptor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._epoll.close()
+
+    def accept(self) -> socket.socket | None:
+        """The next connection; None once the socket is shut down and no connection waits."""
+        while True:
+            try:
+                return self._socket.accept()[0]
+            except BlockingIOError:
+                if self._shut_down:
+                    return None
+                # Once more after that: a connection may have come just before.
+                self._shut_down = any(e & select.EPOLLHUP for _fd, e in self._epoll.poll())
+            except OSError as error:
+                self._log.error(f"accept: {error}")
                 time.sleep(_PAUSE_SECONDS)
-            return None
-
-    def stop(self) -> None:
-        """Take no more connections than those that wait in a socket of our own."""
-        if self._path:
-            # New calls go the standalone way at once: nobody finds the socket, and who has found
-            # it is refused (net/unix/af_unix.c, unix_stream_connect looks for RCV_SHUTDOWN).
-            if _identity(self._path) == self._file:
-                self._path.unlink(missing_ok=True)
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-        self._stopping = True
-        os.eventfd_write(self._bell, 1)
 
 
 def listen(path: Path) -> Listener:
@@ -152,7 +147,8 @@ def _clear(path: Path) -> None:
     while _is_alive(path):
         # The last of a daemon that was killed: its processes do not end at the same instant.
         if time.monotonic() > until:
-            raise CniError(INVALID_ENVIRONMENT, f"another podwired answers at {path}")
+            why = "stop it, or podwired.socket of an earlier version"
+            raise CniError(INVALID_ENVIRONMENT, f"another podwired answers at {path}", why)
         time.sleep(_PAUSE_SECONDS)
     path.unlink()
 

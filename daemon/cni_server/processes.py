@@ -2,7 +2,10 @@
 
 One interpreter lets one thread compute at a time, and a burst of calls could use more processors.
 They are forked before the first thread starts, for a fork takes one thread along and the locks of
-all. One that dies is not made anew: the others go on, and the log says it.
+all. One that dies is not replaced: the others go on, and the log reports it.
+
+They end when the listening socket is shut down, which is the first process's business: the signals
+that end a daemon mean nothing to them.
 """
 
 from __future__ import annotations
@@ -17,70 +20,61 @@ from functools import partial
 
 from cni_plugin.exec import describe_end
 from daemon.log import Log
+from daemon.signals import NUMBERS
 
 PROCESSES = 2
 """Where the node has as many processors."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_GAP = 0.01
+_PAUSE_SECONDS = 0.01
 _FAILED = 1
 
 
-def processes_wanted() -> int:
-    """How many processes this node has use for, the first one among them."""
+def process_count() -> int:
+    """How many processes serve calls on this node, the first one among them."""
     return min(PROCESSES, len(os.sched_getaffinity(0)))
 
 
-class Crew:
+class Processes:
     """The forked processes, as the first one sees them."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._numbers: dict[int, int] = {}  # by process ID
-        self._status = 0
         self.died = 0
-        """How many ended without being told to, as far as `look` saw it."""
+        """How many ended before they should, as far as `find_dead` saw it."""
 
     def fork(self, count: int, work: Callable[[int], int]) -> None:
-        """Start so many, each of which does `work(number)`, from 1 on, and ends with its status."""
+        """Start processes: each does `work(number)`, from 1 on, and exits with its status."""
         parent = os.getpid()
         for number in range(1, count + 1):
-            # Python forgets the signals that a new process gets before its own part of the fork is
-            # over (PyOS_AfterFork_Child), and the kernel delivers what waits as the first thing.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             pid = os.fork()
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if pid == 0:
                 _be_helper(parent, partial(work, number), self._log)
             self._numbers[pid] = number
 
-    def signal(self, number: int) -> None:
-        """Pass a signal on to all of them."""
-        for pid in tuple(self._numbers):
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def look(self) -> list[int]:
-        """Say who died, and tell their numbers."""
+    def find_dead(self) -> list[int]:
+        """The numbers of those that died since the last time; the log says how."""
         dead = self._reap()
         for pid, (_number, status) in dead.items():
-            why = "its share of CNI calls is this process's until podwired is begun anew"
             end = describe_end(os.waitstatus_to_exitcode(status))
+            why = "the other one serves its share of CNI calls until podwired is restarted"
             self._log.error(f"the process {pid} for CNI calls ended ({end}): {why}")
         self.died += len(dead)
         return [number for number, _status in dead.values()]
 
-    def wait(self, seconds: float) -> int:
-        """Wait for their end, and force it then; the exit status of the worst of these."""
-        until = time.monotonic() + seconds
+    def wait(self, seconds: float) -> bool:
+        """Wait for their end, and kill those that have not ended then; whether all ended well."""
+        until, well = time.monotonic() + seconds, True
         while self._numbers and time.monotonic() < until:
-            for _number, status in self._reap().values():
-                self._note(status)
-            time.sleep(_GAP)
-        self.signal(signal.SIGKILL)
+            well = not any(status for _number, status in self._reap().values()) and well
+            time.sleep(_PAUSE_SECONDS)
         for pid in self._numbers:
-            self._note(os.waitpid(pid, 0)[1])
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            well = False
         self._numbers.clear()
-        return self._status
+        return well
 
     def _reap(self) -> dict[int, tuple[int, int]]:
         """Numbers and statuses of those that have ended, by process ID."""
@@ -91,15 +85,14 @@ class Crew:
                 dead[pid] = self._numbers.pop(pid), status
         return dead
 
-    def _note(self, status: int) -> None:
-        self._status = self._status or (_FAILED if status else 0)
-
 
 def _be_helper(parent: int, work: Callable[[], int], log: Log) -> None:
-    """Do the work as a forked process that ends with its parent, and never returns."""
+    """Do the work as a forked process that ends with its parent. Never returns."""
     status = _FAILED
     try:
-        # Whoever kills the daemon means all of it (prctl(2): when the thread ends that forked).
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
+        # Killing the daemon means all of it (prctl(2): when the thread ends that forked).
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             status = work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
@@ -15,7 +16,9 @@ STDIN_MAX = (4 << 20) + 1
 STDOUT_MAX, STDERR_MAX = 16 << 20, 1 << 20
 
 _REQUEST = struct.Struct("=4sIIII")
-_FIRST_READ = 1 << 16  # bytes
+_FIRST_READ = 1 << 14  # bytes; few requests are larger
+_PROMPT_MS = 20
+"""Milliseconds within which a request is expected to begin."""
 _REPLY = struct.Struct("=4sIIII")
 
 
@@ -31,8 +34,8 @@ class WrongVersion(ProtocolError):
         self.version = version
 
 
-class NothingSaid(ProtocolError):
-    """It was closed before a byte came: somebody looked whether a daemon answers."""
+class NoRequest(ProtocolError):
+    """The connection was closed before a byte came: a check whether a daemon listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +54,51 @@ class Request:
 
 
 def receive(
-    connection: socket.socket, seconds: float, wait: Callable[[], None] = lambda: None
+    connection: socket.socket, seconds: float, slow: Callable[[], None] = lambda: None
 ) -> Request:
-    """Read one request, in so many seconds however it trickles in.
+    """Read one request, within some seconds however it trickles in.
 
-    wait: called before more is waited for than a request that comes at once. Raises
-    ProtocolError, TimeoutError, OSError; closes what it was given.
+    slow: called before more is waited for than a request that comes at once. Raises
+    ProtocolError, TimeoutError, OSError, and closes the descriptor that came.
     """
     until = time.monotonic() + seconds
-    _set_time(connection, until)
-    # Most requests come whole at the first read. Descriptors come with the first byte; what comes
-    # later is dropped by the kernel.
-    data, descriptors, flags, _address = socket.recv_fds(
-        connection, _FIRST_READ, 1, socket.MSG_CMSG_CLOEXEC
-    )
+    data, descriptors, flags = _receive_first(connection, until, slow)
     try:
         if flags & socket.MSG_CTRUNC:
             raise ProtocolError("more descriptors than one, or no room for it")
-        data = _at_least(connection, data, _REQUEST.size, until, wait) if data else b""
+        if not data:
+            raise NoRequest
+        data = _at_least(connection, data, _REQUEST.size, until, slow)
         strings, stdin, error = _check_head(data)
-        data = _at_least(connection, data, _REQUEST.size + strings + stdin, until, wait)
+        data = _at_least(connection, data, _REQUEST.size + strings + stdin, until, slow)
         body = _REQUEST.size + strings
-        words = data[_REQUEST.size : body].split(b"\0")
+        texts = data[_REQUEST.size : body].split(b"\0")
         netns = descriptors[0] if descriptors else -1
-        return _parse(words, data[body : body + stdin], netns, error)
+        return _parse(texts, data[body : body + stdin], netns, error)
     except BaseException:
         for fd in descriptors:
             os.close(fd)
         raise
+
+
+def _receive_first(
+    connection: socket.socket, until: float, slow: Callable[[], None]
+) -> tuple[bytes, list[int], int]:
+    """The request, or its beginning, with its descriptor and the flags of recvmsg(2).
+
+    A descriptor comes with the first byte; those that come later are dropped by the kernel.
+    """
+    flags = socket.MSG_CMSG_CLOEXEC
+    try:
+        # The shim has usually sent it before we are here.
+        return socket.recv_fds(connection, _FIRST_READ, 1, flags | socket.MSG_DONTWAIT)[:3]
+    except BlockingIOError:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        if not poll.poll(_PROMPT_MS):
+            slow()
+        _set_time(connection, until)
+        return socket.recv_fds(connection, _FIRST_READ, 1, flags)[:3]
 
 
 def _set_time(connection: socket.socket, until: float) -> None:
@@ -89,8 +109,6 @@ def _set_time(connection: socket.socket, until: float) -> None:
 
 
 def _check_head(head: bytes) -> tuple[int, int, int]:
-    if not head:
-        raise NothingSaid
     magic, version, strings, stdin, error = _REQUEST.unpack_from(head)
     if magic != b"PWRQ":
         raise ProtocolError("no podwire request")
@@ -102,12 +120,12 @@ def _check_head(head: bytes) -> tuple[int, int, int]:
 
 
 def _at_least(
-    connection: socket.socket, data: bytes, size: int, until: float, wait: Callable[[], None]
+    connection: socket.socket, data: bytes, size: int, until: float, slow: Callable[[], None]
 ) -> bytes:
     """So many bytes of the request, of which these are there already."""
     if len(data) >= size:
         return data
-    wait()
+    slow()
     buffer = bytearray(size)
     buffer[: len(data)] = data
     view = memoryview(buffer)[len(data) :]
@@ -120,10 +138,10 @@ def _at_least(
     return bytes(buffer)
 
 
-def _parse(words: list[bytes], stdin: bytes, netns: int, error: int) -> Request:
-    if len(words) < 3 or words[-1]:
+def _parse(texts: list[bytes], stdin: bytes, netns: int, error: int) -> Request:
+    if len(texts) < 3 or texts[-1]:
         raise ProtocolError("the strings of the request are cut off")
-    program, executable, *variables = [os.fsdecode(word) for word in words[:-1]]
+    program, executable, *variables = map(os.fsdecode, texts[:-1])
     # Of a variable that is there twice the first counts, as for getenv(3) in the shim.
     env = dict(variable.partition("=")[::2] for variable in reversed(variables))
     if not all(name.startswith("CNI_") for name in env):
@@ -131,8 +149,26 @@ def _parse(words: list[bytes], stdin: bytes, netns: int, error: int) -> Request:
     return Request(program, executable, env, stdin, netns, error)
 
 
-def send_reply(connection: socket.socket, status: int, stdout: bytes, stderr: bytes = b"") -> None:
-    """Send a reply; what is too long of stderr is cut off."""
+def send_reply(
+    connection: socket.socket,
+    seconds: float,
+    status: int,
+    stdout: bytes,
+    stderr: bytes = b"",
+    slow: Callable[[], None] = lambda: None,
+) -> None:
+    """Send a reply, within some seconds; what is too long of stderr is cut off.
+
+    slow: called before it is waited for a caller that does not read. Raises TimeoutError, OSError.
+    """
     stderr = stderr[:STDERR_MAX]
     head = _REPLY.pack(b"PWRP", VERSION, status, len(stdout), len(stderr))
-    connection.sendall(head + stdout + stderr)
+    data = head + stdout + stderr
+    try:
+        sent = connection.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        slow()
+        connection.settimeout(seconds)
+        connection.sendall(memoryview(data)[sent:])

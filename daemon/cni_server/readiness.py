@@ -1,34 +1,42 @@
-"""What STATUS answers for the network whose routes this daemon keeps (SPEC 1.1.0, "STATUS")."""
+"""The answer to STATUS for the network whose routes this daemon keeps (SPEC 1.1.0, "STATUS")."""
 
 from __future__ import annotations
 
 import json
+import mmap
+import struct
+import time
+import zlib
 from collections.abc import Callable
 
 from cni_plugin.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
-from daemon.cni_server.board import Board
 from daemon.status import NodeStatus
 
+SIZE = 1 << 14
+"""Bytes of the shared memory."""
+_HEAD = struct.Struct("=II")  # length and checksum of the text
+_TRIES, _PAUSE_SECONDS = 1000, 0.001
+_FAULT_MAX = 1000  # characters, in JSON at most twelve bytes each: a text that fits
 _SEE = "see `podwired status` on this node"
-_FAULT_MAX = 1000  # characters, in JSON at most twelve bytes each
 
 
 class Readiness:
-    """The newest status, passed on to where it is kept; its answer to all of the processes.
+    """The newest status, written by one thread of one process and read by all of its forked ones.
 
     network: the name in the CNI configuration that the daemon writes; other networks' pods need no
-    routes to other nodes.
+    routes to other nodes. keep: takes each status, to write its file.
     """
 
     def __init__(self, network: str, keep: Callable[[NodeStatus], None]) -> None:
         self._network, self._keep = network, keep
-        self._board, self._written = Board(), ""
+        self._memory = mmap.mmap(-1, SIZE)
+        self._written = b""
 
     def publish(self, status: NodeStatus) -> None:
-        """Take a new status. Raises what the keeper raises."""
-        text = json.dumps(_judge(status))
+        """Take a new status. Raises what `keep` raises."""
+        text = json.dumps(_judge(status)).encode()
         if text != self._written:
-            self._board.write(text)
+            self._memory[: _HEAD.size + len(text)] = _HEAD.pack(len(text), zlib.crc32(text)) + text
             self._written = text
         self._keep(status)
 
@@ -40,16 +48,25 @@ class Readiness:
         """
         if network != self._network:
             return None
-        text = self._board.read()
+        text = self._read()
         if not text:
-            return CniError(NOT_AVAILABLE, "podwired has just begun to make routes", _SEE)
+            return CniError(NOT_AVAILABLE, "podwired has just started to make routes", _SEE)
         found = json.loads(text)
         return CniError(found[0], found[1], _SEE) if found else None
+
+    def _read(self) -> bytes:
+        """The text, empty before the first; whole, however the writer is interrupted."""
+        for _ in range(_TRIES):
+            length, checksum = _HEAD.unpack_from(self._memory)
+            text = self._memory[_HEAD.size : _HEAD.size + length]
+            if zlib.crc32(text) == checksum:
+                return text
+            time.sleep(_PAUSE_SECONDS)  # it is being written
+        return b""
 
 
 def _judge(status: NodeStatus) -> tuple[int, str] | None:
     if status.fault:
-        # Cut to what the board takes whole.
         return NOT_AVAILABLE, f"this node is not ready: {status.fault[:_FAULT_MAX]}"
     missing = status.wanted - status.in_sync
     if missing:

@@ -1,4 +1,4 @@
-"""The socket server: workers take connections, and every call goes through `cni_plugin.handle`.
+"""One process's share of the calls: each goes through `cni_plugin.handle`.
 
 One call at a time per attachment. What makes calls exclude each other beyond that is the store
 and the kernel, never the daemon's memory: the standalone path may run beside it.
@@ -10,9 +10,7 @@ import os
 import select
 import socket
 import struct
-import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,103 +18,63 @@ from cni_plugin.errors import INTERNAL, TRY_AGAIN, CniError
 from cni_plugin.handle import Reply, handle, refuse
 from cni_plugin.host import Host
 from daemon.cni_server import protocol
-from daemon.cni_server.attachment_locks import KeyedLocks
-from daemon.cni_server.call_counters import Meter
-from daemon.cni_server.listener import Listener
-from daemon.cni_server.worker_pool import Turns
+from daemon.cni_server.attachment_locks import AttachmentLocks
+from daemon.cni_server.call_counters import ProcessCounters
+from daemon.cni_server.listener import Acceptor
+from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from daemon.log import Log, identity
 from kernel.errors import NotANamespace
-from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
-from kernel.netns import Namespace, close_kept_home, keep_home_open
+from kernel.netns import Namespace
 
 REQUEST_SECONDS = REPLY_SECONDS = 10.0
-_LAST_WORDS = 5.0
-"""Seconds that a call has to answer when the plugin that it waits for was killed."""
-_PROMPT = 20
-"""Milliseconds that a request may take to begin; a slow one takes nobody's turn."""
+_LAST_SECONDS = 5.0
+"""Seconds that a call has to answer after the plugin that it waits for was killed."""
 _PEER = struct.Struct("=iII")
 
 
 class Server:
-    """Serves one listening socket until `stop`."""
+    """Serves one process's connections until the listening socket is shut down."""
 
     def __init__(
         self,
-        listener: Listener,
+        acceptor: Acceptor,
         host: Host,
-        turns: Turns,
-        locks: KeyedLocks,
-        meter: Meter,
+        pool: WorkerPool,
+        delegations: Delegations,
+        locks: AttachmentLocks,
+        counters: ProcessCounters,
         log: Log,
     ) -> None:
-        self._listener = listener
-        self._host = host
-        self._gate, self._shifts, self._plugins = turns.gate, turns.shifts, turns.plugins
-        self._locks, self._meter = locks, meter
-        self._log = log
-        self._workers: list[threading.Thread] = []
-        self._shifts.open(self._add_worker)
+        self._acceptor, self._host = acceptor, host
+        self._pool, self._delegations = pool, delegations
+        self._locks, self._counters, self._log = locks, counters, log
+        pool.start(self._work)
 
-    def relieve(self) -> None:
-        """To be called now and then: stuck calls must not keep out others for good."""
-        self._shifts.relieve()
+    def finish(self, seconds: float) -> bool:
+        """Finish the calls in flight, once the socket is shut down; whether all ended in time.
 
-    def stop(self, seconds: float) -> bool:
-        """Take no further call and finish those under way; whether all ended in time.
-
-        A call that waits for another plugin towards the end of it is told that this was killed.
+        Towards the end of the time the plugins are killed that calls wait for.
         """
-        self._listener.stop()
-        self._shifts.stop()
         until = time.monotonic() + seconds
-        if not self._join(until - _LAST_WORDS):
-            self._plugins.stop()
-        return self._join(until)
+        if not self._pool.join(until - _LAST_SECONDS):
+            self._delegations.stop()
+        return self._pool.join(until)
 
-    def _join(self, until: float) -> bool:
-        for worker in self._workers:
-            worker.join(max(0.0, until - time.monotonic()))
-        return not any(worker.is_alive() for worker in self._workers)
-
-    def _add_worker(self) -> None:
-        worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._workers = [w for w in self._workers if w.is_alive()]
-        worker.start()
-        self._workers.append(worker)
-
-    def _work(self) -> None:
-        keep_sockets_open()
-        keep_home_open()
-        try:
-            self._take_calls()
-        finally:
-            close_kept_home()
-            close_kept_sockets()
-
-    def _take_calls(self) -> None:
-        with self._listener.waiting() as door:
-            while self._shifts.begin():
-                self._listener.wait(door)
-                connection = self._listener.accept(self._log)
-                if connection is None:
-                    self._shifts.missed()
-                    continue
-                self._shifts.accepted()
-                with connection:
-                    self._serve(connection)
-        for connection in self._listener.drain(self._log):
-            with connection:
-                self._serve(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        """Serve one connection. Never raises: a worker that ended would be missing for good."""
-        try:
-            request = self._receive(connection)
-            if request is not None:
-                self._call(connection, request)
-        except Exception as error:
-            self._log.error(f"internal error {type(error).__name__}: {error}")
-            self._answer(connection, _internal(error), [])
+    def _work(self) -> bool:
+        """Serve one connection; False once there are no more. Never raises."""
+        connection = self._acceptor.accept()
+        if connection is None:
+            return False
+        self._pool.taken()
+        with connection:
+            try:
+                request = self._receive(connection)
+                if request is not None:
+                    self._call(connection, request)
+            except Exception as error:
+                self._log.error(f"internal error {type(error).__name__}: {error}")
+                self._answer(connection, _internal(error), [])
+        return True
 
     def _receive(self, connection: socket.socket) -> protocol.Request | None:
         """The request; None where there is none to serve, which has been dealt with."""
@@ -124,11 +82,9 @@ class Server:
         if uid != 0:
             self._log.warning(f"refused a caller with uid {uid}")
             return None
-        if not _is_readable(connection):
-            self._shifts.leave()
         try:
-            return protocol.receive(connection, REQUEST_SECONDS, self._shifts.leave)
-        except protocol.NothingSaid:
+            return protocol.receive(connection, REQUEST_SECONDS, self._pool.pass_on)
+        except protocol.NoRequest:
             return None
         except protocol.WrongVersion as error:
             self._answer(connection, _wrong_version(error), [])
@@ -137,9 +93,9 @@ class Server:
         return None
 
     def _call(self, connection: socket.socket, request: protocol.Request) -> None:
-        netns, lines = Descriptor(request), list[str]()
-        reply, verb = None, request.env.get("CNI_COMMAND", "")
-        began = handled = self._meter.begin(verb)
+        env, netns, lines = request.env, PassedNamespace(request), list[str]()
+        reply, verb = None, env.get("CNI_COMMAND", "")
+        began = handled = self._counters.begin(verb)
         try:
             host = replace(
                 self._host,
@@ -149,44 +105,52 @@ class Server:
                 log=lines.append,
                 began=began,
             )
-            with self._locks.holding(_key(request.env)):
-                reply, seconds = self._handle(connection, request, host)
+            reply = self._handle(connection, request, host)
             handled = time.monotonic()
             if reply is not None:  # first of all: the caller need not wait for what we note
                 self._answer(connection, reply, lines)
-                self._log.call(request.env, reply, seconds, lines)
+                self._log.call(env, reply, handled - began, lines)
         finally:
-            self._meter.end(verb, handled - began, reply)
+            self._counters.end(verb, handled - began, reply)
             netns.close()
 
     def _handle(
         self, connection: socket.socket, request: protocol.Request, host: Host
-    ) -> tuple[Reply | None, float]:
-        """The reply and its seconds; no reply where the caller died while its call waited.
+    ) -> Reply | None:
+        env = request.env
+        container_id = env.get("CNI_CONTAINERID", "")
+        if not container_id:
+            return self._compute(connection, request, host)
+        with self._locks.holding((container_id, env.get("CNI_IFNAME", ""))):
+            return self._compute(connection, request, host)
+
+    def _compute(
+        self, connection: socket.socket, request: protocol.Request, host: Host
+    ) -> Reply | None:
+        """The reply; None where the caller died while its call waited.
 
         The runtime may have sent DEL since, on another connection: an ADD made now would stay.
         """
         if _is_gone(connection):
             who = identity(request.env)
-            self._log.warning("a caller went away before its turn; nothing was done", **who)
-            return None, 0.0
-        begin = time.monotonic()
-        with self._gate.inside():
-            reply = handle(request.env, request.stdin, host)
-        return reply, time.monotonic() - begin
+            self._log.warning("the caller went away while its call waited; nothing was done", **who)
+            return None
+        with self._pool.computing():
+            return handle(request.env, request.stdin, host)
 
     def _answer(self, connection: socket.socket, reply: Reply, lines: list[str]) -> None:
         # As Python's own stderr writes what is no text.
         stderr = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
-        connection.settimeout(REPLY_SECONDS)
         try:
-            protocol.send_reply(connection, reply.status, reply.stdout, stderr)
+            protocol.send_reply(
+                connection, REPLY_SECONDS, reply.status, reply.stdout, stderr, self._pool.pass_on
+            )
         except OSError as error:
             # The runtime gave up on this call: it will send DEL, which finds the record.
             self._log.warning(f"the caller went away before its answer: {error}")
 
 
-class Descriptor:
+class PassedNamespace:
     """The shim's descriptor of CNI_NETNS, closed whether the call opens it or not."""
 
     def __init__(self, request: protocol.Request) -> None:
@@ -212,21 +176,11 @@ def _peer_uid(connection: socket.socket) -> int:
     return int(uid)
 
 
-def _is_readable(connection: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(_PROMPT))
-
-
 def _is_gone(connection: socket.socket) -> bool:
     """Whether the other end was closed, and not for writing alone (af_unix.c, unix_poll)."""
     poll = select.poll()
     poll.register(connection, 0)
     return bool(poll.poll(0))
-
-
-def _key(env: Mapping[str, str]) -> tuple[str, str]:
-    return env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
 
 
 def _internal(error: Exception) -> Reply:

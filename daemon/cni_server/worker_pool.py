@@ -1,25 +1,267 @@
-"""The turns of calls in one process: taken few at a time, computed one at a time."""
+"""The threads of one process that serve calls, and which of them does so now.
+
+One thread leads: it waits for a connection, and serves it itself. While calls come one after the
+other no second thread is woken, which would cost more than the call. A call that has to wait
+(`waiting`) passes the lead on to another thread; a call that is stuck loses it (`relieve`).
+
+One call computes at a time (`computing`). Threads that compete for the interpreter's lock hand it
+over at every system call, and in the kernel they spin on the one lock of all network settings
+(kernel/locking/mutex.c, mutex_spin_on_owner): a burst of calls would spend most of its time on
+that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from daemon.cni_server.gate import Gate
-from daemon.cni_server.plugins import Plugins
-from daemon.cni_server.shifts import Shifts
+from cni_plugin.errors import TRY_AGAIN, CniError
+from cni_plugin.exec import kill_group
 from daemon.log import Log
+from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
+from kernel.netns import close_kept_home, keep_home_open
+
+THREADS = 64
+"""Calls of one process that may be in flight, most of them waiting for the kernel."""
+IDLE_SECONDS = 2.0
+"""Seconds after which an idle thread ends."""
+PATIENCE = 0.5
+"""Seconds after which a call computes beside another one: that may be stuck."""
+WAITING_MAX = 24
+"""Calls that may wait for one IPAM plugin."""
+ALL_WAITING_MAX = 40
+"""Calls that may wait for IPAM plugins in all; less than two thirds of THREADS: behind each there
+may be another call for the same attachment."""
 
 
-class Turns:
-    """gate: who computes; shifts: who waits for the next call; plugins: who for another plugin."""
+class _Worker:
+    """One thread. bell: locked while the thread is idle; computes: whether it has the slot."""
 
-    def __init__(self, log: Log) -> None:
-        self.gate, self.shifts, self.plugins = Gate(), Shifts(), Plugins(log)
+    def __init__(self) -> None:
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self.computes = False
+
+
+class WorkerPool:
+    """Starts threads as they are needed.
+
+    work: waits for a connection, calls `taken`, serves it; False once there are no more to come.
+    """
+
+    def __init__(self, most: int = THREADS) -> None:
+        self._most = most
+        self._work: Callable[[], bool] = lambda: False
+        self._mutex = threading.Lock()
+        self._slot = threading.Lock()
+        self._mine = threading.local()
+        self._threads: set[threading.Thread] = set()
+        self._idle: list[_Worker] = []
+        self._leader: _Worker | None = None
+        self._accepts, self._taken, self._seen = True, 0, -1
+        self.closed = threading.Event()
+        """Set once `work` has returned False."""
+
+    def start(self, work: Callable[[], bool]) -> None:
+        """Start the first thread."""
+        self._work = work
+        with self._mutex:
+            self._start_leader()
+
+    def taken(self) -> None:
+        """The calling thread, which leads, has a connection now."""
+        self._accepts = False
+        self._taken += 1
+
+    def pass_on(self) -> None:
+        """Let another thread lead, if the calling one does: its call has to wait."""
+        worker: _Worker | None = getattr(self._mine, "worker", None)
+        if worker is not None and worker is self._leader:
+            with self._mutex:
+                self._replace(worker)
 
     @contextmanager
-    def outside(self) -> Iterator[None]:
-        """The calling thread only waits for the duration: its turn is another's."""
-        self.shifts.leave()
-        with self.gate.outside():
+    def computing(self) -> Iterator[None]:
+        """Compute for the duration, alone unless the other call may be stuck."""
+        worker: _Worker = self._mine.worker
+        worker.computes = self._slot.acquire(timeout=PATIENCE)
+        try:
             yield
+        finally:
+            self._stop_computing(worker)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The calling thread only waits for the duration: others lead and compute."""
+        worker: _Worker | None = getattr(self._mine, "worker", None)
+        if worker is None or not worker.computes:
+            self.pass_on()
+            yield
+            return
+        self._stop_computing(worker)
+        self.pass_on()
+        try:
+            yield
+        finally:
+            worker.computes = self._slot.acquire(timeout=PATIENCE)
+
+    def relieve(self) -> None:
+        """Call it every now and then: a thread that serves the same call as last time leads no
+        more."""
+        with self._mutex:
+            leader = self._leader
+            if leader is not None and not self._accepts and self._seen == self._taken:
+                self._replace(leader)
+            self._seen = self._taken
+
+    def join(self, until: float) -> bool:
+        """Wait for the end of all threads, until a time of the monotonic clock; whether it came."""
+        while self._threads and time.monotonic() < until:
+            with self._mutex:
+                thread = next(iter(self._threads), None)
+            if thread is not None:
+                thread.join(max(0.0, until - time.monotonic()))
+        return not self._threads
+
+    def _stop_computing(self, worker: _Worker) -> None:
+        if worker.computes:
+            worker.computes = False
+            self._slot.release()
+
+    def _run(self, worker: _Worker) -> None:
+        self._mine.worker = worker
+        keep_sockets_open()
+        keep_home_open()
+        try:
+            while self._leads(worker):
+                self._accepts = True
+                if not self._work():
+                    self._close()
+        finally:
+            close_kept_home()
+            close_kept_sockets()
+            with self._mutex:
+                self._threads.discard(threading.current_thread())
+
+    def _leads(self, worker: _Worker) -> bool:
+        """Wait until the thread leads; False where it is to end."""
+        if worker is self._leader:  # still, as its call never waited
+            return not self.closed.is_set()
+        with self._mutex:
+            if self.closed.is_set():
+                return False
+            if self._leader is None:  # all threads had to wait
+                self._leader = worker
+                return True
+            self._idle.append(worker)
+        if worker.bell.acquire(timeout=IDLE_SECONDS):
+            return not self.closed.is_set()
+        with self._mutex:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                return False
+        return worker.bell.acquire() and not self.closed.is_set()  # called this very moment
+
+    def _close(self) -> None:
+        with self._mutex:
+            self.closed.set()
+            for worker in self._idle:
+                worker.bell.release()
+            self._idle.clear()
+
+    def _replace(self, leader: _Worker) -> None:
+        """Make another thread the leader, the last that became idle: its stack is still warm."""
+        if self._leader is not leader:
+            return
+        self._accepts = True
+        if self._idle:
+            self._leader = self._idle.pop()
+            self._leader.bell.release()
+        elif len(self._threads) < self._most and not self.closed.is_set():
+            self._start_leader()
+        else:
+            self._leader = None
+
+    def _start_leader(self) -> None:
+        self._leader = worker = _Worker()
+        thread = threading.Thread(target=self._run, args=(worker,), name="worker", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the node is out of threads or memory: the next idle thread leads
+            self._threads.discard(thread)
+            self._leader = None
+
+
+class Delegations:
+    """Calls that wait for another IPAM plugin, and the process groups of the plugins that run.
+
+    A plugin that hangs holds the thread of each call that waits for it. Those are bounded, in all
+    and for each plugin, so that the calls of other networks find a thread.
+    """
+
+    def __init__(
+        self, log: Log, most: int = WAITING_MAX, most_in_all: int = ALL_WAITING_MAX
+    ) -> None:
+        self._log = log
+        self._most, self._most_in_all = most, most_in_all
+        self._mutex = threading.Lock()
+        self._waiting = Counter[str]()
+        self._reported: set[str] = set()
+        self._groups: set[int] = set()
+        self._stopping = False
+
+    @contextmanager
+    def admitted(self, name: str) -> Iterator[None]:
+        """Wait for the plugin of that name. Raises CniError where too many do already."""
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self._leave(name)
+
+    @contextmanager
+    def watched(self, group: int) -> Iterator[None]:
+        """Let `stop` end a process group for the duration, while its number is no other's."""
+        with self._mutex:
+            self._groups.add(group)
+            if self._stopping:
+                kill_group(group)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._groups.discard(group)
+
+    def stop(self) -> None:
+        """End the plugins that run, and those that start from now on."""
+        with self._mutex:
+            self._stopping = True
+            for group in self._groups:
+                kill_group(group)
+
+    def _enter(self, name: str) -> None:
+        with self._mutex:
+            count, total = self._waiting[name], self._waiting.total()
+            if count < self._most and total < self._most_in_all:
+                self._waiting[name] += 1
+                return
+            reported = name in self._reported
+            self._reported.add(name)
+        if count < self._most:
+            text = f"{total} calls wait for IPAM plugins already, {count} of them for {name}"
+        else:
+            text = f"{count} calls wait for IPAM plugin {name} already"
+        if not reported:
+            self._log.warning(f"{text}: further ones are refused until it answers")
+        raise CniError(TRY_AGAIN, f"{text}; try again", "does it hang? podwired's log says more")
+
+    def _leave(self, name: str) -> None:
+        with self._mutex:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+                self._reported.discard(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from daemon.cni_server.call_counters import Histogram, Tally, VerbCounts
+from daemon.cni_server.call_counters import CallCounters, Histogram, VerbCounts
 from daemon.metrics import families as f
 from daemon.metrics.families import Family
 from daemon.model import Desired, Snapshot
@@ -48,7 +48,7 @@ class Sources:
     """Where the values come from. health: None where peers are not probed."""
 
     settings: Settings
-    tally: Tally
+    calls: CallCounters
     counts: Counts
     journal: Journal
     health: Health | None = None
@@ -65,9 +65,9 @@ class Collector:
     def read(self) -> Values:
         """All values. A part that cannot be read is left out, and counted."""
         now, sources = time.monotonic(), self._sources
-        values = read_calls(sources.tally.read())
+        values = read_calls(sources.calls.read())
         values |= read_work(sources.counts, sources.journal, now)
-        values |= self._read_info() | _read_processes(sources.tally)
+        values |= self._read_info() | _read_processes(sources.calls)
         seen = sources.counts.seen
         if seen is not None:
             values |= self._read_seen(seen, now)
@@ -113,11 +113,11 @@ class Collector:
             return read_usage(read_store(tx), network, prefixes)
 
 
-def read_calls(tally: Mapping[str, VerbCounts]) -> Values:
+def read_calls(calls: Mapping[str, VerbCounts]) -> Values:
     """The CNI calls of all processes."""
     codes: dict[Labels, float | Histogram] = {}
     seconds: dict[Labels, float | Histogram] = {}
-    for verb, counts in tally.items():
+    for verb, counts in calls.items():
         always = {*counts.codes} if verb in _EVERY_CODE else {"0"}
         codes |= {(verb, c): n for c, n in counts.codes.items() if n or c in always}
         if verb in _TIMED:
@@ -125,13 +125,13 @@ def read_calls(tally: Mapping[str, VerbCounts]) -> Values:
     return {
         f.CALLS: codes,
         f.CALL_SECONDS: seconds,
-        f.CALLS_IN_FLIGHT: {(verb,): counts.under_way for verb, counts in tally.items()},
-        f.PENDING: {(): tally["ADD"].under_way},
+        f.CALLS_IN_FLIGHT: {(verb,): counts.in_flight for verb, counts in calls.items()},
+        f.PENDING: {(): calls["ADD"].in_flight},
     }
 
 
-def _read_processes(tally: Tally) -> Values:
-    return {f.CNI_PROCESSES: {("serving",): tally.rows - tally.dead, ("dead",): tally.dead}}
+def _read_processes(calls: CallCounters) -> Values:
+    return {f.CNI_PROCESSES: {("serving",): calls.rows - calls.dead, ("dead",): calls.dead}}
 
 
 def _read_dns() -> Values:

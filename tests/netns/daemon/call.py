@@ -1,4 +1,4 @@
-"""A CNI call under way, which a test can kill."""
+"""A CNI call in flight, which a test can kill."""
 
 import json
 import subprocess

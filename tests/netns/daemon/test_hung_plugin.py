@@ -44,7 +44,7 @@ def test_it_holds_up_nobody_else(
         assert daemon.cni(verb, program, CONF, netns=other.path, **keys).code == 0
 
     status, log = daemon.stop()
-    assert (status, "calls under way" in log) == (0, False)
+    assert (status, "calls in flight" in log) == (0, False)
     replies = [call.result() for call in calls]
     words = [reply.json["msg"] for reply in replies]
     assert sum("24 calls wait for IPAM plugin hung already" in text for text in words) == refused

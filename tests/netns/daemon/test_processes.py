@@ -40,10 +40,10 @@ def test_a_process_dies_in_the_middle_of_a_burst(
         os.kill(daemon.processes[1], signal.SIGKILL)
         replies = burst.result()
     codes = {0 if r.code == 0 else r.json["code"] for r in replies}
-    assert codes <= {0, 11}, "whoever lost its answer tries again"
+    assert codes <= {0, 11}, "a call that lost its answer is tried again"
     eventually(lambda: "for CNI calls ended" in daemon.log)
     assert len(daemon.processes) == 1
-    # What the dead one held is free: its keys, the store, its turn.
+    # What the dead one held is free: its attachment locks and the store.
     assert failures(call_all(daemon, program, "DEL", pods)) == []
     assert failures(call_all(daemon, program, "ADD", pods)) == []
     assert failures(call_all(daemon, program, "DEL", pods)) == []
@@ -82,7 +82,7 @@ def test_a_signal_to_all_of_them_switches_once(daemon: Daemon) -> None:
     assert daemon.log.count("log level is") == 2
 
 
-def test_all_of_them_are_told_to_end_at_once(
+def test_sigterm_to_all_of_them_finishes_all_calls(
     daemon: Daemon, make_pod: MakePod, podwire_bin: Path
 ) -> None:
     pods = [make_pod() for _ in range(16)]

@@ -111,7 +111,7 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_call_whose_caller_died_before_its_turn_is_not_made(
+def test_a_call_whose_caller_died_while_it_waited_is_not_made(
     daemon: Daemon, pod: Namespace, podwire_bin: Path, tmp_path: Path
 ) -> None:
     """The runtime has sent DEL by then, and thinks that the attachment is gone."""
@@ -123,7 +123,7 @@ def test_a_call_whose_caller_died_before_its_turn_is_not_made(
     delete = Call(daemon, gate.podwire, "DEL", gate.conf, netns=pod.path)
     gate.open()
     assert [first.result().code, delete.result().code] == [0, 0]
-    eventually(lambda: "went away before its turn" in daemon.log)
+    eventually(lambda: "went away while its call waited" in daemon.log)
     assert gate.asked == ["c1"]
     assert [link["ifname"] for link in pod.ip("link show")] == ["lo"]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cni_plugin.errors import INTERNAL, CniError
 from cni_plugin.handle import refuse
-from daemon.cni_server.call_counters import BOUNDS, CODES, OTHER, VERBS, Tally, code_of
+from daemon.cni_server.call_counters import BOUNDS, CODES, OTHER, VERBS, CallCounters, code_of
 from tests import ROOT
 
 CALLS = st.lists(
@@ -30,16 +30,16 @@ CALLS = st.lists(
 
 @given(CALLS)
 def test_what_is_read_is_what_was_counted(calls: list[tuple[int, str, int, float]]) -> None:
-    tally = Tally(3)
+    counters = CallCounters(3)
     for row, verb, code, seconds in calls:
-        tally.begin(row, verb)
-        tally.end(row, verb, code, seconds)
+        counters.begin(row, verb)
+        counters.end(row, verb, code, seconds)
     known = [(v if v in VERBS else OTHER, c, s) for _row, v, c, s in calls]
-    counts = tally.read()
+    counts = counters.read()
     assert list(counts) == list(VERBS)
     for verb, found in counts.items():
         mine = [(c, s) for v, c, s in known if v == verb]
-        assert found.under_way == 0
+        assert found.in_flight == 0
         codes = Counter(str(c) if c in CODES else OTHER for c, _s in mine)
         assert {c: n for c, n in found.codes.items() if n} == codes
         for histogram, some in (
@@ -52,26 +52,26 @@ def test_what_is_read_is_what_was_counted(calls: list[tuple[int, str, int, float
             assert sum(histogram.buckets) == len(some)
 
 
-def test_calls_are_under_way_until_they_end_or_come_to_nothing() -> None:
-    tally = Tally(2)
+def test_calls_are_in_flight_until_they_end_or_come_to_nothing() -> None:
+    counters = CallCounters(2)
     for row, verb in ((0, "ADD"), (1, "ADD"), (1, "DEL"), (0, "FOO")):
-        tally.begin(row, verb)
-    found = {verb: counts.under_way for verb, counts in tally.read().items() if counts.under_way}
+        counters.begin(row, verb)
+    found = {verb: counts.in_flight for verb, counts in counters.read().items() if counts.in_flight}
     assert found == {"ADD": 2, "DEL": 1, "other": 1}
-    tally.end(0, "ADD", 0, 0.1)
-    tally.leave(1, "ADD")
-    assert tally.read()["ADD"].under_way == 0
-    assert tally.read()["ADD"].codes["0"] == 1
+    counters.end(0, "ADD", 0, 0.1)
+    counters.cancel(1, "ADD")
+    assert counters.read()["ADD"].in_flight == 0
+    assert counters.read()["ADD"].codes["0"] == 1
 
 
 def test_processes_and_threads_lose_no_count() -> None:
     processes, threads, calls = 3, 4, 500
-    tally = Tally(processes)
+    counters = CallCounters(processes)
 
     def count(row: int) -> None:
         for _ in range(calls):
-            tally.begin(row, "ADD")
-            tally.end(row, "ADD", 11, 0.004)
+            counters.begin(row, "ADD")
+            counters.end(row, "ADD", 11, 0.004)
 
     def work(row: int) -> None:
         workers = [threading.Thread(target=count, args=(row,)) for _ in range(threads)]
@@ -89,36 +89,36 @@ def test_processes_and_threads_lose_no_count() -> None:
         children.append(pid)
     work(0)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * len(children)
-    found = tally.read()["ADD"]
+    found = counters.read()["ADD"]
     whole = processes * threads * calls
-    assert (found.under_way, found.codes["11"]) == (0, whole)
+    assert (found.in_flight, found.codes["11"]) == (0, whole)
     assert sum(found.failed.buckets) == found.failed.buckets[2] == whole
     assert found.failed.seconds == pytest.approx(whole * 0.004)
 
 
-def test_calls_of_a_process_that_was_killed_are_under_way_no_more() -> None:
-    tally = Tally(2)
+def test_calls_of_a_process_that_was_killed_are_in_flight_no_more() -> None:
+    counters = CallCounters(2)
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
-        tally.begin(1, "DEL")
-        tally.end(1, "DEL", 0, 0.02)
-        tally.begin(1, "DEL")
+        counters.begin(1, "DEL")
+        counters.end(1, "DEL", 0, 0.02)
+        counters.begin(1, "DEL")
         os.write(told, b"x")
         signal.pause()
         os._exit(1)
-    tally.begin(0, "DEL")
+    counters.begin(0, "DEL")
     assert os.read(ready, 1) == b"x"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     for end in (ready, told):
         os.close(end)
-    assert tally.read()["DEL"].under_way == 2
-    assert (tally.dead, tally.fault) == (0, "")
-    tally.bury(1)
-    assert (tally.dead, tally.fault[:41]) == (1, "1 of 2 processes for CNI calls died, podw")
-    assert tally.read()["DEL"].under_way == 1
-    assert tally.read()["DEL"].codes["0"] == 1
+    assert counters.read()["DEL"].in_flight == 2
+    assert (counters.dead, counters.fault) == (0, "")
+    counters.drop(1)
+    assert (counters.dead, counters.fault[:41]) == (1, "1 of 2 processes for CNI calls died, podw")
+    assert counters.read()["DEL"].in_flight == 1
+    assert counters.read()["DEL"].codes["0"] == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from daemon.cni_server.host import STORES_MAX, Stores
-from daemon.cni_server.shifts import THREADS
+from daemon.cni_server.worker_pool import THREADS
 from ipam.transaction import Owner
 from tests import ROOT
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 
-from daemon.cni_server.readiness import Readiness
+from daemon.cni_server.readiness import SIZE, Readiness
 from daemon.status import NodeStatus, Refused
 
 GOOD = NodeStatus("node-1", "vxlan", "static", peers=1, wanted=3, in_sync=3)
@@ -65,3 +66,30 @@ def test_what_is_wrong_is_said() -> None:
     assert fault is not None
     assert "eth0 has no address of node-1" in fault.msg
     assert "podwired status" in fault.details
+
+
+def test_messages_are_read_whole_while_they_are_written() -> None:
+    """Without a lock: one of the messages, never parts of two."""
+    readiness = Readiness("podwire", lambda _status: None)
+    faults = [chr(ord("a") + n) * (n * 39 + 1) for n in range(26)]
+    pid = os.fork()
+    if pid == 0:
+        for _ in range(400):
+            for text in faults:
+                readiness.publish(replace(GOOD, fault=text))
+        os._exit(0)
+    seen = set()
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        fault = readiness.fault("podwire")
+        assert fault is not None
+        seen.add(fault.msg.rpartition(": ")[2])
+    assert seen <= {"podwired has just started to make routes", *faults}
+    assert len(seen) > 1
+
+
+def test_a_long_fault_is_cut() -> None:
+    readiness = Readiness("podwire", lambda _status: None)
+    readiness.publish(replace(GOOD, fault="\U0001f600" * SIZE))
+    fault = readiness.fault("podwire")
+    assert fault is not None
+    assert fault.msg.count("\U0001f600") == 1000

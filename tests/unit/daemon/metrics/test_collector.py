@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cni_server.call_counters import Histogram, Tally
+from daemon.cni_server.call_counters import CallCounters, Histogram
 from daemon.journal import MIN_BYTES, Journal, Record
 from daemon.log import Log
 from daemon.metrics import families as f
@@ -63,7 +63,7 @@ def _own_network() -> Iterator[None]:
 def sources(tmp_path: Path) -> Sources:
     """A daemon that has turned once."""
     wanted = settings(f"dataDir: {tmp_path}")
-    made = Sources(wanted, Tally(2), Counts(), Journal(tmp_path / "journal", MIN_BYTES))
+    made = Sources(wanted, CallCounters(2), Counts(), Journal(tmp_path / "journal", MIN_BYTES))
     made.counts.turn(0.0, Seen(GOOD, cluster(node(1), node(2)), plan("", ""), None))
     return made
 
@@ -102,7 +102,7 @@ def test_a_damaged_store_costs_its_part_alone(
 def test_a_process_that_died_is_seen(sources: Sources) -> None:
     collector = Collector(sources)
     assert collector.read()[f.CNI_PROCESSES] == {("serving",): 2, ("dead",): 0}
-    sources.tally.bury(1)
+    sources.calls.drop(1)
     assert collector.read()[f.CNI_PROCESSES] == {("serving",): 1, ("dead",): 1}
 
 
@@ -127,12 +127,12 @@ def peer(name: str, state: State, reason: Reason = Reason.NONE, **keys: float) -
     return PeerHealth(name, state, reason, "", 0.0, keys.get("rtt"), mtu)
 
 
-def test_pending_allocations_are_adds_under_way() -> None:
-    tally = Tally(1)
+def test_pending_allocations_are_adds_in_flight() -> None:
+    calls = CallCounters(1)
     for verb in ("ADD", "ADD", "DEL"):
-        tally.begin(0, verb)
-    tally.end(0, "ADD", 100, 0.2)
-    values = read_calls(tally.read())
+        calls.begin(0, verb)
+    calls.end(0, "ADD", 100, 0.2)
+    values = read_calls(calls.read())
     assert values[f.PENDING] == {(): 1}
     assert values[f.CALLS]["ADD", "100"] == 1
     assert values[f.CALLS]["DEL", "100"] == values[f.CALLS]["GC", "0"] == 0
@@ -353,7 +353,7 @@ def test_who_counts_as_unreachable() -> None:
 def test_every_value_has_its_labels() -> None:
     journal = Journal(Path("/nowhere/journal"), MIN_BYTES)
     values: Values = {
-        **read_calls(Tally(1).read()),
+        **read_calls(CallCounters(1).read()),
         **read_work(Counts(), journal, 0.0),
         **read_status(GOOD),
         **read_source(Seen(GOOD, None, None, News()), 0.0),
