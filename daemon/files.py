@@ -1,12 +1,26 @@
-"""Files that others read while podwire replaces them: a reader sees the old one or the new one."""
+"""Files that the daemon writes: a reader sees the old one or the new one, never half of one."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ipam.files import sync_directory
+
+_HINTS = {
+    errno.EROFS: "remount it writable, or set {key} in podwired.yaml to a place that is",
+    errno.ENOSPC: "free some space there, or set {key} in podwired.yaml to another place",
+    errno.EDQUOT: "free some space there, or set {key} in podwired.yaml to another place",
+    errno.EACCES: "podwired must run as root; see whether a security module forbids it",
+    errno.EPERM: "podwired must run as root; see whether something is immutable there (lsattr)",
+    errno.ENOTDIR: "something on the way to it is no folder: move that away, or set {key}",
+    errno.EISDIR: "a folder is in its place: move that away, or set {key}",
+}
+_OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it stays"
 
 
 def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
@@ -38,3 +52,36 @@ def _write(path: Path, data: bytes, mode: int, durable: bool) -> None:
         file.flush()
         if durable:
             os.fsync(fd)
+
+
+def remove_files(files: Iterable[Path], sockets: Iterable[Path]) -> Iterator[Path]:
+    """Remove regular files and sockets; yields each that existed. Raises OSError."""
+    for path in files:
+        if _is_kind(path, stat.S_ISREG):
+            path.unlink()
+            yield path
+    for path in sockets:
+        if _is_kind(path, stat.S_ISSOCK):
+            path.unlink()
+            yield path
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the folders that have no other files."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _is_kind(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    try:
+        return is_kind(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def explain(what: str, path: Path, error: OSError, key: str) -> str:
+    """Why a file cannot be written. what: what it is for; key: of podwired.yaml, where it is."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    hint = _HINTS.get(error.errno or 0, _OTHER).format(key=f"`{key}`")
+    return f"{what} {path} cannot be written: {reason}; {hint}"

@@ -125,6 +125,14 @@ class News:
     refused: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Durations: how many fell into each bucket, the last of which is unbounded; their sum."""
+
+    buckets: tuple[int, ...]
+    seconds: float
+
+
 class Source(Protocol):
     """Where snapshots come from. Losing it changes nothing: the last snapshot stays in use."""
 

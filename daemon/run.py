@@ -90,7 +90,7 @@ def _run(config: Path | None, log: Log, signals: Signals) -> int:
 
 
 def _open_status(settings: Settings) -> StatusFile:
-    from daemon.filefaults import explain
+    from daemon.files import explain
     from daemon.status import AnotherDaemon, StatusFile
 
     try:
@@ -106,7 +106,7 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     from daemon.journal import Journal
     from daemon.metrics import metrics_served
     from daemon.metrics.collector import Sources
-    from daemon.routing.thread import Routing
+    from daemon.routing.loop import Routing
 
     counters = CallCounters(process_count())
 

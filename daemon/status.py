@@ -62,7 +62,7 @@ class NodeStatus:
 
     wanted, in_sync: entries (routes, neighbours, FDB entries) that there should be, and those of
     them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
-    is not ready; stranded: which pods nobody routes to it any more; source_fault: why the last
+    is not ready; stale_pods: which pods no node routes to any more; source_fault: why the last
     good state of the cluster is in use; conflist_fault, journal_fault: why those files are not
     written; metrics_fault: why metrics are not served; calls_fault: what serves CNI calls no more.
     All of these are empty while nothing is wrong.
@@ -84,7 +84,7 @@ class NodeStatus:
     refused: tuple[Refused, ...] = ()
     tolerated: tuple[Refused, ...] = ()
     fault: str = ""
-    stranded: str = ""
+    stale_pods: str = ""
     source_fault: str = ""
     conflist_fault: str = ""
     journal_fault: str = ""
@@ -101,7 +101,7 @@ class NodeStatus:
         missing = self.wanted - self.in_sync
         texts = (
             self.fault and f"the node is not ready: {self.fault}",
-            self.stranded,
+            self.stale_pods,
             missing and f"{missing} of {self.wanted} entries are not as planned",
             self.source_fault and f"the last good state is in use: {self.source_fault}",
             self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",

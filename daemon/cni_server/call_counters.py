@@ -19,6 +19,7 @@ from typing import Final
 
 from cni_plugin import errors
 from cni_plugin.handle import Reply
+from daemon.model import Histogram
 
 VERBS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", "other")
 CODES: Final = (0, *errors.CODES)
@@ -41,14 +42,6 @@ _VERB_AT = {verb: n * _VERB_CELLS for n, verb in enumerate(VERBS)}
 _OTHER_VERB = _VERB_AT[OTHER]
 _CODE_AT = {code: _CODES_AT + n for n, code in enumerate(CODES)}
 _OTHER_CODE = _CODES_AT + len(CODES)
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Latencies: how many calls fell into each bucket (BOUNDS, and one beyond), their seconds."""
-
-    buckets: tuple[int, ...]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.belongings import remove_belongings, remove_lock
 from daemon.commands.options import (
     DONE,
     FAILED,
+    Files,
     Unusable,
     add_config,
     files_of,
@@ -22,9 +22,10 @@ from daemon.commands.options import (
     settings_of,
     tell,
 )
-from daemon.config import DEFAULT_CONFLIST
+from daemon.config import DATA_FILES, DEFAULT_CONFLIST
 from daemon.config.schema import Settings
-from daemon.journal import Journal, Record
+from daemon.files import remove_empty, remove_files
+from daemon.journal import Journal, Record, before_it
 from daemon.log import Log
 from daemon.routing.cleanup import CAUSE, remove_remains
 from daemon.sources import open_client
@@ -46,6 +47,8 @@ exit codes: 0 nothing is left; 1 something could not be removed, or a daemon run
 _SHOWN = 10
 """So many routes are named; of more, the number is told."""
 _JOURNAL_BYTES = 16 << 20
+_STORE = "podwire.db*"
+"""The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,16 +77,25 @@ def run(options: argparse.Namespace) -> int:
         published = list(_leave(settings, removed))
         faults = remove_remains(conflist, data_dir, removed.append)
         if options.data and not faults:
-            gone += remove_belongings(data_dir, files.journal, files.status, socket)
+            gone += remove_files(_data_files(data_dir, files), [socket])
+            remove_empty([data_dir])
         else:
             journal.write(removed)
     if options.data and not faults:
-        remove_lock(files.status, socket)
+        # Last: until here it kept other daemons away.
+        files.status.with_name(f"{files.status.name}.lock").unlink(missing_ok=True)
+        remove_empty({files.status.parent, socket.parent})
     lines = [*_tell(removed), *(harmless(f"removed {path}") for path in gone)]
     print("\n".join(lines) or "nothing was left")
     for fault in (*published, *faults):
         tell(f"not removed: {harmless(fault)}")
     return FAILED if published or faults else DONE
+
+
+def _data_files(data_dir: Path, files: Files) -> Iterator[Path]:
+    yield from sorted(data_dir.glob(_STORE))
+    yield from (data_dir / name for name in DATA_FILES)
+    yield from (files.journal, before_it(files.journal), files.status)
 
 
 def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:

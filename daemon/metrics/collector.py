@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from daemon.cni_server.call_counters import CallCounters, Histogram, VerbCounts
+from daemon.cni_server.call_counters import CallCounters, VerbCounts
 from daemon.metrics import families as f
 from daemon.metrics.families import Family
-from daemon.model import Desired, Snapshot
+from daemon.model import Desired, Histogram, Snapshot
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
@@ -157,12 +157,12 @@ def read_version() -> str:
 def read_work(counts: Counts, journal: Journal, now: float) -> Values:
     """What the routing loop did. now: seconds of the monotonic clock."""
     return {
-        f.RECONCILE_SECONDS: {(): counts.turns},
+        f.RECONCILE_SECONDS: {(): counts.iterations},
         f.ERRORS: {(): counts.errors},
         f.RESTARTS: {(): counts.restarts},
-        f.ITERATION_AGE: {(): now - counts.turned},
-        f.DRIFT_DETECTED: _by_name(counts.found),
-        f.DRIFT_REPAIRED: _by_name(counts.healed),
+        f.ITERATION_AGE: {(): now - counts.last_iteration},
+        f.DRIFT_DETECTED: _by_name(counts.drift_detected),
+        f.DRIFT_REPAIRED: _by_name(counts.drift_repaired),
         f.JOURNAL_RECORDS: _by_name(journal.written),
         f.JOURNAL_LOST: {(): journal.unwritten},
     }
@@ -179,7 +179,7 @@ def read_status(status: NodeStatus) -> Values:
         "source": status.source_fault,
         "conflist": status.conflist_fault,
         "journal": status.journal_fault,
-        "pods": status.stranded,
+        "pods": status.stale_pods,
         "probes": (status.health.fault or status.health.flood) if status.health else "",
     }
     return {

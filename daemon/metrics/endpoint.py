@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from daemon.cni_server.call_counters import BOUNDS as CALL_BOUNDS
-from daemon.cni_server.call_counters import Histogram
 from daemon.log import Log
 from daemon.metrics import families as f
 from daemon.metrics.collector import Labels, Values
 from daemon.metrics.families import FAMILIES, Family
+from daemon.model import Histogram
 from daemon.routing.counters import BOUNDS as RECONCILE_BOUNDS
 from daemon.routing.counters import Counts
 
@@ -135,7 +135,7 @@ class Pages:
 
 def check_alive(counts: Counts, now: float) -> Response:
     """200 while the routing loop runs, else 503. now: seconds of the monotonic clock."""
-    age = now - counts.turned
+    age = now - counts.last_iteration
     if age > ITERATION_MAX:
         return _line(503, f"the last iteration of the routing loop was {age:.0f} s ago")
     return _line(200, "alive")

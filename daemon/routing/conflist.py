@@ -1,4 +1,4 @@
-"""The node's CNI configuration, written from its pod CIDRs once the node is ready.
+"""The node's CNI configuration, written from its pod CIDRs once the node is ready, and kept so.
 
 It stays when the daemon ends: pods can still be attached and deleted without it.
 """
@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cni_plugin.host import DEFAULT_DATA_DIR
-from daemon.config.schema import ConflistSettings
-from daemon.files import replace_file
+from daemon.config.schema import ConflistSettings, Settings
+from daemon.files import explain, replace_file
+from daemon.journal import Action
+from daemon.model import Desired
+from daemon.routing.reporter import Reporter
 from kernel.model import IPNetwork
 
 MARK = "podwired"
@@ -86,18 +89,18 @@ def _range_set(prefixes: Iterable[IPNetwork], family: int) -> list[dict[str, str
 
 
 def keep_conflist(path: Path, content: bytes) -> Kept:
-    """See to it that the file has this content; what had to be done.
+    """Make sure that the file has this content; what had to be done.
 
     Raises ForeignConflist where the file there is not podwire's, OSError.
     """
-    there = _read(path)
-    if there == content and stat.S_IMODE(path.stat().st_mode) == 0o644:
+    observed = _read(path)
+    if observed == content and stat.S_IMODE(path.stat().st_mode) == 0o644:
         return "same"
-    if there is not None and not _is_marked(there):
+    if observed is not None and not _is_marked(observed):
         raise ForeignConflist(path, f'it has no key "{MARK}"')
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     replace_file(path, content, 0o644, durable=True)
-    return "new" if there is None else "rewritten"
+    return "new" if observed is None else "rewritten"
 
 
 def remove_conflist(path: Path) -> bool:
@@ -130,3 +133,38 @@ def _is_marked(content: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and MARK in value
+
+
+class ConflistReconciler:
+    """Keeps the file as desired, and reports why it is not as the fault "conflist"."""
+
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+        self._settings, self._reporter = settings, reporter
+        self._written = b""
+
+    def reconcile(self, desired: Desired) -> None:
+        """Write the file where it differs."""
+        conflist = self._settings.conflist
+        if conflist is None:
+            return
+        prefixes, mtu = desired.pod_cidrs, desired.pod_mtu
+        content = render_conflist(conflist, prefixes, mtu, self._settings.data_dir)
+        try:
+            kept = keep_conflist(conflist.path, content)
+        except ForeignConflist as error:
+            self._reporter.report_fault("conflist", str(error))
+        except OSError as error:
+            text = explain("the CNI configuration", conflist.path, error, "conflist.path")
+            self._reporter.report_fault("conflist", text)
+        else:
+            self._reporter.report_fault("conflist", "")
+            if kept != "same":
+                self._report(f"file {conflist.path}", kept, desired, content)
+            self._written = content
+
+    def _report(self, name: str, kept: Kept, desired: Desired, content: bytes) -> None:
+        action: Action = "added" if kept == "new" else "changed"
+        after = f"{' '.join(map(str, desired.pod_cidrs))} mtu {desired.pod_mtu}"
+        self._reporter.report_change(action, name, "this node is ready", after=after)
+        if content == self._written:  # so others had changed it
+            self._reporter.counts.note_repair(name, name)

@@ -1,4 +1,4 @@
-"""What the routing half has done since the daemon started, and how it saw the cluster last.
+"""What routing has done since the daemon started, and its state after the last iteration.
 
 Written by the routing thread alone and read by that of the metrics, without a lock: each number is
 one object that is replaced as a whole.
@@ -12,22 +12,22 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from daemon.cni_server.call_counters import Histogram
+from daemon.model import Histogram
 
 if TYPE_CHECKING:
     from daemon.model import Desired, News, Snapshot
     from daemon.status import NodeStatus
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the buckets of a turn, in seconds."""
+"""Upper bounds of the buckets of an iteration, in seconds."""
 KINDS: Final = ("fdb", "file", "link", "neighbour", "nftables", "route", "sysctl", "other")
-"""What others may change, by the first word of its name."""
+"""Kinds of objects that others may change: the first word of their names."""
 _OPEN_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The routing half at the end of a turn."""
+    """Routing after an iteration."""
 
     status: NodeStatus
     snapshot: Snapshot | None
@@ -36,73 +36,73 @@ class Seen:
 
 
 class Counts:
-    """found, healed: what others changed, by kind; it is healed when it is as planned again.
+    """drift_detected, drift_repaired: external changes by kind; repaired when as desired again.
 
-    turned: when the loop turned last, in seconds of the monotonic clock. errors: what could not be
-    done. restarts: beginnings of the loop after an error that nobody foresaw. endpoint_fault: why
-    nobody can read all this, empty where somebody can.
+    last_iteration: when it ended, in seconds of the monotonic clock. errors: failures. restarts: of
+    the loop after an unexpected error. endpoint_fault: why metrics are not served, empty where they
+    are.
     """
 
     def __init__(self) -> None:
-        self.found = dict.fromkeys(KINDS, 0)
-        self.healed = dict.fromkeys(KINDS, 0)
+        self.drift_detected = dict.fromkeys(KINDS, 0)
+        self.drift_repaired = dict.fromkeys(KINDS, 0)
         self.errors = self.restarts = 0
-        self.turned = time.monotonic()
+        self.last_iteration = time.monotonic()
         self.seen: Seen | None = None
         self.endpoint_fault = ""
         self._open: dict[Hashable, str] = {}
         self._buckets = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
-        self._changes = self._told = 0
+        self._changes = self._counted = 0
 
-    def find(self, key: Hashable, name: str) -> None:
-        """Something is not as planned through others; counted once until it is healed."""
+    def note_drift(self, key: Hashable, name: str) -> None:
+        """An object is not as desired through others; counted once until it is repaired."""
         if key not in self._open and len(self._open) < _OPEN_MAX:
             kind = self._open[key] = kind_of(name)
-            self.found[kind] += 1
+            self.drift_detected[kind] += 1
 
-    def heal(self, key: Hashable, name: str) -> None:
-        """It is as planned again."""
-        self.find(key, name)
-        self.healed[self._open.pop(key, kind_of(name))] += 1
+    def note_repair(self, key: Hashable, name: str) -> None:
+        """The object was repaired."""
+        self.note_drift(key, name)
+        self.drift_repaired[self._open.pop(key, kind_of(name))] += 1
         self._changes += 1
 
-    def lapse(self, key: Hashable) -> None:
-        """It came right by itself, or the plan wants something else by now."""
+    def note_resolved(self, key: Hashable) -> None:
+        """The object is as desired without a repair: others restored it, or the plan changed."""
         kind = self._open.pop(key, None)
         if kind is not None:
-            self.healed[kind] += 1
+            self.drift_repaired[kind] += 1
 
-    def change(self, objects: int = 1) -> None:
-        """So many objects were changed, whoever had made that necessary."""
-        self._changes += objects
+    def note_changes(self) -> None:
+        """Something was changed in the kernel, whatever the reason."""
+        self._changes += 1
 
-    def turn(self, began: float, seen: Seen) -> None:
-        """A turn of the loop is over; how long is told of those alone that changed something.
+    def note_iteration(self, began: float, seen: Seen) -> None:
+        """The loop ended an iteration; only those that changed something are timed.
 
-        began: when it woke, in seconds of the monotonic clock.
+        began: when it woke up, in seconds of the monotonic clock.
         """
-        self.turned, self.seen = time.monotonic(), seen
-        if self._changes != self._told:
-            self._told = self._changes
-            seconds = self.turned - began
+        self.last_iteration, self.seen = time.monotonic(), seen
+        if self._changes != self._counted:
+            self._counted = self._changes
+            seconds = self.last_iteration - began
             self._buckets[bisect_left(BOUNDS, seconds)] += 1
             self._seconds += seconds
 
-    def begin_anew(self, status: NodeStatus) -> None:
-        """The loop ended in an error, and will begin anew."""
+    def note_restart(self, status: NodeStatus) -> None:
+        """The loop ended in an error, and will restart."""
         self.restarts += 1
         for key in [*self._open]:
-            self.lapse(key)
+            self.note_resolved(key)
         self.seen = Seen(status, None, None, None)
 
     def note_endpoint(self, fault: str) -> None:
-        """Take why metrics are not served, or that they are."""
+        """Take why metrics are not served; empty where they are."""
         self.endpoint_fault = fault
 
     @property
-    def turns(self) -> Histogram:
-        """How long the turns took that changed something."""
+    def iterations(self) -> Histogram:
+        """The durations of the iterations that changed something."""
         return Histogram(tuple(self._buckets), self._seconds)
 
 

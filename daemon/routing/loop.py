@@ -1,43 +1,55 @@
-"""One life of the routing loop: what it knows of source and kernel, and one turn of it."""
+"""The routing loop: cluster and host state are received, planned, reconciled and reported.
+
+It runs in one thread, which sleeps until something happens or is due.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import select
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
+from daemon.backoff import Backoff
 from daemon.config.schema import Settings
-from daemon.filefaults import explain
+from daemon.files import explain
 from daemon.journal import Journal
 from daemon.log import Log
 from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Health
-from daemon.routing.conflistkeeper import ConflistKeeper
+from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.host_state import HostState, Unplannable, affects_plan, read_host_state
-from daemon.routing.lasterror import LastError
 from daemon.routing.planner import Planner
 from daemon.routing.reconciler import Reconciler
-from daemon.routing.refusals import Refusals, Tolerated
-from daemon.routing.reporter import Teller
-from daemon.routing.stale_pods import Stranded
+from daemon.routing.reporter import Refusals, Reporter
+from daemon.routing.stale_pods import StalePods
 from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
 from kernel.errors import KernelError
 from kernel.model import Entry
+from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
 
 TICK = 0.5
-"""Seconds between looks at what tells nobody: files, and settings that change silently."""
+"""Seconds between comparisons of what changes without an event: files, and most settings."""
 RESYNC = 600.0
 """Seconds after which everything is compared, events or not."""
-_FACTS_GAP = 0.05
+STOP_SECONDS = 30.0
+RESTART_PAUSE, RESTART_PAUSE_MAX = 0.5, 10.0
+"""Seconds until the loop restarts after an unexpected error: the first pause, and the longest."""
+_CALM, _AGAIN = 60.0, 60.0
+_HOST_STATE_GAP = 0.05
 _NAMED = 8
-"""So many nodes that left are named."""
+"""So many nodes that left are named in the log."""
 
 
 class Loop:
-    """One life of the loop: what it knows, and one turn of it."""
+    """One run of the loop: what it knows, and one iteration."""
 
     def __init__(
         self,
@@ -52,24 +64,22 @@ class Loop:
         self._health, self._counts = health, counts or Counts()
         self._source: Source = open_source(settings, log)
         self._planner = Planner(settings)
-        self._teller = Teller(journal, log, counts=self._counts)
-        self._kernel = Reconciler(settings, self._teller)
+        self._reporter = Reporter(journal, log, counts=self._counts)
+        self._faults = self._reporter.faults
+        self._kernel = Reconciler(settings, self._reporter)
         self._snapshot: Snapshot | None = None
-        self._facts: HostState | None = None
-        self._facts_due, self._facts_at = True, 0.0
+        self._host: HostState | None = None
+        self._host_due, self._host_read_at = True, 0.0
         self._plan_due = False
         self._desired: Desired | None = None
-        self._fault = "nothing was heard from the source yet"
-        self._conflist = ConflistKeeper(settings, self._teller)
-        self._last = LastError(log)
-        self._source_fault = ""
-        self._refusals = Refusals(self._teller)
-        self._stranded = Stranded(settings, self._teller)
-        self._tolerated = Tolerated(self._teller)
+        self._conflist = ConflistReconciler(settings, self._reporter)
+        self._refusals = Refusals(self._reporter)
+        self._stale_pods = StalePods(settings, self._reporter)
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
         self._adopted: list[Entry] = []
+        self._faults.set("plan", "nothing was received from the source yet")
         try:
             self._adopted += self._kernel.adopt()
         except BaseException:
@@ -83,158 +93,257 @@ class Loop:
         self._kernel.close()
         self._source.close()
 
-    def turn(self, bell: int) -> None:
-        """Sleep until something is due, and do it."""
-        self._sleep(bell)
+    def iterate(self, wake_up: int) -> None:
+        """Sleep until something is due, and do it. wake_up: a descriptor that ends the sleep."""
+        self._sleep(wake_up)
         began = time.monotonic()
-        self._teller.error = ""
-        self._hear()
+        self._reporter.error = ""
+        self._receive()
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._tick(now)
-        # What others did to what there is comes first: plans are made for an undamaged node.
-        self._wait = self._kernel.work()
+        # What others changed is repaired first: plans are made for an undamaged node.
+        self._reconcile()
         if self._refresh(now):
-            self._wait = self._kernel.work()
+            self._reconcile()
             if self._health and self._desired:
                 self._health.aim(self._desired)
         status = self._finish()
-        news = self._source.news
-        self._counts.turn(began, Seen(status, self._snapshot, self._desired, news))
+        seen = Seen(status, self._snapshot, self._desired, self._source.news)
+        self._counts.note_iteration(began, seen)
 
-    def _sleep(self, bell: int) -> None:
+    def _sleep(self, wake_up: int) -> None:
         wait = max(0.0, self._next_tick - time.monotonic())
         waits = [wait] if self._wait is None else [wait, self._wait]
-        if self._facts_due:
-            waits.append(_FACTS_GAP)
+        if self._host_due:
+            waits.append(_HOST_STATE_GAP)
         source = self._source.fileno()
         poll = select.poll()  # not select(2): a busy daemon's descriptors may be beyond its reach
-        for fd in (bell, self._kernel.events.fileno(), *([] if source is None else [source])):
+        for fd in (wake_up, self._kernel.events.fileno(), *([] if source is None else [source])):
             poll.register(fd, select.POLLIN)
         poll.poll(math.ceil(min(waits) * 1000))
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         for event in self._kernel.events.read():
-            self._kernel.note(event)
-            if event.kind == "lost" or (self._facts and affects_plan(event, self._facts)):
-                self._facts_due = True
+            self._kernel.receive(event, self._desired)
+            if event.kind == "lost" or (self._host and affects_plan(event, self._host)):
+                self._host_due = True
         self._poll()
 
     def _poll(self) -> None:
         fresh = self._source.poll()
         if fresh is not None:
-            self._tell_left(self._snapshot, fresh)
+            self._log_departures(self._snapshot, fresh)
             self._snapshot, self._plan_due = fresh, True
-        if self._source.fault != self._source_fault:
-            self._source_fault = self._source.fault
-            if self._source_fault:
-                self._last.tell(f"the last good state stays in use: {self._source_fault}")
-            else:
-                self._log.info("the source is good again")
+        fault, before = self._source.fault, self._faults["source"]
+        if fault == before:
+            return
+        self._faults.set("source", fault)
+        if fault:
+            text = f"the last good state stays in use: {fault}"
+            self._faults.note_error(text)
+            self._log.error(text)
+        else:
+            self._log.info("the source is good again")
 
-    def _tell_left(self, old: Snapshot | None, fresh: Snapshot) -> None:
-        """Say loudly who lost its routes: a list that was cut off is a right list, too."""
+    def _log_departures(self, old: Snapshot | None, fresh: Snapshot) -> None:
+        """Warn about every node that loses its routes: a list that was cut off is valid, too."""
         names = {node.name for node in fresh.nodes}
         left = [node.name for node in old.nodes if node.name not in names] if old else []
         if left:
             more = " ..." if len(left) > _NAMED else ""
-            text = f"{len(left)} nodes are in the source no more: {' '.join(left[:_NAMED])}{more}"
+            text = f"{len(left)} nodes left the source: {' '.join(left[:_NAMED])}{more}"
             self._log.warning(text, before=len(old.nodes) if old else 0, now=len(names))
 
     def _tick(self, now: float) -> None:
         self._kernel.tick()
+        self._reporter.forget_calm()
         if now >= self._next_resync:
             self._next_resync = now + RESYNC
-            self._kernel.look_at_everything("found at the regular look")
-            self._stranded.look_soon()
-            self._facts_due = True
+            self._kernel.resync("found at the regular resync")
+            self._stale_pods.resync()
+            self._host_due = True
+
+    def _reconcile(self) -> None:
+        self._wait = self._kernel.reconcile(self._desired) if self._desired else None
 
     def _refresh(self, now: float) -> bool:
         """Make a new plan if there may be one; whether there is."""
-        if self._facts_due and now - self._facts_at >= _FACTS_GAP:
-            self._facts_at = now
-            self._read_facts()
-        if not self._plan_due or self._snapshot is None or self._facts is None:
+        if self._host_due and now - self._host_read_at >= _HOST_STATE_GAP:
+            self._host_read_at = now
+            self._read_host_state()
+        if not self._plan_due or self._snapshot is None or self._host is None:
             return False
         self._plan_due = False
-        return self._plan(self._snapshot, self._facts)
+        return self._plan(self._snapshot, self._host)
 
-    def _read_facts(self) -> None:
+    def _read_host_state(self) -> None:
         try:
-            facts = read_host_state(self._kernel.nl)
+            host = read_host_state(self._kernel.nl)
         except KernelError as error:
-            self._last.tell(str(error))
+            self._faults.note_error(str(error))
+            self._log.error(str(error))
             return
-        self._facts_due = False
-        if facts != self._facts:
-            self._facts, self._plan_due = facts, True
+        self._host_due = False
+        if host != self._host:
+            self._host, self._plan_due = host, True
 
-    def _plan(self, snapshot: Snapshot, facts: HostState) -> bool:
+    def _plan(self, snapshot: Snapshot, host: HostState) -> bool:
         try:
-            desired = self._planner.plan(snapshot, facts, self._adopted)
+            desired = self._planner.plan(snapshot, host, self._adopted)
         except Unplannable as error:
-            if str(error) != self._fault:
-                self._last.tell(str(error))
-            self._fault = str(error)
+            self._reporter.report_fault("plan", str(error))
             return False
-        self._adopted, self._fault, self._desired = [], "", desired
-        self._refusals.tell(desired.refused)
-        self._tolerated.tell(desired.tolerated)
-        self._kernel.aim(desired)
+        self._adopted, self._desired = [], desired
+        no_prefix = f"{self._settings.node} has no pod CIDR that can be used"
+        self._faults.set("plan", "" if desired.pod_cidrs else no_prefix)
+        self._refusals.report(desired.refused, desired.tolerated)
         return True
 
     def _finish(self) -> NodeStatus:
-        """Say how things are, to whoever wants to know."""
-        fault = self._fault or self._kernel.device.fault or self._no_prefix()
+        """Do what waits for a node that is ready, and publish the status."""
+        fault = self._faults["plan"] or self._faults["device"]
         if self._desired and not fault:
-            if text := self._conflist.keep(self._desired):
-                self._last.tell(text)
-            self._stranded.look(self._desired.pod_cidrs)
-        self._last.judge(self._teller.error, over=self._is_well(fault))
+            self._conflist.reconcile(self._desired)
+            self._stale_pods.check(self._desired.pod_cidrs)
+        if self._reporter.error:
+            self._faults.note_error(self._reporter.error)
+        elif not self._faults.any() and self._kernel.is_settled:
+            self._faults.note_end()
+        self._faults.set("journal", self._journal.fault)
+        self._faults.set("metrics", self._counts.endpoint_fault)
         status = self._status(fault)
         try:
             self._publish(status)
-        except OSError as error:  # a full disk is no reason to stop; the file's age tells
+        except OSError as error:  # a full disk is no reason to stop; readers see the file's age
             path = self._settings.status_file
-            self._teller.fail(explain("the status", path, error, "statusFile"))
-            self._last.note(self._teller.error)
+            self._reporter.report_failure(explain("the status", path, error, "statusFile"))
+            self._faults.note_error(self._reporter.error)
         return status
 
-    def _is_well(self, fault: str) -> bool:
-        faults = fault, self._source_fault, self._conflist.fault, self._journal.fault
-        return not any(faults) and self._kernel.is_settled
-
-    def _no_prefix(self) -> str:
-        if self._desired is None or self._desired.pod_cidrs:
-            return ""
-        return f"{self._settings.node} has no pod CIDR that can be used"
-
     def _status(self, fault: str) -> NodeStatus:
-        desired, mirror = self._desired, self._kernel.mirror
+        desired, faults = self._desired, self._faults
+        wanted, in_sync = self._kernel.entries
         return NodeStatus(
             node=self._settings.node,
             backend=self._settings.backend,
             source=self._settings.source.kind,
             peers=len(desired.peers) if desired else 0,
-            wanted=len(mirror.want),
-            in_sync=len(mirror.want) - mirror.out_of_sync(),
+            wanted=wanted,
+            in_sync=in_sync,
             mtu=desired.pod_mtu if desired else 0,
             prefixes=tuple(map(str, desired.pod_cidrs)) if desired else (),
-            refused=tuple(_refused(r) for r in desired.refused) if desired else (),
-            tolerated=tuple(_refused(r) for r in desired.tolerated) if desired else (),
+            refused=_refused(desired.refused) if desired else (),
+            tolerated=_refused(desired.tolerated) if desired else (),
             fault=fault,
-            stranded=self._stranded.told,
-            source_fault=self._source_fault,
-            conflist_fault=self._conflist.fault,
-            journal_fault=self._journal.fault,
-            metrics_fault=self._counts.endpoint_fault,
+            stale_pods=faults["pods"],
+            source_fault=faults["source"],
+            conflist_fault=faults["conflist"],
+            journal_fault=faults["journal"],
+            metrics_fault=faults["metrics"],
             health=self._health.report if self._health else None,
-            last_error=self._last.text,
-            last_error_time=self._last.time,
-            last_error_over=self._last.over,
+            last_error=faults.last_error,
+            last_error_time=faults.last_error_time,
+            last_error_over=faults.last_error_over,
         )
 
 
-def _refused(refusal: Refusal) -> Refused:
-    return Refused(refusal.node, str(refusal.prefix), refusal.why)
+def _refused(refusals: Sequence[Refusal]) -> tuple[Refused, ...]:
+    return tuple(Refused(r.node, str(r.prefix), r.why) for r in refusals)
+
+
+class Restarts:
+    """Restarts of the loop after unexpected errors."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._logged = log, -math.inf
+        self._pauses = Backoff(RESTART_PAUSE, RESTART_PAUSE_MAX, _CALM)
+
+    def note(self, error: Exception, now: float) -> float:
+        """Log an error, once a minute; seconds until the loop restarts. now: monotonic."""
+        pause, attempts = self._pauses.next(now), self._pauses.attempts
+        if attempts == 1 or now - self._logged >= _AGAIN:
+            self._logged = now
+            times = f" ({attempts} times now)" if attempts > 1 else ""
+            self._log.error(f"routing restarts{times}: {error!r}")
+        return pause
+
+
+class Routing:
+    """Keeps this node's routes from `start` to `stop`, which leaves them in place.
+
+    publish: takes the status whenever it may have changed. health: of the paths to other nodes;
+    None where it is not configured. counts: what was done since the start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        log: Log,
+        publish: Callable[[NodeStatus], None],
+    ) -> None:
+        self._settings, self._journal, self._log = settings, journal, log
+        self._publish = publish
+        health, port = settings.health, settings.vxlan.port
+        self.health = Health(health, port, log) if health else None
+        self.counts = Counts()
+        self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = False
+        self._restarts = Restarts(log)
+        self._thread = threading.Thread(target=self._run, name="routing", daemon=True)
+
+    def __enter__(self) -> Routing:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._thread.start()
+        if self.health:
+            self.health.start()
+
+    def stop(self) -> bool:
+        """End the threads; whether they ended in time."""
+        self._stopping = True
+        if self.health:
+            self.health.stop()
+        os.eventfd_write(self._wake_up, 1)
+        self._thread.join(STOP_SECONDS)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        keep_sockets_open()
+        try:
+            while not self._stopping:
+                self._run_loop()
+        finally:
+            close_kept_sockets()
+
+    def _run_loop(self) -> None:
+        settings, health, counts = self._settings, self.health, self.counts
+        try:
+            with Loop(settings, self._journal, self._log, self._publish, health, counts) as loop:
+                while not self._stopping:
+                    loop.iterate(self._wake_up)
+        except Exception as error:  # whatever it is, routing must go on
+            pause = self._restarts.note(error, time.monotonic())
+            self._log.debug(traceback.format_exc())
+            self._publish_failure(error)
+            self._pause(pause)
+
+    def _publish_failure(self, error: Exception) -> None:
+        text, settings = f"routing fails: {error!r}", self._settings
+        status = NodeStatus(settings.node, settings.backend, settings.source.kind, fault=text)
+        self.counts.note_restart(status)
+        with suppress(OSError):  # why the file cannot be written was logged
+            self._publish(replace(status, last_error=text, last_error_time=time.time()))
+
+    def _pause(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._wake_up, select.POLLIN)
+        poll.poll(math.ceil(seconds * 1000))

@@ -1,24 +1,26 @@
-"""podwire's nftables rules, watched over: what is removed comes back, and what pods send to other
-nodes' pods is not masqueraded."""
+"""podwire's nftables rules, kept as desired: what others remove comes back, and what pods send to
+other nodes' pods is not masqueraded."""
 
 from __future__ import annotations
 
 import errno
+import os
+import re
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
 from cni_plugin.rule_repair import TABLE_LACKS, Lack, find_lacks, repair_rules
+from daemon.model import Desired
 from daemon.prefix_set import Block
-from daemon.routing.authors import is_own
-from daemon.routing.reporter import Teller
+from daemon.routing.reporter import Reporter, describe_event
 from ipam.errors import StoreBusy
 from kernel.errors import KernelError
 from kernel.model import Element, IPAddress
-from kernel.netlink.monitor import RuleChange
+from kernel.netlink.monitor import Event, RuleChange
 from kernel.nftables.masquerade import ensure_cluster
 from kernel.nftables.table import (
     ATTACHMENT_SETS,
@@ -38,120 +40,122 @@ _PATIENCE = 0.1
 """Seconds that routes may wait for a store that another process locks."""
 _BUSY_GAP = 1.0
 GRACE = 0.3
-"""Seconds for which something must be missing to be called damage: a DEL under way is over then."""
+"""Seconds for which something must be missing to be repaired: a DEL in flight is over then."""
 YOUNG = 2.0
-"""Seconds that a link must have been there: an ADD makes it first, and its members last."""
+"""Seconds that a link must have existed: an ADD creates it first, and its members last."""
+_PARENTS = re.compile(r"^Tgid:\s*(\d+)$.*?^PPid:\s*(\d+)$", re.MULTILINE | re.DOTALL)
 
 
-class Rules:
-    """The tables, what all pods share, and what each of them has in the sets."""
+class NftRules:
+    """Reconciles the tables, what all pods share, and what each pod has in the sets."""
 
-    def __init__(self, data_dir: Path, teller: Teller) -> None:
-        self._data_dir, self._teller = data_dir, teller
-        self._blocks: tuple[Block, ...] | None = None
-        self._want: frozenset[Element] = frozenset()
+    def __init__(self, data_dir: Path, reporter: Reporter) -> None:
+        self._data_dir, self._reporter = data_dir, reporter
+        self._planned: tuple[Block, ...] | None = None
+        self._elements: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
-        self._busy_until = self._look_at = 0.0
+        self._busy_until = self._compare_at = 0.0
         self._suspects: frozenset[Lack] = frozenset()
-        self._born: dict[int, float] = {}
+        self._created: dict[int, float] = {}
 
     @property
     def is_due(self) -> bool:
-        """Whether they must be looked at."""
+        """Whether they must be compared."""
         return self._tables_due or self._cluster_due
 
-    @property
-    def is_planned(self) -> bool:
-        """Whether the plan changed them: then they come before the routes, whose packets would be
-        masqueraded for as long as a connection lasts."""
+    def plan(self, desired: Desired) -> bool:
+        """Note the addresses of all pods; whether the plan changed them.
+
+        If so, rules come before routes: packets that a new route carries would be masqueraded for
+        as long as their connection lasts.
+        """
+        if desired.cluster != self._planned:
+            self._planned = desired.cluster
+            self._elements = cluster_elements(map(_ends, desired.cluster))
+            self._cluster_due = True
         return self._cluster_due
 
-    def aim(self, cluster: tuple[Block, ...]) -> None:
-        """Take the addresses of all pods of the cluster."""
-        if cluster != self._blocks:
-            self._blocks, self._want = cluster, cluster_elements(map(_ends, cluster))
-            self._cluster_due = True
-
-    def note(self, change: RuleChange, *, deleted: bool, port: int, cause: str) -> None:
-        """Take an event in."""
+    def receive(self, change: RuleChange, event: Event) -> None:
+        """Take the event of a rule, a set or a member in."""
         if change.table != TABLE:
             return
         if change.what == "member":
-            # Pods that come and go by podwire's executable add theirs.
-            matters = change.name in _SHARED or (deleted and change.name in _PODS)
+            # podwire's executable adds the members of pods that come.
+            matters = change.name in _SHARED or (event.deleted and change.name in _PODS)
         else:
-            matters = deleted or change.what == "rule"
-        if matters and not is_own(port):
-            self.look(cause)
+            matters = event.deleted or change.what == "rule"
+        if matters and not is_own(event.port):
+            self.resync(describe_event("changed", event))
 
-    def note_link(self, index: int, *, deleted: bool) -> None:
-        """Take the event of a link in: an ADD may be at work on one that is new."""
+    def receive_link(self, index: int, *, deleted: bool) -> None:
+        """Take the event of a link in: an ADD may be in flight for one that is new."""
         if deleted:
-            self._born.pop(index, None)
+            self._created.pop(index, None)
         else:
-            self._born.setdefault(index, time.monotonic())
+            self._created.setdefault(index, time.monotonic())
 
-    def look(self, cause: str) -> None:
-        """Look at everything, for what others may have done."""
+    def resync(self, cause: str) -> None:
+        """Compare everything, for what the cause may have changed."""
         self._tables_due, self._cause = True, cause
 
-    def mend(self) -> float | None:
+    def reconcile(self) -> float | None:
         """Bring back what is missing; seconds until that may be. Raises KernelError, IpamError."""
-        if self._blocks is None or not (self._tables_due or self._cluster_due):
+        if self._planned is None or not self.is_due:
             return None
         now = time.monotonic()
-        wait = max(self._teller.wait_for(_NAME), self._busy_until - now)
+        wait = max(self._reporter.pause_before(_NAME), self._busy_until - now)
         if wait > 0:
             return wait
-        looks = self._tables_due and now >= self._look_at
-        if not looks and not self._cluster_due:
-            return self._look_at - now
-        faults = self._heal() if looks else []
+        compares = self._tables_due and now >= self._compare_at
+        if not compares and not self._cluster_due:
+            return self._compare_at - now
+        faults = self._repair_tables() if compares else []
         if self._fill_cluster() and not self._cluster_due:
             faults.append("the cluster's addresses were others")
         self._cluster_due = False
         if faults:
-            self._tell(self._cause, "; ".join(faults), " ".join(map(str, self._blocks)))
-        if looks:
-            return self._rest()
-        return self._look_at - now if self._tables_due else None
+            self._report("; ".join(faults), " ".join(map(str, self._planned)))
+        if compares:
+            return self._next_comparison()
+        return self._compare_at - now if self._tables_due else None
 
-    def _rest(self) -> float | None:
+    def _next_comparison(self) -> float | None:
         if self._suspects:
             return GRACE
         self._tables_due, self._cause = False, ""
         return None
 
-    def _heal(self) -> list[str]:
-        """Bring back what has been missing for long enough; what was, in words."""
-        found = self._locked(find_lacks)
+    def _repair_tables(self) -> list[str]:
+        """Bring back what has been missing for long enough; what was, in text."""
+        found = self._with_store(find_lacks)
         certain = {lack for lack in found if lack == TABLE_LACKS or self._is_damage(lack)}
-        faults = self._locked(partial(repair_rules, lacks=certain)) if certain else []
+        faults = self._with_store(partial(repair_rules, lacks=certain)) if certain else []
         self._suspects = frozenset() if TABLE_LACKS in certain else found - certain
-        self._look_at = time.monotonic() + GRACE
+        self._compare_at = time.monotonic() + GRACE
         return faults
 
     def _is_damage(self, lack: Lack) -> bool:
         _what, link = lack
-        return lack in self._suspects and time.monotonic() - self._born.get(link, -YOUNG) >= YOUNG
+        age = time.monotonic() - self._created.get(link, -YOUNG)
+        return lack in self._suspects and age >= YOUNG
 
-    def _tell(self, cause: str, before: str, after: str) -> None:
-        if cause:
-            self._teller.put_right(_NAME, "restored", _NAME, cause, before, after)
+    def _report(self, before: str, after: str) -> None:
+        if self._cause:
+            self._reporter.report_repair(_NAME, _NAME, self._cause, before, after)
         else:
-            self._teller.write("added", _NAME, "the plan", before, after)
+            self._reporter.report_change("added", _NAME, "the plan", before, after)
 
     def _fill_cluster(self) -> bool:
         try:
-            return ensure_cluster(self._want)
+            return ensure_cluster(self._elements)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-            self._locked(partial(repair_rules, lacks={TABLE_LACKS}))
-            return ensure_cluster(self._want)
+            self._with_store(partial(repair_rules, lacks={TABLE_LACKS}))
+            return ensure_cluster(self._elements)
 
-    def _locked(self, act: Callable[..., T]) -> T:
-        """Do what needs the store; one that is locked for long is left in peace for a while."""
+    def _with_store(self, act: Callable[..., T]) -> T:
+        """Do what needs the store; one that is locked for long is not tried again for a while."""
         try:
             return act(self._data_dir, patience=_PATIENCE)
         except StoreBusy:
@@ -163,3 +167,22 @@ def _ends(block: Block) -> tuple[IPAddress, IPAddress]:
     size = _BYTES[block.version]
     first, last = (ip_address(n.to_bytes(size, "big")) for n in (block.first, block.last))
     return first, last
+
+
+def is_own(port: int) -> bool:
+    """Whether a netlink port is a thread of this process, or of one that it forked.
+
+    The kernel names the thread that changed nftables (net/netfilter/nf_tables_api.c,
+    nf_tables_fill_gen_info, task_pid_nr). One that has ended meanwhile counts as another's.
+    """
+    # Many events have one author; a second later its number may be another's.
+    return _is_own(port, os.getpid(), int(time.monotonic()))
+
+
+@lru_cache(maxsize=64)
+def _is_own(port: int, process: int, _second: int) -> bool:
+    try:
+        found = _PARENTS.search(Path(f"/proc/{port}/status").read_text())
+    except (OSError, UnicodeDecodeError):
+        return False
+    return found is not None and process in map(int, found.groups())

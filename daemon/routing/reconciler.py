@@ -1,46 +1,45 @@
-"""The kernel brought to the plan, and kept there: what is due is done, and nothing else is read.
+"""The kernel is brought to the desired state and kept there; only what is due is read.
 
 Order: settings, device, FDB entries, neighbours, routes; removal the other way round. Rules come
 before routes where the plan changed them, and last where others did.
-Every step is repeatable, so whatever fails is due again.
+Every step is repeatable: what failed is due again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from daemon.config.schema import Settings
 from daemon.model import Desired
-from daemon.routing.mirror import Mirror
-from daemon.routing.nft_rules import Rules
-from daemon.routing.peer_routes import RETRY, Entries
-from daemon.routing.reporter import Teller
-from daemon.routing.sysctls import Switches
-from daemon.routing.vxlan_device import Device
-from daemon.routing.wording import tell_change
+from daemon.routing.nft_rules import NftRules
+from daemon.routing.peer_routes import RETRY, PeerRoutes
+from daemon.routing.reporter import Reporter, describe_event
+from daemon.routing.sysctls import Sysctls
+from daemon.routing.vxlan_device import VxlanDevice
 from ipam.errors import IpamError
 from kernel.errors import KernelError
 from kernel.model import Address, Entry, Link
 from kernel.netlink.monitor import Event, Events, RuleChange
 from kernel.netlink.socket import Netlink
-from kernel.routes import read_entries
+
+Wait = float | None
+"""Seconds until something may be done; None: until an event."""
 
 
 class Reconciler:
-    """Acts on one network namespace: that of the thread that makes it."""
+    """Reconciles one network namespace: that of the thread that makes it."""
 
-    def __init__(self, settings: Settings, teller: Teller) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self.nl, self.events = Netlink(), Events()
-        self.mirror = Mirror(settings.vxlan.device)
-        self.device = Device(self.nl, settings, teller)
-        self._teller = teller
-        self._switches = Switches(self.nl, teller)
-        self._rules = Rules(settings.data_dir, teller)
-        self._entries = Entries(self.nl, self.mirror, teller)
-        self._desired: Desired | None = None
-        self._old_due = True
+        self._reporter = reporter
+        self._sysctls = Sysctls(self.nl, reporter)
+        self._device = VxlanDevice(self.nl, settings, reporter)
+        self._rules = NftRules(settings.data_dir, reporter)
+        self._routes = PeerRoutes(self.nl, self._device.name, reporter)
+        self._has_old = True
         self._down: set[str] = set()
-        self._heard = 0
+        self._watched = 0
         self.events.ignore(self.nl.port)
 
     def close(self) -> None:
@@ -49,118 +48,114 @@ class Reconciler:
         self.nl.close()
 
     def adopt(self) -> Iterable[Entry]:
-        """What an earlier daemon left; it stays until a plan says otherwise. Raises KernelError."""
-        self.mirror.reset(read_entries(self.nl, self.device.name), "")
-        return self.mirror.have.values()
+        """What an earlier daemon left; it stays until a plan differs. Raises KernelError."""
+        return self._routes.adopt()
 
-    def aim(self, desired: Desired) -> None:
-        """Take a plan."""
-        if self._desired is None and desired.device is None:
-            self._entries.look("")  # what is on a device of earlier settings goes with it
-        self._old_due = self._old_due or desired.device is None
-        self._desired = desired
-        self.mirror.aim({**desired.peers, desired.me.name: desired.own_routes})
-        self.device.aim(desired)
-        self._rules.aim(desired.cluster)
-        self._switches.aim(desired)
-
-    def note(self, event: Event) -> None:
-        """Take an event in."""
+    def receive(self, event: Event, desired: Desired | None) -> None:
+        """Take an event in. desired: as last reconciled."""
         noun = event.noun
         if event.kind == "lost":
-            self.look_at_everything("found when events were lost")
+            self.resync("found after events were lost")
         elif event.kind == "netconf":
-            self._switches.due = True
+            self._sysctls.is_due = True
         elif isinstance(noun, RuleChange):
-            cause = tell_change("changed", event)
-            self._rules.note(noun, deleted=event.deleted, port=event.port, cause=cause)
+            self._rules.receive(noun, event)
         elif isinstance(noun, Link):
-            self._rules.note_link(noun.index, deleted=event.deleted)
-            how = tell_change("removed" if event.deleted else "changed", event)
-            self._note_link(noun, event.deleted, f"link {noun.name} was {how}")
+            self._rules.receive_link(noun.index, deleted=event.deleted)
+            self._receive_link(noun, event, desired)
         elif isinstance(noun, Address):
-            if noun.link == self.device.name and not noun.address.is_link_local:
-                self.device.note(tell_change("changed", event))
-        elif self.mirror.is_merged(event):
-            self._entries.look(tell_change("changed", event))
+            if noun.link == self._device.name and not noun.address.is_link_local:
+                self._device.resync(describe_event("changed", event))
         else:
-            self.mirror.note(event)
+            self._routes.receive(event)
 
-    def _note_link(self, link: Link, deleted: bool, cause: str) -> None:
-        if link.name == self.device.name:
-            self.device.note(cause)
-        elif self._desired and link.name in (self._desired.uplink, "lo"):
-            down = deleted or not link.up
-            # IPv4 routes through a link that goes down vanish without a word
+    def _receive_link(self, link: Link, event: Event, desired: Desired | None) -> None:
+        how = describe_event("removed" if event.deleted else "changed", event)
+        cause = f"link {link.name} was {how}"
+        if link.name == self._device.name:
+            self._device.resync(cause)
+        elif desired and link.name in (desired.uplink, "lo"):
+            down = event.deleted or not link.up
+            # IPv4 routes through a link that goes down vanish without an event
             # (net/ipv4/fib_frontend.c, fib_disable_ip).
             if down != (link.name in self._down):
                 (self._down.add if down else self._down.discard)(link.name)
-                self.device.note(cause)
-                self._entries.look(cause)
+                self._device.resync(cause)
+                self._routes.resync(cause)
 
-    def look_at_everything(self, cause: str) -> None:
-        """Compare all that there is, for one time."""
-        self.device.note(cause)
-        self._entries.look(cause)
-        self._rules.look(cause)
-        self._switches.due = True
+    def resync(self, cause: str) -> None:
+        """Read and compare everything once."""
+        self._device.resync(cause)
+        self._routes.resync(cause)
+        self._rules.resync(cause)
+        self._sysctls.is_due = True
 
     def tick(self) -> None:
-        """Look at what no event tells: settings that change silently."""
-        self._switches.due = True
-        self._teller.forget()
+        """Compare what changes without an event: most settings."""
+        self._sysctls.is_due = True
+
+    @property
+    def entries(self) -> tuple[int, int]:
+        """How many entries are desired, and how many of them the kernel has."""
+        entries = self._routes.entries
+        return len(entries.desired), len(entries.desired) - entries.out_of_sync()
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is known that is not as planned."""
-        due = self.device.due or self.device.fault or self._rules.is_due or self._switches.due
-        return not due and not self.mirror.out_of_sync()
+        """Whether all that is known is as desired."""
+        due = self._device.is_due or self._rules.is_due or self._sysctls.is_due
+        return not due and not self._routes.entries.out_of_sync()
 
-    def work(self) -> float | None:
-        """Do what is due; in how many seconds more is (None: when something happens)."""
-        if self._desired is None:
-            return None
-        steps = [self._mend_switches, self._mend_device, self._mend_paths]
+    def reconcile(self, desired: Desired) -> Wait:
+        """Do what is due; in how many seconds more is."""
+        self._routes.plan(desired)
+        steps: list[Callable[[], Wait]] = [
+            partial(self._reconcile_sysctls, desired),
+            partial(self._reconcile_device, desired),
+            partial(self._reconcile_routes, desired),
+        ]
         # What others removed comes back without waiting for the store, which rules need.
-        steps.insert(2 if self._rules.is_planned else 3, self._rules.mend)
+        steps.insert(2 if self._rules.plan(desired) else 3, self._rules.reconcile)
         waits = [self._attempt(step) for step in steps]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _attempt(self, step: Callable[[], float | None]) -> float | None:
+    def _attempt(self, step: Callable[[], Wait]) -> Wait:
         try:
             return step()
         except (KernelError, IpamError, OSError) as error:
-            self._teller.fail(str(error))
+            self._reporter.report_failure(str(error))
             return RETRY
 
-    def _mend_switches(self) -> float | None:
-        lost = self.device.is_lost() or not self.device.index
-        return self._switches.mend(self.device.name if lost else "")
+    def _reconcile_sysctls(self, desired: Desired) -> Wait:
+        lost = self._device.is_lost() or not self._device.index
+        return self._sysctls.reconcile(desired, self._device.name if lost else "")
 
-    def _mend_device(self) -> float | None:
-        wait, cause = self.device.mend()
-        if self.device.index != self._heard:
-            self._heard = self.device.index
-            self.events.ignore(self.nl.port, self._heard)
-        if cause is not None:
-            self._entries.look(cause)
-            self._switches.expect()
-            self._mend_switches()
-        return wait
+    def _reconcile_device(self, desired: Desired) -> Wait:
+        result = self._device.reconcile(desired)
+        if self._device.index != self._watched:
+            self._watched = self._device.index
+            self.events.ignore(self.nl.port, self._watched)
+        if result.cause is not None:
+            self._routes.resync(result.cause)
+            self._sysctls.expect()
+            self._reconcile_sysctls(desired)
+        return result.wait
 
-    def _mend_paths(self) -> float | None:
+    def _reconcile_routes(self, desired: Desired) -> Wait:
         wait = None
-        if not self.device.fault and not self.device.is_lost():
-            wait = self._attempt(self._mend_entries)
-        if not self.device.fault and self.device.is_lost():
-            again = self.device.wait()
+        if not self._reporter.faults["device"] and not self._device.is_lost():
+            wait = self._attempt(partial(self._reconcile_entries, desired))
+        if not self._reporter.faults["device"] and self._device.is_lost():
+            again = self._device.wait()
             return again if wait is None else min(wait, again)
         return wait
 
-    def _mend_entries(self) -> float | None:
-        wait = self._entries.mend(self.device.name if self.device.index else None)
-        if self._old_due and self._desired and self._desired.device is None:
-            # Last: its routes have been replaced.
-            self.device.remove_old(self._desired)
-            self._old_due = False
+    def _reconcile_entries(self, desired: Desired) -> Wait:
+        wait = self._routes.reconcile(has_device=bool(self._device.index))
+        if desired.device is not None:
+            self._has_old = True
+        elif self._has_old:
+            # Last: the routes through it have been replaced.
+            self._device.remove_old(desired)
+            self._has_old = False
         return wait

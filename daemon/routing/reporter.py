@@ -1,25 +1,77 @@
-"""What the routing half does and finds, told once each: journal, log, and how often it was."""
+"""What routing does and finds: reported to journal, log and counters, each once.
+
+The one account of what is wrong now is `Faults`; the status is made from it.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 from daemon.journal import Action, Journal, Record
 from daemon.log import Log
-from daemon.routing.backoff import STUBBORN, Backoff
+from daemon.model import Refusal
+from daemon.routing.backoff import FLAPPING, RepairPauses
 from daemon.routing.counters import Counts
+from kernel.netlink.monitor import Event
 
 _AGAIN = 60.0
+"""Seconds after which the same failure is logged again."""
+_LINES = 8
+"""So many refused prefixes have a line of log each; of more, the number is logged."""
+_RECORDS = 64
+"""So many refused prefixes have a record each."""
+OVERLAP_AGAIN = 60.0
+"""Seconds after which an overlap that comes and goes is reported again."""
+_PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
+_UNSIGNED = frozenset({"link", "fdb"})
 
-Damage = tuple[Hashable, str, str]
-"""What was put right: its key, its name, who did it."""
+Part = Literal["source", "plan", "device", "conflist", "journal", "pods", "metrics"]
+Repair = tuple[Hashable, str, str]
+"""What was repaired: its key, its name, and what others did."""
 
 
-class Teller:
-    """error: the last thing that went wrong, empty where nothing did since it was cleared.
+class Faults:
+    """What is wrong now, by part of the daemon, and the last error.
 
-    counts: how often each kind of it was.
+    last_error: empty where none happened; last_error_time and last_error_over in seconds since
+    1970, the latter 0 while it lasts.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[Part, str] = {}
+        self.last_error, self.last_error_time, self.last_error_over = "", 0.0, 0.0
+
+    def __getitem__(self, part: Part) -> str:
+        return self._texts.get(part, "")
+
+    def set(self, part: Part, text: str) -> bool:
+        """Replace what is wrong with a part, empty where nothing is; whether it is a new fault."""
+        before, self._texts[part] = self[part], text
+        return bool(text) and text != before
+
+    def any(self) -> bool:
+        """Whether anything is wrong that keeps this node from being as desired."""
+        return any(self[part] for part in ("source", "plan", "device", "conflist", "journal"))
+
+    def note_error(self, text: str) -> None:
+        """Keep an error as the last one."""
+        self.last_error, self.last_error_time, self.last_error_over = text, time.time(), 0.0
+
+    def note_end(self) -> None:
+        """All is well: the last error is over, if it was not before."""
+        if self.last_error:
+            self.last_error_over = self.last_error_over or time.time()
+
+
+class Reporter:
+    """error: the first failure since it was cleared, empty where there was none.
+
+    faults: what is wrong now. counts: how often each kind of change and failure was.
     """
 
     def __init__(
@@ -29,19 +81,19 @@ class Teller:
         clock: Callable[[], float] = time.monotonic,
         counts: Counts | None = None,
     ) -> None:
-        self.error = ""
+        self.error, self.faults = "", Faults()
         self.log, self.counts = log, counts or Counts()
         self._clock = clock
         self._journal = journal
-        self._backoff = Backoff()
+        self._pauses = RepairPauses()
         self._failures: dict[str, float] = {}
 
-    def wait_for(self, key: Hashable) -> float:
-        """Seconds until an object that others changed may be put right; 0 where it may now."""
-        return self._backoff.wait_for(key, self._clock())
+    def pause_before(self, key: Hashable) -> float:
+        """Seconds until an object that others changed may be repaired; 0 where it may now."""
+        return self._pauses.wait(key, self._clock())
 
-    def fail(self, text: str) -> None:
-        """Something could not be done; the log has it once a minute, however often it is tried."""
+    def report_failure(self, text: str) -> None:
+        """What could not be done; logged once a minute, however often it is tried."""
         self.error = self.error or text
         self.counts.errors += 1
         now = self._clock()
@@ -49,57 +101,144 @@ class Teller:
             self._failures[text] = now
             self.log.error(text)
 
-    def write(
+    def report_fault(self, part: Part, text: str) -> None:
+        """What is wrong with a part, empty where nothing is; logged where that is new."""
+        if self.faults.set(part, text):
+            self.faults.note_error(text)
+            self.log.error(text)
+
+    def report_change(
         self, action: Action, name: str, cause: str, before: str = "", after: str = ""
     ) -> None:
-        """One change of one object."""
+        """One change of one object, to journal and log."""
         self.record([Record(time.time(), action, name, cause, before, after)])
-        told = f" ({cause})" if cause else ""
-        self.log.info(f"{action} {name}{told}", before=before, after=after)
+        why = f" ({cause})" if cause else ""
+        self.log.info(f"{action} {name}{why}", before=before, after=after)
 
     def record(self, records: Iterable[Record]) -> None:
-        """Changes, for the journal alone."""
-        self.counts.change()
+        """Changes, to the journal alone."""
+        self.counts.note_changes()
         self._journal.write(records)
+        self.faults.set("journal", self._journal.fault)
         if self._journal.fault:
-            self.fail(f"the journal cannot be written: {self._journal.fault}")
+            self.report_failure(f"the journal cannot be written: {self._journal.fault}")
 
-    def put_right(self, key: Hashable, action: Action, name: str, cause: str, *texts: str) -> None:
-        """One object that others changed is as it should be again; texts: before, after."""
-        if self.count([(key, name, cause)]):
-            self.write(action, name, cause, *texts)
+    def report_repair(self, key: Hashable, name: str, cause: str, *states: str) -> None:
+        """The repair of one object that others changed; states: before, after."""
+        if self.count_repairs([(key, name, cause)]):
+            self.report_change("restored", name, cause, *states)
 
-    def count(self, damages: Iterable[Damage]) -> set[Hashable]:
-        """Count repairs of what others changed; the keys of those that are to be told.
+    def count_repairs(self, repairs: Iterable[Repair]) -> set[Hashable]:
+        """Count repairs of what others changed; the keys of those to be reported one by one.
 
-        Of a quarrel the number alone is told, once a minute.
+        Of a flapping object the number alone is reported, once a minute.
         """
-        now, told, due = self._clock(), set[Hashable](), list[tuple[int, str, str]]()
-        for key, name, cause in damages:
-            self.counts.heal(key, name)
-            if self._backoff.note(key, now) < STUBBORN:
-                told.add(key)
-            elif times := self._backoff.remind(key, now):
+        now, each, due = self._clock(), set[Hashable](), list[tuple[int, str, str]]()
+        for key, name, cause in repairs:
+            self.counts.note_repair(key, name)
+            if self._pauses.count(key, now) < FLAPPING:
+                each.add(key)
+            elif times := self._pauses.due_report(key, now):
                 due.append((times, name, cause))
-        self._tell_quarrels(due)
-        return told
+        self._report_flapping(due)
+        return each
 
-    def _tell_quarrels(self, due: Sequence[tuple[int, str, str]]) -> None:
+    def _report_flapping(self, due: Sequence[tuple[int, str, str]]) -> None:
         if not due:
             return
         times, name, cause = due[0]
         more = f" (and {len(due) - 1} more)" if len(due) > 1 else ""
-        text = f"{cause}, {times} times now: podwire goes on putting it right"
+        text = f"{cause}, {times} times now: podwire goes on repairing it"
         self.log.warning(f"{name}{more}: {text}")
         self.record([Record(time.time(), "found", f"{name}{more}", text)])
 
-    def rest(self, began: float) -> None:
+    def note_batch(self, began: float) -> None:
         """Let further repairs of the same objects wait after a batch that began then."""
-        self._backoff.note_effort(began, self._clock())
+        self._pauses.note_batch(began, self._clock())
 
-    def forget(self) -> None:
-        """Drop what has calmed down."""
+    def forget_calm(self) -> None:
+        """Forget objects and failures that have been calm for long enough."""
         now = self._clock()
-        self._backoff.forget(now)
-        for text in [t for t, told in self._failures.items() if now - told >= _AGAIN]:
+        self._pauses.forget_calm(now)
+        for text in [t for t, logged in self._failures.items() if now - logged >= _AGAIN]:
             del self._failures[text]
+
+
+class Refusals:
+    """Reports prefixes that were not refused, or not tolerated, by the plan before."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._log = reporter, reporter.log
+        self._refused: frozenset[Refusal] = frozenset()
+        self._tolerated: dict[Refusal, float] = {}
+
+    def report(self, refused: Sequence[Refusal], tolerated: Sequence[Refusal]) -> None:
+        """Take all prefixes that a plan refuses, and those that it tolerates."""
+        self._report_refused(refused)
+        self._report_tolerated(tolerated)
+
+    def _report_refused(self, refused: Sequence[Refusal]) -> None:
+        fresh = [r for r in refused if r not in self._refused]
+        over = len(self._refused.difference(refused))
+        self._refused = frozenset(refused)
+        for refusal in fresh[:_LINES]:
+            self._log.warning(f"refused {refusal}")
+        if len(fresh) > _LINES:
+            self._log.warning(f"refused {len(fresh) - _LINES} more prefixes: see `podwired status`")
+        if over:
+            self._log.info(f"{over} prefixes are no longer refused", left=len(refused))
+        self._reporter.record(_refusal_records(fresh))
+
+    def _report_tolerated(self, tolerated: Sequence[Refusal]) -> None:
+        # A route that comes and goes all the time must not fill the journal.
+        now = time.monotonic()
+        known = self._tolerated
+        left = {t: min(until, now + OVERLAP_AGAIN) for t, until in known.items() if until > now}
+        fresh = [t for t in tolerated if t not in left]
+        for one in fresh[:_LINES]:
+            name = f"node {one.node} {one.prefix}"
+            cause = f"{one.why}; kept, because it was in use before"
+            self._reporter.record([Record(time.time(), "found", name, cause)])
+            self._log.warning(f"found {name}: {cause}")
+        if len(fresh) > _LINES:
+            self._log.warning(f"{len(fresh) - _LINES} more prefixes overlap networks of this node")
+        self._tolerated = left | dict.fromkeys(tolerated, math.inf)
+
+
+def _refusal_records(fresh: Sequence[Refusal]) -> list[Record]:
+    now = time.time()
+    records = [Record(now, "refused", f"node {r.node} {r.prefix}", r.why) for r in fresh[:_RECORDS]]
+    if len(fresh) > _RECORDS:
+        cause = "each for its own reason: see `podwired status -o json`"
+        records.append(Record(now, "refused", f"{len(fresh) - _RECORDS} more prefixes", cause))
+    return records
+
+
+def describe_event(change: str, event: Event) -> str:
+    """A change and its author: "removed by pid 4711 (ip)", or "removed" where that is unknown."""
+    # Of links the kernel names only an author that asked for an echo (net/core/rtnetlink.c,
+    # rtmsg_ifinfo_build_skb), of FDB entries none (drivers/net/vxlan, vxlan_fdb_notify).
+    if not event.port and event.kind in _UNSIGNED:
+        return change
+    return f"{change} by {name_author(event.port)}"
+
+
+def name_author(port: int) -> str:
+    """The owner of a netlink port: the kernel, or a process, which may have ended meanwhile.
+
+    The port of a process's first socket is its ID (netlink(7)), that of others any number.
+    """
+    # Thousands of events have one author; a second later its ID may be another process's.
+    return _name_author(port, int(time.monotonic()))
+
+
+@lru_cache(maxsize=64)
+def _name_author(port: int, _second: int) -> str:
+    if port == 0:
+        return "the kernel"
+    if port > _PID_MAX:
+        return f"a process (netlink port {port})"
+    try:
+        return f"pid {port} ({Path(f'/proc/{port}/comm').read_text().strip()})"
+    except (OSError, UnicodeDecodeError):
+        return f"pid {port}"

@@ -1,61 +1,66 @@
-"""Settings below /proc/sys that packets need, kept as the plan wants them."""
+"""Settings below /proc/sys that packets need, kept as desired."""
 
 from __future__ import annotations
 
 from daemon.model import Desired
-from daemon.routing.reporter import Teller
+from daemon.routing.reporter import Reporter
+from kernel.describe import name_of
+from kernel.diff import Change, compare
 from kernel.forwarding import apply_node_settings
 from kernel.model import Sysctl
 from kernel.netlink.socket import Netlink
 from kernel.sysctl import read_sysctl
 
 
-class Switches:
-    """due: whether they must be looked at."""
+class Sysctls:
+    """Reconciles the settings. is_due: whether they must be compared."""
 
-    def __init__(self, nl: Netlink, teller: Teller) -> None:
-        self.due = False
-        self._nl, self._teller = nl, teller
-        self._wanted: tuple[Sysctl, ...] = ()
-        self._new = False
-
-    def aim(self, desired: Desired) -> None:
-        """Take a plan."""
-        if desired.sysctls != self._wanted:
-            self._wanted = desired.sysctls
-            self.expect()
+    def __init__(self, nl: Netlink, reporter: Reporter) -> None:
+        self.is_due = False
+        self._nl, self._reporter = nl, reporter
+        self._planned: tuple[Sysctl, ...] = ()
+        self._is_new = False
 
     def expect(self) -> None:
-        """What differs at the next look is not others' work: a link was made just now."""
-        self.due = self._new = True
+        """A link was just created: what differs at the next comparison is no external change."""
+        self.is_due = self._is_new = True
 
-    def mend(self, absent: str) -> float | None:
-        """Put right what differs; seconds until what was put right just now may be again.
+    def reconcile(self, desired: Desired, absent: str) -> float | None:
+        """Set what differs; seconds until what was just repaired may be repaired again.
 
-        absent: a link that is not there yet, whose settings come with it. Raises KernelError.
+        absent: a link that does not exist yet; its settings appear with it. Raises KernelError.
         """
-        if not self.due:
+        if desired.sysctls != self._planned:
+            self._planned = desired.sysctls
+            self.expect()
+        if not self.is_due:
             return None
-        wanted = [s for s in self._wanted if not absent or f"/{absent}/" not in s.path]
-        waits = [self._mend(setting) for setting in wanted]
-        self.due, self._new = any(waits), False
+        settings = [s for s in desired.sysctls if not absent or f"/{absent}/" not in s.path]
+        waits = [self._reconcile(setting) for setting in settings]
+        self.is_due, self._is_new = any(waits), False
         return max(waits, default=0.0) or None
 
-    def _mend(self, setting: Sysctl) -> float:
-        before, key = read_sysctl(setting.path), ("sysctl", setting.path)
-        if before == setting.value or (before is None and not setting.required):
-            self._teller.counts.lapse(key)
+    def _reconcile(self, setting: Sysctl) -> float:
+        key, name, value = ("sysctl", setting.path), name_of(setting), read_sysctl(setting.path)
+        observed = None if value is None else Sysctl(setting.path, value, setting.required)
+        change = compare(setting, observed)
+        if change is None:
+            self._reporter.counts.note_resolved(key)
             return 0.0
-        name = f"sysctl {setting.path}"
-        if not self._new:
-            self._teller.counts.find(key, name)
-        wait = self._teller.wait_for(key)
+        if not self._is_new:
+            self._reporter.counts.note_drift(key, name)
+        wait = self._reporter.pause_before(key)
         if wait > 0:
             return wait
         apply_node_settings(self._nl, [setting])
-        if self._new:
-            self._teller.write("changed", name, "the plan", before or "", setting.value)
-        else:
-            texts = before or "", setting.value
-            self._teller.put_right(key, "restored", name, "changed by others", *texts)
+        self._report(change, name)
         return 0.0
+
+    def _report(self, change: Change[Sysctl], name: str) -> None:
+        before = change.observed.value if change.observed else ""
+        after = change.noun.value
+        if self._is_new:
+            self._reporter.report_change("changed", name, "the plan", before, after)
+        else:
+            key = ("sysctl", change.noun.path)
+            self._reporter.report_repair(key, name, "changed by others", before, after)

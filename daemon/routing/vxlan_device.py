@@ -1,14 +1,16 @@
-"""The VXLAN device of the plan, kept as it should be; devices of earlier settings go."""
+"""The VXLAN device, kept as desired; devices of earlier settings are removed."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from daemon.config.schema import Settings
+from daemon.journal import Action
 from daemon.model import Desired
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
-from daemon.routing.reporter import Teller
+from daemon.routing.reporter import Reporter
 from kernel.describe import describe, state_of
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
@@ -21,26 +23,37 @@ from kernel.vxlan import Rivalry, ensure_vxlan, remove_vxlan
 _SET_OTHER = ": remove it, or set `vxlan.vni` or `vxlan.port` in podwired.yaml on all nodes"
 
 
-class Device:
-    """index: of the link, 0 while there is none; fault: why it is not as planned."""
+class DeviceResult(NamedTuple):
+    """What became of the device.
 
-    def __init__(self, nl: Netlink, settings: Settings, teller: Teller) -> None:
+    wait: seconds until it may be repaired; None: nothing waits.
+    cause: why it was changed, empty where the plan was; None: it was not changed. After a change
+        the entries that lead through it must be read again.
+    """
+
+    wait: float | None = None
+    cause: str | None = None
+
+
+class VxlanDevice:
+    """Reconciles the device. index: of the link, 0 while there is none.
+
+    is_due: whether it must be compared.
+    """
+
+    def __init__(self, nl: Netlink, settings: Settings, reporter: Reporter) -> None:
         self.name = settings.vxlan.device
-        self.index, self.fault, self.due = 0, "", False
-        self._mode = settings.vxlan.checksum_offload
-        self._nl, self._teller = nl, teller
-        self._desired: Desired | None = None
+        self.index, self.is_due = 0, False
+        self._key, self._title = ("link", self.name), f"link {self.name}"
+        self._offload = settings.vxlan.checksum_offload
+        self._nl, self._reporter = nl, reporter
+        self._planned: tuple[object, ...] | None = None
         self._cause = ""
-        self._trouble = ""
+        self._offload_fault = ""
 
-    def aim(self, desired: Desired) -> None:
-        """Take a plan."""
-        old, self._desired = self._desired, desired
-        self.due = self.due or old is None or _frame(old) != _frame(desired)
-
-    def note(self, cause: str) -> None:
-        """Something may be wrong with it, through the cause."""
-        self.due, self._cause = True, cause
+    def resync(self, cause: str) -> None:
+        """Compare the device at the next opportunity, for what the cause may have changed."""
+        self.is_due, self._cause = True, cause
 
     def is_lost(self) -> bool:
         """Whether the link is gone, or another one by now, before its event was read."""
@@ -50,48 +63,48 @@ class Device:
             lost = socket.if_nametoindex(self.name) != self.index
         except OSError:
             lost = True
-        if lost and not self.due:
-            self.note(f"link {self.name} was removed")
+        if lost and not self.is_due:
+            self.resync(f"{self._title} was removed")
         return lost
 
     def wait(self) -> float:
-        """Seconds until it may be put right."""
-        return self._teller.wait_for(("link", self.name))
+        """Seconds until it may be repaired."""
+        return self._reporter.pause_before(self._key)
 
-    def mend(self) -> tuple[float | None, str | None]:
-        """Put it right: (seconds until it may be, cause of what was wrong and is right now).
-
-        The cause is None where nothing was wrong, and empty where the plan changed. What leads
-        through the device must be looked at where it is not None. Raises KernelError.
-        """
-        desired = self._desired
-        if not self.due or desired is None:
-            return None, None
+    def reconcile(self, desired: Desired) -> DeviceResult:
+        """Compare the device if that is due, and repair it. Raises KernelError."""
+        planned = (desired.device, desired.device_addresses, desired.uplink)
+        if planned != self._planned:
+            self._planned, self.is_due = planned, True
+        if not self.is_due:
+            return DeviceResult()
         wait = self.wait()
         if wait > 0:
-            return wait, None
+            return DeviceResult(wait)
         try:
-            changes, offload = self._ensure(desired)
-        except Rivalry as error:
-            hint = f"{error.hint}{_SET_OTHER}"
-            told = KernelError(error.operation, error.target, error.errno, hint)
-            self.fault = str(told)
-            raise told from error
+            changes, offload = self._apply(desired)
         except KernelError as error:
-            self.fault = str(error)
-            if self._cause:
-                self._teller.counts.find(("link", self.name), f"link {self.name}")
-            raise
+            raise self._failed(error) from error
         cause, self._cause = self._cause, ""
-        self.due, self.fault = False, ""
+        self.is_due = False
+        self._reporter.faults.set("device", "")
         if not changes and not offload:
-            self._teller.counts.lapse(("link", self.name))
-            return None, None
-        self._tell(desired, changes, offload, cause)
-        return None, cause
+            self._reporter.counts.note_resolved(self._key)
+            return DeviceResult()
+        self._report(desired, changes, offload, cause)
+        return DeviceResult(cause=cause)
 
-    def _ensure(self, desired: Desired) -> tuple[Sequence[Change[Noun]], str]:
-        """What was not as desired: (of the device, of its checksum offload)."""
+    def _failed(self, error: KernelError) -> KernelError:
+        if isinstance(error, Rivalry):
+            hint = f"{error.hint}{_SET_OTHER}"
+            error = KernelError(error.operation, error.target, error.errno, hint)
+        elif self._cause:
+            self._reporter.counts.note_drift(self._key, self._title)
+        self._reporter.faults.set("device", str(error))
+        return error
+
+    def _apply(self, desired: Desired) -> tuple[Sequence[Change[Noun]], str]:
+        """Make the device as desired; what differed: (of the device, of its checksum offload)."""
         if desired.device is None:
             self.index = 0
             return (), ""
@@ -104,39 +117,35 @@ class Device:
 
     def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> str:
         below = {desired.uplink, *(k.name for k in links if _is_port_of(k, desired.uplink))}
-        trouble = offload_trouble(sorted(below)) if self._mode == "auto" else ""
-        if trouble and trouble != self._trouble:
-            self._teller.log.warning(f"checksum offload of {self.name} is off: {trouble}")
-        self._trouble = trouble
-        was = ensure_offload(self.name, self._mode, trouble)
+        fault = offload_trouble(sorted(below)) if self._offload == "auto" else ""
+        if fault and fault != self._offload_fault:
+            self._reporter.log.warning(f"checksum offload of {self.name} is off: {fault}")
+        self._offload_fault = fault
+        was = ensure_offload(self.name, self._offload, fault)
         return "" if was is None else f"its checksum offload was {'on' if was else 'off'}"
 
-    def _tell(
+    def _report(
         self, desired: Desired, changes: Sequence[Change[Noun]], offload: str, cause: str
     ) -> None:
         missing = any(isinstance(c.desired, Link) and c.observed is None for c in changes)
         before = "; ".join(filter(None, (*map(describe, changes), offload)))
-        name, texts = f"link {self.name}", ("" if missing else before, state_of(desired.device))
+        states = "" if missing else before, state_of(desired.device)
         if cause:
-            self._teller.put_right(("link", self.name), "restored", name, cause, *texts)
+            self._reporter.report_repair(self._key, self._title, cause, *states)
         else:
-            self._teller.write("added" if missing else "changed", name, "the plan", *texts)
+            action: Action = "added" if missing else "changed"
+            self._reporter.report_change(action, self._title, "the plan", *states)
 
     def remove_old(self, desired: Desired) -> None:
         """Remove podwire's devices that the plan does not name. Raises KernelError."""
         self._remove_others(desired, read_links(self._nl))
 
     def _remove_others(self, desired: Desired, links: Iterable[Link]) -> None:
-        wanted = desired.device.name if desired.device else ""
+        planned = desired.device.name if desired.device else ""
         for link in links:
-            is_old = link.alias == DEVICE_ALIAS and link.name != wanted
+            is_old = link.alias == DEVICE_ALIAS and link.name != planned
             if is_old and remove_vxlan(self._nl, link.name):
-                self._teller.write("removed", f"link {link.name}", "no plan names it")
-
-
-def _frame(desired: Desired) -> tuple[object, ...]:
-    """What the device rests on."""
-    return desired.device, desired.device_addresses, desired.uplink
+                self._reporter.report_change("removed", f"link {link.name}", "no plan names it")
 
 
 def _is_port_of(link: Link, uplink: str) -> bool:

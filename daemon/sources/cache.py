@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.filefaults import explain
-from daemon.files import replace_file
+from daemon.files import explain, replace_file
 from daemon.log import Log
 from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPNetwork

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.filefaults import explain
-from daemon.files import replace_file
+from daemon.files import explain, replace_file
 from daemon.log import Log
 from daemon.machine_id import read_host
 from daemon.model import parse_pod_cidr

@@ -91,7 +91,7 @@ def test_jumps_of_the_wall_clock(cluster: Cluster, wall_clock: Path, tmp_path: P
     for number, years in enumerate((10, -20, 0)):
         jump(offset, years * YEAR)
         then = time.time() + years * YEAR
-        # What others damage is put right as fast and as often as ever.
+        # What others damage is repaired as fast and as often as ever.
         for _ in range(3):
             one.node.run(["ip", "route", "del", "10.244.2.0/24"])
             eventually(partial(one.has_routes, set(two.cidrs)))
@@ -107,7 +107,7 @@ def test_jumps_of_the_wall_clock(cluster: Cluster, wall_clock: Path, tmp_path: P
         eventually(partial(one.has_routes, set(two.cidrs)))
         lengths.append(len(one.history()))
     check_history(one, lengths)
-    assert "begins anew" not in one.log
+    assert "routing restarts" not in one.log
 
 
 def check_history(member: Member, lengths: list[int]) -> None:

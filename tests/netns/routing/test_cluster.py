@@ -91,7 +91,7 @@ def test_nodes_join_and_leave(cluster: Cluster, podwire_bin: Path) -> None:
     # The node that was left out keeps what it had, and says that it is none of the cluster.
     eventually(lambda: "the source has no node node-3" in str(third.status()["troubles"]))
     assert third.routes() >= set(pair[0].cidrs)
-    assert "1 nodes are in the source no more: node-3" in cluster.members[0].log
+    assert "1 nodes left the source: node-3" in cluster.members[0].log
 
 
 def test_a_node_moves_to_other_prefixes(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.routing.backoff import STUBBORN
+from daemon.routing.backoff import FLAPPING
 from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
 
 Pair = tuple[Member, Member]
@@ -171,7 +171,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_put_right(pair: Pair, name: str) -> None:
+def test_damage_is_repaired(pair: Pair, name: str) -> None:
     one, two = pair
     before = entries(one)
     command, told = DAMAGE[name]
@@ -188,7 +188,7 @@ def test_damage_is_put_right(pair: Pair, name: str) -> None:
     assert fresh[-1]["cause"]
 
 
-def test_the_journal_blames_nobody_for_a_device_that_went(pair: Pair) -> None:
+def test_the_journal_names_no_author_of_a_removed_device(pair: Pair) -> None:
     one, _two = pair
     [made] = one.history(f"link {DEVICE}")
     assert (made["action"], made["before"]) == ("added", "")
@@ -222,20 +222,20 @@ def test_another_device_in_the_way_is_named(cluster: Cluster) -> None:
     eventually(lambda: one.status().get("lastErrorOver", 0) > 0)
 
 
-def test_a_quarrel_is_told_by_number(pair: Pair) -> None:
+def test_flapping_is_reported_by_number(pair: Pair) -> None:
     one, _two = pair
     prefix = "10.244.2.0/24"
     for _ in range(30):
         one.node.run(["ip", "route", "del", prefix])
         eventually(lambda: one.has_route(prefix))
     lines = [line for line in one.log.splitlines() if f"route {prefix}" in line]
-    assert len(lines) == STUBBORN
-    assert f"{STUBBORN} times now" in lines[-1]
+    assert len(lines) == FLAPPING
+    assert f"{FLAPPING} times now" in lines[-1]
     records = [record["action"] for record in one.history(f"route {prefix}")]
-    assert records == ["restored"] * (STUBBORN - 1) + ["found"]
+    assert records == ["restored"] * (FLAPPING - 1) + ["found"]
 
 
-def test_whose_route_is_in_the_way_is_told(cluster: Cluster) -> None:
+def test_the_route_in_the_way_is_reported(cluster: Cluster) -> None:
     one, two = cluster.join(start=False), cluster.join(start=False)
     one.node.run(["ip", "route", "add", "10.244.2.0/24", "via", two.addresses[0], "proto", "bird"])
     one.start(allowOverlap=["10.244.2.0/24"])

@@ -39,7 +39,7 @@ def are(member: Member, name: str, wanted: list[tuple[str, ...]]) -> object:
     return found == wanted or (found, member.log)
 
 
-def is_told(member: Member, before: str) -> object:
+def is_recorded(member: Member, before: str) -> object:
     """True where the journal has a record of that, else all its records of rules."""
     found = member.history("nftables")
     return before in [record["before"] for record in found] or found
@@ -70,9 +70,7 @@ def test_single_members_come_back(pair: Pair, guarded: Namespace) -> None:
         victim = before[0]
         delete(one, name, victim)
         eventually(partial(are, one, name, before))
-        words = victim[:2] if name.startswith("hairpin") else victim[:1]
-        told = " ".join(("missing:", name, *words))
-        eventually(partial(is_told, one, told))
+        eventually(partial(is_recorded, one, f"missing: {name} {' . '.join(victim)}"))
         last = one.history("nftables")[-1]
         assert last["action"] == "restored"
         assert last["cause"].startswith("changed by pid ")
@@ -111,5 +109,5 @@ def test_what_a_pod_took_along_stays_away(
     # Coming and going of pods is no drift, and so not told.
     eventually(lambda: len(one.history()) > length)
     assert [record["before"] for record in one.history()[length:]] == [
-        f"missing: hairpin4 {kept[0][0]} {kept[0][1]}"
+        f"missing: hairpin4 {' . '.join(kept[0])}"
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cni_server.call_counters import CallCounters, Histogram
+from daemon.cni_server.call_counters import CallCounters
 from daemon.journal import MIN_BYTES, Journal, Record
 from daemon.log import Log
 from daemon.metrics import families as f
@@ -32,13 +32,13 @@ from daemon.metrics.collector import (
     read_work,
 )
 from daemon.metrics.families import FAMILIES
-from daemon.model import Desired, News
+from daemon.model import Desired, Histogram, News
 from daemon.probes.prober import Tally as ProbeTally
 from daemon.probes.report import HealthReport
 from daemon.probes.states import PeerHealth, Reason, State
 from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
 from daemon.routing.planner import Planner
-from daemon.routing.reporter import Teller
+from daemon.routing.reporter import Reporter
 from daemon.status import NodeStatus
 from ipam.store import open_store
 from ipam.transaction import Owner
@@ -64,7 +64,7 @@ def sources(tmp_path: Path) -> Sources:
     """A daemon that has turned once."""
     wanted = settings(f"dataDir: {tmp_path}")
     made = Sources(wanted, CallCounters(2), Counts(), Journal(tmp_path / "journal", MIN_BYTES))
-    made.counts.turn(0.0, Seen(GOOD, cluster(node(1), node(2)), plan("", ""), None))
+    made.counts.note_iteration(0.0, Seen(GOOD, cluster(node(1), node(2)), plan("", ""), None))
     return made
 
 
@@ -146,24 +146,24 @@ def test_pending_allocations_are_adds_in_flight() -> None:
 def test_drift_is_counted_once_however_often_its_repair_is_tried() -> None:
     counts = Counts()
     for _ in range(5):
-        counts.find("k", "route 10.244.7.0/24")
-    counts.heal("k", "route 10.244.7.0/24")
-    counts.heal("link", "link podwire-vxlan")
-    assert (counts.found["route"], counts.healed["route"]) == (1, 1)
-    assert (counts.found["link"], counts.healed["link"]) == (1, 1)
-    counts.find("k", "route 10.244.7.0/24")
-    assert (counts.found["route"], counts.healed["route"]) == (2, 1)
+        counts.note_drift("k", "route 10.244.7.0/24")
+    counts.note_repair("k", "route 10.244.7.0/24")
+    counts.note_repair("link", "link podwire-vxlan")
+    assert (counts.drift_detected["route"], counts.drift_repaired["route"]) == (1, 1)
+    assert (counts.drift_detected["link"], counts.drift_repaired["link"]) == (1, 1)
+    counts.note_drift("k", "route 10.244.7.0/24")
+    assert (counts.drift_detected["route"], counts.drift_repaired["route"]) == (2, 1)
 
 
 def test_drift_that_ends_without_a_repair_is_over() -> None:
     counts = Counts()
     for key in ("a", "b"):
-        counts.find(key, "sysctl net/ipv4/ip_forward")
-    counts.lapse("a")
-    counts.lapse("a")
-    assert (counts.found["sysctl"], counts.healed["sysctl"]) == (2, 1)
-    counts.begin_anew(GOOD)
-    assert counts.healed["sysctl"] == 2
+        counts.note_drift(key, "sysctl net/ipv4/ip_forward")
+    counts.note_resolved("a")
+    counts.note_resolved("a")
+    assert (counts.drift_detected["sysctl"], counts.drift_repaired["sysctl"]) == (2, 1)
+    counts.note_restart(GOOD)
+    assert counts.drift_repaired["sysctl"] == 2
 
 
 def test_every_kind_of_object_has_a_name_of_its_own_or_is_other() -> None:
@@ -175,22 +175,22 @@ def test_every_kind_of_object_has_a_name_of_its_own_or_is_other() -> None:
 def test_only_turns_that_change_something_are_timed() -> None:
     counts = Counts()
     seen = Seen(GOOD, None, None, None)
-    counts.turn(time.monotonic() - 9.0, seen)
-    assert sum(counts.turns.buckets) == 0
-    counts.change()
-    counts.turn(time.monotonic() - 9.0, seen)
-    counts.turn(time.monotonic() - 9.0, seen)
-    assert [n for n, count in enumerate(counts.turns.buckets) if count] == [BOUNDS.index(10.0)]
-    assert counts.turns.seconds == pytest.approx(9.0, abs=1.0)
+    counts.note_iteration(time.monotonic() - 9.0, seen)
+    assert sum(counts.iterations.buckets) == 0
+    counts.note_changes()
+    counts.note_iteration(time.monotonic() - 9.0, seen)
+    counts.note_iteration(time.monotonic() - 9.0, seen)
+    assert [n for n, count in enumerate(counts.iterations.buckets) if count] == [BOUNDS.index(10.0)]
+    assert counts.iterations.seconds == pytest.approx(9.0, abs=1.0)
 
 
 def test_repairs_failures_and_records_are_counted_where_they_are_told(tmp_path: Path) -> None:
     journal, counts = Journal(tmp_path / "journal", MIN_BYTES), Counts()
-    teller = Teller(journal, Log("error"), counts=counts)
-    teller.put_right("a", "restored", "route 10.0.0.0/24", "removed")
-    teller.put_right("b", "restored", "sysctl net/ipv4/ip_forward", "changed")
-    teller.write("added", "link podwire-vxlan", "the plan")
-    teller.fail("no")
+    reporter = Reporter(journal, Log("error"), counts=counts)
+    reporter.report_repair("a", "route 10.0.0.0/24", "removed")
+    reporter.report_repair("b", "sysctl net/ipv4/ip_forward", "changed")
+    reporter.report_change("added", "link podwire-vxlan", "the plan")
+    reporter.report_failure("no")
     values = read_work(counts, journal, time.monotonic())
     assert (values[f.DRIFT_DETECTED]["route",], values[f.DRIFT_REPAIRED]["sysctl",]) == (1, 1)
     assert values[f.ERRORS] == {(): 1}
@@ -209,7 +209,7 @@ def test_records_that_are_lost_are_counted(tmp_path: Path) -> None:
 
 def test_a_loop_that_begins_anew_is_counted_and_not_ready() -> None:
     counts = Counts()
-    counts.begin_anew(NodeStatus("node-1", "vxlan", "static", fault="routing fails"))
+    counts.note_restart(NodeStatus("node-1", "vxlan", "static", fault="routing fails"))
     assert counts.restarts == 1
     assert counts.seen is not None
     assert read_status(counts.seen.status)[f.READY] == {(): 0.0}
@@ -220,7 +220,7 @@ def test_the_status_is_numbers() -> None:
     assert values[f.READY] == {(): 1.0}
     assert set(values[f.FAULT].values()) == {0.0}
     bad = NodeStatus(
-        "node-1", "vxlan", "static", wanted=6, in_sync=4, source_fault="away", stranded="pods"
+        "node-1", "vxlan", "static", wanted=6, in_sync=4, source_fault="away", stale_pods="pods"
     )
     values = read_status(bad)
     assert values[f.OUT_OF_SYNC] == {(): 2}
@@ -370,7 +370,7 @@ def test_every_value_has_its_labels() -> None:
 
 
 def test_a_daemon_loads_a_library_of_the_metrics_when_it_needs_it() -> None:
-    loaded = _loaded_by("daemon.metrics, daemon.metrics.collector, daemon.routing.thread")
+    loaded = _loaded_by("daemon.metrics, daemon.metrics.collector, daemon.routing.loop")
     assert "daemon.metrics.collector" in loaded
     assert not {"prometheus_client", "http", "http.server", "ssl"} & loaded
     assert "prometheus_client" not in _loaded_by("daemon.metrics.endpoint")

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.cni_server.call_counters import Histogram
 from daemon.log import Log
 from daemon.metrics import endpoint
 from daemon.metrics import families as f
@@ -32,6 +31,7 @@ from daemon.metrics.endpoint import (
     check_ready,
     explain,
 )
+from daemon.model import Histogram
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
 
@@ -370,7 +370,7 @@ def test_scrapes_read_one_after_the_other() -> None:
 
 def test_pages() -> None:
     counts = Counts()
-    counts.turn(0.0, Seen(GOOD, None, None, None))
+    counts.note_iteration(0.0, Seen(GOOD, None, None, None))
     pages = Pages(Exposition(lambda: VALUES), counts)
     assert [pages(path, "").status for path in ("/metrics", "/healthz", "/readyz")] == [200] * 3
     assert b"podwire_ready 1.0" in pages("/metrics", "").body
@@ -380,7 +380,7 @@ def test_pages() -> None:
 
 def test_a_loop_without_iterations_is_not_alive() -> None:
     counts = Counts()
-    counts.turned = 100.0
+    counts.last_iteration = 100.0
     assert check_alive(counts, 100.0 + ITERATION_MAX) == Response(200, b"alive\n")
     late = check_alive(counts, 101.0 + ITERATION_MAX)
     assert late.status == 503
@@ -390,9 +390,9 @@ def test_a_loop_without_iterations_is_not_alive() -> None:
 def test_a_node_is_ready_as_status_says() -> None:
     counts = Counts()
     assert check_ready(counts).status == 503
-    counts.turn(0.0, Seen(GOOD, None, None, None))
+    counts.note_iteration(0.0, Seen(GOOD, None, None, None))
     assert check_ready(counts) == Response(200, b"ready\n")
     bad = NodeStatus("node-1", "vxlan", "static", fault="no\nlink \udcff")
-    counts.turn(0.0, Seen(bad, None, None, None))
+    counts.note_iteration(0.0, Seen(bad, None, None, None))
     answer = check_ready(counts)
     assert (answer.status, answer.body) == (503, b"this node is not ready: no\nlink \\udcff\n")

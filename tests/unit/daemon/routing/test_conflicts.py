@@ -1,4 +1,4 @@
-"""Claims against a naive decision that looks at everything each time."""
+"""Claims against a naive decision on everything; what check-config finds, against a plan."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import daemon.routing.conflicts
+from daemon.model import Node
 from daemon.prefix_set import Block, block_of
-from daemon.routing.conflicts import Claim, Claims
+from daemon.routing.conflicts import Claim, Claims, find_contradictions
+from daemon.routing.planner import Planner
+from tests.unit.daemon.clusters import ME as HERE
+from tests.unit.daemon.clusters import cluster, facts, node
+from tests.unit.daemon.clusters import settings as settings_of
 
 ME = "me"
 names = st.sampled_from(("a", "b", ME, "z"))
@@ -143,3 +148,46 @@ def test_a_change_elsewhere_tells_nobody_else() -> None:
     claims.put("n7", [block("10.1.7.0/24")])
     assert claims.settle() == {"n7"}
     assert claims.settle() == set()
+
+
+# -- what check-config finds
+
+ADDRESSES = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", "2001:db8::3"]
+CIDRS = ["10.244.1.0/24", "10.244.1.0/25", "10.244.2.0/24", "10.244.0.0/16", "fd00::/64"]
+
+
+def peers(names: list[str]) -> st.SearchStrategy[list[Node]]:
+    def one(name: str) -> st.SearchStrategy[Node]:
+        addresses = st.sampled_from([*ADDRESSES, "192.0.2.2 2001:db8::2", "192.0.2.3 2001:db8::3"])
+        return st.builds(node, st.just(name), addresses, st.sampled_from(CIDRS))
+
+    return st.tuples(*map(one, names)).map(list)
+
+
+@given(
+    peers(["a", "b", "node-2"]),
+    st.sampled_from(["vxlan", "host-gw", "hybrid", "none"]),
+    st.sampled_from(["192.0.2.1", "192.0.2.1 2001:db8::1"]),
+)
+def test_it_finds_what_the_plan_refuses(others: list[Node], backend: str, own: str) -> None:
+    chosen = settings_of(f"backend: {backend}\n")
+    snapshot = cluster(node(HERE, own, "10.244.9.0/24"), *others)
+    # All nodes are on one link: nothing else can be in the way.
+    here = facts("192.0.2.1/24", "2001:db8::1/64")
+    refused = {r.node for r in Planner(chosen).plan(snapshot, here).refused}
+    found_of = {text.partition(":")[0] for text in find_contradictions(chosen, snapshot)}
+    assert refused <= found_of
+    # Beside them only who claims what another claims, and gets it for that one's other faults.
+    for name in found_of - refused:
+        (found,) = (n for n in others if n.name == name)
+        assert any(_conflict(found, n) for n in snapshot.nodes if n is not found)
+
+
+def _conflict(one: Node, other: Node) -> bool:
+    pairs = [(p, q) for p in one.pod_cidrs for q in other.pod_cidrs if p.version == q.version]
+    return bool(set(one.addresses) & set(other.addresses)) or any(p.overlaps(q) for p, q in pairs)
+
+
+def test_all_is_right_with_a_right_list() -> None:
+    snapshot = cluster(node(1), node(2), node(3))
+    assert list(find_contradictions(settings_of(), snapshot)) == []
