@@ -6,34 +6,27 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from typing import NoReturn
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.commands.options import (
-    Unusable,
+from daemon.config import DEFAULT_CONFIG
+from daemon.options import (
+    VersionAction,
     absolute,
     add_config,
     add_log_level,
 )
-from daemon.config import DEFAULT_CONFIG
 from daemon.signals import catch
 
 COMMANDS = {
     "run": "serve CNI calls and keep the routes to all other nodes",
-    "serve": "serve CNI calls, nothing else",
-    "check-config": "say whether the configuration and its list of nodes are right",
-    "status": "say whether this node's routing is as it should be",
-    "history": "list every change that podwire made, or found made by others",
-    "cleanup": "take off this node what the daemon leaves in place when it ends",
+    "serve": "serve CNI calls only",
 }
+MOVED = frozenset({"check-config", "cleanup", "history", "status"})
+"""Commands that are `podwirectl`'s; for one release `podwired` passes them on."""
 EPILOG = """\
-examples:
-  podwired check-config                      before the daemon is started or the files are copied
-  podwired status                            exit code 0: all is as it should be
-  podwired history --since 10m               what happened in the last ten minutes
-  podwired history --object 10.244.7.0/24    what happened to one prefix
-
-`podwired COMMAND --help` says more about each.
+`podwired COMMAND --help` explains each. Status, history, the check of the configuration and the
+cleanup of a node are commands of podwirectl.
 """
 _SIGNALS = """\
 signals: TERM, INT   take no further call, finish those in flight, end
@@ -49,7 +42,7 @@ the CNI configuration stay as they are.
 
 {_SIGNALS}environment: PODWIRE_SOCKET, PODWIRE_DATA_DIR for what the file leaves out;
          NOTIFY_SOCKET (systemd)
-see also: podwired check-config, podwired status, podwired history
+see also: podwirectl check-config, podwirectl status, podwirectl history
 """
 SERVE = f"""\
 Serve the CNI calls of this node, and leave the routes to other nodes alone.
@@ -62,60 +55,36 @@ works by itself while no daemon runs.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run its command; the exit status."""
+    """Parse the command line and run the daemon; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None and words[:1] in (["run"], ["serve"]):
         catch()  # before the daemon is even loaded
-    options = _parser(words[0] if words else "").parse_args(words)
-    try:
-        status: int = options.run(options)
-        sys.stdout.flush()
-    except (Unusable, OSError) as error:
-        return _fail(error)
+    if words and words[0] in MOVED:
+        _pass_on(words)
+    options = _parser().parse_args(words)
+    status: int = options.run(options)
     return status
 
 
-class _Version(argparse.Action):
-    """As `podwire --version` prints it; looked up when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        from cni_plugin.versions import SUPPORTED
-
-        print(f"podwired {version('podwire')}, CNI {', '.join(SUPPORTED)}")
-        parser.exit()
+def _pass_on(words: Sequence[str]) -> NoReturn:
+    """Become `podwirectl` with the same arguments."""
+    hint = f"`podwired {words[0]}` is now `podwirectl {words[0]}`; the next release has only that"
+    print(f"podwired: {hint}", file=sys.stderr, flush=True)
+    os.execv(sys.executable, [sys.executable, "-I", "-m", "ctl", *words])
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
-    """The parser, complete for the chosen command alone: the others' modules are not loaded."""
+def _parser() -> argparse.ArgumentParser:
     style = argparse.RawDescriptionHelpFormatter
-    description = "podwire's node daemon, and the commands that look at it."
     parser = argparse.ArgumentParser(
-        "podwired", description=description, epilog=EPILOG, formatter_class=style
+        "podwired", description="podwire's node daemon.", epilog=EPILOG, formatter_class=style
     )
-    parser.add_argument("--version", "-V", nargs=0, action=_Version, help="print it and end")
+    parser.add_argument("--version", "-V", action=VersionAction, help="print it and end")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
-        if name != chosen:
-            verbs.add_parser(name, help=summary)
-        elif name in _DAEMONS:
-            text, configure, run = _DAEMONS[name]
-            verb = verbs.add_parser(name, help=summary, description=text, formatter_class=style)
-            configure(verb)
-            add_log_level(verb)
-            verb.set_defaults(run=run)
-        else:
-            module = import_module(f"daemon.commands.{name.replace('-', '_')}")
-            verb = verbs.add_parser(
-                name,
-                help=summary,
-                description=module.DESCRIPTION,
-                epilog=module.EPILOG,
-                formatter_class=style,
-            )
-            module.configure(verb)
-            verb.set_defaults(run=module.run)
+    for name, (text, configure, run) in _DAEMONS.items():
+        verb = verbs.add_parser(name, help=COMMANDS[name], description=text, formatter_class=style)
+        configure(verb)
+        add_log_level(verb)
+        verb.set_defaults(run=run)
     return parser
 
 
@@ -140,16 +109,6 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 _DAEMONS = {"run": (RUN, add_config, _run), "serve": (SERVE, _add_places, _serve)}
-
-
-def _fail(error: Exception) -> int:
-    if isinstance(error, BrokenPipeError):
-        # Whoever read our output has gone; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    hint = " (are you root?)" if isinstance(error, PermissionError) else ""
-    print(f"podwired: {error}{hint}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def render_time(seconds: float) -> str:
 
 
 def as_json(record: Record) -> dict[str, str]:
-    """The record as the file and `podwired history -o json` have it."""
+    """The record as the file and `podwirectl history -o json` have it."""
     texts = {name: cast(str, getattr(record, name)) for name in _NAMES}
     return {"time": render_time(record.time), **texts}
 

@@ -24,14 +24,13 @@ from daemon.cni_server.listener import Listener, listen
 from daemon.cni_server.processes import Processes, process_count
 from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
-from daemon.commands.options import (
-    FAILED,
+from daemon.config import DEFAULT_CONFIG
+from daemon.log import Log
+from daemon.options import (
     Unusable,
     path_from_environment,
     settings_of,
 )
-from daemon.config import DEFAULT_CONFIG
-from daemon.log import Log
 from daemon.signals import Signals
 from daemon.systemd import notify
 from ipam.errors import IpamError
@@ -63,7 +62,7 @@ def _started(log_level: str, work: Callable[[Log, Signals], int]) -> int:
         return work(log, Signals(log))
     except (Unusable, CniError, IpamError, OSError) as error:
         log.error(str(error))
-        return FAILED
+        return 1
 
 
 def _serve(socket_path: Path, data_dir: Path, log: Log, signals: Signals) -> int:

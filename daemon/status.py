@@ -1,4 +1,4 @@
-"""What the routing daemon says about itself: a file kept current, for `podwired status`."""
+"""What the routing daemon says about itself: a file kept current, for `podwirectl status`."""
 
 from __future__ import annotations
 

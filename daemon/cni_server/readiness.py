@@ -17,7 +17,7 @@ SIZE = 1 << 14
 _HEAD = struct.Struct("=II")  # length and checksum of the text
 _TRIES, _PAUSE_SECONDS = 1000, 0.001
 _FAULT_MAX = 1000  # characters, in JSON at most twelve bytes each: a text that fits
-_SEE = "see `podwired status` on this node"
+_SEE = "see `podwirectl status` on this node"
 
 
 class Readiness:

@@ -229,7 +229,9 @@ class Health:
         for health in failed[:_NAMED]:
             self._log.warning(f"{health.name} is not reached ({health.reason}): {health.detail}")
         if len(failed) > _NAMED:
-            self._log.warning(f"{len(failed) - _NAMED} more nodes are not reached: podwired status")
+            self._log.warning(
+                f"{len(failed) - _NAMED} more nodes are not reached: podwirectl status"
+            )
 
     def _log_well(self, names: Sequence[str]) -> None:
         if names:

@@ -26,7 +26,7 @@ from kernel.read import read_links
 from kernel.routes import change_entries, read_entries
 from kernel.vxlan import remove_vxlan
 
-CAUSE = "podwired cleanup"
+CAUSE = "podwirectl cleanup"
 
 
 def remove_remains(

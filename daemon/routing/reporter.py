@@ -184,7 +184,9 @@ class Refusals:
         for refusal in fresh[:_LINES]:
             self._log.warning(f"refused {refusal}")
         if len(fresh) > _LINES:
-            self._log.warning(f"refused {len(fresh) - _LINES} more prefixes: see `podwired status`")
+            self._log.warning(
+                f"refused {len(fresh) - _LINES} more prefixes: see `podwirectl status`"
+            )
         if over:
             self._log.info(f"{over} prefixes are no longer refused", left=len(refused))
         self._reporter.record(_refusal_records(fresh))
@@ -209,7 +211,7 @@ def _refusal_records(fresh: Sequence[Refusal]) -> list[Record]:
     now = time.time()
     records = [Record(now, "refused", f"node {r.node} {r.prefix}", r.why) for r in fresh[:_RECORDS]]
     if len(fresh) > _RECORDS:
-        cause = "each for its own reason: see `podwired status -o json`"
+        cause = "each for its own reason: see `podwirectl status -o json`"
         records.append(Record(now, "refused", f"{len(fresh) - _RECORDS} more prefixes", cause))
     return records
 

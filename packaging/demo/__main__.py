@@ -105,8 +105,8 @@ def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack, source: str) 
         say(f"   {node.name}  {' and '.join(node.addresses)}, pods {' and '.join(node.pod_cidrs)}")
     if etcd is not None:
         etcd.show()
-    say(f"   in sync after {spent / 1000:.1f} s; $ podwired status    (on {nodes[0].name})")
-    quote(nodes[0].podwired("status"))
+    say(f"   in sync after {spent / 1000:.1f} s; $ podwirectl status    (on {nodes[0].name})")
+    quote(nodes[0].podwirectl("status"))
 
 
 def attach(nodes: tuple[Node, Node]) -> None:
@@ -188,8 +188,8 @@ def damage(nodes: tuple[Node, Node]) -> None:
         spent = wait_until(f"return of the route to {prefix}", lambda: route() == before)
         wait_until("agreement of the node", lambda: node.in_sync)
         say(f"   back after {spent:.0f} ms; pod c answers pod a in {ping(pod, target)}")
-    say(f"   $ podwired history    (on {node.name})")
-    quote(node.podwired("history"))
+    say(f"   $ podwirectl history    (on {node.name})")
+    quote(node.podwirectl("history"))
 
 
 def check(nodes: tuple[Node, Node]) -> None:

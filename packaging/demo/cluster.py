@@ -216,22 +216,22 @@ class Node:
             daemon.kill()
             daemon.wait()
 
-    def podwired(self, *words: str) -> str:
-        """Output of one of the daemon's commands on this node."""
+    def podwirectl(self, *words: str) -> str:
+        """Output of a command of podwirectl on this node."""
         command, *rest = words
         return inside(
-            self.namespace, BIN / "podwired", command, "--config", str(self.config), *rest
+            self.namespace, BIN / "podwirectl", command, "--config", str(self.config), *rest
         )
 
     def status(self) -> dict[str, Any]:
-        """What `podwired status` says; nothing where its daemon does not run yet."""
-        argv = [*enter(self.namespace), str(BIN / "podwired"), "status", "-o", "json", "--config"]
+        """What `podwirectl status` says; nothing where its daemon does not run yet."""
+        argv = [*enter(self.namespace), str(BIN / "podwirectl"), "status", "-o", "json", "--config"]
         done = subprocess.run([*argv, str(self.config)], capture_output=True, check=False)
         return dict(json.loads(done.stdout or "{}"))
 
     @property
     def in_sync(self) -> bool:
-        """Whether `podwired status` says so, and that the other node answers."""
+        """Whether `podwirectl status` says so, and that the other node answers."""
         status = self.status()
         if not status.get("inSync") or not self.conflist.exists():
             return False

@@ -138,7 +138,7 @@ def test_a_node_leaves_and_joins(nodes: Nodes, three: Three, podwire_bin: Path) 
     conf = three_.folder / "podwired.yaml"
     environment = {**three_.environment, "PATH": os.environ["PATH"]}
     done = three_.node.run(
-        [three_.podwired, "cleanup", "--yes", "--config", conf], env=environment, check=False
+        [three_.podwirectl, "cleanup", "--yes", "--config", conf], env=environment, check=False
     )
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert nodes.api.network(three_.name) is None

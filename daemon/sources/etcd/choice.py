@@ -23,7 +23,7 @@ class SubnetLost(NoSubnet):
         super().__init__(
             f"subnet {subnet} of this node was leased to {holder} ({rival}) when its lease had"
             " ended: its pods cannot be reached; delete them, then stop the daemon, run"
-            " `podwired cleanup` and start it again, and it gets another subnet"
+            " `podwirectl cleanup` and start it again, and it gets another subnet"
         )
         self.subnet, self.holder = subnet, holder
 

@@ -64,7 +64,9 @@ def test_a_process_that_died_is_in_the_status(
     words = "1 of 2 processes for CNI calls died"
 
     def told() -> str:
-        return node.run([podwired, "status", "--config", path], check=False).stdout
+        return node.run(
+            [podwired.with_name("podwirectl"), "status", "--config", path], check=False
+        ).stdout
 
     eventually(lambda: "back end" in told())
     assert words not in told()

@@ -96,7 +96,7 @@ class Seat:
             self.source = None
 
     def leave(self) -> list[str]:
-        """What `podwired cleanup` does."""
+        """What `podwirectl cleanup` does."""
         self.stop()
         return list(self.ns.call(lambda: self.client().leave()))
 

@@ -146,7 +146,7 @@ def test_cleanup_gives_the_lease_back(cluster: Cluster, outside: Etcd) -> None:
     settle(*members)
     two.stop()
     config = two.folder / "podwired.yaml"
-    done = two.node.run([two.podwired, "cleanup", "--yes", "--config", config])
+    done = two.node.run([two.podwirectl, "cleanup", "--yes", "--config", config])
     assert "removed lease of 10.244." in done.stdout
     eventually(partial(one.has_routes, set()))
     assert [k for k in outside.entries() if "node-2" in k] == []
@@ -172,8 +172,8 @@ def test_a_node_cut_off_for_longer_than_its_lease_says_that_it_lost_its_subnet(
     assert outside.entries()["/podwire/v1/subnets/ipv4/10.244.0.0-24"] == "node-2"
     # What the fault says that helps, helps.
     one.stop()
-    one.node.run([one.podwired, "cleanup", "--yes", "--config", one.folder / "podwired.yaml"])
+    one.node.run([one.podwirectl, "cleanup", "--yes", "--config", one.folder / "podwired.yaml"])
     two.stop()
-    two.node.run([two.podwired, "cleanup", "--yes", "--config", two.folder / "podwired.yaml"])
+    two.node.run([two.podwirectl, "cleanup", "--yes", "--config", two.folder / "podwired.yaml"])
     one.start()
     eventually(partial(leased, one, 1))

@@ -139,7 +139,7 @@ def test_cleanup_leaves_nothing(cluster: Cluster, wanted: bool) -> None:
     assert own_routes(one) == (OWN if wanted else set())
     one.stop()
     conf = one.folder / "podwired.yaml"
-    one.node.run([one.podwired, "cleanup", "--yes", "--config", conf])
+    one.node.run([one.podwirectl, "cleanup", "--yes", "--config", conf])
     assert own_routes(one) == set()
     assert changes(before, snapshot(one.node.ns)) == []
 
@@ -149,7 +149,7 @@ def test_no_probes_where_nobody_wants_them(cluster: Cluster) -> None:
     cluster.settle()
     assert sockets(one) == set()
     assert one.status()["health"] is None
-    done = one.node.run([one.podwired, "status", "--config", one.folder / "podwired.yaml"])
+    done = one.node.run([one.podwirectl, "status", "--config", one.folder / "podwired.yaml"])
     assert "peers       1\n" in done.stdout
 
 

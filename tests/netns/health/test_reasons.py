@@ -34,7 +34,7 @@ def test_an_overlay_that_is_blocked(grow: Grow, outer: str) -> None:
     expect(one, two, "overlay-blocked", f"answers at {address}", f"UDP port {VXLAN}")
     expect(two, one, "overlay-blocked", f"UDP port {VXLAN}")
     done = one.node.run(
-        [one.podwired, "status", "--config", one.folder / "podwired.yaml"], check=False
+        [one.podwirectl, "status", "--config", one.folder / "podwired.yaml"], check=False
     )
     assert done.returncode == 1
     assert "!           node-2 is not reached (overlay-blocked): its node" in done.stdout

@@ -17,6 +17,7 @@ import pytest
 
 from tests.pytest_netns import Node, changes, snapshot
 
+COMMANDS = ("podwire-ipam", "podwired", "podwirectl")
 ROOT = Path(__file__).resolve().parents[3]
 COMPILER = re.compile(r"(.*-)?(gcc|cc|clang|tcc|c\d\d)(-[\d.]+)?")
 NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nonexistent"}
@@ -139,7 +140,7 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     }  # fmt: skip
     assert all(map(place.answers, place.names()))
     folder = place.prefix / "venv" / "bin"
-    assert place.commands() == {n: str(folder / n) for n in ("podwire-ipam", "podwired")}
+    assert place.commands() == {n: str(folder / n) for n in COMMANDS}
     for command in place.commands():
         done = subprocess.run([place.bin / command, "--help"], capture_output=True, check=True)
         assert done.stdout.startswith(f"usage: {command}".encode())
@@ -205,7 +206,7 @@ def test_refused_before_anything_is_made(place: Place, words: list[str], reason:
     assert not place.bin.exists()
 
 
-@pytest.mark.parametrize("command", ["podwired", "podwire-ipam"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_others_are_left_alone(place: Place, command: str) -> None:
     place.bin.mkdir()
     (place.bin / command).symlink_to("/elsewhere/gone")
@@ -247,7 +248,8 @@ class Used:
         argv: list[str | Path] = [*self.node.enter, program, "run", "--config", self.config]
         self.daemon = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
-        while self.node.run([program, "status", "--config", self.config], check=False).returncode:
+        status = program.with_name("podwirectl"), "status", "--config", self.config
+        while self.node.run(status, check=False).returncode:
             assert time.monotonic() < until
             time.sleep(0.1)
 
@@ -274,8 +276,9 @@ def used(place: Place, node: Node, podwire_bin: Path, tmp_path: Path) -> Iterato
     (place.prefix / "venv" / "bin").mkdir(parents=True)
     for folder in (place.cni_bin, place.bin):
         folder.mkdir(parents=True)
-    program = (podwire_bin / "podwire").resolve().with_name("podwired")
-    (place.prefix / "venv" / "bin" / "podwired").symlink_to(program)
+    for name in ("podwired", "podwirectl"):
+        program = (podwire_bin / "podwire").resolve().with_name(name)
+        (place.prefix / "venv" / "bin" / name).symlink_to(program)
     (place.prefix / "cni-bin").write_text(f"{place.cni_bin}\n")
     (place.prefix / "commands-bin").write_text(f"{place.bin}\n")
     (place.bin / "podwired").symlink_to(place.prefix / "venv" / "bin" / "podwired")

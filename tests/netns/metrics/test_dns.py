@@ -102,7 +102,7 @@ def test_cleanup_leaves_no_counter_where_pods_keep_the_table(
     member.attach(podwire_bin / "podwire")
     member.stop()
     conf = member.folder / "podwired.yaml"
-    done = member.node.run([member.podwired, "cleanup", "--yes", "--config", conf])
+    done = member.node.run([member.podwirectl, "cleanup", "--yes", "--config", conf])
     assert "removed nftables chain dns" in done.stdout
     tables = member.node.run(["nft", "list", "ruleset"]).stdout
     assert "hairpin4" in tables

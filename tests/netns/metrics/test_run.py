@@ -215,7 +215,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_else_suffers(
 
 def troubles(member: Member) -> list[str]:
     conf = member.folder / "podwired.yaml"
-    done = member.node.run([member.podwired, "status", "--config", conf], check=False)
+    done = member.node.run([member.podwirectl, "status", "--config", conf], check=False)
     assert done.returncode == 1
     return [line for line in done.stdout.splitlines() if line.startswith("!")]
 

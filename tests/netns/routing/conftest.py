@@ -22,7 +22,7 @@ STATUS = Path("/run/podwire/status.json")
 DEADLINE = 60.0
 """Seconds after which something that must become true counts as never."""
 ANEW = 2.0
-"""Seconds after which `podwired status` is asked anew, though there is no news for it to tell."""
+"""Seconds after which `podwirectl status` is asked anew, though there is no news for it to tell."""
 
 
 def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:
@@ -55,6 +55,10 @@ class Member:
     process: "subprocess.Popen[bytes] | None" = None
     _said: str = ""
     _asked: tuple[float, object] = (0.0, None)
+
+    @property
+    def podwirectl(self) -> Path:
+        return self.podwired.with_name("podwirectl")
 
     @property
     def cidrs(self) -> list[str]:
@@ -92,7 +96,7 @@ class Member:
         return self.folder / "05-podwire.conflist"
 
     def status(self) -> dict[str, Any]:
-        """What `podwired status` says.
+        """What `podwirectl status` says.
 
         Who waits looks again and again, and each answer takes the start of an interpreter: without
         news the last one is good for a moment.
@@ -101,7 +105,7 @@ class Member:
         if time.monotonic() > when + ANEW or news is None or news != self._news():
             self._asked = time.monotonic(), self._news()
             # By its configuration it would read that first, for three times as long.
-            argv: list[str | Path] = [self.podwired, "status", "-o", "json", "--file", STATUS]
+            argv: list[str | Path] = [self.podwirectl, "status", "-o", "json", "--file", STATUS]
             self._said = self.node.run(argv, check=False).stdout
         return dict(json.loads(self._said or "{}"))
 
@@ -113,9 +117,9 @@ class Member:
         return self.process.pid, _version(Path(f"/proc/{self.process.pid}/root{STATUS}"))
 
     def history(self, wanted: str = "", since: str = "") -> list[dict[str, str]]:
-        """What `podwired history` lists; of the file, for a configuration takes long to read."""
+        """What `podwirectl history` lists; of the file, for a configuration takes long to read."""
         file = Path(self.settings["journal"]["path"])
-        command: list[str | Path] = [self.podwired, "history", "-o", "json", "--file", file]
+        command: list[str | Path] = [self.podwirectl, "history", "-o", "json", "--file", file]
         command += ["--object", wanted] if wanted else []
         command += ["--since", since] if since else []
         done = self.node.run(command)

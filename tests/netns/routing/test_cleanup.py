@@ -1,4 +1,4 @@
-"""`podwired cleanup`: what the daemon leaves is taken away, what others have stays."""
+"""`podwirectl cleanup`: what the daemon leaves is taken away, what others have stays."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ Pair = tuple[Member, Member]
 
 def cleanup(member: Member, *words: str) -> Done:
     conf = member.folder / "podwired.yaml"
-    return member.node.run([member.podwired, "cleanup", "--config", conf, *words], check=False)
+    return member.node.run([member.podwirectl, "cleanup", "--config", conf, *words], check=False)
 
 
 def tables(member: Member) -> set[str]:
@@ -52,7 +52,7 @@ def test_a_node_is_as_before(cluster: Cluster, backend: str, end: signal.Signals
     assert f"removed file {member.conflist}" in done.stdout
     assert changes(before, snapshot(member.node.ns)) == []
     assert not member.conflist.exists()
-    told = {r["object"] for r in member.history() if r["cause"] == "podwired cleanup"}
+    told = {r["object"] for r in member.history() if r["cause"] == "podwirectl cleanup"}
     assert told >= {f"file {member.conflist}", "nftables table inet podwire"}
 
     again = cleanup(member, "--yes")
@@ -164,7 +164,7 @@ def test_without_a_configuration_the_default_places_count(cluster: Cluster) -> N
     member = cluster.join(start=False)
     ns = member.node.ns
     ns.ip_batch("route add blackhole 10.244.2.0/24 proto 113\n")
-    done = member.node.run([member.podwired, "cleanup", "--yes"], check=False)
+    done = member.node.run([member.podwirectl, "cleanup", "--yes"], check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("removed route 10.244.2.0/24")
     assert member.routes() == set()

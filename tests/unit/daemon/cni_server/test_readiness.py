@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said() -> None:
     fault = readiness.fault("podwire")
     assert fault is not None
     assert "eth0 has no address of node-1" in fault.msg
-    assert "podwired status" in fault.details
+    assert "podwirectl status" in fault.details
 
 
 def test_messages_are_read_whole_while_they_are_written() -> None:

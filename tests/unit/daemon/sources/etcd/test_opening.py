@@ -11,8 +11,8 @@ import pytest
 CHECK = """
 import sys
 {before}
-from daemon.__main__ import main
-sys.argv = ["podwired", "check-config", {path!r}]
+from ctl.__main__ import main
+sys.argv = ["podwirectl", "check-config", {path!r}]
 sys.exit(main())
 """
 SETTINGS = """
@@ -26,7 +26,7 @@ source:
 
 
 def check(folder: Path, before: str = "", more: str = "") -> subprocess.CompletedProcess[str]:
-    """What `podwired check-config` says."""
+    """What `podwirectl check-config` says."""
     path = folder / "podwired.yaml"
     path.write_text(SETTINGS.format(more=more))
     code = CHECK.format(before=before, path=str(path))

@@ -1,33 +1,37 @@
-"""Options that several commands have, and the files that follow from them."""
+"""Options and environment variables that `podwired` and `podwirectl` share."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.config import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
-
-DONE, FAILED = 0, 1
 
 
 class Unusable(Exception):
     """A command cannot do its work; the message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What the daemon writes for people to read."""
+class VersionAction(argparse.Action):
+    """--version, as `podwire --version` prints it; looked up only when it is asked for."""
 
-    journal: Path
-    status: Path
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit."""
+        from importlib.metadata import version
+
+        from cni_plugin.versions import SUPPORTED
+
+        print(f"{parser.prog} {version('podwire')}, CNI {', '.join(SUPPORTED)}")
+        parser.exit()
 
 
 def absolute(text: str) -> Path:
@@ -51,30 +55,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, help=words)
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """-o table|json."""
-    words = "for people or for programs (default: table)"
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help=words)
-
-
 def add_log_level(parser: argparse.ArgumentParser) -> None:
     """--log-level."""
     from daemon.log import LEVELS
 
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
-
-
-def files_of(options: argparse.Namespace) -> Files:
-    """Where --config or the default configuration has them; without one, the default places.
-
-    Raises Unusable.
-    """
-    settings = settings_of(options.config)
-    if settings is not None:
-        return Files(settings.journal.path, settings.status_file)
-    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    folder = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET).parent
-    return Files(data_dir / "journal.jsonl", folder / "status.json")
 
 
 def settings_of(config: Path | None) -> Settings | None:
@@ -91,13 +76,3 @@ def settings_of(config: Path | None) -> Settings | None:
         return load_settings(config or DEFAULT_CONFIG)
     except FileFault as fault:
         raise Unusable(str(fault)) from fault
-
-
-def tell(text: str) -> None:
-    """A line for the person at the terminal, beside the output."""
-    print(f"podwired: {text}", file=sys.stderr)
-
-
-def harmless(text: str) -> str:
-    """The text on one line, with nothing that a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

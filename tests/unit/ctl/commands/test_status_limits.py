@@ -1,4 +1,4 @@
-"""`podwired status` where there is much to say, or nothing that may be read."""
+"""`podwirectl status` where there is much to say, or nothing that may be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.__main__ import main
+from ctl.__main__ import main
 from daemon.status import NodeStatus, Refused, StatusFile
 
 GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
@@ -69,7 +69,7 @@ def test_a_file_that_is_no_status_is_called_so(
     path.write_bytes(content)
     assert main(["status", "--file", str(path)]) == 2
     out, said = capsys.readouterr()
-    assert f"podwired: {path} is no status of podwired" in said
+    assert f"podwirectl: {path} is no status of podwired" in said
     assert "--config" not in said
     assert (len(said.splitlines()), out) == (1, "")
 

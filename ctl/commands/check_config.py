@@ -1,4 +1,4 @@
-"""`podwired check-config`: whether the daemon would take its files."""
+"""`podwirectl check-config`: whether the daemon would take its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.commands.options import DONE, FAILED, tell
+from ctl.options import DONE, FAILED, warn
 from daemon.config import DEFAULT_CONFIG
 from daemon.config.load import load_settings
 from daemon.config.schema import Settings, SourceSettings
@@ -22,7 +22,7 @@ Row = tuple[str, str]
 DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."
 EPILOG = """\
 Nothing is changed, and it need not be the node itself where it is checked (the configuration names
-it, then): what depends on the node's links and routes is said by `podwired status` there. Of a
+it, then): what depends on the node's links and routes is said by `podwirectl status` there. Of a
 source that is no file it is checked that podwire could speak to it; nobody is spoken to.
 
 exit codes: 0 all files are right; 1 one is not, said with its line, or nodes contradict each
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         settings = load_settings(path)
         rows, contradictions = _check_source(settings)
     except (FileFault, SourceError) as fault:
-        tell(str(fault))
+        warn(str(fault))
         return FAILED
     print(render_summary(path, settings, rows, contradictions))
     return FAILED if contradictions else DONE

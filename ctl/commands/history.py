@@ -1,4 +1,4 @@
-"""`podwired history`: every change that podwire made or found."""
+"""`podwirectl history`: every change that podwire made or found."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from daemon.commands.options import DONE, add_config, add_output, files_of, harmless, tell
+from ctl.options import DONE, add_output, files_of, printable, warn
 from daemon.journal import Record, as_json, before_it, read, render_time
+from daemon.options import add_config
 from ipam.cli import render_table
 
 DESCRIPTION = "List every change that podwire made, or found made by others, oldest first."
 EPILOG = """\
 examples:
-  podwired history --since 10m                    the last ten minutes
-  podwired history --since 2026-11-21T10:00       since then, UTC
-  podwired history --object 10.244.7.0/24         of one prefix
-  podwired history -o json | jq '.[].cause'       for programs
+  podwirectl history --since 10m                    the last ten minutes
+  podwirectl history --since 2026-11-21T10:00       since then, UTC
+  podwirectl history --object 10.244.7.0/24         of one prefix
+  podwirectl history -o json | jq '.[].cause'       for programs
 
 actions:
   added, removed, changed   podwire did it, for its own reasons
@@ -76,9 +77,9 @@ def run(options: argparse.Namespace) -> int:
     if rows:
         print(render_table(_HEADER, rows))
     elif path.exists() or before_it(path).exists():
-        tell(f"no such change in {path}")
+        warn(f"no such change in {path}")
     else:
-        tell(f"there is no journal {path} yet: `podwired run` writes it")
+        warn(f"there is no journal {path} yet: `podwired run` writes it")
     return DONE
 
 
@@ -95,7 +96,7 @@ def _row(record: Record) -> tuple[str, ...]:
     # Milliseconds are enough for a person. What may be long comes last.
     moment = f"{render_time(record.time)[:-4]}Z"
     texts = (moment, record.action, record.object, record.cause, _change(record))
-    return tuple(harmless(text) or "-" for text in texts)
+    return tuple(printable(text) or "-" for text in texts)
 
 
 def _change(record: Record) -> str:

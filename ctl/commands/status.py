@@ -1,4 +1,4 @@
-"""`podwired status`: whether this node's routing is as it should be."""
+"""`podwirectl status`: whether this node's routing is as it should be."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import json
 import time
 from pathlib import Path
 
-from daemon.commands.options import (
-    DONE,
-    FAILED,
-    Unusable,
-    add_config,
-    add_output,
-    files_of,
-    harmless,
-    tell,
-)
+from ctl.options import DONE, FAILED, add_output, files_of, printable, warn
+from daemon.options import Unusable, add_config
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
 from ipam.boot import render_duration
@@ -58,19 +50,19 @@ def run(options: argparse.Namespace) -> int:
     try:
         path = options.file or files_of(options).status
     except Unusable as error:
-        tell(str(error))
+        warn(str(error))
         return NO_DAEMON
     try:
         found = read_status(path)
     except PermissionError as error:
-        tell(f"{error.filename} cannot be read: {error.strerror}: are you root?")
+        warn(f"{error.filename} cannot be read: {error.strerror}: are you root?")
         return NO_DAEMON
     except OSError as error:
-        tell(str(error))
+        warn(str(error))
         return NO_DAEMON
     except NoStatus as error:
         hint = ": start `podwired run` with a podwired.yaml, or name the one it has: --config"
-        tell(f"{error}{'' if options.file else hint}")
+        warn(f"{error}{'' if options.file else hint}")
         return NO_DAEMON
     troubles = _troubles(found)
     beyond = found.status.health.lines if found.status.health else ()
@@ -79,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(_render(found, troubles, beyond))
     if not found.running:
-        tell("the daemon does not run any more: start `podwired run`")
+        warn("the daemon does not run any more: start `podwired run`")
         return NO_DAEMON
     return FAILED if troubles or beyond else DONE
 
@@ -121,10 +113,10 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
         ("written", f"{render_duration(found.age)} ago by pid {found.pid}"),
         *(("!", trouble) for trouble in (*troubles, *beyond)),
     )
-    lines = [f"{name:<12}{harmless(text)}" for name, text in rows]
+    lines = [f"{name:<12}{printable(text)}" for name, text in rows]
     if status.refused:
         refused = [
-            tuple(harmless(t) or "-" for t in (r.node, r.prefix, r.why))
+            tuple(printable(t) or "-" for t in (r.node, r.prefix, r.why))
             for r in status.refused[:_ROWS]
         ]
         lines += ["", render_table(("NODE", "REFUSED", "WHY"), refused)]
@@ -144,7 +136,7 @@ def _peers(status: NodeStatus) -> str:
 def _peer_table(health: HealthReport) -> list[str]:
     now = time.time()
     rows = [
-        (harmless(t.node), t.state, render_duration(now - t.since), t.reason, harmless(t.detail))
+        (printable(t.node), t.state, render_duration(now - t.since), t.reason, printable(t.detail))
         for t in health.troubles[:_ROWS]
     ]
     lines = [render_table(("PEER", "STATE", "FOR", "REASON", "WHAT TO DO"), rows)]

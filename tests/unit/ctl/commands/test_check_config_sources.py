@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.__main__ import main
+from ctl.__main__ import main
 
 KUBECONFIG = """\
 apiVersion: v1

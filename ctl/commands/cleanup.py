@@ -1,4 +1,4 @@
-"""`podwired cleanup`: take off this node what the daemon leaves in place when it ends."""
+"""`podwirectl cleanup`: take off this node what the daemon leaves in place when it ends."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.commands.options import (
-    DONE,
-    FAILED,
-    Files,
-    Unusable,
-    add_config,
-    files_of,
-    harmless,
-    path_from_environment,
-    settings_of,
-    tell,
-)
+from ctl.options import DONE, FAILED, Files, files_of, printable, warn
 from daemon.config import DATA_FILES, DEFAULT_CONFLIST
 from daemon.config.schema import Settings
 from daemon.files import remove_empty, remove_files
 from daemon.journal import Journal, Record, before_it
 from daemon.log import Log
+from daemon.options import (
+    Unusable,
+    add_config,
+    path_from_environment,
+    settings_of,
+)
 from daemon.routing.cleanup import CAUSE, remove_remains
 from daemon.sources import open_client
 from daemon.sources.remote import SourceError
@@ -85,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
         # Last: until here it kept other daemons away.
         files.status.with_name(f"{files.status.name}.lock").unlink(missing_ok=True)
         remove_empty({files.status.parent, socket.parent})
-    lines = [*_tell(removed), *(harmless(f"removed {path}") for path in gone)]
+    lines = [*_tell(removed), *(printable(f"removed {path}") for path in gone)]
     print("\n".join(lines) or "nothing was left")
     for fault in (*published, *faults):
-        tell(f"not removed: {harmless(fault)}")
+        warn(f"not removed: {printable(fault)}")
     return FAILED if published or faults else DONE
 
 
@@ -111,7 +106,7 @@ def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:
 
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
-        tell("nothing was removed: no terminal to ask on; say --yes if you mean it")
+        warn("nothing was removed: no terminal to ask on; say --yes if you mean it")
         return False
     answer = input("Cut this node's pods off from those of other nodes? [y/N] ")
     return answer.strip().lower() in ("y", "yes")
@@ -138,6 +133,6 @@ def _tell(removed: list[Record]) -> Iterator[str]:
         if record in hidden:
             continue
         was = f": {record.before}" if record.before else ""
-        yield harmless(f"removed {record.object}{was}")
+        yield printable(f"removed {record.object}{was}")
         if hidden and record is routes[_SHOWN - 1]:
             yield f"removed {len(hidden)} more routes"

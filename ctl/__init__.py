@@ -1,0 +1,1 @@
+"""The operator's tool `podwirectl`: a module per command below `commands`."""

@@ -1,0 +1,79 @@
+"""`podwirectl`: the command line of the operator's tool."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ctl.options import FAILED, warn
+from daemon.options import Unusable, VersionAction
+
+COMMANDS = {
+    "status": "show whether this node's routing is in sync, and what is wrong",
+    "history": "list every change that podwire made, or found made by others",
+    "check-config": "check podwired.yaml and the list of nodes that it names",
+    "cleanup": "remove from this node what the daemon leaves in place when it ends",
+}
+DESCRIPTION = """\
+Inspect podwire on this node. Every command works from the node's own state: no API server is asked,
+and the daemon need not run."""
+EPILOG = """\
+examples:
+  podwirectl status                           exit status 0: everything is in sync
+  podwirectl status -o json                   the same for programs
+  podwirectl history --since 10m              what changed in the last ten minutes
+  podwirectl history --object 10.244.7.0/24   what happened to one prefix
+  podwirectl check-config                     before the daemon starts or the files are copied
+
+`podwirectl COMMAND --help` explains each.
+"""
+_STYLE = argparse.RawDescriptionHelpFormatter
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run its command; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = _parser(words[0] if words else "").parse_args(words)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (Unusable, OSError) as error:
+        hint = " (are you root?)" if isinstance(error, PermissionError) else ""
+        warn(f"{error}{hint}")
+        return FAILED
+    return status
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser, complete for the chosen command alone: the others' modules are not loaded."""
+    parser = argparse.ArgumentParser(
+        "podwirectl", description=DESCRIPTION, epilog=EPILOG, formatter_class=_STYLE
+    )
+    parser.add_argument("--version", "-V", action=VersionAction, help="print it and end")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        if name != chosen:
+            verbs.add_parser(name, help=summary)
+            continue
+        module = import_module(f"ctl.commands.{name.replace('-', '_')}")
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=module.DESCRIPTION,
+            epilog=module.EPILOG,
+            formatter_class=_STYLE,
+        )
+        module.configure(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The command line of `podwirectl`: help, version, and what a command loads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ctl.__main__ import COMMANDS, main
+from tests import ROOT
+from tests.unit.ctl.conftest import Run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    status, out, _err = run(command, "--help")
+    assert status == 0
+    assert out.startswith(f"usage: podwirectl {command}")
+    assert "exit codes:" in out or "signals:" in out
+    assert len(max(out.splitlines(), key=len)) <= 100
+
+
+def test_the_first_help_names_every_command(run: Run) -> None:
+    status, out, _err = run("--help")
+    assert status == 0
+    assert all(f"    {command}" in out for command in COMMANDS)
+    assert run()[0] == run("frob")[0] == 2
+
+
+LOADED = """
+import sys
+sys.argv = ["podwirectl", *sys.argv[1:]]
+from ctl.__main__ import main
+try:
+    main()
+finally:
+    print("\\n".join(sys.modules), file=sys.stderr)
+"""
+
+
+def loaded(*words: object, env: Mapping[str, str] | None = None) -> set[str]:
+    """Modules that a command loads in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *map(str, words)],
+        cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return set(done.stderr.split())
+
+
+def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
+    journal, status = tmp_path / "journal.jsonl", tmp_path / "status.json"
+    heavy = {
+        "pydantic",
+        "filelock",
+        "pyroute2",
+        "yaml",
+        "asyncio",
+        "subprocess",
+        "daemon.cni_server.server",
+    }
+    assert loaded("history", "--file", journal) & (heavy | {"daemon.status"}) == set()
+    assert loaded("status", "--file", status) & (heavy | {"daemon.journal"}) == set()
+    assert loaded("--help") & (heavy | {"daemon.journal", "daemon.status"}) == set()
+    modules = loaded("check-config", tmp_path / "none.yaml")
+    assert "yaml" in modules
+    unused = {
+        "pyroute2",
+        "filelock",
+        "asyncio",
+        "daemon.cni_server.server",
+        "daemon.journal",
+    }
+    assert modules & unused == set()
+
+
+def test_a_configuration_is_what_pydantic_is_loaded_for(config: Path) -> None:
+    assert "pydantic" in loaded("check-config", config)
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_the_version_is_the_plugins(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code in (0, None)
+    plugin = subprocess.run(
+        [sys.executable, "-m", "cni_plugin", "explain", "podwire", "--version"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert plugin.startswith("podwire ")
+    assert capsys.readouterr().out == plugin.replace("podwire ", "podwirectl ", 1)
