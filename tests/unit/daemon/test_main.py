@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.__main__ import COMMANDS, MOVED
+from daemon.__main__ import COMMANDS, MOVED, main
 from tests import ROOT
 
 
@@ -63,3 +63,16 @@ def test_a_moved_command_keeps_its_arguments_and_exit_status(tmp_path: Path) -> 
     done = podwired("status", "--file", tmp_path / "none")
     assert done.returncode == 2
     assert str(tmp_path / "none") in done.stderr
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_a_data_directory_that_cannot_be_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], below: str
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / below
+    socket = tmp_path / "s"
+    assert main(["serve", "--socket", str(socket), "--data-dir", str(path)]) == 1
+    said = capfd.readouterr().err
+    assert f"the data directory {path} cannot be: {tmp_path}/file is no directory" in said
+    assert not socket.exists()

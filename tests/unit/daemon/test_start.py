@@ -16,11 +16,11 @@ SIGNALLED = """
 import os, signal, sys
 import daemon.__main__ as program
 real = program._parser
-def parser(chosen):
+def parser():
     assert "daemon.run" not in sys.modules
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
-    return real(chosen)
+    return real()
 program._parser = parser
 sys.exit(program.main())
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ctl.__main__ import main
+from ctl.commands.status import NO_DAEMON
 from daemon.status import NodeStatus, Refused, StatusFile
 
 GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
@@ -50,7 +51,7 @@ def test_others_than_root_are_told_so(tmp_path: Path, capsys: pytest.CaptureFixt
     if was == 0:
         os.seteuid(65534)
     try:
-        assert main(["status", "--file", str(path)]) == 2
+        assert main(["status", "--file", str(path)]) == NO_DAEMON
     finally:
         os.seteuid(was)
     said = capsys.readouterr().err
@@ -67,7 +68,7 @@ def test_a_file_that_is_no_status_is_called_so(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert main(["status", "--file", str(path)]) == 2
+    assert main(["status", "--file", str(path)]) == NO_DAEMON
     out, said = capsys.readouterr()
     assert f"podwirectl: {path} is no status of podwired" in said
     assert "--config" not in said
@@ -82,18 +83,5 @@ def test_what_is_no_file_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixt
         (tmp_path / "fifo", "fifo is no file, and so no status"),
         (tmp_path / "file" / "x", f"there is no {tmp_path}/file/x"),
     ):
-        assert main(["status", "--file", str(path)]) == 2
+        assert main(["status", "--file", str(path)]) == NO_DAEMON
         assert why in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("below", ["", "x", "x/y"])
-def test_a_data_directory_that_cannot_be_is_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], below: str
-) -> None:
-    (tmp_path / "file").touch()
-    path = tmp_path / "file" / below
-    socket = tmp_path / "s"
-    assert main(["serve", "--socket", str(socket), "--data-dir", str(path)]) == 1
-    said = capfd.readouterr().err
-    assert f"the data directory {path} cannot be: {tmp_path}/file is no directory" in said
-    assert not socket.exists()
