@@ -66,16 +66,16 @@ class Daemon:
 
     @property
     def pids(self) -> list[int]:
-        """The process IDs of the daemon and of what it has forked."""
-        return [self.pid, *_children(self.pid)]
+        """The process IDs of the daemon and of all that it has forked."""
+        return [self.pid, *_descendants(self.pid)]
 
     def cpu(self) -> float:
         """Seconds of CPU time of all its threads and processes, ended ones too."""
         return sum(map(_cpu, self.pids))
 
-    def rss(self) -> float:
-        """Resident memory of all its processes in MB (10^6 bytes); shared pages count for each."""
-        return sum(map(_rss, self.pids))
+    def pss(self) -> float:
+        """Memory of all its processes in MB (10^6 bytes); shared pages count once (PSS)."""
+        return sum(map(_pss, self.pids))
 
     def stop(self) -> None:
         """End it as a service manager does; RuntimeError if it does not end well."""
@@ -95,8 +95,12 @@ class Daemon:
         self._process.wait()
 
 
-def _children(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *_descendants(child)]
+    return found
 
 
 def _cpu(pid: int) -> float:
@@ -106,7 +110,7 @@ def _cpu(pid: int) -> float:
     return own + (int(fields[13]) + int(fields[14])) / _TICKS
 
 
-def _rss(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kib = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
+def _pss(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith("Pss:"))
     return int(kib) * 1024 / 1e6

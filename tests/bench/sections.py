@@ -24,7 +24,8 @@ from tests.bench.sizes import BURST_PODS, LEVELS, Sizes
 
 PLUGINS = (FLOOR, PEER, PODWIRE, STANDALONE, KINDNET)
 LATENCY, BURST, GROWTH, MEMORY = "latency", "burst", "growth", "memory"
-IDLE = Figure(MEMORY, "podwired", "RSS idle", "MB")
+IDLE = Figure(MEMORY, "podwired", "PSS idle", "MB")
+AFTER = "PSS after "
 SHIM = Figure(MEMORY, "shim", "size", "bytes")
 HARNESS = Figure("harness", "/bin/true", "run")
 SETTLE = 1.0
@@ -111,6 +112,11 @@ def growth_case(level: int) -> str:
     return f"{level:,} allocations"
 
 
+def busy(operations: int) -> Figure:
+    """The daemon's memory after so many operations, which its name says."""
+    return Figure(MEMORY, "podwired", f"{AFTER}{operations:,} operations", "MB")
+
+
 def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
     """The daemon's memory before the first call and after many; the executable's size."""
     size = lineup.programs.podwire.stat().st_size
@@ -122,14 +128,13 @@ def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
         assert isinstance(contender, Plugin)
         assert contender.daemon is not None
         time.sleep(SETTLE)
-        results.add(IDLE, PODWIRE, contender.daemon.rss())
+        results.add(IDLE, PODWIRE, contender.daemon.pss())
         with in_use(lineup.world, [contender]) as baselines:
             for done in range(0, sizes.operations, 2 * BURST_PODS):
                 say(f"{MEMORY}: {done:,} of {sizes.operations:,} operations")
                 _one_burst(lineup, Results(), contender, baselines[contender])
             time.sleep(SETTLE)
-            busy = Figure(MEMORY, "podwired", f"RSS after {sizes.operations:,} operations", "MB")
-            results.add(busy, PODWIRE, contender.daemon.rss())
+            results.add(busy(sizes.operations), PODWIRE, contender.daemon.pss())
 
 
 CALLS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}

@@ -25,7 +25,7 @@ from tests.bench.routing.overlay import OVERLAY, PATHS, ROUND_TRIPS, THROUGHPUTS
 from tests.bench.routing.peers import APPLIED, EDITED, IDLE_CPU, OTHERS, ROUTING
 from tests.bench.routing.peers import MEMORY as PEERS_MEMORY
 from tests.bench.routing.restart import KINDS, LOST, RESTART, WITHDRAWN
-from tests.bench.sections import BURST, GROWTH, IDLE, LATENCY, MEMORY, growth_case
+from tests.bench.sections import AFTER, BURST, GROWTH, IDLE, LATENCY, MEMORY, growth_case
 from tests.bench.sizes import BURST_PODS, LEVELS
 from tests.bench.stats import ratio
 
@@ -92,6 +92,11 @@ def _standalone(results: Results) -> float | None:
     return results.median(figure, PODWIRE) if alone is None and no_daemon else alone
 
 
+def _after_operations(results: Results) -> float | None:
+    """After as many as were made; a quick run makes fewer, and its figure says so."""
+    return results.highest(f for f in results.figures(MEMORY) if f.what.startswith(AFTER))
+
+
 def _median(figure: Figure) -> Measure:
     return lambda results: results.median(figure, PODWIRE)
 
@@ -137,10 +142,11 @@ TARGETS = (
     Target(BURST, "burst of DELs, ipMasq", 0.05, _burst("DEL", BRIDGE_MASQ)),
     Target(GROWTH, "podwire's ADD at 30,000 allocations against 0", 1.3, _growth),
     Target(LATENCY, "standalone ADD bridge", 120, _standalone, "ms", must=False),
-    Target(MEMORY, "podwired, idle", 45, lambda results: results.median(IDLE, PODWIRE), "MB"),
+    Target(MEMORY, "podwired, idle", 55, _median(IDLE), "MB"),
+    Target(MEMORY, "podwired, after the operations", 55, _after_operations, "MB"),
     Target(ROUTING, "all peers from nothing, against the floor", 3.0,
            lambda results: results.ratio(APPLIED)),
-    Target(ROUTING, "podwired with all peers", 100, _median(PEERS_MEMORY), "MB"),
+    Target(ROUTING, "podwired with all peers", 105, _median(PEERS_MEMORY), "MB"),
     Target(ROUTING, "one peer's change (median)", 10, _median(EDITED), "ms"),
     Target(ROUTING, "one peer's change (slowest)", 10, _highest(EDITED), "ms", must=False),
     Target(ROUTING, "entries of other peers touched by it", 0, _highest(OTHERS)),
@@ -172,5 +178,5 @@ TARGETS = (
            _of_source(arrived(LEAVES), p99=True), "ms"),
     Target(KUBERNETES, f"{MOVES}: until it is in the kernel (p99)", 50,
            _of_source(arrived(MOVES), p99=True), "ms"),
-    Target(KUBERNETES, "podwired with all nodes", 100, _of_source(SOURCE_MEMORY), "MB"),
+    Target(KUBERNETES, "podwired with all nodes", 105, _of_source(SOURCE_MEMORY), "MB"),
 )  # fmt: skip

@@ -23,7 +23,7 @@ from tests.bench.world import Host
 from tests.cluster.apiserver import PORT, SPACE, ApiServer, Request, make_kubeconfig
 from tests.cluster.rest import place_of
 
-MEMORY = "podwired, RSS of all its processes, shared pages once"
+MEMORY = "podwired, PSS of all its processes"
 _FIRST = 61_000
 _OWN = 62_000
 _GAP = 0.05
@@ -57,21 +57,6 @@ class KubernetesMember(Member):
         self._config.write_text(json.dumps(settings))
 
 
-def measure_memory(pids: Sequence[int]) -> float:
-    """MB of a process and those that it forked: its RSS, and what is theirs alone."""
-    first, *others = pids
-    kib = _smaps(first)["Rss"]
-    for pid in others:
-        found = _smaps(pid)
-        kib += found["Private_Clean"] + found["Private_Dirty"]
-    return kib * 1024 / 1e6
-
-
-def _smaps(pid: int) -> dict[str, int]:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {name: int(rest.split()[0]) for name, _, rest in (ln.partition(":") for ln in lines)}
-
-
 def measure_arrival(
     lineup: Lineup, api: ApiServer, results: Results, sizes: Sizes, say: Say, case: str
 ) -> None:
@@ -97,10 +82,7 @@ def measure_arrival(
             results.add(figure, PODWIRE, seconds * 1e3)
             time.sleep(2)
             _measure_changes(api, host, results, sizes.arrivals, case, say)
-            memory = measure_memory(member.daemon.pids)
-            results.add(Figure(KUBERNETES, case, MEMORY, "MB"), PODWIRE, memory)
-            routing = Figure(KUBERNETES, case, "podwired, RSS of the process that routes", "MB")
-            results.add(routing, PODWIRE, measure_memory(member.daemon.pids[:1]))
+            results.add(Figure(KUBERNETES, case, MEMORY, "MB"), PODWIRE, member.daemon.pss())
         finally:
             member.end()
 

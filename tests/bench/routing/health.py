@@ -21,7 +21,7 @@ CPU = Figure(HEALTH, CASE, "idle CPU", "% of a core")
 PROBES = Figure(HEALTH, CASE, "probes sent and answered in a second", "")
 SENT = Figure(HEALTH, CASE, "packets sent in a second", "")
 RECEIVED = Figure(HEALTH, CASE, "packets received in a second", "")
-MEMORY = Figure(HEALTH, CASE, "RSS", "MB")
+MEMORY = Figure(HEALTH, CASE, "PSS", "MB")
 BUDGET = 20.0
 """Probes a second: the default of podwired.yaml."""
 _SETTLE = 5.0
@@ -70,7 +70,7 @@ def _measure_quiet(
     results.add(PROBES, contender, (crowd.answered - answered) / took)
     results.add(SENT, contender, (after["tx"] - before["tx"]) / took)
     results.add(RECEIVED, contender, (after["rx"] - before["rx"]) / took)
-    results.add(MEMORY, contender, member.daemon.rss())
+    results.add(MEMORY, contender, member.daemon.pss())
 
 
 def _is_settled(member: Member) -> bool:

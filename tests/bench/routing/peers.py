@@ -29,7 +29,7 @@ ROUTING = "routing"
 CASE = f"{PEERS:,} peers"
 APPLIED = Figure(ROUTING, CASE, "from the snapshot to the last entry")
 STARTED = Figure(ROUTING, CASE, "from the start of the process to the last entry")
-MEMORY = Figure(ROUTING, CASE, "RSS", "MB")
+MEMORY = Figure(ROUTING, CASE, "PSS", "MB")
 IDLE_CPU = Figure(ROUTING, CASE, "idle CPU", "% of a core")
 EDITED = Figure(ROUTING, CASE, "one peer changed: from the snapshot to the last entry")
 PICKED_UP = Figure(ROUTING, CASE, "one peer changed: from the file to the snapshot")
@@ -102,7 +102,7 @@ def _measure_idle(lineup: Lineup, cluster: Cluster, results: Results, seconds: f
         time.sleep(seconds)
         used = (member.daemon.cpu() - before) / (time.monotonic() - began)
         results.add(IDLE_CPU, PODWIRE, used * 100)
-        results.add(MEMORY, PODWIRE, member.daemon.rss())
+        results.add(MEMORY, PODWIRE, member.daemon.pss())
 
 
 def _measure_edits(cluster: Cluster, results: Results, count: int, say: Say) -> None:
