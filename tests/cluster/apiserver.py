@@ -252,6 +252,10 @@ class ApiServer(ABC):
         bound = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": found["metadata"]["uid"]}
         return self._token(account or self._account, {"boundObjectRef": bound})
 
+    def issue_unbound(self, bound: Object | None = None) -> str:
+        """A token of the daemons' account that no pod has; bound: what it is bound to instead."""
+        return self._token(self._account, {"boundObjectRef": bound} if bound else {})
+
     def stranger(self) -> str:
         """A token of somebody without any rights."""
         made = {

@@ -260,6 +260,44 @@ def test_a_daemon_writes_its_own_nodes_object_alone(api: ApiServer, wire: Wire) 
     daemon.apply(network(*ONE), "podwired").expect(201)
 
 
+def test_a_token_without_a_node_writes_nothing(api: ApiServer, wire: Wire) -> None:
+    api.add_node(*ONE)
+    api.put_network("n2", ["10.244.2.0/24"], ["192.0.2.12"])
+    daemon = api.client(wire, api.issue_unbound())
+    assert daemon.ask("GET", LISTED).code == 200
+    for name in ("n1", "n2"):
+        assert daemon.apply(network(name, *ONE[1:]), "podwired").code in (403, 422)
+    assert daemon.ask("DELETE", place_of("NodeNetwork", SPACE, "n2")).code in (403, 422)
+
+
+def test_a_token_that_is_bound_to_a_node_writes_its_object(api: ApiServer, wire: Wire) -> None:
+    """As a daemon has it that is no pod."""
+    node = api.add_node(*ONE)
+    bound = {"kind": "Node", "apiVersion": "v1", "name": "n1", "uid": node["metadata"]["uid"]}
+    daemon = api.client(wire, api.issue_unbound(bound))
+    daemon.apply(network(*ONE), "podwired").expect(201)
+    assert daemon.apply(network("n2", *ONE[1:]), "podwired").code in (403, 422)
+    daemon.ask("DELETE", place_of("NodeNetwork", SPACE, "n1")).expect(200)
+
+
+@pytest.mark.parametrize("verb", ["POST", "PUT", "PATCH", "DELETE"])
+def test_no_verb_reaches_another_nodes_object(api: ApiServer, wire: Wire, verb: str) -> None:
+    api.add_node(*ONE)
+    theirs = api.put_network("n2", ["10.244.2.0/24"], ["192.0.2.12"])
+    daemon = api.client(wire, api.issue("n1"))
+    body: Object | None = {**theirs, "spec": {**theirs["spec"], "podCIDRs": OTHER}}
+    path = place_of("NodeNetwork", SPACE, "" if verb == "POST" else "n2")
+    if verb == "POST":
+        body = network("n3", OTHER, ["192.0.2.13"])
+    elif verb == "DELETE":
+        body = None
+    kind = MERGE if verb == "PATCH" else "application/json"
+    assert daemon.ask(verb, path, body, kind=kind).code in (403, 422)
+    assert daemon.ask("DELETE", place_of("NodeNetwork", SPACE)).code == 403  # of all at once
+    assert api.network("n2") == theirs
+    assert api.network("n3") is None
+
+
 def test_a_token_ends_with_its_pod(api: ApiServer, wire: Wire) -> None:
     api.add_node(*ONE)
     old = api.client(wire, api.issue("n1"))

@@ -16,7 +16,7 @@ _RBAC = "rbac.authorization.k8s.io"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """node: the node that its token is bound to by way of a pod, if it is."""
+    """node: the node that its token is bound to, by itself or by way of a pod; else empty."""
 
     name: str
     node: str = ""
@@ -51,11 +51,12 @@ class Access:
         self._store, self._admin_token = store, admin_token
 
     def issue(self, space: str, account: str, bound: Object) -> str:
-        """A token of a service account, bound to a pod if one is named."""
+        """A token of a service account, bound to a pod or Node if one is named."""
         token = secrets.token_urlsafe(32)
         user = f"system:serviceaccount:{space}:{account}"
-        pod, uid = bound.get("name", ""), bound.get("uid", "")
-        spec = {"user": user, "space": space, "pod": pod, "uid": uid}
+        name, uid = bound.get("name", ""), bound.get("uid", "")
+        key = "node" if bound.get("kind") == "Node" else "pod"
+        spec = {"user": user, "space": space, "pod": "", "node": "", key: name, "uid": uid}
         made = {"apiVersion": "v1", "kind": "Token", "metadata": {}, "spec": spec}
         self._store.put(TOKENS, ("", token), made)
         return token
@@ -69,7 +70,7 @@ class Access:
             return None
         spec = found["spec"]
         if not spec["pod"]:
-            return User(spec["user"])
+            return User(spec["user"], spec["node"])
         pod = self._store.get("pods", (spec["space"], spec["pod"]))
         if pod is None or pod["metadata"]["uid"] != spec["uid"]:
             return None
