@@ -15,16 +15,18 @@ from ipaddress import ip_network
 from cni_plugin.attachment import load_record
 from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
-from kernel.model import Element, IPNetwork, Link
+from kernel.diff import Change
+from kernel.model import ChainRules, Element, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
-from kernel.nftables.masquerade import apply_masquerade, masquerade_is_applied, remove_empty_tables
-from kernel.nftables.table import (
-    add_elements,
+from kernel.nftables.masquerade import (
+    apply_masquerade,
     hairpin_element,
-    load_skeleton,
-    open_nft,
-    skeleton_is_present,
+    masquerade_changes,
+    remove_empty_tables,
 )
+from kernel.nftables.ruleset import TABLES
+from kernel.nftables.set_messages import add_elements
+from kernel.nftables.table import load, open_nft, table_changes
 from kernel.read import read_links
 
 Group = tuple[IPNetwork, ...]
@@ -38,22 +40,22 @@ def enter(tx: Transaction, network: str, prefixes: Group) -> None:
         tx.put_network(network, json.dumps([str(prefix) for prefix in wanted]))
 
 
-def ensure_masquerade(store: Store) -> bool:
-    """Bring the kernel's masquerade rules to what the store says; whether they were others."""
+def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
+    """Bring the kernel's masquerade elements to what the store says; what differed."""
     with store.read() as tx:
         groups = _groups(tx)
-    if masquerade_is_applied(groups):
-        return False
+    if not masquerade_changes(groups):
+        return ()
     # The write lock orders concurrent callers: each applies what the store says just then.
     with store.transaction() as tx:
-        differed = not masquerade_is_applied(_groups(tx) + _groups_of_strangers(tx))
+        changes = masquerade_changes(_groups(tx) + _groups_of_strangers(tx))
         _apply(tx)
-    return differed
+    return changes
 
 
 def masquerade_differs(tx: Transaction) -> bool:
-    """Whether the kernel's masquerade rules are others than the store and marked links say."""
-    return not masquerade_is_applied(_groups(tx) + _groups_of_strangers(tx))
+    """Whether the kernel's masquerade elements are others than the store and marked links say."""
+    return bool(masquerade_changes(_groups(tx) + _groups_of_strangers(tx)))
 
 
 def _apply(tx: Transaction) -> None:
@@ -65,18 +67,22 @@ def _apply(tx: Transaction) -> None:
         applied = wanted
 
 
-def ensure_tables(store: Store, families: Collection[str]) -> None:
-    """Bring back these tables where somebody removed them, with the members of all attachments."""
+def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainRules]]:
+    """Bring back these tables where their rules differ, with the elements of all attachments.
+
+    Returns what differed.
+    """
     with open_nft() as nl:
-        missing = [f for f in families if not skeleton_is_present(nl, f)]
-        if not missing:
-            return
+        changes = [c for family in families for c in table_changes(nl, TABLES[family])]
+        broken = {change.noun.family for change in changes}
+        if not broken:
+            return []
         with store.transaction() as tx:
-            for family in missing:
-                load_skeleton(family)
-            members = [e for _owner, text in tx.attachments() for e in _elements(text)]
-            members += elements_of_strangers(tx)
-            add_elements(nl, [e for e in members if e.family in missing])
+            load(*(TABLES[family] for family in sorted(broken)))
+            elements = [e for _owner, text in tx.attachments() for e in _elements(text)]
+            elements += elements_of_strangers(tx)
+            add_elements(nl, [e for e in elements if e.family in broken])
+    return changes
 
 
 def _elements(record: str) -> tuple[Element, ...]:

@@ -30,7 +30,8 @@ from kernel.model import (
     Space,
     Sysctl,
 )
-from kernel.nftables.table import hairpin_element, spoof_check_elements
+from kernel.nftables.masquerade import hairpin_element
+from kernel.nftables.spoof_check import spoof_check_elements
 
 T = TypeVar("T")
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}

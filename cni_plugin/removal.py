@@ -14,12 +14,10 @@ from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
-from kernel.nftables.table import (
-    hairpin_address,
-    open_nft,
-    remove_elements,
-    spoof_elements_of,
-)
+from kernel.nftables.masquerade import hairpin_address
+from kernel.nftables.set_messages import remove_elements
+from kernel.nftables.spoof_check import spoof_elements_of
+from kernel.nftables.table import open_nft
 
 
 def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cni_plugin.attachment import Remains, load_remains
@@ -18,15 +18,20 @@ from cni_plugin.store_access import refill
 from ipam.errors import StoreDamaged, StoreError
 from ipam.files import BUSY_TIMEOUT, Files
 from ipam.store import Store, Transaction, open_store
+from kernel.diff import Change, Noun
 from kernel.model import Element
 from kernel.netlink.socket import Netlink, open_netlink
-from kernel.nftables import table as nft
 from kernel.nftables.masquerade import remove_empty_tables
+from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES
+from kernel.nftables.set_messages import add_elements, read_sets, remove_elements
+from kernel.nftables.table import (
+    TABLE,
+    ensure_table,
+    open_nft,
+    table_changes,
+    table_is_present,
+)
 from kernel.read import read_links
-
-_NAMED = 8
-"""So many members are named, of more the number."""
-
 
 Lack = tuple[str | Element, int]
 """What is missing: a table's family, MASQUERADE or a member; and the index of the link that needs
@@ -45,8 +50,8 @@ def find_lacks(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozenset[Lack
     patience: seconds to wait for a store that others lock. Raises KernelError,
     ipam.errors.IpamError.
     """
-    with nft.open_nft() as nl:
-        bare = not nft.skeleton_is_present(nl, "inet")
+    with open_nft() as nl:
+        bare = bool(table_changes(nl, TABLES["inet"]))
         if bare or not Files(data_dir).database.exists():
             return frozenset([TABLE_LACKS] if bare else [])
         with open_store(data_dir, refill=refill, patience=patience) as store, store.read() as tx:
@@ -57,8 +62,8 @@ def find_lacks(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozenset[Lack
 
 def repair_rules(
     data_dir: Path, lacks: Collection[Lack], patience: float = BUSY_TIMEOUT
-) -> list[str]:
-    """Bring back what `find_lacks` found, where it is missing still; what was, in words.
+) -> Sequence[Change[Noun]]:
+    """Bring back what `find_lacks` found, where it is missing still; what was.
 
     Where the table `inet podwire` is, everything is. patience: as there, and raises the same.
     """
@@ -67,40 +72,28 @@ def repair_rules(
     with open_store(data_dir, refill=refill, patience=patience) as store:
         whole = TABLE_LACKS in lacks
         families = {"inet", *(_families(store) if whole else ())}
-        families |= {what for what, _index in lacks if what in nft.FAMILIES}
-        with nft.open_nft() as nl:
-            missing = sorted(f for f in families if not nft.skeleton_is_present(nl, f))
-        ensure_tables(store, missing)
-        masquerades = whole or any(what == MASQUERADE for what, _index in lacks)
-        differed = masquerades and ensure_masquerade(store)
+        families |= {what for what, _index in lacks if isinstance(what, str) and what in TABLES}
+        changes: list[Change[Noun]] = [*ensure_tables(store, sorted(families))]
+        if whole or any(what == MASQUERADE for what, _index in lacks):
+            changes += ensure_masquerade(store)
         lacking = _repair_members(store, None if whole else lacks)
-    faults = [f"table {family} {nft.TABLE} was missing or incomplete" for family in missing]
-    if differed:
-        faults.append("the prefixes that are masqueraded were others")
-    return [*faults, *_tell(lacking)]
-
-
-def _tell(lacking: list[Element]) -> Iterable[str]:
-    for element in lacking[:_NAMED]:
-        yield f"missing: {nft.element_text(element)}"
-    if len(lacking) > _NAMED:
-        yield f"{len(lacking) - _NAMED} more members were missing"
+    return [*changes, *(Change(element, None) for element in lacking)]
 
 
 def _repair_members(store: Store, lacks: Collection[Lack] | None) -> list[Element]:
     """Bring back attachments' own members (None: all); those that were missing, in order."""
-    with nft.open_nft() as nl:
+    with open_nft() as nl:
         with store.read() as tx:
             complete = not _chosen(_lacking(nl, tx), lacks)
         if complete:
             return []
         with store.transaction() as tx:
             lacking = _chosen(_lacking(nl, tx), lacks)
-            nft.add_elements(nl, lacking)
+            add_elements(nl, lacking)
             # DEL removes the link, and then the members under our lock; an ADD that fails does so
             # without it, perhaps before we had added them.
             wanted = {element for element, _index in _members(tx)}
-            nft.remove_elements(nl, [e for e in lacking if e not in wanted])
+            remove_elements(nl, [e for e in lacking if e not in wanted])
     return lacking
 
 
@@ -110,10 +103,8 @@ def _chosen(lacking: set[tuple[Element, int]], lacks: Collection[Lack] | None) -
 
 
 def _lacking(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
-    have = set[Element]()
-    for family, name in nft.ATTACHMENT_SETS:
-        have |= nft.read_elements(nl, family, name) or frozenset()
-    return {member for member in _members(tx) if member[0] not in have}
+    present = read_sets(nl, ATTACHMENT_SETS)
+    return {member for member in _members(tx) if member[0] not in present}
 
 
 def _members(tx: Transaction) -> set[tuple[Element, int]]:
@@ -131,7 +122,7 @@ def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Remains
 
 def _tables_lacking(nl: Netlink, tx: Transaction) -> Iterator[Lack]:
     needed = {(e.family, index) for r, index in _attached(tx) for e in r.elements}
-    missing = {f for f, _index in needed if not nft.skeleton_is_present(nl, f)}
+    missing = {f for f in dict(needed) if table_changes(nl, TABLES[f])}
     return ((family, index) for family, index in needed if family in missing)
 
 
@@ -177,16 +168,13 @@ def _remove_unmarked() -> None:
 
 
 def _tables() -> set[str]:
-    with nft.open_nft() as nl:
-        return {f"table {f} {nft.TABLE}" for f in nft.FAMILIES if nft.table_is_present(nl, f)}
+    with open_nft() as nl:
+        return {f"table {f} {TABLE}" for f in TABLES if table_is_present(nl, f)}
 
 
-def _make_table() -> list[str]:
-    with nft.open_nft() as nl:
-        if nft.skeleton_is_present(nl, "inet"):
-            return []
-    nft.load_skeleton("inet")
-    return [f"table inet {nft.TABLE} was missing or incomplete"]
+def _make_table() -> Sequence[Change[Noun]]:
+    with open_nft() as nl:
+        return ensure_table(nl, TABLES["inet"])
 
 
 def _families(store: Store) -> set[str]:

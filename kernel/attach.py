@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 
 from kernel.bridge import ensure_bridge
@@ -17,7 +17,10 @@ from kernel.netlink import links as rtnl
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
 from kernel.netns import Namespace, inside
-from kernel.nftables import table as nft
+from kernel.nftables.masquerade import is_covered, masquerade_elements
+from kernel.nftables.ruleset import TABLES, set_of
+from kernel.nftables.set_messages import change_elements, read_sets, remove_elements
+from kernel.nftables.table import load, open_nft, table_changes
 from kernel.operstate import Pause, settle_node, settle_pod
 from kernel.read import read_link, read_space
 from kernel.sysctl import apply_sysctl
@@ -148,15 +151,14 @@ def _configure_node(nl: Netlink, want: Space, index: int) -> None:
 
 
 def _add_elements(elements: tuple[Element, ...]) -> None:
-    with nft.open_nft() as nl:
+    with open_nft() as nl:
         try:
-            nft.change_elements(nl, elements, ())
+            change_elements(nl, elements, ())
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-            for family in sorted({e.family for e in elements}):
-                nft.load_skeleton(family)
-            nft.change_elements(nl, elements, ())
+            load(*(TABLES[family] for family in sorted({e.family for e in elements})))
+            change_elements(nl, elements, ())
 
 
 def detach(nl: Netlink, host_link: str, elements: tuple[Element, ...]) -> None:
@@ -170,8 +172,8 @@ def detach(nl: Netlink, host_link: str, elements: tuple[Element, ...]) -> None:
 
 
 def _remove_elements(elements: tuple[Element, ...]) -> None:
-    with nft.open_nft() as nl:
-        nft.remove_elements(nl, elements)
+    with open_nft() as nl:
+        remove_elements(nl, elements)
 
 
 def delete_link(nl: Netlink, name: str) -> bool:
@@ -249,34 +251,17 @@ def _with_bridge(plan: Plan) -> Space:
 
 
 def _check_rules(plan: Plan) -> list[Change[ChainRules | Element]]:
-    desired = {*plan.elements, *nft.masquerade_elements([plan.masquerade])}
-    with nft.open_nft() if desired else nullcontext() as nl:
-        if nl is None:
-            return []
-        families = sorted({e.family for e in desired})
-        chains = [nft.CHAINS[f] for f in families if not nft.skeleton_is_present(nl, f)]
-        sets = {(e.family, e.set_name) for e in desired}
-        present = {key: nft.read_elements(nl, *key) or frozenset() for key in sets}
-    missing = [e for e in desired if not _is_covered(e, present[e.family, e.set_name])]
-    return [*(Change(chain, None) for chain in chains), *(Change(e, None) for e in missing)]
+    desired = {*plan.elements, *masquerade_elements([plan.masquerade])}
+    if not desired:
+        return []
+    sets = {set_of(element) for element in desired}
+    with open_nft() as nl:
+        tables = [TABLES[family] for family in sorted({a_set.family for a_set in sets})]
+        broken = [change for table in tables for change in table_changes(nl, table)]
+        present = read_sets(nl, sets)
+    missing = [e for e in desired if not is_covered(e, (p for p in present if _is_beside(p, e)))]
+    return [*broken, *(Change(element, None) for element in missing)]
 
 
-def _is_covered(want: Element, have: frozenset[Element]) -> bool:
-    """Whether a set holds the member, or (sets merge prefixes) an interval around it."""
-    if want.key_end is None:
-        return want in have
-    width = 4 if want.set_name.endswith("4") else 16
-    inner = _fields(want.key, want.key_end, width)
-    return any(
-        all(
-            a <= c and d <= b
-            for (a, b), (c, d) in zip(_fields(h.key, h.key_end, width), inner, strict=True)
-        )
-        for h in have
-        if h.key_end is not None
-    )
-
-
-def _fields(start: bytes, end: bytes, width: int) -> list[tuple[bytes, bytes]]:
-    cuts = range(0, len(start), width)
-    return [(start[i : i + width], end[i : i + width]) for i in cuts]
+def _is_beside(one: Element, other: Element) -> bool:
+    return (one.family, one.set_name) == (other.family, other.set_name)

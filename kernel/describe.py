@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, summarize_address_range
+
 from kernel.diff import Change, Fault, Noun
 from kernel.model import (
     TABLE_MAIN,
     Address,
     ChainRules,
+    Element,
     FdbEntry,
     Link,
     Neighbour,
     Route,
     Sysctl,
 )
-from kernel.nftables.table import TABLE, element_text
+from kernel.nftables.ruleset import set_of
+from kernel.nftables.table import TABLE
 
 # linux/rtnetlink.h, RTPROT_*, by iproute2's names.
 _PROTOCOLS = {
@@ -40,7 +44,34 @@ def name_of(noun: Noun) -> str:
         return f"sysctl {noun.path}"
     if isinstance(noun, ChainRules):
         return f"nft chain {noun.chain} of table {noun.family} {TABLE}"
-    return f"element {element_text(noun)} of nft table {noun.family} {TABLE}"
+    return f"element {_element(noun)} of nft table {noun.family} {TABLE}"
+
+
+# Bytes in a key; a field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
+_FIELD_BYTES = {"ifname": 16, "ether_addr": 8, "ipv4_addr": 4, "ipv6_addr": 16}
+
+
+def _element(element: Element) -> str:
+    """An element as `nft` shows it, after its set's name."""
+    parts = []
+    start = 0
+    for field in set_of(element).fields:
+        cut = slice(start, start + _FIELD_BYTES[field])
+        parts.append(_field(field, element.key[cut], (element.key_end or element.key)[cut]))
+        start = cut.stop
+    return f"{element.set_name} {' . '.join(parts)}"
+
+
+def _field(field: str, first: bytes, last: bytes) -> str:
+    if field == "ifname":
+        return first.rstrip(b"\0").decode(errors="replace")
+    if field == "ether_addr":
+        return first[:6].hex(":")
+    ends = ip_address(first), ip_address(last)
+    if first == last:
+        return str(ends[0])
+    networks = list(summarize_address_range(*ends))
+    return str(networks[0]) if len(networks) == 1 else f"{ends[0]}-{ends[1]}"
 
 
 def state_of(noun: Noun | None) -> str:

@@ -145,12 +145,16 @@ class Sysctl:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One member of an nft set. key_end is set for intervals; keys in the kernel's byte layout."""
+    """One element of an nft set. key_end is set for intervals; keys in the kernel's byte layout.
+
+    tree: whether the kernel keeps start and end as elements of their own (nft_set_rbtree.c).
+    """
 
     family: str
     set_name: str
     key: bytes
     key_end: bytes | None = None
+    tree: bool = False
 
 
 @dataclass(frozen=True, slots=True)

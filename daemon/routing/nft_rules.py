@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,24 +18,28 @@ from daemon.model import Desired
 from daemon.prefix_set import Block
 from daemon.routing.reporter import Reporter, describe_event
 from ipam.errors import StoreBusy
+from kernel.describe import describe
+from kernel.diff import Change, Noun
 from kernel.errors import KernelError
 from kernel.model import Element, IPAddress
 from kernel.netlink.monitor import Event, RuleChange
-from kernel.nftables.masquerade import ensure_cluster
-from kernel.nftables.table import (
-    ATTACHMENT_SETS,
+from kernel.nftables.masquerade import (
     CLUSTER_SETS,
     NETWORK_SETS,
-    TABLE,
     cluster_elements,
+    ensure_cluster,
 )
+from kernel.nftables.ruleset import ATTACHMENT_SETS
+from kernel.nftables.table import TABLE
 
 T = TypeVar("T")
 
 _BYTES = {4: 4, 6: 16}
-_SHARED = frozenset({*CLUSTER_SETS, *NETWORK_SETS})
-_PODS = frozenset(name for _family, name in ATTACHMENT_SETS)
+_SHARED = frozenset(a_set.name for a_set in (*CLUSTER_SETS, *NETWORK_SETS))
+_PODS = frozenset(a_set.name for a_set in ATTACHMENT_SETS)
 _NAME = "nftables rules"
+_NAMED = 8
+"""So many differences are described; of more, the number is."""
 _PATIENCE = 0.1
 """Seconds that routes may wait for a store that another process locks."""
 _BUSY_GAP = 1.0
@@ -109,12 +113,13 @@ class NftRules:
         compares = self._tables_due and now >= self._compare_at
         if not compares and not self._cluster_due:
             return self._compare_at - now
-        faults = self._repair_tables() if compares else []
-        if self._fill_cluster() and not self._cluster_due:
-            faults.append("the cluster's addresses were others")
+        changes = [*(self._repair_tables() if compares else ())]
+        refilled = self._fill_cluster()
+        if not self._cluster_due:
+            changes += refilled
         self._cluster_due = False
-        if faults:
-            self._report("; ".join(faults), " ".join(map(str, self._planned)))
+        if changes:
+            self._report(_text(changes), " ".join(map(str, self._planned)))
         if compares:
             return self._next_comparison()
         return self._compare_at - now if self._tables_due else None
@@ -125,14 +130,14 @@ class NftRules:
         self._tables_due, self._cause = False, ""
         return None
 
-    def _repair_tables(self) -> list[str]:
-        """Bring back what has been missing for long enough; what was, in text."""
+    def _repair_tables(self) -> Sequence[Change[Noun]]:
+        """Bring back what has been missing for long enough; what was."""
         found = self._with_store(find_lacks)
         certain = {lack for lack in found if lack == TABLE_LACKS or self._is_damage(lack)}
-        faults = self._with_store(partial(repair_rules, lacks=certain)) if certain else []
+        changes = self._with_store(partial(repair_rules, lacks=certain)) if certain else ()
         self._suspects = frozenset() if TABLE_LACKS in certain else found - certain
         self._compare_at = time.monotonic() + GRACE
-        return faults
+        return changes
 
     def _is_damage(self, lack: Lack) -> bool:
         _what, link = lack
@@ -145,7 +150,7 @@ class NftRules:
         else:
             self._reporter.report_change("added", _NAME, "the plan", before, after)
 
-    def _fill_cluster(self) -> bool:
+    def _fill_cluster(self) -> Sequence[Change[Noun]]:
         try:
             return ensure_cluster(self._elements)
         except KernelError as error:
@@ -161,6 +166,12 @@ class NftRules:
         except StoreBusy:
             self._busy_until = time.monotonic() + _BUSY_GAP
             raise
+
+
+def _text(changes: Sequence[Change[Noun]]) -> str:
+    sentences = [describe(change) for change in changes[:_NAMED]]
+    more = [f"{len(changes) - _NAMED} more differed"] if len(changes) > _NAMED else []
+    return "; ".join([*sentences, *more])
 
 
 def _ends(block: Block) -> tuple[IPAddress, IPAddress]:

@@ -1,72 +1,188 @@
-"""The masquerade rules that all pods of a network share: static, brought to what is wanted."""
+"""Masquerade: the part of the table `inet podwire` that all pods of a node share.
+
+Packet path: a pod that reached itself through a translated address (hairpin) is masqueraded, or
+the answer would be dropped as coming from nowhere; a packet that leaves the prefixes of its own
+network is masqueraded, but not one to pods of other nodes (the cluster sets, whose elements are
+the daemon's).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from kernel.diff import Change, by_key, diff
 from kernel.errors import KernelError
-from kernel.model import Element, IPNetwork
-from kernel.netlink.socket import Netlink
-from kernel.nftables import table as nft
+from kernel.model import Element, IPAddress, IPNetwork
+from kernel.nftables.set_messages import apply_changes, read_elements, read_sets
+from kernel.nftables.table import Chain, Set, Table, load, open_nft, remove_tables
+
+IFNAMSIZ = 16  # linux/if.h
+
+_ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
+HAIRPIN = {v: Set("inet", f"hairpin{v}", ("ifname", a, a)) for v, a in _ADDRESS.items()}
+MASQUERADE = {v: Set("inet", f"masquerade{v}", (a,), interval=True) for v, a in _ADDRESS.items()}
+INTERNAL = {v: Set("inet", f"internal{v}", (a, a), interval=True) for v, a in _ADDRESS.items()}
+CLUSTER = {v: Set("inet", f"cluster{v}", (a,), interval=True) for v, a in _ADDRESS.items()}
+NETWORK_SETS = (*MASQUERADE.values(), *INTERNAL.values())
+CLUSTER_SETS = tuple(CLUSTER.values())
+
+PART = Table(
+    "inet",
+    sets=(*HAIRPIN.values(), *NETWORK_SETS, *CLUSTER_SETS),
+    chains=(
+        Chain(
+            "postrouting",
+            "type nat hook postrouting priority srcnat",
+            (
+                "oifname . ip saddr . ip daddr @hairpin4 masquerade",
+                "oifname . ip6 saddr . ip6 daddr @hairpin6 masquerade",
+                "ip daddr 224.0.0.0/4 return",
+                "ip6 daddr ff00::/8 return",
+                "ip saddr @masquerade4 ip daddr @cluster4 return",
+                "ip6 saddr @masquerade6 ip6 daddr @cluster6 return",
+                "ip saddr @masquerade4 ip saddr . ip daddr != @internal4 masquerade",
+                "ip6 saddr @masquerade6 ip6 saddr . ip6 daddr != @internal6 masquerade",
+            ),
+        ),
+    ),
+)
 
 
-def masquerade_is_applied(groups: Iterable[Iterable[IPNetwork]]) -> bool:
-    """Whether the sets hold exactly what these networks (groups of prefixes) need."""
-    want = nft.masquerade_elements(groups)
+def hairpin_element(link: str, address: IPAddress) -> Element:
+    """The element that lets a pod reach itself through a translated address.
+
+    link: the node's link that leads to the pod, its bridge or its own pair's end; two networks may
+    give the same address to pods behind different links.
+    """
+    name = link.encode().ljust(IFNAMSIZ, b"\0")
+    return HAIRPIN[address.version].element(name + address.packed * 2)
+
+
+def hairpin_address(element: Element) -> IPAddress | None:
+    """The address that an element of the hairpin sets is of; None for any other element."""
+    if not element.set_name.startswith("hairpin"):
+        return None
+    pair = element.key[IFNAMSIZ:]
+    return ip_address(pair[: len(pair) // 2])
+
+
+def masquerade_elements(groups: Iterable[Iterable[IPNetwork]]) -> frozenset[Element]:
+    """The elements for networks (each a group of prefixes) whose pods are masqueraded.
+
+    Interval sets hold no overlaps, so of nested prefixes the widest stands for all; within a
+    network, traffic from any of its prefixes to any other keeps its address.
+    """
+    return _masquerade_elements(tuple(map(tuple, groups)))
+
+
+# Every ADD of a masqueraded network asks, and networks hardly change.
+@lru_cache(maxsize=8)
+def _masquerade_elements(networks: tuple[tuple[IPNetwork, ...], ...]) -> frozenset[Element]:
+    elements: set[Element] = set()
+    for version, kind in ((4, IPv4Network), (6, IPv6Network)):
+        mine = [[p for p in group if isinstance(p, kind)] for group in networks]
+        widest = _widest(p for group in mine for p in group)
+        elements |= {_interval(MASQUERADE[version], prefix) for prefix in widest}
+        pairs = {(_cover(widest, a), _cover(widest, b)) for g in mine for a in g for b in g}
+        elements |= {_interval(INTERNAL[version], *pair) for pair in pairs}
+    return frozenset(elements)
+
+
+def _widest(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    # Not collapsed: two adjacent networks would become one, and keep their addresses.
+    known = set(prefixes)
+    return [p for p in known if not any(p != q and p.subnet_of(q) for q in known)]  # type: ignore[arg-type]
+
+
+def _cover(widest: list[IPNetwork], prefix: IPNetwork) -> IPNetwork:
+    return next(w for w in widest if prefix.subnet_of(w))  # type: ignore[arg-type]
+
+
+def _interval(a_set: Set, *prefixes: IPNetwork) -> Element:
+    start = b"".join(p.network_address.packed for p in prefixes)
+    end = b"".join(p.broadcast_address.packed for p in prefixes)
+    return a_set.element(start, end)
+
+
+def is_covered(desired: Element, observed: Iterable[Element]) -> bool:
+    """Whether a set holds the element, or (sets of networks merge prefixes) an interval around it.
+
+    observed: the elements of its set.
+    """
+    if desired.key_end is None:
+        return desired in observed
+    inner = _bounds(desired)
+    return any(
+        all(a <= c and d <= b for (a, b), (c, d) in zip(_bounds(outer), inner, strict=True))
+        for outer in observed
+    )
+
+
+def _bounds(element: Element) -> list[tuple[bytes, bytes]]:
+    """The first and the last key of each field; the fields are addresses of one family."""
+    width = len(element.key) if element.tree else len(element.key) // 2
+    end = element.key_end or element.key
+    cuts = range(0, len(element.key), width)
+    return [(element.key[i : i + width], end[i : i + width]) for i in cuts]
+
+
+def cluster_elements(ranges: Iterable[tuple[IPAddress, IPAddress]]) -> frozenset[Element]:
+    """The elements for ranges (first, last) of pods' addresses; the ranges may not overlap."""
+    return frozenset(
+        CLUSTER[first.version].element(first.packed, last.packed) for first, last in ranges
+    )
+
+
+def masquerade_changes(groups: Iterable[Iterable[IPNetwork]]) -> tuple[Change[Element], ...]:
+    """What differs from what these networks (groups of prefixes) need; changes nothing."""
+    desired = masquerade_elements(groups)
     try:
-        with nft.open_nft() as nl:
-            return (_read(nl) or frozenset()) == want
+        with open_nft() as nl:
+            return _changes(desired, read_sets(nl, NETWORK_SETS))
     except KernelError:
-        if want:
+        if desired:
             raise
-        return True  # a kernel without nftables has no rule too many
+        return ()  # a kernel without nftables has no element too many
 
 
 def apply_masquerade(groups: Iterable[Iterable[IPNetwork]]) -> None:
     """Bring the sets to what these networks need, in one transaction.
 
-    The caller holds the store's lock: two nodes' worth of wishes would undo each other.
+    The caller holds the store's lock: two callers with different networks would undo each other.
     """
-    want = nft.masquerade_elements(groups)
-    with nft.open_nft() as nl:
-        have = _read(nl)
-        if have is None and want:
-            nft.load_skeleton("inet")
-            have = _read(nl)
-        have = have or frozenset()
-        nft.change_elements(nl, want - have, have - want)
+    desired = masquerade_elements(groups)
+    with open_nft() as nl:
+        found = [read_elements(nl, a_set) for a_set in NETWORK_SETS]
+        if desired and None in found:
+            load(PART)
+        observed = (element for elements in found for element in elements or ())
+        apply_changes(nl, _changes(desired, observed))
+
+
+def ensure_cluster(desired: frozenset[Element]) -> tuple[Change[Element], ...]:
+    """Bring the cluster sets to these elements; what differed. The tables are there.
+
+    Raises KernelError, with errno ENOENT where the tables are missing.
+    """
+    with open_nft() as nl:
+        changes = _changes(desired, read_sets(nl, CLUSTER_SETS))
+        apply_changes(nl, changes)
+    return changes
+
+
+def _changes(
+    desired: Iterable[Element], observed: Iterable[Element]
+) -> tuple[Change[Element], ...]:
+    return tuple(diff(by_key(desired), by_key(observed)))
 
 
 def remove_empty_tables() -> None:
     """Remove podwire's tables; for when the last attachment of the node is gone.
 
-    They stay while the daemon keeps members there: the next pod's first packet needs them.
+    They stay while the daemon keeps elements there: the next pod's first packet needs them.
     """
-    with nft.open_nft() as nl:
-        if not any(nft.read_elements(nl, "inet", name) for name in nft.CLUSTER_SETS):
-            nft.remove_tables(nl)
-
-
-def ensure_cluster(want: frozenset[Element]) -> bool:
-    """Bring the cluster sets to these members; whether they were others. The tables are there.
-
-    Raises KernelError, with errno ENOENT where the tables are missing.
-    """
-    with nft.open_nft() as nl:
-        have: set[Element] = set()
-        for name in nft.CLUSTER_SETS:
-            have |= nft.read_elements(nl, "inet", name) or frozenset()
-        if have == want:
-            return False
-        nft.exchange_elements(nl, want - have, have - want)
-    return True
-
-
-def _read(nl: Netlink) -> frozenset[Element] | None:
-    have: set[Element] = set()
-    for name in nft.NETWORK_SETS:
-        elements = nft.read_elements(nl, "inet", name)
-        if elements is None:
-            return None
-        have |= elements
-    return frozenset(have)
+    with open_nft() as nl:
+        if not read_sets(nl, CLUSTER_SETS):
+            remove_tables(nl)

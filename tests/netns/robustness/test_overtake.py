@@ -11,7 +11,7 @@ from tests.pytest_netns import Namespace
 
 BEFORE = {
     # Functions of ADD after its commit, in order; it is stopped when it enters them.
-    "masquerade rules": "networks.py:ensure_masquerade",
+    "masquerade rules": "network_rules.py:ensure_masquerade",
     "kernel work": "attach.py:attach",
     "the pair": "attach.py:_create_pair",
     "the node's end": "attach.py:_configure_node",

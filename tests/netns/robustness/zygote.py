@@ -31,9 +31,9 @@ MODULES = (
 )
 PURE = {
     # Modules that only compute: an instant inside them is the same as the one before or after.
-    *("config.py", "identity.py", "plan.py", "request.py", "result.py", "versions.py"),
-    *("codec.py", "ranges.py", "values.py", "owner.py", "clock.py", "dns.py"),
-    *("model.py", "rtnl.py", "wire.py", "diff.py", "errors.py", "record.py"),
+    *("attachment.py", "config.py", "json_section.py", "names.py", "plan.py", "ranges.py"),
+    *("request.py", "result.py", "versions.py"),
+    *("codec.py", "describe.py", "diff.py", "errors.py", "links.py", "model.py", "routes.py"),
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -45,6 +45,11 @@ def is_recorded(member: Member, before: str) -> object:
     return before in [record["before"] for record in found] or found
 
 
+def missing(name: str, fields: tuple[str, ...]) -> str:
+    """How the journal describes an element that was missing."""
+    return f"element {name} {' . '.join(fields)} of nft table {SETS[name]} podwire is missing"
+
+
 def delete(member: Member, name: str, fields: tuple[str, ...]) -> None:
     element = " . ".join((f'"{fields[0]}"', *fields[1:]))
     argv = ["nft", "delete", "element", SETS[name], "podwire", name, f"{{ {element} }}"]
@@ -70,7 +75,7 @@ def test_single_members_come_back(pair: Pair, guarded: Namespace) -> None:
         victim = before[0]
         delete(one, name, victim)
         eventually(partial(are, one, name, before))
-        eventually(partial(is_recorded, one, f"missing: {name} {' . '.join(victim)}"))
+        eventually(partial(is_recorded, one, missing(name, victim)))
         last = one.history("nftables")[-1]
         assert last["action"] == "restored"
         assert last["cause"].startswith("changed by pid ")
@@ -90,7 +95,8 @@ def test_flushed_sets_come_back_and_are_told(pair: Pair, podwire_bin: Path, name
     [told] = one.history("nftables")[length:]
     assert told["action"] == "restored"
     assert told["cause"].startswith("changed by pid ")
-    assert "missing" in told["before"] or "were others" in told["before"]
+    assert f"element {name} " in told["before"]
+    assert told["before"].endswith(" of nft table inet podwire is missing")
     assert "restored nftables rules" in one.log
 
 
@@ -108,6 +114,4 @@ def test_what_a_pod_took_along_stays_away(
     assert members(one, "allowed_macs") == members(one, "checked_ports") == []
     # Coming and going of pods is no drift, and so not told.
     eventually(lambda: len(one.history()) > length)
-    assert [record["before"] for record in one.history()[length:]] == [
-        f"missing: hairpin4 {' . '.join(kept[0])}"
-    ]
+    assert [record["before"] for record in one.history()[length:]] == [missing("hairpin4", kept[0])]

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.model import Element, IPAddress, IPNetwork
-from kernel.nftables.table import NETWORK_SETS, masquerade_elements
-from tests.unit.kernel.strategies import crowded_networks, versions
+from kernel.nftables.masquerade import (
+    NETWORK_SETS,
+    cluster_elements,
+    hairpin_address,
+    hairpin_element,
+    is_covered,
+    masquerade_elements,
+)
+from tests.unit.kernel.strategies import crowded_networks, ip_addresses, names, versions
 
 Groups = list[list[IPNetwork]]
 
@@ -27,7 +34,7 @@ def is_member(elements: frozenset[Element], set_name: str, *fields: IPAddress) -
 
 
 def is_masqueraded(elements: frozenset[Element], src: IPAddress, dst: IPAddress) -> bool:
-    """What the skeleton's rule does: ip saddr @masquerade ip saddr . ip daddr != @internal."""
+    """What the table's rule does: ip saddr @masquerade ip saddr . ip daddr != @internal."""
     version = src.version
     inside = is_member(elements, f"internal{version}", src, dst)
     return is_member(elements, f"masquerade{version}", src) and not inside
@@ -108,7 +115,7 @@ def test_families_do_not_meet(four: Groups, six: Groups) -> None:
 def test_no_two_members_of_a_set_overlap(groups: Groups) -> None:
     """The kernel refuses a member that overlaps another (net/netfilter/nft_set_pipapo.c)."""
     elements = masquerade_elements(groups)
-    assert {e.set_name for e in elements} <= set(NETWORK_SETS)
+    assert {e.set_name for e in elements} <= {a_set.name for a_set in NETWORK_SETS}
     for one in elements:
         for other in elements:
             if one != other and one.set_name == other.set_name:
@@ -154,3 +161,74 @@ def net(*prefixes: str) -> list[IPNetwork]:
 def test_cases(groups: Groups, src: str, dst: str, masqueraded: bool) -> None:
     elements = masquerade_elements(groups)
     assert is_masqueraded(elements, ip_address(src), ip_address(dst)) == masqueraded
+
+
+@given(names, ip_addresses)
+def test_a_hairpin_element_names_link_and_address(link: str, address: IPAddress) -> None:
+    element = hairpin_element(link, address)
+    assert (element.family, element.set_name) == ("inet", f"hairpin{address.version}")
+    assert element.key[:16].rstrip(b"\0").decode() == link
+    assert element.key[16:] == address.packed * 2
+    assert hairpin_address(element) == address
+
+
+def test_other_elements_are_of_no_address() -> None:
+    [element] = cluster_elements([(ip_address("10.0.0.0"), ip_address("10.0.0.9"))])
+    assert hairpin_address(element) is None
+
+
+@pytest.mark.parametrize("last", ["10.0.0.9", "10.0.0.0"])
+def test_cluster_elements(last: str) -> None:
+    [four, six] = sorted(
+        cluster_elements(
+            [
+                (ip_address("10.0.0.0"), ip_address(last)),
+                (ip_address("fd00::"), ip_address("fd00::9")),
+            ]
+        ),
+        key=lambda e: e.set_name,
+    )
+    assert (four.set_name, six.set_name) == ("cluster4", "cluster6")
+    assert (four.key, four.key_end) == (bytes((10, 0, 0, 0)), ip_address(last).packed)
+    assert four.tree
+    assert six.key_end == ip_address("fd00::9").packed
+
+
+@pytest.mark.parametrize(
+    ("desired", "observed", "covered"),
+    [
+        ("10.0.0.0/24", ["10.0.0.0/24"], True),
+        ("10.0.0.0/24", ["10.0.0.0/16"], True),
+        ("10.0.0.0/24", ["10.0.0.0/25"], False),
+        ("10.0.1.0/24", ["10.0.0.0/24", "10.0.0.0/16"], True),
+        ("10.0.1.0/24", ["10.0.0.0/24"], False),
+        ("10.0.0.0/24", ["10.0.1.0/24"], False),
+        ("10.0.0.0/24", [], False),
+        ("fd00::/64", ["fd00::/48"], True),
+        ("fd00::/48", ["fd00::/64"], False),
+    ],
+)
+def test_an_interval_around_covers(desired: str, observed: list[str], covered: bool) -> None:
+    for name in ("masquerade", "internal"):
+        [wanted] = elements_of(name, [net(desired)])
+        # Each network by itself: together the widest would stand for all.
+        present = [e for prefix in observed for e in elements_of(name, [net(prefix)])]
+        assert is_covered(wanted, present) == covered
+
+
+def test_both_fields_of_a_pair_must_be_covered() -> None:
+    pairs = elements_of("internal", [net("10.0.0.0/24", "10.9.0.0/24")])
+    mixed = next(e for e in pairs if e.key[:4] != e.key[4:])
+    same = [e for e in pairs if e.key[:4] == e.key[4:]]
+    assert not is_covered(mixed, same)
+    assert is_covered(mixed, [*same, mixed])
+
+
+def test_what_is_no_interval_is_covered_by_itself_alone() -> None:
+    one, other = (hairpin_element(name, ip_address("10.0.0.2")) for name in ("a", "b"))
+    assert is_covered(one, [other, one])
+    assert not is_covered(one, [other])
+
+
+def elements_of(name: str, groups: Groups) -> list[Element]:
+    return [e for e in masquerade_elements(groups) if e.set_name.startswith(name)]

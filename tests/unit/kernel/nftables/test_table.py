@@ -1,113 +1,137 @@
-"""Set members as netlink messages: what is encoded is what is read back."""
+"""Tables as values: what is rendered, and how a rule is recognised."""
 
-import random
-from ipaddress import collapse_addresses, ip_network
-from itertools import pairwise
+import re
+import struct
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.model import Element, IPNetwork
-from kernel.netlink.codec import Message, attributes, string
-from kernel.nftables import table as nft
-from tests.unit.kernel.strategies import crowded_networks, ip_networks, macs, names, versions
+from kernel.model import ChainRules
+from kernel.netlink.codec import Message, attribute
+from kernel.nftables import dns_counters
+from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES, set_of
+from kernel.nftables.table import Chain, Set, Table, header, read_digest, render
 
-ENDS_OF_THE_WORLD = ("0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "255.255.255.255/32", "::/0")
-
-
-def tree_element(prefix: IPNetwork) -> Element:
-    [element] = [
-        e for e in nft.masquerade_elements([[prefix]]) if e.set_name.startswith("masquerade")
-    ]
-    return element
-
-
-def told(elements: list[Element], order: random.Random) -> list[dict[int, bytes]]:
-    """The members as a dump lists them; the kernel's order is its own."""
-    messages = [nft._element_message(nft._NEWSETELEM, element) for element in elements]
-    items = [item for message in messages for item in nft._list_items(message)]
-    order.shuffle(items)
-    return items
-
-
-@settings(max_examples=200)
-@given(
-    versions.flatmap(lambda v: st.lists(crowded_networks(v, 6), max_size=6)),
-    st.booleans(),
-    st.randoms(use_true_random=False),
+HOOK = "type nat hook postrouting priority srcnat"
+SMALL = Table(
+    "inet",
+    sets=(Set("inet", "s", ("ifname", "ipv4_addr")), Set("inet", "t", ("ipv4_addr",), True)),
+    chains=(Chain("c", HOOK, ("ip saddr @t return", "masquerade")),),
+    counters=("queries",),
 )
-def test_intervals_of_a_tree(prefixes: list[IPNetwork], join: bool, order: random.Random) -> None:
-    """Starts and ends are members of their own; neighbours share a boundary."""
-    apart = [
-        p
-        for p in set(prefixes)
-        if not any(p != q and p.subnet_of(q) for q in prefixes)  # type: ignore[arg-type]
-    ]
-    disjoint = list(collapse_addresses(apart)) if join else apart  # type: ignore[type-var]
-    elements = [tree_element(prefix) for prefix in disjoint]
-    name = elements[0].set_name if elements else "masquerade4"
-    assert set(nft._read_tree("inet", name, told(elements, order))) == set(elements)
 
 
-@given(st.sampled_from(ENDS_OF_THE_WORLD) | ip_networks.map(str), st.randoms())
-def test_any_single_interval_of_a_tree(text: str, order: random.Random) -> None:
-    element = tree_element(ip_network(text))
-    assert nft._read_tree("inet", element.set_name, told([element], order)) == [element]
+def test_a_table_is_rendered_as_one_script() -> None:
+    one, two = SMALL.chains[0].digests
+    assert (
+        render(SMALL)
+        == f"""\
+table inet podwire {{
+  comment "made by podwire, which rebuilds it when it is removed"
+  set s {{ type ifname . ipv4_addr; }}
+  set t {{ type ipv4_addr; flags interval; }}
+  counter queries {{ }}
+  chain c {{ {HOOK}; policy accept; }}
+}}
+flush chain inet podwire c
+add rule inet podwire c ip saddr @t return comment "podwire {one}"
+add rule inet podwire c masquerade comment "podwire {two}"
+"""
+    )
 
 
-@given(
-    versions.flatmap(lambda v: st.lists(st.lists(crowded_networks(v), max_size=3), max_size=3)),
-    st.randoms(use_true_random=False),
+def test_parts_of_a_table_are_put_together() -> None:
+    more = Table("inet", (Set("inet", "u", ("ifname",)),), (Chain("d", HOOK, ()),), ("answers",))
+    whole = SMALL + more
+    assert whole == Table(
+        "inet", SMALL.sets + more.sets, SMALL.chains + more.chains, ("queries", "answers")
+    )
+    assert [chain.chain for chain in whole.rules] == ["c", "d"]
+    assert render(whole).count("flush chain") == 2
+
+
+def test_the_digest_follows_the_rule_and_its_hook() -> None:
+    rules = ("accept", "drop")
+    one, two = Chain("c", HOOK, rules).digests
+    assert one != two
+    assert Chain("d", HOOK, rules[::-1]).digests == (two, one)
+    assert not {one, two} & set(Chain("c", "type filter hook input priority 0", rules).digests)
+    assert all(re.fullmatch("[0-9a-f]{8}", digest) for digest in (one, two))
+    assert Table("inet", chains=(Chain("c", HOOK, rules),)).rules == (
+        ChainRules("inet", "c", (one, two)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "interval", "tree"),
+    [(1, True, True), (2, True, False), (1, False, False), (2, False, False)],
 )
-def test_members_of_concatenated_sets(groups: list[list[IPNetwork]], order: random.Random) -> None:
-    elements = {e for e in nft.masquerade_elements(groups) if e.set_name.startswith("internal")}
-    for name in {element.set_name for element in elements}:
-        mine = [element for element in elements if element.set_name == name]
-        assert set(nft._read_flat("inet", name, told(mine, order))) == set(mine)
+def test_only_intervals_of_one_field_are_a_tree(fields: int, interval: bool, tree: bool) -> None:
+    a_set = Set("inet", "s", ("ipv4_addr",) * fields, interval)
+    assert a_set.is_tree == tree
+    found = a_set.element(b"a", b"b")
+    assert (found.family, found.set_name, found.key, found.key_end) == ("inet", "s", b"a", b"b")
+    assert found.tree == tree
 
 
-@given(names, macs, st.randoms(use_true_random=False))
-def test_members_for_a_checked_port(port: str, mac: str, order: random.Random) -> None:
-    """Fields of a concatenation are padded to 32 bits, interface names to 16 bytes."""
-    allowed, checked = nft.spoof_check_elements(port, mac)
-    assert (allowed.set_name, checked.set_name) == ("allowed_macs", "checked_ports")
-    assert allowed.key == checked.key + bytes.fromhex(mac.replace(":", "")) + b"\0\0"
-    assert string(checked.key) == port
-    assert len(checked.key) == 16
-    for element in (allowed, checked):
-        assert nft._read_flat("bridge", element.set_name, told([element], order)) == [element]
+def rule(*userdata: bytes) -> Message:
+    data = attribute(7, b"".join(userdata)) if userdata else b""
+    return Message(10 << 8 | 6, 0, header("inet") + attribute(1, b"podwire\0") + data)
 
 
-@given(names, macs)
-def test_a_port_is_allowed_before_it_is_checked_and_after(port: str, mac: str) -> None:
-    elements = nft.spoof_check_elements(port, mac)
-    for given_order in (elements, elements[::-1]):
-        ordered = [e.set_name for e in nft._ordered(given_order)]
-        assert ordered == ["allowed_macs", "checked_ports"]
+def comment(text: bytes, kind: int = 0) -> bytes:
+    return bytes((kind, len(text) + 1)) + text + b"\0"
 
 
-@given(names, st.sampled_from(("inet", "bridge")), st.binary(min_size=4, max_size=4))
-def test_a_message_names_its_table_and_set(name: str, family: str, key: bytes) -> None:
-    for kind, flags in ((nft._NEWSETELEM, 0x400), (nft._DELSETELEM, 0)):
-        message = nft._element_message(kind, Element(family, name, key))
-        assert (message.type, message.flags) == (kind, flags)
-        assert message.body[0] == {"inet": 1, "bridge": 7}[family]
-        found = attributes(message.body, 4)
-        assert (string(found[1]), string(found[2])) == ("podwire", name)
-        assert f"nft set {name}" in str(message)
+@pytest.mark.parametrize(
+    ("userdata", "digest"),
+    [
+        ([], ""),
+        ([comment(b"podwire 0badcafe")], "0badcafe"),
+        ([comment(b"by hand")], ""),
+        ([comment(b"podwire 0badcafe", kind=1)], ""),
+        ([comment(b"other", kind=1), comment(b"podwire 0badcafe")], "0badcafe"),
+        ([b"\0"], ""),
+        ([b"\0\xff"], ""),
+    ],
+)
+def test_the_digest_of_a_rule_is_in_its_comment(userdata: list[bytes], digest: str) -> None:
+    assert read_digest(rule(*userdata)) == digest
 
 
-@given(st.binary(max_size=120))
-def test_garbage_in_a_dump_is_no_member(data: bytes) -> None:
-    items = nft._list_items(Message(0, 0, data))
-    keys = [element.key for element in nft._read_flat("inet", "hairpin4", items)]
-    assert all(key in data for key in keys)
+@given(st.binary(max_size=40))
+def test_any_userdata_is_read(data: bytes) -> None:
+    assert read_digest(rule(data)) == ""
 
 
-@given(versions.flatmap(lambda v: st.lists(crowded_networks(v), min_size=2, max_size=4)))
-def test_the_end_of_an_interval_is_the_next_boundary(prefixes: list[IPNetwork]) -> None:
-    ends = sorted({p.broadcast_address.packed for p in prefixes})
-    for start, after in pairwise(ends):
-        found = int.from_bytes(nft._end_after(start, ends))
-        assert found == int.from_bytes(after) - 1
-    assert nft._end_after(ends[-1], ends) == b"\xff" * len(ends[-1])
+def test_header() -> None:
+    assert struct.unpack("!BBH", header("inet")) == (1, 0, 0)
+    assert struct.unpack("!BBH", header("bridge", 10)) == (7, 0, 10)
+    assert header("") == bytes(4)
+
+
+def test_each_rule_of_podwires_is_recognised() -> None:
+    for table in (*TABLES.values(), dns_counters.PART):
+        script = render(table)
+        for chain in table.rules:
+            assert len(set(chain.digests)) == len(chain.digests) > 0
+            for digest in chain.digests:
+                assert f'comment "podwire {digest}"' in script
+
+
+def test_rules_name_sets_that_are_declared() -> None:
+    for family, table in TABLES.items():
+        names = {a_set.name for a_set in table.sets}
+        rules = " ".join(rule for chain in table.chains for rule in chain.rules)
+        assert set(re.findall(r"@(\w+)", rules)) == names
+        assert {a_set.family for a_set in table.sets} == {table.family} == {family}
+        for a_set in table.sets:
+            assert set_of(a_set.element(b"")) is a_set
+    assert [a_set.name for a_set in ATTACHMENT_SETS] == [
+        "hairpin4",
+        "hairpin6",
+        "checked_ports",
+        "allowed_macs",
+    ]
+    assert {a_set.name for a_set in dns_counters.PART.sets} == set()

@@ -1,0 +1,166 @@
+"""Elements of podwire's nft sets: read, added and removed through netlink."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Collection, Iterable, Sequence
+
+from kernel.diff import Change
+from kernel.errors import KernelError
+from kernel.model import Element
+from kernel.netlink.codec import (
+    NLM_F_CREATE,
+    Message,
+    attribute,
+    attribute_list,
+    attributes,
+    be32,
+    nested,
+    text,
+)
+from kernel.netlink.socket import Netlink
+from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, TABLE, Set, commit, header
+
+# linux/netfilter/nf_tables.h
+_NEWSETELEM, _GETSETELEM, _DELSETELEM = SUBSYSTEM | 12, SUBSYSTEM | 13, SUBSYSTEM | 14
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_ELEMENT_KEY, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 3, 10
+_DATA_VALUE, _LIST_ELEMENT = 1, 1
+_INTERVAL_END = 1
+_PER_TRANSACTION = 256  # a transaction is one datagram, and the socket's buffer is finite
+
+_Item = dict[int, bytes]
+"""The attributes of one element."""
+
+
+def read_elements(nl: Netlink, a_set: Set) -> frozenset[Element] | None:
+    """All elements of a set; None where table or set does not exist."""
+    body = header(a_set.family) + text(_LIST_TABLE, TABLE) + text(_LIST_SET, a_set.name)
+    try:
+        answers = nl.dump(Message(_GETSETELEM, 0, body, f"list nft set {a_set.name}"))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return parse_elements(a_set, answers)
+
+
+def read_sets(nl: Netlink, sets: Iterable[Set]) -> frozenset[Element]:
+    """The elements of several sets; one that is absent has none."""
+    return frozenset(e for a_set in sets for e in read_elements(nl, a_set) or ())
+
+
+def parse_elements(a_set: Set, answers: Iterable[Message]) -> frozenset[Element]:
+    """The elements that a dump of the set lists."""
+    items = [item for answer in answers for item in _items(answer)]
+    return frozenset((_parse_tree if a_set.is_tree else _parse_flat)(a_set, items))
+
+
+def _items(answer: Message) -> Iterable[_Item]:
+    elements = attributes(answer.body, HEADER_BYTES).get(_LIST_ELEMENTS, b"")
+    return (attributes(payload) for _kind, payload in attribute_list(elements))
+
+
+def _value(item: _Item, kind: int) -> bytes | None:
+    return attributes(item[kind]).get(_DATA_VALUE) if kind in item else None
+
+
+def _parse_flat(a_set: Set, items: Iterable[_Item]) -> Iterable[Element]:
+    found = ((_value(item, _ELEMENT_KEY), _value(item, _ELEMENT_KEY_END)) for item in items)
+    return (a_set.element(key, end) for key, end in found if key is not None)
+
+
+def _parse_tree(a_set: Set, items: Iterable[_Item]) -> Iterable[Element]:
+    starts: list[bytes] = []
+    ends: list[bytes] = []
+    for item in items:
+        key = _value(item, _ELEMENT_KEY)
+        flags = struct.unpack("!I", item.get(_ELEMENT_FLAGS, bytes(4)))[0]
+        if key is not None:
+            (ends if flags & _INTERVAL_END else starts).append(key)
+    ends.sort()
+    return (a_set.element(start, _last_before_end(start, ends)) for start in starts)
+
+
+def _last_before_end(start: bytes, ends: Sequence[bytes]) -> bytes:
+    after = next((end for end in ends if end > start), None)
+    if after is None:
+        return b"\xff" * len(start)
+    return (int.from_bytes(after) - 1).to_bytes(len(start))
+
+
+def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[Element]) -> None:
+    """Add and remove elements in one transaction; adding a present element is no change.
+
+    Raises KernelError with errno ENOENT where the tables (or an element to remove) are missing.
+    """
+    messages = [element_message(e, remove=True) for e in ordered(remove)]
+    messages += [element_message(e) for e in ordered(add)]
+    if messages:
+        commit(nl, messages)
+
+
+def add_elements(nl: Netlink, elements: Sequence[Element]) -> None:
+    """Add any number of elements, some hundred in each transaction."""
+    for start in range(0, len(elements), _PER_TRANSACTION):
+        change_elements(nl, elements[start : start + _PER_TRANSACTION], ())
+
+
+def apply_changes(nl: Netlink, changes: Collection[Change[Element]]) -> None:
+    """Apply a diff of elements, in one transaction where it fits into one, else removing first."""
+    add = [change.desired for change in changes if change.desired is not None]
+    remove = [change.observed for change in changes if change.observed is not None]
+    if len(add) + len(remove) <= _PER_TRANSACTION:
+        change_elements(nl, add, remove)
+        return
+    for start in range(0, len(remove), _PER_TRANSACTION):
+        change_elements(nl, (), remove[start : start + _PER_TRANSACTION])
+    add_elements(nl, add)
+
+
+def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:
+    """Remove elements; those that are gone already are no error."""
+    try:
+        # Each transaction waits until the one before it was cleaned up, a grace period later.
+        change_elements(nl, (), elements)
+        return
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    for element in ordered(elements):
+        commit(nl, [element_message(element, remove=True)], ABSENT)
+
+
+def ordered(elements: Collection[Element]) -> list[Element]:
+    """Elements in the order of their messages.
+
+    A port's MAC is allowed before the port is checked, and checked no more before its MAC goes
+    (names sort that way), all in one transaction.
+    """
+    return sorted(elements, key=lambda e: (e.family, e.set_name, e.key))
+
+
+def element_message(element: Element, *, remove: bool = False) -> Message:
+    """Add or remove one element."""
+    key = nested(_ELEMENT_KEY, attribute(_DATA_VALUE, element.key))
+    parts = [key]
+    if element.key_end is not None and element.tree:
+        parts += _tree_end(element.key_end)
+    elif element.key_end is not None:
+        parts = [key + nested(_ELEMENT_KEY_END, attribute(_DATA_VALUE, element.key_end))]
+    listed = nested(_LIST_ELEMENTS, *(nested(_LIST_ELEMENT, part) for part in parts))
+    body = header(element.family) + text(_LIST_TABLE, TABLE) + text(_LIST_SET, element.set_name)
+    if remove:
+        what = f"remove from nft set {element.set_name}"
+        return Message(_DELSETELEM, 0, body + listed, what)
+    return Message(_NEWSETELEM, NLM_F_CREATE, body + listed, f"add to nft set {element.set_name}")
+
+
+def _tree_end(key_end: bytes) -> list[bytes]:
+    """The element that ends an interval: the first key after it, if there is one."""
+    after = int.from_bytes(key_end) + 1
+    if after >> (8 * len(key_end)):
+        return []
+    value = attribute(_DATA_VALUE, after.to_bytes(len(key_end)))
+    return [nested(_ELEMENT_KEY, value) + be32(_ELEMENT_FLAGS, _INTERVAL_END)]
