@@ -15,14 +15,12 @@ from cni_plugin.errors import (
     CniError,
 )
 from cni_plugin.host import Call
-from cni_plugin.ipam_client import delegate_of, delegated_type, own_ipam, to_result
-from cni_plugin.plan import Shape, plan_attachment, shape_of, wanted_mac
+from cni_plugin.ipam_client import Allocate
+from cni_plugin.plan import Shape, plan_attachment, requested_mac, shape_of
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
 from cni_plugin.store_access import open_node_store
-from ipam.allocator import allocate
-from ipam.config import IpamConf
-from ipam.store import Store, Transaction
+from ipam.store import Store
 from kernel.attach import LinkExists, attach, pod_has_link
 from kernel.model import Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
@@ -32,33 +30,25 @@ from kernel.read import read_ground
 
 def add(call: Call) -> Result:
     """Attach the pod. Raises CniError, IpamError or KernelError, and then nothing has changed."""
-    shape = shape_of(call.conf, call.host.program, delegated_type(call))
+    shape = shape_of(call.conf, call.host.program, call.ipam.plugin)
     before = _previous(call)
-    own = _check_config(call, shape)
-    with ExitStack() as resources:
-        pod = resources.enter_context(call.host.open_netns(call.request.netns))
-        nl = resources.enter_context(open_netlink())
-        _check_pod(call, pod, look=bool(shape.delegate))
-        store = resources.enter_context(open_node_store(call))
-        try:
-            result = _add(call, shape, own, nl, pod, store)
-        except LinkExists as error:
-            raise _already_attached(call) from error
+    _check_config(call, shape)
+    with call.host.open_netns(call.request.netns) as pod, open_netlink() as nl:
+        _check_pod(call, pod)
+        with open_node_store(call) as store:
+            try:
+                result = _add(call, shape, nl, pod, store)
+            except LinkExists as error:
+                raise _already_attached(call) from error
     return merge(before, result) if before else result
 
 
-def _check_config(call: Call, shape: Shape) -> IpamConf | None:
-    """Refuse what is wrong in itself before anything is opened, made or asked for.
-
-    Returns the configuration of podwire's own IPAM, None where it has no part.
-    """
+def _check_config(call: Call, shape: Shape) -> None:
+    """Refuse what is wrong in itself before anything is opened, made or asked for."""
     if shape.mode == "ptp" and not call.conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
-    wanted_mac(call.request, call.conf)
-    if shape.delegate:
-        delegate_of(call)
-        return None
-    return own_ipam(call) if call.conf.uses_ipam else None
+    requested_mac(call.request, call.conf)
+    call.ipam.validate(call)
 
 
 def _previous(call: Call) -> Result | None:
@@ -66,17 +56,17 @@ def _previous(call: Call) -> Result | None:
     return parse_result(raw, call.version) if raw else None
 
 
-def _check_pod(call: Call, pod: Namespace, *, look: bool) -> None:
-    """Refuse a namespace that is no pod's. look: whether it may have a link of that name already.
+def _check_pod(call: Call, pod: Namespace) -> None:
+    """Refuse a namespace that is no pod's, or that has a link of that name.
 
-    The kernel will say so itself, but another IPAM plugin must not even be asked then: our DEL
-    would free what it gave to the attachment that is there.
+    The kernel will refuse the link itself, but another IPAM plugin must not even be executed then:
+    our DEL would free what it gave to the attachment that is there.
     """
     request = call.request
     if pod.is_current() and not request.netns_override:
         msg = f"CNI_NETNS={request.netns!r} is the node's own network namespace"
         raise CniError(INVALID_ENVIRONMENT, msg)
-    if look and pod_has_link(pod, request.ifname):
+    if call.ipam.plugin and pod_has_link(pod, request.ifname):
         raise _already_attached(call)
 
 
@@ -86,13 +76,12 @@ def _already_attached(call: Call) -> CniError:
     return CniError(ALREADY_ATTACHED, msg, hint)
 
 
-def _add(
-    call: Call, shape: Shape, own: IpamConf | None, nl: Netlink, pod: Namespace, store: Store
-) -> Result:
+def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) -> Result:
     name = call.conf.bridge if shape.mode == "bridge" else ""
     mtu, found = read_ground(nl, uplink=not call.conf.mtu, bridge=name)
     with ExitStack() as undo:
-        plan, result, text = _record(call, shape, own, pod, store, call.conf.mtu or mtu, undo)
+        allocate = call.ipam.add(call, undo)
+        plan, result, text = _record(call, shape, allocate, pod, store, call.conf.mtu or mtu)
         bridges: list[str] = []
         undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
@@ -104,7 +93,7 @@ def _add(
         undo.callback(remove, nl, store, call.owner, remains_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)
-        _check_still_wanted(call, store, text)
+        _check_still_desired(call, store, text)
         undo.pop_all()
     return _with_bridge(result, bridge)
 
@@ -122,54 +111,28 @@ def _nft_families(plan: Plan) -> list[str]:
 def _record(
     call: Call,
     shape: Shape,
-    own: IpamConf | None,
+    allocate: Allocate,
     pod: Namespace,
     store: Store,
     mtu: int | None,
-    undo: ExitStack,
 ) -> tuple[Plan, Result, str]:
     """Addresses and the attachment's record, in one commit, before the kernel is touched."""
-    delegated = _ask_delegate(call, undo)
+    request, conf = call.request, call.conf
     with store.transaction() as tx:
-        # What the store knew before is not ours to forget when the kernel refuses the link.
-        if tx.knows(call.owner) and pod_has_link(pod, call.request.ifname):
+        # What the store knew before is not ours to delete when the kernel refuses the link.
+        if tx.knows(call.owner) and pod_has_link(pod, request.ifname):
             raise _already_attached(call)
-        ipam = delegated or Result()
-        if own is not None:
-            ipam = to_result(own, allocate(tx, own, call.owner))
-        plan, result = plan_attachment(call.request, call.conf, shape, ipam, mtu)
-        text = dump_record(_record_of(call, plan, result, shape.delegate))
-        _keep(tx, call, plan, text)
+        plan, result = plan_attachment(request, conf, shape, allocate(tx), mtu)
+        aliases, dns = tuple(conf.runtime_config.aliases), result.dns or None
+        record = Record(plan, request.netns, request.pod, call.ipam.plugin, aliases, dns)
+        text = dump_record(record)
+        tx.put_attachment(call.owner, text)
+        if plan.masquerade:
+            networks.enter(tx, conf.name, plan.masquerade)
     return plan, result, text
 
 
-def _keep(tx: Transaction, call: Call, plan: Plan, text: str) -> None:
-    tx.put_attachment(call.owner, text)
-    if plan.masquerade:
-        networks.enter(tx, call.conf.name, plan.masquerade)
-
-
-def _record_of(call: Call, plan: Plan, result: Result, delegate: str) -> Record:
-    return Record(
-        plan=plan,
-        netns=call.request.netns,
-        pod=call.request.pod,
-        ipam=delegate,
-        aliases=tuple(call.conf.runtime_config.aliases),
-        dns=result.dns or None,
-    )
-
-
-def _ask_delegate(call: Call, undo: ExitStack) -> Result | None:
-    if not delegated_type(call):
-        return None
-    delegate = delegate_of(call)
-    result = delegate.add()
-    undo.callback(delegate.undo)
-    return result
-
-
-def _check_still_wanted(call: Call, store: Store, text: str) -> None:
+def _check_still_desired(call: Call, store: Store, text: str) -> None:
     # A DEL that overtook us (the runtime gave up on this ADD) has removed the record and may have
     # looked for the link before it was there.
     with store.read() as tx:

@@ -1,24 +1,22 @@
-"""CHECK and STATUS: what is, against what should be."""
+"""CHECK and STATUS: the observed state against the desired one."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cni_plugin.attachment import Record
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
-from cni_plugin.ipam_client import check_space, delegate_of, delegated_type, own_ipam
+from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.plan import shape_of
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, parse_result
 from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError, StoreDamaged
-from ipam.store import Store
 from kernel import attach
 from kernel.describe import describe
 from kernel.errors import KernelError
-from kernel.model import Address, IPAddress, Link, Plan
+from kernel.model import Address, Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.read import read_link
 
@@ -37,24 +35,25 @@ def check(call: Call) -> None:
         if record is None:
             raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
         plan = _expected(record.plan, previous, call.request.ifname)
-        faults = _told_faults(record.plan, previous, call.request.ifname)
+        faults = _result_faults(record.plan, previous, call.request.ifname)
         faults += [describe(change, where) for where, change in attach.check(nl, pod, plan)]
-        faults += _check_addresses(call, store, record)
+        ipam, addresses = ipam_of_record(record.ipam), record.plan.pod.addresses
+        with store.read() as tx:
+            faults += ipam.lost(tx, call.owner, [a.address.ip for a in addresses])
     if faults:
         raise _failed(call, faults)
-    if record.ipam:
-        delegate_of(call, record.ipam).run("CHECK")
+    ipam.check(call)
 
 
 def _failed(call: Call, faults: list[str]) -> CniError:
     owner = call.owner
     who = f"{call.request.pod or owner.container_id} ({owner.ifname} on network {owner.network})"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    details = "; ".join(faults) + f". Recreate {who}: its network is not what it was given"
+    details = "; ".join(faults) + f". Recreate {who}: its network differs from its plan"
     return CniError(CHECK_FAILED, f"{who}: {faults[0]}{more}", details)
 
 
-def _told_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
+def _result_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
     """What prevResult does not say of the attachment, though every ADD says it."""
     if not any(i.sandbox and i.name == ifname for i in previous.interfaces):
         return [f"prevResult lists no interface {ifname} of the pod"]
@@ -64,16 +63,16 @@ def _told_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
 
 
 def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:
-    """The plan with what later plugins of the chain changed, as prevResult tells.
+    """The plan with what later plugins of the chain changed, as prevResult says.
 
     SPEC 1.1.0 "CHECK": allow for a later plugin to have modified networking resources.
     """
     mine = {n for n, i in enumerate(previous.interfaces) if i.sandbox and i.name == ifname}
-    told = next((previous.interfaces[n] for n in mine), None)
+    seen = next((previous.interfaces[n] for n in mine), None)
     first, *others = plan.pod.links
     # MTU: versions before 1.1.0 have no place for a change of it.
     link = replace(
-        first, mac=(told.mac if told else "") or first.mac, mtu=told.mtu if told else None
+        first, mac=(seen.mac if seen else "") or first.mac, mtu=seen.mtu if seen else None
     )
     ips = [ip.address for ip in previous.ips if ip.interface in mine or ip.interface is None]
     addresses = {a.address: a for a in plan.pod.addresses}
@@ -90,37 +89,22 @@ def _result_routes(plan: Plan) -> set[object]:
     return {r.dst for r in plan.pod.routes if r.src is None}
 
 
-def _check_addresses(call: Call, store: Store, record: Record) -> list[str]:
-    if record.ipam:
-        return []
-    with store.read() as tx:
-        held: set[IPAddress] = set(tx.addresses(call.owner))
-    wanted = [a.address.ip for a in record.plan.pod.addresses]
-    return [
-        f"allocation of {ip} is lost: another pod may be given it"
-        for ip in wanted
-        if ip not in held
-    ]
-
-
 def status(call: Call) -> None:
     """Raise code 50 where an ADD could not be served, saying why; 7 where it never could.
 
     Code 51 where its pod would not reach all others (SPEC 1.1.0 "STATUS").
     """
-    own = own_ipam(call) if call.owns_ipam and call.conf.uses_ipam else None
+    call.ipam.validate(call)
     try:
         with open_netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
-            if own is not None:
-                check_space(tx, own)
+            call.ipam.require_space(call, tx)
             _check_bridge(call, nl)
     except StoreDamaged:
         raise
     except (IpamError, KernelError) as error:
         raise CniError(NOT_AVAILABLE, f"an ADD would fail: {error}") from error
     _check_tools(call)
-    if delegated_type(call):
-        delegate_of(call).run("STATUS")
+    call.ipam.status(call)
     fault = call.host.readiness(call.conf.name)
     if fault is not None:
         raise fault

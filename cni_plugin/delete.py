@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import Remains
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
-from cni_plugin.ipam_client import delegate_of, delegated_type
+from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import find_remains, remove
 from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError
@@ -27,10 +26,12 @@ def delete(call: Call) -> None:
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
             remains = find_remains(nl, tx, call.owner)
-        if call.fault is not None:
-            call.log(f"the configuration is wrong ({call.fault}); deleting by record and name")
-        delegated = _delegate_to(call, remains)
-        release = (lambda: delegate_of(call, delegated).run("DEL")) if delegated else None
+        if call.parsed.fault is not None:
+            call.log(
+                f"the configuration is wrong ({call.parsed.fault}); deleting by record and name"
+            )
+        ipam = ipam_of_record(remains.ipam) if remains else call.ipam
+        release = partial(ipam.delete, call, call.owner)
         remove(nl, store, call.owner, remains, pod, release, call.host.delete_link)
 
 
@@ -43,11 +44,6 @@ def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:
     except NotANamespace:
         return None
     return None if pod.is_current() else pod
-
-
-def _delegate_to(call: Call, remains: Remains | None) -> str:
-    """The IPAM plugin that must hear of the removal: the one that gave the addresses."""
-    return delegated_type(call) if remains is None else remains.ipam
 
 
 def collect(call: Call) -> None:
@@ -67,25 +63,19 @@ def collect(call: Call) -> None:
                     remains = find_remains(nl, tx, owner)
                 for link in links:
                     delete_link(nl, link)
-                release = _release_of(call, owner, remains)
+                ipam = ipam_of_record(remains.ipam if remains else "")
+                release = partial(ipam.delete, call, owner)
                 remove(nl, store, owner, remains, release=release, delete=delete_link)
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
             except (KernelError, IpamError, CniError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
         _collect_rules(store, failures)
-    if delegated_type(call):
-        _collect_delegate(call, failures)
+    try:
+        call.ipam.collect(call)
+    except CniError as error:
+        failures.append(str(error))
     if failures:
         raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
-
-
-def _release_of(call: Call, owner: Owner, remains: Remains | None) -> Callable[[], None] | None:
-    """The delegated IPAM's DEL of a stale attachment: few of them do anything at GC."""
-    if remains is None or not remains.ipam:
-        return None
-    delegate = delegate_of(call, remains.ipam)
-    env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname, "CNI_NETNS": ""}
-    return lambda: delegate.run("DEL", env)
 
 
 def _stale(
@@ -116,10 +106,3 @@ def _collect_rules(store: Store, failures: list[str]) -> None:
         networks.ensure_masquerade(store)
     except (KernelError, IpamError) as error:
         failures.append(f"masquerade rules: {error}")
-
-
-def _collect_delegate(call: Call, failures: list[str]) -> None:
-    try:
-        delegate_of(call).run("GC")
-    except CniError as error:
-        failures.append(str(error))

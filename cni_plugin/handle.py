@@ -57,16 +57,13 @@ def _run_verb(
 ) -> dict[str, Any] | None:
     """The verb's answer as a JSON object, None where it has none; a damaged store is replaced."""
     from cni_plugin.host import Call
-    from cni_plugin.ipam_client import owns_ipam
+    from cni_plugin.ipam_client import choose_ipam
     from cni_plugin.result import render
     from ipam.transaction import Owner
 
-    own = owns_ipam(request, parsed.conf, host)
     owner = Owner(parsed.conf.name, request.container_id, request.ifname)
-    call = Call(
-        request, owner, parsed.conf, parsed.raw, parsed.version, env, stdin, host, own,
-        parsed.derived, parsed.fault,
-    )  # fmt: skip
+    ipam = choose_ipam(request, parsed.conf, host)
+    call = Call(request, owner, parsed, env, stdin, host, ipam)
     verb = _verb(request.command, host.program)
     try:
         result = verb(call)
@@ -83,14 +80,14 @@ def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
     from cni_plugin.ipam_client import IPAM_PROGRAMS
 
     if program in IPAM_PROGRAMS:
-        from cni_plugin import ipam_verbs
+        from cni_plugin import ipam_plugin
 
         return {
-            "ADD": ipam_verbs.add,
-            "DEL": ipam_verbs.delete,
-            "CHECK": ipam_verbs.check,
-            "GC": ipam_verbs.collect,
-            "STATUS": ipam_verbs.status,
+            "ADD": ipam_plugin.add,
+            "DEL": ipam_plugin.delete,
+            "CHECK": ipam_plugin.check,
+            "GC": ipam_plugin.collect,
+            "STATUS": ipam_plugin.status,
         }[command]
     if command == "ADD":
         from cni_plugin.add import add

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cni_plugin.config import NetConf
+    from cni_plugin.config import NetConf, ParsedConfig
     from cni_plugin.errors import CniError
+    from cni_plugin.ipam_client import Ipam
     from cni_plugin.request import Request
     from ipam.files import Refill
     from ipam.store import Store
@@ -99,22 +100,26 @@ class Call:
     """One call, parsed: what every verb takes.
 
     owner: the attachment's key.
-    owns_ipam: whether podwire's own IPAM serves the configuration.
-    derived: what follows from the configuration alone, kept with it for the next call.
-    fault: what is wrong with the configuration of a DEL, which must not keep a pod from going.
+    ipam: what gives the network's attachments their addresses.
     """
 
     request: Request
     owner: Owner
-    conf: NetConf
-    raw: Mapping[str, Any]
-    version: str
+    parsed: ParsedConfig
     env: Mapping[str, str]
     stdin: bytes
     host: Host
-    owns_ipam: bool
-    derived: dict[Hashable, object] = field(default_factory=dict)
-    fault: CniError | None = None
+    ipam: Ipam
+
+    @property
+    def conf(self) -> NetConf:
+        """The configuration."""
+        return self.parsed.conf
+
+    @property
+    def version(self) -> str:
+        """The configuration's cniVersion."""
+        return self.parsed.version
 
     @property
     def valid_attachments(self) -> frozenset[tuple[str, str]] | None:
@@ -122,12 +127,12 @@ class Call:
 
         None where it sent no list. Go's runtimes write null for an empty one.
         """
-        if "cni.dev/valid-attachments" not in self.raw:
+        if "cni.dev/valid-attachments" not in self.parsed.raw:
             return None
         return frozenset((a.container_id, a.ifname) for a in self.conf.valid_attachments)
 
     def log(self, line: str) -> None:
-        """Tell the operator something, with the attachment's identity before it."""
+        """Log a line for the operator, with the attachment's identity before it."""
         request = self.request
         pod = f" pod {request.pod}" if request.pod else ""
         who = f"{self.conf.name} {request.container_id[:16]} {request.ifname}".strip()

@@ -1,8 +1,15 @@
-"""Where an attachment's addresses come from: podwire's own IPAM in-process, or another plugin."""
+"""Where an attachment's addresses come from: `call.ipam`, chosen once for each call.
+
+podwire's own IPAM works in-process and in the transaction that records the attachment; another
+plugin is executed (SPEC 1.1.0, section 4); a network may have no addresses at all.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,29 +19,182 @@ from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
+from ipam.transaction import Owner, Transaction
 
 if TYPE_CHECKING:
     from ipam.allocator import Assigned
     from ipam.config import IpamConf
-    from ipam.transaction import Transaction
+    from kernel.model import IPAddress
 
 # The names under which podwire is an IPAM plugin.
 IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
-OWN_TYPES = frozenset({"podwire", "podwire-ipam"})
+_OWN_TYPES = frozenset({"podwire", "podwire-ipam"})
 # Started or named so, podwire's IPAM is the reference plugin's stand-in.
-STAND_IN = "host-local"
+_STAND_IN = "host-local"
+
+Allocate = Callable[[Transaction], Result]
+"""Gives an attachment its addresses, in the transaction that records it."""
 
 
-def owns_ipam(request: Request, conf: NetConf, host: Host) -> bool:
-    """Whether podwire's own IPAM serves this configuration.
+class Ipam:
+    """What gives attachments their addresses; itself that of a network without addresses.
+
+    plugin: the name of the executable, empty for podwire's own IPAM and for none. What podwire's
+    own IPAM gave is released with the attachment's record, so its `delete` and `collect` are empty.
+    """
+
+    plugin = ""
+
+    def data_dir(self, call: Call) -> Path:
+        """The folder of the store."""
+        return call.host.data_dir
+
+    def validate(self, call: Call) -> None:
+        """Refuse a wrong configuration before anything is made. Raises code 7 or 4."""
+
+    def add(self, call: Call, undo: ExitStack) -> Allocate:
+        """Begin an allocation. undo: takes what gives it back."""
+        return lambda _tx: Result()
+
+    def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
+        """Addresses of an attachment that are not allocated to it, in words."""
+        return []
+
+    def check(self, call: Call) -> None:
+        """CHECK of another plugin. Raises its error."""
+
+    def delete(self, call: Call, owner: Owner) -> None:
+        """DEL of another plugin for an attachment. Raises its error."""
+
+    def collect(self, call: Call) -> None:
+        """GC of another plugin. Raises its error."""
+
+    def require_space(self, call: Call, tx: Transaction) -> None:
+        """Raise code 50 where a range set has no free address."""
+
+    def status(self, call: Call) -> None:
+        """STATUS of another plugin. Raises its error."""
+
+
+class OwnIpam(Ipam):
+    """podwire's own IPAM."""
+
+    def data_dir(self, call: Call) -> Path:
+        """ipam.dataDir, as far as it is one: DEL must not fail for a wrong one."""
+        named = call.conf.ipam.get("dataDir")
+        if isinstance(named, str) and named.startswith("/") and "\0" not in named:
+            return Path(named)
+        return call.host.data_dir
+
+    def validate(self, call: Call) -> None:
+        """Parse the configuration."""
+        self.read_conf(call)
+
+    def add(self, call: Call, undo: ExitStack) -> Allocate:
+        """All of it is done in the transaction, which undoes it too."""
+        return partial(self.allocate, self.read_conf(call), call.owner)
+
+    def allocate(self, conf: IpamConf, owner: Owner, tx: Transaction) -> Result:
+        """One address of each range set. Raises IpamError."""
+        from ipam.allocator import allocate  # no other verb's
+
+        return _to_result(conf, allocate(tx, conf, owner))
+
+    def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
+        """Those that the store does not have as the owner's."""
+        allocated = set(tx.addresses(owner))
+        text = "allocation of {} is lost: another pod may be given it"
+        return [text.format(ip) for ip in addresses if ip not in allocated]
+
+    def require_space(self, call: Call, tx: Transaction) -> None:
+        """Counts what is allocated; raises code 50."""
+        from ipam.allocator import free_space
+
+        for number, space in enumerate(free_space(tx, self.read_conf(call))):
+            if space.held >= space.size:
+                name = call.conf.name
+                msg = f"range set {number} of network {name} is full: {space.held} allocated"
+                raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
+
+    def read_conf(self, call: Call) -> IpamConf:
+        """The checked `ipam` section. Raises code 7 or 4."""
+        # A file may be another one by now, and a requested address is one pod's.
+        if call.request.args.get("IP") or any(k.lower() == "resolvconf" for k in call.conf.ipam):
+            return _parse_ipam(call)
+        key = ("ipam", call.host.data_dir)
+        cached = call.parsed.derived.get(key)
+        if cached is None:
+            cached = call.parsed.derived[key] = _parse_ipam(call)
+        return cast("IpamConf", cached)
+
+
+class DelegatedIpam(Ipam):
+    """Another IPAM plugin, executed."""
+
+    def __init__(self, plugin: str) -> None:
+        self.plugin = plugin
+
+    def validate(self, call: Call) -> None:
+        """Find the executable."""
+        require_program(self.plugin, call.request)
+
+    def add(self, call: Call, undo: ExitStack) -> Allocate:
+        """Executed before the store is locked."""
+        delegate = self._delegate(call)
+        result = delegate.add()
+        undo.callback(delegate.undo)
+        return lambda _tx: result
+
+    def check(self, call: Call) -> None:
+        """Execute CHECK."""
+        self._delegate(call).run("CHECK")
+
+    def delete(self, call: Call, owner: Owner) -> None:
+        """Execute DEL; at GC in the name of the stale attachment, whose namespace is gone."""
+        env = {}
+        if owner != call.owner:
+            env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname}
+            env["CNI_NETNS"] = ""
+        self._delegate(call).run("DEL", env)
+
+    def collect(self, call: Call) -> None:
+        """Execute GC."""
+        self._delegate(call).run("GC")
+
+    def status(self, call: Call) -> None:
+        """Execute STATUS."""
+        self._delegate(call).run("STATUS")
+
+    def _delegate(self, call: Call) -> Delegate:
+        program = require_program(self.plugin, call.request)
+        return Delegate(
+            self.plugin, program, call.env, call.stdin, call.version, call.log, call.host
+        )
+
+
+_NONE, _OWN = Ipam(), OwnIpam()
+
+
+def choose_ipam(request: Request, conf: NetConf, host: Host) -> Ipam:
+    """The IPAM of a call's configuration.
 
     `host-local` is podwire's where CNI_PATH has podwire under that name, or nothing at all.
     """
     kind = conf.ipam_type
-    if kind == STAND_IN:
+    if host.program in IPAM_PROGRAMS or kind in _OWN_TYPES:
+        return _OWN
+    if not kind:
+        return _OWN if conf.uses_ipam else _NONE
+    if kind == _STAND_IN:
         program = find_program(kind, request)
-        return program is None or _is_podwire(program, host.executable)
-    return kind in OWN_TYPES or (not kind and conf.uses_ipam)
+        if program is None or _is_podwire(program, host.executable):
+            return _OWN
+    return DelegatedIpam(kind)
+
+
+def ipam_of_record(plugin: str) -> Ipam:
+    """The IPAM that gave an attachment its addresses. plugin: as its record has it."""
+    return DelegatedIpam(plugin) if plugin else _OWN
 
 
 def _is_podwire(program: Path, executable: Path | None) -> bool:
@@ -43,30 +203,6 @@ def _is_podwire(program: Path, executable: Path | None) -> bool:
     own = os.path.realpath(executable)
     folder = os.path.dirname(own)
     return os.path.realpath(program) in (own, f"{folder}/podwire", f"{folder}/podwire-ipam")
-
-
-def delegated_type(call: Call) -> str:
-    """The IPAM plugin that this configuration delegates to; empty for podwire's own, or none."""
-    return "" if call.owns_ipam else call.conf.ipam_type
-
-
-def delegate_of(call: Call, kind: str = "") -> Delegate:
-    """The IPAM plugin that this call is delegated to. kind: other than the configuration's."""
-    name = kind or call.conf.ipam_type
-    program = require_program(name, call.request)
-    return Delegate(name, program, call.env, call.stdin, call.version, call.log, call.host)
-
-
-def own_ipam(call: Call) -> IpamConf:
-    """The configuration of podwire's own IPAM. Raises code 7 or 4."""
-    # A file may be another one by now, and a requested address is one pod's.
-    if call.request.args.get("IP") or any(k.lower() == "resolvconf" for k in call.conf.ipam):
-        return _parse_ipam(call)
-    key = ("ipam", call.host.data_dir)
-    known = call.derived.get(key)
-    if known is None:
-        known = call.derived[key] = _parse_ipam(call)
-    return cast("IpamConf", known)
 
 
 def _parse_ipam(call: Call) -> IpamConf:
@@ -86,26 +222,7 @@ def _parse_ipam(call: Call) -> IpamConf:
     )
 
 
-def data_dir(call: Call) -> Path:
-    """The folder of the store; ipam.dataDir counts for podwire's own IPAM only."""
-    named = call.conf.ipam.get("dataDir")
-    own = call.host.program in IPAM_PROGRAMS or call.owns_ipam
-    if own and isinstance(named, str) and named.startswith("/") and "\0" not in named:
-        return Path(named)
-    return call.host.data_dir
-
-
-def check_space(tx: Transaction, conf: IpamConf) -> None:
-    """Raise code 50 where a range set has no free address."""
-    from ipam.allocator import free_space
-
-    for number, space in enumerate(free_space(tx, conf)):
-        if space.held >= space.size:
-            msg = f"range set {number} of network {conf.network} is full: {space.held} held"
-            raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
-
-
-def to_result(conf: IpamConf, assigned: tuple[Assigned, ...]) -> Result:
+def _to_result(conf: IpamConf, assigned: tuple[Assigned, ...]) -> Result:
     """What podwire's IPAM gave, as an IPAM plugin's result."""
     return Result(
         ips=tuple(IPConfig(a.address, a.gateway) for a in assigned),

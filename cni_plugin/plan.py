@@ -213,14 +213,14 @@ def _pair(
     host = Link(name, mac=derive_mac("node", *key), mtu=mtu, alias=render_alias(mark), port=port)
     pod = Link(
         request.ifname,
-        mac=wanted_mac(request, conf) or derive_mac("pod", *mac_key),
+        mac=requested_mac(request, conf) or derive_mac("pod", *mac_key),
         mtu=mtu,
         up=not conf.disable_container_interface,
     )
     return host, pod
 
 
-def wanted_mac(request: Request, conf: NetConf) -> str:
+def requested_mac(request: Request, conf: NetConf) -> str:
     """The MAC that somebody asked for; the capability outranks args, args outrank CNI_ARGS.
 
     Raises code 7 or 4 where it is none that a link can have.

@@ -81,7 +81,7 @@ def remove(
     owner: Owner,
     remains: Remains | None,
     pod: Namespace | None = None,
-    release: Callable[[], None] | None = None,
+    release: Callable[[], object] = str,
     delete: Callable[[Netlink, str], bool] = delete_link,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
@@ -104,8 +104,7 @@ def remove(
         # overtaken by a DEL of ours, somebody may have got it already.
         with open_nft() as nfnl, store.transaction() as tx:
             remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
-    if release is not None:
-        release()
+    release()
     forget(store, owner, had_rules=bool(elements))
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import dump_record
 from cni_plugin.host import Call
-from cni_plugin.ipam_client import data_dir
 from cni_plugin.removal import rebuild
 from ipam.errors import AddressTaken
 from ipam.store import Owner, Purged, Store, Transaction
@@ -21,12 +20,12 @@ from kernel.netlink.socket import open_netlink
 @contextmanager
 def open_node_store(call: Call) -> Iterator[Store]:
     """The store of this call's network. Raises StoreDamaged, StoreBusy or StoreError."""
-    with call.host.open_store(data_dir(call), refill) as store:
-        _tell_purged(call, store)
+    with call.host.open_store(call.ipam.data_dir(call), refill) as store:
+        _log_purged(call, store)
         yield store
 
 
-def _tell_purged(call: Call, store: Store) -> None:
+def _log_purged(call: Call, store: Store) -> None:
     purged, store.purged = store.purged, Purged()
     if purged.attachments or purged.allocations:
         call.log(
@@ -36,7 +35,7 @@ def _tell_purged(call: Call, store: Store) -> None:
 
 
 def refill(tx: Transaction) -> None:
-    """Write what the node's links tell into a new database."""
+    """Write what the marks on the node's links say into a new database."""
     with open_netlink() as nl:
         for link, mark in networks.marked_links(nl):
             owner = Owner(mark.network, mark.container_id, mark.ifname)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_plugin import add, check, delete, ipam_verbs
+from cni_plugin import add, check, delete, ipam_plugin
 from cni_plugin.errors import CniError
 from cni_plugin.host import Host, always_ready
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
@@ -25,7 +25,7 @@ FileId = tuple[int, int] | None
 """Device and inode of a file; None where there is none."""
 
 # Loaded before the first call needs them, and kept.
-VERBS = (add, check, delete, ipam_verbs)
+VERBS = (add, check, delete, ipam_plugin)
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG = 1
 PACKAGES = ("cni_plugin", "ipam", "kernel")
 MODULES = (
     *("cni_plugin.__main__", "cni_plugin.handle", "cni_plugin.add", "cni_plugin.delete"),
-    *("cni_plugin.check", "cni_plugin.ipam_verbs", "ipam.recovery", "ipam.config"),
+    *("cni_plugin.check", "cni_plugin.ipam_plugin", "ipam.recovery", "ipam.config"),
     *("pyroute2", "sqlite3", "subprocess", "shutil"),
 )
 PURE = {

@@ -1,0 +1,64 @@
+"""The verbs of podwire-ipam, the IPAM plugin that any main plugin can delegate to."""
+
+from __future__ import annotations
+
+from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
+from cni_plugin.host import Call
+from cni_plugin.ipam_client import OwnIpam
+from cni_plugin.result import Result, parse_result
+from ipam.store import open_store
+
+_IPAM = OwnIpam()
+
+
+def add(call: Call) -> Result:
+    """Allocate. An attachment that has addresses is refused, as `host-local` does.
+
+    A main plugin that failed for a duplicate would DEL, and free the addresses of a live pod.
+    """
+    conf = _IPAM.read_conf(call)
+    with open_store(conf.data_dir) as store, store.transaction() as tx:
+        allocated = tx.addresses(call.owner)
+        if allocated:
+            msg = f"{call.owner.container_id} {call.owner.ifname} has {allocated[0]} already"
+            raise CniError(ALREADY_ATTACHED, msg, "duplicate allocation is not allowed; DEL first")
+        return _IPAM.allocate(conf, call.owner, tx)
+
+
+def delete(call: Call) -> None:
+    """Release; success where nothing is allocated."""
+    with open_store(call.ipam.data_dir(call)) as store, store.transaction() as tx:
+        tx.release(call.owner)
+
+
+def check(call: Call) -> None:
+    """Raise code 102 where no address is allocated to the attachment, or none of prevResult's."""
+    with open_store(call.ipam.data_dir(call)) as store, store.read() as tx:
+        allocated = set(tx.addresses(call.owner))
+    raw = call.conf.prev_result
+    expected = [ip.address.ip for ip in parse_result(raw, call.version).ips] if raw else []
+    lost = [str(ip) for ip in expected if ip not in allocated]
+    if not allocated or len(lost) == len(expected) > 0:
+        what = ", ".join(lost) or "any address"
+        msg = f"{call.owner.container_id} {call.owner.ifname} does not have {what}"
+        raise CniError(CHECK_FAILED, msg, "the allocation is lost: another pod may be given it")
+
+
+def collect(call: Call) -> None:
+    """Release what is allocated to attachments that the runtime does not list."""
+    valid = call.valid_attachments
+    if valid is None:
+        call.log("GC without cni.dev/valid-attachments: no attachment is known to be stale")
+        return
+    with open_store(call.ipam.data_dir(call)) as store, store.transaction() as tx:
+        owners = {allocation.owner for allocation in tx.allocations(call.conf.name)}
+        for owner in owners:
+            if (owner.container_id, owner.ifname) not in valid:
+                tx.release(owner)
+                call.log(f"released the addresses of {owner.container_id} {owner.ifname}")
+
+
+def status(call: Call) -> None:
+    """Raise code 50 where a range is full."""
+    with open_store(_IPAM.read_conf(call).data_dir) as store, store.transaction() as tx:
+        _IPAM.require_space(call, tx)
