@@ -38,23 +38,28 @@ def dump_record(record: Record) -> str:
     return _encoder.encode({"schema": _SCHEMA, **_members(record)})
 
 
-def _plain(value: object) -> object:
-    """What JSON has no word for: our nouns as objects, bytes as hex, addresses as text."""
-    if isinstance(value, bytes):
-        return value.hex()
-    return _members(value) if type(value) in _READERS else str(value)
-
-
-_encoder = json.JSONEncoder(default=_plain, separators=(",", ":"))
+_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 def _members(noun: object) -> dict[str, object]:
     members, read = _READERS[type(noun)]
     return {
-        name: value
+        name: value if type(value) in _PLAIN else _plain(value)
         for (name, default), value in zip(members, read(noun), strict=True)
         if value is not default and (default is None or value != default)
     }
+
+
+_PLAIN = frozenset({str, int, bool, type(None), dict})
+
+
+def _plain(value: object) -> object:
+    """As JSON has it: nouns of ours as objects, bytes as hex, addresses as text."""
+    if type(value) in _READERS:
+        return _members(value)
+    if isinstance(value, tuple):
+        return [each if type(each) in _PLAIN else _plain(each) for each in value]
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 _Reader = tuple[tuple[tuple[str, object], ...], Callable[[object], tuple[object, ...]]]

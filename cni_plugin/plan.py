@@ -86,7 +86,9 @@ def _with_gateways(ipam: Result, *, always: bool) -> Result:
     """Each address with a gateway: the subnet's first address where IPAM named none."""
     if not always:
         return ipam
-    ips = tuple(ip if ip.gateway else replace(ip, gateway=_first_address(ip)) for ip in ipam.ips)
+    if all(ip.gateway for ip in ipam.ips):
+        return ipam
+    ips = tuple(IPConfig(ip.address, ip.gateway or _first_address(ip)) for ip in ipam.ips)
     return replace(ipam, ips=ips)
 
 
@@ -318,7 +320,7 @@ def _pod_interface(pod: Link, request: Request) -> Interface:
 
 def _result(interfaces: tuple[Interface, ...], conf: NetConf, ipam: Result) -> Result:
     last = len(interfaces) - 1
-    ips = tuple(replace(ip, interface=last) for ip in ipam.ips)
+    ips = tuple(IPConfig(ip.address, ip.gateway, last) for ip in ipam.ips)
     return Result(interfaces, ips, ipam.routes, _dns(conf, ipam))
 
 

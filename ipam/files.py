@@ -13,9 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from ipam import schema
 from ipam.boot import Clock
@@ -34,32 +32,22 @@ Refill = Callable[[Transaction], None]
 Identity = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
 class Files:
-    """Where the store's files are."""
+    """Where the store's files are.
 
-    LOCK: ClassVar[str] = "podwire.db.lock"
+    lock: locked shared by every transaction, exclusively by whoever replaces the database.
+    fresh: the database that is being built. marker: exists while the database is being replaced;
+    if it stays, the replacer was killed.
+    """
 
-    data_dir: Path
+    LOCK = "podwire.db.lock"
 
-    @property
-    def database(self) -> Path:
-        return self.data_dir / "podwire.db"
-
-    @property
-    def lock(self) -> Path:
-        """Locked shared by every transaction, exclusively by whoever replaces the database."""
-        return self.data_dir / self.LOCK
-
-    @property
-    def fresh(self) -> Path:
-        """The database that is being built."""
-        return self.data_dir / "podwire.db.new"
-
-    @property
-    def marker(self) -> Path:
-        """Exists while the database is being replaced; if it stays, the replacer was killed."""
-        return self.data_dir / "podwire.db.replacing"
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.database = data_dir / "podwire.db"
+        self.lock = data_dir / self.LOCK
+        self.fresh = data_dir / "podwire.db.new"
+        self.marker = data_dir / "podwire.db.replacing"
 
     def identity(self) -> Identity | None:
         """Device and inode of the database, None if it is missing; StoreDamaged if it is empty."""

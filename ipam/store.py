@@ -169,8 +169,7 @@ class Store:
         for _ in range(ATTEMPTS):
             self._lock.acquire_shared(self._patience)
             try:
-                with translated(self.path):
-                    connection = self._attached()
+                connection = self._attached()
             except BaseException:
                 self._lock.release()
                 raise
@@ -201,7 +200,8 @@ class Store:
         if identity is None or identity != self._identity:
             self._drop_connection()
         if identity is not None and self._connection is None:
-            self._connection = self._connect()
+            with translated(self.path):
+                self._connection = self._connect()
             self._identity = identity
         return self._connection
 
