@@ -1,4 +1,4 @@
-"""A Kubernetes source as the daemon of one node has it, with what it says."""
+"""A Kubernetes source as the daemon of one node has it, with its log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLUSTER = ("10.244.0.0/16", "fd00:10:244::/48")
 
 
 def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:
-    """Wait until the check holds; AssertionError with what it said last."""
+    """Wait until the check is True; AssertionError with its last result."""
     until = time.monotonic() + seconds
     while (last := check()) is not True:
         assert time.monotonic() < until, f"did not become true: {last!r}"
@@ -40,7 +40,7 @@ class Notes(Log):
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """All of it."""
         return "\n".join(self.lines)
 
 
@@ -74,7 +74,7 @@ class Follower:
         return self.folder / LAST_KNOWN
 
     def client(self) -> Client:
-        """What speaks to the API."""
+        """The client of the API."""
         settings = KubernetesSettings(
             cluster_cidrs=tuple(map(ip_network, self.cluster)), kubeconfig=self.kubeconfig
         )
@@ -129,14 +129,14 @@ class Follower:
         return {n: list(map(str, found[n].pod_cidrs)) for n in sorted(found) if n != self.name}
 
     def await_routes(self, wanted: Mapping[str, list[str]]) -> None:
-        """Wait until these are what it says of the others, and that it is current."""
-        eventually(lambda: self.routes() == wanted or self.told())
-        eventually(lambda: self.fault == "" or self.told())
+        """Wait until these are the other nodes' pod CIDRs, and no fault is reported."""
+        eventually(lambda: self.routes() == wanted or self.describe())
+        eventually(lambda: self.fault == "" or self.describe())
 
     def await_fault(self, *words: str) -> None:
-        """Wait until it says what is wrong, in these words."""
-        eventually(lambda: all(word in self.fault for word in words) or self.told())
+        """Wait until the fault contains these words."""
+        eventually(lambda: all(word in self.fault for word in words) or self.describe())
 
-    def told(self) -> tuple[object, ...]:
-        """What there is, for a message of failure."""
+    def describe(self) -> tuple[object, ...]:
+        """Routes, fault and last log lines, for a message of failure."""
         return self.routes(), self.fault, self.log.lines[-8:]

@@ -67,7 +67,7 @@ def asked(api: ApiServer, since: int = 0) -> Callable[[str], list[Request]]:
 def test_a_node_publishes_itself_once(api: ApiServer, follow: MakeFollower) -> None:
     one = follow("n1", 1).start()
     one.await_routes({})
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     made = api.network("n1")
     node = api.admin.ask("GET", place_of("Node", "", "n1")).expect(200)
     assert made is not None
@@ -87,7 +87,7 @@ def test_nothing_is_written_again_without_a_change(
     put(api, 2)
     one = follow("n1", 1).start()
     one.await_routes(others(2))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     version = (api.network("n1") or {})["metadata"]["resourceVersion"]
     before = len(api.requests("podwired"))
     for _ in range(2):
@@ -104,10 +104,10 @@ def test_pod_cidrs_may_come_late(api: ApiServer, follow: MakeFollower) -> None:
     put(api, 2)
     api.add_node("n1", [], facts(1)[1])
     one = follow("n1").start()
-    eventually(lambda: one.routes() == others(2) or one.told())
+    eventually(lambda: one.routes() == others(2) or one.describe())
     assert published(api) is None
     api.assign("n1", CIDRS["n1"])
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.await_routes(others(2))
     assert "n1" in one.nodes()
 
@@ -118,21 +118,21 @@ def test_a_node_that_joins_late_is_no_crash(api: ApiServer, follow: MakeFollower
     one.start()
     time.sleep(1)
     put(api, 2)
-    eventually(lambda: one.routes() == others(2) or one.told())
+    eventually(lambda: one.routes() == others(2) or one.describe())
     api.add_node("n1", *facts(1))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
 
 
 def test_another_addresses_are_published(api: ApiServer, follow: MakeFollower) -> None:
     """A Node that was made anew, with other pod CIDRs: what was published follows."""
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.stop()
     api.remove("Node", "n1")
     api.add_node("n1", CIDRS["n9"], facts(9)[1])
     one.rotate()
     one.start()
-    eventually(lambda: published(api) == wanted(9) or one.told())
+    eventually(lambda: published(api) == wanted(9) or one.describe())
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -140,18 +140,18 @@ def test_a_node_that_is_made_anew_is_published_anew(
     api: ApiServer, follow: MakeFollower, restart: bool
 ) -> None:
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     if restart:
-        eventually(lambda: "n1" in one.nodes() or one.told())
+        eventually(lambda: "n1" in one.nodes() or one.describe())
         one.stop()
         one.start()
-        eventually(lambda: one.running.news.heard > 0 or one.told())
+        eventually(lambda: one.running.news.heard > 0 or one.describe())
     api.remove("Node", "n1")
     api.remove("NodeNetwork", "n1", SPACE)
     one.await_fault("has no Node n1")
     node = api.add_node("n1", CIDRS["n8"], facts(8)[1])
     one.rotate()
-    eventually(lambda: published(api) == wanted(8) or one.told())
+    eventually(lambda: published(api) == wanted(8) or one.describe())
     made = api.network("n1")
     assert made is not None
     assert made["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
@@ -160,7 +160,7 @@ def test_a_node_that_is_made_anew_is_published_anew(
 def test_leaving_withdraws_the_object(api: ApiServer, follow: MakeFollower) -> None:
     put(api, 2)
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.stop()
     assert any("n1" in words for words in one.client().leave())
     assert published(api) is None
@@ -207,7 +207,7 @@ def test_quiet_means_quiet(api: ApiServer, follow: MakeFollower) -> None:
     put(api, 2)
     one = follow("n1", 1).start()
     one.await_routes(others(2))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     time.sleep(1)
     one.poll()
     events, before = one.running.news.events, len(api.requests("podwired"))
@@ -226,7 +226,7 @@ def test_bookmarks_move_the_position(api: ApiServer, follow: MakeFollower) -> No
     put(api, 2)
     one = follow("n1", 1).start()
     one.await_routes(others(2))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.stop()
     first = position(one)
     one.start().await_routes(others(2))
@@ -234,7 +234,7 @@ def test_bookmarks_move_the_position(api: ApiServer, follow: MakeFollower) -> No
         api.add_node(f"other{number}", [], [])
     heard, events = one.running.news.heard, one.running.news.events
     # The real one says so each minute, the stand-in each two seconds.
-    eventually(lambda: one.running.news.heard > heard + 1 or one.told(), 150)
+    eventually(lambda: one.running.news.heard > heard + 1 or one.describe(), 150)
     assert one.running.news.events == events
     one.stop()
     assert position(one) > first + 10
@@ -266,7 +266,7 @@ def test_an_outage_keeps_what_is_known(api: ApiServer, follow: MakeFollower, wir
     put(api, 2, 3)
     one = follow("n1", 1).start()
     one.await_routes(others(2, 3))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     before = len(api.requests("podwired"))
     wire.refuse()
     one.await_fault("since 20")
@@ -302,7 +302,7 @@ def test_what_is_missed_for_long_is_listed_anew(
     put(api, 2, 3)
     one = follow("n1", 1).start()
     one.await_routes(others(2, 3))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.stop()
     wire.refuse()
     api.remove("NodeNetwork", "n2", SPACE)
@@ -310,7 +310,7 @@ def test_what_is_missed_for_long_is_listed_anew(
     api.restart()  # what was changed before is too old now
     before = len(api.requests("podwired"))
     one.start()
-    eventually(lambda: one.routes() == others(2, 3) or one.told())
+    eventually(lambda: one.routes() == others(2, 3) or one.describe())
     wire.listen()
     one.await_routes(others(3, 4))
     assert len(asked(api, before)("list")) == 1
@@ -347,7 +347,7 @@ def test_a_restart_goes_on_without_a_list(api: ApiServer, follow: MakeFollower) 
     put(api, 2, 3)
     one = follow("n1", 1).start()
     one.await_routes(others(2, 3))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.stop()
     put(api, 4)
     api.remove("NodeNetwork", "n3", SPACE)
@@ -367,7 +367,7 @@ def test_last_known_state_is_there_at_once(
     assert one.known.stat().st_mode & 0o777 == 0o600
     wire.refuse()
     one.start()
-    eventually(lambda: one.routes() == others(2, 3) or one.told())
+    eventually(lambda: one.routes() == others(2, 3) or one.describe())
     one.await_fault("last known state")
     one.stop()
     one.known.write_text(one.known.read_text()[:-40])
@@ -391,7 +391,7 @@ def test_a_first_start_waits_in_proportion_to_the_cluster(
     for one in made:
         one.start()
     for one in made:
-        eventually(lambda o=one: len(o.nodes()) == 415 or o.told())  # type: ignore[misc]
+        eventually(lambda o=one: len(o.nodes()) == 415 or o.describe())  # type: ignore[misc]
     sizes = [r.time for r in api.requests("podwired") if "limit=1" in r.uri][:15]
     lists = sorted(r.time for r in asked(api)("list"))
     assert len(lists) == 15
@@ -438,8 +438,8 @@ def test_prefixes_outside_the_cluster_are_left_out(api: ApiServer, follow: MakeF
     api.put_network("n2", [*outside, "10.244.2.0/24"], ["192.0.2.2"])
     api.put_network("n3", outside, ["192.0.2.3"])
     put(api, 4)
-    eventually(lambda: "n4" in one.nodes() or one.told())
-    eventually(lambda: one.routes().get("n2") == ["10.244.2.0/24"] or one.told())
+    eventually(lambda: "n4" in one.nodes() or one.describe())
+    eventually(lambda: one.routes().get("n2") == ["10.244.2.0/24"] or one.describe())
     assert one.routes().get("n3", []) == []
     allowed = [ipaddress.ip_network("10.244.0.0/16"), ipaddress.ip_network("fd00:10:244::/48")]
     for node in one.nodes().values():
@@ -448,7 +448,7 @@ def test_prefixes_outside_the_cluster_are_left_out(api: ApiServer, follow: MakeF
                 cidr.version == a.version and cidr.subnet_of(a)  # type: ignore[arg-type]
                 for a in allowed
             )
-    eventually(lambda: "10.99.0.0/24" in one.log.text or one.told())
+    eventually(lambda: "10.99.0.0/24" in one.log.text or one.describe())
 
 
 def test_a_prefix_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
@@ -459,15 +459,15 @@ def test_a_prefix_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
     for stolen in (CIDRS["n2"], ["10.244.2.128/25"], CIDRS["n1"], ["10.244.0.0/16"]):
         api.put_network("n3", stolen, facts(3)[1])
         put(api, 4)
-        eventually(lambda: "n4" in one.nodes() or one.told())
-        eventually(lambda: one.routes().get("n3", CIDRS["n3"]) == CIDRS["n3"] or one.told())
+        eventually(lambda: "n4" in one.nodes() or one.describe())
+        eventually(lambda: one.routes().get("n3", CIDRS["n3"]) == CIDRS["n3"] or one.describe())
         time.sleep(1)
         assert one.routes()["n2"] == CIDRS["n2"]
         assert list(map(str, one.nodes()["n1"].pod_cidrs)) == CIDRS["n1"]
         assert one.routes().get("n3", CIDRS["n3"]) == CIDRS["n3"]
         api.remove("NodeNetwork", "n4", SPACE)
         api.remove("Node", "n4")
-        eventually(lambda: "n4" not in one.nodes() or one.told())
+        eventually(lambda: "n4" not in one.nodes() or one.describe())
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -478,7 +478,7 @@ def test_a_prefix_is_not_stolen_while_its_nodes_daemon_is_stopped(
     one = follow("n1", 1).start()
     one.await_routes(others(2, 3))
     if restart:
-        eventually(lambda: published(api) == wanted(1) or one.told())
+        eventually(lambda: published(api) == wanted(1) or one.describe())
         one.stop()
     api.remove("NodeNetwork", "n2", SPACE)
     api.put_network("ghost", CIDRS["n2"], ["192.0.2.66"])
@@ -488,8 +488,8 @@ def test_a_prefix_is_not_stolen_while_its_nodes_daemon_is_stopped(
     put(api, 4)
     one.await_routes(others(3, 4))
     why = "is left out, or part of it: is not believed"
-    eventually(lambda: f"NodeNetwork ghost {why}" in one.log.text or one.told())
-    eventually(lambda: f"NodeNetwork ghost2 {why}" in one.log.text or one.told())
+    eventually(lambda: f"NodeNetwork ghost {why}" in one.log.text or one.describe())
+    eventually(lambda: f"NodeNetwork ghost2 {why}" in one.log.text or one.describe())
     assert one.routes() == others(3, 4)
     assert one.running.news.refused >= 2
     api.put_network("n2", *facts(2), manager="podwired")
@@ -503,7 +503,7 @@ def test_a_fresh_daemon_believes_no_prefix_of_half_the_cluster(
     api.put_network("ghost", ["10.244.128.0/17"], ["192.0.2.66"])
     one = follow("n1", 1).start()
     one.await_routes(others(2))
-    eventually(lambda: "NodeNetwork ghost is left out" in one.log.text or one.told())
+    eventually(lambda: "NodeNetwork ghost is left out" in one.log.text or one.describe())
 
 
 def test_an_address_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
@@ -514,7 +514,7 @@ def test_an_address_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
     for stolen in (facts(2)[1], facts(1)[1]):
         api.put_network("n3", CIDRS["n3"], stolen)
         put(api, 4)
-        eventually(lambda: "n4" in one.nodes() or one.told())
+        eventually(lambda: "n4" in one.nodes() or one.describe())
         time.sleep(1)
         found = one.nodes()
         assert list(map(str, found["n2"].addresses)) == facts(2)[1]
@@ -522,7 +522,7 @@ def test_an_address_is_not_stolen(api: ApiServer, follow: MakeFollower) -> None:
         assert "n3" not in found or list(map(str, found["n3"].addresses)) == facts(3)[1]
         api.remove("NodeNetwork", "n4", SPACE)
         api.remove("Node", "n4")
-        eventually(lambda: "n4" not in one.nodes() or one.told())
+        eventually(lambda: "n4" not in one.nodes() or one.describe())
 
 
 def test_a_known_nodes_change_costs_the_others_no_read(
@@ -531,14 +531,14 @@ def test_a_known_nodes_change_costs_the_others_no_read(
     """Neither another address, nor a prefix that no other node has or had."""
     one, two = follow("n1", 1).start(), follow("n2", 2).start()
     one.await_routes(others(2))
-    eventually(lambda: two.fault == "" or two.told())
+    eventually(lambda: two.fault == "" or two.describe())
     for number in (12, 13):
         two.stop()
         before = reads(api, "n2")
         report(api, "n2", facts(number)[1])
         two.start()
         wanted_ = facts(number)[1]
-        eventually(lambda w=wanted_: addresses(one, "n2") == w or one.told())  # type: ignore[misc]
+        eventually(lambda w=wanted_: addresses(one, "n2") == w or one.describe())  # type: ignore[misc]
         assert reads(api, "n2") == before + 1  # its own daemon's
     before = reads(api, "n2")
     two.stop()
@@ -566,13 +566,13 @@ def test_a_compromised_node_claims_at_worst_what_no_other_has(
     for stolen in (CIDRS["n2"], CIDRS["n1"], ["10.244.0.0/16"], ["10.99.0.0/24"]):
         evil.apply(network("n3", stolen, facts(3)[1]), "podwired").expect(200)
         put(api, 4)
-        eventually(lambda: "n4" in one.nodes() or one.told())
-        eventually(lambda: one.routes().get("n3") in (CIDRS["n3"], []) or one.told())
+        eventually(lambda: "n4" in one.nodes() or one.describe())
+        eventually(lambda: one.routes().get("n3") in (CIDRS["n3"], []) or one.describe())
         assert one.routes()["n2"] == CIDRS["n2"]
         assert list(map(str, one.nodes()["n1"].pod_cidrs)) == CIDRS["n1"]
         api.remove("NodeNetwork", "n4", SPACE)
         api.remove("Node", "n4")
-        eventually(lambda: "n4" not in one.nodes() or one.told())
+        eventually(lambda: "n4" not in one.nodes() or one.describe())
     evil.apply(network("n3", CIDRS["n7"], facts(3)[1]), "podwired").expect(200)
     one.await_routes({"n2": CIDRS["n2"], "n3": CIDRS["n7"]})
     put(api, 7)  # whose it is
@@ -588,20 +588,20 @@ def test_both_of_a_list_that_claim_one_prefix_are_asked(
     api.put_network("n2", CIDRS["n3"], facts(2)[1])  # the thief comes first by name
     api.put_network("n3", *facts(3))
     one = follow("n1", 1).start()
-    eventually(lambda: one.routes().get("n3") == CIDRS["n3"] or one.told())
-    eventually(lambda: one.routes().get("n2", CIDRS["n2"]) == CIDRS["n2"] or one.told())
+    eventually(lambda: one.routes().get("n3") == CIDRS["n3"] or one.describe())
+    eventually(lambda: one.routes().get("n2", CIDRS["n2"]) == CIDRS["n2"] or one.describe())
 
 
 def test_what_others_write_over_its_own_object_is_undone(
     api: ApiServer, follow: MakeFollower
 ) -> None:
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     api.put_network("n1", CIDRS["n9"], facts(9)[1], "intruder")
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     assert list(map(str, one.nodes()["n1"].pod_cidrs)) == CIDRS["n1"]
     api.remove("NodeNetwork", "n1", SPACE)
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     path = place_of("NodeNetwork", SPACE, "n1")
     patch = {"metadata": {"ownerReferences": None}}
     api.admin.ask("PATCH", path, patch, kind="application/merge-patch+json").expect(200)
@@ -612,8 +612,8 @@ def test_what_others_write_over_its_own_object_is_undone(
 def test_a_second_owner_beside_the_node_is_taken_out(api: ApiServer, follow: MakeFollower) -> None:
     """With it the object would outlive its Node."""
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
-    eventually(lambda: one.fault == "" or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
+    eventually(lambda: one.fault == "" or one.describe())
     right = (api.network("n1") or {})["metadata"]["ownerReferences"]
     both = [*right, {**right[0], "uid": "b9f2b7de-0000-4000-8000-000000000000"}]
     patch = {"metadata": {"ownerReferences": both}}
@@ -622,7 +622,7 @@ def test_a_second_owner_beside_the_node_is_taken_out(api: ApiServer, follow: Mak
     def owners() -> object:
         return (api.network("n1") or {"metadata": {}})["metadata"].get("ownerReferences")
 
-    eventually(lambda: owners() == right or one.told())
+    eventually(lambda: owners() == right or one.describe())
 
 
 @pytest.mark.parametrize("when", ["watched", "listed"])
@@ -631,7 +631,7 @@ def test_an_object_that_cannot_be_read_is_made_again(
 ) -> None:
     one, two = follow("n1", 1).start(), follow("n2", 2).start()
     one.await_routes(others(2))
-    eventually(lambda: two.fault == "" or two.told())
+    eventually(lambda: two.fault == "" or two.describe())
     if when == "listed":
         two.stop()
         two.known.unlink()
@@ -640,15 +640,17 @@ def test_an_object_that_cannot_be_read_is_made_again(
     api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n2"), made, kind=MERGE).expect(200)
     if when == "listed":
         two.start()
-    eventually(lambda: "annotations" not in (api.network("n2") or junk)["metadata"] or two.told())
-    eventually(lambda: published(api, "n2") == wanted(2) or two.told())
+    eventually(
+        lambda: "annotations" not in (api.network("n2") or junk)["metadata"] or two.describe()
+    )
+    eventually(lambda: published(api, "n2") == wanted(2) or two.describe())
     assert "it is deleted and written again" in two.log.text
     one.await_routes(others(2))
 
 
 def test_what_somebody_else_adds_is_left_alone(api: ApiServer, follow: MakeFollower) -> None:
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     made = network("n1", *facts(1))
     del made["spec"]
     made["metadata"]["labels"] = {"team": "a"}
@@ -680,7 +682,7 @@ def test_garbage_takes_nobody_down(api: ApiServer, follow: MakeFollower) -> None
             answer = api.admin.apply(made, "tests")
             assert answer.code in (200, 201), answer
         put(api, 3)
-        eventually(lambda: "n3" in one.nodes() or one.told())
+        eventually(lambda: "n3" in one.nodes() or one.describe())
         time.sleep(1)
         allowed = {"10.244.5.0/24"}
         for name, cidrs in one.routes().items():
@@ -688,8 +690,8 @@ def test_garbage_takes_nobody_down(api: ApiServer, follow: MakeFollower) -> None
         one.stop()
         one.known.unlink()
         one.start()  # and once more from a list
-        eventually(lambda: {"n2", "n3"} <= one.nodes().keys() or one.told())
-        eventually(lambda: one.fault == "" or one.told())
+        eventually(lambda: {"n2", "n3"} <= one.nodes().keys() or one.describe())
+        eventually(lambda: one.fault == "" or one.describe())
         api.admin.ask("DELETE", place_of("NodeNetwork", SPACE)).expect(200)
 
 
@@ -699,7 +701,7 @@ def test_own_object_that_is_there_already_is_taken_over(
     """Left by an earlier life of the node, or written by whoever was first."""
     api.put_network("n1", CIDRS["n9"], facts(9)[1], "somebody")
     one = follow("n1", 1).start()
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
 
 
 def test_an_api_that_went_back_in_time_is_listed_anew(
@@ -709,7 +711,7 @@ def test_an_api_that_went_back_in_time_is_listed_anew(
     put(api, 2)
     one = follow("n1", 1).start()
     one.await_routes(others(2))
-    eventually(lambda: published(api) == wanted(1) or one.told())
+    eventually(lambda: published(api) == wanted(1) or one.describe())
     one.stop()
     put(api, 3)
     known = one.known.read_text()

@@ -96,7 +96,7 @@ def test_a_bad_list_is_a_fault_and_passes(impostor: Impostor, one: Follower, wha
     before = resident()
     impostor.set(list=LISTS[what])
     one.start()
-    eventually(lambda: (impostor.counts["list"] > 1 and one.fault != "") or one.told())
+    eventually(lambda: (impostor.counts["list"] > 1 and one.fault != "") or one.describe())
     assert set(one.routes()) <= {"n2", "n3"}
     assert "secret-1" not in one.fault + one.log.text
     assert resident() - before < GROWTH_MAX
@@ -133,11 +133,11 @@ NODES: dict[str, Answer] = {
 def test_a_bad_node_is_a_fault_and_passes(impostor: Impostor, one: Follower, what: str) -> None:
     impostor.set(node=NODES[what])
     one.start()
-    eventually(lambda: one.fault != "" or one.told())
+    eventually(lambda: one.fault != "" or one.describe())
     assert "n9" not in one.nodes()
     impostor.set()
     one.await_routes(GOOD)
-    eventually(lambda: "n1" in one.nodes() or one.told())
+    eventually(lambda: "n1" in one.nodes() or one.describe())
 
 
 NEW = event("ADDED", item(5, "1005"))
@@ -170,7 +170,7 @@ def test_a_bad_event_is_passed_over(impostor: Impostor, one: Follower, what: str
     wanted = {**GOOD, "n5": ["10.244.5.0/24"]}
     # Some are reason enough to look at the whole list again.
     impostor.answers["list"] = listed(item(2), item(3), item(5), version="1100")
-    eventually(lambda: one.routes() == wanted or one.told())
+    eventually(lambda: one.routes() == wanted or one.describe())
     assert resident() - before < GROWTH_MAX
     impostor.set(list=listed(item(2), item(3), item(5), version="1100"))
     one.await_routes(wanted)
@@ -182,7 +182,7 @@ def test_a_line_without_end_is_bounded(impostor: Impostor, one: Follower) -> Non
     endless = b'{"type":"ADDED","object":"', *[b"x" * (1 << 20)] * 200
     impostor.set(watch=Stream(endless, ends=True))
     counts = impostor.counts["watch"]
-    eventually(lambda: impostor.counts["watch"] > counts + 1 or one.told())
+    eventually(lambda: impostor.counts["watch"] > counts + 1 or one.describe())
     assert resident() - before < GROWTH_MAX
     assert one.routes() == GOOD
 
@@ -239,7 +239,7 @@ def test_a_first_start_waits_for_its_turn_in_a_large_cluster(
     head = {"resourceVersion": "1000", "remainingItemCount": 9_999_999, "continue": "next"}
     impostor.set(survey=said({"metadata": head, "items": [item(2)]}))
     one.start()
-    eventually(lambda: impostor.counts["survey"] == 1 or one.told())
+    eventually(lambda: impostor.counts["survey"] == 1 or one.describe())
     time.sleep(2)
     assert set(impostor.counts) == {"survey"}  # the wait is random, of up to 28 hours
 

@@ -48,7 +48,7 @@ Query = Mapping[str, str]
 
 
 class ApiError(SourceError):
-    """The API refused a request. status: of HTTP; reason: the API's word, like Expired."""
+    """The API refused a request. status: of HTTP; reason: as in metav1.Status, like Expired."""
 
     def __init__(self, status: int, reason: str, message: str, request: str) -> None:
         text = cut(message or reason)
@@ -56,8 +56,8 @@ class ApiError(SourceError):
         self.status, self.reason = status, reason
 
 
-class BadAnswer(SourceError):
-    """A request was taken, and what the API says of it cannot be read."""
+class BadResponse(SourceError):
+    """A request was accepted, and its response cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,19 @@ class Survey:
 
 
 class Api:
-    """One client's connections. received: told of the bytes of each answer as they arrive."""
+    """One client's connections. received: called with the bytes of each response as they arrive."""
 
     def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
         config = read_config(settings)
         import httpx2
         from lightkube.core.exceptions import ConfigError
 
-        # ConfigError: of a program that gives out tokens.
+        # ConfigError: of an exec plugin that gives out tokens.
         self._errors = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ConfigError)
         self._unsendable = (httpx2.LocalProtocolError, UnicodeError)
         self._secrets = _secrets_of(config)
         self.exposed = tuple(exposed_files(config))
-        """Files with secrets that others may read, too."""
+        """Files with secrets that other users may read."""
         self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._received = received
         self._client = _open_session(config, self._timeout)
@@ -94,7 +94,7 @@ class Api:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise BadAnswer(f"the Kubernetes API answers GET {path} with no JSON") from error
+            raise BadResponse(f"the Kubernetes API answers GET {path} with no JSON") from error
 
     def check_version(self) -> None:
         """Raise SourceError where the API server is too old for podwire."""
@@ -102,7 +102,7 @@ class Api:
         text = str(found.get("gitVersion", "")) if isinstance(found, dict) else ""
         version = re.match(r"v(\d+)\.(\d+)", text)
         if version is None:
-            raise BadAnswer(f"the Kubernetes API's version cannot be read: {cut(text)!r}")
+            raise BadResponse(f"the Kubernetes API's version cannot be read: {cut(text)!r}")
         if tuple(map(int, version.groups())) < VERSION_MIN:
             needed = ".".join(map(str, VERSION_MIN))
             why = "older ones lack the admission policy that keeps each daemon to its node"
@@ -122,9 +122,9 @@ class Api:
                 return Survey(count, find_position(end.value))
 
     def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Any:
-        """Server-side apply, as the owner of what is in it; the whole, as others could read it.
+        """Server-side apply, forced; the object as it is stored then.
 
-        Raises SourceError; BadAnswer where nobody can.
+        Raises SourceError; BadResponse where the stored object cannot be read.
         """
         query = {"fieldManager": manager, "force": "true"}
         headers = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
@@ -132,7 +132,7 @@ class Api:
         try:
             return read_json(data)
         except Unusable as error:
-            raise BadAnswer(f"the Kubernetes API's answer to PATCH {path}: {error}") from error
+            raise BadResponse(f"the Kubernetes API's answer to PATCH {path}: {error}") from error
 
     def delete(self, path: str) -> None:
         """Delete an object. Raises SourceError."""
@@ -152,7 +152,7 @@ class Api:
     def items(self, path: str, query: Query) -> Generator[bytes | None, None, Any]:
         """The items of a list; the generator's value is the list without them.
 
-        Raises SourceError; then what was given before is not the whole.
+        Raises SourceError; the items before that are not the whole list then.
         """
         items = Items()
         with self._send("GET", path, query, {"Accept-Encoding": "gzip"}) as response:
@@ -170,7 +170,7 @@ class Api:
     def watch(self, path: str, query: Query, silence: float) -> Iterator[Iterator[bytes]]:
         """Bytes as they arrive, until the API ends them. Raises SourceError.
 
-        silence: seconds without any after which the API counts as gone.
+        silence: seconds without any after which the connection counts as dead.
         """
         with self._send("GET", path, {**query, "watch": "1"}, read=silence) as response:
             self._watched = response.extensions.get("network_stream")
@@ -204,11 +204,11 @@ class Api:
         read: float = READ_SECONDS,
     ) -> Iterator[httpx2.Response]:
         extensions = {"timeout": {**self._timeout.as_dict(), "read": read}}
-        words = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+        fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
         asked = f"{verb} {path}"
         try:
             request = self._client.build_request(
-                verb, path, params=query, headers=words, content=body, extensions=extensions
+                verb, path, params=query, headers=fields, content=body, extensions=extensions
             )
             response = self._client.send(request, stream=True)
             try:
@@ -219,17 +219,21 @@ class Api:
             finally:
                 response.close()
         except self._unsendable as error:
-            # Its words quote what was to be sent, the token among it.
+            # Its message quotes what was to be sent, the token too.
             what = "is the user's token one line of ASCII?"
             kind = type(error).__name__
             raise SourceError(f"the Kubernetes API cannot be asked: {kind}: {what}") from None
         except self._errors as error:
-            raise SourceError(f"the Kubernetes API cannot be reached: {self._say(error)}") from None
+            raise SourceError(
+                f"the Kubernetes API cannot be reached: {self._describe(error)}"
+            ) from None
         except (OSError, EOFError) as error:
-            raise SourceError(f"the Kubernetes API cannot be asked: {self._say(error)}") from None
+            raise SourceError(
+                f"the Kubernetes API cannot be asked: {self._describe(error)}"
+            ) from None
 
-    def _say(self, error: Exception) -> str:
-        """An error's words, unless a secret is among them."""
+    def _describe(self, error: Exception) -> str:
+        """An error's message, or only its type where a secret might be in it."""
         text = str(error)
         if not text or "Bearer" in text or any(secret in text for secret in self._secrets):
             return type(error).__name__
@@ -252,7 +256,7 @@ class Api:
             self._received(len(part))
             total += len(part)
             if total > most:
-                raise BadAnswer(f"the Kubernetes API's answer has more than {most} bytes")
+                raise BadResponse(f"the Kubernetes API's answer has more than {most} bytes")
             if time.monotonic() > end:
                 raise SourceError(f"the Kubernetes API's answer took more than {seconds:.0f} s")
             yield part
@@ -283,12 +287,12 @@ def _secrets_of(config: SingleConfig) -> tuple[str, ...]:
 
 
 def cut(text: str) -> str:
-    """Somebody else's words, no more of them than leave room for ours."""
+    """Text of the API, shortened so that a message has room for our hint."""
     return text if len(text) <= _MESSAGE_MAX else f"{text[:_MESSAGE_MAX]}..."
 
 
 def _strip_token(user: User) -> None:
-    """Tokens end where their text does, as for client-go. Raises SourceError."""
+    """Strip white space as client-go does. Raises SourceError where a token cannot be sent."""
     if user.token is None:
         return
     user.token = user.token.strip()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError, BadAnswer
+from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.objects import (
     NodeRecord,
@@ -144,7 +144,7 @@ class OwnObject:
         why = f"{why}: is the CRD that of packaging/kubernetes/crd.yaml?"
         try:
             thing = api.apply(self.path, desired, MANAGER)
-        except BadAnswer as error:
+        except BadResponse as error:
             why = str(error)
         else:
             if is_rendered(thing, desired):
