@@ -113,7 +113,7 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
 
 
 def _missing(root: Any) -> str:
-    """What a kubeconfig must have and this one does not; empty where there is nothing."""
+    """What a kubeconfig must have and this one lacks; empty where it lacks nothing."""
     if root is None:
         return "is empty"
     if not isinstance(root, dict):
@@ -155,12 +155,12 @@ def _find(root: dict[str, Any], many: str, name: object) -> dict[str, Any] | Non
 
 
 def exposed_files(config: SingleConfig) -> Iterator[Path]:
-    """Files with a secret of the user's in them that others than their owner may read."""
+    """Files with a secret of the user's that others than their owner may read."""
     for path in _secret_files(config):
         try:
             mode = os.stat(path).st_mode
         except OSError:
-            continue  # whoever needs it will tell
+            continue  # the request that needs it fails with a message
         if mode & _OTHERS:
             yield path
 

@@ -121,7 +121,8 @@ class OwnObject:
             self._trouble("object", "")
         elif was_published:
             what = "changed" if thing else "deleted"
-            self._log.warning(f"somebody {what} this node's NodeNetwork", object=self.path)
+            why = f"this node's NodeNetwork was {what} by another client; it is written again"
+            self._log.warning(why, object=self.path)
         return thing is None and was_published
 
     def publish(self, api: Api) -> None:

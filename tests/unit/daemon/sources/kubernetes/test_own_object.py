@@ -128,7 +128,7 @@ def test_an_event_of_before_the_last_write_changes_nothing(mine: Mine) -> None:
     mine.move(10)
     mine.own.receive(before, is_current=False)
     assert mine.own.is_published
-    assert "somebody" not in mine.log.text
+    assert "another client" not in mine.log.text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_others_wrote_is_written_over(
     mine.move(10)
     theirs = changed(mine.thing, generation, uid, addresses=EVIL)
     assert not mine.own.receive(theirs, is_current=is_current)
-    assert "somebody changed this node's NodeNetwork" in mine.log.text
+    assert "NodeNetwork was changed by another client" in mine.log.text
     mine.publish()
     assert mine.thing["spec"]["addresses"] == ["192.0.2.10"]
 
@@ -158,7 +158,7 @@ def test_an_object_without_its_owner_is_written_again(mine: Mine, owners: object
 def test_an_object_that_went_is_told_of(mine: Mine) -> None:
     """Its Node may have gone, too: the next one is another owner."""
     assert mine.own.receive(None, is_current=False)
-    assert "somebody deleted this node's NodeNetwork" in mine.log.text
+    assert "NodeNetwork was deleted by another client" in mine.log.text
     assert not mine.own.receive(None, is_current=True)
     mine.publish()
 
