@@ -1,15 +1,18 @@
-"""etcd's JSON gateway: calls with time-outs, tokens, and the next member where one is away.
+"""etcd's JSON gateway: calls with time-outs, tokens, and failover to the next member.
 
-https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/. The client library speaks to one member and
-knows no users; which member, and as whom, is decided here.
+https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/. The library etcd3gw connects to one member
+and has no users; the gateway decides to which member, and as which user.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,15 +23,6 @@ from requests.adapters import HTTPAdapter
 
 from daemon.log import Log
 from daemon.sources.etcd.credentials import Credentials
-from daemon.sources.etcd.faults import (
-    Refused,
-    Unauthenticated,
-    Unreachable,
-    fault_of,
-    is_auth_off,
-    root_of,
-)
-from daemon.sources.etcd.stream import Stream
 from daemon.sources.remote import SourceError
 
 Body = Mapping[str, Any]
@@ -36,7 +30,7 @@ T = TypeVar("T")
 CONNECT_SECONDS, ANSWER_SECONDS = 4.0, 10.0
 """etcd itself gives a request up after 7 s by default (5 s and two elections)."""
 
-# A member that vanished without a word is noticed by the kernel (tcp(7)), a stream's end too.
+# The kernel notices a member that vanished (tcp(7)): the end of a stream depends on it.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -47,8 +41,36 @@ _KEEPALIVE = (
 )
 
 
+# google/rpc/code.proto, as the gateway gives them in the body of an error.
+_UNAUTHENTICATED, _DENIED, _UNAVAILABLE = 16, 7, 14
+_INVALID, _PRECONDITION = 3, 9
+_DEADLINE, _INTERNAL, _UNKNOWN = 4, 13, 2
+_TEXT_MAX = 200
+_PAGE_MAX = 80
+
+
+class Unreachable(SourceError):
+    """This member does not answer, or cannot now (no leader): another one may."""
+
+
+class Unauthenticated(SourceError):
+    """The token is not valid any more: a new one helps."""
+
+
+class Denied(SourceError):
+    """User, password, certificate or role are not enough."""
+
+
+class Refused(SourceError):
+    """etcd refuses the request for another reason; code: gRPC's."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class _Adapter(HTTPAdapter):
-    """Connections that the kernel keeps an eye on."""
+    """Connections with TCP keep-alive."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, socket_options=list(_KEEPALIVE), **kwargs)
@@ -57,8 +79,8 @@ class _Adapter(HTTPAdapter):
 class Gateway:
     """All members of one etcd.
 
-    received: called with the number of bytes of each answer. first: the member to begin with, so
-    that not all nodes crowd at one.
+    received: called with the number of bytes of each answer. first: the member to begin with,
+    another one for each node.
     """
 
     def __init__(
@@ -85,7 +107,7 @@ class Gateway:
 
     @property
     def endpoint(self) -> str:
-        """The member that is spoken to now."""
+        """The member in use."""
         return self._endpoints[self._current]
 
     def call(self, path: str, body: Body) -> dict[str, Any]:
@@ -96,10 +118,10 @@ class Gateway:
         with self._mutex:
             return self._try_each(lambda client: self._post(client, path, body))
 
-    def watch(self, body: Body, silence: float) -> Stream:
-        """A stream of events. Raises SourceError. silence: seconds without a word that end it."""
+    def watch(self, body: Body) -> tuple[str, requests.Response]:
+        """An endpoint, and its open answer: a stream of events. Raises SourceError."""
         # Without the mutex: the lease is kept meanwhile, however long a member takes.
-        return self._try_each(lambda client: self._open(client, body, silence))
+        return self._try_each(lambda client: self._open(client, body))
 
     def close(self) -> None:
         """Close the connections; calls after that fail."""
@@ -112,23 +134,23 @@ class Gateway:
         self._token = None
 
     def leave(self, endpoint: str) -> None:
-        """Speak to the next member from now on, if that one is spoken to."""
+        """Use the next member from now on, if that one is in use."""
         with self._mutex:
             if self.endpoint == endpoint:
                 self._current = (self._current + 1) % len(self._endpoints)
 
     def _try_each(self, work: Callable[[Etcd3Client], T]) -> T:
-        told = []
+        errors = []
         for _ in self._endpoints:
             endpoint = self.endpoint
             try:
                 return self._work_as_user(work)
             except Unreachable as error:
-                told.append(str(error))
+                errors.append(str(error))
                 self.leave(endpoint)
                 if self._closed:
                     break
-        raise Unreachable("; ".join(told))
+        raise Unreachable("; ".join(errors))
 
     def _work_as_user(self, work: Callable[[Etcd3Client], T]) -> T:
         """Work with a token that is valid: a member that restarted knows none of the old ones."""
@@ -143,7 +165,7 @@ class Gateway:
             return self._client(self._authenticate())
 
     def _authenticate(self) -> str:
-        """The token; "" where none is wanted."""
+        """The token; "" where etcd needs none."""
         if self._token is None:
             self._token = self._get_token() if self._credentials.username else ""
         return self._token
@@ -154,7 +176,7 @@ class Gateway:
             body = {"name": name, "password": password}
             token = self._post(self._client(""), "/auth/authenticate", body).get("token")
         except Refused as error:
-            if not is_auth_off(error):
+            if not _is_auth_off(error):
                 raise
             self._log.warning(f"etcd has no authentication: user {name} and others may do anything")
             return ""
@@ -196,7 +218,7 @@ class Gateway:
         )
 
     def _count(self, response: requests.Response, **options: Any) -> None:
-        self._status = response.status_code  # which the library's errors do not tell
+        self._status = response.status_code  # which the library's errors lack
         if not options.get("stream"):
             self._received(len(response.content))
 
@@ -207,7 +229,7 @@ class Gateway:
             raise Unreachable(f"{self.endpoint}: is no etcd: its answer is no JSON object")
         return answer
 
-    def _open(self, client: Etcd3Client, body: Body, silence: float) -> Stream:
+    def _open(self, client: Etcd3Client, body: Body) -> tuple[str, requests.Response]:
         endpoint = next(e for e, c in tuple(self._clients.items()) if c is client)
         with self._faults(endpoint):
             response = client.session.post(
@@ -220,22 +242,89 @@ class Gateway:
                 allow_redirects=False,
             )
         if response.status_code != requests.codes["ok"]:
-            raise fault_of(endpoint, response.text, response.status_code)
-        return Stream(response, endpoint, silence)
+            raise error_of(endpoint, response.text, response.status_code)
+        return endpoint, response
 
     @contextmanager
     def _faults(self, endpoint: str) -> Iterator[None]:
-        """Errors of the client in our words."""
+        """The library's errors as those of this module."""
         try:
             yield
         except (ConnectionFailedError, ConnectionTimeoutError) as error:
             body = error.detail_text or ""
             if body.lstrip().startswith(("{", "<")):
-                raise fault_of(endpoint, body, self._status) from None
+                raise error_of(endpoint, body, self._status) from None
             raise Unreachable(f"{endpoint}: {root_of(error)}") from None
         except Etcd3Exception as error:
-            raise fault_of(endpoint, error.detail_text or "", self._status) from None
+            raise error_of(endpoint, error.detail_text or "", self._status) from None
         except requests.JSONDecodeError as error:
-            raise fault_of(endpoint, str(error.doc), self._status) from None
+            raise error_of(endpoint, str(error.doc), self._status) from None
         except (requests.RequestException, OSError, ValueError) as error:
             raise Unreachable(f"{endpoint}: {root_of(error)}") from None
+
+
+# -- errors
+
+
+def error_of(endpoint: str, answer: str, status: int = 0) -> SourceError:
+    """The error that an endpoint's answer describes. status: HTTP's; 0 = not known."""
+    try:
+        body = json.loads(answer)
+        code, message = int(body["code"]), str(body.get("message") or body["error"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        page = ascii(" ".join(answer.split())[:_PAGE_MAX])
+        page = f"HTTP {status}, {page}" if status else page
+        return Unreachable(f"{endpoint}: is no etcd: {page}")
+    text = f"{endpoint}: {message[:_TEXT_MAX].removeprefix('etcdserver: ')}"
+    return _by_code(code, message, text)
+
+
+def _by_code(code: int, message: str, text: str) -> SourceError:
+    if (
+        code == _UNAUTHENTICATED
+        or "auth store is old" in message
+        or "invalid auth token" in message
+    ):
+        return Unauthenticated(text)
+    if code == _INVALID and "user name is empty" in message:
+        return Denied(f"{text}: it requires a user: source.etcd needs username and passwordFile")
+    if code == _DENIED or (code == _INVALID and "authentication failed" in message):
+        return Denied(text)
+    if code in (_UNAVAILABLE, _DEADLINE, _INTERNAL, _UNKNOWN):
+        return Unreachable(text)
+    return Refused(text, code)
+
+
+def _is_auth_off(error: Refused) -> bool:
+    """Whether etcd gave no token because it wants none (rpctypes, ErrGRPCAuthNotEnabled)."""
+    return error.code == _PRECONDITION and "authentication is not enabled" in str(error)
+
+
+def root_of(error: BaseException) -> str:
+    """The cause at the end of an HTTP client's chain of errors, without the objects it quotes."""
+    for reason in reversed([e for e in _chain(error) if isinstance(e, OSError)]):
+        if description := _describe(reason):
+            return description
+    last = list(_chain(error))[-1]
+    return str(last)[:_TEXT_MAX] or type(last).__name__
+
+
+def _describe(error: OSError) -> str:
+    if isinstance(error, SSLCertVerificationError):
+        return f"TLS: its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, SSLError):
+        return f"TLS: {error.reason or error.strerror or error}"
+    return error.strerror or (os.strerror(error.errno) if error.errno else "")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        one = todo.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inner = [getattr(one, "reason", None), *one.args, one.__cause__, one.__context__]
+        todo += [e for e in inner if isinstance(e, BaseException)]

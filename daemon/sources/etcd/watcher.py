@@ -1,67 +1,77 @@
-"""One watch of all keys, with the lease kept alive beside it."""
+"""The watch of all keys: a stream of events, with this node's lease renewed beside it."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.sources.etcd.faults import Denied, Unauthenticated, Unreachable
-from daemon.sources.etcd.gateway import Gateway
-from daemon.sources.etcd.keys import Keys
-from daemon.sources.etcd.lease import Registration
-from daemon.sources.etcd.stream import Stream
-from daemon.sources.etcd.transaction import text_of
-from daemon.sources.etcd.values import Malformed, Pair, parse_pair
+import requests
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+
+from daemon.sources.etcd.gateway import Denied, Gateway, Unauthenticated, Unreachable, root_of
+from daemon.sources.etcd.keys import Keys, KeyValue, Malformed, encode, parse_key_value
 from daemon.sources.remote import Feed
 
 SILENCE = 1500.0
-"""Seconds: etcd tells of itself after 10 minutes without an event (mvcc, progress reports)."""
+"""Seconds: etcd reports progress after 10 minutes without an event (mvcc, progress reports)."""
 RENEW_MAX = 120.0
-"""Seconds between two signs of life, where a third of the lease's time is longer."""
+"""Seconds between two renewals, where a third of the lease's time is longer."""
+_ANSWER_MAX = 256 << 20
 
 
 class Compacted(Exception):
-    """Events were missed, and are gone: everything must be read anew."""
+    """Events were missed, and are deleted: all keys must be read again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class KeyChange:
     """A key that changed. deleted: the pair has its key alone."""
 
-    pair: Pair
+    pair: KeyValue
     deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What changed, up to a revision; 0 = it does not say."""
+class WatchAnswer:
+    """What changed, up to a revision; 0 = not given."""
 
-    changes: list[Change] = field(default_factory=list)
+    changes: list[KeyChange] = field(default_factory=list)
     revision: int = 0
 
 
 class Watcher:
-    """A watch from one revision on; a context manager, which ends the renewing too.
+    """A watch from one revision on; a context manager, which stops the renewals too.
 
-    limit: seconds after which it ends, more or less, with nothing wrong.
+    renew: renews the lease, and returns whether the watch must end. limit: seconds after which it
+    ends, more or less, without an error.
     """
 
     def __init__(
-        self, gateway: Gateway, keys: Keys, registration: Registration, feed: Feed, renew: float
+        self,
+        gateway: Gateway,
+        keys: Keys,
+        feed: Feed,
+        *,
+        renew: Callable[[], bool],
+        renew_seconds: float,
+        limit: float = math.inf,
     ) -> None:
         self._gateway, self._keys, self._feed = gateway, keys, feed
-        self._registration, self._renew = registration, renew
-        self.limit = math.inf
+        self._renew, self._renew_seconds, self._limit = renew, renew_seconds, limit
         self._done = threading.Event()
         self._stream: Stream | None = None
         self._fault: Exception | None = None
         self._answered = False
-        self._keeper = threading.Thread(target=self._keep, name="etcd-lease", daemon=True)
+        self._renewer = threading.Thread(
+            target=self._renew_until_end, name="etcd-lease", daemon=True
+        )
 
     def __enter__(self) -> Watcher:
         return self
@@ -70,8 +80,8 @@ class Watcher:
         self._done.set()
         if self._stream is not None:
             self._stream.close()
-        if self._keeper.is_alive():
-            self._keeper.join()
+        if self._renewer.is_alive():
+            self._renewer.join()
 
     def interrupt(self) -> None:
         """End `answers`, which waits in another thread. Never raises."""
@@ -79,48 +89,48 @@ class Watcher:
         if self._stream is not None:
             self._stream.interrupt()
 
-    def answers(self, after: int) -> Iterator[Answer]:
+    def answers(self, after: int) -> Iterator[WatchAnswer]:
         """What happens after a revision, as it does. Raises Compacted, SourceError."""
         body = {
-            "key": text_of(self._keys.root),
-            "range_end": text_of(self._keys.end),
+            "key": encode(self._keys.root),
+            "range_end": encode(self._keys.end),
             "start_revision": str(after + 1),
             "progress_notify": True,
         }
-        self._keeper.start()
-        self._stream = self._gateway.watch(body, SILENCE)
+        self._renewer.start()
+        self._stream = Stream(*self._gateway.watch(body), SILENCE)
         if not self._done.is_set():
             yield from self._follow(self._stream)
         if self._fault is not None:
             raise self._fault
 
-    def _follow(self, stream: Stream) -> Iterator[Answer]:
-        told = 0
+    def _follow(self, stream: Stream) -> Iterator[WatchAnswer]:
+        counted = 0
         try:
             for result in stream.answers():
                 answer = self._read(result)
                 self._answered = True
-                self._feed.heard(stream.bytes - told, len(answer.changes))
-                told = stream.bytes
+                self._feed.heard(stream.bytes - counted, len(answer.changes))
+                counted = stream.bytes
                 yield answer
         except Unreachable:
             self._gateway.leave(stream.endpoint)
             raise
 
-    def _read(self, result: dict[str, Any]) -> Answer:
+    def _read(self, result: dict[str, Any]) -> WatchAnswer:
         if result.get("canceled"):
             raise self._reason(result)
         try:
             if result.get("created"):
-                return Answer()
+                return WatchAnswer()
             changes = [
-                Change(parse_pair(event["kv"]), event.get("type") == "DELETE")
+                KeyChange(parse_key_value(event["kv"]), event.get("type") == "DELETE")
                 for event in result.get("events", ())
             ]
             if changes:
                 # The header's revision may be of events that are still to come.
-                return Answer(changes, max(change.pair.modified for change in changes))
-            return Answer([], int(result["header"]["revision"]))
+                return WatchAnswer(changes, max(change.pair.modified for change in changes))
+            return WatchAnswer([], int(result["header"]["revision"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Malformed("an event that cannot be read") from error
 
@@ -137,27 +147,108 @@ class Watcher:
             return Denied(text)
         return Unreachable(text)
 
-    def _keep(self) -> None:
+    def _renew_until_end(self) -> None:
         """Renew the lease until the watch ends; where that fails the watch ends too."""
-        end = time.monotonic() + self.limit
-        while not self._done.wait(self._renew * random.uniform(0.8, 1.0)):  # noqa: S311 - no secret
+        end = time.monotonic() + self._limit
+        while not self._done.wait(self._jittered()):
             if time.monotonic() > end:
                 self.interrupt()
                 return
             try:
-                self._registration.renew()
-                if self._answered:  # a lease alone tells nothing of the others
+                ended = self._renew()
+                if self._answered:  # a renewal alone does not show that events come
                     self._feed.heard()
                 if self._stream is not None and self._gateway.endpoint != self._stream.endpoint:
                     raise Unreachable(f"{self._stream.endpoint} does not answer any more")
-                ended = self._registration.has_moved()
             except Exception as error:  # whatever it is: without this thread the lease ends
                 self._fault, ended = error, True
             if ended:
                 self.interrupt()
                 return
 
+    def _jittered(self) -> float:
+        return self._renew_seconds * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
 
-def renew_seconds(lease_seconds: int) -> float:
+
+def renewal_seconds(lease_seconds: int) -> float:
     """Seconds between two renewals of a lease."""
     return min(lease_seconds / 3, RENEW_MAX)
+
+
+# -- the stream
+
+
+class Stream:
+    """The open answer to a watch, which another thread can end at once.
+
+    endpoint: the member that gives it. silence: seconds without data that end it, after the first.
+    """
+
+    def __init__(self, endpoint: str, response: requests.Response, silence: float) -> None:
+        self.endpoint, self._silence = endpoint, silence
+        self.interrupted = False
+        self.bytes = 0
+        self._response = response
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """Each answer (rpc.proto, WatchResponse) as it comes; ends where it is interrupted.
+
+        Raises Unreachable where the stream ends by itself, breaks, or is silent for too long.
+        """
+        try:
+            for line in self._lines():
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise Unreachable(f"{self.endpoint}: {str(answer['error'])[:200]}")
+                yield answer["result"]
+        except (HTTPError, requests.RequestException, OSError, ValueError, KeyError, TypeError,
+                AttributeError) as error:  # fmt: skip
+            # What is read while another thread ends the stream may break anywhere.
+            if not self.interrupted:
+                raise Unreachable(f"{self.endpoint}: {_describe(error)}") from None
+            return
+        if not self.interrupted:
+            raise Unreachable(f"{self.endpoint}: the stream of events ended")
+
+    def interrupt(self) -> None:
+        """End `answers`, which waits in another thread. Repeatable, never raises."""
+        self.interrupted = True
+        with suppress(Exception):  # it is closed already, or was never connected
+            self._response.raw.shutdown()
+
+    def close(self) -> None:
+        """Close the connection: it is of no use for anything else."""
+        self._response.close()
+
+    def _lines(self) -> Iterator[bytes]:
+        """One answer a line, as the gateway writes them (grpc-gateway, ForwardResponseStream)."""
+        rest: list[bytes] = []
+        size = 0
+        for chunk in self._response.raw.stream(None):
+            if not self.bytes:
+                self._extend_timeout()
+            self.bytes += len(chunk)
+            *whole, tail = chunk.split(b"\n")
+            for part in whole:
+                line = b"".join([*rest, part])
+                rest, size = [], 0
+                if line.strip():
+                    yield line
+            rest.append(tail)
+            size += len(tail)
+            if size > _ANSWER_MAX:
+                raise ValueError(f"an answer of more than {_ANSWER_MAX >> 20} MiB")
+
+    def _extend_timeout(self) -> None:
+        # urllib3 has no other access to the socket of an answer; over TLS it is the same object.
+        socket = getattr(self._response.raw._sock_shutdown, "__self__", None)
+        if socket is not None:
+            socket.settimeout(self._silence)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ReadTimeoutError):
+        return "nothing was received for too long"
+    if isinstance(error, ProtocolError):  # it ended in the middle of a chunk (RFC 9112, 7.1)
+        return "the connection was lost"
+    return f"the stream of events broke: {root_of(error)}"

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from daemon.sources.etcd.lease import Registration
+from daemon.sources.etcd.registration import Registration
 from tests.netns.etcd.conftest import MakeSeat
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
@@ -157,9 +157,9 @@ def test_a_node_whose_subnet_is_given_to_words_says_that_it_lost_it(
 def test_a_claim_that_never_succeeds_is_told_and_slows_down(
     make_seat: MakeSeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Registration, "claim", lambda *_: False)
+    monkeypatch.setattr(Registration, "register", lambda *_: False)
     seat = make_seat().start()
-    eventually(lambda: "times somebody wrote to etcd" in seat.fault or seat.fault)
+    eventually(lambda: "times other clients wrote" in seat.fault or seat.fault)
     monkeypatch.undo()
     seat.settle()
 

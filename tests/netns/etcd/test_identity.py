@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemon.sources.etcd import client, reading
+from daemon.sources.etcd import client
 from tests.netns.etcd.conftest import MakeSeat, Seat
 from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
@@ -102,7 +102,7 @@ def test_leaving_tells_what_was_removed_though_somebody_writes_meanwhile(
     (subnet,) = seat.settle()
     seat.stop()
     key = f"{prefix}/v1/nodes/node-1"
-    whole, wrote = reading.read_all, list[bool]()
+    whole, wrote = client.read_all, list[bool]()
 
     def read_all(*args: Any) -> Any:
         found = whole(*args)

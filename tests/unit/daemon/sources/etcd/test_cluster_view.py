@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from daemon.sources.etcd.cluster_view import Picture
-from daemon.sources.etcd.elders import GRACE, Elders
-from daemon.sources.etcd.keys import Keys, LengthKey, NodeKey, SubnetKey
-from daemon.sources.etcd.pace import Pace
-from daemon.sources.etcd.values import Pair, encode_holder, encode_record
+from daemon.sources.etcd.cluster_view import GRACE, ClusterView, KeptNodes
+from daemon.sources.etcd.keys import (
+    Keys,
+    KeyValue,
+    LengthKey,
+    NodeKey,
+    SubnetKey,
+    encode_holder,
+    encode_record,
+)
 from tests.unit.daemon.clusters import node
 
 KEYS = Keys("/podwire")
@@ -23,17 +28,17 @@ SUBNETS = [ip_network(f"10.244.{n}.0/24") for n in range(4)] + [ip_network("10.9
 
 
 class Etcd(RuleBasedStateMachine):
-    """An etcd in small, and two pictures of it: one by its events, one by reading it whole."""
+    """An etcd in small, and two views of it: one by its events, one by reading it whole."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pairs: dict[bytes, Pair] = {}
+        self.pairs: dict[bytes, KeyValue] = {}
         self.revisions = itertools.count(1)
-        self.follower = Picture(KEYS, RANGES, "node-1")
+        self.follower = ClusterView(KEYS, RANGES, "node-1")
 
     def write(self, key: bytes, value: bytes) -> None:
         now, old = next(self.revisions), self.pairs.get(key)
-        self.pairs[key] = Pair(key, value, old.created if old else now, now, 7)
+        self.pairs[key] = KeyValue(key, value, old.created if old else now, now, 7)
         self.follower.put(self.pairs[key])
 
     @rule(name=st.sampled_from(NAMES), subnets=st.lists(st.sampled_from(SUBNETS), unique=True))
@@ -60,14 +65,14 @@ class Etcd(RuleBasedStateMachine):
 
     @rule()
     def miss_events(self) -> None:
-        self.follower.redraw(self.pairs.values())
+        self.follower.replace_all(self.pairs.values())
 
     @invariant()
-    def both_pictures_are_the_same(self) -> None:
-        whole = Picture(KEYS, RANGES, "node-1")
-        whole.redraw(self.pairs.values())
+    def both_views_are_the_same(self) -> None:
+        whole = ClusterView(KEYS, RANGES, "node-1")
+        whole.replace_all(self.pairs.values())
         assert dict(self.follower.nodes) == dict(whole.nodes)
-        assert self.follower.names == whole.names
+        assert self.follower.holder_names == whole.holder_names
         assert self.follower.refused == whole.refused
         assert self.follower.own_record == whole.own_record
 
@@ -83,128 +88,125 @@ class Etcd(RuleBasedStateMachine):
 TestEtcd = Etcd.TestCase
 
 
-def held(picture: Picture, name: str) -> list[str]:
-    return list(map(str, picture.nodes[name].pod_cidrs))
+def held(view: ClusterView, name: str) -> list[str]:
+    return list(map(str, view.nodes[name].pod_cidrs))
 
 
-def drawn() -> Picture:
+def drawn() -> ClusterView:
     """node-2 with a subnet; this is node-1."""
-    picture = Picture(KEYS, RANGES, "node-1")
-    picture.redraw([
-        Pair(KEYS.write(NodeKey("node-2")), encode_record(node(2)), 5, 5, 7),
-        Pair(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-2", 5, 5, 7),
+    view = ClusterView(KEYS, RANGES, "node-1")
+    view.replace_all([
+        KeyValue(KEYS.write(NodeKey("node-2")), encode_record(node(2)), 5, 5, 7),
+        KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-2", 5, 5, 7),
     ])  # fmt: skip
-    return picture
+    return view
 
 
 @given(st.booleans(), st.lists(st.sampled_from([*NAMES, "x" * 300, "\x00"]), min_size=1))
 def test_a_subnet_written_over_stays_its_holders(whole: bool, names: list[str]) -> None:
-    picture = drawn()
+    view = drawn()
     key = KEYS.write(SubnetKey(ip_network("10.244.2.0/24")))
-    thief = Pair(KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 6, 6)
-    picture.put(thief)
+    thief = KeyValue(
+        KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 6, 6
+    )
+    view.put(thief)
     for revision, name in enumerate(names, 10):
-        pair = Pair(key, name.encode(), 5, revision, 0)
+        pair = KeyValue(key, name.encode(), 5, revision, 0)
         if whole:
-            picture.redraw([Pair(KEYS.write(NodeKey("node-2")), encode_record(node(2)), 5), pair])
+            view.replace_all(
+                [KeyValue(KEYS.write(NodeKey("node-2")), encode_record(node(2)), 5), pair]
+            )
         else:
-            picture.put(pair)
-        assert held(picture, "node-2") == ["10.244.2.0/24"]
-        assert "node-3" not in picture.nodes or held(picture, "node-3") == []
+            view.put(pair)
+        assert held(view, "node-2") == ["10.244.2.0/24"]
+        assert "node-3" not in view.nodes or held(view, "node-3") == []
 
 
 @given(st.binary(max_size=9), st.booleans())
 def test_a_key_by_hand_is_taken_whatever_it_says(value: bytes, whole: bool) -> None:
     value = b"!" + value
-    picture = Picture(KEYS, RANGES, "node-1")
-    pair = Pair(KEYS.write(SubnetKey(SUBNETS[2])), value, 5, 5)
-    picture.redraw([pair]) if whole else picture.put(pair)
-    (words,) = picture.names.values()
+    view = ClusterView(KEYS, RANGES, "node-1")
+    pair = KeyValue(KEYS.write(SubnetKey(SUBNETS[2])), value, 5, 5)
+    view.replace_all([pair]) if whole else view.put(pair)
+    (words,) = view.holder_names.values()
     assert words == ascii(value.decode(errors="replace"))
-    assert picture.refused
+    assert view.refused
     # Put right, it is the node's.
-    picture.put(Pair(pair.key, b"node-2", 5, 6))
-    assert picture.names == {SUBNETS[2]: "node-2"}
-    assert not picture.refused
+    view.put(KeyValue(pair.key, b"node-2", 5, 6))
+    assert view.holder_names == {SUBNETS[2]: "node-2"}
+    assert not view.refused
 
 
 def test_a_key_that_was_made_anew_by_hand_is_its_holders_no_more() -> None:
-    picture = drawn()
-    picture.put(Pair(KEYS.write(SubnetKey(SUBNETS[2])), b"printers", 9, 9))
-    assert held(picture, "node-2") == []
-    picture.put(Pair(KEYS.write(SubnetKey(SUBNETS[2])), b"for printers", 10, 10))
-    assert picture.names == {SUBNETS[2]: "'for printers'"}
+    view = drawn()
+    view.put(KeyValue(KEYS.write(SubnetKey(SUBNETS[2])), b"printers", 9, 9))
+    assert held(view, "node-2") == []
+    view.put(KeyValue(KEYS.write(SubnetKey(SUBNETS[2])), b"for printers", 10, 10))
+    assert view.holder_names == {SUBNETS[2]: "'for printers'"}
 
 
 def test_a_key_that_is_made_wins_over_what_an_earlier_daemon_knew() -> None:
-    picture = Picture(KEYS, RANGES, "node-1")
-    picture.recall([node(2)])
-    picture.put(Pair(KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 9))
-    picture.put(Pair(KEYS.write(SubnetKey(SUBNETS[2])), b"node-3", 9, 9))
-    assert held(picture, "node-3") == ["10.244.2.0/24"]
-    assert held(picture, "node-2") == []
+    view = ClusterView(KEYS, RANGES, "node-1")
+    view.restore([node(2)])
+    view.put(
+        KeyValue(KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 9)
+    )
+    view.put(KeyValue(KEYS.write(SubnetKey(SUBNETS[2])), b"node-3", 9, 9))
+    assert held(view, "node-3") == ["10.244.2.0/24"]
+    assert held(view, "node-2") == []
 
 
 def test_a_subnet_given_back_can_be_anothers() -> None:
     for whole in (True, False):
-        picture = drawn()
+        view = drawn()
         key = KEYS.write(SubnetKey(ip_network("10.244.2.0/24")))
-        record = Pair(KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 9)
-        fresh = Pair(key, b"node-3", 9, 9, 8)
+        record = KeyValue(
+            KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 9
+        )
+        fresh = KeyValue(key, b"node-3", 9, 9, 8)
         if whole:
-            picture.redraw([record, fresh])
+            view.replace_all([record, fresh])
         else:
-            picture.delete(key)
-            picture.put(record)
-            picture.put(fresh)
-        assert held(picture, "node-3") == ["10.244.2.0/24"]
+            view.delete(key)
+            view.put(record)
+            view.put(fresh)
+        assert held(view, "node-3") == ["10.244.2.0/24"]
 
 
 def test_nodes_that_did_not_change_are_the_same_objects() -> None:
-    picture = drawn()
-    before = picture.nodes["node-2"]
-    picture.put(Pair(KEYS.write(NodeKey("node-3")), encode_record(node(3)), 9))
-    picture.put(Pair(KEYS.write(LengthKey(4)), b"24", 9))
-    assert picture.nodes["node-2"] is before
+    view = drawn()
+    before = view.nodes["node-2"]
+    view.put(KeyValue(KEYS.write(NodeKey("node-3")), encode_record(node(3)), 9))
+    view.put(KeyValue(KEYS.write(LengthKey(4)), b"24", 9))
+    assert view.nodes["node-2"] is before
 
 
 def test_what_an_earlier_daemon_knew_is_gone_on_from() -> None:
-    picture = Picture(KEYS, RANGES, "node-1")
-    picture.recall([node(1), node(2)])
-    assert list(picture.nodes) == ["node-2"]
-    picture.put(Pair(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 5, 9))
-    assert held(picture, "node-2") == ["10.244.2.0/24"]  # nobody deleted it
+    view = ClusterView(KEYS, RANGES, "node-1")
+    view.restore([node(1), node(2)])
+    assert list(view.nodes) == ["node-2"]
+    view.put(KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 5, 9))
+    assert held(view, "node-2") == ["10.244.2.0/24"]  # nobody deleted it
     # Read whole, etcd knows better.
-    picture.redraw([Pair(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 8, 8)])
-    assert picture.names == {ip_network("10.244.2.0/24"): "node-3"}
-    assert dict(picture.nodes) == {}
+    view.replace_all(
+        [KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 8, 8)]
+    )
+    assert view.holder_names == {ip_network("10.244.2.0/24"): "node-3"}
+    assert dict(view.nodes) == {}
 
 
-def test_elders_stay_until_they_are_back_or_their_time_is_over() -> None:
+def test_kept_nodes_stay_until_they_are_back_or_the_grace_is_over() -> None:
     seconds = 0.0
-    elders = Elders(now=lambda: seconds)
-    assert elders.beside((), ()) == []
-    assert elders.keep({"node-2": node(2), "node-3": node(3)}) == 2
-    assert elders.beside({"node-2"}, ()) == [node(3)]
-    (without,) = elders.beside({"node-2"}, {ip_network("10.244.3.0/24")})
+    kept = KeptNodes(now=lambda: seconds)
+    assert kept.missing((), ()) == []
+    assert kept.keep({"node-2": node(2), "node-3": node(3)}) == 2
+    assert kept.missing({"node-2"}, ()) == [node(3)]
+    (without,) = kept.missing({"node-2"}, {ip_network("10.244.3.0/24")})
     assert without.pod_cidrs == ()
-    assert elders.left == GRACE
+    assert kept.seconds_left == GRACE
     seconds = GRACE - 1
-    assert elders.beside((), ()) == [node(2), node(3)]
+    assert kept.missing((), ()) == [node(2), node(3)]
     seconds = GRACE
-    assert elders.left == 0.0
-    assert elders.beside((), ()) == []
-    assert elders.left > GRACE
-
-
-def test_a_quarrel_slows_down_and_is_forgotten() -> None:
-    seconds = 0.0
-    pace = Pace(now=lambda: seconds)
-    pauses = [pace.next() for _ in range(12)]
-    assert pauses[:3] == [0.1, 0.2, 0.4]
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == 60.0
-    seconds = 601.0
-    assert pace.next() == 0.1
-    short = Pace(most=20.0, now=lambda: seconds)
-    assert max(short.next() for _ in range(12)) == 20.0
+    assert kept.seconds_left == 0.0
+    assert kept.missing((), ()) == []
+    assert kept.seconds_left > GRACE

@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.model import Node
-from daemon.sources.etcd.keys import Keys, LengthKey, NodeKey, Place, SubnetKey
-from daemon.sources.etcd.values import (
+from daemon.sources.etcd.keys import (
+    Keys,
+    KeyValue,
+    LengthKey,
     Malformed,
-    Pair,
+    NodeKey,
+    Place,
+    SubnetKey,
     encode_holder,
     encode_record,
     parse_holder,
-    parse_pair,
+    parse_key_value,
     parse_record,
     shorten,
 )
@@ -134,10 +138,10 @@ def test_a_record_nested_without_end_is_refused() -> None:
 ))  # fmt: skip
 def test_any_pair_is_read_or_malformed(entry: Any) -> None:
     try:
-        pair = parse_pair(entry)
+        pair = parse_key_value(entry)
     except Malformed:
         return
-    assert isinstance(pair, Pair)
+    assert isinstance(pair, KeyValue)
 
 
 def test_a_pair_of_the_gateway() -> None:
@@ -148,7 +152,7 @@ def test_a_pair_of_the_gateway() -> None:
         "version": "2",
         "lease": "4611686018427387905",
     }
-    assert parse_pair(entry) == Pair(b"/k", b"", 2, 3, 4611686018427387905)
+    assert parse_key_value(entry) == KeyValue(b"/k", b"", 2, 3, 4611686018427387905)
 
 
 @given(st.one_of(st.text(), st.binary(), st.lists(st.text())))

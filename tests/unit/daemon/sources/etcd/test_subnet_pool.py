@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.sources.etcd.choice import (
+from daemon.sources.etcd.subnet_pool import (
+    Candidates,
+    Pool,
     PoolExhausted,
     SubnetLost,
-    Wishes,
     choose_subnets,
+    make_pool,
 )
-from daemon.sources.etcd.subnet_pool import Pool, make_pool
 from kernel.model import IPNetwork
 
 
@@ -107,23 +108,23 @@ def test_a_range_too_small_is_refused() -> None:
 POOLS = (make_pool(nets("10.244.0.0/22"), 24), make_pool(nets("fd00:10:244::/62"), 64))
 
 
-def choose(wishes: Wishes, holders: dict[str, str], addresses: str = "") -> list[str]:
+def choose(candidates: Candidates, holders: dict[str, str], addresses: str = "") -> list[str]:
     held = {ip_network(subnet): name for subnet, name in holders.items()}
-    found = choose_subnets(wishes, held, map(ip_address, addresses.split()), lambda _: 0)
+    found = choose_subnets(candidates, held, map(ip_address, addresses.split()), lambda _: 0)
     return list(map(str, found))
 
 
 def test_a_new_node_gets_one_of_each_family() -> None:
-    assert choose(Wishes("a", POOLS), {}) == ["10.244.0.0/24", "fd00:10:244::/64"]
+    assert choose(Candidates("a", POOLS), {}) == ["10.244.0.0/24", "fd00:10:244::/64"]
 
 
 def test_nodes_addresses_are_not_given_to_pods() -> None:
-    found = choose(Wishes("a", POOLS), {}, "10.244.0.1 10.244.2.1 fd00:10:244::1")
+    found = choose(Candidates("a", POOLS), {}, "10.244.0.1 10.244.2.1 fd00:10:244::1")
     assert found == ["10.244.1.0/24", "fd00:10:244:1::/64"]
 
 
 def test_what_a_node_had_it_gets_again_if_it_is_free() -> None:
-    had = Wishes("a", POOLS[:1], preferred=nets("10.244.3.0/24"))
+    had = Candidates("a", POOLS[:1], preferred=nets("10.244.3.0/24"))
     assert choose(had, {}) == ["10.244.3.0/24"]
     assert choose(had, {"10.244.3.0/24": "a"}) == ["10.244.3.0/24"]
     assert choose(had, {"10.244.3.0/24": "b"}) == ["10.244.0.0/24"]
@@ -132,19 +133,19 @@ def test_what_a_node_had_it_gets_again_if_it_is_free() -> None:
 
 
 def test_what_pods_live_in_is_had_or_nothing() -> None:
-    kept = Wishes("a", POOLS[:1], kept=nets("10.244.3.0/24"))
+    kept = Candidates("a", POOLS[:1], kept=nets("10.244.3.0/24"))
     assert choose(kept, {"10.244.2.0/24": "a"}) == ["10.244.3.0/24"]
     for rival in ("10.244.3.0/24", "10.244.2.0/23", "10.244.3.128/25"):
         with pytest.raises(SubnetLost, match=r"10.244.3.0/24 of this node was leased to b"):
             choose(kept, {rival: "b"})
     # Another range by now: the operator moved the cluster.
-    assert choose(Wishes("a", POOLS[:1], kept=nets("10.9.3.0/24")), {}) == ["10.244.0.0/24"]
+    assert choose(Candidates("a", POOLS[:1], kept=nets("10.9.3.0/24")), {}) == ["10.244.0.0/24"]
 
 
 def test_exhausted_says_who_holds_what() -> None:
     holders = {f"10.244.{n}.0/24": f"node-{n}" for n in range(4)} | {"10.9.0.0/24": "elsewhere"}
     with pytest.raises(PoolExhausted) as caught:
-        choose(Wishes("a", POOLS[:1]), holders)
+        choose(Candidates("a", POOLS[:1]), holders)
     assert str(caught.value) == (
         "no /24 is free in 10.244.0.0/22: 4 subnets are held: 10.244.0.0/24 node-0,"
         " 10.244.1.0/24 node-1, 10.244.2.0/24 node-2, 10.244.3.0/24 node-3"
@@ -155,4 +156,4 @@ def test_exhausted_of_many_names_some() -> None:
     pool = make_pool(nets("10.0.0.0/16"), 24)
     holders = {f"10.0.{n}.0/24": f"node-{n}" for n in range(256)}
     with pytest.raises(PoolExhausted, match=r"10.0.15.0/24 node-15 and 240 more"):
-        choose(Wishes("a", (pool,)), holders)
+        choose(Candidates("a", (pool,)), holders)

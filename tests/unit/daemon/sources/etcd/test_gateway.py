@@ -14,17 +14,16 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.sources.etcd.faults import (
+from daemon.sources.etcd.gateway import (
     Denied,
     Refused,
     Unauthenticated,
     Unreachable,
-    fault_of,
+    error_of,
     root_of,
 )
-from daemon.sources.etcd.stream import Stream
-from daemon.sources.etcd.transaction import header_of, pairs_of
-from daemon.sources.etcd.values import Malformed
+from daemon.sources.etcd.keys import Malformed, header_of, pairs_of
+from daemon.sources.etcd.watcher import Stream
 from daemon.sources.remote import SourceError
 
 HERE = "https://192.0.2.1:2379"
@@ -48,7 +47,7 @@ def stream_of(body: bytes) -> Stream:
     response = requests.Response()
     headers = {"transfer-encoding": "chunked"}
     response.raw = urllib3.HTTPResponse(answer, headers=headers, preload_content=False)
-    return Stream(response, HERE, 10.0)
+    return Stream(HERE, response, 10.0)
 
 
 def chunked(data: bytes, cuts: list[int]) -> bytes:
@@ -123,7 +122,7 @@ def test_a_stream_that_was_interrupted_just_ends() -> None:
     ],
 )
 def test_what_errors_mean(code: int, message: str, kind: type[SourceError]) -> None:
-    fault = fault_of(HERE, json.dumps({"error": message, "message": message, "code": code}))
+    fault = error_of(HERE, json.dumps({"error": message, "message": message, "code": code}))
     assert type(fault) is kind
     assert message.removeprefix("etcdserver: ") in str(fault)
 
@@ -138,7 +137,7 @@ def test_what_errors_mean(code: int, message: str, kind: type[SourceError]) -> N
     ).map(json.dumps)
 )
 def test_any_error_is_a_fault(text: str) -> None:
-    assert str(fault_of(HERE, text)).startswith(HERE)
+    assert str(error_of(HERE, text)).startswith(HERE)
 
 
 @given(st.recursive(
