@@ -1,7 +1,7 @@
-"""The last known state of a cluster on disk: what a daemon routes by that starts without its API.
+"""The last known state of a cluster on disk: a daemon that starts without its API routes by it.
 
-One JSON document, a node in each line. It is the daemon's own, and parsed like any other input all
-the same: a file that is not as it should be is as good as none.
+One JSON document, a node in each line. It is the daemon's own, and is checked like any other input
+nevertheless: a damaged file is not used.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ FILE_MAX = 64 << 20  # bytes
 GAP = 10.0
 """Seconds between two writes of changed nodes, at least."""
 POSITION_GAP = 600.0
-"""The same where only the position moved on: an older one costs the engine a little more."""
+"""The same where only the position moved on: an older one costs the API a little more."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastKnown:
-    """What was known of a cluster.
+    """The last known state of a cluster.
 
-    identity: which cluster of which engine, in the client's words. position: where to go on
-    listening, in the client's words; empty = nowhere, ask for everything. saved: seconds of the
-    wall clock.
+    identity: which cluster of which API, as the client names it. position: from where the client
+    can go on; empty = it must read everything. saved: seconds of the wall clock.
     """
 
     identity: str
@@ -48,7 +47,7 @@ class Unreadable(Exception):
 
 
 def load(path: Path, identity: str) -> LastKnown | None:
-    """What the file says of that source; None where there is no file. Raises Unreadable."""
+    """The state of that source; None where there is no file. Raises Unreadable."""
     try:
         with open(path, "rb") as file:
             data = file.read(FILE_MAX + 1)
@@ -104,8 +103,8 @@ def render(known: LastKnown) -> bytes:
     return f'{json.dumps(head)[:-1]}, "nodes": [\n{lines}\n]}}\n'.encode()
 
 
-class Keeper:
-    """Writes what is known, rarely enough: some time after a change, and at the end."""
+class CacheWriter:
+    """Writes the state some time after a change, and at the end."""
 
     def __init__(
         self,
@@ -125,8 +124,8 @@ class Keeper:
         self._urgent = False
         self._fault = ""
 
-    def note(self, known: LastKnown, *, urgent: bool) -> None:
-        """Write that when it is due. urgent: more than the position changed."""
+    def update(self, known: LastKnown, *, urgent: bool) -> None:
+        """Write that state when it is due. urgent: more than the position changed."""
         with self._mutex:
             self._due = known
             if self._timer is not None:
@@ -139,7 +138,7 @@ class Keeper:
             self._timer.start()
 
     def close(self) -> None:
-        """Write at once what is due."""
+        """Write now what is due."""
         with self._mutex:
             if self._timer is not None:
                 self._timer.cancel()

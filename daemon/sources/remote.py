@@ -1,23 +1,28 @@
-"""A source that an engine elsewhere feeds: a thread listens to it, the routing loop polls.
+"""A source behind an API: a client follows it in a thread, the routing loop polls.
 
-Whatever the engine does (away, slow, hostile), the last snapshot stays; `fault` says since when.
-What was known is kept on disk too, so that a daemon that starts meanwhile routes at once.
+Whatever the API does (away, slow, hostile), the last snapshot stays; `fault` has the time since
+when. The last known state is kept on disk too, so that a daemon that starts meanwhile routes at
+once.
 """
 
 from __future__ import annotations
 
-import random
+import gc
+import os
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from daemon.backoff import Backoff
 from daemon.log import Log
-from daemon.model import News, Snapshot
-from daemon.sources.cache import Keeper, Unreadable, load
-from daemon.sources.feed import Feed as Feed  # what clients are written against, too
+from daemon.model import News, Node, Snapshot
+from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load
+from kernel.model import IPNetwork
 
 PAUSE, PAUSE_MAX = 1.0, 30.0
 """Seconds: the first pause after a failure is at most that long, a later one at most that."""
@@ -25,42 +30,210 @@ CALM = 60.0
 """Seconds without failure after which the next one counts as the first."""
 _PAUSE_MIN = 0.05
 _STOP_SECONDS = 2.0
+_MANY = 500
+"""That many nodes changed at once leave enough garbage to collect."""
+_TEXT_MAX = 1000
+"""Characters of a fault. The client bounds what it quotes, so that its own hint is not cut off."""
 
 
 class SourceError(Exception):
-    """The engine cannot be used as it is; the message says why, in words for an operator."""
+    """The API cannot be used as it is; the message has the reason, for an operator."""
 
 
 class Client(Protocol):
-    """What listens to one kind of engine."""
+    """Follows one kind of API."""
 
     @property
     def identity(self) -> str:
-        """Which cluster of which engine; what was known of another one is not used."""
+        """Which cluster of which API; the last known state of another one is not used."""
 
     def check(self) -> None:
-        """Whether podwire could speak to the engine: libraries, files. Raises SourceError.
+        """Whether podwire could connect: libraries, files. Raises SourceError.
 
-        Nobody is spoken to.
+        No connection is made.
         """
 
     def follow(self, feed: Feed) -> None:
-        """Feed what the engine says, until `feed.stopping`.
+        """Feed what the API sends, until `feed.stopping`.
 
-        May raise whatever it likes: that is told, and it is called again after a while.
+        May raise any exception: it becomes the fault, and the call is repeated after a pause.
         """
 
     def interrupt(self) -> None:
         """Make `follow`, which waits in another thread, end soon. Never raises."""
 
     def leave(self) -> Sequence[str]:
-        """Withdraw what this node published; that, in words. Raises SourceError."""
+        """Withdraw what this node published; a description of each. Raises SourceError."""
+
+
+class Feed:
+    """Passes what a client receives to the routing loop. Its methods may be called from any thread.
+
+    known: the last known state of an earlier daemon, if any; those nodes are in use already.
+    wakeup: a descriptor, readable while there is a snapshot that was not taken.
+    """
+
+    def __init__(self, cache: CacheWriter, identity: str) -> None:
+        self.known: LastKnown | None = None
+        self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.news = News()
+        self._cache, self._identity = cache, identity
+        self._mutex = threading.Lock()
+        self._stop = threading.Event()
+        self._nodes: dict[str, Node] = {}
+        self._last: Snapshot | None = None
+        self._fresh: Snapshot | None = None
+        self._position = ""
+        self._why, self._since = "", 0.0
+        self._degraded: dict[str, str] = {}
+        self._saved = 0.0
+
+    # -- for the client
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the source is being closed."""
+        return self._stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, until the source is closed at most; whether it is."""
+        return self._stop.wait(seconds)
+
+    def snapshot(
+        self,
+        nodes: Mapping[str, Node] | Iterable[Node],
+        cluster_cidrs: Iterable[IPNetwork],
+        position: str = "",
+    ) -> None:
+        """All nodes as they are now; names are unique.
+
+        position: from where the client can go on after a restart, if anywhere; see `known`.
+        """
+        given = nodes.values() if isinstance(nodes, Mapping) else nodes
+        with self._mutex:
+            kept = self._nodes
+            fresh = tuple(kept[n.name] if kept.get(n.name) == n else n for n in given)
+            changed = sum(kept.get(n.name) is not n for n in fresh)
+            self._nodes = {node.name: node for node in fresh}
+            self._position, self._saved = position, 0.0
+            self._offer(Snapshot(fresh, tuple(cluster_cidrs)))
+        if changed > _MANY:
+            gc.collect()
+
+    def same(self, node: Node) -> Node:
+        """The node as the object that is in use already, if it is equal."""
+        kept = self._nodes.get(node.name)
+        return kept if kept == node and kept is not None else node
+
+    def mark(self, position: str) -> None:
+        """The same nodes, as of a later position; see `snapshot`."""
+        with self._mutex:
+            if self._last is not None and position != self._position:
+                self._position = position
+                self._keep(self._last, urgent=False)
+
+    def received(self, bytes: int = 0, events: int = 0) -> None:
+        """The API sent something: a connection that was lost is back."""
+        with self._mutex:
+            old = self.news
+            self.news = replace(
+                old,
+                heard=time.monotonic(),
+                events=old.events + events,
+                bytes=old.bytes + bytes,
+            )
+            self._why = ""
+
+    def count(self, bytes: int) -> None:
+        """Count received bytes, which do not show that the connection is back."""
+        with self._mutex:
+            self.news = replace(self.news, bytes=self.news.bytes + bytes)
+
+    def refused(self) -> None:
+        """Count something that was received and is not used."""
+        with self._mutex:
+            self.news = replace(self.news, refused=self.news.refused + 1)
+
+    def degraded(self, what: str, why: str) -> None:
+        """Something beside the connection does not work; why: empty once it does."""
+        with self._mutex:
+            self._degraded.pop(what, None)
+            if why:
+                self._degraded[what] = _printable(why)
+
+    def lost(self, why: str) -> None:
+        """The API is not followed any more, or not yet; why: for an operator."""
+        text = _printable(why)
+        with self._mutex:
+            if not self._why:
+                self._since = time.time()
+            self._why = text or "lost"
+
+    # -- for the source
+
+    @property
+    def fault(self) -> str:
+        """Why the last snapshot may be an old one; empty while it is current."""
+        with self._mutex:
+            texts = list(self._degraded.values())
+            if self._why:
+                saved = f"; its last known state is of {_clock(self._saved)}"
+                since = f"since {_clock(self._since)}{saved if self._saved else ''}"
+                texts.insert(0, f"{self._why} ({since})")
+            return "; ".join(texts)
+
+    def begin(self, known: LastKnown) -> None:
+        """Use the last known state of an earlier daemon."""
+        with self._mutex:
+            self.known = known
+            self._nodes = {node.name: node for node in known.nodes}
+            self._position, self._saved = known.position, known.saved
+            self._last = self._fresh = Snapshot(known.nodes, known.cluster_cidrs)
+            self._wake()
+
+    def take(self) -> Snapshot | None:
+        """The newest snapshot, once."""
+        with self._mutex:
+            if self.wakeup >= 0:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self.wakeup)
+            fresh, self._fresh = self._fresh, None
+            return fresh
+
+    def stop(self) -> None:
+        """Ask the client to end."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        with self._mutex:
+            fd, self.wakeup = self.wakeup, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _offer(self, snapshot: Snapshot) -> None:
+        if snapshot == self._last:
+            self._keep(snapshot, urgent=False)
+            return
+        self._last = self._fresh = snapshot
+        self.news = replace(self.news, snapshots=self.news.snapshots + 1)
+        self._keep(snapshot, urgent=True)
+        self._wake()
+
+    def _keep(self, snapshot: Snapshot, *, urgent: bool) -> None:
+        known = LastKnown(self._identity, snapshot.nodes, snapshot.cluster_cidrs, self._position)
+        self._cache.update(known, urgent=urgent)
+
+    def _wake(self) -> None:
+        if self.wakeup >= 0:
+            with suppress(BlockingIOError):
+                os.eventfd_write(self.wakeup, 1)
 
 
 class RemoteSource:
-    """A daemon.model.Source of whatever a client hears, from its making to `close`.
+    """A daemon.model.Source that a client feeds, from its construction to `close`.
 
-    last_known: the file of what was known. pause, pause_max: see PAUSE, PAUSE_MAX.
+    last_known: the file of the last known state. pause, pause_max: see PAUSE, PAUSE_MAX.
     """
 
     def __init__(
@@ -73,9 +246,10 @@ class RemoteSource:
         pause_max: float = PAUSE_MAX,
     ) -> None:
         self._client, self._path, self._log = client, last_known, log
-        self._pause, self._pause_max = pause, pause_max
-        self._keeper = Keeper(last_known, log)
-        self._feed = Feed(self._keeper, client.identity)
+        # Full jitter: thousands of daemons that lost one API do not come back at the same moment.
+        self._backoff = Backoff(pause, pause_max, calm=CALM, jitter=1.0)
+        self._cache = CacheWriter(last_known, log)
+        self._feed = Feed(self._cache, client.identity)
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._thread.start()
 
@@ -86,37 +260,30 @@ class RemoteSource:
 
     @property
     def news(self) -> News:
-        """How much was heard."""
+        """How much was received."""
         return self._feed.news
 
     def fileno(self) -> int | None:
         """Readable while there is a snapshot that was not polled."""
-        return self._feed.bell
+        return self._feed.wakeup
 
     def poll(self) -> Snapshot | None:
         """The newest snapshot, once."""
         return self._feed.take()
 
     def close(self) -> None:
-        """End the thread, and keep what is known. An engine that hangs does not hold it up."""
+        """End the thread, and keep what is known. An API that hangs does not delay it."""
         self._feed.stop()
         self._client.interrupt()
         self._thread.join(_STOP_SECONDS)
-        self._keeper.close()
+        self._cache.close()
         self._feed.close()
 
     def _run(self) -> None:
         self._load()
-        attempt = 0
         while not self._feed.stopping:
-            began = time.monotonic()
             self._follow()
-            if time.monotonic() - began > CALM:
-                attempt = 0
-            # Full jitter: thousands of daemons that lost one engine do not come back as one.
-            most = min(self._pause_max, self._pause * 2 ** min(attempt, 16))
-            self._feed.wait(max(_PAUSE_MIN, random.uniform(0, most)))  # noqa: S311 - no secret
-            attempt += 1
+            self._feed.wait(max(_PAUSE_MIN, self._backoff.next(time.monotonic())))
 
     def _follow(self) -> None:
         try:
@@ -136,3 +303,11 @@ class RemoteSource:
         if known is not None:
             self._feed.begin(known)
             self._log.info("the last known state of the cluster is in use", nodes=len(known.nodes))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_TEXT_MAX])
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -15,20 +15,20 @@ from daemon.config.schema import NodeAddress, NodeName, PodCidr, Prefixes, Secti
 from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
 from daemon.model import News, Node, Snapshot, keep_same, overlap
 
-# How long a file must look the same before it is taken: whoever writes it in place needs a while,
-# and half of a list of nodes is a valid list of nodes.
 SETTLE_SECONDS = 0.5
+"""A file must be unchanged for so long before it is read: an editor that writes it in place needs a
+while, and half of a list of nodes is a valid list of nodes."""
 
-# The time of change (ctime) comes first: unlike the other, nobody can set it.
-_Look = tuple[int, int, int, int, int]
+# The time of change (ctime) comes first: unlike the time of modification, no program can set it.
+_FileState = tuple[int, int, int, int, int]
 
 
 class StaticSource:
-    """Snapshots of a file. A broken edit keeps the last good one in use, and `fault` says so.
+    """Snapshots of a file. After a broken edit the last good one stays in use, and `fault` has why.
 
-    A file that was not touched of late is taken at the first poll; else a poll takes it that finds
-    it unchanged for SETTLE_SECONDS. Once it ended with `...`, it must. now, today: seconds by the
-    monotonic clock, by the wall clock.
+    The first poll reads a file that was not written recently; else a poll reads it that finds it
+    unchanged for SETTLE_SECONDS. A file that once ended with `...` must always end so. now, today:
+    seconds by the monotonic clock, by the wall clock.
     """
 
     def __init__(
@@ -42,30 +42,30 @@ class StaticSource:
         self.news = News()
         self._path = path
         self._now, self._today = now, today
-        self._seen: _Look | None = None
+        self._seen: _FileState | None = None
         self._seen_at = 0.0
-        self._taken: _Look | None = None
+        self._taken: _FileState | None = None
         self._snapshot: Snapshot | None = None
         self._marked = False
 
     def fileno(self) -> int | None:
-        """None: a file that is renamed, mounted or bound anew tells nobody; one look is cheap."""
+        """None: inotify misses a file that is replaced by a mount; one stat is cheap."""
         return None
 
     def poll(self) -> Snapshot | None:
         """The file's snapshot if it is another one than the last. Never raises for the file."""
         try:
-            look = _look(os.stat(self._path))
+            state = _state_of(os.stat(self._path))
             self.news = replace(self.news, heard=self._now())
-            if not self._has_settled(look):
+            if not self._has_settled(state):
                 return None
-            data = self._read(look)
+            data = self._read(state)
             if data is None:
                 return None
-            self._taken = look
+            self._taken = state
             self.news = replace(self.news, bytes=self.news.bytes + len(data))
             fresh = self._parse(data)
-            # What thousands of new objects make due comes here, not amid the change that follows.
+            # Thousands of new objects make a collection due: here, not during the changes that follow.
             gc.collect()
             return self._take(fresh)
         except OSError as error:
@@ -78,27 +78,27 @@ class StaticSource:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _has_settled(self, look: _Look) -> bool:
-        """Whether the file is one that was not taken yet, and that nobody writes any more."""
-        if look == self._taken:
+    def _has_settled(self, state: _FileState) -> bool:
+        """Whether the file is new, and is not being written any more."""
+        if state == self._taken:
             return False
-        if look != self._seen:
-            self._seen, self._seen_at = look, self._now()
-            untouched = self._today() - look[0] / 1e9
+        if state != self._seen:
+            self._seen, self._seen_at = state, self._now()
+            untouched = self._today() - state[0] / 1e9
             # At the start alone: later the wall clock may have jumped in the middle of an edit.
             return self._snapshot is None and untouched > SETTLE_SECONDS
         return self._now() - self._seen_at >= SETTLE_SECONDS
 
-    def _read(self, look: _Look) -> bytes | None:
+    def _read(self, state: _FileState) -> bytes | None:
         """The whole file; None where it changed meanwhile. Raises OSError, FileFault."""
-        # O_NONBLOCK: a FIFO in the file's place must not hold up the daemon.
+        # O_NONBLOCK: a FIFO in the file's place must not block the daemon.
         fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise FileFault(self._path, 0, "is no regular file")
             data = file.read(FILE_MAX + 1)
-            return data if _look(before) == _look(os.fstat(fd)) == look else None
+            return data if _state_of(before) == _state_of(os.fstat(fd)) == state else None
 
     def _parse(self, data: bytes) -> Snapshot:
         """The snapshot. Raises FileFault, also where the end is missing that was there before.
@@ -125,7 +125,7 @@ class StaticSource:
         return self._snapshot
 
 
-def _look(status: os.stat_result) -> _Look:
+def _state_of(status: os.stat_result) -> _FileState:
     return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 

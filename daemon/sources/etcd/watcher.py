@@ -110,7 +110,7 @@ class Watcher:
             for result in stream.answers():
                 answer = self._read(result)
                 self._answered = True
-                self._feed.heard(stream.bytes - counted, len(answer.changes))
+                self._feed.received(stream.bytes - counted, len(answer.changes))
                 counted = stream.bytes
                 yield answer
         except Unreachable:
@@ -157,7 +157,7 @@ class Watcher:
             try:
                 ended = self._renew()
                 if self._answered:  # a renewal alone does not show that events come
-                    self._feed.heard()
+                    self._feed.received()
                 if self._stream is not None and self._gateway.endpoint != self._stream.endpoint:
                     raise Unreachable(f"{self._stream.endpoint} does not answer any more")
             except Exception as error:  # whatever it is: without this thread the lease ends

@@ -135,8 +135,8 @@ class KubernetesClient:
             workers[0].receive_own(thing, is_current)
 
         view = ClusterView(self._me, ranges, feed, log, on_own)
-        own = OwnObject(self._me, settings.namespace, ranges, view, log, feed.trouble)
-        workers.append(Worker(own, view, ranges, log, feed.trouble))
+        own = OwnObject(self._me, settings.namespace, ranges, view, log, feed.degraded)
+        workers.append(Worker(own, view, ranges, log, feed.degraded))
         return _Parts(view, own, workers[0])
 
     # -- the start
@@ -195,7 +195,7 @@ class KubernetesClient:
                 # Also where the cluster was restored from a backup, and counts from there again.
                 self._newest = ""
             raise
-        feed.heard()
+        feed.received()
         parts.worker.wake()
 
     def _watch(self, feed: Feed, api: Api, parts: _Parts) -> None:
@@ -227,11 +227,11 @@ class KubernetesClient:
         }
         lines, has_received = Lines(), False
         with api.watch(self._path, query, SILENCE) as chunks:
-            feed.heard()
+            feed.received()
             for chunk in chunks:
                 has_received = True
                 changes = parts.view.events(lines.feed(chunk))
-                feed.heard(len(chunk), changes)
+                feed.received(len(chunk), changes)
                 if parts.view.waiting:
                     parts.worker.wake()
                 if feed.stopping:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from daemon.log import Log
 from daemon.model import Node
-from daemon.sources.cache import Keeper, LastKnown, Unreadable, load, render
+from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load, render
 from tests.unit.daemon.waiting import wait_until
 
 NODES = (
@@ -97,14 +97,14 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
 
 def test_the_end_writes_what_is_due(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    keeper = Keeper(path, Log(), gap=3600, today=lambda: 99.0)
-    keeper.note(KNOWN, urgent=True)
+    cache = CacheWriter(path, Log(), gap=3600, today=lambda: 99.0)
+    cache.update(KNOWN, urgent=True)
     assert not path.exists()
-    keeper.close()
+    cache.close()
     assert load(path, "here") == LastKnown(*KNOWN_PARTS, 99.0)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     path.unlink()
-    keeper.close()
+    cache.close()
     assert not path.exists()
 
 
@@ -113,24 +113,24 @@ KNOWN_PARTS = (KNOWN.identity, KNOWN.nodes, KNOWN.cluster_cidrs, KNOWN.position)
 
 def test_the_newest_state_is_written_when_it_is_due(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    keeper = Keeper(path, Log(), gap=0.05, position_gap=3600)
-    keeper.note(LastKnown("here", NODES[:1], (), "1"), urgent=False)
-    keeper.note(LastKnown("here", NODES[:1], (), "2"), urgent=True)
-    keeper.note(LastKnown("here", NODES, (), "3"), urgent=False)
+    cache = CacheWriter(path, Log(), gap=0.05, position_gap=3600)
+    cache.update(LastKnown("here", NODES[:1], (), "1"), urgent=False)
+    cache.update(LastKnown("here", NODES[:1], (), "2"), urgent=True)
+    cache.update(LastKnown("here", NODES, (), "3"), urgent=False)
     wait_until(path.exists)
     known = load(path, "here")
     assert known is not None
     assert (known.nodes, known.position) == (NODES, "3")
-    keeper.close()
+    cache.close()
 
 
 def test_a_disk_that_cannot_be_written_is_told_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    keeper = Keeper(tmp_path / "none" / "f", Log(), gap=3600)
+    cache = CacheWriter(tmp_path / "none" / "f", Log(), gap=3600)
     for _ in range(3):
-        keeper.note(KNOWN, urgent=True)
-        keeper.close()
+        cache.update(KNOWN, urgent=True)
+        cache.close()
     [line] = capfd.readouterr().err.splitlines()
     assert "the cluster's last known state" in line
     assert "`dataDir`" in line

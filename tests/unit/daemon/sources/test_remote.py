@@ -112,7 +112,7 @@ def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
     def burst(feed: Feed) -> None:
         for number in range(1, 100):
             feed.snapshot([node("a", number)], RANGES)
-        feed.heard(bytes=10, events=99)
+        feed.received(bytes=10, events=99)
         feed.wait(60)
 
     with source_of(Script(burst), tmp_path) as source:
@@ -123,8 +123,8 @@ def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
 
 def test_what_is_heard_is_counted(tmp_path: Path) -> None:
     def hear(feed: Feed) -> None:
-        feed.heard(bytes=100, events=2)
-        feed.heard(bytes=11)
+        feed.received(bytes=100, events=2)
+        feed.received(bytes=11)
         feed.count(1000)
         feed.wait(60)
 
@@ -144,24 +144,24 @@ def test_a_loss_is_a_fault_until_the_next_sign_of_life(tmp_path: Path) -> None:
         assert source.fault == first.replace("refused by  [31mit", "refused again")
         feed.count(5)
         assert source.fault
-        feed.heard()
+        feed.received()
         assert source.fault == ""
 
 
 def test_other_troubles_stay_until_they_are_over(tmp_path: Path) -> None:
     with source_of(Script(), tmp_path) as source:
         feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
-        feed.trouble("node", "no Node\nhere")
-        feed.heard()
+        feed.degraded("node", "no Node\nhere")
+        feed.received()
         assert source.fault == "no Node here"
         feed.lost("away")
-        feed.trouble("object", "denied")
+        feed.degraded("object", "denied")
         assert source.fault.startswith("away (since 2")
         assert source.fault.endswith("); no Node here; denied")
-        feed.heard()
-        feed.trouble("node", "")
+        feed.received()
+        feed.degraded("node", "")
         assert source.fault == "denied"
-        feed.trouble("object", "")
+        feed.degraded("object", "")
         assert source.fault == ""
 
 
@@ -196,7 +196,7 @@ def test_a_client_that_fails_is_called_again(
 
     def succeed(feed: Feed) -> None:
         assert "the source fails: RecursionError('too deep')" in source.fault
-        feed.heard()
+        feed.received()
         good.set()
         feed.wait(60)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from daemon.log import Log
 from daemon.model import Node
-from daemon.sources.cache import Keeper, LastKnown
+from daemon.sources.cache import CacheWriter, LastKnown
 from daemon.sources.kubernetes.cluster_view import UNREADABLE, ClusterView
 from daemon.sources.kubernetes.objects import NodeRecord, render
 from daemon.sources.kubernetes.stream import Expired, WatchFailed
@@ -48,7 +48,7 @@ class View:
     """A view, and what it gave out."""
 
     def __init__(self, folder: Path) -> None:
-        self.keeper = Keeper(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
         self.feed = Feed(self.keeper, "here")
         self.own: list[tuple[Any, bool]] = []
         self.restart()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.log import Log
-from daemon.sources.cache import Keeper
+from daemon.sources.cache import CacheWriter
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import UNREADABLE, ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
@@ -68,10 +68,10 @@ class Mine:
     """A node that is published."""
 
     def __init__(self, folder: Path) -> None:
-        self.keeper = Keeper(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
         self.feed, self.log, self.server = Feed(self.keeper, "here"), Notes(), Server()
         view = ClusterView("me", RANGES, self.feed, self.log, lambda *_: None)
-        self.own = OwnObject("me", "podwire", RANGES, view, self.log, self.feed.trouble)
+        self.own = OwnObject("me", "podwire", RANGES, view, self.log, self.feed.degraded)
         assert self.own.read_node(self.server)
         assert not self.own.must_publish  # what there is is not known yet
         self.own.receive(None, is_current=True)

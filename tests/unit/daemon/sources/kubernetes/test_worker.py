@@ -12,7 +12,7 @@ import pytest
 
 from daemon.log import Log
 from daemon.model import Node
-from daemon.sources.cache import Keeper
+from daemon.sources.cache import CacheWriter
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
@@ -58,12 +58,12 @@ class OneNode:
     """A worker that runs, and what is around it."""
 
     def __init__(self, folder: Path) -> None:
-        self.keeper = Keeper(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
         self.feed, self.server, log = Feed(self.keeper, "here"), Server(), Log("error")
         on_own: Callable[[Any, bool], None] = lambda *own: self.worker.receive_own(*own)  # noqa: E731
         self.view = ClusterView("me", RANGES, self.feed, log, on_own)
-        own = OwnObject("me", "podwire", RANGES, self.view, log, self.feed.trouble)
-        self.worker = Worker(own, self.view, RANGES, log, self.feed.trouble)
+        own = OwnObject("me", "podwire", RANGES, self.view, log, self.feed.degraded)
+        self.worker = Worker(own, self.view, RANGES, log, self.feed.degraded)
 
     def names(self) -> list[str]:
         return [n.name for n in self.view._check.nodes]
