@@ -65,7 +65,7 @@ class StaticSource:
             self._taken = state
             self.news = replace(self.news, bytes=self.news.bytes + len(data))
             fresh = self._parse(data)
-            # Thousands of new objects make a collection due: here, not during the changes that follow.
+            # Thousands of new objects make a collection due: here, not amid the changes below.
             gc.collect()
             return self._take(fresh)
         except OSError as error:

@@ -13,9 +13,9 @@ from daemon.backoff import Backoff
 from daemon.config import LEASE
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
-from daemon.sources.etcd.cluster_view import GRACE, ClusterView, KeptNodes
+from daemon.sources.etcd.cluster_view import GRACE, EtcdView, KeptNodes
 from daemon.sources.etcd.credentials import credentials_of
-from daemon.sources.etcd.gateway import Gateway, Refused
+from daemon.sources.etcd.gateway import Gateway, RequestRefused
 from daemon.sources.etcd.keys import (
     Header,
     Keys,
@@ -42,7 +42,7 @@ PAGE = 2_000
 OUT_OF_RANGE = 11
 """gRPC's code for a revision that was compacted (rpctypes, ErrGRPCCompacted)."""
 _LOGGED_MAX = 8
-"""Refused keys that are logged each at a time."""
+"""RequestRefused keys that are logged each at a time."""
 _RACES_LOGGED = 8
 _LEAVE_TRIES = 5
 _REPAIR_MOST, _REPAIR_CALM = 60.0, 600.0
@@ -56,7 +56,7 @@ class EtcdClient:
     def __init__(self, settings: EtcdSettings, *, node: str, data_dir: Path, log: Log) -> None:
         self._settings, self._log = settings, log
         self._keys = Keys(settings.prefix)
-        self._view = ClusterView(self._keys, settings.cluster_cidrs, node)
+        self._view = EtcdView(self._keys, settings.cluster_cidrs, node)
         file = LeaseFile(data_dir / LEASE, f"etcd {settings.prefix}", node, log)
         self._gateway = Gateway(
             settings.endpoints,
@@ -306,7 +306,7 @@ def read_all(gateway: Gateway, keys: Keys) -> tuple[Header, list[KeyValue]]:
     while True:
         try:
             return _read_pages(gateway, keys)
-        except Refused as error:
+        except RequestRefused as error:
             # It was compacted between two pages.
             if error.code != OUT_OF_RANGE:
                 raise

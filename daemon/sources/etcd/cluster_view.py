@@ -52,7 +52,7 @@ class Holder:
     foreign: bool = False
 
 
-class ClusterView:
+class EtcdView:
     """Nodes, and the holder of each subnet.
 
     ranges: nothing outside of these is ever a node's. me: this node, which describes itself.

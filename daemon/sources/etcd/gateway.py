@@ -61,7 +61,7 @@ class Denied(SourceError):
     """User, password, certificate or role are not enough."""
 
 
-class Refused(SourceError):
+class RequestRefused(SourceError):
     """etcd refuses the request for another reason; code: gRPC's."""
 
     def __init__(self, text: str, code: int) -> None:
@@ -175,7 +175,7 @@ class Gateway:
         try:
             body = {"name": name, "password": password}
             token = self._post(self._client(""), "/auth/authenticate", body).get("token")
-        except Refused as error:
+        except RequestRefused as error:
             if not _is_auth_off(error):
                 raise
             self._log.warning(f"etcd has no authentication: user {name} and others may do anything")
@@ -292,10 +292,10 @@ def _by_code(code: int, message: str, text: str) -> SourceError:
         return Denied(text)
     if code in (_UNAVAILABLE, _DEADLINE, _INTERNAL, _UNKNOWN):
         return Unreachable(text)
-    return Refused(text, code)
+    return RequestRefused(text, code)
 
 
-def _is_auth_off(error: Refused) -> bool:
+def _is_auth_off(error: RequestRefused) -> bool:
     """Whether etcd gave no token because it wants none (rpctypes, ErrGRPCAuthNotEnabled)."""
     return error.code == _PRECONDITION and "authentication is not enabled" in str(error)
 

@@ -18,7 +18,7 @@ from daemon.files import explain, replace_file
 from daemon.log import Log
 from daemon.machine_id import read_host
 from daemon.model import parse_pod_cidr
-from daemon.sources.etcd.gateway import Gateway, Refused
+from daemon.sources.etcd.gateway import Gateway, RequestRefused
 from daemon.sources.etcd.keys import Malformed
 from daemon.sources.remote import SourceError
 from ipam.boot import read_boot_id
@@ -74,7 +74,7 @@ class Lease:
         """End a lease, and all keys on it; one that does not exist is no error."""
         try:
             self._gateway.call("/lease/revoke", {"ID": str(number)})
-        except Refused as error:
+        except RequestRefused as error:
             if error.code != _NOT_FOUND:
                 raise
 
@@ -83,7 +83,7 @@ class Lease:
         number = 1 + secrets.randbelow(2**63 - 1)
         try:
             self._gateway.call("/lease/grant", {"TTL": str(self._seconds), "ID": str(number)})
-        except Refused as error:
+        except RequestRefused as error:
             if error.code != _PRECONDITION:  # it exists: the first answer was lost
                 raise
         self.number, self._renewed = number, time.monotonic()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.model import Node, parse_node_address
-from daemon.sources.etcd.cluster_view import ClusterView, Holder
+from daemon.sources.etcd.cluster_view import EtcdView, Holder
 from daemon.sources.etcd.gateway import Gateway
 from daemon.sources.etcd.keys import (
     FAMILIES,
@@ -66,7 +66,7 @@ class Registration:
         self._pools = pools_of(settings)
         self._impostor: str | None = None
 
-    def register(self, view: ClusterView) -> bool:
+    def register(self, view: EtcdView) -> bool:
         """Write this node's keys; False where another node was faster: read, and try again.
 
         Raises SourceError: nothing was written, unless the answer was lost.
@@ -103,7 +103,7 @@ class Registration:
         """This node, for as long as it cannot have a subnet. Raises SourceError."""
         return Node(self._name, self._addresses(), ())
 
-    def refresh(self, view: ClusterView) -> Header:
+    def refresh(self, view: EtcdView) -> Header:
         """Read this node's own keys into the view. Raises SourceError."""
         saved = self._file.load()
         places: list[Place] = [NodeKey(self._name), *map(SubnetKey, saved.subnets if saved else ())]
@@ -135,7 +135,7 @@ class Registration:
         own = encode_record(self.node, self._file.machine)
         return pair.value == (own if is_record else encode_holder(self._name))
 
-    def withdraw(self, view: ClusterView) -> Sequence[str] | None:
+    def withdraw(self, view: EtcdView) -> Sequence[str] | None:
         """Give back all that this machine holds; a description of each.
 
         None where another client wrote there meanwhile: read, and try again. Raises SourceError.
@@ -156,7 +156,7 @@ class Registration:
             self._gateway.call("/kv/txn", todo.body()).get("succeeded")
         )
 
-    def _withdrawable_record(self, view: ClusterView) -> KeyValue | None:
+    def _withdrawable_record(self, view: EtcdView) -> KeyValue | None:
         """This machine's record; another machine's of the same name stays, and is logged."""
         pair = view.own_record
         record = _parse_own(view)
@@ -170,7 +170,7 @@ class Registration:
         """Whether this machine wrote a record that can be read."""
         return parse_machine(pair.value) == self._file.machine
 
-    def _check_name(self, view: ClusterView) -> None:
+    def _check_name(self, view: EtcdView) -> None:
         """Raises NameTaken where another machine of this name holds a live lease.
 
         A record without lease was written by hand. A machine that lost its ID is known by its
@@ -190,7 +190,7 @@ class Registration:
         key = self._keys.write(NodeKey(self._name)).decode()
         raise NameTaken(self._name, record.addresses, key)
 
-    def _choose(self, view: ClusterView) -> Node:
+    def _choose(self, view: EtcdView) -> Node:
         """This node as it is to be registered. Raises NoSubnet."""
         addresses, saved, record = self._addresses(), self._file.load(), _parse_own(view)
         former = saved.subnets if saved else ()
@@ -216,7 +216,7 @@ def pools_of(settings: EtcdSettings) -> tuple[Pool, ...]:
     )
 
 
-def _parse_own(view: ClusterView) -> Node | None:
+def _parse_own(view: EtcdView) -> Node | None:
     """This node by its record in etcd; None where there is none, or no daemon wrote it."""
     pair = view.own_record
     try:
@@ -259,7 +259,7 @@ def _sources(host: str, port: int) -> Iterable[IPAddress]:
 
 
 def plan_registration(
-    keys: Keys, view: ClusterView, node: Node, lease: int, machine: str = ""
+    keys: Keys, view: EtcdView, node: Node, lease: int, machine: str = ""
 ) -> Transaction:
     """Writes what the node's keys lack; no operations where nothing is.
 
@@ -285,7 +285,7 @@ def plan_registration(
     return todo
 
 
-def check_lengths(keys: Keys, view: ClusterView, pools: tuple[Pool, ...]) -> None:
+def check_lengths(keys: Keys, view: EtcdView, pools: tuple[Pool, ...]) -> None:
     """Raises SourceError where this node would lease subnets of another length than the others.
 
     Two nodes could then lease subnets that overlap at the same time, by different keys.
@@ -301,7 +301,7 @@ def check_lengths(keys: Keys, view: ClusterView, pools: tuple[Pool, ...]) -> Non
 
 
 def plan_withdrawal(
-    keys: Keys, view: ClusterView, name: str, leases: Container[int], record: KeyValue | None
+    keys: Keys, view: EtcdView, name: str, leases: Container[int], record: KeyValue | None
 ) -> tuple[Transaction, list[IPNetwork]]:
     """What a node gives back that leaves for good, and the subnets among it.
 
@@ -320,9 +320,7 @@ def plan_withdrawal(
     return todo, subnets
 
 
-def _plan_record(
-    todo: Transaction, keys: Keys, view: ClusterView, value: bytes, lease: int
-) -> None:
+def _plan_record(todo: Transaction, keys: Keys, view: EtcdView, value: bytes, lease: int) -> None:
     record, key = view.own_record, keys.write(NodeKey(view.me))
     if record is None:
         todo.expect_absent(key)
@@ -339,7 +337,7 @@ def _plan_return(todo: Transaction, keys: Keys, subnet: IPNetwork, holder: Holde
     todo.delete(key)
 
 
-def _plan_lengths(todo: Transaction, keys: Keys, view: ClusterView, node: Node) -> None:
+def _plan_lengths(todo: Transaction, keys: Keys, view: EtcdView, node: Node) -> None:
     """The lengths must still be what they were when the subnets were chosen."""
     for version, length in {s.version: s.prefixlen for s in node.pod_cidrs}.items():
         key, value = keys.write(LengthKey(version)), encode_length(length)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from daemon.sources.etcd.cluster_view import GRACE, ClusterView, KeptNodes
+from daemon.sources.etcd.cluster_view import GRACE, EtcdView, KeptNodes
 from daemon.sources.etcd.keys import (
     Keys,
     KeyValue,
@@ -34,7 +34,7 @@ class Etcd(RuleBasedStateMachine):
         super().__init__()
         self.pairs: dict[bytes, KeyValue] = {}
         self.revisions = itertools.count(1)
-        self.follower = ClusterView(KEYS, RANGES, "node-1")
+        self.follower = EtcdView(KEYS, RANGES, "node-1")
 
     def write(self, key: bytes, value: bytes) -> None:
         now, old = next(self.revisions), self.pairs.get(key)
@@ -69,7 +69,7 @@ class Etcd(RuleBasedStateMachine):
 
     @invariant()
     def both_views_are_the_same(self) -> None:
-        whole = ClusterView(KEYS, RANGES, "node-1")
+        whole = EtcdView(KEYS, RANGES, "node-1")
         whole.replace_all(self.pairs.values())
         assert dict(self.follower.nodes) == dict(whole.nodes)
         assert self.follower.holder_names == whole.holder_names
@@ -88,13 +88,13 @@ class Etcd(RuleBasedStateMachine):
 TestEtcd = Etcd.TestCase
 
 
-def held(view: ClusterView, name: str) -> list[str]:
+def held(view: EtcdView, name: str) -> list[str]:
     return list(map(str, view.nodes[name].pod_cidrs))
 
 
-def drawn() -> ClusterView:
+def drawn() -> EtcdView:
     """node-2 with a subnet; this is node-1."""
-    view = ClusterView(KEYS, RANGES, "node-1")
+    view = EtcdView(KEYS, RANGES, "node-1")
     view.replace_all([
         KeyValue(KEYS.write(NodeKey("node-2")), encode_record(node(2)), 5, 5, 7),
         KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-2", 5, 5, 7),
@@ -125,7 +125,7 @@ def test_a_subnet_written_over_stays_its_holders(whole: bool, names: list[str]) 
 @given(st.binary(max_size=9), st.booleans())
 def test_a_key_by_hand_is_taken_whatever_it_says(value: bytes, whole: bool) -> None:
     value = b"!" + value
-    view = ClusterView(KEYS, RANGES, "node-1")
+    view = EtcdView(KEYS, RANGES, "node-1")
     pair = KeyValue(KEYS.write(SubnetKey(SUBNETS[2])), value, 5, 5)
     view.replace_all([pair]) if whole else view.put(pair)
     (words,) = view.holder_names.values()
@@ -146,7 +146,7 @@ def test_a_key_that_was_made_anew_by_hand_is_its_holders_no_more() -> None:
 
 
 def test_a_key_that_is_made_wins_over_what_an_earlier_daemon_knew() -> None:
-    view = ClusterView(KEYS, RANGES, "node-1")
+    view = EtcdView(KEYS, RANGES, "node-1")
     view.restore([node(2)])
     view.put(
         KeyValue(KEYS.write(NodeKey("node-3")), encode_record(node(3, "", "10.244.2.0/24")), 9)
@@ -182,7 +182,7 @@ def test_nodes_that_did_not_change_are_the_same_objects() -> None:
 
 
 def test_what_an_earlier_daemon_knew_is_gone_on_from() -> None:
-    view = ClusterView(KEYS, RANGES, "node-1")
+    view = EtcdView(KEYS, RANGES, "node-1")
     view.restore([node(1), node(2)])
     assert list(view.nodes) == ["node-2"]
     view.put(KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 5, 9))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from daemon.sources.etcd.gateway import (
     Denied,
-    Refused,
+    RequestRefused,
     Unauthenticated,
     Unreachable,
     error_of,
@@ -117,8 +117,8 @@ def test_a_stream_that_was_interrupted_just_ends() -> None:
         (7, "etcdserver: permission denied", Denied),
         (14, "etcdserver: no leader", Unreachable),
         (4, "context deadline exceeded", Unreachable),
-        (11, "etcdserver: mvcc: required revision has been compacted", Refused),
-        (8, "etcdserver: mvcc: database space exceeded", Refused),
+        (11, "etcdserver: mvcc: required revision has been compacted", RequestRefused),
+        (8, "etcdserver: mvcc: database space exceeded", RequestRefused),
     ],
 )
 def test_what_errors_mean(code: int, message: str, kind: type[SourceError]) -> None:
