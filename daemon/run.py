@@ -115,7 +115,7 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     routing = Routing(settings, journal, log, readiness.publish)
-    sources = Sources(settings, counters, routing.counts, journal, routing.health)
+    sources = Sources(settings, counters, routing.counts, journal, routing.prober)
 
     @contextmanager
     def beside() -> Iterator[None]:

@@ -13,7 +13,7 @@ from daemon.cni_server.call_counters import CallCounters, VerbCounts
 from daemon.metrics import families as f
 from daemon.metrics.families import Family
 from daemon.model import Desired, Histogram, Snapshot
-from daemon.probes.states import PeerHealth, Reason, State
+from daemon.probes.report import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
 from ipam.ranges import build_range, gateways_of, size_of
@@ -23,8 +23,7 @@ from kernel.model import IPNetwork
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
     from daemon.journal import Journal
-    from daemon.probes.prober import Health
-    from daemon.probes.prober import Tally as ProbeTally
+    from daemon.probes.prober import ProbeCounts, Prober
 
 Labels = tuple[str, ...]
 Values = dict[Family, dict[Labels, float | Histogram]]
@@ -45,13 +44,13 @@ small packets pass."""
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the values come from. health: None where peers are not probed."""
+    """Where the values come from. prober: None where peers are not probed."""
 
     settings: Settings
     calls: CallCounters
     counts: Counts
     journal: Journal
-    health: Health | None = None
+    prober: Prober | None = None
 
 
 class Collector:
@@ -88,10 +87,10 @@ class Collector:
         return {f.INFO: {labels: 1.0}}
 
     def _read_seen(self, seen: Seen, now: float) -> Values:
-        values, health = read_status(seen.status) | read_source(seen, now), self._sources.health
-        peers = health.peers() if health else ()
-        if health:
-            values |= read_peers(peers) | read_probes(health.tally, health.terminated)
+        values, prober = read_status(seen.status) | read_source(seen, now), self._sources.prober
+        peers = prober.peers() if prober else ()
+        if prober:
+            values |= read_peers(peers) | read_probes(prober.counts, prober.terminated)
         if seen.snapshot:
             unreachable = find_unreachable(seen.desired, peers)
             values |= self._shares.read(seen.snapshot, self._sources.settings.node, unreachable)
@@ -180,7 +179,7 @@ def read_status(status: NodeStatus) -> Values:
         "conflist": status.conflist_fault,
         "journal": status.journal_fault,
         "pods": status.stale_pods,
-        "probes": (status.health.fault or status.health.flood) if status.health else "",
+        "probes": status.health.fault if status.health else "",
     }
     return {
         f.READY: {(): float(not status.fault)},
@@ -233,14 +232,14 @@ def _sizes(prefixes: Iterable[IPNetwork]) -> Mapping[int, int]:
     return sizes
 
 
-def read_probes(tally: ProbeTally, terminated: int) -> Values:
+def read_probes(counts: ProbeCounts, terminated: int) -> Values:
     """Counters of the probes. terminated: connections that ended."""
     return {
         f.TERMINATED: {(): terminated},
-        f.PROBES_SENT: {(): tally.sent},
-        f.PROBES_ANSWERED: {(): tally.answered},
-        f.PROBES_SERVED: {(): tally.served},
-        f.PROBES_DROPPED: {(): sum(tally.dropped.values())},
+        f.PROBES_SENT: {(): counts.sent},
+        f.PROBES_ANSWERED: {(): counts.answered},
+        f.PROBES_SERVED: {(): counts.served},
+        f.PROBES_DROPPED: {(): counts.dropped},
     }
 
 

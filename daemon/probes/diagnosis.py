@@ -1,22 +1,184 @@
-"""What a look at a peer says: the reason, and words for somebody who was woken up by it; pure."""
+"""What is wrong with the connection to a peer: an inspection by probes, and its verdict; pure.
+
+An inspection has stages of probes that are sent together:
+
+check   a packet of the pods' MTU on the main paths; where all are answered, all is well
+paths   small packets on all paths: which of them work
+mtu     the pods' MTU on the main paths again, where all small packets were answered
+search  the largest size that arrives, where the pods' MTU does not
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from daemon.probes.inspection import Inspection, Outcome, Refusal
-from daemon.probes.protocol import Path
-from daemon.probes.states import Reason
-from daemon.probes.targets import Target
+from daemon.probes.protocol import Path, smallest
+from daemon.probes.report import Reason
+from daemon.probes.schedule import Target, Targets
+
+Stage = Literal["check", "paths", "mtu", "search", "done"]
+
+STEP = 8
+"""Precision of the search for the largest size, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Rejection:
+    """A kernel reported that a probe cannot arrive. by: its address, empty for this node's own.
+
+    kind: no process listens at the port; a firewall forbids it; there is no route; the packet is
+    too large (mtu: what fits, 0 where unknown).
+    """
+
+    kind: Literal["port", "forbidden", "unreachable", "size"]
+    text: str
+    by: str = ""
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A probe was answered. received: bits of the paths by which the peer received probes."""
+
+    rtt: float
+    received: int
+
+
+Outcome = Answered | Rejection | None
+"""The outcome of a probe; None: no answer in time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A probe to send, equal to itself alone. size: of its IP packet, in bytes."""
+
+    target: Target
+    size: int
+
+
+def large_probe(target: Target, mtu: int) -> Probe:
+    """A probe of the pods' MTU, or of the smallest size where that is larger."""
+    return Probe(target, max(mtu, smallest(target.path.version)))
+
+
+class Inspection:
+    """mtu: the size that must arrive, in bytes; known: the size that an earlier inspection found.
+
+    is_ok: all probes were answered. narrow: the main target that small probes reach and large ones
+    do not; largest: the size that arrives there, in bytes.
+    """
+
+    __slots__ = (
+        "_checked", "_earlier", "_hint", "_mtu", "_outcomes", "_too_large",
+        "is_ok", "largest", "narrow", "stage", "targets",
+    )  # fmt: skip
+
+    def __init__(self, targets: Targets, mtu: int, *, check: Sequence[Target], known: int) -> None:
+        """check: the targets of the first stage; where there are none it is left out."""
+        self.targets, self._mtu = targets, mtu
+        self._hint = self._earlier = known
+        self._checked = tuple(check)
+        self.stage: Stage = "check" if check else "paths"
+        self.is_ok = False
+        self.narrow: Target | None = None
+        self.largest, self._too_large = 0, mtu
+        self._outcomes: dict[Path, Outcome] = {}
+
+    def probes(self) -> tuple[Probe, ...]:
+        """The probes of this stage."""
+        if self.stage == "paths":
+            return tuple(Probe(t, smallest(t.path.version)) for t in self.targets)
+        if self.stage == "search" and self.narrow:
+            return (Probe(self.narrow, self._next_size()),)
+        targets = {"check": self._checked, "mtu": self.targets.mains}.get(self.stage, ())
+        return tuple(large_probe(target, self._mtu) for target in targets)
+
+    def advance(self, outcomes: Mapping[Probe, Outcome]) -> None:
+        """Go to the next stage with the outcomes of all probes of this one."""
+        if self.stage == "search":
+            self._narrow_down(outcomes)
+            return
+        found = {probe.target.path: outcome for probe, outcome in outcomes.items()}
+        mains = self._checked if self.stage == "check" else self.targets.mains
+        silent = [t for t in mains if not isinstance(found.get(t.path), Answered)]
+        if self.stage == "mtu" and silent:
+            self._start_search(silent[0], found[silent[0].path])
+            return
+        self._outcomes = {**self._outcomes, **found}
+        self.is_ok = not silent and self.stage != "paths"
+        if self.stage == "check" and silent:
+            self.stage = "paths"
+        else:
+            self.stage = "mtu" if self.stage == "paths" and not silent else "done"
+
+    def _start_search(self, target: Target, outcome: Outcome) -> None:
+        self.narrow, self.largest = target, smallest(target.path.version)
+        self._take_hint(outcome)
+        self.stage = "search" if self._is_open() else "done"
+
+    def _take_hint(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Rejection) and outcome.kind == "size" and outcome.mtu:
+            self._hint = outcome.mtu
+
+    def _is_open(self) -> bool:
+        return self._too_large - self.largest > STEP
+
+    def _next_size(self) -> int:
+        # The size found earlier, or reported by a router, is the most likely one: try it and the
+        # next one above it.
+        if self.largest < self._hint < self._too_large:
+            return self._hint
+        if self._hint == self.largest:
+            return self.largest + STEP
+        return (self.largest + self._too_large) // 2
+
+    def _narrow_down(self, outcomes: Mapping[Probe, Outcome]) -> None:
+        for probe, outcome in outcomes.items():
+            if isinstance(outcome, Answered):
+                self.largest = probe.size
+            else:
+                self._too_large = probe.size
+                self._take_hint(outcome)
+        if not self._is_open():
+            self.stage = "done"
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the largest size is the one that the earlier inspection found."""
+        return self.largest == self._earlier
+
+    def outcome(self, target: Target) -> Outcome:
+        """The outcome of the last probe to a target; None also where there was none."""
+        return self._outcomes.get(target.path)
+
+    def answer(self, target: Target) -> Answered | None:
+        """The last answer of a target."""
+        found = self.outcome(target)
+        return found if isinstance(found, Answered) else None
+
+    @property
+    def rtt(self) -> float | None:
+        """The shortest round trip on a main path, in seconds."""
+        answers = filter(None, map(self.answer, self.targets.mains))
+        return min((answer.rtt for answer in answers), default=None)
+
+    @property
+    def received(self) -> int:
+        """The bits of the paths by which the peer reports to receive probes of this node."""
+        bits = 0
+        for answer in filter(None, map(self.answer, self.targets)):
+            bits |= answer.received
+        return bits
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
     """This node, as verdicts need it.
 
-    own: its address for each path that it can probe; mtu: of pods' links, in bytes; overhead: what
-    encapsulation adds to that. port: of the probes; vxlan_port: of the overlay.
+    own: its address on each path that it can probe. mtu: of pods' links, in bytes; overhead: bytes
+    that encapsulation adds. port: of the probes; vxlan_port: of the overlay.
     """
 
     own: Mapping[Path, str]
@@ -28,142 +190,112 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """reason: NONE where all is well. detail: what is wrong and what to do."""
+    """reason: NONE where the connection is well. detail: what is wrong and what to do."""
 
     reason: Reason
     detail: str = ""
 
 
-def judge(seen: Inspection, place: Place, heard: int) -> Verdict:
-    """The verdict of a look. heard: bits of the paths that probes of the peer came by meanwhile."""
-    if seen.is_well:
+def judge(found: Inspection, local: LocalNode, received: int) -> Verdict:
+    """The verdict of an inspection. received: bits of the paths that probes of the peer came by."""
+    if found.is_ok:
         return Verdict(Reason.NONE)
-    if seen.narrow:
-        return Verdict(Reason.MTU, _tell_mtu(seen, seen.narrow, place))
-    silent = next(t for t in seen.targets.mains if seen.answer(t) is None)
-    refusal = seen.outcome(silent)
-    below = next((t for t in seen.targets.below if seen.answer(t)), None)
-    if isinstance(refusal, Refusal) and refusal.kind == "port":
-        return Verdict(Reason.DAEMON_GONE, _tell_gone(silent, place))
-    if closed := _closed_below(seen):
-        return Verdict(Reason.DAEMON_GONE, _tell_gone_unseen(silent, closed, place))
-    ways = _one_way(seen, silent, heard)
-    if ways:
-        return Verdict(Reason.ONE_WAY, _tell_one_way(ways, seen, silent, place))
-    if below or _others_answer(seen, silent):
-        return Verdict(Reason.OVERLAY_BLOCKED, _tell_blocked(seen, silent, below, place))
-    return Verdict(Reason.UNDERLAY_DOWN, _tell_down(seen, silent, place))
+    if found.narrow:
+        return Verdict(Reason.MTU, _describe_mtu(found, found.narrow, local))
+    mains, below = found.targets.mains, found.targets.below
+    silent = next(t for t in mains if found.answer(t) is None)
+    closed = next((t for t in (silent, *below) if _is_closed(found.outcome(t))), None)
+    if closed:
+        return Verdict(Reason.DAEMON_GONE, _describe_gone(closed, silent, local))
+    if arrives := _one_way(found, silent, received):
+        return Verdict(Reason.ONE_WAY, _describe_one_way(arrives, found, silent, local))
+    answering = next((t for t in (*below, *mains) if found.answer(t)), None)
+    if answering:
+        return Verdict(Reason.OVERLAY_BLOCKED, _describe_blocked(answering, found, silent, local))
+    return Verdict(Reason.UNDERLAY_DOWN, _describe_down(found, local))
 
 
-def _closed_below(seen: Inspection) -> Target | None:
-    """One of its own addresses at which its kernel says that nobody listens."""
-    for target in seen.targets.below:
-        found = seen.outcome(target)
-        if isinstance(found, Refusal) and found.kind == "port":
-            return target
-    return None
+def _is_closed(outcome: Outcome) -> bool:
+    return isinstance(outcome, Rejection) and outcome.kind == "port"
 
 
-def _others_answer(seen: Inspection, silent: Target) -> bool:
-    return any(seen.answer(t) for t in seen.targets.mains if t != silent)
-
-
-def _one_way(seen: Inspection, silent: Target, heard: int) -> str:
-    """ "there" or "here": where alone packets arrive; empty where that cannot be told."""
-    bit = silent.path.bit
-    there, here = bool(seen.heard & bit), bool(heard & bit)
+def _one_way(found: Inspection, silent: Target, received: int) -> Literal["there", "here", ""]:
+    """Where alone packets arrive; empty where they arrive at both ends or at none."""
+    there, here = bool(found.received & silent.path.bit), bool(received & silent.path.bit)
     if there == here:
         return ""
     return "there" if there else "here"
 
 
-def _tell_mtu(seen: Inspection, narrow: Target, place: Place) -> str:
-    if not seen.is_settled:  # whoever sets an MTU does so on all nodes: not by one look
+def _describe_mtu(found: Inspection, narrow: Target, local: LocalNode) -> str:
+    if not found.is_confirmed:  # an MTU is set on all nodes: not by a single measurement
         return (
-            f"small packets arrive at {narrow.address}, of {place.mtu} bytes do not: which size "
-            "does is being found"
+            f"small packets arrive at {narrow.address}, of {local.mtu} bytes do not: the largest "
+            "size is being measured"
         )
-    told = f"packets of {seen.largest} bytes arrive at {narrow.address}, of {place.mtu} do not"
-    hint = f"`mtu: {seen.largest}` in podwired.yaml on all nodes"
-    if seen.targets.tunnelled:
-        most = place.mtu + place.overhead
-        return f"{told}: let the network between pass packets of {most} bytes, or set {hint}"
-    return f"{told}: let the network between pass them, or set {hint}"
+    limit = f"packets of {found.largest} bytes arrive at {narrow.address}, of {local.mtu} do not"
+    setting = f"set `mtu: {found.largest}` in podwired.yaml on all nodes"
+    size = f" of {local.mtu + local.overhead} bytes" if found.targets.tunnelled else " of that size"
+    return f"{limit}: let the network between the nodes pass packets{size}, or {setting}"
 
 
-def _tell_gone(silent: Target, place: Place) -> str:
-    pods = "; its pods can be reached all the same" if silent.path.is_pod else ""
+def _describe_gone(closed: Target, silent: Target, local: LocalNode) -> str:
+    note = ""
+    if closed != silent:
+        note = f"; nothing comes back over the pod network ({silent.address})"
+    elif silent.path.is_pod:
+        note = "; its pods can be reached"
     return (
-        f"its node says that nobody listens at {silent.address}, UDP port {place.port}: start "
-        f"podwired there, with `health` on and the same port{pods}"
+        f"its kernel reports that no process listens at {closed.address}, UDP port {local.port}: "
+        f"start podwired there, with `health` on and the same port{note}"
     )
 
 
-def _tell_gone_unseen(silent: Target, closed: Target, place: Place) -> str:
-    return (
-        f"its node says that nobody listens at {closed.address}, UDP port {place.port}, and over "
-        f"the pod network ({silent.address}) nothing comes back at all: start podwired there"
-    )
-
-
-def _tell_one_way(ways: str, seen: Inspection, silent: Target, place: Place) -> str:
-    own, where = place.own.get(silent.path), _where(silent)
-    if ways == "there":
-        told = f"packets from here arrive {where}, but none comes back"
+def _describe_one_way(arrives: str, found: Inspection, silent: Target, local: LocalNode) -> str:
+    where = f"{'in its pod network' if silent.path.is_pod else 'there'} ({silent.address})"
+    if arrives == "there":
+        what = f"packets from here arrive {where}, but none comes back"
     else:
-        told = f"its packets arrive here, at {own}, but none from here arrives {where}"
-    why = _explain(seen.outcome(silent))
-    return f"{told}{why}: let {_traffic(seen, silent, place)} pass in that direction, too"
-
-
-def _where(target: Target) -> str:
-    return f"{'in its pod network' if target.path.is_pod else 'there'} ({target.address})"
-
-
-def _traffic(seen: Inspection, silent: Target, place: Place) -> str:
-    if seen.targets.tunnelled:
-        return f"UDP port {place.vxlan_port}"
-    return "packets with pods' addresses" if silent.path.is_pod else f"UDP port {place.port}"
-
-
-def _tell_blocked(seen: Inspection, silent: Target, below: Target | None, place: Place) -> str:
-    answers = below or next(t for t in seen.targets.mains if seen.answer(t))
-    told = f"its node answers at {answers.address}, but not in its pod network ({silent.address})"
-    why = _explain(seen.outcome(silent))
-    between = _between(seen, place)
-    if seen.targets.tunnelled:
-        todo = f"let UDP port {place.vxlan_port} pass{between}, both ways"
+        own = local.own.get(silent.path)
+        what = f"its packets arrive here, at {own}, but none from here arrives {where}"
+    if found.targets.tunnelled:
+        traffic = f"UDP port {local.vxlan_port}"
     else:
-        todo = (
+        traffic = "packets with pods' addresses" if silent.path.is_pod else f"UDP port {local.port}"
+    return f"{what}{_cause(found.outcome(silent))}: let {traffic} pass in that direction, too"
+
+
+def _describe_blocked(
+    answering: Target, found: Inspection, silent: Target, local: LocalNode
+) -> str:
+    what = f"its node answers at {answering.address}, but not in its pod network ({silent.address})"
+    pairs = ((local.own.get(t.path), t.address) for t in found.targets.below)
+    between = next((f" between {own} and {address}" for own, address in pairs if own), "")
+    if found.targets.tunnelled:
+        remedy = f"let UDP port {local.vxlan_port} pass{between}, both ways"
+    else:
+        remedy = (
             f"let packets with pods' addresses pass{between} (a cloud may check sources and "
-            "destinations), and look whether the node there has the same back end"
+            "destinations), and check that the node there has the same back end"
         )
-    return f"{told}{why}: {todo}"
+    return f"{what}{_cause(found.outcome(silent))}: {remedy}"
 
 
-def _between(seen: Inspection, place: Place) -> str:
-    for target in seen.targets.below:
-        own = place.own.get(target.path)
-        if own is not None:
-            return f" between {own} and {target.address}"
-    return ""
-
-
-def _tell_down(seen: Inspection, silent: Target, place: Place) -> str:
-    targets = seen.targets.below or seen.targets.mains
-    addresses = " and ".join(str(target.address) for target in targets)
-    outcomes = (seen.outcome(target) for target in seen.targets)
-    found = next((o for o in outcomes if isinstance(o, Refusal)), None)
-    ports = f"UDP port {place.port}"
-    if seen.targets.tunnelled:
-        ports = f"UDP ports {place.vxlan_port} and {place.port}"
+def _describe_down(found: Inspection, local: LocalNode) -> str:
+    targets = found.targets.below or found.targets.mains
+    addresses = " and ".join(target.address for target in targets)
+    outcomes = map(found.outcome, found.targets)
+    cause = _cause(next((o for o in outcomes if isinstance(o, Rejection)), None))
+    ports = f"UDP port {local.port}"
+    if found.targets.tunnelled:
+        ports = f"UDP ports {local.vxlan_port} and {local.port}"
     return (
-        f"nothing answers at {addresses}{_explain(found)}: is the node up and on the network, and "
-        f"may {ports} pass?"
+        f"nothing answers at {addresses}{cause}: check that the node is up and on the network, and "
+        f"that {ports} may pass"
     )
 
 
-def _explain(outcome: Outcome) -> str:
-    if not isinstance(outcome, Refusal):
+def _cause(outcome: Outcome) -> str:
+    if not isinstance(outcome, Rejection):
         return ""
-    return f" ({outcome.by} says: {outcome.text})" if outcome.by else f" ({outcome.text})"
+    return f" ({outcome.by} reports: {outcome.text})" if outcome.by else f" ({outcome.text})"

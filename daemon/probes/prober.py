@@ -1,9 +1,9 @@
-"""Probes between this node's daemon and all others', in a thread of their own.
+"""The prober: sends probes to all peers and answers theirs, in a thread of its own.
 
-It sleeps until something comes or is due, without a timer for each peer. While much comes it looks
-a few times a second alone, and reads so many datagrams then, whatever strangers send: kernels stamp
-what comes with its time, so round trips are measured right all the same. Most of what strangers
-send the kernel keeps away; where more comes than is read, what is lost judges nobody.
+It sleeps until something is received or due, without a timer for each peer. Under load it has two
+iterations a second, and reads a bounded number of datagrams in each, so that no sender costs more
+than a few percent of a core. The kernel stamps datagrams with their time of arrival, so round trips
+are exact all the same. A probe that may have been lost to such an overload judges no peer.
 """
 
 from __future__ import annotations
@@ -11,70 +11,82 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from random import Random
 
 from daemon.config.schema import HealthSettings
 from daemon.log import Log
 from daemon.model import Desired
-from daemon.probes.budget import Budget
-from daemon.probes.diagnosis import Place
-from daemon.probes.exchange import Exchange, Tally
-from daemon.probes.peers import Change, Peers
-from daemon.probes.protocol import Path
-from daemon.probes.report import HealthReport, make_report
-from daemon.probes.sieve import foreign_bits
-from daemon.probes.sockets import Outlets
-from daemon.probes.states import PeerHealth, State
-from daemon.probes.targets import Target, own_targets
-
-__all__ = ["Health", "Tally"]
+from daemon.probes.diagnosis import LocalNode, Rejection
+from daemon.probes.peers import InFlight, Peers, Transition
+from daemon.probes.protocol import DELAY_MAX, InvalidPacket, parse, parse_header, render
+from daemon.probes.report import HealthReport, PeerHealth, State, make_report
+from daemon.probes.schedule import Target, own_targets
+from daemon.probes.sockets import Datagram, DeliveryError, Sockets
+from daemon.token_bucket import TokenBucket
 
 STOP_SECONDS = 10.0
-_OPEN_AGAIN = 5.0
+_REOPEN = 5.0
 """Seconds until a socket that could not be opened is tried again."""
-_TURNS, _TURNS_MOST = 2.0, 20.0
-"""So often a second the thread wakes up, and so often without a rest: waking up is what costs."""
-_LONG = 3600.0
-_TELL_GAP, _TELL_GAP_MAX, _TELL_GAP_EACH = 0.5, 5.0, 0.001
+_ITERATIONS, _ITERATIONS_BURST = 2.0, 20.0
+"""Iterations a second, and after a rest: waking up is what costs."""
+_IDLE = 3600.0
+_REPORT_GAP, _REPORT_GAP_MAX, _REPORT_GAP_EACH = 0.5, 5.0, 0.001
 """Seconds between reports at least and at most, and for each peer."""
-_PAUSE = 5.0
-"""Seconds until probing begins anew after an error that nobody foresaw."""
+_DROPS_GAP = 10.0
+"""Seconds until a report whose number of dropped datagrams alone is old is replaced."""
+_OVERLOAD_SECONDS = 10.0
+"""For so long after its last moment an overload is reported."""
+_RESTART = 5.0
+"""Seconds until the prober restarts after an unexpected error."""
 _NAMED = 3
-"""So many peers that fail at once are in the log by name."""
+"""Peers that fail at the same time and are logged by name."""
+_NO_ADDRESS = Rejection("unreachable", "this node has no such address any more")
 
 
-class Health:
-    """The health of all peers from `start` to `stop`; every method may be called by any thread.
+@dataclass(slots=True)
+class ProbeCounts:
+    """Datagrams since the daemon's start.
 
-    tally: what went and came.
+    sent: probes; answered: those of them with an answer in time; served: probes of peers that were
+    answered; dropped: invalid, of no peer, late, or beyond the limits.
     """
 
+    sent: int = 0
+    answered: int = 0
+    served: int = 0
+    dropped: int = 0
+
+
+class Prober:
+    """Probes all peers from `start` to `stop`; every method may be called by any thread."""
+
     def __init__(self, settings: HealthSettings, vxlan_port: int, log: Log) -> None:
-        self.tally = Tally()
+        self.counts = ProbeCounts()
         self._settings, self._vxlan_port, self._log = settings, vxlan_port, log
         self._lock = threading.Lock()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._desired: Desired | None = None
         self._random = Random(os.urandom(16))  # noqa: S311 - spreads load, keeps no secret
-        self._peers, self._outlets, self._exchange = self._fresh()
+        self._peers, self._sockets = self._reset()
         self._report, self._error = HealthReport(), ""
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
-    def _fresh(self) -> tuple[Peers, Outlets, Exchange]:
-        self._taken: Desired | None = None
+    def _reset(self) -> tuple[Peers, Sockets]:
+        self._applied: Desired | None = None
         self._own: tuple[Target, ...] = ()
-        self._open_again = self._tell_at = 0.0
-        self._turns = Budget(_TURNS, _TURNS_MOST)
-        self._told, self._changes = -1, list[Change]()
-        self._flood = ""
+        self._reopen_at = self._report_at = 0.0
+        self._iterations = TokenBucket(_ITERATIONS, _ITERATIONS_BURST)
+        self._reported = -1
+        self._transitions: list[Transition] = []
+        self._fault, self._overload, self._overload_ends = "", "", float("inf")
         settings = self._settings
-        peers = Peers(settings.interval, settings.budget, self._random, time.time)
-        outlets = Outlets(settings.port)
-        outlets.listen(self._bell)
-        return peers, outlets, Exchange(peers, outlets, self.tally, settings.port)
+        sockets = Sockets(settings.port)
+        sockets.watch(self._wakeup)
+        return Peers(settings.interval, settings.budget, self._random, time.time), sockets
 
     # For others.
 
@@ -83,26 +95,21 @@ class Health:
         self._thread.start()
 
     def stop(self) -> bool:
-        """End the thread; whether it did in time."""
+        """End the thread; whether it ended in time."""
         self._stopping = True
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
         self._thread.join(STOP_SECONDS)
         return not self._thread.is_alive()
 
-    def aim(self, desired: Desired) -> None:
+    def update(self, desired: Desired) -> None:
         """Take a plan."""
         self._desired = desired
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
 
     @property
     def report(self) -> HealthReport:
-        """What the status says; half a second old at most, five with thousands of peers."""
+        """The report for the status; at most half a second old, five with thousands of peers."""
         return self._report
-
-    def counts(self) -> Mapping[State, int]:
-        """Peers by state."""
-        with self._lock:
-            return dict(self._peers.counts)
 
     @property
     def terminated(self) -> int:
@@ -110,120 +117,170 @@ class Health:
         return self._peers.terminated
 
     def peers(self) -> Sequence[PeerHealth]:
-        """All of them, in any order."""
+        """All peers, in any order."""
         with self._lock:
             return tuple(self._peers)
-
-    def unwell(self) -> Sequence[PeerHealth]:
-        """Those that were tried and are not established."""
-        with self._lock:
-            return tuple(self._peers.unwell())
 
     # The thread.
 
     def _run(self) -> None:
         while not self._stopping:
             try:
-                self._turn()
+                self._iterate()
             except Exception as error:  # whatever it is, probing must go on
-                self._begin_anew(error)
-        self._outlets.close()
+                self._restart(error)
+        self._sockets.close()
 
-    def _begin_anew(self, error: Exception) -> None:
+    def _restart(self, error: Exception) -> None:
         if repr(error) != self._error:
             self._error = repr(error)
-            self._log.error(f"probing of peers begins anew: {error!r}")
-        self._report = HealthReport(fault=f"probing fails: {error!r}")
+            self._log.error(f"the prober restarts: {error!r}")
+        self._report = HealthReport(fault=f"peers are not probed: {error!r}")
         with self._lock:
-            self._outlets.close()
-            self._peers, self._outlets, self._exchange = self._fresh()
-        until = time.monotonic() + _PAUSE
+            self._sockets.close()
+            self._peers, self._sockets = self._reset()
+        until = time.monotonic() + _RESTART
         while not self._stopping and time.monotonic() < until:
-            self._hush(self._outlets.wait(until - time.monotonic()))
+            self._clear_wakeup(self._sockets.wait(until - time.monotonic()))
 
-    def _turn(self) -> None:
-        time.sleep(self._turns.wait(time.monotonic()))
-        self._turns.spend(1)
-        ready = self._outlets.wait(self._timeout(time.monotonic()))
-        self._hush(ready)
+    def _iterate(self) -> None:
+        time.sleep(self._iterations.wait(time.monotonic()))
+        self._iterations.take()
+        ready = self._sockets.wait(self._timeout(time.monotonic()))
+        self._clear_wakeup(ready)
         with self._lock:
             now = time.monotonic()
-            self._prepare(now)
-            self._exchange.read(ready, now)
-            for probe in self._peers.take(now, _nonce):
-                self._exchange.send(probe, now)
-            self._tell(now)
+            self._apply(now)
+            self._receive(ready, now)
+            for probe in self._peers.next_probes(now, _nonce):
+                self._send(probe, now)
+            self._make_report(now)
 
     def _timeout(self, now: float) -> float:
         waits = [self._peers.wait(now)]
-        waits += [self._open_again - now] if self._outlets.fault else []
-        waits += [self._exchange.flood_ends - now] if self._exchange.flood else []
-        waits += [self._tell_at - now] if self._told != self._peers.news else []
-        return max(0.0, min((wait for wait in waits if wait is not None), default=_LONG))
+        waits += [self._reopen_at - now] if self._sockets.fault else []
+        waits += [self._overload_ends - now] if self._overload else []
+        waits += [self._report_at - now] if self._reported != self._peers.revision else []
+        return max(0.0, min((wait for wait in waits if wait is not None), default=_IDLE))
 
-    def _hush(self, ready: Iterable[tuple[int, int]]) -> None:
-        if any(fd == self._bell for fd, _events in ready):
+    def _clear_wakeup(self, ready: Iterable[tuple[int, int]]) -> None:
+        if any(fd == self._wakeup for fd, _events in ready):
             with suppress(BlockingIOError):
-                os.eventfd_read(self._bell)
+                os.eventfd_read(self._wakeup)
 
-    def _prepare(self, now: float) -> None:
-        """Have the sockets and the peers that the plan wants."""
+    # The plan.
+
+    def _apply(self, now: float) -> None:
+        """Have the peers and the sockets of the plan."""
         desired = self._desired
         if desired is None:
             return
-        if desired is not self._taken:
-            self._own = own_targets(desired)
-            self._open_again = now
-            self._taken = desired
-            self._peers.aim(desired.nodes, desired.peers, now)
-            addresses = self._peers.addresses()
-            self._outlets.sift({p: foreign_bits(p.version, addresses[p]) for p in Path})
-        if now >= self._open_again:
-            self._open(desired, now)
+        if desired is not self._applied:
+            self._own, self._applied, self._reopen_at = own_targets(desired), desired, now
+            self._peers.update(desired.nodes, desired.peers, now)
+        if now >= self._reopen_at:
+            self._sockets.update(self._own)
+            self._reopen_at = now + _REOPEN if self._sockets.fault else float("inf")
+            self._peers.local = LocalNode(
+                {path: own.address for path, own in self._sockets.own.items()},
+                desired.pod_mtu,
+                desired.overhead,
+                self._settings.port,
+                self._vxlan_port,
+            )
 
-    def _open(self, desired: Desired, now: float) -> None:
-        before = self._outlets.fault
-        self._outlets.aim(self._own)
-        self._open_again = now + _OPEN_AGAIN if self._outlets.fault else float("inf")
-        if self._outlets.fault != before:
-            self._told = -1
-            if self._outlets.fault:
-                self._log.error(f"peers are not probed: {self._outlets.fault}")
-        self._peers.place = Place(
-            {path: outlet.own.address for path, outlet in self._outlets.by_path.items()},
-            desired.pod_mtu,
-            desired.overhead,
-            self._settings.port,
-            self._vxlan_port,
-        )
+    # Datagrams.
 
-    # What it says.
+    def _send(self, probe: InFlight, now: float) -> None:
+        target, packet = probe.target, probe.packet
+        own = self._sockets.own.get(target.path)
+        payload = render(packet, target.path.version)
+        probe.sent_at = time.monotonic()
+        rejection = self._sockets.send(own, target.address, payload) if own else _NO_ADDRESS
+        self.counts.sent += 1
+        if rejection is not None:
+            self._peers.reject(target, packet.nonce, rejection, now)
 
-    def _tell(self, now: float) -> None:
-        self._changes += self._peers.changes
-        self._peers.changes.clear()
-        self._note_flood()
-        if now < self._tell_at or self._told == self._peers.news:
-            return
-        gap = min(max(_TELL_GAP, _TELL_GAP_EACH * len(self._peers)), _TELL_GAP_MAX)
-        self._tell_at, self._told = now + gap, self._peers.news
+    def _receive(self, ready: Iterable[tuple[int, int]], now: float) -> None:
+        before = self._sockets.dropped
+        for item in self._sockets.receive(ready):
+            if isinstance(item, DeliveryError):
+                self._take_error(item, now)
+            elif not self._take_datagram(item, now):
+                self.counts.dropped += 1
+        self.counts.dropped += self._sockets.dropped - before
+        for own in self._sockets.overloaded:
+            self._peers.note_overload(own.path, now)
+            self._overload_ends = now + _OVERLOAD_SECONDS
+            self._overload = describe_overload(own.address, self._settings.port)
+        if now >= self._overload_ends:
+            self._overload, self._overload_ends = "", float("inf")
+
+    def _take_error(self, error: DeliveryError, now: float) -> None:
+        nonce = None
+        if error.payload:  # a router may quote no more than the headers
+            try:
+                nonce = parse_header(error.payload).nonce
+            except InvalidPacket:
+                return
+        self._peers.reject(error.target, nonce, error.rejection, now)
+
+    def _take_datagram(self, datagram: Datagram, now: float) -> bool:
+        """Whether a datagram is of a peer's, valid and within the limits."""
+        origin = datagram.origin
+        # The cheapest check first: most of a flood ends here.
+        if datagram.port != self._settings.port or not self._peers.knows(origin):
+            return False
+        try:
+            packet = parse(datagram.payload, origin.path.version)
+        except InvalidPacket:
+            return False
+        if packet.is_answer:
+            is_awaited = self._peers.receive_answer(origin, packet, datagram.received, now)
+            self.counts.answered += is_awaited
+            return is_awaited
+        answer = self._peers.receive_probe(origin, packet, now)
+        if answer is None:
+            return False
+        delay = min(int((time.monotonic() - datagram.received) * 1e6), DELAY_MAX)
+        payload = render(answer._replace(delay=delay), origin.path.version)
+        self._sockets.send(datagram.own, origin.address, payload)
+        self.counts.served += 1
+        return True
+
+    # The report.
+
+    def _make_report(self, now: float) -> None:
         peers = self._peers
-        self._report = make_report(
-            peers.counts, peers.unwell(), self._outlets.fault, self._exchange.flood
+        self._transitions += peers.transitions
+        peers.transitions.clear()
+        self._check_fault()
+        is_old = self._reported != peers.revision
+        is_old |= (
+            self._report.dropped != self.counts.dropped and now >= self._report_at + _DROPS_GAP
         )
-        changes, self._changes = self._changes, []
-        self._log_failed([c.health for c in changes if c.health.state is State.FAILED])
-        self._log_well([c.health.name for c in changes if c.health.state is State.ESTABLISHED])
-
-    def _note_flood(self) -> None:
-        before, self._flood = self._flood, self._exchange.flood
-        if self._flood == before:
+        if now < self._report_at or not is_old:
             return
-        self._told = -1
-        if not before:
-            self._log.warning(self._flood)
-        elif not self._flood:
-            self._log.info("probes are flooded no more")
+        gap = min(max(_REPORT_GAP, _REPORT_GAP_EACH * len(peers)), _REPORT_GAP_MAX)
+        self._report_at, self._reported = now + gap, peers.revision
+        dropped = self.counts.dropped
+        self._report = make_report(peers.counts, peers.degraded(), self._fault, dropped)
+        health = [t.health for t in self._transitions]
+        self._transitions = []
+        self._log_failed([h for h in health if h.state is State.FAILED])
+        self._log_established([h.name for h in health if h.state is State.ESTABLISHED])
+
+    def _check_fault(self) -> None:
+        before, fault = self._fault, self._overload
+        if self._sockets.fault:
+            fault = f"peers are not probed: {self._sockets.fault}"
+        if fault == before:
+            return
+        self._fault, self._reported = fault, -1
+        if fault:
+            self._log.error(fault)
+        else:
+            self._log.info("peers are probed again")
 
     def _log_failed(self, failed: Sequence[PeerHealth]) -> None:
         for health in failed[:_NAMED]:
@@ -233,10 +290,19 @@ class Health:
                 f"{len(failed) - _NAMED} more nodes are not reached: podwirectl status"
             )
 
-    def _log_well(self, names: Sequence[str]) -> None:
+    def _log_established(self, names: Sequence[str]) -> None:
         if names:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             self._log.info(f"reached again: {' '.join(names[:_NAMED])}{more}")
+
+
+def describe_overload(address: str, port: int) -> str:
+    """What an overload means, and what to do."""
+    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return (
+        f"the probes are flooded: more datagrams arrive at {where} than podwired reads, so probes "
+        "that are lost there judge no node; `tcpdump` shows the sender: stop or filter it"
+    )
 
 
 def _nonce() -> int:

@@ -1,23 +1,69 @@
-"""What the status of a node says about its peers; plain values."""
+"""The connections to peers as status and metrics show them: plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from heapq import nsmallest
 from typing import Any
 
-from daemon.probes.states import PeerHealth, State
-
 TROUBLES_MAX = 50
-"""So many peers are in a status by name."""
+"""Peers listed in a report."""
 _NAMED = 3
-"""So many of them are in its lines of troubles."""
+"""Failed peers with a line of their own."""
+
+
+class State(StrEnum):
+    """The state of the connection to a peer.
+
+    pending: not probed yet; connecting: probed, without success so far; retrying: it was
+    established, the last probes failed; failed: given up, probed less and less often.
+    """
+
+    PENDING = "pending"
+    CONNECTING = "connecting"
+    ESTABLISHED = "established"
+    RETRYING = "retrying"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a connection is not established."""
+
+    NONE = ""
+    OVERLAY_BLOCKED = "overlay-blocked"
+    """The node answers, but not over the pod network."""
+    UNDERLAY_DOWN = "underlay-down"
+    """The node does not answer at all."""
+    DAEMON_GONE = "daemon-gone"
+    """The node's kernel reports that no process listens."""
+    MTU = "mtu"
+    """Small packets arrive, those of the pods' MTU do not."""
+    ONE_WAY = "one-way"
+    """Packets arrive in one direction only."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHealth:
+    """The connection to a peer. detail: what is wrong and what to do, for a person.
+
+    since: start of the state, in seconds since 1970. rtt: of the last answer, in seconds.
+    path_mtu: the largest IP packet in bytes that is known to arrive; 0: none is.
+    """
+
+    name: str
+    state: State
+    reason: Reason
+    detail: str
+    since: float
+    rtt: float | None
+    path_mtu: int
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A peer that does not answer as it should. since: seconds since 1970, when it began."""
+    """A peer whose connection is degraded. since: start of the state, in seconds since 1970."""
 
     node: str
     state: str
@@ -28,10 +74,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """Peers by state; those in trouble, failed ones first, as far as there is room.
+    """The number of peers in each state, and the degraded ones: failed first, TROUBLES_MAX at most.
 
-    fault: why peers are not probed as they should be; empty where they are. flood: where, and by
-    whom, this node is sent more than it reads.
+    fault: why peers cannot be probed reliably, empty where they can. dropped: datagrams that were
+    invalid or beyond the limits, since the daemon's start.
     """
 
     pending: int = 0
@@ -41,38 +87,42 @@ class HealthReport:
     failed: int = 0
     troubles: tuple[Trouble, ...] = ()
     fault: str = ""
-    flood: str = ""
+    dropped: int = 0
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What somebody must look at."""
-        failed = [t for t in self.troubles if t.state == State.FAILED]
-        told = [f"{t.node} is not reached ({t.reason}): {t.detail}" for t in failed[:_NAMED]]
-        more = self.failed - len(told)
-        told += [f"{more} more nodes are not reached"] if more > 0 else []
-        fault = [f"peers are not probed: {self.fault}"] if self.fault else []
-        flood = [self.flood] if self.flood else []
-        return (*fault, *flood, *told)
+        """What an operator must look at."""
+        failed = [t for t in self.troubles if t.state == State.FAILED][:_NAMED]
+        lines = [f"{t.node} is not reached ({t.reason}): {t.detail}" for t in failed]
+        more = self.failed - len(lines)
+        lines += [f"{more} more nodes are not reached"] if more > 0 else []
+        return (self.fault, *lines) if self.fault else tuple(lines)
 
     def __str__(self) -> str:
         counts = ((getattr(self, state), str(state)) for state in reversed(State))
-        return ", ".join(f"{count} {name}" for count, name in counts if count)
+        dropped = ((self.dropped, "datagrams dropped"),)
+        return ", ".join(f"{count} {name}" for count, name in (*counts, *dropped) if count)
+
+
+def no_counts() -> dict[State, int]:
+    """No peer in any state."""
+    return dict.fromkeys(State, 0)
 
 
 def make_report(
-    counts: Mapping[State, int], unwell: Iterable[PeerHealth], fault: str, flood: str = ""
+    counts: Mapping[State, int], degraded: Iterable[PeerHealth], fault: str, dropped: int
 ) -> HealthReport:
     """The report of all peers."""
-    reasoned = (health for health in unwell if health.reason)
-    worst = nsmallest(TROUBLES_MAX, reasoned, lambda h: (h.state is not State.FAILED, h.name))
+    judged = (health for health in degraded if health.reason)
+    worst = nsmallest(TROUBLES_MAX, judged, lambda h: (h.state is not State.FAILED, h.name))
     troubles = tuple(
         Trouble(h.name, str(h.state), str(h.reason), h.detail, round(h.since, 1)) for h in worst
     )
     numbers = {str(state): count for state, count in counts.items()}
-    return HealthReport(**numbers, troubles=troubles, fault=fault, flood=flood)
+    return HealthReport(**numbers, troubles=troubles, fault=fault, dropped=dropped)
 
 
 def parse_report(raw: Mapping[str, Any]) -> HealthReport:
-    """A report of a status file. Raises KeyError, TypeError."""
+    """A report in a status file. Raises KeyError, TypeError."""
     troubles = tuple(Trouble(**item) for item in raw["troubles"])
     return HealthReport(**{**raw, "troubles": troubles})

@@ -1,64 +1,146 @@
-"""Whose turn it is: peers that are well go round, others come first but never take all of it."""
+"""What is probed, and in which order: the targets of peers, and the queue of peers that are due."""
 
 from __future__ import annotations
 
 import heapq
+import socket
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from daemon.probes.peer import Peer
+from daemon.model import Desired, Node
+from daemon.probes.protocol import Path, pod_path, underlay_path
+from kernel.model import Entry, FdbEntry, IPAddress, Route
 
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _SHARE = 2
-"""Of so many turns one at least is of a peer that is well, if one is due."""
+"""Of so many peers that are due at least one is a regular one, if any is due."""
 
 
-class Queue:
-    """Two lines, without a timer for each peer."""
+class Target(NamedTuple):
+    """An address of a node, as sockets have it, and the path that leads there."""
+
+    path: Path
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The targets of a peer.
+
+    mains: must answer: the peer's address in the pod network of each family, or its own addresses
+    where podwire has no route to its pods. below: the addresses that carry these packets.
+    tunnelled: whether they are encapsulated.
+    """
+
+    mains: tuple[Target, ...] = ()
+    below: tuple[Target, ...] = ()
+    tunnelled: bool = False
+
+    def __iter__(self) -> Iterator[Target]:
+        yield from self.mains
+        yield from self.below
+
+
+def targets_of(node: Node, entries: tuple[Entry, ...]) -> Targets:
+    """The targets of a peer, from the desired entries that lead to its pods."""
+    device, carriers = "", dict[IPAddress, None]()
+    pods: dict[int, Target] = {}
+    for entry in entries:
+        if isinstance(entry, Route):
+            pods.setdefault(entry.dst.version, _pod_target(entry.dst.network_address))
+            if entry.via is not None and entry.link != device:
+                carriers[entry.via] = None
+        elif isinstance(entry, FdbEntry):
+            device = entry.link
+            carriers[entry.dst] = None
+    if not pods:
+        return Targets(tuple(map(_node_target, node.addresses)))
+    return Targets(tuple(pods.values()), tuple(map(_node_target, carriers)), bool(device))
+
+
+def own_targets(desired: Desired) -> tuple[Target, ...]:
+    """The addresses that this node probes from; the first of each path is the source of probes."""
+    pods = [address.address.ip for address in desired.device_addresses]
+    pods += [e.dst.network_address for e in desired.own_routes if isinstance(e, Route)]
+    return (*map(_pod_target, pods), *map(_node_target, desired.me.addresses))
+
+
+def _pod_target(address: IPAddress) -> Target:
+    return Target(pod_path(address.version), _text(address))
+
+
+def _node_target(address: IPAddress) -> Target:
+    return Target(underlay_path(address.version), _text(address))
+
+
+def _text(address: IPAddress) -> str:
+    # Not str(), which writes some IPv6 addresses otherwise (RFC 5952 section 5).
+    return socket.inet_ntop(_FAMILIES[address.version], address.packed)
+
+
+class Scheduled(Protocol):
+    """A member of the queue. ticket: of its place there, 0 without one; gone: not due any more."""
+
+    ticket: int
+    gone: bool
+
+
+_T = TypeVar("_T", bound=Scheduled)
+
+
+class Queue(Generic[_T]):
+    """Peers by the time when they are due, without a timer for each.
+
+    Established peers are regular: one after the other. All others are urgent: by their time, and
+    before regular ones, but never more than their share.
+    """
 
     def __init__(self) -> None:
-        self._urgent: list[tuple[float, int, Peer]] = []
-        # In order of time but for plans with more or fewer peers: then some wait for others.
-        self._calm: deque[tuple[float, int, Peer]] = deque()
+        self._urgent: list[tuple[float, int, _T]] = []
+        # Ordered by time, except where the interval shrank with the number of peers.
+        self._regular: deque[tuple[float, int, _T]] = deque()
         self._tickets = count(1)
         self._turn = 0
 
-    def hurry(self, peer: Peer, due: float) -> None:
-        """Let a peer have its turn then, in the place of the turn that it has."""
+    def add_urgent(self, peer: _T, due: float) -> None:
+        """Schedule a peer, which loses the place that it has."""
         peer.ticket = next(self._tickets)
         heapq.heappush(self._urgent, (due, peer.ticket, peer))
 
-    def go_round(self, peer: Peer, due: float) -> None:
-        """The same for a peer that is well; after all that were put there before."""
+    def add_regular(self, peer: _T, due: float) -> None:
+        """Schedule an established peer after all others of them."""
         peer.ticket = next(self._tickets)
-        self._calm.append((due, peer.ticket, peer))
+        self._regular.append((due, peer.ticket, peer))
 
-    def pop(self, now: float) -> Peer | None:
-        """The next peer whose turn it is, which has none any more; None where it is nobody's."""
+    def pop(self, now: float) -> _T | None:
+        """The next peer that is due, which loses its place; None where none is."""
         self._drop_stale()
         urgent = bool(self._urgent) and self._urgent[0][0] <= now
-        calm = bool(self._calm) and self._calm[0][0] <= now
-        if not urgent and not calm:
+        regular = bool(self._regular) and self._regular[0][0] <= now
+        if not urgent and not regular:
             return None
-        if urgent and calm:
+        if urgent and regular:
             self._turn = (self._turn + 1) % _SHARE
             urgent = self._turn > 0
-        peer = heapq.heappop(self._urgent)[2] if urgent else self._calm.popleft()[2]
+        peer = heapq.heappop(self._urgent)[2] if urgent else self._regular.popleft()[2]
         peer.ticket = 0
         return peer
 
     def next_due(self) -> float | None:
-        """When it is somebody's turn."""
+        """When the next peer is due."""
         self._drop_stale()
-        heads = (self._urgent[0][0] if self._urgent else None, self._calm and self._calm[0][0])
-        return min((due for due in heads if isinstance(due, float)), default=None)
+        return min((queue[0][0] for queue in (self._urgent, self._regular) if queue), default=None)
 
     def _drop_stale(self) -> None:
         while self._urgent and _is_stale(self._urgent[0]):
             heapq.heappop(self._urgent)
-        while self._calm and _is_stale(self._calm[0]):
-            self._calm.popleft()
+        while self._regular and _is_stale(self._regular[0]):
+            self._regular.popleft()
 
 
-def _is_stale(place: tuple[float, int, Peer]) -> bool:
+def _is_stale(place: tuple[float, int, Scheduled]) -> bool:
     _due, ticket, peer = place
     return peer.gone or peer.ticket != ticket

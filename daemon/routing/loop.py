@@ -21,7 +21,7 @@ from daemon.files import explain
 from daemon.journal import Journal
 from daemon.log import Log
 from daemon.model import Desired, Refusal, Snapshot, Source
-from daemon.probes.prober import Health
+from daemon.probes.prober import Prober
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.host_state import HostState, Unplannable, affects_plan, read_host_state
@@ -57,11 +57,11 @@ class Loop:
         journal: Journal,
         log: Log,
         publish: Callable[[NodeStatus], None],
-        health: Health | None = None,
+        prober: Prober | None = None,
         counts: Counts | None = None,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
-        self._health, self._counts = health, counts or Counts()
+        self._prober, self._counts = prober, counts or Counts()
         self._source: Source = open_source(settings, log)
         self._planner = Planner(settings)
         self._reporter = Reporter(journal, log, counts=self._counts)
@@ -107,8 +107,8 @@ class Loop:
         self._reconcile()
         if self._refresh(now):
             self._reconcile()
-            if self._health and self._desired:
-                self._health.aim(self._desired)
+            if self._prober and self._desired:
+                self._prober.update(self._desired)
         status = self._finish()
         seen = Seen(status, self._snapshot, self._desired, self._source.news)
         self._counts.note_iteration(began, seen)
@@ -242,7 +242,7 @@ class Loop:
             conflist_fault=faults["conflist"],
             journal_fault=faults["journal"],
             metrics_fault=faults["metrics"],
-            health=self._health.report if self._health else None,
+            health=self._prober.report if self._prober else None,
             last_error=faults.last_error,
             last_error_time=faults.last_error_time,
             last_error_over=faults.last_error_over,
@@ -273,7 +273,7 @@ class Restarts:
 class Routing:
     """Keeps this node's routes from `start` to `stop`, which leaves them in place.
 
-    publish: takes the status whenever it may have changed. health: of the paths to other nodes;
+    publish: takes the status whenever it may have changed. prober: probes the peers;
     None where it is not configured. counts: what was done since the start.
     """
 
@@ -287,7 +287,7 @@ class Routing:
         self._settings, self._journal, self._log = settings, journal, log
         self._publish = publish
         health, port = settings.health, settings.vxlan.port
-        self.health = Health(health, port, log) if health else None
+        self.prober = Prober(health, port, log) if health else None
         self.counts = Counts()
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -304,14 +304,14 @@ class Routing:
     def start(self) -> None:
         """Start the threads."""
         self._thread.start()
-        if self.health:
-            self.health.start()
+        if self.prober:
+            self.prober.start()
 
     def stop(self) -> bool:
         """End the threads; whether they ended in time."""
         self._stopping = True
-        if self.health:
-            self.health.stop()
+        if self.prober:
+            self.prober.stop()
         os.eventfd_write(self._wake_up, 1)
         self._thread.join(STOP_SECONDS)
         return not self._thread.is_alive()
@@ -325,9 +325,9 @@ class Routing:
             close_kept_sockets()
 
     def _run_loop(self) -> None:
-        settings, health, counts = self._settings, self.health, self.counts
+        settings, prober, counts = self._settings, self.prober, self.counts
         try:
-            with Loop(settings, self._journal, self._log, self._publish, health, counts) as loop:
+            with Loop(settings, self._journal, self._log, self._publish, prober, counts) as loop:
                 while not self._stopping:
                     loop.iterate(self._wake_up)
         except Exception as error:  # whatever it is, routing must go on

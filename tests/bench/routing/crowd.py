@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from types import TracebackType
 
-from daemon.probes.protocol import HEADERS, NotOurs, Packet, parse, render
+from daemon.probes.protocol import HEADERS, InvalidPacket, Packet, parse, render
 from daemon.routing.backends.vxlan import vtep_mac
 from tests.bench.routing.fleet import Listed
 from tests.bench.world import Host
@@ -77,19 +77,19 @@ class Crowd:
         source, target = inner[12:16], inner[16:20]
         try:
             packet = parse(inner[HEADERS[4] :], 4)
-        except NotOurs:
+        except InvalidPacket:
             return
         if packet.is_answer:
             self.heard += 1
             return
         self.answered += 1
         mine = _PKTINFO.unpack(extra[0][2])[2]
-        answer = render(packet._replace(is_answer=True, heard=0), 4)
+        answer = render(packet._replace(is_answer=True, received=0, overloaded=0), 4)
         self._send(mine, target, source, answer)
 
     def _probe(self, peer: Listed, number: int) -> None:
         source = peer.prefix.network_address.packed
-        payload = render(Packet(False, 0, 1450, number), 4)
+        payload = render(Packet(False, 1450, number), 4)
         address = ip_address(peer.address).packed
         self._send(address, source, self._node.prefix.network_address.packed, payload)
 

@@ -33,9 +33,8 @@ from daemon.metrics.collector import (
 )
 from daemon.metrics.families import FAMILIES
 from daemon.model import Desired, Histogram, News
-from daemon.probes.prober import Tally as ProbeTally
-from daemon.probes.report import HealthReport
-from daemon.probes.states import PeerHealth, Reason, State
+from daemon.probes.prober import ProbeCounts
+from daemon.probes.report import HealthReport, PeerHealth, Reason, State
 from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
 from daemon.routing.planner import Planner
 from daemon.routing.reporter import Reporter
@@ -234,7 +233,7 @@ def test_the_status_is_numbers() -> None:
         (None, False),
         (HealthReport(failed=3), False),
         (HealthReport(fault="UDP port 8473 of 192.0.2.1 is taken"), True),
-        (HealthReport(flood="probes are flooded"), True),
+        (HealthReport(dropped=9), False),
     ],
 )
 def test_probes_that_cannot_be_made_are_a_fault(
@@ -305,9 +304,8 @@ def test_ways_to_other_nodes_by_state_and_reason() -> None:
 
 
 def test_probes_are_counted() -> None:
-    tally = ProbeTally(sent=5, answered=4, served=3)
-    tally.dropped["unknown"] = 2
-    values = read_probes(tally, 7)
+    counts = ProbeCounts(sent=5, answered=4, served=3, dropped=2)
+    values = read_probes(counts, 7)
     assert values[f.PROBES_SENT] == {(): 5}
     assert (values[f.PROBES_ANSWERED], values[f.PROBES_SERVED]) == ({(): 4}, {(): 3})
     assert values[f.PROBES_DROPPED] == {(): 2}
@@ -360,7 +358,7 @@ def test_every_value_has_its_labels() -> None:
         **read_source(Seen(GOOD, None, None, News()), 0.0),
         **read_usage([Usage("a", 4)], "", ()),
         **read_peers([peer("a", State.ESTABLISHED, rtt=0.1, mtu=1400)]),
-        **read_probes(ProbeTally(), 0),
+        **read_probes(ProbeCounts(), 0),
         **Shares().read(cluster(node(2)), "node-1", frozenset()),
     }
     for family, series in values.items():

@@ -1,4 +1,4 @@
-"""Thousands of peers in a made-up network: what goes out, how often, and what is said of them."""
+"""Thousands of peers in a simulated network: what is sent, how often, and what is reported."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.model import Node
-from daemon.probes.diagnosis import Place
-from daemon.probes.inspection import Refusal
+from daemon.probes.diagnosis import LocalNode, Rejection
 from daemon.probes.peer import MISSES
-from daemon.probes.peers import TIMEOUT, Peers, Probe
+from daemon.probes.peers import TIMEOUT, InFlight, Peers
 from daemon.probes.protocol import Packet, Path
-from daemon.probes.states import PeerHealth, Reason, State
-from daemon.probes.targets import Target
+from daemon.probes.report import PeerHealth, Reason, State
+from daemon.probes.schedule import Target
 from daemon.routing.backends.vxlan import vtep_mac
 from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 
-PLACE = Place({Path.POD4: "10.255.0.0", Path.UNDERLAY4: "192.0.2.1"}, 1450, 50, 8473, 8472)
+LOCAL = LocalNode({Path.POD4: "10.255.0.0", Path.UNDERLAY4: "192.0.2.1"}, 1450, 50, 8473, 8472)
+PROBE = Packet(False, 48, 7)
 STAGE_MOST = 3
-"""So many probes are in a stage of a look at peers of one family."""
+"""Probes in a stage of the inspection of a peer of one family, at most."""
 LEGAL = {
     State.PENDING: {State.CONNECTING},
     State.CONNECTING: {State.ESTABLISHED, State.FAILED},
@@ -57,7 +57,7 @@ class World:
     budget: float = 20.0
     now: float = 1000.0
     moods: dict[str, str] = field(default_factory=dict)
-    sent: deque[tuple[float, Probe]] = field(default_factory=deque)
+    sent: deque[tuple[float, InFlight]] = field(default_factory=deque)
     states: dict[str, State] = field(default_factory=dict)
     fates: Counter[tuple[State, State]] = field(default_factory=Counter)
 
@@ -66,37 +66,37 @@ class World:
         self.entries: dict[str, tuple[Entry, ...]] = {}
         self.numbers = itertools.count(1)
         self.peers = Peers(self.interval, self.budget, Random(7), lambda: self.now)
-        self.peers.place = PLACE
+        self.peers.local = LOCAL
 
     def list(self, *numbers: int, mood: str = "well", move: int = 0) -> None:
         for number in numbers:
             node, leads = make(number, move)
             self.nodes[node.name], self.entries[node.name] = node, leads
             self.moods.setdefault(node.name, mood)
-        self.aim()
+        self.update()
 
     def drop(self, name: str) -> None:
         del self.entries[name]
         self.states.pop(name, None)
-        self.aim()
+        self.update()
 
-    def aim(self) -> None:
-        self.peers.aim(dict(self.nodes), dict(self.entries), self.now)
+    def update(self) -> None:
+        self.peers.update(dict(self.nodes), dict(self.entries), self.now)
 
     def run(self, seconds: float, step: float = 0.25) -> None:
         until = self.now + seconds
         while self.now < until:
             self.now += step
-            for probe in self.peers.take(self.now, lambda: next(self.numbers)):
+            for probe in self.peers.next_probes(self.now, lambda: next(self.numbers)):
                 self.sent.append((self.now, probe))
                 self.answer(probe)
             self.check()
 
-    def answer(self, probe: Probe) -> None:
+    def answer(self, probe: InFlight) -> None:
         mood, target, packet = self.moods[probe.peer.name], probe.target, probe.packet
         if mood == "gone":
-            by = Refusal("port", "refused", target.address)
-            self.peers.refused(target, packet.nonce, by, self.now)
+            by = Rejection("port", "refused", target.address)
+            self.peers.reject(target, packet.nonce, by, self.now)
         elif (
             mood == "well"
             or (mood == "blocked" and not target.path.is_pod)
@@ -106,7 +106,7 @@ class World:
 
     def reply(self, target: Target, packet: Packet) -> None:
         answer = packet._replace(is_answer=True)
-        assert self.peers.answered(target, answer, self.now + 0.001, self.now)
+        assert self.peers.receive_answer(target, answer, self.now + 0.001, self.now)
 
     def check(self) -> None:
         """What always holds."""
@@ -116,7 +116,7 @@ class World:
         for name, health in told.items():
             before = self.states.get(name, State.PENDING)
             if health.state is not before:
-                # Between two looks at it there may be two steps.
+                # Between two checks there may be two steps.
                 via = {after for step in LEGAL[before] for after in (step, *LEGAL[step])}
                 assert health.state in via, (before, health.state)
             self.states[name] = health.state
@@ -137,7 +137,7 @@ MOODS = {
 
 
 @pytest.mark.parametrize("mood", MOODS)
-def test_every_mood_is_told(mood: str) -> None:
+def test_every_condition_is_diagnosed(mood: str) -> None:
     world = World()
     world.list(1, mood=mood)
     world.run(60)
@@ -161,7 +161,7 @@ changes = st.lists(
 
 @given(changes, st.sampled_from([1.0, 5.0, 20.0, 200.0]), st.sampled_from([1.0, 10.0]))
 @settings(max_examples=40)
-def test_whatever_happens_it_is_told_and_costs_no_more(
+def test_any_course_of_events_is_diagnosed_within_the_budget(
     story: list[tuple[int, str, float]], budget: float, interval: float
 ) -> None:
     world = World(interval, budget)
@@ -189,7 +189,7 @@ def test_whatever_happens_it_is_told_and_costs_no_more(
         assert (health.state, health.reason) == MOODS[world.moods[health.name]], health
 
 
-def test_five_thousand_peers_have_their_turns_within_the_budget() -> None:
+def test_five_thousand_peers_are_probed_within_the_budget() -> None:
     world = World()
     world.list(*range(5000))
     began = world.now
@@ -212,13 +212,13 @@ def test_five_thousand_peers_have_their_turns_within_the_budget() -> None:
     assert world.peers.counts[State.FAILED] > 250
 
 
-def test_a_new_peer_is_not_tried_by_all_at_once() -> None:
+def test_a_new_peer_is_not_probed_by_all_at_once() -> None:
     """Of thousands of nodes that learn of one at the same moment."""
     firsts = []
     for seed in range(50):
         world = World()
         world.peers = Peers(10.0, 20.0, Random(seed), lambda: 0.0)
-        world.peers.place = PLACE
+        world.peers.local = LOCAL
         world.list(*range(200))
         world.check = lambda: None  # type: ignore[method-assign]
         world.run(15)
@@ -226,7 +226,7 @@ def test_a_new_peer_is_not_tried_by_all_at_once() -> None:
     assert max(Counter(int(when) for when in firsts).values()) < 20
 
 
-def test_a_peer_that_is_heard_again_is_looked_at_soon() -> None:
+def test_a_peer_that_sends_again_is_inspected_soon() -> None:
     world = World()
     world.list(1, mood="silent")
     world.run(300)
@@ -234,12 +234,12 @@ def test_a_peer_that_is_heard_again_is_looked_at_soon() -> None:
     world.moods["node-1"] = "well"
     world.sent.clear()
     pod = Target(Path.POD4, "10.0.1.0")
-    assert world.peers.hear(pod, world.now) is not None
+    assert world.peers.receive_probe(pod, PROBE, world.now) is not None
     world.run(1)
     assert world.state(1).state is State.ESTABLISHED
 
 
-def test_strangers_are_not_answered_and_known_ones_within_limits() -> None:
+def test_peers_are_answered_within_limits_and_strangers_never() -> None:
     world = World()
     world.list(1)
     for stranger in (
@@ -248,17 +248,17 @@ def test_strangers_are_not_answered_and_known_ones_within_limits() -> None:
         Target(Path.UNDERLAY4, "10.0.1.0"),
     ):
         assert not world.peers.knows(stranger)
-        assert world.peers.hear(stranger, world.now) is None
+        assert world.peers.receive_probe(stranger, PROBE, world.now) is None
     known = Target(Path.POD4, "10.0.1.0")
-    answered = [world.peers.hear(known, world.now) for _ in range(1000)]
-    assert sum(bits is not None for bits in answered) == 25
-    assert answered[0] == Path.POD4.bit
+    answered = [world.peers.receive_probe(known, PROBE, world.now) for _ in range(1000)]
+    assert sum(answer is not None for answer in answered) == 25
+    assert answered[0] == PROBE._replace(is_answer=True, received=Path.POD4.bit)
     # Nor does one of them take the others' share; all of them together get so many.
     world.list(*range(2, 30))
     others = [Target(Path.POD4, f"10.0.{n}.0") for n in range(2, 30)]
-    answered = [world.peers.hear(o, world.now) for o in others for _ in range(25)]
-    assert sum(bits is not None for bits in answered) == 10 * world.budget - 25
-    assert world.peers.hear(others[0], world.now + 1) is not None
+    answered = [world.peers.receive_probe(o, PROBE, world.now) for o in others for _ in range(25)]
+    assert sum(answer is not None for answer in answered) == 10 * world.budget - 25
+    assert world.peers.receive_probe(others[0], PROBE, world.now + 1) is not None
 
 
 def test_an_answer_counts_once_from_where_it_was_asked() -> None:
@@ -273,9 +273,9 @@ def test_an_answer_counts_once_from_where_it_was_asked() -> None:
         (probe.target, answer._replace(nonce=answer.nonce + 1)),
         (probe.target, answer._replace(size=48)),
     ):
-        assert not world.peers.answered(target, packet, world.now, world.now)
-    assert world.peers.answered(probe.target, answer, world.now, world.now)
-    assert not world.peers.answered(probe.target, answer, world.now, world.now)
+        assert not world.peers.receive_answer(target, packet, world.now, world.now)
+    assert world.peers.receive_answer(probe.target, answer, world.now, world.now)
+    assert not world.peers.receive_answer(probe.target, answer, world.now, world.now)
     assert world.state(1).state is State.ESTABLISHED
 
 
@@ -284,9 +284,11 @@ def test_time_that_a_probe_waited_elsewhere_is_no_round_trip() -> None:
     world.list(1, mood="silent")
     world.run(1)
     [(_when, probe)] = world.sent
-    answer = probe.packet._replace(is_answer=True, held=400_000)
+    answer = probe.packet._replace(is_answer=True, delay=400_000)
     # Read half a second after the kernel had it.
-    assert world.peers.answered(probe.target, answer, probe.at + 0.403, probe.at + 0.9)
+    assert world.peers.receive_answer(
+        probe.target, answer, probe.sent_at + 0.403, probe.sent_at + 0.9
+    )
     assert round(world.state(1).rtt or 0, 6) == 0.003
 
 
@@ -323,7 +325,7 @@ def test_addresses_that_change_hands_in_one_plan() -> None:
     world.nodes |= {node.name: node for node in swapped}
     world.entries |= {one.name: leads_2, two.name: leads_1}
     world.states.clear()
-    world.aim()
+    world.update()
     world.run(30)
     assert world.peers.counts[State.ESTABLISHED] == 2
 
@@ -333,14 +335,14 @@ def test_a_peer_without_an_address_to_probe_is_pending() -> None:
     world.list(1)
     node = Node("node-9", (ip_address("2001:db8::9"),), ())
     world.nodes[node.name], world.entries[node.name] = node, ()
-    world.aim()
+    world.update()
     world.run(100)
     found = world.state(9)
-    assert (found.state, "nothing of it can be probed" in found.detail) == (State.PENDING, True)
+    assert (found.state, "it has no address to probe" in found.detail) == (State.PENDING, True)
     assert world.state(1).state is State.ESTABLISHED
 
 
-def test_failing_takes_looks_and_looks_get_rarer() -> None:
+def test_failing_takes_inspections_which_get_rarer() -> None:
     world = World()
     world.list(1)
     world.run(20)
@@ -354,15 +356,15 @@ def test_failing_takes_looks_and_looks_get_rarer() -> None:
     assert 45 <= gaps[-1] <= 60 * 1.2 + 2 * TIMEOUT
 
 
-def test_what_a_flood_takes_judges_nobody() -> None:
+def test_probes_lost_to_an_overload_judge_no_peer() -> None:
     world = World()
     world.list(1, 2)
     world.run(30)
     world.moods["node-1"] = "silent"
     for _ in range(200):
         world.run(1)
-        world.peers.note_deaf(Path.POD4, world.now)
-        world.peers.note_deaf(Path.UNDERLAY4, world.now)
+        world.peers.note_overload(Path.POD4, world.now)
+        world.peers.note_overload(Path.UNDERLAY4, world.now)
     assert (world.state(1).state, world.state(2).state) == (State.ESTABLISHED,) * 2
     # Once it is over, what is wrong is found, and costs as little as ever.
     world.run(60)
@@ -370,35 +372,40 @@ def test_what_a_flood_takes_judges_nobody() -> None:
     assert world.state(2).state is State.ESTABLISHED
 
 
-def test_a_flood_of_another_path_hides_nothing() -> None:
+def test_an_overload_of_another_path_hides_nothing() -> None:
     world = World()
     world.list(1)
     world.run(30)
     world.moods["node-1"] = "gone"
     for _ in range(100):
         world.run(1)
-        world.peers.note_deaf(Path.POD6, world.now)
+        world.peers.note_overload(Path.POD6, world.now)
     assert world.state(1).state is State.FAILED
 
 
-def test_a_peer_that_says_that_it_is_flooded_is_not_judged_by_that_path() -> None:
+def test_an_overloaded_peer_is_not_judged_by_that_path() -> None:
     world = World()
     world.list(1)
     world.run(30)
     world.moods["node-1"] = "blocked"
-    told, below = Path.POD4.bit << 4, Target(Path.UNDERLAY4, "198.18.0.2")
+    below = Target(Path.UNDERLAY4, "198.18.0.2")
+    report = PROBE._replace(overloaded=Path.POD4.bit)
     for _ in range(400):
         world.run(0.25)
-        world.peers.hear(below, world.now, told)
+        world.peers.receive_probe(below, report, world.now)
     assert world.state(1).state is State.ESTABLISHED
     world.run(60)
     assert world.state(1).state is State.FAILED
 
 
-def test_peers_are_told_of_a_flood_while_it_lasts() -> None:
+def test_peers_are_informed_of_an_overload_while_it_lasts() -> None:
     world = World()
     world.list(1)
     known = Target(Path.POD4, "10.0.1.0")
-    world.peers.note_deaf(Path.UNDERLAY4, world.now)
-    assert world.peers.hear(known, world.now) == Path.POD4.bit | Path.UNDERLAY4.bit << 4
-    assert world.peers.hear(known, world.now + 3) == Path.POD4.bit
+    world.peers.note_overload(Path.UNDERLAY4, world.now)
+    during = world.peers.receive_probe(known, PROBE, world.now + 1.9)
+    after = world.peers.receive_probe(known, PROBE, world.now + 2.1)
+    assert during is not None
+    assert after is not None
+    assert (during.received, during.overloaded) == (Path.POD4.bit, Path.UNDERLAY4.bit)
+    assert (after.received, after.overloaded) == (Path.POD4.bit, 0)

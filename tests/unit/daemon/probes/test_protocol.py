@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from daemon.probes.protocol import (
     HEADERS,
-    NotOurs,
+    InvalidPacket,
     Packet,
     Path,
     parse,
-    parse_head,
+    parse_header,
     render,
     smallest,
 )
@@ -25,9 +25,10 @@ def packets(draw: st.DrawFn) -> tuple[Packet, int]:
     version = draw(VERSIONS)
     return Packet(
         draw(st.booleans()),
-        draw(st.integers(0, 15)),
         draw(st.integers(smallest(version), 65535)),
         draw(st.integers(0, 2**64 - 1)),
+        draw(st.integers(0, 15)),
+        draw(st.integers(0, 15)),
         draw(st.integers(0, 2**32 - 1)),
     ), version
 
@@ -37,7 +38,7 @@ def test_a_packet_is_read_as_it_was_written(case: tuple[Packet, int]) -> None:
     packet, version = case
     payload = render(packet, version)
     assert parse(payload, version) == packet
-    assert parse_head(payload) == packet
+    assert parse_header(payload) == packet
     if not packet.is_answer:
         assert len(payload) == packet.size - HEADERS[version]
 
@@ -54,15 +55,15 @@ def test_a_packet_of_another_length_is_not_read(case: tuple[Packet, int], more: 
     packet, version = case
     payload = render(packet, version)
     payload = payload + bytes(more) if more > 0 else payload[:more]
-    with pytest.raises(NotOurs):
+    with pytest.raises(InvalidPacket):
         parse(payload, version)
 
 
 @given(st.binary(max_size=100), VERSIONS)
-def test_of_any_bytes_it_is_a_packet_or_not_ours(payload: bytes, version: int) -> None:
+def test_of_any_bytes_it_is_a_packet_or_invalid(payload: bytes, version: int) -> None:
     try:
         packet = parse(payload, version)
-    except NotOurs:
+    except InvalidPacket:
         return
     assert render(packet, version)[:20] == payload[:20]
 
@@ -74,7 +75,7 @@ def test_magic_version_and_type_count(case: tuple[Packet, int], place: int, flip
     payload[place] ^= flip
     if payload[:4] == b"pwh\x01" and payload[4] in (1, 2):
         return  # the other type, whose length differs or does not
-    with pytest.raises(NotOurs):
+    with pytest.raises(InvalidPacket):
         parse(bytes(payload), version)
 
 

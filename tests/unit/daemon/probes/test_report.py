@@ -8,8 +8,16 @@ from dataclasses import asdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.probes.report import TROUBLES_MAX, HealthReport, make_report, parse_report
-from daemon.probes.states import PeerHealth, Reason, State, no_counts
+from daemon.probes.report import (
+    TROUBLES_MAX,
+    HealthReport,
+    PeerHealth,
+    Reason,
+    State,
+    make_report,
+    no_counts,
+    parse_report,
+)
 
 healths = st.builds(
     PeerHealth,
@@ -23,13 +31,15 @@ healths = st.builds(
 )
 
 
-@given(st.lists(healths, max_size=120), st.text(max_size=10))
-def test_a_report_has_all_that_failed_or_their_number(peers: list[PeerHealth], fault: str) -> None:
+@given(st.lists(healths, max_size=120), st.text(max_size=10), st.integers(0, 9))
+def test_a_report_has_all_that_failed_or_their_number(
+    peers: list[PeerHealth], fault: str, dropped: int
+) -> None:
     counts = no_counts()
     for health in peers:
         counts[health.state] += 1
-    unwell = [h for h in peers if h.state not in (State.PENDING, State.ESTABLISHED)]
-    report = make_report(counts, unwell, fault)
+    degraded = [h for h in peers if h.state not in (State.PENDING, State.ESTABLISHED)]
+    report = make_report(counts, degraded, fault, dropped)
     assert len(report.troubles) <= TROUBLES_MAX
     states = [t.state == "failed" for t in report.troubles]
     assert states == sorted(states, reverse=True)
@@ -43,9 +53,11 @@ def test_words() -> None:
         for n in range(5)
     ]
     counts = {**no_counts(), State.FAILED: 5, State.ESTABLISHED: 7}
-    report = make_report(counts, failed, "")
+    report = make_report(counts, failed, "", 0)
     assert str(report) == "5 failed, 7 established"
     assert report.lines[0] == "node-0 is not reached (mtu): raise it"
     assert report.lines[-1] == "2 more nodes are not reached"
     assert len(report.lines) == 4
     assert str(HealthReport()) == ""
+    assert str(HealthReport(established=2, dropped=9)) == "2 established, 9 datagrams dropped"
+    assert HealthReport(fault="no socket", failed=1).lines[0] == "no socket"

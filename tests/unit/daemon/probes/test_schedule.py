@@ -1,0 +1,182 @@
+"""The queue of peers that are due, and the targets of peers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.model import Node
+from daemon.probes.protocol import Path
+from daemon.probes.schedule import Queue, Target, Targets, own_targets, targets_of
+from daemon.routing.planner import Planner
+from kernel.model import (
+    RTPROT_PODWIRE_PEERS,
+    Address,
+    Entry,
+    FdbEntry,
+    IPAddress,
+    Neighbour,
+    Route,
+)
+from tests.unit.daemon.clusters import cluster, facts, node, settings
+
+
+@dataclass(eq=False)
+class Member:
+    name: str
+    ticket: int = 0
+    gone: bool = False
+
+
+def test_peers_come_in_the_order_of_their_times() -> None:
+    queue = Queue[Member]()
+    a, b, c = (Member(name) for name in "abc")
+    assert queue.next_due() is None
+    assert queue.pop(100.0) is None
+    queue.add_urgent(a, 3.0)
+    queue.add_urgent(b, 1.0)
+    queue.add_regular(c, 2.0)
+    assert queue.next_due() == 1.0
+    assert queue.pop(0.9) is None
+    assert queue.pop(1.0) is b
+    assert b.ticket == 0
+    assert queue.next_due() == 2.0
+    assert queue.pop(2.0) is c
+    assert queue.pop(3.0) is a
+    assert queue.next_due() is None
+
+
+def test_peers_of_one_time_come_in_the_order_in_which_they_were_added() -> None:
+    queue = Queue[Member]()
+    members = [Member(str(n)) for n in range(5)]
+    for member in members:
+        queue.add_urgent(member, 7.0)
+    assert [queue.pop(7.0) for _ in members] == members
+
+
+def test_urgent_peers_go_first_and_leave_regular_ones_their_half() -> None:
+    queue = Queue[Member]()
+    for n in range(4):
+        queue.add_urgent(Member(f"urgent-{n}"), 0.0)
+        queue.add_regular(Member(f"regular-{n}"), 0.0)
+    found = [queue.pop(1.0) for _ in range(8)]
+    names = [member.name for member in found if member]
+    assert names == [f"{kind}-{n}" for n in range(4) for kind in ("urgent", "regular")]
+    # A regular one that is not due takes no turn.
+    queue.add_urgent(Member("a"), 0.0)
+    queue.add_urgent(Member("b"), 0.0)
+    queue.add_regular(Member("c"), 5.0)
+    later = [queue.pop(1.0) for _ in range(3)]
+    assert [member.name for member in later if member] == ["a", "b"]
+
+
+@pytest.mark.parametrize("regular", [False, True])
+def test_a_new_place_takes_the_old_one_and_who_is_gone_has_none(regular: bool) -> None:
+    queue = Queue[Member]()
+    add = queue.add_regular if regular else queue.add_urgent
+    moved, gone = Member("moved"), Member("gone")
+    add(gone, 1.0)
+    add(moved, 2.0)
+    gone.gone = True
+    assert queue.next_due() == 2.0
+    add(moved, 9.0)
+    assert queue.next_due() == 9.0
+    assert queue.pop(8.0) is None
+    assert queue.pop(9.0) is moved
+    assert queue.pop(99.0) is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 10), st.floats(0, 3)), max_size=60
+    )
+)
+def test_nobody_is_early_and_nobody_twice(steps: list[tuple[int, bool, float, float]]) -> None:
+    queue, now = Queue[Member](), 0.0
+    members = [Member(str(n)) for n in range(6)]
+    dues: dict[str, float] = {}
+    for number, regular, delay, passed in steps:
+        member = members[number]
+        (queue.add_regular if regular else queue.add_urgent)(member, now + delay)
+        dues[member.name] = now + delay
+        now += passed
+        found = queue.pop(now)
+        if found is not None:
+            assert dues.pop(found.name) <= now
+    while (found := queue.pop(1e9)) is not None:
+        del dues[found.name]
+    assert dues == {}
+
+
+VIA, OTHER, MAC = ip_address("192.0.2.2"), ip_address("2001:db8::2"), "02:00:00:00:00:02"
+PEER = Node("node-2", (VIA, OTHER), ())
+
+
+def route(prefix: str, link: str, via: IPAddress | None) -> Route:
+    return Route(ip_network(prefix), link, via=via, protocol=RTPROT_PODWIRE_PEERS)
+
+
+def tunnel(prefix: str) -> tuple[Entry, ...]:
+    first = ip_network(prefix).network_address
+    return (
+        FdbEntry("podwire-vxlan", MAC, VIA),
+        Neighbour("podwire-vxlan", first, MAC),
+        route(prefix, "podwire-vxlan", first),
+    )
+
+
+TARGETS = {
+    "vxlan": (
+        (*tunnel("10.244.2.0/24"), *tunnel("fd00:2::/64")),
+        Targets(
+            (Target(Path.POD4, "10.244.2.0"), Target(Path.POD6, "fd00:2::")),
+            (Target(Path.UNDERLAY4, "192.0.2.2"),),
+            tunnelled=True,
+        ),
+    ),
+    "direct": (
+        (route("10.244.2.0/24", "eth0", VIA), route("10.244.3.0/24", "eth0", VIA)),
+        Targets(
+            (Target(Path.POD4, "10.244.2.0"),), (Target(Path.UNDERLAY4, "192.0.2.2"),), False
+        ),
+    ),
+    "on link": (
+        (route("fd00:2::/64", "eth0", None),),
+        Targets((Target(Path.POD6, "fd00:2::"),), (), False),
+    ),
+    "no route": (
+        (),
+        Targets((Target(Path.UNDERLAY4, "192.0.2.2"), Target(Path.UNDERLAY6, "2001:db8::2"))),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets_follow_the_entries(name: str) -> None:
+    entries, targets = TARGETS[name]
+    assert targets_of(PEER, entries) == targets
+    assert tuple(targets) == targets.mains + targets.below
+
+
+def test_addresses_are_written_as_sockets_have_them() -> None:
+    mapped = Node("n", (ip_address("::ffff:10.0.0.1"), ip_address("2001:db8:0:1:1:1:1:1")), ())
+    addresses = [target.address for target in targets_of(mapped, ())]
+    assert addresses == ["::ffff:10.0.0.1", "2001:db8:0:1:1:1:1:1"]
+
+
+def test_own_targets_are_the_pod_network_first() -> None:
+    desired = Planner(settings()).plan(cluster(node(1), node(2)), facts(), ())
+    underlay = Target(Path.UNDERLAY4, "192.0.2.1")
+    assert own_targets(desired) == (Target(Path.POD4, "10.244.1.0"), underlay)
+    device = (Address("podwire-vxlan", ip_interface("10.9.0.0/32")),)
+    direct = replace(
+        desired,
+        device_addresses=device,
+        own_routes=(route("fd00:9::/128", "lo", None),),
+    )
+    pods = (Target(Path.POD4, "10.9.0.0"), Target(Path.POD6, "fd00:9::"))
+    assert own_targets(direct) == (*pods, underlay)
