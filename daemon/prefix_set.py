@@ -1,4 +1,4 @@
-"""Prefixes as ranges of whole numbers: what overlaps what, found without a search of all."""
+"""Prefixes as blocks of addresses: what overlaps what, found without a search of all."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
+from itertools import chain
 from typing import NamedTuple
 
 from kernel.model import IPAddress, IPNetwork
 
 _BITS = {4: 32, 6: 128}
-# From here on sorting anew is faster than inserting one by one.
 _FEW = 64
+"""So many blocks at most are inserted one by one; sorting all again is faster for more."""
 
 
 class Block(NamedTuple):
@@ -54,7 +55,7 @@ def host_block(address: IPAddress) -> Block:
 
 
 def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """The same addresses in as few blocks as can be, in order."""
+    """The same addresses in as few blocks as possible, in order."""
     merged: list[Block] = []
     version, first, last = 0, 0, -1
     for family, begin, end in sorted(blocks):
@@ -71,7 +72,7 @@ def merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
 
 
 class PrefixSet:
-    """Spans of prefixes, of which any two are apart or one within the other."""
+    """Blocks of prefixes, of which any two are disjoint or one is inside the other."""
 
     __slots__ = ("_blocks", "_counts", "_fresh", "_sizes", "_sorted")
 
@@ -79,7 +80,7 @@ class PrefixSet:
         self._blocks: set[Block] = set()
         self._sorted: list[Block] = []
         self._fresh: list[Block] = []
-        # Which sizes there are, by family and in order: containing blocks are looked up by these.
+        # The sizes of members, by family and in order: containing blocks are looked up by these.
         self._sizes: dict[int, list[int]] = {4: [], 6: []}
         self._counts: Counter[tuple[int, int]] = Counter()
         for block in blocks:
@@ -95,7 +96,7 @@ class PrefixSet:
         return len(self._blocks)
 
     def add(self, block: Block) -> None:
-        """Take a block in; one that is there already changes nothing."""
+        """Add a block; one that is a member already changes nothing."""
         if block in self._blocks:
             return
         self._blocks.add(block)
@@ -106,7 +107,7 @@ class PrefixSet:
             insort(self._sizes[version], size)
 
     def discard(self, block: Block) -> None:
-        """Take a block out, if it is there."""
+        """Remove a block, if it is a member."""
         if block not in self._blocks:
             return
         ordered = self._ordered()
@@ -138,53 +139,18 @@ class PrefixSet:
         return [s for s in ordered[start:end] if s.last <= block.last]
 
     def overlapping(self, block: Block) -> Block | None:
-        """A member that shares addresses with the block, None where no one does."""
-        for around in self.containing(block):
-            return around
-        ordered = self._ordered()
-        start = bisect_left(ordered, Block(block.version, block.first, 0))
-        return self._inside(ordered, start, block)
+        """A member that shares addresses with the block; None where none does."""
+        return next(chain(self.containing(block), self.inside(block)), None)
 
     def is_disjoint(self, block: Block) -> bool:
-        """Whether no member but itself shares addresses with a member."""
-        ordered = self._ordered()
-        if self._inside(ordered, bisect_left(ordered, block) + 1, block):
-            return False
-        # A smaller one that begins where the block does comes before it; one that contains it, too.
-        place = bisect_left(ordered, Block(block.version, block.first, 0))
-        return ordered[place] == block and all(s == block for s in self.containing(block))
-
-    def disjoint(self) -> list[Block]:
-        """The members that share addresses with no other, in order."""
-        found: list[Block] = []
-        version, end, alone = 0, -1, False
-        for block in self._ordered():
-            if block.version == version and block.first <= end:
-                # Within the one before, or the other way round where both begin at one address.
-                if alone:
-                    found.pop()
-                alone, end = False, max(end, block.last)
-            else:
-                found.append(block)
-                version, end, alone = block.version, block.last, True
-        return found
-
-    @staticmethod
-    def _inside(ordered: list[Block], place: int, block: Block) -> Block | None:
-        if place < len(ordered):
-            member = ordered[place]
-            if member.version == block.version and member.first <= block.last:
-                return member
-        return None
+        """Whether no member but itself shares addresses with the block."""
+        return all(other == block for other in chain(self.containing(block), self.inside(block)))
 
     def _ordered(self) -> list[Block]:
-        if not self._fresh:
-            return self._sorted
         if len(self._fresh) > _FEW:
-            self._sorted += self._fresh
-            self._sorted.sort()
+            self._sorted = sorted(self._blocks)
         else:
             for block in self._fresh:
                 insort(self._sorted, block)
-        self._fresh = []
+        self._fresh.clear()
         return self._sorted

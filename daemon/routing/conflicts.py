@@ -7,7 +7,7 @@ that it overlaps.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daemon.config.schema import Settings
@@ -15,9 +15,6 @@ from daemon.model import Node, Snapshot
 from daemon.prefix_set import Block, PrefixSet, block_of, host_block
 from daemon.routing.backends import backend_of
 from kernel.model import IPAddress
-
-# From here on one pass over all blocks is faster than a search for each.
-_FEW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,36 @@ class Claim:
     block: Block
 
 
+class _Index:
+    """Blocks, and the names of the nodes that have each."""
+
+    def __init__(self) -> None:
+        self.blocks = PrefixSet()
+        self._names: dict[Block, set[str]] = {}
+
+    def add(self, block: Block, name: str) -> None:
+        self.blocks.add(block)
+        self._names.setdefault(block, set()).add(name)
+
+    def remove(self, block: Block, name: str) -> None:
+        names = self._names[block]
+        names.discard(name)
+        if not names:
+            del self._names[block]
+            self.blocks.discard(block)
+
+    def names(self, block: Block) -> Collection[str]:
+        return self._names.get(block, ())
+
+    def containing(self, block: Block) -> Iterator[tuple[str, Block]]:
+        for found in self.blocks.containing(block):
+            yield from ((name, found) for name in sorted(self._names[found]))
+
+    def inside(self, block: Block) -> Iterator[tuple[str, Block]]:
+        for found in self.blocks.inside(block):
+            yield from ((name, found) for name in sorted(self._names[found]))
+
+
 class Claims:
     """All claims of one kind, and which node owns what.
 
@@ -36,9 +63,8 @@ class Claims:
 
     def __init__(self, me: str, owners: Mapping[Block, str] | None = None) -> None:
         self._me = me
+        self._claims = _Index()
         self._by_node: dict[str, tuple[Block, ...]] = {}
-        self._by_block: dict[Block, set[str]] = {}
-        self._blocks = PrefixSet()
         self._owners: dict[Block, str] = dict(owners or {})
         self._losses: dict[Claim, Claim] = {}
         self._unsettled: set[Block] = set()
@@ -47,77 +73,47 @@ class Claims:
 
     def put(self, node: str, blocks: Iterable[Block]) -> None:
         """Replace what a node claims; no blocks remove the node."""
-        fresh, old = tuple(dict.fromkeys(blocks)), self._by_node.get(node, ())
-        if fresh == old:
-            return
-        self._owned = None
+        fresh, old = tuple(dict.fromkeys(blocks)), self._by_node.pop(node, ())
         if fresh:
             self._by_node[node] = fresh
-        else:
-            del self._by_node[node]
-        kept = set(old).intersection(fresh) if old and fresh else ()
+        if fresh == old:
+            return
         for block in old:
-            if block not in kept:
-                self._remove(node, block)
+            if block not in fresh:
+                self._claims.remove(block, node)
+                self._losses.pop(Claim(node, block), None)
+                self._unsettled.add(block)
         for block in fresh:
-            if block not in kept:
-                self._insert(node, block)
-
-    def _insert(self, node: str, block: Block) -> None:
-        names = self._by_block.get(block)
-        if names is None:
-            self._by_block[block] = {node}
-            self._blocks.add(block)
-        else:
-            names.add(node)
-        self._unsettled.add(block)
-
-    def _remove(self, node: str, block: Block) -> None:
-        names = self._by_block[block]
-        names.remove(node)
-        if not names:
-            del self._by_block[block]
-            self._blocks.discard(block)
-        self._losses.pop(Claim(node, block), None)
-        self._unsettled.add(block)
+            if block not in old:
+                self._claims.add(block, node)
+                self._unsettled.add(block)
 
     def settle(self) -> set[str]:
         """Decide what changed; the nodes for which anything is decided otherwise than before."""
         if self._unsettled or not self._settled_once:
             self._owned = None
-        changed: set[str] = self._settle_disjoint() if len(self._unsettled) > _FEW else set()
+        changed: set[str] = set()
         while self._unsettled:
             changed |= self._settle_overlapping(self._unsettled.pop())
         if not self._settled_once:
             # An owner at the start that does not claim its block loses it for good.
             owners = self._owners.items()
-            self._owners = {b: n for b, n in owners if n in self._by_block.get(b, ())}
+            self._owners = {b: n for b, n in owners if n in self._claims.names(b)}
             self._settled_once = True
         return changed
 
-    def _settle_disjoint(self) -> set[str]:
-        """Decide on unsettled blocks that share addresses with no other: almost all, as a rule."""
-        changed: set[str] = set()
-        for block in self._unsettled.intersection(self._blocks.disjoint()):
-            names = self._by_block[block]
-            if len(names) == 1:
-                self._unsettled.remove(block)
-                (name,) = names
-                if self._losses or self._owners.get(block) != name:
-                    changed |= self._grant(Claim(name, block))
-        return changed
-
     def _settle_overlapping(self, block: Block) -> set[str]:
-        names = self._by_block.get(block, ())
-        if len(names) == 1 and self._blocks.is_disjoint(block):
+        """Decide on all claims that share addresses with a block."""
+        names = self._claims.names(block)
+        if len(names) == 1 and self._claims.blocks.is_disjoint(block):
             (name,) = names
             return self._grant(Claim(name, block))
-        *_, widest = (block, *self._blocks.containing(block))
-        members = self._blocks.inside(widest)
+        *_, widest = (block, *self._claims.blocks.containing(block))
+        members = self._claims.blocks.inside(widest)
         self._unsettled.difference_update(members)
-        claims = [Claim(name, b) for b in members for name in self._by_block[b]]
+        claims = [Claim(name, b) for b in members for name in self._claims.names(b)]
         changed = self._assign(*self._decide(claims), claims)
-        if block not in self._by_block:
+        if not names:
             self._owners.pop(block, None)
         return changed
 
@@ -175,35 +171,8 @@ class Claims:
     def owned(self) -> tuple[Block, ...]:
         """All blocks that have an owner, in order; the same object until that may have changed."""
         if self._owned is None:
-            self._owned = tuple(filter(self._owners.__contains__, self._blocks))
+            self._owned = tuple(filter(self._owners.__contains__, self._claims.blocks))
         return self._owned
-
-
-class _Index:
-    """Blocks, and the names of the nodes that have each."""
-
-    def __init__(self) -> None:
-        self._blocks = PrefixSet()
-        self._names: dict[Block, set[str]] = {}
-
-    def add(self, block: Block, name: str) -> None:
-        self._blocks.add(block)
-        self._names.setdefault(block, set()).add(name)
-
-    def remove(self, block: Block, name: str) -> None:
-        names = self._names[block]
-        names.discard(name)
-        if not names:
-            del self._names[block]
-            self._blocks.discard(block)
-
-    def containing(self, block: Block) -> Iterator[tuple[str, Block]]:
-        for found in self._blocks.containing(block):
-            yield from ((name, found) for name in sorted(self._names[found]))
-
-    def inside(self, block: Block) -> Iterator[tuple[str, Block]]:
-        for found in self._blocks.inside(block):
-            yield from ((name, found) for name in sorted(self._names[found]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ PURE: dict[str, tuple[str, ...]] = {
     ),
     "daemon/routing": (
         "adoption", "backends/base", "backends/host_gw", "backends/hybrid", "backends/none",
-        "backends/vxlan", "backoff", "conflicts", "conflist", "planner", "reporter", "sysctls",
+        "backends/vxlan", "backoff", "conflicts", "conflist", "host_state", "peer_routes",
+        "planner", "reporter",
     ),
 }  # fmt: skip
 """By package its modules whose behaviour unit tests can see; those that are not there are not

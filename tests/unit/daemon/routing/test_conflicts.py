@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_network
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import daemon.routing.conflicts
 from daemon.model import Node
 from daemon.prefix_set import Block, block_of
 from daemon.routing.conflicts import Claim, Claims, find_contradictions
@@ -56,18 +54,11 @@ def outcome(claims: Claims, of: Mapping[str, tuple[Block, ...]]) -> dict[tuple[s
     }
 
 
-@pytest.mark.parametrize("few", [64, -1])
 @settings(max_examples=300)
 @given(st.lists(claims_of, min_size=1, max_size=5))
 def test_changes_lead_where_a_decision_from_nothing_leads(
-    few: int, steps: list[dict[str, tuple[Block, ...]]]
+    steps: list[dict[str, tuple[Block, ...]]],
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon.routing.conflicts, "_FEW", few)  # -1: all at once, however few
-        follow(steps)
-
-
-def follow(steps: list[dict[str, tuple[Block, ...]]]) -> None:
     claims = Claims(ME)
     owners: dict[Block, str] = {}
     before: dict[tuple[str, Block], object] = {}
