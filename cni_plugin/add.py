@@ -25,7 +25,7 @@ from kernel.attach import LinkExists, attach, pod_has_link
 from kernel.model import Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
-from kernel.read import read_ground
+from kernel.read import read_uplink_and_bridge
 
 
 def add(call: Call) -> Result:
@@ -78,7 +78,7 @@ def _already_attached(call: Call) -> CniError:
 
 def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) -> Result:
     name = call.conf.bridge if shape.mode == "bridge" else ""
-    mtu, found = read_ground(nl, uplink=not call.conf.mtu, bridge=name)
+    mtu, found = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
     with ExitStack() as undo:
         allocate = call.ipam.add(call, undo)
         plan, result, text = _record(call, shape, allocate, pod, store, call.conf.mtu or mtu)

@@ -13,7 +13,7 @@ from kernel.diff import Change, Noun, diff_space
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.model import Address, ChainRules, Element, Link, Plan, Space, Sysctl
-from kernel.netlink import links as rtnl
+from kernel.netlink import links, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
 from kernel.netns import Namespace, inside
@@ -21,7 +21,7 @@ from kernel.nftables.masquerade import is_covered, masquerade_elements
 from kernel.nftables.ruleset import TABLES, set_of
 from kernel.nftables.set_messages import change_elements, read_sets, remove_elements
 from kernel.nftables.table import load, open_nft, table_changes
-from kernel.operstate import Pause, settle_node, settle_pod
+from kernel.operstate import Pause, wait_for_node, wait_for_pod
 from kernel.read import read_link, read_space
 from kernel.sysctl import apply_sysctl
 
@@ -60,14 +60,14 @@ def attach(
         _configure_node(nl, plan.node, host)
         _configure_pod(pod, plan.pod, peer, pause)
         # The bridge as its new port left it: its MAC may change with its first one.
-        settled = settle_node(nl, plan, pause)
+        settled = wait_for_node(nl, plan, pause)
         if plan.elements:
             _add_elements(plan.elements)
             added += plan.elements
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, _node_wide(plan.node))
         undo.pop_all()
-    return rtnl.read_link(settled) if settled else bridge
+    return links.parse_link(settled) if settled else bridge
 
 
 def _node_wide(node: Space) -> list[Sysctl]:
@@ -85,9 +85,9 @@ def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[A
     # The settings of a port do not matter to IPv6, which is the bridge's: it may come up at once.
     up = host.up and host.port is not None
     messages = [
-        rtnl.create_veth(host, peer, pod.fd, master),
-        rtnl.describe_link(host, up=up),
-        rtnl.get_link(host.name),
+        links.create_veth(host, peer, pod.fd, master),
+        links.set_traits(host, up=up),
+        links.get_link(host.name),
     ]
     answers = nl.exchange(messages)
     if answers[0].errno == errno.EEXIST:
@@ -110,7 +110,7 @@ def _read_pair(answers: list[Answer]) -> tuple[int, int]:
         raise KernelError("set alias and port flags of", "link", described.errno, described.hint)
     if not host.objects:
         raise KernelError("find link", "just made", host.errno or errno.ENODEV, host.hint)
-    return rtnl.read_pair(host.objects[0])
+    return links.parse_pair(host.objects[0])
 
 
 def _configure_pod(pod: Namespace, want: Space, index: int, pause: Pause) -> None:
@@ -119,30 +119,30 @@ def _configure_pod(pod: Namespace, want: Space, index: int, pause: Pause) -> Non
         for setting in want.sysctls:
             apply_sysctl(setting, fresh=True)
     with nl:
-        messages = [*_pod_messages(want, index), rtnl.get_link(want.links[0].name)]
+        messages = [*_pod_messages(want, index), links.get_link(want.links[0].name)]
         found = nl.run(messages, tolerate=_PRESENT)[-1].objects
-        settle_pod(nl, want, found[0] if found else None, pause)
+        wait_for_pod(nl, want, found[0] if found else None, pause)
 
 
 def _pod_messages(want: Space, index: int) -> list[Message]:
     # Addresses first: a link that comes up announces those that it has (arp_notify). Routes last:
     # the kernel takes them only on a link that is up.
-    messages = [rtnl.add_address(a, index) for a in want.addresses]
+    messages = [links.add_address(a, index) for a in want.addresses]
     # A message before the one that sets it up: flags are done first (net/core/rtnetlink.c).
     for link in want.links if want.links[0].up else ():
-        messages += [rtnl.announce_addresses(link.name), rtnl.set_up(link.name)]
-    return messages + [rtnl.add_route(r, index) for r in want.routes]
+        messages += [links.set_arp_notify(link.name), links.set_up(link.name)]
+    return messages + [routes.add_route(r, index) for r in want.routes]
 
 
 def _configure_node(nl: Netlink, want: Space, index: int) -> None:
     settings = _own_settings(want)
     for setting in settings:
         apply_sysctl(setting, fresh=True)
-    messages = [rtnl.add_address(a, index) for a in want.addresses]
-    messages += [rtnl.set_up(link.name) for link in want.links if link.up and link.port is None]
+    messages = [links.add_address(a, index) for a in want.addresses]
+    messages += [links.set_up(link.name) for link in want.links if link.up and link.port is None]
     # A route to the pod's address that is there already is another's: it is never taken over.
     try:
-        nl.run(messages + [rtnl.add_route(r, index, exclusive=True) for r in want.routes])
+        nl.run(messages + [routes.add_route(r, index, exclusive=True) for r in want.routes])
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise
@@ -178,7 +178,7 @@ def _remove_elements(elements: tuple[Element, ...]) -> None:
 
 def delete_link(nl: Netlink, name: str) -> bool:
     """Delete a link by name; whether it was there. Raises KernelError."""
-    answer = nl.run([rtnl.delete_link(name)], tolerate=_GONE)[0]
+    answer = nl.run([links.delete_link(name)], tolerate=_GONE)[0]
     return answer.errno == 0
 
 
@@ -189,7 +189,7 @@ def delete_pod_link(pod: Namespace, name: str) -> None:
     with nl:
         link = read_link(nl, name)
         if link is not None and link.kind == "veth":
-            nl.run([rtnl.delete_link(name)], tolerate=_GONE)
+            nl.run([links.delete_link(name)], tolerate=_GONE)
 
 
 def pod_has_link(pod: Namespace, name: str) -> bool:
@@ -205,13 +205,13 @@ def node_end(nl: Netlink, pod: Namespace, name: str) -> Link | None:
     with inside(pod):
         inner = Netlink()
     with inner:
-        found = _look_up(inner, rtnl.get_link(name))
-    outer = _look_up(nl, rtnl.get_link(index=rtnl.read_peer_index(found))) if found else None
+        found = _look_up(inner, links.get_link(name))
+    outer = _look_up(nl, links.get_link(index=links.parse_peer_index(found))) if found else None
     if found is None or outer is None:
         return None
     # Indexes count in each namespace alone: only ends that name each other are a pair.
-    matches = rtnl.read_peer_index(outer) == rtnl.read_link(found).index
-    return rtnl.read_link(outer) if matches else None
+    matches = links.parse_peer_index(outer) == links.parse_link(found).index
+    return links.parse_link(outer) if matches else None
 
 
 def _look_up(nl: Netlink, message: Message) -> Message | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kernel.errors import KernelError
 from kernel.model import Address, Bridge, IPInterface, Link, Sysctl
-from kernel.netlink import links as rtnl
+from kernel.netlink import links
 from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses, read_link, read_links
 from kernel.sysctl import apply_sysctl
@@ -40,8 +40,8 @@ def ensure_bridge(
     present = [a.address for a in read_addresses(nl, [link])] if want.gateways else []
     replacements = _plan_gateways(present, want)
     if not link.up or (want.promisc and not link.promisc):
-        flags = rtnl.IFF_UP | (rtnl.IFF_PROMISC if want.promisc else 0)
-        nl.run([rtnl.set_flags(want.name, flags)])
+        flags = links.IFF_UP | (links.IFF_PROMISC if want.promisc else 0)
+        nl.run([links.set_flags(want.name, flags)])
     for gateway, others in replacements:
         _replace_gateway(nl, link, gateway, others)
     return link
@@ -53,7 +53,7 @@ def remove_unused_bridge(nl: Netlink, name: str) -> None:
     The caller sees to it that nobody is about to add a port.
     """
     if not any(link.port and link.port.bridge == name for link in read_links(nl)):
-        nl.run([rtnl.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
+        nl.run([links.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
 
 
 def _create(want: Bridge) -> None:
@@ -104,11 +104,11 @@ def _contradicts(present: IPInterface, gateway: IPInterface) -> bool:
 def _replace_gateway(
     nl: Netlink, link: Link, gateway: IPInterface, others: list[IPInterface]
 ) -> None:
-    messages = [rtnl.delete_address(Address(link.name, a), link.index) for a in others]
-    messages.append(rtnl.add_address(Address(link.name, gateway), link.index))
+    messages = [links.delete_address(Address(link.name, a), link.index) for a in others]
+    messages.append(links.add_address(Address(link.name, gateway), link.index))
     # A bridge that somebody else made may have no MAC of its own: setting the one that it has
     # makes it so.
     fresh = read_link(nl, link.name)
     if fresh and fresh.mac:
-        messages.append(rtnl.set_mac(link.name, fresh.mac))
+        messages.append(links.set_mac(link.name, fresh.mac))
     nl.run(messages, tolerate=frozenset({errno.EEXIST, errno.EADDRNOTAVAIL}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kernel.model import Sysctl
-from kernel.netlink import links as rtnl
+from kernel.netlink import routes
 from kernel.netlink.socket import Netlink
 from kernel.read import read_links
 from kernel.sysctl import apply_sysctl, read_sysctl
@@ -29,7 +29,7 @@ def _keep_advertised_routes(nl: Netlink) -> None:
     links whose accept_ra is not 2, and they take no more (net/ipv6/addrconf.c, net/ipv6/route.c
     rt6_purge_dflt_routers): a node would lose its uplink with its first pod.
     """
-    answers = (rtnl.read_route(message) for message in nl.dump(rtnl.list_routes(6)))
+    answers = (routes.parse_route(message) for message in nl.dump(routes.list_routes(6)))
     found = (pair for pairs in answers for pair in pairs)
     indexes = {index for index, route in found if route.protocol == _RTPROT_RA}
     for link in read_links(nl) if indexes else ():

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
 from kernel.errors import KernelError
-from kernel.netlink import links as rtnl
+from kernel.netlink import links
 from kernel.netlink.socket import Netlink
 
 _GONE = frozenset({errno.ENODEV})
@@ -114,7 +114,7 @@ class _Sending:
         """Send it, and wait for the kernel's end of it."""
         self._begins.release()
         try:
-            nl.run([rtnl.delete_group(_GROUP)], tolerate=_GONE)
+            nl.run([links.delete_group(_GROUP)], tolerate=_GONE)
         except BaseException as error:
             self.error = error
         finally:
@@ -190,7 +190,7 @@ class _Senders:
 
 def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
     """Put all into the group; those whose link is there, in the order of marking."""
-    marks = [rtnl.set_group(deletion.name, _GROUP) for deletion in batch]
+    marks = [links.set_group(deletion.name, _GROUP) for deletion in batch]
     for deletion, mark, answer in zip(batch, marks, nl.exchange(marks), strict=True):
         deletion.found = answer.errno == 0
         if answer.errno not in (0, *_GONE):
@@ -201,6 +201,6 @@ def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
 def _await_end(nl: Netlink, name: str, sending: _Sending) -> None:
     """Wait until the group is gone. name: the link that was marked last; who took it took all."""
     sending.wait_until_begun()
-    while nl.run([rtnl.get_link(name)], tolerate=_GONE)[0].objects:
+    while nl.run([links.get_link(name)], tolerate=_GONE)[0].objects:
         if sending.ends_within(_PAUSE):
             return

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kernel.model import IPAddress, IPInterface, Plan, Space, Sysctl
-from kernel.netlink import links as rtnl
+from kernel.netlink import links, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Netlink
 
@@ -27,7 +27,7 @@ Pause = Callable[[float], None]
 """Sleeps for some seconds; the caller may have to give something back meanwhile."""
 
 
-def settle_pod(nl: Netlink, want: Space, now: Message | None, pause: Pause) -> None:
+def wait_for_pod(nl: Netlink, want: Space, now: Message | None, pause: Pause) -> None:
     """Wait until the pod's link can receive, and answers for its IPv6 addresses.
 
     Only for a limited time, for a link may be kept down from outside. now: the link, as it was
@@ -35,12 +35,12 @@ def settle_pod(nl: Netlink, want: Space, now: Message | None, pause: Pause) -> N
     """
     name = want.links[0].name
     trusted = Sysctl(f"net/ipv6/conf/{name}/accept_dad", "0", required=False) in want.sysctls
-    link = _Link(name, _six(a.address for a in want.addresses), trusted)
-    if want.links[0].up and not (now and _is_settled(nl, link, now)):
-        _settle(nl, [link], pause, _DEADLINE_SECONDS)
+    link = _Awaited(name, _six(a.address for a in want.addresses), trusted)
+    if want.links[0].up and not (now and _is_ready(nl, link, now)):
+        _wait(nl, [link], pause, _DEADLINE_SECONDS)
 
 
-def settle_node(nl: Netlink, plan: Plan, pause: Pause) -> Message | None:
+def wait_for_node(nl: Netlink, plan: Plan, pause: Pause) -> Message | None:
     """Wait until the node's end and its bridge forward to the pod, which has its link up.
 
     Returns the bridge as it is then, if the plan has one.
@@ -49,11 +49,11 @@ def settle_node(nl: Netlink, plan: Plan, pause: Pause) -> Message | None:
     # (net/ipv6/ndisc.c, ndisc_solicit), and asks again after a second where it has none yet.
     forwards = bool(_six(a.address for a in plan.pod.addresses))
     own = _six(a.address for a in plan.node.addresses)
-    links = [_Link(plan.node.links[0].name, own, forwards and not plan.bridge)]
+    awaited = [_Awaited(plan.node.links[0].name, own, forwards and not plan.bridge)]
     # The port first: its carrier is the bridge's.
     if plan.bridge:
-        links.append(_Link(plan.bridge.name, _six(plan.bridge.gateways), forwards))
-    found = _settle(nl, links, pause, _DEADLINE_SECONDS if plan.pod.links[0].up else 0.0)
+        awaited.append(_Awaited(plan.bridge.name, _six(plan.bridge.gateways), forwards))
+    found = _wait(nl, awaited, pause, _DEADLINE_SECONDS if plan.pod.links[0].up else 0.0)
     return found[-1] if plan.bridge else None
 
 
@@ -62,7 +62,7 @@ def _six(addresses: Iterable[IPInterface]) -> frozenset[IPAddress]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Link:
+class _Awaited:
     """What a link must have: IPv6 addresses that it answers for, a link-local one to ask from."""
 
     name: str
@@ -70,31 +70,31 @@ class _Link:
     link_local: bool
 
 
-def _settle(
-    nl: Netlink, links: Sequence[_Link], pause: Pause, seconds: float
+def _wait(
+    nl: Netlink, awaited: Sequence[_Awaited], pause: Pause, seconds: float
 ) -> list[Message | None]:
     """The links as they are at the end; one that is gone is None."""
     deadline = time.monotonic() + seconds
     # Asking for one link by name makes the kernel do its overdue part first (linkwatch_sync_dev in
     # rtnl_getlink, since 6.8).
-    messages = [rtnl.get_link(link.name) for link in links]
+    messages = [links.get_link(link.name) for link in awaited]
     while True:
         answers = nl.run(messages, tolerate=_GONE)
         found = [answer.objects[0] if answer.objects else None for answer in answers]
-        if all(m is None or _is_settled(nl, k, m) for k, m in zip(links, found, strict=True)):
+        if all(m is None or _is_ready(nl, k, m) for k, m in zip(awaited, found, strict=True)):
             return found
         if time.monotonic() >= deadline:
             return found
         pause(_PAUSE_SECONDS)
 
 
-def _is_settled(nl: Netlink, link: _Link, found: Message) -> bool:
-    index, works = rtnl.read_operational(found)
+def _is_ready(nl: Netlink, link: _Awaited, found: Message) -> bool:
+    index, works = links.parse_operational(found)
     if not works:
         return False
-    if link.link_local and any(map(rtnl.is_on_trial, nl.dump(rtnl.list_addresses(index)))):
+    if link.link_local and any(map(links.is_tentative, nl.dump(links.list_addresses(index)))):
         return False
     if not link.served:
         return True
-    routes = nl.dump(rtnl.list_local_routes(6, index))
-    return link.served <= {rtnl.read_destination(route) for route in routes}
+    local = nl.dump(routes.list_local_routes(6, index))
+    return link.served <= {routes.parse_destination(route) for route in local}

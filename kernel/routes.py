@@ -7,25 +7,19 @@ link: everything permanent on podwire's VXLAN device is.
 from __future__ import annotations
 
 import errno
-import socket
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_network
 from typing import TypeGuard
 
 from kernel.diff import Key, key_of
 from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
-from kernel.netlink import links as rtnl
-from kernel.netlink import neighbours as neigh
+from kernel.netlink import links, neighbours, routes
 from kernel.netlink.codec import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
     Message,
-    attributes,
-    number,
 )
 from kernel.netlink.socket import Netlink
 from kernel.read import read_link
@@ -33,13 +27,6 @@ from kernel.read import read_link
 _PER_SEND = 512
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.ENXIO})
 _LAYERS: tuple[type[Entry], ...] = (FdbEntry, Neighbour, Route)
-
-# What a user leaves open is 1024 in IPv6 (linux/ipv6_route.h, IP6_RT_PRIO_USER).
-_IPV6_PRIORITY = 1024
-_RTMSG = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_PRIORITY, _RTA_TABLE = 1, 6, 15
-_RTM_F_CLONED = 0x200
-_REFUSALS = frozenset({6, 7, 8, 9})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +44,7 @@ def read_entries(nl: Netlink, device: str | None) -> dict[Key, Entry]:
     A route that cannot be said in one entry (several next hops, or none) has an empty link name,
     and so equals nothing that anybody wants.
     """
-    names = {link.index: link.name for link in map(rtnl.read_link, nl.dump(rtnl.list_links()))}
+    names = {link.index: link.name for link in map(links.parse_link, nl.dump(links.list_links()))}
     found: dict[Key, Entry] = {}
     for entry in _read_all(nl, names, device):
         key = key_of(entry)
@@ -67,59 +54,26 @@ def read_entries(nl: Netlink, device: str | None) -> dict[Key, Entry]:
 
 def _read_all(nl: Netlink, names: Mapping[int, str], device: str | None) -> Iterator[Entry]:
     for version in (4, 6):
-        for message in nl.dump(rtnl.list_routes(version, RTPROT_PODWIRE_PEERS)):
-            route = read_any_route(message, names)
+        for message in nl.dump(routes.list_routes(version, RTPROT_PODWIRE_PEERS)):
+            route = routes.parse_named_route(message, names)
             if route is not None and route.protocol == RTPROT_PODWIRE_PEERS:
                 yield route
     for index in [i for i, name in names.items() if name == device]:
-        lists = (neigh.list_neighbours(4, index), neigh.list_neighbours(6, index))
-        for message in (m for ask in (*lists, neigh.list_fdb(index)) for m in nl.dump(ask)):
-            where, entry, permanent = neigh.read_entry(message, names[index])
+        lists = (neighbours.list_neighbours(4, index), neighbours.list_neighbours(6, index))
+        for message in (m for ask in (*lists, neighbours.list_fdb(index)) for m in nl.dump(ask)):
+            where, entry, permanent = neighbours.parse_entry(message, names[index])
             if entry is not None and permanent and where == index:
                 yield entry
 
 
 def find_rival(nl: Netlink, route: Route) -> Route | None:
     """Whose route is in this one's place; None where there is none (any more)."""
-    names = {link.index: link.name for link in map(rtnl.read_link, nl.dump(rtnl.list_links()))}
-    for message in nl.dump(rtnl.list_routes(route.dst.version)):
-        found = read_any_route(message, names)
+    names = {link.index: link.name for link in map(links.parse_link, nl.dump(links.list_links()))}
+    for message in nl.dump(routes.list_routes(route.dst.version)):
+        found = routes.parse_named_route(message, names)
         if found and key_of(found) == key_of(route) and found.protocol != route.protocol:
             return found
     return None
-
-
-def read_any_route(message: Message, names: Mapping[int, str]) -> Route | None:
-    """A route of an RTM_NEWROUTE or RTM_DELROUTE with its link's name, as `read_entries` says.
-
-    None for what the kernel keeps for itself (local, broadcast and cached routes).
-    """
-    hops = rtnl.read_route(message)
-    if len(hops) != 1:
-        return _read_other(message)
-    index, route = hops[0]
-    priority = route.priority
-    if route.dst.version == 6 and priority == _IPV6_PRIORITY:
-        priority = 0
-    return replace(route, link=names.get(index, ""), priority=priority)
-
-
-def _read_other(message: Message) -> Route | None:
-    """A route of several next hops, or one that refuses packets, as one through no link."""
-    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
-    if flags & _RTM_F_CLONED or kind not in {1, *_REFUSALS}:
-        return None
-    found = attributes(message.body, _RTMSG.size)
-    raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
-    priority = number(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0
-    return Route(
-        dst=ip_network((raw, length)),
-        link="",
-        scope=scope,
-        table=number(found[_RTA_TABLE]) if _RTA_TABLE in found else table,
-        priority=0 if family == socket.AF_INET6 and priority == _IPV6_PRIORITY else priority,
-        protocol=protocol,
-    )
 
 
 def change_entries(nl: Netlink, add: Sequence[Entry], remove: Sequence[Entry]) -> list[Failure]:
@@ -157,23 +111,23 @@ def _adding(
     if not index:
         return [(entry, None)]
     if isinstance(entry, Neighbour):
-        return [(entry, neigh.add_neighbour(entry, index))]
+        return [(entry, neighbours.add_neighbour(entry, index))]
     if isinstance(entry, FdbEntry):
         # A group of next hops cannot be replaced (vxlan_fdb_update_existing).
-        first = [(entry, neigh.delete_fdb(old, index))] if _departs(old) else []
-        return [*first, (entry, neigh.add_fdb(entry, index))]
+        first = [(entry, neighbours.delete_fdb(old, index))] if _departs(old) else []
+        return [*first, (entry, neighbours.add_fdb(entry, index))]
     if entry.local:
         # Beside the kernel's own for the same address, while a device of earlier settings has it.
-        gone = [(entry, rtnl.delete_route(old, 0))] if isinstance(old, Route) else []
-        return [*gone, (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_APPEND))]
+        gone = [(entry, routes.delete_route(old, 0))] if isinstance(old, Route) else []
+        return [*gone, (entry, routes.set_route(entry, index, NLM_F_CREATE | NLM_F_APPEND))]
     if not isinstance(old, Route):
-        return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
+        return [(entry, routes.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL))]
     if old.link:
-        return [(entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_REPLACE))]
+        return [(entry, routes.set_route(entry, index, NLM_F_CREATE | NLM_F_REPLACE))]
     # What has several next hops goes first.
     return [
-        (entry, rtnl.delete_route(old, indexes.get(old.link, 0))),
-        (entry, rtnl.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),
+        (entry, routes.delete_route(old, indexes.get(old.link, 0))),
+        (entry, routes.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),
     ]
 
 
@@ -183,12 +137,12 @@ def _departs(old: Entry | None) -> TypeGuard[FdbEntry]:
 
 def _removing(entry: Entry, index: int) -> list[tuple[Entry, Message | None]]:
     if isinstance(entry, Route):
-        return [(entry, rtnl.delete_route(entry, index))]
+        return [(entry, routes.delete_route(entry, index))]
     if not index:
         return []  # gone with its link
     if isinstance(entry, Neighbour):
-        return [(entry, neigh.delete_neighbour(entry, index))]
-    return [(entry, neigh.delete_fdb(entry, index))]
+        return [(entry, neighbours.delete_neighbour(entry, index))]
+    return [(entry, neighbours.delete_fdb(entry, index))]
 
 
 def _run(nl: Netlink, steps: Sequence[tuple[Entry, Message | None]]) -> list[Failure]:
@@ -205,4 +159,4 @@ def _run(nl: Netlink, steps: Sequence[tuple[Entry, Message | None]]) -> list[Fai
 
 
 def _is_gone(message: Message, code: int) -> bool:
-    return message.type in (rtnl.RTM_DELROUTE, neigh.RTM_DELNEIGH) and code in _GONE
+    return message.type in (routes.RTM_DELROUTE, neighbours.RTM_DELNEIGH) and code in _GONE

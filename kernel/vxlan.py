@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from kernel.diff import Change, by_key, compare, diff
 from kernel.errors import KernelError
 from kernel.model import Address, Link, Port, Sysctl, Vxlan
-from kernel.netlink import links as rtnl
+from kernel.netlink import links
 from kernel.netlink.codec import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -73,9 +73,9 @@ def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
         u8(_UDP_CSUM, 0),
         attribute(_PORT, struct.pack("!H", vxlan.port)),
     )
-    body = rtnl.link_body(link) + nested(_LINKINFO, text(_KIND, "vxlan"), data)
+    body = links.creation_body(link) + nested(_LINKINFO, text(_KIND, "vxlan"), data)
     what = f"create VXLAN device {link.name}"
-    return Message(rtnl.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    return Message(links.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def read_vxlan(message: Message) -> Vxlan | None:
@@ -105,10 +105,10 @@ def _read_data(message: Message) -> dict[int, bytes]:
 
 def find_vxlan(nl: Netlink, name: str) -> Link | None:
     """A link with its tunnel, if it is a VXLAN device; None where no link has the name."""
-    answer = nl.run([rtnl.get_link(name)], tolerate=_GONE)[0]
+    answer = nl.run([links.get_link(name)], tolerate=_GONE)[0]
     if not answer.objects:
         return None
-    link, vxlan = rtnl.read_link(answer.objects[0]), read_vxlan(answer.objects[0])
+    link, vxlan = links.parse_link(answer.objects[0]), read_vxlan(answer.objects[0])
     port = link.port and replace(link.port, bridge=_name_of(nl, link.port.bridge) or "unknown")
     vxlan = replace(vxlan, uplink=_name_of(nl, vxlan.uplink)) if vxlan else None
     return replace(link, port=port, vxlan=vxlan)
@@ -116,8 +116,8 @@ def find_vxlan(nl: Netlink, name: str) -> Link | None:
 
 def _name_of(nl: Netlink, index: str) -> str:
     """The name of the link with that index; empty where there is none."""
-    found = nl.exchange([rtnl.get_link(index=int(index))])[0].objects if index else ()
-    return rtnl.read_link(found[0]).name if found else ""
+    found = nl.exchange([links.get_link(index=int(index))])[0].objects if index else ()
+    return links.parse_link(found[0]).name if found else ""
 
 
 def ensure_vxlan(nl: Netlink, desired: Link, addresses: Sequence[Address]) -> Ensured:
@@ -153,13 +153,13 @@ def _delete_other(nl: Netlink, link: Link | None) -> None:
     if link.kind != "vxlan":
         hint = f"a {link.kind or 'device'} has that name"
         raise KernelError("make VXLAN device", link.name, 0, hint)
-    nl.run([rtnl.delete_link(link.name)], tolerate=_GONE)
+    nl.run([links.delete_link(link.name)], tolerate=_GONE)
 
 
 def _create(nl: Netlink, want: Link) -> Link:
     assert want.vxlan is not None  # noqa: S101 - a device that is wanted has a tunnel
-    uplink = nl.run([rtnl.get_link(want.vxlan.uplink)])[0]
-    index = rtnl.read_link(uplink.objects[0]).index
+    uplink = nl.run([links.get_link(want.vxlan.uplink)])[0]
+    index = links.parse_link(uplink.objects[0]).index
     try:
         nl.run([create_vxlan(want, want.vxlan, index)])
     except KernelError as error:
@@ -177,26 +177,26 @@ def _create(nl: Netlink, want: Link) -> Link:
 
 def _find_rival(nl: Netlink, vxlan: Vxlan) -> str:
     """The name of another device that receives the same packets; empty where there is none."""
-    for message in nl.dump(rtnl.list_links()):
+    for message in nl.dump(links.list_links()):
         data = _read_data(message)
         port = data.get(_PORT, b"")
         if _ID in data and (number(data[_ID]), int.from_bytes(port)) == (vxlan.vni, vxlan.port):
-            return rtnl.read_link(message).name
+            return links.parse_link(message).name
     return ""
 
 
 def _repair_messages(desired: Link, change: Change[Link]) -> list[Message]:
     """What brings a device to its traits, and up."""
-    messages = [rtnl.describe_link(replace(desired, port=None))]
+    messages = [links.set_traits(replace(desired, port=None))]
     if change.concerns(("master",)):
-        messages.append(rtnl.release(desired.name))
+        messages.append(links.clear_master(desired.name))
     if change.concerns(("arp",)):
-        messages.append(rtnl.clear_flags(desired.name, rtnl.IFF_NOARP))
+        messages.append(links.clear_flags(desired.name, links.IFF_NOARP))
     if desired.mtu and change.concerns(("mtu",)):
-        messages.append(rtnl.set_mtu(desired.name, desired.mtu))
+        messages.append(links.set_mtu(desired.name, desired.mtu))
     if desired.mac and change.concerns(("mac",)):
-        messages.append(rtnl.set_mac(desired.name, desired.mac))
-    return [*messages, rtnl.set_up(desired.name)]
+        messages.append(links.set_mac(desired.name, desired.mac))
+    return [*messages, links.set_up(desired.name)]
 
 
 def _repair_addresses(
@@ -207,8 +207,8 @@ def _repair_addresses(
     ours = {k: a for k, a in present.items() if k in wanted or not a.address.is_link_local}
     changes = tuple(diff(wanted, ours))
     strays = [c.observed for c in changes if c.observed]
-    messages = [rtnl.delete_address(address, link.index) for address in strays]
-    messages += [rtnl.add_address(c.desired, link.index) for c in changes if c.desired]
+    messages = [links.delete_address(address, link.index) for address in strays]
+    messages += [links.add_address(c.desired, link.index) for c in changes if c.desired]
     nl.run(messages, tolerate=_PRESENT)
     return changes
 
@@ -218,4 +218,4 @@ def remove_vxlan(nl: Netlink, name: str) -> bool:
     have = find_vxlan(nl, name)
     if have is None or have.kind != "vxlan":
         return False
-    return nl.run([rtnl.delete_link(name)], tolerate=_GONE)[0].errno == 0
+    return nl.run([links.delete_link(name)], tolerate=_GONE)[0].errno == 0

@@ -20,12 +20,11 @@ from kernel.model import (
     Link,
     Route,
 )
-from kernel.netlink import links as rtnl
+from kernel.netlink import links, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
 from kernel.read import read_links
-from kernel.routes import read_any_route
 
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ALIAS = "podwire"
@@ -64,19 +63,19 @@ class HostState:
 
 def read_host_state(nl: Netlink) -> HostState:
     """Read the node's network. Raises KernelError."""
-    addresses = [rtnl.read_address(m) for m in nl.dump(rtnl.list_addresses(0))]
+    addresses = [links.parse_address(m) for m in nl.dump(links.list_addresses(0))]
     messages = list(_dump_routes(nl))
     # Links last: by then every link that had an address has the alias that says whose it is, since
     # the alias is set first. What belongs to a link that has gone meanwhile is left out.
-    links = read_links(nl)
-    names = {link.index: link.name for link in links}
+    present = read_links(nl)
+    names = {link.index: link.name for link in present}
     known = tuple(replace(a, link=names[i]) for i, a in addresses if i in names)
-    return HostState(tuple(links), known, tuple(_read_routes(messages, names)))
+    return HostState(tuple(present), known, tuple(_read_routes(messages, names)))
 
 
 def _dump_routes(nl: Netlink) -> Iterator[Message]:
     for version in (4, 6):
-        for message in nl.dump(rtnl.list_routes(version)):
+        for message in nl.dump(routes.list_routes(version)):
             # Filtered before decoding: there are thousands of routes to other nodes.
             if (
                 message.body[_AT_PROTOCOL] != RTPROT_PODWIRE_PEERS
@@ -87,9 +86,9 @@ def _dump_routes(nl: Netlink) -> Iterator[Message]:
 
 def _read_routes(messages: Iterable[Message], names: Mapping[int, str]) -> Iterator[Route]:
     for message in messages:
-        found = rtnl.read_route(message)
+        found = routes.parse_route(message)
         yield from (replace(route, link=names[i]) for i, route in found if i in names)
-        refusing = None if found else read_any_route(message, {})
+        refusing = None if found else routes.parse_named_route(message, {})
         if refusing:
             yield refusing
 

@@ -20,7 +20,7 @@ from daemon.routing.vxlan_device import VxlanDevice
 from ipam.errors import IpamError
 from kernel.errors import KernelError
 from kernel.model import Address, Entry, Link
-from kernel.netlink.monitor import Event, Events, RuleChange
+from kernel.netlink.monitor import Event, Monitor, RuleChange
 from kernel.netlink.socket import Netlink
 
 Wait = float | None
@@ -31,7 +31,7 @@ class Reconciler:
     """Reconciles one network namespace: that of the thread that makes it."""
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
-        self.nl, self.events = Netlink(), Events()
+        self.nl, self.events = Netlink(), Monitor()
         self._reporter = reporter
         self._sysctls = Sysctls(self.nl, reporter)
         self._device = VxlanDevice(self.nl, settings, reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,6 +15,8 @@ NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+"""An address family by its version."""
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -25,7 +28,7 @@ _PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the length's remainder of 4
 class Message(NamedTuple):
     """One netlink request, or one answer: type, flags and all that follows the header.
 
-    what: how errors name it ("add address", 10.0.0.2/24, "to", "eth0"); made text for them alone.
+    what: how errors name it ("add address", 10.0.0.2/24, "to", "eth0"); joined only then.
     ack: whether it can be acknowledged; the frame of an nftables transaction cannot.
     """
 
@@ -133,6 +136,11 @@ def first_attribute(data: bytes, offset: int, wanted: int) -> bytes | None:
 def number(payload: bytes) -> int:
     """A 32-bit attribute's value in the machine's order."""
     return int(struct.unpack_from("=I", payload)[0])
+
+
+def mac_bytes(mac: str) -> bytes:
+    """A MAC address as an attribute holds it."""
+    return bytes.fromhex(mac.replace(":", ""))
 
 
 def string(payload: bytes) -> str:

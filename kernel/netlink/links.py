@@ -1,30 +1,25 @@
-"""rtnetlink: nouns to messages and back (linux/rtnetlink.h, if_link.h, if_addr.h)."""
+"""Link and address messages: nouns to messages and back (linux/if_link.h, if_addr.h)."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import replace
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface
 
 from kernel.model import (
-    RTPROT_PODWIRE_PEERS,
-    TABLE_MAIN,
     Address,
-    IPAddress,
-    IPNetwork,
     Link,
     Port,
-    Route,
 )
 from kernel.netlink.codec import (
+    FAMILY,
     NLM_F_CREATE,
     NLM_F_EXCL,
     Message,
     attribute,
     attributes,
     first_attribute,
+    mac_bytes,
     nested,
     number,
     string,
@@ -35,7 +30,6 @@ from kernel.netlink.codec import (
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
@@ -52,26 +46,8 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = (
-    1, 4, 5, 6, 7, 8, 15,
-)  # fmt: skip
-_RTAX_MTU, _RTAX_ADVMSS = 2, 8
-_RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT, _RT_TABLE_LOCAL = 1, 2, 252, 255
-_RTM_F_CLONED = 0x200
-_RTNH_F_ONLINK = 4
-_RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
-
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
-_NEXT_HOP = struct.Struct("=HxxI")
-_RTA_MULTIPATH = 9
-
-_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
-def _mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def _link_body(name: str, flags: int = 0, change: int = 0, index: int = 0) -> bytes:
@@ -80,7 +56,7 @@ def _link_body(name: str, flags: int = 0, change: int = 0, index: int = 0) -> by
 
 
 def _traits(link: Link) -> bytes:
-    mac = attribute(IFLA_ADDRESS, _mac_bytes(link.mac)) if link.mac else b""
+    mac = attribute(IFLA_ADDRESS, mac_bytes(link.mac)) if link.mac else b""
     return mac + (u32(IFLA_MTU, link.mtu) if link.mtu else b"")
 
 
@@ -107,7 +83,7 @@ def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
-def describe_link(link: Link, *, up: bool = False) -> Message:
+def set_traits(link: Link, *, up: bool = False) -> Message:
     """Set alias and bridge port flags; the kernel takes neither at creation. up: set it up too."""
     body = _link_body(link.name, IFF_UP * up, IFF_UP * up)
     if link.alias is not None:
@@ -127,8 +103,8 @@ def set_up(name: str) -> Message:
     return set_flags(name, IFF_UP)
 
 
-def announce_addresses(name: str) -> Message:
-    """Let a link tell its neighbours its IPv4 addresses when it comes up (arp_notify)."""
+def set_arp_notify(name: str) -> Message:
+    """Let a link announce its IPv4 addresses to its neighbours when it comes up (arp_notify)."""
     return Message(RTM_NEWLINK, 0, _link_body(name) + _ARP_NOTIFY, f"set arp_notify of {name}")
 
 
@@ -150,7 +126,7 @@ def clear_flags(name: str, flags: int) -> Message:
     return Message(RTM_NEWLINK, 0, _link_body(name, 0, flags), f"clear flags of {name}")
 
 
-def release(name: str) -> Message:
+def clear_master(name: str) -> Message:
     """Take a link out of its bridge, or from whatever else is its master."""
     body = _link_body(name) + u32(IFLA_MASTER, 0)
     return Message(RTM_NEWLINK, 0, body, f"release {name} from its master")
@@ -158,7 +134,7 @@ def release(name: str) -> Message:
 
 def set_mac(name: str, mac: str) -> Message:
     """Set a link's hardware address; an address that was set so is no longer derived from ports."""
-    body = _link_body(name) + attribute(IFLA_ADDRESS, _mac_bytes(mac))
+    body = _link_body(name) + attribute(IFLA_ADDRESS, mac_bytes(mac))
     return Message(RTM_NEWLINK, 0, body, f"set MAC of {name}")
 
 
@@ -167,7 +143,7 @@ def set_mtu(name: str, mtu: int) -> Message:
     return Message(RTM_NEWLINK, 0, _link_body(name) + u32(IFLA_MTU, mtu), f"set MTU of {name}")
 
 
-def link_body(link: Link) -> bytes:
+def creation_body(link: Link) -> bytes:
     """The body of a message that creates the link, but for what its kind needs (IFLA_LINKINFO)."""
     return _link_body(link.name) + _traits(link)
 
@@ -199,7 +175,7 @@ def list_links() -> Message:
     return Message(RTM_GETLINK, 0, body, "list links")
 
 
-def read_link(message: Message) -> Link:
+def parse_link(message: Message) -> Link:
     """An RTM_NEWLINK answer as a Link; port.bridge is the master's index as text."""
     _family, _type, index, flags, _change = _IFINFO.unpack_from(message.body)
     found = attributes(message.body, _IFINFO.size)
@@ -219,19 +195,19 @@ def read_link(message: Message) -> Link:
     )
 
 
-def read_pair(message: Message) -> tuple[int, int]:
+def parse_pair(message: Message) -> tuple[int, int]:
     """(index, other end's index in its own namespace) of an RTM_NEWLINK answer for a veth."""
-    return int(_IFINFO.unpack_from(message.body)[2]), read_peer_index(message)
+    return int(_IFINFO.unpack_from(message.body)[2]), parse_peer_index(message)
 
 
-def read_operational(message: Message) -> tuple[int, bool]:
+def parse_operational(message: Message) -> tuple[int, bool]:
     """(index, whether it can send and receive) of an RTM_NEWLINK answer."""
     index = int(_IFINFO.unpack_from(message.body)[2])
     state = first_attribute(message.body, _IFINFO.size, _IFLA_OPERSTATE) or b"\0"
     return index, state[0] in _OPERATIONAL
 
 
-def read_peer_index(message: Message) -> int:
+def parse_peer_index(message: Message) -> int:
     """The other end's index in its own namespace, of an RTM_NEWLINK answer for a veth; 0: none."""
     found = first_attribute(message.body, _IFINFO.size, IFLA_LINK)
     return number(found) if found else 0
@@ -253,7 +229,7 @@ def _address_body(address: Address, index: int) -> bytes:
     flags = IFA_F_NODAD if ip.version == 6 else 0
     if not address.prefix_route:
         flags |= _IFA_F_NOPREFIXROUTE
-    head = _IFADDR.pack(_FAMILY[ip.version], ip.network.prefixlen, 0, 0, index)
+    head = _IFADDR.pack(FAMILY[ip.version], ip.network.prefixlen, 0, 0, index)
     body = head + attribute(_IFA_LOCAL, ip.packed) + attribute(_IFA_ADDRESS, ip.packed)
     if ip.version == 4 and ip.network.prefixlen < 31:
         body += attribute(_IFA_BROADCAST, ip.network.broadcast_address.packed)
@@ -277,7 +253,7 @@ def list_addresses(index: int = 0) -> Message:
     return Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, index), "list addresses")
 
 
-def read_address(message: Message) -> tuple[int, Address]:
+def parse_address(message: Message) -> tuple[int, Address]:
     """(link index, address) of an RTM_NEWADDR answer; the address's link name is left empty."""
     _family, length, _flags, _scope, index = _IFADDR.unpack_from(message.body)
     found = attributes(message.body, _IFADDR.size)
@@ -285,137 +261,8 @@ def read_address(message: Message) -> tuple[int, Address]:
     return index, Address("", ip_interface((raw, length)))
 
 
-def is_on_trial(message: Message) -> bool:
+def is_tentative(message: Message) -> bool:
     """Whether an RTM_NEWADDR answer's address is not to be used yet (RFC 4862: tentative)."""
     flags = attributes(message.body, _IFADDR.size).get(_IFA_FLAGS)
     trial = number(flags) & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) if flags else 0
     return trial == _IFA_F_TENTATIVE
-
-
-def _route_body(route: Route, index: int) -> bytes:
-    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
-    head = _RTMSG.pack(
-        _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
-        table, route.protocol, route.scope, _RTN_LOCAL if route.local else _RTN_UNICAST,
-        _RTNH_F_ONLINK * route.onlink,
-    )  # fmt: skip
-    parts = [head, u32(_RTA_OIF, index), u32(_RTA_TABLE, route.table)]
-    if route.dst.prefixlen:
-        parts.append(attribute(_RTA_DST, route.dst.network_address.packed))
-    for kind, value in ((_RTA_GATEWAY, route.via), (_RTA_PREFSRC, route.src)):
-        if value is not None:
-            parts.append(attribute(kind, value.packed))
-    if route.priority:
-        parts.append(u32(_RTA_PRIORITY, route.priority))
-    metrics = [u32(k, v) for k, v in ((_RTAX_MTU, route.mtu), (_RTAX_ADVMSS, route.advmss)) if v]
-    if metrics:
-        parts.append(nested(_RTA_METRICS, *metrics))
-    return b"".join(parts)
-
-
-def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
-    """Add a route; exclusive: EEXIST where another one has its destination and priority."""
-    via = ("via", route.via) if route.via else ()
-    what = ("add route", route.dst, *via, "dev", route.link)
-    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
-    return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
-
-
-def set_route(route: Route, index: int, flags: int) -> Message:
-    """Add or replace a route, as the flags say; without words for errors, for it is cheaper so."""
-    return Message(RTM_NEWROUTE, flags, _route_body(route, index))
-
-
-def delete_route(route: Route, index: int) -> Message:
-    """Delete the route to a destination by its mark (protocol) and link; index 0: any link."""
-    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
-    head = _RTMSG.pack(
-        _FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
-        table, route.protocol, _RT_SCOPE_NOWHERE, 0, 0,
-    )  # fmt: skip
-    body = head + u32(_RTA_TABLE, route.table) + u32(_RTA_OIF, index)
-    body += attribute(_RTA_DST, route.dst.network_address.packed) if route.dst.prefixlen else b""
-    body += u32(_RTA_PRIORITY, route.priority) if route.priority else b""
-    return Message(RTM_DELROUTE, 0, body, f"delete route {route.dst} dev {route.link}")
-
-
-def list_routes(version: int, protocol: int = 0) -> Message:
-    """Ask for all routes of one address family, 4 or 6, or those with one mark (a dump)."""
-    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, 0, protocol, 0, 0, 0)
-    return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
-
-
-def read_route(message: Message) -> list[tuple[int, Route]]:
-    """(link index, route) for each next hop of an RTM_NEWROUTE answer.
-
-    Empty for what is no unicast route, and no local one of podwire's; several where the kernel made
-    one multipath route of routes that differ in their next hop alone, as it does with IPv6.
-    """
-    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
-    found = attributes(message.body, _RTMSG.size)
-    local = kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS
-    if not (kind == _RTN_UNICAST or local) or flags & _RTM_F_CLONED:
-        return []
-    metrics = attributes(found.get(_RTA_METRICS, b""))
-    raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
-    route = Route(
-        dst=_network(raw, length),
-        link="",
-        via=_ip(found.get(_RTA_GATEWAY)),
-        src=_ip(found.get(_RTA_PREFSRC)),
-        scope=scope,
-        table=number(found[_RTA_TABLE]) if _RTA_TABLE in found else table or TABLE_MAIN,
-        priority=number(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0,
-        mtu=number(metrics[_RTAX_MTU]) if _RTAX_MTU in metrics else 0,
-        advmss=number(metrics[_RTAX_ADVMSS]) if _RTAX_ADVMSS in metrics else 0,
-        protocol=protocol,
-        onlink=bool(flags & _RTNH_F_ONLINK),
-        local=local,
-    )
-    if _RTA_OIF in found:
-        return [(number(found[_RTA_OIF]), route)]
-    return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
-
-
-def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
-    """(link index, gateway) of each struct rtnexthop in an RTA_MULTIPATH attribute."""
-    offset = 0
-    while offset + _NEXT_HOP.size <= len(data):
-        length, index = _NEXT_HOP.unpack_from(data, offset)
-        if length < _NEXT_HOP.size:
-            return
-        found = attributes(data[offset : offset + length], _NEXT_HOP.size)
-        yield index, _ip(found.get(_RTA_GATEWAY))
-        offset += length + (-length % 4)
-
-
-def list_local_routes(version: int, index: int) -> Message:
-    """Ask for the routes that make one link's addresses of a family the node's own (a dump)."""
-    head = _RTMSG.pack(_FAMILY[version], 0, 0, 0, _RT_TABLE_LOCAL, 0, 0, _RTN_LOCAL, 0)
-    return Message(RTM_GETROUTE, 0, head + u32(_RTA_OIF, index), "list local routes")
-
-
-def read_destination(message: Message) -> IPAddress | None:
-    """The address that an RTM_NEWROUTE answer leads to; None for the default route."""
-    return _ip(attributes(message.body, _RTMSG.size).get(_RTA_DST))
-
-
-def look_up_route(address: IPAddress) -> Message:
-    """Ask which route a packet to the address would take."""
-    length = address.max_prefixlen
-    head = _RTMSG.pack(_FAMILY[address.version], length, 0, 0, 0, 0, 0, 0, 0)
-    return Message(RTM_GETROUTE, 0, head + attribute(_RTA_DST, address.packed), "look up route")
-
-
-def route_link_index(message: Message) -> int:
-    """The link index of a route look-up's answer; 0 where it has none."""
-    found = attributes(message.body, _RTMSG.size)
-    return number(found[_RTA_OIF]) if _RTA_OIF in found else 0
-
-
-def _ip(raw: bytes | None) -> IPAddress | None:
-    return ip_address(raw) if raw else None
-
-
-def _network(raw: bytes, length: int) -> IPNetwork:
-    return ip_network((raw, length))

@@ -1,8 +1,8 @@
-"""What the kernel tells of its changes: two sockets, one noun for each change.
+"""Netlink notifications of rtnetlink and nftables as events: one noun for each change.
 
-An event says that something happened; whoever acts on it looks at the kernel or at what it wants.
-Changes that the owner made itself are told apart by the netlink port that made them, and are
-dropped by a socket filter before they wake anybody.
+An event only wakes its reader, which compares the desired state with the kernel again. Changes that
+the owner made itself are recognised by the netlink port that made them, and are dropped by a socket
+filter before they wake it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from typing import Literal
 
 from kernel.errors import KernelError
 from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
-from kernel.netlink import links as rtnl
-from kernel.netlink import neighbours as neigh
+from kernel.netlink import links, neighbours, routes
 from kernel.netlink.codec import Message, attributes, string
 from kernel.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE
-from kernel.routes import read_any_route
 
 Kind = Literal["link", "address", "route", "neighbour", "fdb", "netconf", "nft", "lost"]
 
@@ -74,9 +72,9 @@ class Event:
     """One change. deleted: the object is gone, or is no longer what a peer's entry must be.
 
     noun: the object after the change (before it, where it is deleted); None for "lost", which
-        means that events were dropped and everything must be looked at.
-    port: the netlink port that did it, normally the process ID of its owner; 0: the kernel.
-    flags: of the message; NLM_F_REPLACE tells a route that took another one's place.
+        means that events were dropped and everything must be compared.
+    port: the netlink port that made it, normally the process ID of its owner; 0: the kernel.
+    flags: of the message; NLM_F_REPLACE marks a route that took another one's place.
     """
 
     kind: Kind
@@ -86,8 +84,8 @@ class Event:
     flags: int = 0
 
 
-class Events:
-    """Changes in the namespace of the thread that opens it."""
+class Monitor:
+    """Notifications about the namespace of the thread that opens it."""
 
     def __init__(self, buffer_bytes: int = _BUFFER_BYTES) -> None:
         """Subscribe. buffer_bytes: what may wait in the kernel unread. Raises KernelError."""
@@ -108,7 +106,7 @@ class Events:
         for source in filter(None, (self._route, self._nft)):
             self._poll.register(source.fileno(), select.EPOLLIN)
 
-    def __enter__(self) -> Events:
+    def __enter__(self) -> Monitor:
         return self
 
     def __exit__(
@@ -132,7 +130,7 @@ class Events:
     def ignore(self, port: int, device: int = 0) -> None:
         """Drop what this netlink port does, and neighbours of other links than device (its index).
 
-        Changes of FDB entries are told without a port (drivers/net/vxlan: vxlan_fdb_notify), so
+        Changes of FDB entries are reported without a port (drivers/net/vxlan: vxlan_fdb_notify), so
         they come all the same.
         """
         _attach_filter(self._route, _own_changes(port, device))
@@ -156,16 +154,16 @@ class Events:
 
     def _parse(self, message: Message, port: int) -> Iterator[Event]:
         deleted = message.type % 4 == 1
-        if message.type in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
+        if message.type in (links.RTM_NEWLINK, links.RTM_DELLINK):
             noun: Noun | None = self._note_link(message, deleted)
             kind: Kind = "link"
-        elif message.type in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
-            index, address = rtnl.read_address(message)
+        elif message.type in (links.RTM_NEWADDR, links.RTM_DELADDR):
+            index, address = links.parse_address(message)
             noun, kind = replace(address, link=self._name(index)), "address"
-        elif message.type in (rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE):
+        elif message.type in (routes.RTM_NEWROUTE, routes.RTM_DELROUTE):
             noun, kind = self._note_route(message), "route"
-        elif message.type in (neigh.RTM_NEWNEIGH, neigh.RTM_DELNEIGH):
-            index, entry, permanent = neigh.read_entry(message)
+        elif message.type in (neighbours.RTM_NEWNEIGH, neighbours.RTM_DELNEIGH):
+            index, entry, permanent = neighbours.parse_entry(message)
             noun = replace(entry, link=self._name(index)) if entry else None
             kind = "fdb" if isinstance(entry, FdbEntry) else "neighbour"
             deleted = deleted or not permanent
@@ -178,7 +176,7 @@ class Events:
             yield Event(kind, deleted, noun, port, message.flags)
 
     def _note_link(self, message: Message, deleted: bool) -> Link:
-        link = rtnl.read_link(message)
+        link = links.parse_link(message)
         if deleted:
             self._names.pop(link.index, None)
             self._stale.discard(link.index)
@@ -187,8 +185,8 @@ class Events:
         return link
 
     def _note_route(self, message: Message) -> Route | None:
-        hops = rtnl.read_route(message)
-        return read_any_route(message, {index: self._name(index) for index, _route in hops})
+        names = {index: self._name(index) for index, _route in routes.parse_route(message)}
+        return routes.parse_named_route(message, names)
 
     def _name(self, index: int) -> str:
         if index in self._stale:
@@ -197,7 +195,7 @@ class Events:
             try:
                 answer = fcntl.ioctl(self._look_up, _SIOCGIFNAME, _IFREQ_INDEX.pack(index))
             except OSError:
-                return ""  # gone meanwhile; the link's own event tells
+                return ""  # gone meanwhile, as the link's own event reports
             self._names[index] = string(answer[:_IFNAMSIZ].split(b"\0")[0])
         return self._names[index]
 
@@ -225,7 +223,7 @@ class Events:
                 continue
             for port, message in _unpack(data):
                 if message.type & 0xFF == _NFT_GENERATION:
-                    # The last message of a transaction tells the process that it came from.
+                    # The last message of a transaction names the process that it came from.
                     port = _generation_pid(message) or port
                     yield from (replace(e, port=port) if e.kind == "nft" else e for e in found)
                     found.clear()
@@ -277,7 +275,7 @@ def _datagrams(source: socket.socket) -> Iterator[bytes | None]:
 
 
 def _unpack(data: bytes) -> Iterator[tuple[int, Message]]:
-    """(port of who did it, message) for each message of a datagram."""
+    """(port that made the change, message) for each message of a datagram."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, flags, _sequence, port = _HEADER.unpack_from(data, offset)
@@ -299,8 +297,8 @@ def _own_changes(port: int, device: int) -> list[tuple[int, int, int, int]]:
         (_LOAD_WORD, 0, 0, _AT_PORT),
         (_IF_EQUAL, 7, 0, socket.htonl(port)),
         (_LOAD_HALF, 0, 0, _AT_TYPE),
-        (_IF_EQUAL, 1, 0, socket.htons(neigh.RTM_NEWNEIGH)),
-        (_IF_EQUAL, 0, 3, socket.htons(neigh.RTM_DELNEIGH)),
+        (_IF_EQUAL, 1, 0, socket.htons(neighbours.RTM_NEWNEIGH)),
+        (_IF_EQUAL, 0, 3, socket.htons(neighbours.RTM_DELNEIGH)),
         (_LOAD_WORD, 0, 0, _AT_NEIGHBOUR_LINK),
         (_IF_EQUAL, 1, 0, socket.htonl(device)),
         (_RETURN, 0, 0, 0),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
 from kernel.model import SCOPE_LINK, Address, Link, Route
-from kernel.netlink import links as rtnl
+from kernel.netlink import links, routes
 from kernel.netlink.codec import Message, text, u32
 from kernel.netlink.socket import Netlink
 from kernel.netns import inside
@@ -54,7 +54,7 @@ class Floor(Contender):
         return Attached(pod, str(number), tuple(addresses.values())), cost
 
     def delete(self, attached: Attached) -> Cost:
-        message = rtnl.delete_link(_host_end(attached.container_id))
+        message = links.delete_link(_host_end(attached.container_id))
         return self.host.call(lambda: _timed(lambda: self._netlink.run([message])))
 
     def add_many(self, pods: Sequence[Pod]) -> tuple[list[Attached], Burst]:
@@ -75,8 +75,8 @@ class Floor(Contender):
 
     def _attach(self, pod: Pod, number: int, addresses: dict[Family, str]) -> None:
         host, peer = Link(_host_end(str(number))), Link(IFNAME)
-        create = rtnl.create_veth(host, peer, pod.namespace.fd, self._master)
-        self._netlink.run([create, rtnl.set_up(host.name)])
+        create = links.create_veth(host, peer, pod.namespace.fd, self._master)
+        self._netlink.run([create, links.set_up(host.name)])
         if not self._master:
             self._netlink.run(_routed_host(host.name, addresses))
         with inside(pod.namespace):
@@ -84,14 +84,14 @@ class Floor(Contender):
             index = socket.if_nametoindex(IFNAME)
         with inner:
             pod_side = _bridged_pod if self._master else _routed_pod
-            inner.run([rtnl.set_up("lo"), *pod_side(index, addresses)])
+            inner.run([links.set_up("lo"), *pod_side(index, addresses)])
 
     def _delete_group(self, names: Sequence[str]) -> None:
         head = _LINK_HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         group = u32(_IFLA_GROUP, _GROUP)
-        bodies = [head + text(rtnl.IFLA_IFNAME, name) + group for name in names]
-        self._netlink.run([Message(rtnl.RTM_NEWLINK, 0, b, "set link group") for b in bodies])
-        self._netlink.run([Message(rtnl.RTM_DELLINK, 0, head + group, "delete link group")])
+        bodies = [head + text(links.IFLA_IFNAME, name) + group for name in names]
+        self._netlink.run([Message(links.RTM_NEWLINK, 0, b, "set link group") for b in bodies])
+        self._netlink.run([Message(links.RTM_DELLINK, 0, head + group, "delete link group")])
 
 
 def _host_end(container_id: str) -> str:
@@ -105,9 +105,9 @@ def _length(family: Family) -> int:
 def _bridged_pod(index: int, addresses: dict[Family, str]) -> list[Message]:
     with_subnet = [ip_interface(f"{a}/{_length(f)}") for f, a in addresses.items()]
     return [
-        *(rtnl.add_address(Address(IFNAME, a), index) for a in with_subnet),
-        rtnl.set_up(IFNAME),
-        *(rtnl.add_route(r, index) for r in _default_routes(addresses)),
+        *(links.add_address(Address(IFNAME, a), index) for a in with_subnet),
+        links.set_up(IFNAME),
+        *(routes.add_route(r, index) for r in _default_routes(addresses)),
     ]
 
 
@@ -117,19 +117,19 @@ def _routed_pod(index: int, addresses: dict[Family, str]) -> list[Message]:
         Route(ip_network(GATEWAYS[f]), IFNAME, scope=SCOPE_LINK if f == 4 else 0) for f in addresses
     ]
     return [
-        *(rtnl.add_address(Address(IFNAME, a), index) for a in alone),
-        rtnl.set_up(IFNAME),
-        *(rtnl.add_route(r, index) for r in (*gateways, *_default_routes(addresses))),
+        *(links.add_address(Address(IFNAME, a), index) for a in alone),
+        links.set_up(IFNAME),
+        *(routes.add_route(r, index) for r in (*gateways, *_default_routes(addresses))),
     ]
 
 
 def _routed_host(name: str, addresses: dict[Family, str]) -> list[Message]:
     index = socket.if_nametoindex(name)
     gateways = [Address(name, ip_interface(GATEWAYS[f])) for f in addresses]
-    routes = [Route(ip_network(a), name) for a in addresses.values()]
+    to_pods = [Route(ip_network(a), name) for a in addresses.values()]
     return [
-        *(rtnl.add_address(a, index) for a in gateways),
-        *(rtnl.add_route(r, index) for r in routes),
+        *(links.add_address(a, index) for a in gateways),
+        *(routes.add_route(r, index) for r in to_pods),
     ]
 
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from kernel.diff import Key
 from kernel.model import Entry, FdbEntry, Neighbour
-from kernel.netlink import links as rtnl
-from kernel.netlink import neighbours as neigh
+from kernel.netlink import neighbours, routes
 from kernel.netlink.codec import NLM_F_ACK, NLMSG_ERROR, Message, pack, unpack
 from kernel.netlink.socket import Netlink
 from kernel.routes import read_entries
@@ -63,10 +62,10 @@ def _send(entries: Sequence[Entry]) -> float:
 
 def _encode(entry: Entry, index: int) -> Message:
     if isinstance(entry, FdbEntry):
-        return neigh.add_fdb(entry, index)
+        return neighbours.add_fdb(entry, index)
     if isinstance(entry, Neighbour):
-        return neigh.add_neighbour(entry, index)
-    return rtnl.add_route(entry, index, exclusive=True)
+        return neighbours.add_neighbour(entry, index)
+    return routes.add_route(entry, index, exclusive=True)
 
 
 def _pack_all(messages: Sequence[Message]) -> bytes:

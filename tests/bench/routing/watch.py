@@ -12,17 +12,15 @@ from types import TracebackType
 
 from kernel.diff import Key, key_of
 from kernel.model import RTPROT_PODWIRE_PEERS, Entry, Route
-from kernel.netlink import links as rtnl
-from kernel.netlink import neighbours as neigh
+from kernel.netlink import neighbours, routes
 from kernel.netlink.codec import Message, unpack
-from kernel.routes import read_any_route
 from tests.bench.routing.fleet import DEVICE
 from tests.bench.world import Host
 
 # linux/rtnetlink.h: RTNLGRP_NEIGH, _IPV4_ROUTE, _IPV6_ROUTE.
 _GROUPS = sum(1 << (group - 1) for group in (3, 7, 11))
 _BUFFER_BYTES = 256 << 20
-_DELETED = frozenset({rtnl.RTM_DELROUTE, neigh.RTM_DELNEIGH})
+_DELETED = frozenset({routes.RTM_DELROUTE, neighbours.RTM_DELNEIGH})
 
 
 class EventsLost(Exception):
@@ -128,11 +126,11 @@ def _read_entry(message: Message) -> Entry | None:
 
     Links have no names here: permanent neighbours and FDB entries are on podwire's device alone.
     """
-    if message.type in (rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE):
-        route = read_any_route(message, {})
+    if message.type in (routes.RTM_NEWROUTE, routes.RTM_DELROUTE):
+        route = routes.parse_named_route(message, {})
         ours = isinstance(route, Route) and route.protocol == RTPROT_PODWIRE_PEERS
         return replace(route, link=DEVICE) if route and ours else None
-    if message.type in (neigh.RTM_NEWNEIGH, neigh.RTM_DELNEIGH):
-        _index, entry, permanent = neigh.read_entry(message, DEVICE)
-        return entry if permanent or message.type == neigh.RTM_DELNEIGH else None
+    if message.type in (neighbours.RTM_NEWNEIGH, neighbours.RTM_DELNEIGH):
+        _index, entry, permanent = neighbours.parse_entry(message, DEVICE)
+        return entry if permanent or message.type == neighbours.RTM_DELNEIGH else None
     return None

@@ -10,7 +10,7 @@ import pytest
 
 from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
 from kernel.netlink.codec import NLM_F_REPLACE
-from kernel.netlink.monitor import Event, Events, Kind, RuleChange
+from kernel.netlink.monitor import Event, Kind, Monitor, RuleChange
 from kernel.routes import change_entries
 from tests.netns.kernel.conftest import DEVICE, Side
 from tests.netns.kernel.test_vxlan import many
@@ -24,16 +24,16 @@ table inet podwire {
 
 
 @pytest.fixture
-def events(side: Side) -> Iterator[Events]:
+def events(side: Side) -> Iterator[Monitor]:
     side.ensure()
-    with side.ns.call(Events) as events:
+    with side.ns.call(Monitor) as events:
         link = side.ns.link(DEVICE)
         assert link is not None
         events.ignore(side.nl.port, int(link["ifindex"]))
         yield events
 
 
-def wait(side: Side, events: Events, found: Callable[[Event], bool]) -> Event:
+def wait(side: Side, events: Monitor, found: Callable[[Event], bool]) -> Event:
     """The first event of the kind; AssertionError with all that came where none does."""
     seen: list[Event] = []
     until = time.monotonic() + 20
@@ -110,7 +110,7 @@ def test_a_change_is_told(
 ) -> None:
     side.ensure()
     side.ns.ip_batch(before + "\n")
-    with side.ns.call(Events) as events:
+    with side.ns.call(Monitor) as events:
         link = side.ns.link(DEVICE)
         events.ignore(side.nl.port, link["ifindex"] if link else 0)
         command = ["nsenter", f"--net={side.ns.path}", "--", "ip", *change.split()]
@@ -121,14 +121,14 @@ def test_a_change_is_told(
     assert told.port == (0 if isinstance(noun, Address) and noun.address.version == 6 else ip.pid)
 
 
-def test_the_fdb(side: Side, events: Events) -> None:
+def test_the_fdb(side: Side, events: Monitor) -> None:
     noun = FdbEntry(DEVICE, "02:00:00:00:00:09", ip_address("192.0.2.9"))
     for verb, deleted in (("add", False), ("del", True)):
         side.ns.run(f"bridge fdb {verb} {noun.mac} dst {noun.dst} dev {DEVICE} self".split())
         wait(side, events, tells("fdb", deleted, noun))
 
 
-def test_a_route_in_anothers_place_is_told_so(side: Side, events: Events) -> None:
+def test_a_route_in_anothers_place_is_told_so(side: Side, events: Monitor) -> None:
     side.ns.ip_batch("route add 10.1.0.0/16 dev eth0 proto 113\n")
     side.ns.ip_batch("route replace 10.1.0.0/16 via 192.0.2.9\n")
     told = wait(side, events, lambda e: e.kind == "route" and bool(e.flags & NLM_F_REPLACE))
@@ -136,7 +136,7 @@ def test_a_route_in_anothers_place_is_told_so(side: Side, events: Events) -> Non
     assert (str(told.noun.via), told.noun.protocol) == ("192.0.2.9", 3)
 
 
-def test_links(side: Side, events: Events) -> None:
+def test_links(side: Side, events: Monitor) -> None:
     def told(name: str, *, up: bool, deleted: bool = False) -> Callable[[Event], bool]:
         def fits(event: Event) -> bool:
             link = event.noun
@@ -169,7 +169,7 @@ def test_links(side: Side, events: Events) -> None:
     ],
 )
 def test_settings_that_the_kernel_announces(
-    side: Side, events: Events, path: str, value: str
+    side: Side, events: Monitor, path: str, value: str
 ) -> None:
     side.ns.sysctl(path, "0")
     side.ns.call(events.read)
@@ -177,7 +177,7 @@ def test_settings_that_the_kernel_announces(
     wait(side, events, lambda e: (e.kind, e.noun) == ("netconf", Sysctl(f"net/{path}", value)))
 
 
-def test_nft(side: Side, events: Events) -> None:
+def test_nft(side: Side, events: Monitor) -> None:
     side.ns.run(["nft", "-f", "-"], stdin=TABLE)
     wait(side, events, lambda e: e.noun == RuleChange("inet", "podwire", "table", ""))
     changes = {
@@ -195,7 +195,7 @@ def test_nft(side: Side, events: Events) -> None:
         assert told.port == nft.pid
 
 
-def test_own_changes_and_other_links_neighbours_are_not_told(side: Side, events: Events) -> None:
+def test_own_changes_and_other_links_neighbours_are_not_told(side: Side, events: Monitor) -> None:
     entries = [e for e in many(3000) if not isinstance(e, FdbEntry)]
     assert change_entries(side.nl, entries, []) == []
     side.ns.ip_batch("neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent\n")
@@ -204,7 +204,7 @@ def test_own_changes_and_other_links_neighbours_are_not_told(side: Side, events:
     assert [e for e in side.ns.call(events.read) if e.kind != "route"] == []
 
 
-def test_late_news_of_an_earlier_device_is_not_about_the_next(side: Side, events: Events) -> None:
+def test_late_news_of_an_earlier_device_is_not_about_the_next(side: Side, events: Monitor) -> None:
     assert change_entries(side.nl, many(200), []) == []
     side.ns.ip_batch(f"link del {DEVICE}\n")
     made = side.ensure().link
@@ -222,8 +222,8 @@ def test_late_news_of_an_earlier_device_is_not_about_the_next(side: Side, events
     ]
 
 
-def test_too_many_events_are_told_as_lost(side: Side, events: Events) -> None:
-    with side.ns.call(lambda: Events(1 << 16)) as idle:
+def test_too_many_events_are_told_as_lost(side: Side, events: Monitor) -> None:
+    with side.ns.call(lambda: Monitor(1 << 16)) as idle:
         assert change_entries(side.nl, many(500), []) == []
         wait(side, idle, lambda e: e.kind == "lost")
         while select.select([idle], [], [], 0)[0]:

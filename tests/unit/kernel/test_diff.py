@@ -23,6 +23,7 @@ from kernel.model import (
     Sysctl,
     Vxlan,
 )
+from tests.unit.kernel import strategies as nouns
 
 NAMES = st.sampled_from(("eth0", "eth1"))
 SWITCH = st.booleans()
@@ -325,3 +326,21 @@ def test_strays_go_and_only_named_keys_are_compared(
     one = key_of(Sysctl("a", ""))
     assert [c.noun.path for c in diff(desired, observed, [one])] == (["a"] * ("a" in changes))
     assert list(diff(desired, observed, [])) == []
+
+
+entries: st.SearchStrategy[Entry] = nouns.routes | nouns.neighbours | nouns.fdb_entries
+
+
+@given(entries, entries)
+def test_keys_differ_where_identities_do(one: Entry, other: Entry) -> None:
+    assert (key_of(one) == key_of(other)) == (identity(one) == identity(other))
+
+
+def identity(entry: Entry) -> tuple[object, ...]:
+    if isinstance(entry, Route):
+        return (Route, entry.dst, entry.table, entry.priority)
+    if isinstance(entry, Neighbour):
+        return (Neighbour, entry.link, entry.address)
+    # To a group, and to nobody, frames may go by several ways.
+    several = int(entry.mac[:2], 16) & 1 or not int(entry.mac.replace(":", ""), 16)
+    return (FdbEntry, entry.link, entry.mac, entry.dst if several else None)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernel.link_deletion import LinkRemover
-from kernel.netlink import links as rtnl
+from kernel.netlink import routes
 from kernel.netlink.socket import Netlink
 from tests.unit.cni_plugin.namespaces import elsewhere
 
@@ -74,8 +74,8 @@ def remains(number: int, name: str) -> list[str]:
     found = [what for _index, what in socket.if_nameindex() if what in (name, f"p{name}")]
     settings = Path("/proc/sys/net/ipv4/conf", name)
     with Netlink() as nl:
-        routes = [rtnl.read_route(message) for message in nl.dump(rtnl.list_routes(4))]
-    to = [str(route.dst) for each in routes for _index, route in each]
+        found_routes = [routes.parse_route(message) for message in nl.dump(routes.list_routes(4))]
+    to = [str(route.dst) for each in found_routes for _index, route in each]
     found += [dst for dst in to if dst == f"10.9.1.{number}/32"]
     return found + [str(settings)] * settings.exists()
 

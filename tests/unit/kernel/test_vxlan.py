@@ -14,7 +14,7 @@ from kernel.netlink import links
 from kernel.netlink.codec import Message
 from kernel.vxlan import _repair_messages, create_vxlan, needs_new_device, read_vxlan
 from tests.unit.kernel import strategies as nouns
-from tests.unit.kernel.netlink.test_links import (
+from tests.unit.kernel.netlink.pyroute2_codec import (
     CREATE,
     EXCLUSIVE,
     INDEXES,
@@ -119,7 +119,7 @@ def test_a_missing_device_is_made() -> None:
     assert not needs_new_device(None)
 
 
-USUAL = [links.describe_link(replace(DEVICE, port=None)), links.set_up("vx")]
+USUAL = [links.set_traits(replace(DEVICE, port=None)), links.set_up("vx")]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ USUAL = [links.describe_link(replace(DEVICE, port=None)), links.set_up("vx")]
         ({"mtu": 1400}, [links.set_mtu("vx", 1450)]),
         ({"mac": "02:00:00:00:00:02"}, [links.set_mac("vx", "02:00:00:00:00:01")]),
         ({"arp": False}, [links.clear_flags("vx", links.IFF_NOARP)]),
-        ({"port": Port("cni0")}, [links.release("vx")]),
+        ({"port": Port("cni0")}, [links.clear_master("vx")]),
         (
             {"port": Port("cni0"), "arp": False, "mtu": 9000, "mac": None},
             [
-                links.release("vx"),
+                links.clear_master("vx"),
                 links.clear_flags("vx", links.IFF_NOARP),
                 links.set_mtu("vx", 1450),
                 links.set_mac("vx", "02:00:00:00:00:01"),

@@ -1,0 +1,213 @@
+"""Route messages: nouns to messages and back (linux/rtnetlink.h)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+from kernel.model import (
+    RTPROT_PODWIRE_PEERS,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    IPAddress,
+    IPNetwork,
+    Route,
+)
+from kernel.netlink.codec import (
+    FAMILY,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    attribute,
+    attributes,
+    nested,
+    number,
+    u32,
+)
+
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 6, 7, 8
+_RTA_MULTIPATH, _RTA_TABLE = 9, 15
+_RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT = 1, 2, 252
+_REFUSALS = frozenset({6, 7, 8, 9})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW
+_RTM_F_CLONED = 0x200
+_RTNH_F_ONLINK = 4
+_RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
+# What a user leaves open is 1024 in IPv6 (linux/ipv6_route.h, IP6_RT_PRIO_USER).
+_IPV6_PRIORITY = 1024
+
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP = struct.Struct("=HxxI")
+
+
+def _route_body(route: Route, index: int) -> bytes:
+    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
+    head = _RTMSG.pack(
+        FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
+        table, route.protocol, route.scope, _RTN_LOCAL if route.local else _RTN_UNICAST,
+        _RTNH_F_ONLINK * route.onlink,
+    )  # fmt: skip
+    parts = [head, u32(_RTA_OIF, index), u32(_RTA_TABLE, route.table)]
+    if route.dst.prefixlen:
+        parts.append(attribute(_RTA_DST, route.dst.network_address.packed))
+    for kind, value in ((_RTA_GATEWAY, route.via), (_RTA_PREFSRC, route.src)):
+        if value is not None:
+            parts.append(attribute(kind, value.packed))
+    if route.priority:
+        parts.append(u32(_RTA_PRIORITY, route.priority))
+    metrics = [u32(k, v) for k, v in ((_RTAX_MTU, route.mtu), (_RTAX_ADVMSS, route.advmss)) if v]
+    if metrics:
+        parts.append(nested(_RTA_METRICS, *metrics))
+    return b"".join(parts)
+
+
+def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
+    """Add a route; exclusive: EEXIST where another one has its destination and priority."""
+    via = ("via", route.via) if route.via else ()
+    what = ("add route", route.dst, *via, "dev", route.link)
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
+    return Message(RTM_NEWROUTE, flags, _route_body(route, index), what)
+
+
+def set_route(route: Route, index: int, flags: int) -> Message:
+    """Add or replace a route, as the flags say; without text for errors, which is cheaper."""
+    return Message(RTM_NEWROUTE, flags, _route_body(route, index))
+
+
+def delete_route(route: Route, index: int) -> Message:
+    """Delete the route to a destination by its mark (protocol) and link; index 0: any link."""
+    table = route.table if route.table < 256 else _RT_TABLE_COMPAT
+    head = _RTMSG.pack(
+        FAMILY[route.dst.version], route.dst.prefixlen, 0, 0,
+        table, route.protocol, _RT_SCOPE_NOWHERE, 0, 0,
+    )  # fmt: skip
+    body = head + u32(_RTA_TABLE, route.table) + u32(_RTA_OIF, index)
+    body += attribute(_RTA_DST, route.dst.network_address.packed) if route.dst.prefixlen else b""
+    body += u32(_RTA_PRIORITY, route.priority) if route.priority else b""
+    return Message(RTM_DELROUTE, 0, body, f"delete route {route.dst} dev {route.link}")
+
+
+def list_routes(version: int, protocol: int = 0) -> Message:
+    """Ask for all routes of one address family, 4 or 6, or those with one mark (a dump)."""
+    head = _RTMSG.pack(FAMILY[version], 0, 0, 0, 0, protocol, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
+
+
+def parse_route(message: Message) -> list[tuple[int, Route]]:
+    """(link index, route) for each next hop of an RTM_NEWROUTE answer.
+
+    Empty for what is no unicast route, and no local one of podwire's; several where the kernel made
+    one multipath route of routes that differ in their next hop alone, as it does with IPv6.
+    """
+    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
+    found = attributes(message.body, _RTMSG.size)
+    local = kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS
+    if not (kind == _RTN_UNICAST or local) or flags & _RTM_F_CLONED:
+        return []
+    metrics = attributes(found.get(_RTA_METRICS, b""))
+    route = Route(
+        dst=_destination(family, length, found),
+        link="",
+        via=_ip(found.get(_RTA_GATEWAY)),
+        src=_ip(found.get(_RTA_PREFSRC)),
+        scope=scope,
+        table=_number(found, _RTA_TABLE) or table or TABLE_MAIN,
+        priority=_number(found, _RTA_PRIORITY),
+        mtu=_number(metrics, _RTAX_MTU),
+        advmss=_number(metrics, _RTAX_ADVMSS),
+        protocol=protocol,
+        onlink=bool(flags & _RTNH_F_ONLINK),
+        local=local,
+    )
+    if _RTA_OIF in found:
+        return [(number(found[_RTA_OIF]), route)]
+    return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
+
+
+def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
+    """(link index, gateway) of each struct rtnexthop in an RTA_MULTIPATH attribute."""
+    offset = 0
+    while offset + _NEXT_HOP.size <= len(data):
+        length, index = _NEXT_HOP.unpack_from(data, offset)
+        if length < _NEXT_HOP.size:
+            return
+        found = attributes(data[offset : offset + length], _NEXT_HOP.size)
+        yield index, _ip(found.get(_RTA_GATEWAY))
+        offset += length + (-length % 4)
+
+
+def parse_named_route(message: Message, names: Mapping[int, str]) -> Route | None:
+    """A route of an RTM_NEWROUTE or RTM_DELROUTE with its link's name, from names by index.
+
+    One that is not one entry (several next hops, or none) has an empty link name, and so equals
+    no desired route. None for what the kernel keeps for itself (local, broadcast, cached routes).
+    """
+    hops = parse_route(message)
+    if len(hops) != 1:
+        return _read_other(message)
+    index, route = hops[0]
+    return replace(_with_usual_priority(route), link=names.get(index, ""))
+
+
+def _read_other(message: Message) -> Route | None:
+    """A route of several next hops, or one that refuses packets, as one through no link."""
+    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
+    if flags & _RTM_F_CLONED or kind not in {_RTN_UNICAST, *_REFUSALS}:
+        return None
+    found = attributes(message.body, _RTMSG.size)
+    route = Route(
+        dst=_destination(family, length, found),
+        link="",
+        scope=scope,
+        table=_number(found, _RTA_TABLE) or table,
+        priority=_number(found, _RTA_PRIORITY),
+        protocol=protocol,
+    )
+    return _with_usual_priority(route)
+
+
+def _with_usual_priority(route: Route) -> Route:
+    usual = route.dst.version == 6 and route.priority == _IPV6_PRIORITY
+    return replace(route, priority=0) if usual else route
+
+
+def list_local_routes(version: int, index: int) -> Message:
+    """Ask for the routes that make one link's addresses of a family the node's own (a dump)."""
+    head = _RTMSG.pack(FAMILY[version], 0, 0, 0, TABLE_LOCAL, 0, 0, _RTN_LOCAL, 0)
+    return Message(RTM_GETROUTE, 0, head + u32(_RTA_OIF, index), "list local routes")
+
+
+def parse_destination(message: Message) -> IPAddress | None:
+    """The address that an RTM_NEWROUTE answer leads to; None for the default route."""
+    return _ip(attributes(message.body, _RTMSG.size).get(_RTA_DST))
+
+
+def get_route(address: IPAddress) -> Message:
+    """Ask which route a packet to the address would take."""
+    length = address.max_prefixlen
+    head = _RTMSG.pack(FAMILY[address.version], length, 0, 0, 0, 0, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, head + attribute(_RTA_DST, address.packed), "look up route")
+
+
+def parse_link_index(message: Message) -> int:
+    """The link index of a route look-up's answer; 0 where it has none."""
+    found = attributes(message.body, _RTMSG.size)
+    return _number(found, _RTA_OIF)
+
+
+def _ip(raw: bytes | None) -> IPAddress | None:
+    return ip_address(raw) if raw else None
+
+
+def _number(found: Mapping[int, bytes], kind: int) -> int:
+    return number(found[kind]) if kind in found else 0
+
+
+def _destination(family: int, length: int, found: Mapping[int, bytes]) -> IPNetwork:
+    raw = found.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    return ip_network((raw, length))
