@@ -29,12 +29,12 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-demo: run-packages $(VENV)/.installed ## two nodes find each other, their pods talk, what is broken heals, nothing is left
+demo: run-packages $(VENV)/.installed ## two nodes with pods in network namespaces: traffic, damage, repair, removal
 	@$(if $(filter etcd,$(SOURCE)),tests/tools/debian-programs install etcd etcdctl)
 	@$(PY) packaging/demo $(if $(SOURCE),--source $(SOURCE))
 
 # One after the other, whatever -j says: the first failure ends the run.
-test: test-packages $(VENV)/.installed go-tools programs ## every test there is
+test: test-packages $(VENV)/.installed go-tools programs ## all tests
 	@$(PYTEST) $(TESTS) --collect-only --quiet >/dev/null 2>&1 & \
 	    $(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
 	@$(MAKE) --no-print-directory conformance
@@ -44,26 +44,26 @@ test: test-packages $(VENV)/.installed go-tools programs ## every test there is
 	@$(PY) -m tests.pytest_netns
 
 # Not in CI: an unchanged tree stays green there. Each part runs, whatever became of the one before.
-test-newest: ## the same with the newest libraries that pyproject.toml allows
+test-newest: ## all tests with the newest libraries that pyproject.toml allows
 	@rm -rf build/venv-newest
 	@$(MAKE) --no-print-directory --keep-going --jobs=1 VENV=build/venv-newest LIBRARIES=--newest \
 	    lint conformance conformance-reference unit netns
 
-lint: $(VENV)/.installed ## formatting, lints, types, layers
+lint: $(VENV)/.installed ## formatting, lints, types, import layers
 	@echo '== ruff, mypy, import-linter'
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
-unit: $(VENV)/.installed ## tests without a kernel
+unit: $(VENV)/.installed ## unit tests
 	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
 
 netns: test-packages $(VENV)/.installed go-tools programs ## tests in network namespaces (root)
 	@$(PYTEST) tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
-conformance: test-packages $(VENV)/.installed ## the CNI specification, against podwire
+conformance: test-packages $(VENV)/.installed ## the CNI specification against podwire
 	@echo '== conformance of podwire'
 	@$(CONFORMANCE) $(OWN_STORE) --cni-plugin=$(VENV)/bin/podwire $(ARGS)
 	@$(PODWIRE_AS_REFERENCE)
@@ -83,7 +83,7 @@ for name in bridge ptp; do \
 done
 endef
 
-conformance-reference: test-packages $(VENV)/.installed go-tools ## the same, against the reference plugins
+conformance-reference: test-packages $(VENV)/.installed go-tools ## the CNI specification against the reference plugins
 	@$(call against_reference,/usr/lib/cni,$(DEBIAN_REFERENCE))
 	@! test -x $(GO_TOOLS)/bridge || { $(call against_reference,$(GO_TOOLS),$(NEWEST_REFERENCE)); }
 
@@ -96,7 +96,7 @@ set -e; for plugin in bridge ptp; do \
 done
 endef
 
-bench: test-packages $(VENV)/.installed go-tools programs ## podwire beside the reference plugins: table, build/bench/*.json and *.svg
+bench: test-packages $(VENV)/.installed go-tools programs ## measure podwire beside the reference plugins: table, build/bench/*.json and *.svg
 	@$(PY) -m tests.bench $(ARGS)
 
 run-packages:
@@ -118,7 +118,7 @@ $(VENV)/.made: packaging/make-venv packaging/locks/build.txt packaging/locks/tes
 # Each file is bound by the one before, so all agree. One set of versions for all Pythons.
 # `make lock ARGS='--upgrade-package pyyaml'` changes as little as it can; ARGS=--no-upgrade only
 # follows pyproject.toml.
-lock: $(VENV)/.made ## renew packaging/locks, what all targets and the installer install
+lock: $(VENV)/.made ## renew packaging/locks, from which all targets and the installer install
 	@$(PY) -c 'import tomllib; \
 	    print("pip", *tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	    | $(call resolve,-,build)
@@ -128,7 +128,7 @@ resolve = $(VENV)/bin/uv pip compile --quiet --universal --fork-strategy fewest 
     --only-binary :all: --custom-compile-command 'make lock' $(or $(ARGS),--upgrade) \
     $(1) --output-file packaging/locks/$(2).txt
 
-# A real installation, made anew when a source changes: what the tests run is what users get.
+# A real installation, renewed when a source changes: what the tests run is what users get.
 $(VENV)/.installed: $(VENV)/.made $(SOURCES) pyproject.toml
 	@echo 'installing podwire into $(VENV)'
 	@rm -rf build/lib build/bdist.* *.egg-info

@@ -84,7 +84,7 @@ def found(nodes: tuple[Node, Node], folder: Path, undo: ExitStack) -> Etcd:
 
 
 def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack, source: str) -> None:
-    """Set the cluster up, start a daemon on each node, wait until they agree."""
+    """Set the cluster up, start a daemon on each node, wait until both are in sync."""
     beside = ", an etcd beside them" if source == "etcd" else ""
     say(f"1. Two nodes on one network, a daemon on each (podwired run){beside}")
     etcd = None
@@ -100,7 +100,7 @@ def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack, source: str) 
                 fail(f"{node.name}'s daemon ended: {(node.folder / 'log').read_text()}")
         return all(node.in_sync for node in nodes)
 
-    spent = wait_until("agreement of the nodes", ready)
+    spent = wait_until("sync of both nodes", ready)
     for node in nodes:
         say(f"   {node.name}  {' and '.join(node.addresses)}, pods {' and '.join(node.pod_cidrs)}")
     if etcd is not None:
@@ -111,7 +111,7 @@ def start(nodes: tuple[Node, Node], folder: Path, undo: ExitStack, source: str) 
 
 def attach(nodes: tuple[Node, Node]) -> None:
     """ADD two pods on each node, with the configuration that its daemon wrote."""
-    say("2. Two pods on each get their network (CNI ADD, by the conflist that the daemon wrote)")
+    say("2. Two pods on each are attached (CNI ADD, with the conflist that the daemon wrote)")
     for node in nodes:
         for pod in node.pods:
             reply = ADDED[pod] = node.expect("ADD", pod)
@@ -120,8 +120,8 @@ def attach(nodes: tuple[Node, Node]) -> None:
 
 
 def show_traffic(nodes: tuple[Node, Node]) -> None:
-    """Who reaches whom."""
-    say("3. They talk")
+    """Round trips between pods, nodes and the outside."""
+    say("3. Traffic between them")
     (a, b), (c, d) = (node.pods for node in nodes)
     ways = [
         ("pod a -> pod b, same node", a, ADDED[b].addresses[0]),
@@ -146,14 +146,14 @@ def show_path(nodes: tuple[Node, Node]) -> None:
     steps = [
         ("pod a", a, ("ip", "-o", "route", "get", target), target),
         ("node-1, route", here, ("ip", "route", "show", nodes[1].pod_cidrs[0]), hop),
-        ("node-1, who is that", here, neighbours, hop),
-        ("node-1, on which node", here, ("bridge", "fdb", "show", "dev", "podwire-vxlan"), " dst "),
+        ("node-1, neighbour", here, neighbours, hop),
+        ("node-1, FDB", here, ("bridge", "fdb", "show", "dev", "podwire-vxlan"), " dst "),
         ("node-2, route", there, ("ip", "-o", "route", "get", target), target),
     ]
     for title, namespace, argv, word in steps:
         lines = [line for line in inside(namespace, *argv).splitlines() if word in line]
         if not lines:
-            fail(f"{title}: nothing about {word}")
+            fail(f"{title}: no line with {word}")
         say(f"   {title:22} {' '.join(lines[0].partition(' uid ')[0].split())}")
     say(f"   {'on the wire':22} {capture(nodes[0], lambda: ping(a, target))}")
 
@@ -173,8 +173,8 @@ def capture(node: Node, cause: Callable[[], object]) -> str:
 
 
 def damage(nodes: tuple[Node, Node]) -> None:
-    """Break things by hand; podwired puts them back."""
-    say("5. Things are broken by hand, and come back")
+    """Delete a route and the device by hand; podwired restores them."""
+    say("5. A route and the VXLAN device are deleted by hand; podwired restores them")
     node, pod = nodes[0], nodes[0].pods[0]
     target, prefix = ADDED[nodes[1].pods[0]].addresses[0], nodes[1].pod_cidrs[0]
 
@@ -186,18 +186,18 @@ def damage(nodes: tuple[Node, Node]) -> None:
         say(f"   $ {' '.join(argv)}    (on {node.name})")
         inside(node.namespace, *argv)
         spent = wait_until(f"return of the route to {prefix}", lambda: route() == before)
-        wait_until("agreement of the node", lambda: node.in_sync)
-        say(f"   back after {spent:.0f} ms; pod c answers pod a in {ping(pod, target)}")
+        wait_until("sync of the node", lambda: node.in_sync)
+        say(f"   restored after {spent:.0f} ms; pod c answers pod a in {ping(pod, target)}")
     say(f"   $ podwirectl history    (on {node.name})")
     quote(node.podwirectl("history"))
 
 
 def check(nodes: tuple[Node, Node]) -> None:
-    """CHECK finds what is broken in a pod."""
-    say("6. Pods are checked (CNI CHECK), one is broken by hand, and CHECK says what is wrong")
+    """CHECK names the difference in a pod."""
+    say("6. CNI CHECK of a sound pod, and of one whose route is deleted by hand")
     a, b = nodes[0].pods
     nodes[0].expect("CHECK", b, ADDED[b].body)
-    say("   pod b: as planned")
+    say("   pod b: no difference")
     say("   $ ip route del default    (in pod a)")
     inside(a, "ip", "route", "del", "default")
     broken = nodes[0].call("CHECK", a, ADDED[a].body)
@@ -208,11 +208,11 @@ def check(nodes: tuple[Node, Node]) -> None:
 
 def detach(nodes: tuple[Node, Node], before: list[dict[str, str]]) -> None:
     """DEL all pods, and compare the nodes with what they were before the first ADD."""
-    say("7. They are deleted (CNI DEL)")
+    say("7. The pods are removed (CNI DEL)")
     for node in nodes:
         for pod in node.pods:
             reply = node.expect("DEL", pod, ADDED[pod].body)
-            say(f"   pod {pod[-1]}: gone ({reply.milliseconds:.0f} ms)")
+            say(f"   pod {pod[-1]}: removed ({reply.milliseconds:.0f} ms)")
     for node, old in zip(nodes, before, strict=True):
         new = node.snapshot()
         left = [name for name in old if old[name] != new[name]]
@@ -253,7 +253,7 @@ def perform(undo: ExitStack, source: str) -> None:
 def main() -> int:
     """Run the demo, and see to it that nothing is left, whatever happens."""
     parser = argparse.ArgumentParser(description="Two nodes whose pods talk.")
-    words = "how the nodes find each other (default: %(default)s)"
+    words = "the source of the list of nodes (default: %(default)s)"
     parser.add_argument("--source", choices=("static", "etcd"), default="static", help=words)
     source = parser.parse_args().source
     if os.geteuid() != 0:
@@ -261,7 +261,7 @@ def main() -> int:
     for ending in ENDINGS:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup(1) has it
             signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
-    say("podwire: two nodes with two pods each, in network namespaces that go when the demo ends")
+    say("podwire: two nodes with two pods each, in network namespaces; the demo removes them")
     play(source)
     remains = [line for line in run("ip", "netns", "list").splitlines() if line.startswith(NAME)]
     if remains:

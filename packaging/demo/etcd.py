@@ -72,7 +72,7 @@ class Etcd:
 
     def show(self) -> None:
         """What is in it."""
-        say("   $ etcdctl get --prefix /podwire/v1/subnets/    (who leased what)")
+        say("   $ etcdctl get --prefix /podwire/v1/subnets/    (which node leased what)")
         lines = self._control("get", "--prefix", "/podwire/v1/subnets/").split()
         quote("\n".join(f"{k:<52}{v}" for k, v in zip(lines[::2], lines[1::2], strict=True)))
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ import ipam.errors
 from cni_plugin import errors
 from cni_plugin.errors import CniError
 from cni_plugin.names import host_link_name
-from tests import ROOT
 from tests.unit.cni_plugin.calls import (
     CONFIG,
     Node,
@@ -193,12 +191,6 @@ def codes_of(module: Any) -> dict[str, int]:
 def test_every_code_has_a_cause() -> None:
     defined = {*codes_of(errors).values(), *codes_of(ipam.errors).values()}
     assert {code for code, _ in CAUSES} == defined - NEVER_SAID
-
-
-def test_the_readme_lists_every_code_that_is_said() -> None:
-    readme = ROOT / "README.md"
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", readme.read_text(), re.MULTILINE)}
-    assert {code for code, _ in CAUSES} | {errors.INTERNAL} <= listed
 
 
 def test_every_code_is_listed_once_and_in_order() -> None:

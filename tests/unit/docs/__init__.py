@@ -1,0 +1,1 @@
+"""The pages of README.md and docs/ say what the code does."""
