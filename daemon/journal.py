@@ -1,8 +1,8 @@
 """The journal: every change that podwire made or found, one JSON object a line.
 
-Appended with one write(2) per batch to a file opened O_APPEND, so that a reader sees whole batches
-and a killed daemon loses none that was written. Nothing is synced to disk: after a power loss the
-last seconds may be missing or garbled, and what is garbled is passed over.
+Each batch is appended with one write(2) to a file opened O_APPEND: readers see whole batches, and a
+killed daemon loses nothing that was written. Nothing is synced to disk: after a power loss the last
+seconds may be missing or garbled; garbled lines are skipped.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _NAMES = ("action", "object", "cause", "before", "after")
 class Record:
     """One change. time: seconds since 1970; before and after are empty where there was nothing.
 
-    added, removed, changed: what podwire did of its own. restored: what others had altered and
-    podwire put back. refused: what it will not do. found: what others did, and podwire left.
+    added, removed, changed: what podwire did by its plan. restored: an external change that podwire
+    repaired. refused: what it does not do. found: an external change that it left as it is.
     """
 
     time: float
@@ -60,7 +60,7 @@ def as_json(record: Record) -> dict[str, str]:
 
 def encode(record: Record) -> bytes:
     """One line of the file. Long texts are cut: the bound of the file holds whatever comes."""
-    # Put together by hand, for a node that comes up writes thousands of records at once.
+    # Formatted by hand: a node that starts writes thousands of records at once.
     r = record
     texts = map(_quote, map(_cut, (r.action, r.object, r.cause, r.before, r.after)))
     return (_LINE % (render_time(r.time), *texts)).encode()
@@ -96,9 +96,9 @@ _MICROSECOND = datetime.resolution
 class Journal:
     """The writer. Together with the file before it (`.1`) it never exceeds max_bytes.
 
-    fault: why the last write failed, empty when it did not. A journal that cannot be written
-    stops nobody's work; how many records it lost is its first line when it can be again.
-    written, unwritten: how many records were, by action, and were not, since it was made.
+    fault: why the last write failed, empty where it did not. A journal that cannot be written stops
+    no other work; its first line afterwards says how many records were lost.
+    written, unwritten: how many records were written, by action, and how many were not.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -117,7 +117,7 @@ class Journal:
             return
         lines = [encode(record) for record in given]
         with self._mutex:
-            left = [*self._confession(), *lines]
+            left = [*self._loss_record(), *lines]
             try:
                 while left:
                     left = left[self._append(left) :]
@@ -137,7 +137,7 @@ class Journal:
         with self._mutex:
             self._close()
 
-    def _confession(self) -> list[bytes]:
+    def _loss_record(self) -> list[bytes]:
         if not self._lost:
             return []
         cause = f"about {self._lost} records could not be written: {self.fault}"
@@ -165,7 +165,7 @@ class Journal:
 
     def _open(self) -> None:
         if self._fd >= 0 and not self._is_current():
-            self._close()  # deleted or rotated by somebody else
+            self._close()  # deleted or rotated by another program
         if self._fd >= 0:
             return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ class Journal:
             return False
 
     def _rotate(self) -> None:
-        os.replace(self.path, before_it(self.path))
+        os.replace(self.path, previous_file(self.path))
         self._close()
         self._open()
 
@@ -191,16 +191,16 @@ class Journal:
         self._fd = -1
 
 
-def before_it(path: Path) -> Path:
-    """The file that was the journal until it was full."""
+def previous_file(path: Path) -> Path:
+    """The full file that was rotated out; the journal is at most these two."""
     return path.with_name(f"{path.name}.1")
 
 
 def read(path: Path, since: float = 0.0, wanted: str = "") -> Generator[Record, None, None]:
-    """Records from oldest to newest, as far as they are written when the reading begins.
+    """The records that are written by now, from oldest to newest.
 
-    since: seconds since 1970. wanted: only objects that contain this text, in any case. Nothing
-    written yet is no error. Raises OSError.
+    since: seconds since 1970. wanted: only objects that contain this text, in any case. A journal
+    that does not exist yet is empty. Raises OSError.
     """
     with ExitStack() as stack:
         folded = wanted.casefold()
@@ -213,7 +213,7 @@ def read(path: Path, since: float = 0.0, wanted: str = "") -> Generator[Record, 
 def _open_all(path: Path, stack: ExitStack) -> list[BufferedReader]:
     """Both files; opened again where the daemon rotated between the two."""
     while True:
-        current, older = (_open_file(name, stack) for name in (path, before_it(path)))
+        current, older = (_open_file(name, stack) for name in (path, previous_file(path)))
         try:
             seen = os.stat(path) if current else None
         except FileNotFoundError:
@@ -230,7 +230,7 @@ def _open_file(path: Path, stack: ExitStack) -> BufferedReader | None:
 
 
 def _records(file: BufferedReader) -> Iterator[Record]:
-    rest = os.fstat(file.fileno()).st_size  # a busy writer must not keep a reader for ever
+    rest = os.fstat(file.fileno()).st_size  # a busy writer must not keep a reader forever
     while rest > 0 and (line := file.readline(rest)):
         rest -= len(line)
         record = decode(line)

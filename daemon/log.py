@@ -20,7 +20,7 @@ _JOURNAL_PRIORITY = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daem
 class Log:
     """Lines to stderr, for the journal or a terminal. Configurations and environments stay out.
 
-    The level counts for the processes too that are forked after this was made.
+    The level is shared with processes that are forked later.
     """
 
     def __init__(self, level: str = "info", *, journal: bool = False) -> None:
@@ -31,7 +31,7 @@ class Log:
 
     @property
     def level(self) -> str:
-        """The least important that is written, one of LEVELS."""
+        """The lowest level that is written, one of LEVELS."""
         return LEVELS[self._shared[0]]
 
     @level.setter
@@ -39,11 +39,11 @@ class Log:
         self._shared[0] = LEVELS.index(name)
 
     def error(self, text: str, **fields: object) -> None:
-        """Something that an operator must look at."""
+        """A failure that an operator must deal with."""
         self._write("error", text, fields)
 
     def warning(self, text: str, **fields: object) -> None:
-        """Something odd that podwire dealt with."""
+        """An anomaly that podwire dealt with."""
         self._write("warning", text, fields)
 
     def info(self, text: str, **fields: object) -> None:
@@ -62,7 +62,7 @@ class Log:
     def call(
         self, env: Mapping[str, str], reply: Reply, seconds: float, lines: Iterable[str]
     ) -> None:
-        """One CNI call and its outcome; what it told its caller on stderr too."""
+        """One CNI call and its outcome; lines: what it reported on stderr."""
         fields = {**identity(env), "ms": round(seconds * 1000, 1)}
         for line in lines:
             self.warning(line.removeprefix("podwire: "), **fields)
@@ -79,13 +79,13 @@ class Log:
         head = f"<{_JOURNAL_PRIORITY[level]}>" if self._journal else f"{_now()} {level:7} "
         tail = "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value != "")
         line = f"{head}{text}{tail}\n".encode(errors="backslashreplace")
-        # Whoever read them may be gone: calls matter more than their lines.
+        # The reader of stderr may be gone: calls matter more than their log lines.
         with self._mutex, suppress(OSError):
             os.write(_STDERR, line)
 
 
 def identity(env: Mapping[str, str]) -> dict[str, str]:
-    """Who a call is for: pod, container and interface; made harmless for a line of log."""
+    """The attachment that a call is for: pod, container and interface."""
     pairs = dict(item.partition("=")[::2] for item in env.get("CNI_ARGS", "").split(";"))
     pod = "/".join(filter(None, (pairs.get("K8S_POD_NAMESPACE"), pairs.get("K8S_POD_NAME"))))
     return {

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 HEARTBEAT = 10.0
-"""Seconds after which the file is written although nothing changed."""
+"""Seconds after which the file is written even if nothing changed."""
 STALE = 3 * HEARTBEAT
 """Seconds after which a daemon that has not written is stuck."""
 _NAMED = 3
-"""So many prefixes are named in one line, of more the number."""
+"""So many prefixes are named in one line; of more, the number is given."""
 _HEAD = {"pid", "time", "uptime"}
 _LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 
@@ -49,7 +49,7 @@ class NoStatus(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A prefix that is not routed, or not all of it; empty where all of the node's are meant."""
+    """A prefix that is not routed, or not all of it; empty for all prefixes of the node."""
 
     node: str
     prefix: str
@@ -60,17 +60,17 @@ class Refused:
 class NodeStatus:
     """The state of one node's routing.
 
-    wanted, in_sync: entries (routes, neighbours, FDB entries) that there should be, and those of
-    them that the kernel has as planned. mtu: of pods' links, in bytes. fault: why the node itself
-    is not ready; stale_pods: which pods no node routes to any more; source_fault: why the last
-    good state of the cluster is in use; conflist_fault, journal_fault: why those files are not
-    written; metrics_fault: why metrics are not served; calls_fault: what serves CNI calls no more.
-    All of these are empty while nothing is wrong.
-    tolerated: prefixes that are routed, but something of this node takes packets from.
-    health: whether the other nodes can be reached; None where nobody looks. It says nothing of what
-    this node itself has, so it makes no trouble of it.
-    last_error, with its time in seconds since 1970, stays after the trouble is over, which it was
-    at last_error_over (0 while it is not).
+    wanted, in_sync: how many entries (routes, neighbours, FDB entries) are desired, and how many of
+    them the kernel has so. mtu: of pods' links, in bytes. fault: why the node itself is not ready;
+    stale_pods: which pods no other node routes to; source_fault: why the last good state of the
+    cluster is in use; conflist_fault, journal_fault: why those files are not written;
+    metrics_fault: why metrics are not served; calls_fault: what no longer serves CNI calls. All of
+    these are empty while nothing is wrong.
+    tolerated: prefixes that are routed, although a network of this node overlaps them.
+    health: whether other nodes are reachable; None where they are not probed. An unreachable node
+    is no trouble of this one.
+    last_error, with its time in seconds since 1970, stays after the error is over, which it was at
+    last_error_over (0 while it lasts).
     """
 
     node: str
@@ -97,7 +97,7 @@ class NodeStatus:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """All that keeps this node from being as its configuration and the cluster want it."""
+        """All that keeps this node from being as its configuration and the cluster demand."""
         missing = self.wanted - self.in_sync
         texts = (
             self.fault and f"the node is not ready: {self.fault}",
@@ -109,7 +109,7 @@ class NodeStatus:
             self.metrics_fault,
             self.calls_fault,
             self.refused and f"refused prefixes: {len(self.refused)}",
-            self.tolerated and _tell_tolerated(self.tolerated),
+            self.tolerated and _describe_tolerated(self.tolerated),
         )
         return tuple(text for text in texts if text)
 
@@ -125,15 +125,15 @@ class Published:
     running: bool
 
 
-def _tell_tolerated(tolerated: tuple[Refused, ...]) -> str:
-    told = [f"{t.prefix} of {t.node} {t.why}" for t in tolerated[:_NAMED]]
+def _describe_tolerated(tolerated: tuple[Refused, ...]) -> str:
+    named = [f"{t.prefix} of {t.node} {t.why}" for t in tolerated[:_NAMED]]
     more = [f"{len(tolerated) - _NAMED} more prefixes"] if len(tolerated) > _NAMED else []
-    return f"in the way of packets: {'; '.join([*told, *more])}"
+    return f"in the way of packets: {'; '.join([*named, *more])}"
 
 
 class StatusFile:
-    """The writer. It holds a lock for as long as it lives, so that one daemon writes, and a reader
-    can tell a status from that of a daemon that was killed."""
+    """The writer. It holds a lock while it lives: one daemon alone writes, and a reader can tell
+    whether the daemon was killed."""
 
     def __init__(self, path: Path) -> None:
         """Take the lock. Raises AnotherDaemon, OSError."""
@@ -143,7 +143,7 @@ class StatusFile:
         self._lock = _take_lock(path)
 
     def write(self, status: NodeStatus) -> None:
-        """Put a status into the file, unless it says the same and is fresh. Raises OSError."""
+        """Write a status, unless the file has the same and is fresh. Raises OSError."""
         if status == self._last and time.monotonic() - self._written < HEARTBEAT:
             return
         head = {"pid": os.getpid(), "time": time.time(), "uptime": _uptime()}

@@ -14,7 +14,7 @@ from ctl.options import DONE, FAILED, Files, files_of, printable, warn
 from daemon.config import DATA_FILES, DEFAULT_CONFLIST
 from daemon.config.schema import Settings
 from daemon.files import remove_empty, remove_files
-from daemon.journal import Journal, Record, before_it
+from daemon.journal import Journal, Record, previous_file
 from daemon.log import Log
 from daemon.options import (
     Unusable,
@@ -22,7 +22,7 @@ from daemon.options import (
     path_from_environment,
     settings_of,
 )
-from daemon.routing.cleanup import CAUSE, remove_remains
+from daemon.routing.cleanup import CAUSE, clean_up
 from daemon.sources import open_client
 from daemon.sources.remote import SourceError
 from daemon.status import AnotherDaemon, StatusFile
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     gone: list[Path] = []
     with _no_daemon(files.status), closing(Journal(files.journal, size)) as journal:
         published = list(_leave(settings, removed))
-        faults = remove_remains(conflist, data_dir, removed.append)
+        faults = clean_up(conflist, data_dir, removed.append)
         if options.data and not faults:
             gone += remove_files(_data_files(data_dir, files), [socket])
             remove_empty([data_dir])
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 def _data_files(data_dir: Path, files: Files) -> Iterator[Path]:
     yield from sorted(data_dir.glob(_STORE))
     yield from (data_dir / name for name in DATA_FILES)
-    yield from (files.journal, before_it(files.journal), files.status)
+    yield from (files.journal, previous_file(files.journal), files.status)
 
 
 def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ctl.options import DONE, add_output, files_of, printable, warn
-from daemon.journal import Record, as_json, before_it, read, render_time
+from daemon.journal import Record, as_json, previous_file, read, render_time
 from daemon.options import add_config
 from ipam.cli import render_table
 
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     rows = [_row(record) for record in records]
     if rows:
         print(render_table(_HEADER, rows))
-    elif path.exists() or before_it(path).exists():
+    elif path.exists() or previous_file(path).exists():
         warn(f"no such change in {path}")
     else:
         warn(f"there is no journal {path} yet: `podwired run` writes it")

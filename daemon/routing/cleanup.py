@@ -1,6 +1,6 @@
-"""What the daemon leaves in place when it ends, so that pods go on; here it is taken away for good.
+"""Removes for good what the daemon leaves in place when it ends, so that pods keep working.
 
-In this order: the CNI configuration, so that no pod is added any more; routes to other nodes; the
+In this order: the CNI configuration, so that no more pods are added; routes to other nodes; the
 VXLAN device with its entries; nftables rules. Only what carries podwire's mark is removed.
 """
 
@@ -29,12 +29,10 @@ from kernel.vxlan import remove_vxlan
 CAUSE = "podwirectl cleanup"
 
 
-def remove_remains(
-    conflist: Path, data_dir: Path, note: Callable[[Record], None]
-) -> tuple[str, ...]:
+def clean_up(conflist: Path, data_dir: Path, record: Callable[[Record], None]) -> tuple[str, ...]:
     """Remove all of it from the calling thread's node; what could not be removed, and why.
 
-    note: takes a record of each thing that was removed. Nothing there is no fault.
+    record: called for each object that was removed. One that is missing is no fault.
     """
     steps: tuple[Callable[[], Iterator[Record]], ...] = (
         partial(_remove_conflist, conflist),
@@ -46,8 +44,8 @@ def remove_remains(
     faults = []
     for step in steps:
         try:
-            for record in step():
-                note(record)
+            for removed in step():
+                record(removed)
         except (KernelError, IpamError, OSError) as error:
             faults.append(str(error))
     return tuple(faults)
@@ -85,7 +83,7 @@ def _remove_counters() -> Iterator[Record]:
 
 
 def _remove_rules(data_dir: Path) -> Iterator[Record]:
-    # First the members: who deletes the node's last pod leaves the table to them.
+    # First the members: the DEL of the node's last pod leaves the table where there are any.
     if ensure_cluster(frozenset()):
         yield _record("nftables members", f"the cluster's addresses in table inet {TABLE}")
     for name in remove_unneeded_tables(data_dir):

@@ -23,9 +23,9 @@ from daemon.journal import (
     Action,
     Journal,
     Record,
-    before_it,
     decode,
     encode,
+    previous_file,
     read,
     render_time,
 )
@@ -157,7 +157,7 @@ def test_two_files_never_exceed_the_bound(
         for size in batches:
             journal.write(numbered(size, first=written))
             written += size
-            files = [file for file in (path, before_it(path)) if file.exists()]
+            files = [file for file in (path, previous_file(path)) if file.exists()]
             assert sum(file.stat().st_size for file in files) <= bound
             assert sorted(path.parent.iterdir()) == sorted(files)
     times = [record.time for record in read(path)]
@@ -170,7 +170,7 @@ def test_two_files_never_exceed_the_bound(
 def test_a_file_from_a_larger_bound_makes_room(path: Path) -> None:
     write(path, *numbered(3000))
     write(path, *numbered(2000, first=3000), max_bytes=MIN_BYTES)
-    sizes = [file.stat().st_size for file in (path, before_it(path))]
+    sizes = [file.stat().st_size for file in (path, previous_file(path))]
     assert sum(sizes) <= MIN_BYTES
 
 
@@ -239,7 +239,7 @@ def test_read_while_it_is_written(path: Path) -> None:
         rounds += 1
     writer.join()
     assert rounds > 3
-    assert before_it(path).exists()
+    assert previous_file(path).exists()
 
 
 KILLED = """
