@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin import errors, versions
@@ -33,7 +34,7 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
     try:
         request = parse_request(env)
         if request.command == "VERSION":
-            return _reply(0, _version_body(stdin))
+            return _answer_version(stdin)
         from cni_plugin.config import cached_config, read_config  # VERSION needs none of it
 
         parsed = cached_config(stdin)
@@ -102,14 +103,18 @@ def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
     return check if command == "CHECK" else status
 
 
-def _version_body(stdin: bytes) -> dict[str, Any]:
+def _answer_version(stdin: bytes) -> Reply:
     """VERSION answers whatever stdin holds, for it is how a runtime finds out what to send."""
     try:
         version = decode(stdin).get("cniVersion")
     except CniError:
         version = None
-    spoken = version if version in versions.SUPPORTED else versions.LATEST
-    return {"cniVersion": spoken, "supportedVersions": list(versions.SUPPORTED)}
+    return _version_reply(version if version in versions.SUPPORTED else versions.LATEST)
+
+
+@cache
+def _version_reply(spoken: str) -> Reply:
+    return _reply(0, {"cniVersion": spoken, "supportedVersions": list(versions.SUPPORTED)})
 
 
 def _translate(error: Exception, host: Host) -> CniError:

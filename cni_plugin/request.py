@@ -140,6 +140,13 @@ def _parse_args(value: str) -> dict[str, str]:
     return {key: text for key, text in pairs.items() if key in _KNOWN_KEYS and text}
 
 
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def decode(stdin: bytes) -> dict[str, Any]:
     """stdin as a JSON object. Raises code 6."""
     if not stdin.strip():
@@ -148,7 +155,7 @@ def decode(stdin: bytes) -> dict[str, Any]:
         msg = f"the network configuration on stdin is larger than {STDIN_MAX >> 20} MiB"
         raise CniError(DECODING_FAILURE, msg)
     try:
-        value = json.loads(stdin.decode(), parse_constant=_refuse_constant)
+        value = _DECODER.decode(stdin.decode())
     except (ValueError, RecursionError) as error:
         words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise CniError(DECODING_FAILURE, "the network configuration is not JSON", words) from error
@@ -168,10 +175,6 @@ def canonical(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
         if key not in names and key.lower() in by_lower
     }
     return {**renamed, **value} if renamed else value
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _check_text(stdin: bytes, value: dict[str, Any]) -> None:

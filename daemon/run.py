@@ -220,7 +220,7 @@ def _serving(
     locks = AttachmentLocks(common.locks.open(), pool.pass_on)
     counters = ProcessCounters(common.counters, number)
     with (
-        daemon_host(common.data_dir, pool, delegations, common.readiness) as host,
+        daemon_host(common.data_dir, pool, delegations, common.readiness) as make_host,
         listener.acceptor(log) as acceptor,
     ):
-        yield Server(acceptor, host, pool, delegations, locks, counters, log), pool
+        yield Server(acceptor, make_host, pool, delegations, locks, counters, log), pool

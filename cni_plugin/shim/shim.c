@@ -315,21 +315,23 @@ int main(int argc, char **argv) {
     char *strings = malloc(STRINGS_MAX), *input = malloc(STDIN_MAX);
     if (!strings || !input)
         return fail(TRY_AGAIN, "out of memory", "nothing was done");
-    /* Before connecting: the daemon waits 10 s for a request, and whoever writes stdin may be slow. */
+    /* Before connecting: the daemon waits 10 s for a request, and the writer of stdin may be slow. */
     if (read_input(input, &head.input) < 0) {
         char msg[128];
         snprintf(msg, sizeof msg, "cannot read stdin: %s", strerror(errno));
         return fail(IO_FAILURE, msg, NULL);
     }
+    int too_large = gather(strings, &head.strings, program, executable) < 0;
+    int netns = open_netns(&head.netns_errno);
+    /* All is ready to be sent: the daemon is woken by the connection. */
     int fd = connect_daemon(path);
     if (fd < 0)
         return fall_back(program, executable, input, head.input);
     if (!is_trusted(fd))
         return fail(IO_FAILURE, "another user than root answers at podwire's socket",
                     "see who owns it and its folder; nothing was done");
-    if (gather(strings, &head.strings, program, executable) < 0)
+    if (too_large)
         return fail(INVALID_ENVIRONMENT, "the CNI_ variables are larger than 1 MiB", "nothing was done");
-    int netns = open_netns(&head.netns_errno);
     /* A daemon that refuses may answer and close before it has read everything: its answer is there
      * to be read even where our writing failed. */
     (void)send_request(fd, &head, strings, input, netns);

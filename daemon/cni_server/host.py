@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cni_plugin import add, check, delete, ipam_plugin
@@ -104,8 +105,11 @@ def daemon_host(
     pool: WorkerPool,
     delegations: Delegations,
     readiness: Callable[[str], CniError | None] = always_ready,
-) -> Iterator[Host]:
-    """The node as the daemon's calls see it. readiness: see `Host`."""
+) -> Iterator[Callable[..., Host]]:
+    """What makes the `Host` of a call, given what differs from call to call.
+
+    readiness: see `Host`.
+    """
     stores, links = Stores(), LinkRemover()
 
     def delete_link(_nl: Netlink, name: str) -> bool:
@@ -113,7 +117,8 @@ def daemon_host(
             return links.remove(name)
 
     try:
-        yield Host(
+        yield partial(
+            Host,
             data_dir=data_dir,
             open_store=stores.open,
             delete_link=delete_link,

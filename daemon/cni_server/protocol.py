@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 VERSION = 1
 STRINGS_MAX = 1 << 20
@@ -17,6 +17,11 @@ STDOUT_MAX, STDERR_MAX = 16 << 20, 1 << 20
 
 _REQUEST = struct.Struct("=4sIIII")
 _FIRST_READ = 1 << 14  # bytes; few requests are larger
+_FD = struct.Struct("i")
+_ONE_FD = socket.CMSG_LEN(_FD.size)
+# Plain numbers: an operator of the library's enumerations costs more than the system call.
+_CLOEXEC, _DONTWAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _PROMPT_MS = 20
 """Milliseconds within which a request is expected to begin."""
 _REPLY = struct.Struct("=4sIIII")
@@ -38,8 +43,7 @@ class NoRequest(ProtocolError):
     """The connection was closed before a byte came: a check whether a daemon listens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One call as the shim sent it. netns: a descriptor to close, -1 for none.
 
     netns_errno: why the shim could not open CNI_NETNS, 0 where it could or had none to open.
@@ -62,17 +66,18 @@ def receive(
     ProtocolError, TimeoutError, OSError, and closes the descriptor that came.
     """
     until = time.monotonic() + seconds
-    data, descriptors, flags = _receive_first(connection, until, slow)
+    data, control, flags, _address = _receive_first(connection, until, slow)
+    descriptors = [fd for _, _, raw in control for (fd,) in _FD.iter_unpack(raw)]
     try:
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             raise ProtocolError("more descriptors than one, or no room for it")
         if not data:
             raise NoRequest
         data = _at_least(connection, data, _REQUEST.size, until, slow)
         strings, stdin, error = _check_head(data)
-        data = _at_least(connection, data, _REQUEST.size + strings + stdin, until, slow)
         body = _REQUEST.size + strings
-        texts = data[_REQUEST.size : body].split(b"\0")
+        data = _at_least(connection, data, body + stdin, until, slow)
+        texts = os.fsdecode(data[_REQUEST.size : body]).split("\0")
         netns = descriptors[0] if descriptors else -1
         return _parse(texts, data[body : body + stdin], netns, error)
     except BaseException:
@@ -83,22 +88,22 @@ def receive(
 
 def _receive_first(
     connection: socket.socket, until: float, slow: Callable[[], None]
-) -> tuple[bytes, list[int], int]:
-    """The request, or its beginning, with its descriptor and the flags of recvmsg(2).
+) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+    """The request, or its beginning, as recvmsg(2) returns it.
 
-    A descriptor comes with the first byte; those that come later are dropped by the kernel.
+    A descriptor comes with the first byte; those that come later are dropped by the kernel. A
+    shim can pass no other control message, for the socket asks for none (unix(7)).
     """
-    flags = socket.MSG_CMSG_CLOEXEC
     try:
         # The shim has usually sent it before we are here.
-        return socket.recv_fds(connection, _FIRST_READ, 1, flags | socket.MSG_DONTWAIT)[:3]
+        return connection.recvmsg(_FIRST_READ, _ONE_FD, _CLOEXEC | _DONTWAIT)
     except BlockingIOError:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         if not poll.poll(_PROMPT_MS):
             slow()
         _set_time(connection, until)
-        return socket.recv_fds(connection, _FIRST_READ, 1, flags)[:3]
+        return connection.recvmsg(_FIRST_READ, _ONE_FD, _CLOEXEC)
 
 
 def _set_time(connection: socket.socket, until: float) -> None:
@@ -138,14 +143,17 @@ def _at_least(
     return bytes(buffer)
 
 
-def _parse(texts: list[bytes], stdin: bytes, netns: int, error: int) -> Request:
+def _parse(texts: list[str], stdin: bytes, netns: int, error: int) -> Request:
     if len(texts) < 3 or texts[-1]:
         raise ProtocolError("the strings of the request are cut off")
-    program, executable, *variables = map(os.fsdecode, texts[:-1])
+    program, executable, *variables, _end = texts
+    env = {}
     # Of a variable that is there twice the first counts, as for getenv(3) in the shim.
-    env = dict(variable.partition("=")[::2] for variable in reversed(variables))
-    if not all(name.startswith("CNI_") for name in env):
-        raise ProtocolError("a variable that is not CNI_*")
+    for variable in reversed(variables):
+        name, _, value = variable.partition("=")
+        if not name.startswith("CNI_"):
+            raise ProtocolError("a variable that is not CNI_*")
+        env[name] = value
     return Request(program, executable, env, stdin, netns, error)
 
 
@@ -165,7 +173,7 @@ def send_reply(
     head = _REPLY.pack(b"PWRP", VERSION, status, len(stdout), len(stderr))
     data = head + stdout + stderr
     try:
-        sent = connection.send(data, socket.MSG_DONTWAIT)
+        sent = connection.send(data, _DONTWAIT)
     except BlockingIOError:
         sent = 0
     if sent < len(data):

@@ -11,7 +11,8 @@ import select
 import socket
 import struct
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from cni_plugin.errors import INTERNAL, TRY_AGAIN, CniError
@@ -30,6 +31,7 @@ REQUEST_SECONDS = REPLY_SECONDS = 10.0
 _LAST_SECONDS = 5.0
 """Seconds that a call has to answer after the plugin that it waits for was killed."""
 _PEER = struct.Struct("=iII")
+_path = lru_cache(16)(Path)  # a node has one executable, or a few
 
 
 class Server:
@@ -38,14 +40,14 @@ class Server:
     def __init__(
         self,
         acceptor: Acceptor,
-        host: Host,
+        make_host: Callable[..., Host],
         pool: WorkerPool,
         delegations: Delegations,
         locks: AttachmentLocks,
         counters: ProcessCounters,
         log: Log,
     ) -> None:
-        self._acceptor, self._host = acceptor, host
+        self._acceptor, self._make_host = acceptor, make_host
         self._pool, self._delegations = pool, delegations
         self._locks, self._counters, self._log = locks, counters, log
         pool.start(self._work)
@@ -93,14 +95,14 @@ class Server:
         return None
 
     def _call(self, connection: socket.socket, request: protocol.Request) -> None:
-        env, netns, lines = request.env, PassedNamespace(request), list[str]()
+        env, netns = request.env, PassedNamespace(request)
+        lines: list[str] = []
         reply, verb = None, env.get("CNI_COMMAND", "")
         began = handled = self._counters.begin(verb)
         try:
-            host = replace(
-                self._host,
+            host = self._make_host(
                 program=request.program,
-                executable=Path(request.executable),
+                executable=_path(request.executable),
                 open_netns=netns.open,
                 log=lines.append,
                 began=began,
@@ -135,8 +137,7 @@ class Server:
             who = identity(request.env)
             self._log.warning("the caller went away while its call waited; nothing was done", **who)
             return None
-        with self._pool.computing():
-            return handle(request.env, request.stdin, host)
+        return self._pool.compute(lambda: handle(request.env, request.stdin, host))
 
     def _answer(self, connection: socket.socket, reply: Reply, lines: list[str]) -> None:
         # As Python's own stderr writes what is no text.

@@ -4,7 +4,7 @@ One thread leads: it waits for a connection, and serves it itself. While calls c
 other no second thread is woken, which would cost more than the call. A call that has to wait
 (`waiting`) passes the lead on to another thread; a call that is stuck loses it (`relieve`).
 
-One call computes at a time (`computing`). Threads that compete for the interpreter's lock hand it
+One call computes at a time (`compute`). Threads that compete for the interpreter's lock hand it
 over at every system call, and in the kernel they spin on the one lock of all network settings
 (kernel/locking/mutex.c, mutex_spin_on_owner): a burst of calls would spend most of its time on
 that.
@@ -17,12 +17,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.exec import kill_group
 from daemon.log import Log
 from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
 from kernel.netns import close_kept_home, keep_home_open
+
+T = TypeVar("T")
 
 THREADS = 64
 """Calls of one process that may be in flight, most of them waiting for the kernel."""
@@ -83,13 +86,12 @@ class WorkerPool:
             with self._mutex:
                 self._replace(worker)
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Compute for the duration, alone unless the other call may be stuck."""
+    def compute(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises; alone, unless the other call may be stuck."""
         worker: _Worker = self._mine.worker
         worker.computes = self._slot.acquire(timeout=PATIENCE)
         try:
-            yield
+            return work()
         finally:
             self._stop_computing(worker)
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from tests.bench.checks import Baseline, check_attached, check_distinct, check_gone
 from tests.bench.contender import Contender, Plugin
+from tests.bench.empty_call import empty_calls
 from tests.bench.filling import fill
 from tests.bench.kubernetes.quiet import KUBERNETES
 from tests.bench.kubernetes.section import kubernetes
@@ -33,7 +34,9 @@ SETTLE = 1.0
 
 
 def latency(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
-    """ADD and DEL of one pod, on a node that has another."""
+    """ADD and DEL of one pod, on a node that has another; calls that do nothing."""
+    say(f"{LATENCY}: empty calls")
+    empty_calls(lineup, results, LATENCY, sizes.rounds // 3)
     for network in NETWORKS:
         rounds = sizes.slow_rounds if network == PTP_DUAL else sizes.rounds
         entries = [Entry(c, sizes.seldom if c == STANDALONE else 1) for c in PLUGINS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.bench.empty_call import BACK_TO_BACK, CASE, SPACED
 from tests.bench.kubernetes.arrival import MEMORY as SOURCE_MEMORY
 from tests.bench.kubernetes.arrival import arrived
 from tests.bench.kubernetes.quiet import CHANGES, EVENTS, KUBERNETES, received
@@ -17,7 +18,7 @@ from tests.bench.networks import (
     PTP_PLAIN,
     Network,
 )
-from tests.bench.results import PODWIRE, STANDALONE, Figure, Results
+from tests.bench.results import FLOOR, PODWIRE, STANDALONE, Figure, Results
 from tests.bench.routing.heal import FEW, HEAL, MANY
 from tests.bench.routing.health import BUDGET, HEALTH, PROBES
 from tests.bench.routing.health import CPU as HEALTH_CPU
@@ -79,6 +80,17 @@ def _burst(verb: str, network: Network) -> Measure:
     return lambda results: results.ratio(figure)
 
 
+def _above_floor(what: str) -> Measure:
+    """What an empty call takes longer than with the smallest server."""
+    figure = Figure(LATENCY, CASE, what)
+
+    def measure(results: Results) -> float | None:
+        ours, floor = results.median(figure, PODWIRE), results.median(figure, FLOOR)
+        return None if ours is None or floor is None else ours - floor
+
+    return measure
+
+
 def _growth(results: Results) -> float | None:
     full, empty = (Figure(GROWTH, growth_case(level), "ADD") for level in (LEVELS[-1], LEVELS[0]))
     return ratio(results.median(full, PODWIRE), results.median(empty, PODWIRE))
@@ -127,6 +139,10 @@ def _of_source(what: str, *, p99: bool = False) -> Measure:
 JOINS, LEAVES, MOVES = CHANGES
 
 TARGETS = (
+    Target(LATENCY, "empty call, above the smallest server", 0.15, _above_floor(BACK_TO_BACK),
+           "ms"),
+    Target(LATENCY, "empty call after 30 ms, above the smallest server", 0.25,
+           _above_floor(SPACED), "ms"),
     Target(LATENCY, "ADD bridge", 0.25, _latency("ADD", BRIDGE_PLAIN)),
     Target(LATENCY, "ADD bridge, ptp, ipMasq (higher)", 0.12,
            _latency("ADD", BRIDGE_MASQ, PTP_MASQ)),

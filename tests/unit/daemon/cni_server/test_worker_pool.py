@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from queue import Queue
 
 import pytest
@@ -42,8 +42,7 @@ class Served:
             return False
         self.pool.taken()
         self.takers.append(threading.get_ident())
-        with self.pool.computing():
-            call()
+        self.pool.compute(call)
         return True
 
     @property
@@ -142,11 +141,9 @@ def test_the_slot_comes_back_after_failures() -> None:
     with serving() as served:
 
         def fail() -> None:
-            try:
-                with served.pool.computing(), served.pool.waiting():
-                    raise OSError("delegate")
-            except OSError:
+            with suppress(OSError), served.pool.waiting():
                 entered.append(True)
+                raise OSError("delegate")
 
         for _ in range(5):
             served.calls.put(fail)
