@@ -14,6 +14,7 @@ from cni_plugin.config import parse_config
 from cni_plugin.request import parse_request
 from daemon.config.load import parse_settings
 from daemon.config.schema import Section, Settings
+from daemon.config.yaml import FileFault
 from daemon.sources.static import NodesFile
 from ipam.config import parse_ipam
 from tests import ROOT
@@ -25,7 +26,7 @@ SETTINGS = {
     for heading in ("podwired.yaml", "Kubernetes", "etcd")
     for row in rows(section(PAGE, heading))
 }
-CLUSTER = {"clusterCIDRs": ["10.244.0.0/16"]}
+CLUSTER = {"clusterCIDRs": ["10.0.0.0/8"]}
 SOURCES: dict[str, Any] = {
     "static": "/etc/podwire/nodes.yaml",
     "kubernetes": CLUSTER,
@@ -90,6 +91,24 @@ def test_the_defaults_are_the_defaults(source: str) -> None:
     }
     assert defaults
     assert parse(source, defaults) == parse(source, {})
+
+
+NUMBERS = {
+    key: (int(found[1]), int(found[2]))
+    for key, (_, kind, _, _) in SETTINGS.items()
+    if (found := re.search(r"(\d+) to (\d+)$", kind))
+}
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_the_bounds_are_the_bounds(key: str) -> None:
+    least, most = NUMBERS[key]
+    source = key.split(".")[1] if key.startswith("source.") else "static"
+    for number in (least, most):
+        parse(source, {key: number})
+    for number in (least - 1, most + 1):
+        with pytest.raises(FileFault):
+            parse(source, {key: number})
 
 
 def test_required_keys_are_required() -> None:
