@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ipam
+
 if TYPE_CHECKING:
     from cni_plugin.config import NetConf, ParsedConfig
     from cni_plugin.errors import CniError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
 
-DEFAULT_DATA_DIR = Path("/var/lib/podwire")
+DEFAULT_DATA_DIR = Path(ipam.DEFAULT_DATA_DIR)
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
 """Where the executable connects to unless PODWIRE_SOCKET names another socket (shim.c)."""
 

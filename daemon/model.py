@@ -110,15 +110,14 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """How much a source was heard since its start.
+class SourceActivity:
+    """What a source received since its start.
 
-    heard: seconds by the monotonic clock, when it last gave a sign of life; 0 = never.
-    events: changes that it told; bytes: received on the wire; snapshots: made of them; refused:
-    objects, or parts of one, that were left out, each time.
+    last_received: seconds by the monotonic clock; 0 = never. events: changes; bytes: on the wire;
+    snapshots: made of them; refused: objects, or parts of one, that were left out, each time.
     """
 
-    heard: float = 0.0
+    last_received: float = 0.0
     events: int = 0
     bytes: int = 0
     snapshots: int = 0
@@ -141,11 +140,11 @@ class Source(Protocol):
         """Why the last good snapshot is still in use; empty while it is current."""
 
     @property
-    def news(self) -> News:
-        """How much it was heard; to be read from any thread."""
+    def activity(self) -> SourceActivity:
+        """What it received; to be read from any thread."""
 
     def fileno(self) -> int | None:
-        """A descriptor that is readable when there may be news; None where polling is all."""
+        """A descriptor that is readable when there may be a snapshot; None = poll at intervals."""
 
     def poll(self) -> Snapshot | None:
         """The newest snapshot if it is another one than the last poll's, else None.

@@ -16,6 +16,7 @@ from argparse import (
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ipam import DEFAULT_DATA_DIR
 from ipam.boot import render_duration
 from ipam.errors import AddressTaken, IpamError, StoreDamaged
 from ipam.import_host_local import Imported, import_directory
@@ -25,7 +26,6 @@ from ipam.store import Allocation, Owner, Purged, Store, Transaction, open_store
 
 _DONE, _FAILED, _NOT_FOUND, _NOT_DONE = 0, 1, 3, 4
 _LONG_ID, _SHOWN_OF_ID = 20, 13  # characters
-DEFAULT_DATA_DIR = "/var/lib/podwire"
 
 EPILOG = """\
 examples:

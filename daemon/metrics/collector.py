@@ -196,13 +196,15 @@ def read_status(status: NodeStatus) -> Values:
 def read_source(seen: Seen, now: float) -> Values:
     """What the cluster source sent. now: seconds of the monotonic clock."""
     values: Values = {f.NODES: {(): len(seen.snapshot.nodes) if seen.snapshot else 0}}
-    if seen.news is None:
+    if seen.activity is None:
         return values
     return values | {
-        f.LAG: {(): now - seen.news.heard if seen.news.heard else float("inf")},
-        f.EVENTS: {(): seen.news.events},
-        f.RECEIVED: {(): seen.news.bytes},
-        f.SNAPSHOTS: {(): seen.news.snapshots},
+        f.LAG: {
+            (): now - seen.activity.last_received if seen.activity.last_received else float("inf")
+        },
+        f.EVENTS: {(): seen.activity.events},
+        f.RECEIVED: {(): seen.activity.bytes},
+        f.SNAPSHOTS: {(): seen.activity.snapshots},
     }
 
 

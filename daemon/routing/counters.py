@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from daemon.model import Histogram
 
 if TYPE_CHECKING:
-    from daemon.model import Desired, News, Snapshot
+    from daemon.model import Desired, Snapshot, SourceActivity
     from daemon.status import NodeStatus
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -32,7 +32,7 @@ class Seen:
     status: NodeStatus
     snapshot: Snapshot | None
     desired: Desired | None
-    news: News | None
+    activity: SourceActivity | None
 
 
 class Counts:

@@ -110,7 +110,7 @@ class Loop:
             if self._prober and self._desired:
                 self._prober.update(self._desired)
         status = self._finish()
-        seen = Seen(status, self._snapshot, self._desired, self._source.news)
+        seen = Seen(status, self._snapshot, self._desired, self._source.activity)
         self._counts.note_iteration(began, seen)
 
     def _sleep(self, wake_up: int) -> None:

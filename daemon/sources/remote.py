@@ -20,7 +20,7 @@ from typing import Protocol
 
 from daemon.backoff import Backoff
 from daemon.log import Log
-from daemon.model import News, Node, Snapshot
+from daemon.model import Node, Snapshot, SourceActivity
 from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load
 from kernel.model import IPNetwork
 
@@ -76,7 +76,7 @@ class Feed:
     def __init__(self, cache: CacheWriter, identity: str) -> None:
         self.known: LastKnown | None = None
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.news = News()
+        self.activity = SourceActivity()
         self._cache, self._identity = cache, identity
         self._mutex = threading.Lock()
         self._stop = threading.Event()
@@ -135,10 +135,10 @@ class Feed:
     def received(self, bytes: int = 0, events: int = 0) -> None:
         """The API sent something: a connection that was lost is back."""
         with self._mutex:
-            old = self.news
-            self.news = replace(
+            old = self.activity
+            self.activity = replace(
                 old,
-                heard=time.monotonic(),
+                last_received=time.monotonic(),
                 events=old.events + events,
                 bytes=old.bytes + bytes,
             )
@@ -147,12 +147,12 @@ class Feed:
     def count(self, bytes: int) -> None:
         """Count received bytes, which do not show that the connection is back."""
         with self._mutex:
-            self.news = replace(self.news, bytes=self.news.bytes + bytes)
+            self.activity = replace(self.activity, bytes=self.activity.bytes + bytes)
 
     def refused(self) -> None:
         """Count something that was received and is not used."""
         with self._mutex:
-            self.news = replace(self.news, refused=self.news.refused + 1)
+            self.activity = replace(self.activity, refused=self.activity.refused + 1)
 
     def degraded(self, what: str, why: str) -> None:
         """Something beside the connection does not work; why: empty once it does."""
@@ -216,7 +216,7 @@ class Feed:
             self._keep(snapshot, urgent=False)
             return
         self._last = self._fresh = snapshot
-        self.news = replace(self.news, snapshots=self.news.snapshots + 1)
+        self.activity = replace(self.activity, snapshots=self.activity.snapshots + 1)
         self._keep(snapshot, urgent=True)
         self._wake()
 
@@ -259,9 +259,9 @@ class RemoteSource:
         return self._feed.fault
 
     @property
-    def news(self) -> News:
+    def activity(self) -> SourceActivity:
         """How much was received."""
-        return self._feed.news
+        return self._feed.activity
 
     def fileno(self) -> int | None:
         """Readable while there is a snapshot that was not polled."""

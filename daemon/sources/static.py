@@ -13,7 +13,7 @@ from pathlib import Path
 from daemon.config.load import read_section
 from daemon.config.schema import NodeAddress, NodeName, PodCidr, Prefixes, Section
 from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
-from daemon.model import News, Node, Snapshot, keep_same, overlap
+from daemon.model import Node, Snapshot, SourceActivity, keep_same, overlap
 
 SETTLE_SECONDS = 0.5
 """A file must be unchanged for so long before it is read: an editor that writes it in place needs a
@@ -39,7 +39,7 @@ class StaticSource:
         today: Callable[[], float] = time.time,
     ) -> None:
         self.fault = ""
-        self.news = News()
+        self.activity = SourceActivity()
         self._path = path
         self._now, self._today = now, today
         self._seen: _FileState | None = None
@@ -56,14 +56,14 @@ class StaticSource:
         """The file's snapshot if it is another one than the last. Never raises for the file."""
         try:
             state = _state_of(os.stat(self._path))
-            self.news = replace(self.news, heard=self._now())
+            self.activity = replace(self.activity, last_received=self._now())
             if not self._has_settled(state):
                 return None
             data = self._read(state)
             if data is None:
                 return None
             self._taken = state
-            self.news = replace(self.news, bytes=self.news.bytes + len(data))
+            self.activity = replace(self.activity, bytes=self.activity.bytes + len(data))
             fresh = self._parse(data)
             # Thousands of new objects make a collection due: here, not amid the changes below.
             gc.collect()
@@ -120,8 +120,10 @@ class StaticSource:
             self._snapshot = Snapshot(keep_same(old.nodes, fresh.nodes), fresh.cluster_cidrs)
             if self._snapshot == old:
                 return None
-        news = self.news
-        self.news = replace(news, events=news.events + 1, snapshots=news.snapshots + 1)
+        activity = self.activity
+        self.activity = replace(
+            activity, events=activity.events + 1, snapshots=activity.snapshots + 1
+        )
         return self._snapshot
 
 

@@ -145,7 +145,7 @@ def test_a_node_that_is_made_anew_is_published_anew(
         eventually(lambda: "n1" in one.nodes() or one.describe())
         one.stop()
         one.start()
-        eventually(lambda: one.running.news.heard > 0 or one.describe())
+        eventually(lambda: one.running.activity.last_received > 0 or one.describe())
     api.remove("Node", "n1")
     api.remove("NodeNetwork", "n1", SPACE)
     one.await_fault("has no Node n1")
@@ -187,7 +187,7 @@ def test_others_come_change_and_go(api: ApiServer, follow: MakeFollower) -> None
     api.remove("NodeNetwork", "n2", SPACE)
     api.remove("Node", "n2")
     one.await_routes({**others(4), "n3": CIDRS["n8"]})
-    assert one.running.news.events >= 4
+    assert one.running.activity.events >= 4
 
 
 def test_nodes_are_never_watched(api: ApiServer, follow: MakeFollower) -> None:
@@ -210,7 +210,7 @@ def test_quiet_means_quiet(api: ApiServer, follow: MakeFollower) -> None:
     eventually(lambda: published(api) == wanted(1) or one.describe())
     time.sleep(1)
     one.poll()
-    events, before = one.running.news.events, len(api.requests("podwired"))
+    events, before = one.running.activity.events, len(api.requests("podwired"))
     for _ in range(20):  # what a kubelet does to its Node
         heartbeat = {"metadata": {"annotations": {"beat": str(time.monotonic())}}}
         path = place_of("Node", "", "n2")
@@ -218,7 +218,7 @@ def test_quiet_means_quiet(api: ApiServer, follow: MakeFollower) -> None:
         api.admin.ask("PATCH", path, heartbeat, kind=kind).expect(200)
     time.sleep(3)
     assert one.running.poll() is None
-    assert one.running.news.events == events
+    assert one.running.activity.events == events
     assert len(api.requests("podwired")) == before
 
 
@@ -232,10 +232,10 @@ def test_bookmarks_move_the_position(api: ApiServer, follow: MakeFollower) -> No
     one.start().await_routes(others(2))
     for number in range(30):
         api.add_node(f"other{number}", [], [])
-    heard, events = one.running.news.heard, one.running.news.events
+    heard, events = one.running.activity.last_received, one.running.activity.events
     # The real one says so each minute, the stand-in each two seconds.
-    eventually(lambda: one.running.news.heard > heard + 1 or one.describe(), 150)
-    assert one.running.news.events == events
+    eventually(lambda: one.running.activity.last_received > heard + 1 or one.describe(), 150)
+    assert one.running.activity.events == events
     one.stop()
     assert position(one) > first + 10
 
@@ -491,7 +491,7 @@ def test_a_prefix_is_not_stolen_while_its_nodes_daemon_is_stopped(
     eventually(lambda: f"NodeNetwork ghost {why}" in one.log.text or one.describe())
     eventually(lambda: f"NodeNetwork ghost2 {why}" in one.log.text or one.describe())
     assert one.routes() == others(3, 4)
-    assert one.running.news.refused >= 2
+    assert one.running.activity.refused >= 2
     api.put_network("n2", *facts(2), manager="podwired")
     one.await_routes(others(2, 3, 4))
 

@@ -30,12 +30,16 @@ def main() -> None:
         for number, source in enumerate(sources):
             snapshot = source.poll()
             found[number] = len(snapshot.nodes) if snapshot else found.get(number, 0)
-            whole = found[number] >= wanted["nodes"] and source.news.heard and not source.fault
+            whole = (
+                found[number] >= wanted["nodes"]
+                and source.activity.last_received
+                and not source.fault
+            )
             if number not in done and whole:
                 done[number] = time.monotonic() - began
         time.sleep(0.05)
     faults = sorted({source.fault for source in sources} - {""})
-    said = {"seconds": list(done.values()), "bytes": [s.news.bytes for s in sources]}
+    said = {"seconds": list(done.values()), "bytes": [s.activity.bytes for s in sources]}
     print(json.dumps({**said, "faults": faults[:3]}), flush=True)
     closers = [threading.Thread(target=source.close) for source in sources]
     for closer in closers:

@@ -99,7 +99,7 @@ def _one_quiet(
     nodes: NodeWatch,
 ) -> None:
     time.sleep(1)
-    events, down, began = one.running.news.events, wire.down, time.monotonic()
+    events, down, began = one.running.activity.events, wire.down, time.monotonic()
     theirs = nodes.wire.down
     for number, node in enumerate(nodes.nodes):
         beat(api, place_of("Node", "", node.name), number)
@@ -107,7 +107,7 @@ def _one_quiet(
     each = (nodes.wire.down - theirs) / len(nodes.nodes)
     time.sleep(max(0.0, began + sizes.quiet - time.monotonic()))
     hours = (time.monotonic() - began) / 3600
-    mine = one.running.news.events - events
+    mine = one.running.activity.events - events
     for what, unit, podwire, reference in (
         (EVENTS, "", mine / hours, PEERS * BEATS),
         (BYTES, "kB", (wire.down - down) / hours / 1e3, each * PEERS * BEATS / 1e3),
@@ -163,11 +163,11 @@ def _one_change(
 ) -> None:
     do, count = change
     one.nodes()
-    snapshots, down = one.running.news.snapshots, wire.down
+    snapshots, down = one.running.activity.snapshots, wire.down
     for number in range(count):
         do(number)
         wanted = snapshots + number + 1
-        wait_for(f"{what}: the snapshot", lambda n=wanted: one.running.news.snapshots >= n)  # type: ignore[misc]
+        wait_for(f"{what}: the snapshot", lambda n=wanted: one.running.activity.snapshots >= n)  # type: ignore[misc]
     time.sleep(0.2)
     each = (wire.down - down) / count
     results.add(Figure(KUBERNETES, case, received(what), "bytes"), PODWIRE, each)

@@ -101,7 +101,7 @@ class Seat:
         return list(self.ns.call(lambda: self.client().leave()))
 
     def poll(self) -> Snapshot | None:
-        """The newest snapshot, whether it is news or not."""
+        """The newest snapshot, whether it is new or not."""
         assert self.source is not None
         fresh = self.source.poll()
         if fresh is not None:
@@ -127,7 +127,7 @@ class Seat:
     def knows(self, *names: str) -> object:
         """True where these are all nodes that it knows, and nothing is wrong."""
         nodes = self.nodes()
-        well = self.has_heard and not self.fault
+        well = self.has_received and not self.fault
         return (well and set(nodes) == set(names)) or (set(nodes), self.fault)
 
     def is_lost(self) -> object:
@@ -135,10 +135,10 @@ class Seat:
         return " (since 20" in self.fault or self.fault
 
     @property
-    def has_heard(self) -> bool:
+    def has_received(self) -> bool:
         """Whether etcd said anything; else what it knows is what an earlier source knew."""
         assert self.source is not None
-        return self.source.news.heard > 0
+        return self.source.activity.last_received > 0
 
     def settle(self) -> list[str]:
         """Wait until etcd said which subnets it has; these."""
@@ -146,8 +146,8 @@ class Seat:
         return self.subnets()
 
     def _is_settled(self) -> object:
-        well = self.has_heard and not self.fault
-        return (well and bool(self.subnets())) or (self.has_heard, self.fault)
+        well = self.has_received and not self.fault
+        return (well and bool(self.subnets())) or (self.has_received, self.fault)
 
 
 def settings_of(keys: dict[str, Any]) -> EtcdSettings:

@@ -179,14 +179,14 @@ def test_a_restart_hears_what_happened_meanwhile_and_reads_no_list(
     seat = make_seat(clusterCIDRs=["10.96.0.0/11"]).start()
     seat.settle()
     assert seat.source is not None
-    whole = seat.source.news.bytes
+    whole = seat.source.activity.bytes
     seat.stop()
     etcd.ctl("del", f"{prefix}/v1/nodes/far-7")
     seat.start().settle()
     eventually(lambda: len(seat.nodes()) == 400 or len(seat.nodes()))
     assert "far-7" not in seat.nodes()
     assert seat.source is not None
-    assert seat.source.news.bytes < whole / 20
+    assert seat.source.activity.bytes < whole / 20
 
 
 def test_lengths_that_differ_between_nodes_are_refused(

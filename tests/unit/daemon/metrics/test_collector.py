@@ -32,7 +32,7 @@ from daemon.metrics.collector import (
     read_work,
 )
 from daemon.metrics.families import FAMILIES
-from daemon.model import Desired, Histogram, News
+from daemon.model import Desired, Histogram, SourceActivity
 from daemon.probes.prober import ProbeCounts
 from daemon.probes.report import HealthReport, PeerHealth, Reason, State
 from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
@@ -243,16 +243,16 @@ def test_probes_that_cannot_be_made_are_a_fault(
     assert values[f.FAULT]["probes",] == float(is_fault)
 
 
-def test_a_source_that_was_never_heard_lags_for_ever() -> None:
-    news = News(heard=90.0, events=3, bytes=4096, snapshots=2)
-    values = read_source(Seen(GOOD, cluster(node(1), node(2)), None, news), now=100.0)
+def test_a_source_that_never_sent_anything_lags_for_ever() -> None:
+    activity = SourceActivity(last_received=90.0, events=3, bytes=4096, snapshots=2)
+    values = read_source(Seen(GOOD, cluster(node(1), node(2)), None, activity), now=100.0)
     assert (values[f.LAG], values[f.NODES]) == ({(): 10.0}, {(): 2})
     assert (values[f.EVENTS], values[f.RECEIVED], values[f.SNAPSHOTS]) == (
         {(): 3},
         {(): 4096},
         {(): 2},
     )
-    assert read_source(Seen(GOOD, None, None, News()), 5.0)[f.LAG] == {(): float("inf")}
+    assert read_source(Seen(GOOD, None, None, SourceActivity()), 5.0)[f.LAG] == {(): float("inf")}
 
 
 def test_the_size_of_the_own_network_is_that_of_its_pod_cidrs() -> None:
@@ -355,7 +355,7 @@ def test_every_value_has_its_labels() -> None:
         **read_calls(CallCounters(1).read()),
         **read_work(Counts(), journal, 0.0),
         **read_status(GOOD),
-        **read_source(Seen(GOOD, None, None, News()), 0.0),
+        **read_source(Seen(GOOD, None, None, SourceActivity()), 0.0),
         **read_usage([Usage("a", 4)], "", ()),
         **read_peers([peer("a", State.ESTABLISHED, rtt=0.1, mtu=1400)]),
         **read_probes(ProbeCounts(), 0),

@@ -80,7 +80,7 @@ def test_it_is_a_source(tmp_path: Path) -> None:
         source: Source = made
         assert source.poll() is None
         assert source.fault == ""
-        assert source.news.heard == 0
+        assert source.activity.last_received == 0
 
 
 def test_a_snapshot_is_polled_once(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_snapshot_is_polled_once(tmp_path: Path) -> None:
         assert polled(source) == Snapshot((node("a", 1),), RANGES)
         assert not readable(source, 0)
         assert source.poll() is None
-        assert source.news.snapshots == 1
+        assert source.activity.snapshots == 1
 
 
 def test_unchanged_nodes_stay_the_same_objects_and_unchanged_snapshots_are_no_news(
@@ -105,7 +105,7 @@ def test_unchanged_nodes_stay_the_same_objects_and_unchanged_snapshots_are_no_ne
         second = polled(source)
         assert second.nodes[0] is first.nodes[0]
         assert second.nodes[1] == node("b", 3)
-        assert source.news.snapshots == 2
+        assert source.activity.snapshots == 2
 
 
 def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
         feed.wait(60)
 
     with source_of(Script(burst), tmp_path) as source:
-        wait_until(lambda: source.news.events == 99)
+        wait_until(lambda: source.activity.events == 99)
         assert polled(source).nodes == (node("a", 99),)
         assert source.poll() is None
 
@@ -129,9 +129,9 @@ def test_what_is_heard_is_counted(tmp_path: Path) -> None:
         feed.wait(60)
 
     with source_of(Script(hear), tmp_path) as source:
-        wait_until(lambda: source.news.bytes == 1111)
-        assert source.news.events == 2
-        assert source.news.heard > 0
+        wait_until(lambda: source.activity.bytes == 1111)
+        assert source.activity.events == 2
+        assert source.activity.last_received > 0
 
 
 def test_a_loss_is_a_fault_until_the_next_sign_of_life(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_what_is_refused_is_counted(tmp_path: Path) -> None:
         feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
         for _ in range(3):
             feed.refused()
-        assert source.news.refused == 3
+        assert source.activity.refused == 3
 
 
 def test_a_node_that_is_in_use_is_that_object(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_what_is_known_is_used_at_the_next_start(tmp_path: Path) -> None:
         fault = wait_until(lambda: again.fault)
         assert "away (since 2" in fault
         assert "; its last known state is of 2" in fault
-        assert again.news.heard == 0
+        assert again.activity.last_received == 0
 
 
 def test_a_last_known_state_that_is_confirmed_is_no_news(tmp_path: Path) -> None:

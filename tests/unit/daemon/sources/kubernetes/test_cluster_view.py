@@ -292,7 +292,7 @@ def test_what_is_hostile_in_a_list_hurts_nobody_else(
     # Who it was is not known: whoever was there stays.
     assert view.names() in (None, ["b"])
     assert before is not None
-    assert view.feed.news.refused == 1
+    assert view.feed.activity.refused == 1
     assert "is left out, or part of it" in capfd.readouterr().err
 
 
@@ -314,7 +314,7 @@ def test_the_same_is_told_once(view: View, capfd: pytest.CaptureFixture[str]) ->
     bad["spec"]["podCIDRs"] = ["10.9.0.0/24"]
     for _ in range(5):
         view.view.events([event("MODIFIED", bad)])
-    assert view.feed.news.refused == 5
+    assert view.feed.activity.refused == 5
     [line] = capfd.readouterr().err.splitlines()
     assert "NodeNetwork c is left out, or part of it: its pod CIDR 10.9.0.0/24" in line
 
