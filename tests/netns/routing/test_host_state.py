@@ -1,4 +1,4 @@
-"""The node's facts, read while its pods come and go."""
+"""The host state, read while pods come and go."""
 
 import subprocess
 
@@ -39,11 +39,11 @@ def _read_while_pods_come_and_go(node: Node, nl: Netlink) -> int:
         pods.stdin.write(ROUND * ROUNDS)
         pods.stdin.close()
         while pods.poll() is None:
-            facts = read_host_state(nl)
-            marked = {link.name for link in facts.links if link.alias}
-            having = [a.link for a in facts.addresses] + [r.link for r in facts.routes]
+            host = read_host_state(nl)
+            marked = {link.name for link in host.links if link.alias}
+            having = [a.link for a in host.addresses] + [r.link for r in host.routes]
             theirs = [link for link in having if link.startswith("pw")]
-            assert marked.issuperset(theirs), facts
+            assert marked.issuperset(theirs), host
             seen += len(theirs)
     assert pods.returncode == 0
     return seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -39,14 +40,15 @@ def cluster(*nodes: Node, cidrs: str = "") -> Snapshot:
 def facts(*addresses: str, **changes: Any) -> HostState:
     """A node with these addresses on eth0 and the routes that follow, behind a router .254.
 
-    links, routes, more: further ones; more: pairs of link and address.
+    links, routes, more: further ones; more: pairs of link and address. uplink_mtu: in bytes.
     """
     own = addresses or ("192.0.2.1/24",)
     pairs = [("eth0", a) for a in own] + list(changes.get("more", ()))
     on_links = tuple(Address(link, ip_interface(a)) for link, a in pairs)
     connected = tuple(Route(a.address.network, a.link, protocol=2) for a in on_links)
     default = Route(ip_network("0.0.0.0/0"), "eth0", via=ip_address("192.0.2.254"))
-    links = (Link("lo", kind="", mtu=65536, index=1), UPLINK, *changes.get("links", ()))
+    uplink = replace(UPLINK, mtu=changes.get("uplink_mtu", UPLINK.mtu))
+    links = (Link("lo", kind="", mtu=65536, index=1), uplink, *changes.get("links", ()))
     return HostState(links, on_links, (*connected, default, *changes.get("routes", ())))
 
 
