@@ -18,7 +18,7 @@ from kernel.model import IPAddress
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class BlockClaim:
     """A node's claim of a block."""
 
     node: str
@@ -66,7 +66,7 @@ class Claims:
         self._claims = _Index()
         self._by_node: dict[str, tuple[Block, ...]] = {}
         self._owners: dict[Block, str] = dict(owners or {})
-        self._losses: dict[Claim, Claim] = {}
+        self._losses: dict[BlockClaim, BlockClaim] = {}
         self._unsettled: set[Block] = set()
         self._settled_once = False
         self._owned: tuple[Block, ...] | None = None
@@ -81,7 +81,7 @@ class Claims:
         for block in old:
             if block not in fresh:
                 self._claims.remove(block, node)
-                self._losses.pop(Claim(node, block), None)
+                self._losses.pop(BlockClaim(node, block), None)
                 self._unsettled.add(block)
         for block in fresh:
             if block not in old:
@@ -107,24 +107,26 @@ class Claims:
         names = self._claims.names(block)
         if len(names) == 1 and self._claims.blocks.is_disjoint(block):
             (name,) = names
-            return self._grant(Claim(name, block))
+            return self._grant(BlockClaim(name, block))
         *_, widest = (block, *self._claims.blocks.containing(block))
         members = self._claims.blocks.inside(widest)
         self._unsettled.difference_update(members)
-        claims = [Claim(name, b) for b in members for name in self._claims.names(b)]
+        claims = [BlockClaim(name, b) for b in members for name in self._claims.names(b)]
         changed = self._assign(*self._decide(claims), claims)
         if not names:
             self._owners.pop(block, None)
         return changed
 
-    def _grant(self, claim: Claim) -> set[str]:
+    def _grant(self, claim: BlockClaim) -> set[str]:
         """Grant a claim that has no rival; the nodes for which that is new."""
         lost = self._losses.pop(claim, None) if self._losses else None
         owned = self._owners.get(claim.block) == claim.node
         self._owners[claim.block] = claim.node
         return set() if owned and lost is None else {claim.node}
 
-    def _decide(self, claims: list[Claim]) -> tuple[dict[Block, str], dict[Claim, Claim]]:
+    def _decide(
+        self, claims: list[BlockClaim]
+    ) -> tuple[dict[Block, str], dict[BlockClaim, BlockClaim]]:
         granted = PrefixSet()
         owners: dict[Block, str] = {}
         losers = []
@@ -136,16 +138,19 @@ class Claims:
                 losers.append(claim)
         # Winners are named at the end, so that the order of events does not decide which one is.
         rivals = ((claim, granted.overlapping(claim.block)) for claim in losers)
-        return owners, {claim: Claim(owners[r], r) for claim, r in rivals if r}
+        return owners, {claim: BlockClaim(owners[r], r) for claim, r in rivals if r}
 
-    def _rank(self, claim: Claim) -> tuple[bool, bool, str, Block]:
+    def _rank(self, claim: BlockClaim) -> tuple[bool, bool, str, Block]:
         if claim.node == self._me:
             return False, False, claim.node, claim.block
         owns = self._owners.get(claim.block) == claim.node
         return True, not owns, claim.node, claim.block
 
     def _assign(
-        self, owners: Mapping[Block, str], losses: Mapping[Claim, Claim], claims: Iterable[Claim]
+        self,
+        owners: Mapping[Block, str],
+        losses: Mapping[BlockClaim, BlockClaim],
+        claims: Iterable[BlockClaim],
     ) -> set[str]:
         changed = set()
         for claim in claims:
@@ -164,9 +169,9 @@ class Claims:
         """Whether the node owns the block, as last settled (at the start before the first time)."""
         return self._owners.get(block) == node
 
-    def winner(self, node: str, block: Block) -> Claim | None:
+    def winner(self, node: str, block: Block) -> BlockClaim | None:
         """The claim that a node's claim lost against; None where it did not lose."""
-        return self._losses.get(Claim(node, block)) if self._losses else None
+        return self._losses.get(BlockClaim(node, block)) if self._losses else None
 
     def owned(self) -> tuple[Block, ...]:
         """All blocks that have an owner, in order; the same object until that may have changed."""

@@ -10,7 +10,7 @@ from daemon.model import Desired, Node, Refusal, Snapshot
 from daemon.prefix_set import Block, block_of, merge
 from daemon.routing.adoption import adopt
 from daemon.routing.backends import backend_of
-from daemon.routing.backends.base import Peer, PeerPath, plan_device_addresses, plan_mtu
+from daemon.routing.backends.base import PeerPath, RemoteNode, plan_device_addresses, plan_mtu
 from daemon.routing.conflicts import Ownership
 from daemon.routing.host_state import HostState, HostView, Unplannable, view_host
 from kernel.model import Entry, IPNetwork
@@ -121,7 +121,7 @@ class Planner:
         if node.name == self._me:
             return (PeerPath(prefix, block_of(prefix), ()) for prefix in node.pod_cidrs)
         taken = self._ownership.address_conflicts(node, view.local)
-        return self._backend.plan_peer(Peer(node, view, taken))
+        return self._backend.plan_peer(RemoteNode(node, view, taken))
 
     def _overlap(self, name: str, path: PeerPath, view: HostView) -> Refusal | None:
         """The network of this node that a prefix overlaps, as a refusal."""

@@ -28,7 +28,7 @@ class PeerPath:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class RemoteNode:
     """Another node, as this one reaches it.
 
     taken: those of its addresses that it cannot have, and why.
@@ -79,7 +79,7 @@ class Backend(Protocol):
         del prefixes
         return iter(())
 
-    def plan_peer(self, peer: Peer) -> Iterator[PeerPath | Refusal]:
+    def plan_peer(self, peer: RemoteNode) -> Iterator[PeerPath | Refusal]:
         """How each prefix of a peer is reached, or why it is not."""
         for prefix in peer.node.pod_cidrs:
             if prefix.version in peer.host.families:
@@ -89,7 +89,7 @@ class Backend(Protocol):
                 else:
                     yield Refusal(peer.node.name, prefix, path)
 
-    def plan_path(self, peer: Peer, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
         """How one prefix of a peer is reached, or why it is not."""
         ...
 

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from daemon.config.schema import Settings
 from daemon.prefix_set import block_of
-from daemon.routing.backends.base import Backend, Peer, PeerPath
+from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
     SCOPE_HOST,
@@ -39,7 +39,7 @@ class HostGatewayBackend(Backend):
                 local=True,
             )
 
-    def plan_path(self, peer: Peer, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
         """The route to one prefix of a peer, or why there is none."""
         return plan_direct_path(peer, prefix)
 
@@ -49,7 +49,7 @@ class HostGatewayBackend(Backend):
         return frozenset({version})
 
 
-def plan_direct_path(peer: Peer, prefix: IPNetwork) -> PeerPath | str:
+def plan_direct_path(peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
     """The route to a prefix by the peer's address, or why there is none."""
     address = peer.address(prefix.version)
     if isinstance(address, str):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from daemon.config.schema import Settings
 from daemon.prefix_set import block_of
-from daemon.routing.backends.base import Backend, Peer, PeerPath
+from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
 from kernel.model import IPAddress, IPNetwork
 
 
@@ -21,7 +21,7 @@ class NoBackend(Backend):
         del prefixes
         return iter(())
 
-    def plan_path(self, peer: Peer, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
         """A path of no entries."""
         del peer
         return PeerPath(prefix, block_of(prefix), ())

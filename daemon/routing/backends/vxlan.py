@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from cni_plugin.names import derive_mac
 from daemon.config.schema import Settings
 from daemon.prefix_set import block_of
-from daemon.routing.backends.base import Backend, Peer, PeerPath, forwarding_sysctls
+from daemon.routing.backends.base import Backend, PeerPath, RemoteNode, forwarding_sysctls
 from daemon.routing.host_state import HostView
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
@@ -53,7 +53,7 @@ class VxlanBackend(Backend):
         mac = vtep_mac(host.underlay)
         return Link(self.device, "vxlan", mac, mtu, alias=DEVICE_ALIAS, vxlan=tunnel)
 
-    def plan_path(self, peer: Peer, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
         """Route, neighbour and FDB entry to one prefix of a peer, or why it is not reached."""
         address = peer.address(peer.host.underlay.version)
         if isinstance(address, str):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.model import Node
 from daemon.prefix_set import Block, block_of
-from daemon.routing.conflicts import Claim, Claims, find_contradictions
+from daemon.routing.conflicts import BlockClaim, Claims, find_contradictions
 from daemon.routing.planner import Planner
 from tests.unit.daemon.clusters import ME as HERE
 from tests.unit.daemon.clusters import cluster, facts, node
@@ -87,7 +87,7 @@ def test_losers_name_a_winner_that_is_in_their_way(of: dict[str, tuple[Block, ..
         claims.put(name, own)
     claims.settle()
     for (name, block), result in outcome(claims, of).items():
-        if isinstance(result, Claim):
+        if isinstance(result, BlockClaim):
             assert claims.owns(result.node, result.block)
             assert overlap(result.block, block)
         else:
@@ -104,7 +104,7 @@ def test_the_holder_keeps_what_an_earlier_name_claims_later() -> None:
     claims.settle()
     claims.put("a", [block("10.0.0.0/16"), block("10.1.0.0/16")])
     assert claims.settle() == {"a"}
-    assert claims.winner("a", block("10.0.0.0/16")) == Claim("z", block("10.0.0.0/24"))
+    assert claims.winner("a", block("10.0.0.0/16")) == BlockClaim("z", block("10.0.0.0/24"))
     assert claims.owns("a", block("10.1.0.0/16"))
     claims.put("z", ())
     assert claims.settle() == {"a"}
@@ -118,7 +118,7 @@ def test_own_claims_win_against_whoever_has_it() -> None:
     assert claims.owns("a", block("10.0.0.0/24"))
     claims.put(ME, [block("10.0.0.0/23")])
     assert claims.settle() == {"a", ME}
-    assert claims.winner("a", block("10.0.0.0/24")) == Claim(ME, block("10.0.0.0/23"))
+    assert claims.winner("a", block("10.0.0.0/24")) == BlockClaim(ME, block("10.0.0.0/23"))
 
 
 def test_whoever_had_it_at_the_start_and_no_longer_claims_it_does_not_come_back_to_it() -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from daemon.routing.peer_routes import EntryChange, PeerEntries, records_of
+from daemon.journal import MIN_BYTES, Journal, read
+from daemon.log import Log
+from daemon.model import Desired
+from daemon.routing.backoff import GAP
+from daemon.routing.peer_routes import RETRY, EntryChange, PeerEntries, PeerRoutes, records_of
+from daemon.routing.planner import Planner
+from daemon.routing.reporter import Reporter
 from kernel.diff import Change, Key, key_of
-from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
+from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Link, Neighbour, Route
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
+from kernel.netlink.socket import Netlink
+from tests.unit.cni_plugin import namespaces
+from tests.unit.daemon.clusters import cluster, facts, node, settings
 
 DEVICE = "vx"
 
@@ -203,3 +216,158 @@ def test_strays_are_removed_and_bounded() -> None:
     assert (record.action, record.object, record.after) == ("removed", "route 10.0.9.0/24", "")
     strays = [change_of(e, None, "") for n in range(200) for e in peer_entries(n, 0)]
     assert len(records_of(strays)) == 65
+
+
+# -- with a kernel
+
+
+@pytest.fixture
+def namespace() -> Iterator[None]:
+    """An empty network with a bridge br0, 192.0.2.1/24."""
+    with namespaces.elsewhere():
+        made = "link add br0 type bridge\nlink set br0 up\naddr add 192.0.2.1/24 dev br0\n"
+        subprocess.run(["ip", "-batch", "-"], input=made, text=True, check=True)
+        yield
+
+
+def ip(words: str) -> str:
+    """The output of iproute2 in the calling thread's namespace."""
+    return subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=True).stdout
+
+
+def planned(*cidrs: str) -> Desired:
+    """A plan with one peer, node-2, on br0."""
+    peer = node("node-2", "192.0.2.2", " ".join(cidrs) or "10.244.2.0/24")
+    host = facts(links=(Link("br0", mtu=1500),), more=[("br0", "198.51.100.1/24")])
+    plan = Planner(settings("backend: host-gw\nhealth: false")).plan(cluster(node(1), peer), host)
+    entries = tuple(replace(e, link="br0") for e in plan.peers["node-2"] if isinstance(e, Route))
+    return replace(plan, peers={"node-2": entries})
+
+
+@pytest.mark.usefixtures("namespace")
+def test_routes_are_made_kept_and_reported(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log())
+    with Netlink() as nl:
+        routes = PeerRoutes(nl, DEVICE, reporter)
+        ip("route add 10.9.0.0/24 via 192.0.2.9 proto 113")  # what an earlier daemon left
+        assert [str(e.dst) for e in routes.adopt() if isinstance(e, Route)] == ["10.9.0.0/24"]
+        routes.plan(planned())
+        assert routes.reconcile(has_device=False) is None
+        assert ip("route show proto 113") == "10.244.2.0/24 via 192.0.2.2 dev br0 \n"
+        assert "changed entries count=2" in capfd.readouterr().err
+        ip("route del 10.244.2.0/24")
+        assert routes.reconcile(has_device=False) is None  # no event, no comparison
+        routes.resync("found")
+        assert routes.reconcile(has_device=False) is None
+        assert "10.244.2.0/24" in ip("route show proto 113")
+        assert "repaired route 10.244.2.0/24: found" in capfd.readouterr().err
+    assert (reporter.error, reporter.counts.errors) == ("", 0)
+    assert reporter.counts.drift_detected["route"] == reporter.counts.drift_repaired["route"] == 1
+    records = [(r.action, r.object, r.cause) for r in read(tmp_path / "journal")]
+    assert records == [
+        ("removed", "route 10.9.0.0/24", "leads to no node"),
+        ("added", "node node-2 10.244.2.0/24", "the plan"),
+        ("restored", "route 10.244.2.0/24", "found"),
+    ]
+
+
+@pytest.mark.usefixtures("namespace")
+def test_a_repair_waits_for_the_one_before(tmp_path: Path) -> None:
+    reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"), lambda: 1000.0)
+    with Netlink() as nl:
+        routes = PeerRoutes(nl, DEVICE, reporter)
+        routes.plan(planned())
+        assert routes.reconcile(has_device=False) is None
+        waits = []
+        for _ in range(2):
+            ip("route del 10.244.2.0/24")
+            routes.resync("found")
+            waits.append(routes.reconcile(has_device=False))
+            ip("route flush proto 113")
+            ip("route add 10.244.2.0/24 via 192.0.2.2 proto 4")
+        assert waits[0] is None
+        assert waits[1] is not None
+        assert waits[1] >= GAP
+    assert reporter.counts.drift_detected["route"] == 1
+
+
+@pytest.mark.usefixtures("namespace")
+def test_a_failure_names_entry_node_and_the_route_in_the_way_and_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"))
+    ip("route add 10.244.2.0/24 via 192.0.2.9 proto bird")
+    with Netlink() as nl:
+        routes = PeerRoutes(nl, DEVICE, reporter)
+        routes.plan(planned("10.244.2.0/24", "10.244.3.0/24"))
+        wait = routes.reconcile(has_device=False)
+        assert reporter.error == (
+            "could not set route 10.244.2.0/24 of node-2: File exists (EEXIST) - another route is"
+            " in its place, and is not podwire's to remove: via 192.0.2.9 dev br0 proto bird"
+        )
+        assert wait is not None
+        assert 0 < wait <= RETRY
+        assert routes.entries.out_of_sync() == 1
+        assert "10.244.3.0/24" in ip("route show proto 113")
+        ip("route del 10.244.2.0/24")
+        routes.resync("")
+        reporter.error = ""
+        assert routes.reconcile(has_device=False) is None
+        assert (reporter.error, routes.entries.out_of_sync()) == ("", 0)
+
+
+@pytest.mark.usefixtures("namespace")
+def test_a_link_that_is_gone_is_no_failure(tmp_path: Path) -> None:
+    reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"))
+    with Netlink() as nl:
+        routes = PeerRoutes(nl, DEVICE, reporter)
+        desired = planned()
+        ip("link del br0")
+        routes.plan(desired)
+        wait = routes.reconcile(has_device=False)
+        assert wait is not None
+        assert (reporter.error, reporter.counts.errors) == ("", 0)
+        assert routes.entries.out_of_sync() == 1
+
+
+@pytest.mark.usefixtures("namespace")
+def test_events_of_others_name_the_cause(tmp_path: Path) -> None:
+    reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"))
+    with Netlink() as nl:
+        routes = PeerRoutes(nl, DEVICE, reporter)
+        desired = planned()
+        routes.plan(desired)
+        routes.reconcile(has_device=False)
+        [entry] = desired.peers["node-2"]
+        ip("route del 10.244.2.0/24")
+        routes.receive(event_of(entry, deleted=True, port=1 << 30))
+        assert routes.entries.out_of_sync() == 1
+        routes.reconcile(has_device=False)
+        assert "10.244.2.0/24" in ip("route show proto 113")
+    last = list(read(tmp_path / "journal"))[-1]
+    assert (last.action, last.cause) == (
+        "restored",
+        f"removed by a process (netlink port {1 << 30})",
+    )
+
+
+@pytest.mark.usefixtures("namespace")
+def test_what_others_restore_counts_as_repaired(tmp_path: Path) -> None:
+    reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"))
+    counts = reporter.counts
+    with Netlink() as nl:
+        routes = PeerRoutes(nl, DEVICE, reporter)
+        routes.plan(planned())
+        routes.reconcile(has_device=False)
+        ip("route del 10.244.2.0/24")
+        ip("route add 10.244.2.0/24 via 192.0.2.9 proto bird")
+        routes.resync("found")
+        routes.reconcile(has_device=False)
+        assert (counts.drift_detected["route"], counts.drift_repaired["route"]) == (1, 0)
+        ip("route del 10.244.2.0/24")
+        ip("route add 10.244.2.0/24 via 192.0.2.2 dev br0 proto 113")
+        routes.resync("")
+        assert routes.reconcile(has_device=False) is None
+        assert (counts.drift_detected["route"], counts.drift_repaired["route"]) == (1, 1)
