@@ -17,7 +17,7 @@ BEFORE = {
     "the node's end": "attach.py:_configure_node",
     "the pod's end": "attach.py:_configure_pod",
     "hairpin members": "attach.py:_add_elements",
-    "the last look": "add.py:_check_still_wanted",
+    "the last look": "add.py:_check_still_desired",
 }
 
 
