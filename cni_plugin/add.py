@@ -1,4 +1,4 @@
-"""ADD: everything that the plan says, or nothing."""
+"""ADD: everything in the plan, or nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import Record, dump_record, remains_of
+from cni_plugin.attachment import Record, cleanup_record_of, dump_record
 from cni_plugin.errors import (
     ALREADY_ATTACHED,
     INVALID_CONFIG,
@@ -90,7 +90,7 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
         bridge = attach(nl, pod, plan, bridges.append, call.host.pause, found)
-        undo.callback(remove, nl, store, call.owner, remains_of(Record(plan)))
+        undo.callback(remove, nl, store, call.owner, cleanup_record_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)
         _check_still_desired(call, store, text)
@@ -133,8 +133,8 @@ def _record(
 
 
 def _check_still_desired(call: Call, store: Store, text: str) -> None:
-    # A DEL that overtook us (the runtime gave up on this ADD) has removed the record and may have
-    # looked for the link before it was there.
+    # A DEL that overtook us (the runtime gave up on this ADD) has removed the record, and may have
+    # found no link to delete yet.
     with store.read() as tx:
         if tx.attachment(call.owner) != text:
             msg = "the attachment was deleted while it was being made"

@@ -1,4 +1,4 @@
-"""What the store keeps of an attachment: enough to remove it with nothing else at hand."""
+"""The record of an attachment in the store: enough to remove it with nothing else at hand."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _default(field: Field[Any]) -> object:
     return None if field.default is MISSING else field.default
 
 
-# Every ADD writes a record: what a noun consists of is looked up once.
+# Every ADD writes a record: what a noun consists of is read once.
 _READERS: dict[type[object], _Reader] = {
     noun: _reader(noun)
     for noun in (Record, Plan, Space, Link, Port, Address, Route, Sysctl, Bridge, Element)
@@ -83,7 +83,7 @@ _READERS: dict[type[object], _Reader] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class CleanupRecord:
     """What the removal of an attachment needs of its record."""
 
     host: str
@@ -92,14 +92,14 @@ class Remains:
     complete: bool = True
 
 
-def remains_of(record: Record) -> Remains:
+def cleanup_record_of(record: Record) -> CleanupRecord:
     """What removal needs of a record."""
     plan = record.plan
-    return Remains(plan.node.links[0].name, plan.elements, record.ipam, record.complete)
+    return CleanupRecord(plan.node.links[0].name, plan.elements, record.ipam, record.complete)
 
 
-def load_remains(text: str) -> Remains:
-    """What removal needs of a record in JSON text, at a fraction of its price. Raises ValueError.
+def load_cleanup_record(text: str) -> CleanupRecord:
+    """What removal needs of a record in JSON text, at a fraction of the cost. Raises ValueError.
 
     Where the text is damaged elsewhere also TypeError, KeyError, IndexError or AttributeError.
     """
@@ -107,7 +107,7 @@ def load_remains(text: str) -> Remains:
     plan = raw["plan"]
     elements = _each(_element, plan.get("elements", ()))
     host = plan["node"]["links"][0]["name"]
-    return Remains(host, elements, raw.get("ipam", ""), raw.get("complete", True))
+    return CleanupRecord(host, elements, raw.get("ipam", ""), raw.get("complete", True))
 
 
 def _decode(text: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _failed(call: Call, faults: list[str]) -> CniError:
 
 
 def _result_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
-    """What prevResult does not say of the attachment, though every ADD says it."""
+    """What prevResult lacks of the attachment, though every ADD returns it."""
     if not any(i.sandbox and i.name == ifname for i in previous.interfaces):
         return [f"prevResult lists no interface {ifname} of the pod"]
     if plan.pod.addresses and not previous.ips:
@@ -63,7 +63,7 @@ def _result_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
 
 
 def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:
-    """The plan with what later plugins of the chain changed, as prevResult says.
+    """The plan with what later plugins of the chain changed, as prevResult has it.
 
     SPEC 1.1.0 "CHECK": allow for a later plugin to have modified networking resources.
     """

@@ -22,7 +22,7 @@ NO_CHANGE: Mapping[str, str] = MappingProxyType({})
 ADD_SECONDS = 90.0
 """After the call's beginning; the rest is for the DEL that undoes it."""
 CALL_SECONDS = 110.0
-"""Below the shim's 115 s and kubelet's two minutes, so that the runtime still hears why."""
+"""Below the shim's 115 s and kubelet's two minutes, so that the runtime still gets the reason."""
 _LINES_MAX = 100
 
 
@@ -59,7 +59,7 @@ class Delegate:
             self._run(command, env)
 
     def undo(self) -> None:
-        """Execute DEL after a failure, however many wait; what goes wrong is only said."""
+        """Execute DEL after a failure, however many wait; a failure is only logged."""
         try:
             self._run("DEL")
         except CniError as error:
@@ -84,10 +84,10 @@ class Delegate:
 
         env = {"PATH": os.defpath, **self.env, **changes, "CNI_COMMAND": command}
         seconds = self._seconds(command)
-        said = bytearray()
+        stderr = bytearray()
         try:
             with self.host.outside():
-                ended = execute(self.program, env, self.stdin, seconds, self.host.running, said)
+                ended = execute(self.program, env, self.stdin, seconds, self.host.running, stderr)
         except TooLate as error:
             msg = f"IPAM plugin {self.name} did not answer {command} in {seconds:.0f} s"
             raise CniError(TRY_AGAIN, msg, f"{self.program} was killed") from error
@@ -98,7 +98,7 @@ class Delegate:
             msg = f"IPAM plugin {self.name} cannot be executed: {error.strerror}"
             raise CniError(DELEGATE_FAILED, msg, str(self.program)) from error
         finally:
-            self._pass_on(said)
+            self._log_stderr(stderr)
         if ended.status:
             raise self._failure(command, ended.stdout, ended.status)
         return ended.stdout
@@ -112,9 +112,9 @@ class Delegate:
             raise CniError(TRY_AGAIN, msg, f"this call began {limit - left:.0f} s ago")
         return left
 
-    def _pass_on(self, said: bytearray) -> None:
+    def _log_stderr(self, stderr: bytearray) -> None:
         """Its stderr (SPEC 1.1.0, section 4: "should" go to the caller's)."""
-        lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
         for line in lines[:_LINES_MAX]:
             self.log(f"{self.name}: {_printable(line)}")
         if len(lines) > _LINES_MAX:
@@ -124,8 +124,8 @@ class Delegate:
         from cni_plugin.exec import describe_end
 
         answer = _decode(stdout) or {}
-        code, words = answer.get("code"), answer.get("msg") or describe_end(status)
-        msg = f"IPAM plugin {self.name} failed at {command}: {words}"
+        code, text = answer.get("code"), answer.get("msg") or describe_end(status)
+        msg = f"IPAM plugin {self.name} failed at {command}: {text}"
         known = isinstance(code, int) and not isinstance(code, bool) and code > 0
         details = str(answer.get("details") or ("" if answer else _begin(stdout)))
         return CniError(code if known else DELEGATE_FAILED, msg, details)  # type: ignore[arg-type]

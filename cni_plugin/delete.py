@@ -9,7 +9,7 @@ from cni_plugin import network_rules as networks
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
-from cni_plugin.removal import find_remains, remove
+from cni_plugin.removal import find_cleanup_record, remove
 from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
@@ -25,18 +25,18 @@ def delete(call: Call) -> None:
         nl = resources.enter_context(open_netlink())
         store = resources.enter_context(open_node_store(call))
         with store.read() as tx:
-            remains = find_remains(nl, tx, call.owner)
+            record = find_cleanup_record(nl, tx, call.owner)
         if call.parsed.fault is not None:
             call.log(
                 f"the configuration is wrong ({call.parsed.fault}); deleting by record and name"
             )
-        ipam = ipam_of_record(remains.ipam) if remains else call.ipam
+        ipam = ipam_of_record(record.ipam) if record else call.ipam
         release = partial(ipam.delete, call, call.owner)
-        remove(nl, store, call.owner, remains, pod, release, call.host.delete_link)
+        remove(nl, store, call.owner, record, pod, release, call.host.delete_link)
 
 
 def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:
-    """The pod's namespace; None where it is gone, which is the usual way for a pod to go."""
+    """The pod's namespace; None where it is gone, as it usually is when a pod goes."""
     if not call.request.netns:
         return None
     try:
@@ -60,12 +60,12 @@ def collect(call: Call) -> None:
         for owner, links in _stale(nl, store, call.conf.name, valid):
             try:
                 with store.read() as tx:
-                    remains = find_remains(nl, tx, owner)
+                    record = find_cleanup_record(nl, tx, owner)
                 for link in links:
                     delete_link(nl, link)
-                ipam = ipam_of_record(remains.ipam if remains else "")
+                ipam = ipam_of_record(record.ipam if record else "")
                 release = partial(ipam.delete, call, owner)
-                remove(nl, store, owner, remains, release=release, delete=delete_link)
+                remove(nl, store, owner, record, release=release, delete=delete_link)
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
             except (KernelError, IpamError, CniError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
@@ -83,7 +83,7 @@ def _stale(
 ) -> list[tuple[Owner, list[str]]]:
     """Attachments that the store records, addresses' owners and marked links beyond the list.
 
-    Each with the names of its links that are there: somebody may have renamed one.
+    Each with the names of its links that are there: one may have been renamed by hand.
     """
     with store.read() as tx:
         owners: dict[Owner, list[str]] = {owner: [] for owner, _ in tx.attachments(network)}

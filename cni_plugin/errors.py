@@ -32,7 +32,7 @@ CODES = (
 
 
 class CniError(Exception):
-    """An error that the runtime is told: code, one line for people, details."""
+    """The error object of the answer: code, one line for people, details."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(code, msg, details)

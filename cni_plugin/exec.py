@@ -1,7 +1,7 @@
 """Another program, executed for one call: its time, its output and its offspring are bounded.
 
 It leads a session and a process group of its own, so that all that it started ends with it. What
-detaches itself from that group is not looked for, and is not waited for either.
+detaches itself from that group is neither searched for nor waited for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STDOUT_MAX = 1 << 20
 """Bytes: the result of an attachment with hundreds of addresses is not half as long."""
 STDERR_MAX = 1 << 16
-"""Bytes; what a program says beyond them is dropped."""
+"""Bytes; what a program writes beyond them is dropped."""
 _PIPE = 1 << 16
 
 Watch = Callable[[int], AbstractContextManager[object]]
@@ -51,11 +51,11 @@ def execute(
     stdin: bytes,
     seconds: float,
     watch: Watch,
-    said: bytearray,
+    stderr: bytearray,
 ) -> Ended:
     """Execute it without arguments. Raises TooLate, TooMuch, OSError where it cannot be executed.
 
-    watch: what we are in while the process group of that number exists. said: takes its stderr,
+    watch: what we are in while the process group of that number exists. stderr: takes its stderr,
     whatever else happens.
     """
     import subprocess  # few calls are delegated
@@ -67,15 +67,15 @@ def execute(
     # Until it is reaped, at the end, its number is no other's.
     with process, watch(process.pid):
         try:
-            with closing(_Talk(process, stdin, said)) as talk:
-                talk.hold(until)
+            with closing(_Pipes(process, stdin, stderr)) as pipes:
+                pipes.serve(until)
         finally:
             kill_group(process.pid)
-    return Ended(process.returncode, bytes(talk.out))
+    return Ended(process.returncode, bytes(pipes.out))
 
 
 def describe_end(status: int) -> str:
-    """How a process ended, in words. status: negative where a signal did it."""
+    """How a process ended, as text. status: negative where a signal did it."""
     if status >= 0:
         return f"exit status {status}"
     try:
@@ -91,11 +91,11 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-class _Talk:
+class _Pipes:
     """What goes to a process and comes from it, until its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, said: bytearray) -> None:
-        self.out, self._said = bytearray(), said
+    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, stderr: bytearray) -> None:
+        self.out, self._err = bytearray(), stderr
         self._left = memoryview(stdin)
         self._end = os.pidfd_open(process.pid)
         pipes = (process.stdin, process.stdout, process.stderr)
@@ -111,7 +111,7 @@ class _Talk:
         """Close what is not the process's own."""
         os.close(self._end)
 
-    def hold(self, until: float) -> None:
+    def serve(self, until: float) -> None:
         """Until the process has ended. Raises TooLate, TooMuch."""
         ended = False
         while not ended:
@@ -141,7 +141,7 @@ class _Talk:
     def _write(self, fd: int) -> bool:
         try:
             self._left = self._left[os.write(fd, self._left[:_PIPE]) :]
-        except BrokenPipeError:  # it does not want to know
+        except BrokenPipeError:  # it does not read its stdin
             return False
         return bool(self._left)
 
@@ -154,5 +154,5 @@ class _Talk:
 
     def _read_err(self, fd: int) -> bool:
         data = os.read(fd, _PIPE)
-        self._said += data[: STDERR_MAX - len(self._said)]
+        self._err += data[: STDERR_MAX - len(self._err)]
         return bool(data)

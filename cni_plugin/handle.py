@@ -1,4 +1,4 @@
-"""The one way into podwire for a CNI call; alone turns exceptions into CNI errors."""
+"""The entry of every CNI call; here alone exceptions become CNI errors."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
 
 
 def _answer_version(stdin: bytes) -> Reply:
-    """VERSION answers whatever stdin holds, for it is how a runtime finds out what to send."""
+    """VERSION answers whatever is on stdin: by it a runtime finds out what to send."""
     try:
         version = decode(stdin).get("cniVersion")
     except CniError:

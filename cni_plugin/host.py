@@ -1,4 +1,4 @@
-"""The world that a call runs in, handed to `handle` so that nothing below reads it by itself."""
+"""The node that a call runs on, passed to `handle` so that nothing below reads it by itself."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class Host:
     delegating: what a call is in while it has to do with the IPAM plugin of that name; the daemon
         bounds how many wait for one, and raises CniError.
     running: what a call is in while the process group of that number runs for it.
-    readiness: why the node as such cannot serve a network now, whose name is given (the daemon
-        knows whether other nodes are reached); None where nothing is known against it.
+    readiness: why the node as such cannot serve a network now, by its name (the daemon
+        knows whether other nodes are reached); None where nothing speaks against it.
     """
 
     program: str = "podwire"

@@ -57,7 +57,7 @@ class Ipam:
         return lambda _tx: Result()
 
     def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
-        """Addresses of an attachment that are not allocated to it, in words."""
+        """Addresses of an attachment that are not allocated to it, each as a sentence."""
         return []
 
     def check(self, call: Call) -> None:
@@ -111,9 +111,9 @@ class OwnIpam(Ipam):
         from ipam.allocator import free_space
 
         for number, space in enumerate(free_space(tx, self.read_conf(call))):
-            if space.held >= space.size:
+            if space.allocated >= space.size:
                 name = call.conf.name
-                msg = f"range set {number} of network {name} is full: {space.held} allocated"
+                msg = f"range set {number} of network {name} is full: {space.allocated} allocated"
                 raise CniError(NOT_AVAILABLE, msg, "see `podwire-ipam list`")
 
     def read_conf(self, call: Call) -> IpamConf:

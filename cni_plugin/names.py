@@ -1,6 +1,6 @@
 """Names that podwire derives for an attachment, and the mark it leaves on its links.
 
-The node-side link's alias says whose it is; a damaged store is rebuilt from these aliases.
+The node-side link's alias names its attachment; a damaged store is rebuilt from these aliases.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ALIAS_MAX = 254
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What an alias tells of its attachment. pod may be cut off; the rest is whole."""
+    """What an alias has of its attachment. pod may be cut off; the rest is whole."""
 
     network: str
     container_id: str
@@ -66,7 +66,7 @@ def render_alias(mark: Mark) -> str:
 
 
 def parse_alias(alias: str | None) -> Mark | None:
-    """What an alias of podwire's tells; None for any other."""
+    """The attachment in an alias of podwire's; None for any other alias."""
     words = (alias or "").split(" ")
     if words[0] != _MARK:
         return None

@@ -57,7 +57,7 @@ def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
     """The mode and its defaults. program: the name that podwire was started under.
 
     As `bridge` or `ptp` podwire is that plugin, with its defaults; as itself it wires routed pairs
-    unless told otherwise, and lets pods reach themselves through a service.
+    unless configured otherwise, and lets pods reach themselves through a service.
     """
     drop_in = next((name for name in (program, conf.type) if name in ("bridge", "ptp")), None)
     mode = drop_in or conf.mode or "ptp"
@@ -121,7 +121,7 @@ def _plan_ptp(
 
 
 def _ptp_routes(link: str, ip: IPConfig) -> list[Route]:
-    """The way to the gateway, and through it to the rest of the subnet.
+    """The route to the gateway, and through it to the rest of the subnet.
 
     Everything but the gateway is behind it: the pair is a point-to-point link, though veth has no
     IFF_POINTOPOINT.
@@ -223,16 +223,16 @@ def _pair(
 
 
 def requested_mac(request: Request, conf: NetConf) -> str:
-    """The MAC that somebody asked for; the capability outranks args, args outrank CNI_ARGS.
+    """The MAC that the caller requests; the capability outranks args, args outrank CNI_ARGS.
 
     Raises code 7 or 4 where it is none that a link can have.
     """
-    asked = (
+    requested = (
         ("runtimeConfig.mac", conf.runtime_config.mac, INVALID_CONFIG),
         ("args.cni.mac", conf.args.mac, INVALID_CONFIG),
         ("CNI_ARGS MAC", request.args.get("MAC", ""), INVALID_ENVIRONMENT),
     )
-    for key, value, code in asked:
+    for key, value, code in requested:
         if value:
             return _check_mac(key, value, code)
     return ""

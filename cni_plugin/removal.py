@@ -1,4 +1,4 @@
-"""Removal of an attachment: one way for DEL, GC and a failed ADD, without netns or config."""
+"""Removal of an attachment: the same for DEL, GC and a failed ADD, without netns or config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import Record, Remains, load_record, load_remains, remains_of
+from cni_plugin.attachment import (
+    CleanupRecord,
+    Record,
+    cleanup_record_of,
+    load_cleanup_record,
+    load_record,
+)
 from cni_plugin.names import Mark, host_link_name, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_link, delete_pod_link, node_end
@@ -31,16 +37,16 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
         return Record(_bare_plan(Link(_host_link(owner)), owner.ifname), complete=False)
 
 
-def find_remains(nl: Netlink, tx: Transaction, owner: Owner) -> Remains | None:
+def find_cleanup_record(nl: Netlink, tx: Transaction, owner: Owner) -> CleanupRecord | None:
     """What removal needs of the attachment's record; from the link's alias where it has none."""
     text = tx.attachment(owner)
     if text is None:
         record = _find_marked(nl, owner)
-        return remains_of(record) if record else None
+        return cleanup_record_of(record) if record else None
     try:
-        return load_remains(text)
+        return load_cleanup_record(text)
     except _DAMAGE:
-        return Remains(_host_link(owner), complete=False)
+        return CleanupRecord(_host_link(owner), complete=False)
 
 
 # What a record raises that is no record, or none of ours.
@@ -79,7 +85,7 @@ def remove(
     nl: Netlink,
     store: Store,
     owner: Owner,
-    remains: Remains | None,
+    record: CleanupRecord | None,
     pod: Namespace | None = None,
     release: Callable[[], object] = str,
     delete: Callable[[Netlink, str], bool] = delete_link,
@@ -92,16 +98,16 @@ def remove(
     before the record goes, so that a failure there leaves the record for the next try.
     delete: deletes a link of the node by name, for a daemon that gathers deletions.
     """
-    remains = remains or Remains(_host_link(owner))
-    elements = remains.elements
-    if not remains.complete:
-        elements += _spoof_elements(remains.host)
-    was_there = delete(nl, remains.host)
+    record = record or CleanupRecord(_host_link(owner))
+    elements = record.elements
+    if not record.complete:
+        elements += _spoof_elements(record.host)
+    was_there = delete(nl, record.host)
     if not was_there and pod is not None and not _is_anothers(nl, pod, owner):
         delete_pod_link(pod, owner.ifname)
     if elements:
-        # While the address is still ours: whoever gets it next gets the same members. If we were
-        # overtaken by a DEL of ours, somebody may have got it already.
+        # While the address is still ours: the next owner gets the same members. If we were
+        # overtaken by a DEL of ours, another attachment may have it already.
         with open_nft() as nfnl, store.transaction() as tx:
             remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
     release()
@@ -127,7 +133,7 @@ def _is_anothers(nl: Netlink, pod: Namespace, owner: Owner) -> bool:
 
 
 def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:
-    """Whether the member is of an address that another attachment of the network holds."""
+    """Whether the member is of an address that another attachment of the network has."""
     address = hairpin_address(element)
     holder = tx.owner_of(owner.network, address) if address else None
     return holder not in (None, owner)
@@ -136,7 +142,7 @@ def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:
 def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:
     """Remove the bridge that a failed ADD made, unless other attachments want it by now.
 
-    An ADD records its bridge before it looks for it, and cannot do so while we look.
+    An ADD records its bridge before it reads it, and cannot do so while we do.
     """
     with store.transaction() as tx:
         if not any(_wants_bridge(text, name) for _owner, text in tx.attachments()):

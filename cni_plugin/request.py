@@ -34,7 +34,7 @@ _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One CNI call. args holds the known CNI_ARGS only; netns is empty where there is none."""
+    """One CNI call. args has the known CNI_ARGS only; netns is empty where there is none."""
 
     command: str
     container_id: str = ""
@@ -46,7 +46,7 @@ class Request:
 
     @property
     def pod(self) -> str:
-        """namespace/name of the Kubernetes pod; empty where the runtime did not say."""
+        """namespace/name of the Kubernetes pod; empty where the runtime sent none."""
         namespace, name = self.args.get("K8S_POD_NAMESPACE", ""), self.args.get("K8S_POD_NAME", "")
         return f"{namespace}/{name}" if name else ""
 
@@ -178,7 +178,7 @@ def canonical(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check_text(stdin: bytes, value: dict[str, Any]) -> None:
-    # Half a character, such as \ud800 alone, is no text: neither a path nor an answer can hold it.
+    # Half a character, such as \ud800 alone, is no text: it can be in no path and no answer.
     if b"\\ud" in stdin.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode()

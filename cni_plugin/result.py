@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface of the result. mtu in bytes, 0 = not said."""
+    """A network interface of the result. mtu in bytes, 0 = not in the result."""
 
     name: str
     mac: str = ""
@@ -129,7 +129,7 @@ def _render_020(result: Result, version: str) -> dict[str, Any]:
 
 
 def render_dns(dns: Dns) -> dict[str, Any]:
-    """DNS settings as a result's dns object, without those that say nothing."""
+    """DNS settings as a result's dns object, without those that are empty."""
     lists = {"nameservers": dns.nameservers, "search": dns.search, "options": dns.options}
     settings = {**{key: list(value) for key, value in lists.items()}, "domain": dns.domain}
     return {key: settings[key] for key in _DNS_KEYS if settings[key]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cni_plugin.attachment import Remains, load_remains
+from cni_plugin.attachment import CleanupRecord, load_cleanup_record
 from cni_plugin.network_rules import (
     ensure_masquerade,
     ensure_tables,
@@ -113,11 +113,11 @@ def _members(tx: Transaction) -> set[tuple[Element, int]]:
     return known.union(members_of_strangers(tx))
 
 
-def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Remains, int]]:
+def _attached(tx: Transaction, network: str | None = None) -> list[tuple[CleanupRecord, int]]:
     """Attachments (of one network) whose link is there, each with its index."""
     with open_netlink() as nl:
         links = {link.name: link.index for link in read_links(nl)}
-    return [(r, links[r.host]) for r in _remains(tx, network) if r.host in links]
+    return [(r, links[r.host]) for r in _cleanup_records(tx, network) if r.host in links]
 
 
 def _tables_lacking(nl: Netlink, tx: Transaction) -> Iterator[Lack]:
@@ -131,7 +131,7 @@ def _masquerade_lacking(tx: Transaction) -> Iterable[Lack]:
         return []
     # One that has been there for long has had its ADD's.
     networks = tx.networks()
-    links = {index for network in networks for _remains, index in _attached(tx, network)}
+    links = {index for network in networks for _record, index in _attached(tx, network)}
     links |= {index for _element, index in members_of_strangers(tx)}
     return [(MASQUERADE, index) for index in links or {-_fingerprint(tx)}]
 
@@ -179,12 +179,12 @@ def _make_table() -> Sequence[Change[Noun]]:
 
 def _families(store: Store) -> set[str]:
     with store.read() as tx:
-        return {element.family for remains in _remains(tx) for element in remains.elements}
+        return {element.family for record in _cleanup_records(tx) for element in record.elements}
 
 
-def _remains(tx: Transaction, network: str | None = None) -> Iterable[Remains]:
+def _cleanup_records(tx: Transaction, network: str | None = None) -> Iterable[CleanupRecord]:
     for _owner, text in tx.attachments(network):
         try:
-            yield load_remains(text)
+            yield load_cleanup_record(text)
         except (ValueError, TypeError, KeyError, IndexError):
             continue  # a record of another version needs what it needs at its own DEL

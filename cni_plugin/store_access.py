@@ -1,4 +1,4 @@
-"""The store, opened; where it was lost or damaged, filled again from the marks on the links."""
+"""The store, opened; where it was lost or damaged, filled again from the marks on links."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:
     try:
         tx.reserve(owner, address)
     except AddressTaken as error:
-        # Two pods with one address: neither may lose it, and a person must look.
+        # Two pods with one address: neither may lose it, and an operator must decide.
         print(f"podwire: {owner} has the same address as another pod: {error}", file=sys.stderr)
 
 

@@ -29,7 +29,7 @@ from ipam.ranges import (
 from ipam.transaction import Allocation, Owner, Transaction
 
 LONGEST_QUEUE = 16_384
-"""A range that never runs out, such as a /64, reuses addresses when so many wait; else its queue
+"""A range that never runs out, such as a /64, reuses addresses when this many wait; else its queue
 of freed addresses would grow forever."""
 
 OLDEST_SHOWN = 5
@@ -50,15 +50,15 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """How many addresses of a range set pods can get, and how many are held."""
+    """How many addresses of a range set pods can get, and how many are allocated."""
 
     size: int
-    held: int
+    allocated: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What the search for one address needs to know."""
+    """What the search for one address needs."""
 
     transaction: Transaction
     conf: IpamConf
@@ -69,37 +69,37 @@ class _Search:
 def allocate(tx: Transaction, conf: IpamConf, owner: Owner) -> tuple[Assigned, ...]:
     """Reserve one address per range set for the owner, all or none of them.
 
-    An owner that already holds addresses of these sets gets the same ones again. Raises
+    An owner that already has addresses of these sets gets the same ones again. Raises
     RangeExhausted, AddressResting (every free address rests), AddressTaken (the requested
-    address is held, or the owner holds another one of its set), StoreError.
+    address is taken, or the owner has another one of its set), StoreError.
     """
     search = _Search(tx, conf, owner, gateways_of(conf.range_sets))
     tx.require_writable()
     # One set alone needs no undo: what a search moves before it fails is right without it.
     undo = tx.savepoint() if len(conf.range_sets) > 1 else nullcontext()
     with translated(tx.path), undo:
-        held = tx.addresses(owner)
-        return tuple(_assign(search, range_set, held) for range_set in conf.range_sets)
+        before = tx.addresses(owner)
+        return tuple(_assign(search, range_set, before) for range_set in conf.range_sets)
 
 
 def free_space(tx: Transaction, conf: IpamConf) -> tuple[Space, ...]:
-    """Size and use of every range set; counts what is held, enumerates no range."""
+    """Size and use of every range set; counts what is allocated, enumerates no range."""
     gateways = gateways_of(conf.range_sets)
     return tuple(
-        Space(size_of(range_set, gateways), _held_in(tx, conf.network, range_set))
+        Space(size_of(range_set, gateways), _allocated_in(tx, conf.network, range_set))
         for range_set in conf.range_sets
     )
 
 
-def _held_in(tx: Transaction, network: str, range_set: RangeSet) -> int:
+def _allocated_in(tx: Transaction, network: str, range_set: RangeSet) -> int:
     return sum(tx.count_in(network, range_) for range_ in range_set)
 
 
-def _assign(search: _Search, range_set: RangeSet, held: tuple[IPAddress, ...]) -> Assigned:
+def _assign(search: _Search, range_set: RangeSet, before: tuple[IPAddress, ...]) -> Assigned:
     requested = next((a for a in search.conf.requested if range_of(range_set, a)), None)
-    mine = [a for a in held if range_of(range_set, a)]
+    mine = [a for a in before if range_of(range_set, a)]
     if mine:
-        address = _held_again(search.owner, mine, requested)
+        address = _same_again(search.owner, mine, requested)
     elif requested is not None:
         address = _reserve_requested(search, requested)
     else:
@@ -109,12 +109,12 @@ def _assign(search: _Search, range_set: RangeSet, held: tuple[IPAddress, ...]) -
     return Assigned(interface_of(address, range_.subnet.prefixlen), range_.gateway)
 
 
-def _held_again(owner: Owner, mine: list[IPAddress], requested: IPAddress | None) -> IPAddress:
+def _same_again(owner: Owner, mine: list[IPAddress], requested: IPAddress | None) -> IPAddress:
     if requested is None:
         return mine[0]
     if requested not in mine:
         raise AddressTaken(
-            f"requested address {requested}, but {owner} already holds {mine[0]}",
+            f"requested address {requested}, but {owner} already has {mine[0]}",
             "delete the attachment first",
         )
     return requested
@@ -147,10 +147,10 @@ def _wait(search: _Search, freed_at: float, boot_id: str) -> float:
 
 def _reserve_any(search: _Search, range_set: RangeSet) -> IPAddress:
     address = _reserve_unused(search, range_set) or _reserve_freed(search, range_set)
-    if address is None and _adopt_strays(search, range_set):
+    if address is None and _take_over_freed(search, range_set):
         address = _reserve_freed(search, range_set)
     if address is None:
-        raise _nothing_left(search, range_set)
+        raise _none_left(search, range_set)
     return address
 
 
@@ -192,13 +192,13 @@ def _reserve_freed(search: _Search, range_set: RangeSet) -> IPAddress | None:
     return None
 
 
-def _adopt_strays(search: _Search, range_set: RangeSet) -> bool:
+def _take_over_freed(search: _Search, range_set: RangeSet) -> bool:
     connection = search.transaction.connection
-    found = [pools.adopt_strays(connection, _load(search, r), r) for r in range_set]
+    found = [pools.take_over_freed(connection, _load(search, r), r) for r in range_set]
     return any(found)
 
 
-def _nothing_left(search: _Search, range_set: RangeSet) -> AddressResting | RangeExhausted:
+def _none_left(search: _Search, range_set: RangeSet) -> AddressResting | RangeExhausted:
     heads = _heads(search, range_set)
     if not heads:
         return _exhausted(search, range_set)
@@ -216,14 +216,14 @@ def _nothing_left(search: _Search, range_set: RangeSet) -> AddressResting | Rang
 
 def _exhausted(search: _Search, range_set: RangeSet) -> RangeExhausted:
     tx, network = search.transaction, search.conf.network
-    held = _held_in(tx, network, range_set)
+    allocated = _allocated_in(tx, network, range_set)
     size = size_of(range_set, search.gateways)
     oldest = sorted(
         (a for range_ in range_set for a in tx.oldest(network, range_, OLDEST_SHOWN)),
         key=lambda a: a.created_at,
     )
     now = tx.clock.wall()
-    shown = "; ".join(_render_holder(a, now) for a in oldest[:OLDEST_SHOWN])
+    shown = "; ".join(_render_allocation(a, now) for a in oldest[:OLDEST_SHOWN])
     if not size:
         return RangeExhausted(
             f"{render_set(range_set)} of network {network} has no address for pods: the gateway"
@@ -232,11 +232,11 @@ def _exhausted(search: _Search, range_set: RangeSet) -> RangeExhausted:
         )
     return RangeExhausted(
         f"no address is free in {render_set(range_set)} of network {network}:"
-        f" {held} of {size} are held",
-        f"held longest: {shown}; {WHAT_TO_DO}",
+        f" {allocated} of {size} are allocated",
+        f"oldest: {shown}; {WHAT_TO_DO}",
     )
 
 
-def _render_holder(allocation: Allocation, now: float) -> str:
+def _render_allocation(allocation: Allocation, now: float) -> str:
     age = render_duration(now - allocation.created_at)
-    return f"{allocation.address} by {allocation.owner} for {age}"
+    return f"{allocation.address} to {allocation.owner} for {age}"

@@ -62,7 +62,7 @@ def read_boot_id() -> str:
 
 
 def purge(connection: sqlite3.Connection, path: Path, boot_id: str) -> Purged:
-    """Free what earlier boots held, in one transaction, once per boot."""
+    """Free the addresses of earlier boots, in one transaction, once per boot."""
     if boot_of(connection, path) == boot_id:
         return Purged()
     connection.execute("BEGIN IMMEDIATE")
@@ -77,7 +77,7 @@ def purge(connection: sqlite3.Connection, path: Path, boot_id: str) -> Purged:
 
 
 def boot_of(connection: sqlite3.Connection, path: Path) -> str:
-    """The boot that used the database last; StoreDamaged if it does not say."""
+    """The boot that used the database last; StoreDamaged where that is missing."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'boot_id'").fetchone()
     if row is None:
         raise damaged(path, "the boot ID is missing")
@@ -85,7 +85,7 @@ def boot_of(connection: sqlite3.Connection, path: Path) -> str:
 
 
 def _purge(connection: sqlite3.Connection, boot_id: str) -> Purged:
-    """Freed addresses keep the boot that held them, so they need no rest in this one."""
+    """Freed addresses keep the boot of their allocation, so they need no rest in this one."""
     connection.execute(
         "INSERT INTO freed (network, address, pool, freed_at, boot_id)"
         " SELECT network, address, pool, 0, boot_id FROM allocation WHERE boot_id <> ?"

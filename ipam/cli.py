@@ -1,4 +1,4 @@
-"""`podwire-ipam` as a person's command: look at the store, and repair it."""
+"""`podwire-ipam` as an operator's command: show the store, and repair it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _LONG_ID, _SHOWN_OF_ID = 20, 13  # characters
 
 EPILOG = """\
 examples:
-  podwire-ipam list                               every address that is held
+  podwire-ipam list                               every allocated address
   podwire-ipam list -o json                       the same, for programs
-  podwire-ipam show 10.88.0.7                     who holds an address
-  podwire-ipam show 3f1c9a                        what a container holds (start of its ID)
+  podwire-ipam show 10.88.0.7                     which container has an address
+  podwire-ipam show 3f1c9a                        the addresses of a container (start of its ID)
   podwire-ipam release 10.88.0.7                  free a leaked address, after asking
   podwire-ipam import-host-local /var/lib/cni/networks/podnet
                                                   take over from the reference host-local
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
             print(HINT_DAMAGED, file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again at exit.
+        # The reader of our output has gone; Python would complain again at exit.
         sys.stdout = None
         return 1
     except OSError as error:
@@ -83,7 +83,7 @@ def build_parser() -> ArgumentParser:
     """The parser of the command line."""
     parser = ArgumentParser(
         prog="podwire-ipam",
-        description="Look at podwire's addresses, and repair them.",
+        description="Show podwire's addresses, and repair them.",
         epilog=EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
     )
@@ -114,8 +114,8 @@ def _add_commands(parser: ArgumentParser) -> None:
         subparser.set_defaults(run=run)
         return subparser
 
-    add("list", "list every address that is held", _list_allocations)
-    show = add("show", "show who holds an address, or what a container holds", _show)
+    add("list", "list every allocated address", _list_allocations)
+    show = add("show", "show the container of an address, or the addresses of a container", _show)
     show.add_argument("what", metavar="ADDRESS-OR-CONTAINER", help="start of the ID is enough")
     release = add("release", "free an address by hand; asks first", _release)
     release.add_argument("address", metavar="ADDRESS", type=_address)
@@ -136,7 +136,7 @@ def _address(text: str) -> str:
 
 
 def _open(args: Namespace, *, create: bool = False) -> Store:
-    """Open the store, and say so if that freed what an earlier boot held."""
+    """Open the store, and report whether that freed addresses of an earlier boot."""
     store = open_store(Path(args.data_dir).absolute(), create=create)
     if store.purged != Purged():
         _report(
@@ -151,13 +151,13 @@ def _report(text: str) -> None:
 
 
 def _list_allocations(args: Namespace) -> int:
-    """`list`: every address that is held."""
+    """`list`: every allocated address."""
     with _open(args) as store, store.read() as tx:
         allocations = tx.allocations(args.network)
         if args.output == "json":
             _print_json(tx, allocations)
         elif not allocations:
-            print("no address is held")
+            print("no address is allocated")
         else:
             print(_render_list(allocations))
     return _DONE
@@ -201,9 +201,7 @@ def _show(args: Namespace) -> int:
     with _open(args) as store, store.read() as tx:
         found = _matching(tx, args.what, args.network)
         if not found:
-            _report(
-                f"{args.what} is neither an address that is held nor a container that holds one"
-            )
+            _report(f"{args.what} is neither an allocated address nor a container that has one")
             return _NOT_FOUND
         if args.output == "json":
             _print_json(tx, found)
@@ -237,7 +235,7 @@ def _render_details(tx: Transaction, allocation: Allocation) -> str:
         ("Network:", owner.network),
         ("Container:", owner.container_id),
         ("Interface:", owner.ifname),
-        ("Held since:", f"{_timestamp(allocation.created_at)} ({render_duration(age)})"),
+        ("Since:", f"{_timestamp(allocation.created_at)} ({render_duration(age)})"),
         ("Attached:", _render_attached(tx, owner)),
     )
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
@@ -257,11 +255,15 @@ def _release(args: Namespace) -> int:
             found = _matching(tx, str(address), args.network)
             question = "\n\n".join(_render_details(tx, allocation) for allocation in found)
         if not found:
-            _report(f"{address} is not held{f' in network {args.network}' if args.network else ''}")
+            _report(
+                f"{address} is not allocated{f' in network {args.network}' if args.network else ''}"
+            )
             return _NOT_FOUND
         if len(found) > 1:
             networks = ", ".join(allocation.owner.network for allocation in found)
-            _report(f"{address} is held in several networks ({networks}): name one with --network")
+            _report(
+                f"{address} is allocated in several networks ({networks}): name one with --network"
+            )
             return _NOT_DONE
         print(question)
         if not args.yes and not _confirmed(address):
@@ -274,7 +276,7 @@ def _release(args: Namespace) -> int:
 def _confirmed(address: IPAddress) -> bool:
     """Ask on the terminal; without one, refuse."""
     if not sys.stdin.isatty():
-        _report("nothing was released: no terminal to ask on; say --yes if you mean it")
+        _report("nothing was released: no terminal to ask on; use --yes to release without asking")
         return False
     print("\nA pod that still uses this address will clash with the next one that gets it.")
     answer = input(f"Release {address}? [y/N] ")
@@ -285,10 +287,10 @@ def _confirmed(address: IPAddress) -> bool:
 
 
 def _free(store: Store, shown: Allocation) -> None:
-    """Free the address, if who holds it is still who was shown."""
+    """Free the address, if its owner is still the one that was shown."""
     with store.transaction() as tx:
-        holder = tx.owner_of(shown.owner.network, shown.address)
-        if holder != shown.owner:
+        owner = tx.owner_of(shown.owner.network, shown.address)
+        if owner != shown.owner:
             raise AddressTaken(f"{shown.address} changed hands meanwhile; nothing was released")
         tx.release_address(shown.owner.network, shown.address)
 

@@ -59,7 +59,7 @@ class IpamConf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Requested:
     """A requested address, where it was requested, and the error code of that place."""
 
     address: IPAddress
@@ -84,13 +84,17 @@ def parse_ipam(
 
     Raises ConfigError with code 7 (4 for what CNI_ARGS says), IpamError with code 5 if
     resolvConf cannot be read. With `cni_version` below 0.3.0 more than one address per family
-    is refused, as results of that age cannot say it.
+    is refused, as results of these versions have no place for it.
     """
     section = Section.of("ipam", ipam)
     runtime = Section.of("runtimeConfig", runtime_config)
     range_sets = _parse_range_sets(section, runtime)
     _check_version(range_sets, cni_version)
-    wishes = (*_wish_of_environment(cni_args), *_wishes(args, "args.cni"), *_wishes(runtime))
+    requested = (
+        *_requested_in_environment(cni_args),
+        *_requested(args, "args.cni"),
+        *_requested(runtime),
+    )
     return IpamConf(
         network=network,
         range_sets=range_sets,
@@ -98,7 +102,7 @@ def parse_ipam(
         dns=_parse_dns(section),
         data_dir=_parse_data_dir(section, default_data_dir),
         rest=section.seconds("restPeriod") or 0.0,
-        requested=_match_wishes(wishes, range_sets),
+        requested=_match_requested(requested, range_sets),
     )
 
 
@@ -212,50 +216,50 @@ def _parse_data_dir(section: Section, default: Path) -> Path:
     return path
 
 
-def _wish_of_environment(cni_args: Mapping[str, str]) -> Iterable[_Wish]:
+def _requested_in_environment(cni_args: Mapping[str, str]) -> Iterable[_Requested]:
     text = cni_args.get("IP")
     if text:
-        yield _parse_wish(text, "CNI_ARGS IP", INVALID_ENVIRONMENT)
+        yield _parse_requested(text, "CNI_ARGS IP", INVALID_ENVIRONMENT)
 
 
-def _wishes(values: Section | Mapping[str, object], path: str = "") -> Iterable[_Wish]:
+def _requested(values: Section | Mapping[str, object], path: str = "") -> Iterable[_Requested]:
     section = values if isinstance(values, Section) else Section.of(path, values)
     for index, item in enumerate(section.items("ips")):
         if item is not None and item != "":
-            yield _parse_wish(item, f"{section.name('ips')}[{index}]", INVALID_CONFIG)
+            yield _parse_requested(item, f"{section.name('ips')}[{index}]", INVALID_CONFIG)
 
 
-def _parse_wish(item: object, source: str, code: int) -> _Wish:
+def _parse_requested(item: object, source: str, code: int) -> _Requested:
     try:
         if not isinstance(item, str):
             raise ValueError("not a string")
-        return _Wish(parse_address_with_prefix(item), source, code)
+        return _Requested(parse_address_with_prefix(item), source, code)
     except ValueError as error:
         raise ConfigError(f"{source} is {show(item)}, must be an IP address", code=code) from error
 
 
-def _match_wishes(
-    wishes: Iterable[_Wish], range_sets: tuple[RangeSet, ...]
+def _match_requested(
+    requested: Iterable[_Requested], range_sets: tuple[RangeSet, ...]
 ) -> tuple[IPAddress, ...]:
     """Requested addresses, each once; every one must lie in a range set of its own."""
-    by_set: dict[int, _Wish] = {}
+    by_set: dict[int, _Requested] = {}
     gateways = gateways_of(range_sets)
-    for wish in wishes:
-        index = _set_of(wish, range_sets)
-        first = by_set.setdefault(index, wish)
-        if first.address != wish.address:
-            raise wish.error(f"is in the same range set as {first.address} of {first.source}")
-        if wish.address in gateways:
-            raise wish.error("is a gateway")
-    return tuple(wish.address for wish in by_set.values())
+    for request in requested:
+        index = _set_of(request, range_sets)
+        first = by_set.setdefault(index, request)
+        if first.address != request.address:
+            raise request.error(f"is in the same range set as {first.address} of {first.source}")
+        if request.address in gateways:
+            raise request.error("is a gateway")
+    return tuple(request.address for request in by_set.values())
 
 
-def _set_of(wish: _Wish, range_sets: tuple[RangeSet, ...]) -> int:
+def _set_of(request: _Requested, range_sets: tuple[RangeSet, ...]) -> int:
     for index, range_set in enumerate(range_sets):
-        if range_of(range_set, wish.address) is not None:
+        if range_of(range_set, request.address) is not None:
             return index
     known = "; ".join(render_set(range_set) for range_set in range_sets)
-    raise wish.error(f"is in none of the range sets {known}")
+    raise request.error(f"is in none of the range sets {known}")
 
 
 def _read_resolv_conf(path: str) -> Dns:

@@ -65,7 +65,7 @@ class StoreDamaged(StoreError):
 
 
 class AddressTaken(IpamError):
-    """The requested address is held by another owner, or the owner holds a different one."""
+    """The requested address is allocated to another owner, or the owner has a different one."""
 
     def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(ADDRESS_TAKEN, msg, details)
@@ -80,7 +80,7 @@ class AddressResting(IpamError):
 
 
 class RangeExhausted(IpamError):
-    """Every address of a range set is held."""
+    """Every address of a range set is allocated."""
 
     def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(RANGE_EXHAUSTED, msg, details)

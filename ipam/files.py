@@ -1,4 +1,4 @@
-"""The files of the store in its data directory, and the database's coming into being.
+"""The files of the store in its data directory, and how the database is created.
 
 A database is always built completely under another name and then renamed to `podwire.db`, so an
 empty or half-filled `podwire.db` is never podwire's doing: it is damage.
@@ -21,7 +21,7 @@ from ipam.errors import StoreBusy, StoreError, damaged, from_os, translated
 from ipam.transaction import Transaction
 
 BUSY_TIMEOUT = 10.0
-"""Seconds that anybody waits for another process."""
+"""Seconds to wait for another process."""
 
 _POLL_INTERVAL = 0.01
 """Seconds between attempts to get the lock file."""
@@ -35,7 +35,7 @@ Identity = tuple[int, int]
 class Files:
     """Where the store's files are.
 
-    lock: locked shared by every transaction, exclusively by whoever replaces the database.
+    lock: locked shared by every transaction, exclusively where the database is replaced.
     fresh: the database that is being built. marker: exists while the database is being replaced;
     if it stays, the replacer was killed.
     """
@@ -140,7 +140,7 @@ def make_data_dir(data_dir: Path) -> None:
         raise StoreError(
             data_dir,
             f"{data_dir} can be written by others than root",
-            "whoever can write there decides which pod gets which address: chmod 700 it",
+            "every user who can write there decides which pod gets which address: chmod 700 it",
         )
 
 
@@ -249,7 +249,7 @@ def unused_name(files: Files) -> Path:
 
 
 def keep_orphans(files: Files) -> None:
-    """Move the write-ahead log of a database that was deleted out of its successor's way.
+    """Move the write-ahead log of a database that was deleted out of the way of its successor.
 
     SQLite would replay it into the new database.
     """

@@ -28,7 +28,7 @@ IFNAME = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")  # net/core/dev.c, dev_valid_n
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An address that host-local gave out; `note` says what was odd about its file."""
+    """An address that host-local gave out; `note` says what is unusual about its file."""
 
     address: IPAddress
     owner: Owner
@@ -37,7 +37,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that says nothing usable, and why."""
+    """A file without a reservation, and why."""
 
     path: Path
     reason: str
@@ -45,7 +45,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What host-local's folder of one network says."""
+    """The content of host-local's folder of one network."""
 
     reservations: tuple[Reservation, ...]
     skipped: tuple[Skipped, ...]
@@ -62,7 +62,7 @@ class Imported:
 
 
 def import_directory(store: Store, directory: Path, network: str | None = None) -> Imported:
-    """Reserve in the store what host-local's folder says, in one transaction; repeatable.
+    """Reserve in the store the addresses of host-local's folder, in one transaction; repeatable.
 
     The network's name is the folder's unless given. Raises AddressTaken that names every
     conflict (then nothing was changed), IpamError with code 5 if the folder cannot be read.
@@ -88,7 +88,7 @@ def _check_conflicts(tx: Transaction, reservations: tuple[Reservation, ...]) -> 
             )
     if conflicts:
         raise AddressTaken(
-            f"{len(conflicts)} addresses are held by others already; nothing was taken over",
+            f"{len(conflicts)} addresses are allocated to others already; nothing was taken over",
             "; ".join(conflicts),
         )
 
@@ -119,7 +119,7 @@ def read_directory(directory: Path, network: str, booted_at: float = 0) -> Direc
     """Read host-local's files; IpamError with code 5 if the folder cannot be read.
 
     Files older than `booted_at` (seconds since 1970) get a note: host-local keeps what a pod
-    held when the machine went down. They count all the same, as the clock may have been wrong.
+    had when the machine went down. They count all the same, as the clock may have been wrong.
     """
     reservations: dict[IPAddress, Reservation] = {}
     skipped = []
@@ -138,7 +138,7 @@ def read_directory(directory: Path, network: str, booted_at: float = 0) -> Direc
 
 
 def _read_file(path: Path, network: str, booted_at: float) -> Reservation:
-    """One reservation; ValueError says why the file is none."""
+    """One reservation; ValueError with the reason where the file is none."""
     address = _address_of(path.name)
     if path.is_symlink() or not path.is_file():
         raise ValueError("not a regular file")

@@ -94,7 +94,7 @@ class Section:
         return f"{self.path}.{key}" if self.path else key
 
     def fail(self, key: str, value: object, must: str) -> ConfigError:
-        """The error that says what the key's value must be."""
+        """An error with the value and what it must be."""
         return ConfigError(f"{self.name(key)} is {show(value)}, must be {must}", code=self.code)
 
     def section(self, key: str) -> Section:
@@ -110,14 +110,14 @@ class Section:
         raise self.fail(key, value, "true or false")
 
     def string(self, key: str) -> str | None:
-        """A string, whatever it holds."""
+        """Any string."""
         value = self.get(key)
         if value is None or isinstance(value, str):
             return value
         raise self.fail(key, value, "a string")
 
     def choice(self, key: str, words: Sequence[str]) -> str | None:
-        """One of a few words."""
+        """One of a few strings."""
         value = self.string(key)
         if value is None or value in words:
             return value

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipam.ranges import IPAddress, Range, decode, encode
 
 NEVER_HELD = ""
-"""The boot ID of queued addresses that no pod held: they need no rest."""
+"""The boot ID of queued addresses that no pod had: they need no rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def count_queue(connection: sqlite3.Connection, pool: Pool, gateways: frozenset[
     return pool.freed - sum(parked)
 
 
-def adopt_strays(connection: sqlite3.Connection, pool: Pool, range_: Range) -> bool:
+def take_over_freed(connection: sqlite3.Connection, pool: Pool, range_: Range) -> bool:
     """Take freed addresses of the range from pools that overlap it; whether there were any.
 
     Needed only when a network's ranges change back and forth.

@@ -2,7 +2,7 @@
 
 Everything happens under the exclusive lock, so of many processes that find the damage at once
 exactly one replaces the database; the others see the new one. The marker file makes a kill in
-between visible: whoever comes next finds it and starts over.
+between visible: the next call finds it and starts over.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def recover(
 ) -> Path | None:
     """Replace the database if it is damaged; where the damaged one is now, None if it is sound.
 
-    `refill` writes what is known to be in use (from the kernel, say) into the new database,
-    then what the damaged one still tells is added. The new one comes into place complete or not
+    `refill` writes what is known to be in use (from the kernel, for example) into the new database,
+    then what can be read of the damaged one is added. The new one comes into place complete or not
     at all. `refill` may not open the store itself.
     """
     this_boot = boot.read_boot_id() if boot_id is None else boot_id
@@ -55,7 +55,7 @@ def _refill(tx: Transaction, refill: Refill, damaged: Path) -> None:
 
 
 def set_aside(data_dir: Path) -> Path | None:
-    """Like `recover`, with nothing but what the damaged database still tells."""
+    """Like `recover`, with nothing but what can be read of the damaged database."""
     return recover(data_dir, lambda _: None)
 
 
@@ -63,7 +63,7 @@ def find_damage(data_dir: Path, *, boot_id: str = "", clock: Clock = SYSTEM) -> 
     """Read the whole database; what is wrong with it, None if it is sound (or missing)."""
     store = Files(data_dir.absolute())
     if store.marker.exists():
-        return damaged(store.database, "whoever was replacing it was killed")
+        return damaged(store.database, "the process that was replacing it was killed")
     try:
         if store.identity() is not None:
             _read_everything(store.database, boot_id, clock)
@@ -124,7 +124,7 @@ def _copy_readable(path: Path, tx: Transaction) -> None:
     The kernel knows the links of podwire's own pods, and nothing of addresses that were given to
     the pods of other main plugins, nor which addresses rest. So after the refill from the kernel,
     which wins where addresses differ, every row that can still be read is taken over. A row too
-    many holds an address that nobody uses; a row too few would give an address to a second pod.
+    many keeps an address that no pod uses; a row too few would give an address to a second pod.
     """
     if not path.is_file():
         return  # opening a pipe would wait for a writer
@@ -175,7 +175,7 @@ def _take_freed(tx: Transaction, row: _Row) -> None:
 
 
 def _take_attachment(tx: Transaction, row: _Row) -> None:
-    # The kernel's mark tells less than the record that was kept.
+    # The kernel's mark has less in it than the record.
     tx.put_attachment(Owner(*map(_text, row[:3])), _json(row[3]))
 
 

@@ -1,9 +1,9 @@
 """The schema of podwire.db, and the check that a file is a sound database of that schema.
 
-Tables: `allocation` holds who has which address; `freed` is the queue of addresses that were
-held once, in the order (`seq`) in which they may be handed out again; `pool` holds, for a range
+Tables: `allocation` has the owner of each address; `freed` is the queue of addresses that were
+allocated once, in the order (`seq`) in which they may be handed out again; `pool` has, for a range
 of a network, the first address that was never handed out (`next`, NULL when there is none);
-`attachment` and `network` hold the main plugin's records. Allocations and freed addresses name
+`attachment` and `network` have the main plugin's records. Allocations and freed addresses name
 the pool whose cursor passed them (0: none yet), so that a pool finds its longest-freed address
 by index.
 """

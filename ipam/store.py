@@ -4,8 +4,8 @@
   reader never waits for a writer. A power loss may take the last commits, never consistency
   (https://www.sqlite.org/pragma.html#pragma_synchronous), and they are of no use after it: no
   pod outlives its boot.
-- Every transaction holds the lock file shared. Whoever creates or replaces the database holds it
-  exclusively, so nobody commits into a file that was just set aside.
+- Every transaction holds the lock file shared. Creating or replacing the database takes it
+  exclusively, so no process commits into a file that was just set aside.
 - A `Store` may be used from several threads: they share one connection, under a lock. It may not
   be carried over a fork.
 """
@@ -65,7 +65,7 @@ def open_store(
 class Store:
     """An open store; `open_store` makes one.
 
-    `purged` says what the first open of this boot took away, `created` whether this store had to
+    `purged` is what the first open of this boot freed, `created` whether this store had to
     create the database.
     """
 
@@ -107,11 +107,11 @@ class Store:
     def close(self) -> None:
         """Close the database; again is no error."""
         if self._pid == os.getpid():
-            self._take_turn()
+            self._lock_thread()
             try:
                 self._drop_connection()
             finally:
-                self._leave_turn()
+                self._unlock_thread()
         self._lock.close()
 
     @contextmanager
@@ -142,11 +142,11 @@ class Store:
     # No context managers in here: every CNI call passes several times.
     def _begin(self, sql: str) -> sqlite3.Connection:
         """This thread alone, in a transaction of the database that is in place right now."""
-        self._take_turn()
+        self._lock_thread()
         try:
             connection = self._locked()
         except BaseException:
-            self._leave_turn()
+            self._unlock_thread()
             raise
         try:
             self._run(connection, sql)
@@ -162,7 +162,7 @@ class Store:
                     connection.execute("ROLLBACK")
         finally:
             self._lock.release()
-            self._leave_turn()
+            self._unlock_thread()
 
     def _locked(self) -> sqlite3.Connection:
         """The connection, with the lock file held shared."""
@@ -179,7 +179,7 @@ class Store:
             self._create()
         raise StoreError(self.path, f"{self.path} keeps disappearing")
 
-    def _take_turn(self) -> None:
+    def _lock_thread(self) -> None:
         if self._pid != os.getpid():
             raise RuntimeError("a Store cannot be carried over a fork: open it again")
         if self._holder == threading.get_ident():
@@ -188,14 +188,14 @@ class Store:
             raise StoreBusy(self.path, f"database {self.path} is busy in this process")
         self._holder = threading.get_ident()
 
-    def _leave_turn(self) -> None:
+    def _unlock_thread(self) -> None:
         self._holder = 0
         self._mutex.release()
 
     def _attached(self) -> sqlite3.Connection | None:
         """The connection, reopened if another file is in place by now; None if there is none."""
         if os.access(self._marker, os.F_OK):
-            raise damaged(self.path, "whoever was replacing it was killed")
+            raise damaged(self.path, "the process that was replacing it was killed")
         identity = self._files.identity()
         if identity is None or identity != self._identity:
             self._drop_connection()
@@ -217,7 +217,7 @@ class Store:
         return connection
 
     def _drop_connection(self) -> None:
-        # SQLite looks whether the file was moved before it removes the WAL at close
+        # SQLite checks whether the file was moved before it removes the WAL at close
         # (SQLITE_FCNTL_HAS_MOVED), so this leaves a successor's WAL alone.
         if self._connection is not None:
             self._connection.close()

@@ -15,7 +15,7 @@ from ipam.ranges import IPAddress, Range, decode, encode
 
 @dataclass(frozen=True, slots=True, order=True)
 class Owner:
-    """Who holds addresses: an interface of a container on a network."""
+    """An attachment: an interface of a container on a network."""
 
     network: str
     container_id: str
@@ -27,7 +27,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """An address that is held; `created_at` is in seconds since 1970."""
+    """An allocated address; `created_at` is in seconds since 1970."""
 
     owner: Owner
     address: IPAddress
@@ -158,13 +158,13 @@ class Transaction:
         return value
 
     def knows(self, owner: Owner) -> bool:
-        """Whether the owner has a record or holds an address."""
+        """Whether the owner has a record or an address."""
         mine = "WHERE network = ?1 AND container_id = ?2 AND ifname = ?3"
         sql = f"SELECT 1 FROM attachment {mine} UNION ALL SELECT 1 FROM allocation {mine} LIMIT 1"  # noqa: S608
         return bool(self._rows(sql, *_key_of(owner)))
 
     def addresses(self, owner: Owner) -> tuple[IPAddress, ...]:
-        """The addresses that the owner holds, in order, IPv4 first."""
+        """The addresses of the owner, in order, IPv4 first."""
         rows = self._rows(
             "SELECT address FROM allocation"
             " WHERE network = ? AND container_id = ? AND ifname = ? ORDER BY address",
@@ -178,7 +178,7 @@ class Transaction:
         return self._allocations(f"{where} ORDER BY network, address", *values)
 
     def oldest(self, network: str, range_: Range, limit: int) -> list[Allocation]:
-        """The longest-held addresses of a range."""
+        """The oldest allocations of a range."""
         return self._allocations(
             "WHERE network = ? AND address BETWEEN ? AND ? ORDER BY created_at, address LIMIT ?",
             network, encode(range_.start), encode(range_.end), limit,
@@ -197,7 +197,7 @@ class Transaction:
         ]
 
     def owner_of(self, network: str, address: IPAddress) -> Owner | None:
-        """Who holds the address in the network, None if nobody does."""
+        """The owner of the address in the network, None where it is free."""
         rows = self._rows(
             "SELECT network, container_id, ifname FROM allocation"
             " WHERE network = ? AND address = ?",
@@ -208,7 +208,7 @@ class Transaction:
     def reserve(
         self, owner: Owner, address: IPAddress, *, pool: int = 0, created_at: float | None = None
     ) -> None:
-        """Give the address to the owner; again is no error. AddressTaken if another holds it.
+        """Give the address to the owner; again is no error. AddressTaken if another owner has it.
 
         `created_at` (seconds since 1970) is now unless given.
         """
@@ -216,7 +216,9 @@ class Transaction:
         if holder == owner:
             return
         if holder is not None:
-            raise AddressTaken(f"address {address} is held by {holder}", f"network {owner.network}")
+            raise AddressTaken(
+                f"address {address} is allocated to {holder}", f"network {owner.network}"
+            )
         self.require_writable()
         tags = self._rows(
             "DELETE FROM freed WHERE network = ? AND address = ? RETURNING pool",
@@ -227,7 +229,7 @@ class Transaction:
     def insert(
         self, owner: Owner, address: IPAddress, pool: object, created_at: float | None = None
     ) -> None:
-        """Give the owner an address that is neither held nor freed; the schema sees to that."""
+        """Give the owner an address; the schema refuses one that is allocated already."""
         self._changes(
             "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?)",
             owner.network, encode(address), owner.container_id, owner.ifname, pool,
@@ -243,7 +245,7 @@ class Transaction:
         return addresses
 
     def release_address(self, network: str, address: IPAddress) -> Owner | None:
-        """Take one address back into the queue; who held it, None if nobody did."""
+        """Take one address back into the queue; its owner until now, None where it was free."""
         owner = self.owner_of(network, address)
         if owner is not None:
             self._free(network, address)
@@ -260,11 +262,11 @@ class Transaction:
         self._changes("DELETE FROM allocation WHERE network = ? AND address = ?", *key)
 
     def count(self, network: str) -> int:
-        """How many addresses of the network are held."""
+        """How many addresses of the network are allocated."""
         return self._count("SELECT count(*) FROM allocation WHERE network = ?", network)
 
     def count_in(self, network: str, range_: Range) -> int:
-        """How many addresses of the range are held."""
+        """How many addresses of the range are allocated."""
         return self._count(
             "SELECT count(*) FROM allocation WHERE network = ? AND address BETWEEN ? AND ?",
             network, encode(range_.start), encode(range_.end),

@@ -1,4 +1,4 @@
-"""How much of each network's addresses is in use, for who watches over the node.
+"""How many of each network's addresses are in use, for metrics.
 
 Counted by the database without reading a row into Python; nothing is enumerated.
 """
@@ -18,10 +18,10 @@ _VERSION = {5: 4, 17: 6}
 _Key = tuple[str, int]
 
 # By family in columns, for rows are in order of the network, and sorting them costs more than all.
-_HELD = """
+_ALLOCATED = """
 SELECT network, sum(length(address) = 5), sum(length(address) = 17) FROM allocation GROUP BY 1
 """
-# Of an earlier boot nobody knows for how long they have rested; parked gateways never do.
+# How long those of an earlier boot have rested is not known; parked gateways never do.
 _FREED = """
 SELECT network, length(address), sum(boot_id <> ''), sum(boot_id = ''),
     min(CASE boot_id WHEN ? THEN freed_at END)
@@ -34,14 +34,14 @@ _POOLS = "SELECT network, first, last FROM pool"
 class Usage:
     """One family of one network.
 
-    held: addresses that pods have. resting: those that were freed and wait in the queue for their
-    turn, the first of them for oldest seconds (None where none was freed in this boot). size: what
-    pods can get of the ranges that were asked for so far, 0 where none was.
+    allocated: addresses that pods have. resting: those that were freed and wait in the queue, the
+    first of them for oldest seconds (None where none was freed in this boot). size: what pods can
+    get of the ranges that were used so far, 0 where none was.
     """
 
     network: str
     version: int
-    held: int = 0
+    allocated: int = 0
     resting: int = 0
     oldest: float | None = None
     size: int = 0
@@ -50,15 +50,15 @@ class Usage:
 def read_usage(tx: Transaction) -> tuple[Usage, ...]:
     """All networks that the store knows, in order. Raises StoreError."""
     with translated(tx.path):
-        held = _held(tx.connection)
+        allocated = _allocated(tx.connection)
         freed = {_key(*row[:2]): row[2:] for row in tx.connection.execute(_FREED, (tx.boot_id,))}
         sizes = _sizes(tx.connection)
     now, found = tx.clock.uptime(), []
-    for key in sorted({*held, *freed, *sizes}):
+    for key in sorted({*allocated, *freed, *sizes}):
         resting, parked, first = freed.get(key, (0, 0, None))
         oldest = None if first is None else max(0.0, now - first)
         size = max(0, sizes.get(key, 0) - parked)
-        found.append(Usage(*key, held.get(key, 0), resting, oldest, size))
+        found.append(Usage(*key, allocated.get(key, 0), resting, oldest, size))
     return tuple(found)
 
 
@@ -66,8 +66,8 @@ def _key(network: str, length: int) -> _Key:
     return network, _VERSION[length]
 
 
-def _held(connection: sqlite3.Connection) -> Mapping[_Key, int]:
-    rows = connection.execute(_HELD)
+def _allocated(connection: sqlite3.Connection) -> Mapping[_Key, int]:
+    rows = connection.execute(_ALLOCATED)
     counts = {(name, v): n for name, *both in rows for v, n in zip((4, 6), both, strict=True)}
     return {key: count for key, count in counts.items() if count}
 

@@ -218,7 +218,7 @@ def read_usage(usages: Iterable[Usage], network: str, prefixes: Sequence[IPNetwo
     for key in keys:
         if key[0] in shown:
             usage, labels = known.get(key) or Usage(*key), (key[0], FAMILIES[key[1]])
-            values[f.IN_USE][labels] = usage.held
+            values[f.IN_USE][labels] = usage.allocated
             values[f.SIZE][labels] = own.get(key, usage.size)
             values[f.RESTING][labels] = usage.resting
             values[f.OLDEST][labels] = usage.oldest or 0.0

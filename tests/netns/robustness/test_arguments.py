@@ -83,7 +83,7 @@ def test_address_of_another_pod(scene: Scene, make_pod: Callable[[], Namespace],
     before = scene.state(pod)
     error = scene.call("ADD", conf, pod, "second").json
     assert error["code"] == 105
-    assert "10.77.0.77 is held by container first" in error["msg"]
+    assert "10.77.0.77 is allocated to container first" in error["msg"]
     assert before.changes_to(scene.state(pod)) == []
     scene.delete(first)
     assert scene.add(conf, pod, "second").address(4) == WANTED[0]

@@ -20,7 +20,7 @@ def test_full_range(scene: Scene, make_pod: Callable[[], Namespace], mode: str) 
     error = scene.call("ADD", conf, pod, "late").json
     assert before.changes_to(scene.state(pod)) == []
     assert error["code"] == 100
-    assert "7 of 7 are held" in error["msg"]
+    assert "7 of 7 are allocated" in error["msg"]
     assert "network robust" in error["msg"]
     for number, holder in enumerate(held):
         told = f"{holder.address(4)} by container holder{number} interface eth0 for "
@@ -30,7 +30,7 @@ def test_full_range(scene: Scene, make_pod: Callable[[], Namespace], mode: str) 
 
     status = scene.call("STATUS", conf)
     assert status.json["code"] == 50
-    assert "7 held" in status.json["msg"]
+    assert "7 allocated" in status.json["msg"]
 
     scene.delete(held[3])
     assert scene.call("STATUS", conf).code == 0

@@ -54,7 +54,7 @@ def test_an_owner_gets_again_what_it_holds(store: Store) -> None:
     before = add(store, conf("10.0.0.0/24"), owner(1))
     grown = conf("10.0.0.0/24", "fd00::/64")
     assert add(store, grown, owner(1)) == [*before, "fd00::2"] == add(store, grown, owner(1))
-    with pytest.raises(AddressTaken, match=r"10\.0\.0\.9.* already holds 10\.0\.0\.2"):
+    with pytest.raises(AddressTaken, match=r"10\.0\.0\.9.* already has 10\.0\.0\.2"):
         add(store, conf("10.0.0.0/24", requested="10.0.0.9"), owner(1))
     assert add(store, conf("10.0.0.0/24", requested="10.0.0.2"), owner(1)) == ["10.0.0.2"]
 
@@ -62,7 +62,9 @@ def test_an_owner_gets_again_what_it_holds(store: Store) -> None:
 def test_a_requested_address(store: Store) -> None:
     wish = conf("10.0.0.0/24", "fd00::/64", requested=["fd00::9"])
     assert add(store, wish, owner(1)) == ["10.0.0.2", "fd00::9"]
-    with pytest.raises(AddressTaken, match=r"fd00::9 is held by container container1") as caught:
+    with pytest.raises(
+        AddressTaken, match=r"fd00::9 is allocated to container container1"
+    ) as caught:
         add(store, wish, owner(2))
     assert caught.value.code == 105
     with store.read() as tx:
@@ -101,10 +103,10 @@ def test_exhaustion_says_how_many_who_and_what_to_do(store: Store, clock: HandCl
     assert error.code == 100
     assert error.msg == (
         "no address is free in 10.0.0.1-10.0.0.2,10.0.1.1-10.0.1.6 of network podnet:"
-        " 6 of 6 are held"
+        " 6 of 6 are allocated"
     )
     assert error.details.startswith(
-        "held longest: 10.0.0.2 by container container0 interface eth0 for 6h 10m; 10.0.1.2 by"
+        "oldest: 10.0.0.2 to container container0 interface eth0 for 6h 10m; 10.0.1.2 by"
     )
     assert "container4" in error.details
     assert "container5" not in error.details

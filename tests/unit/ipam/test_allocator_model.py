@@ -198,7 +198,7 @@ class SameAsNaive(RuleBasedStateMachine):
         if hasattr(self, "shape"):
             with self.store.read() as tx:
                 spaces = free_space(tx, conf(*self.shape))
-            assert sum(space.held for space in spaces) == len(self.naive.held)
+            assert sum(space.allocated for space in spaces) == len(self.naive.held)
 
 
 WRONG_COUNTS = """

@@ -56,7 +56,7 @@ def test_list(used: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_of_nothing(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_store(data_dir).close()
     assert run(data_dir, "list") == 0
-    assert capsys.readouterr().out == "no address is held\n"
+    assert capsys.readouterr().out == "no address is allocated\n"
     assert run(data_dir, "list", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -115,7 +115,7 @@ def test_release_needs_the_network_where_it_matters(
     assert ("podnet", "10.0.0.3") in held(used)
     assert ("other", "10.0.0.3") not in held(used)
     assert run(used, "release", "10.0.0.3", "--yes", "--network", "other") == 3
-    assert "not held in network other" in capsys.readouterr().err
+    assert "not allocated in network other" in capsys.readouterr().err
 
 
 COMMAND = [
@@ -183,7 +183,7 @@ def test_a_reboot_is_told(data_dir: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(data_dir, "list") == 0
     captured = capsys.readouterr()
     assert "rebooted: freed 1 addresses and 0 records" in captured.err
-    assert captured.out == "no address is held\n"
+    assert captured.out == "no address is allocated\n"
 
 
 def test_import(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,9 +38,9 @@ def test_every_network_and_family_by_itself(store: Store) -> None:
         take(store, conf("10.0.0.0/24", "fd00::/64"), number)
     take(store, conf("10.9.0.0/29", network="other"), 1, "other")
     assert usage(store) == {
-        (NETWORK, 4): Usage(NETWORK, 4, held=3, size=253),
-        (NETWORK, 6): Usage(NETWORK, 6, held=3, size=2**64 - 2),
-        ("other", 4): Usage("other", 4, held=1, size=5),
+        (NETWORK, 4): Usage(NETWORK, 4, allocated=3, size=253),
+        (NETWORK, 6): Usage(NETWORK, 6, allocated=3, size=2**64 - 2),
+        ("other", 4): Usage("other", 4, allocated=1, size=5),
     }
 
 
@@ -53,7 +53,7 @@ def test_freed_addresses_rest_and_the_oldest_tells_its_age(store: Store, clock: 
     give_back(store, 0)
     clock.advance(10)
     found = usage(store)[NETWORK, 4]
-    assert (found.held, found.resting, found.oldest, found.size) == (2, 2, 60.0, 253)
+    assert (found.allocated, found.resting, found.oldest, found.size) == (2, 2, 60.0, 253)
 
 
 def test_what_an_earlier_boot_held_rests_for_nobody_knows_how_long(
@@ -64,7 +64,7 @@ def test_what_an_earlier_boot_held_rests_for_nobody_knows_how_long(
     clock.uptime = 5.0
     with open_at(data_dir, clock, boot_id="boot-2") as store:
         found = usage(store)[NETWORK, 4]
-    assert (found.held, found.resting, found.oldest) == (0, 1, None)
+    assert (found.allocated, found.resting, found.oldest) == (0, 1, None)
 
 
 def test_ranges_that_overlap_count_once(store: Store) -> None:

@@ -257,7 +257,7 @@ def test_a_source_that_never_sent_anything_lags_for_ever() -> None:
 
 def test_the_size_of_the_own_network_is_that_of_its_pod_cidrs() -> None:
     usages = [
-        Usage("podwire", 4, held=7, resting=2, oldest=5.0, size=100),
+        Usage("podwire", 4, allocated=7, resting=2, oldest=5.0, size=100),
         Usage("b", 4, 1, size=9),
     ]
     own = plan("10.244.1.0/24 fd00:10:244:1::/120").pod_cidrs
