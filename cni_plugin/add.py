@@ -128,7 +128,7 @@ def _record(
         text = dump_record(record)
         tx.put_attachment(call.owner, text)
         if plan.masquerade:
-            networks.enter(tx, conf.name, plan.masquerade)
+            networks.add_prefixes(tx, conf.name, plan.masquerade)
     return plan, result, text
 
 

@@ -1,8 +1,8 @@
 """Rules that all attachments of a network share: there from its first to its last attachment.
 
 What should be in the kernel follows from the store, and from the marks of links whose records are
-in another one (`dataDir` is each network's own), so whoever finds it different brings it back, and
-a killed call leaves nothing that the next one does not see.
+in another one (`dataDir` is each network's own), so every call that finds it different restores it,
+and the next call repairs what a killed one left.
 """
 
 from __future__ import annotations
@@ -32,43 +32,43 @@ from kernel.read import read_links
 Group = tuple[IPNetwork, ...]
 
 
-def enter(tx: Transaction, network: str, prefixes: Group) -> None:
-    """Note that the network's prefixes are masqueraded, in the attachment's own transaction."""
+def add_prefixes(tx: Transaction, network: str, prefixes: Group) -> None:
+    """Record that the prefixes are masqueraded, in the attachment's own transaction."""
     known = _load(tx.network(network))
-    wanted = tuple(dict.fromkeys((*known, *prefixes)))
-    if wanted != known:
-        tx.put_network(network, json.dumps([str(prefix) for prefix in wanted]))
+    desired = tuple(dict.fromkeys((*known, *prefixes)))
+    if desired != known:
+        tx.put_network(network, json.dumps([str(prefix) for prefix in desired]))
 
 
 def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
-    """Bring the kernel's masquerade elements to what the store says; what differed."""
+    """Make the kernel's masquerade elements those of the store; returns what differed."""
     with store.read() as tx:
         groups = _groups(tx)
     if not masquerade_changes(groups):
         return ()
-    # The write lock orders concurrent callers: each applies what the store says just then.
+    # The write lock orders concurrent callers: each applies what the store has just then.
     with store.transaction() as tx:
-        changes = masquerade_changes(_groups(tx) + _groups_of_strangers(tx))
+        changes = masquerade_changes(_groups(tx) + _foreign_groups(tx))
         _apply(tx)
     return changes
 
 
 def masquerade_differs(tx: Transaction) -> bool:
-    """Whether the kernel's masquerade elements are others than the store and marked links say."""
-    return bool(masquerade_changes(_groups(tx) + _groups_of_strangers(tx)))
+    """Whether the kernel's masquerade elements are not those of the store and of marked links."""
+    return bool(masquerade_changes(_groups(tx) + _foreign_groups(tx)))
 
 
 def _apply(tx: Transaction) -> None:
     # Users of another store do not wait for this one's lock. They mark their link before they
-    # apply, so a second look shows whether we took away what one of them has just added.
+    # apply, so a second read shows whether we removed what one of them has just added.
     applied: list[Group] | None = None
-    while (wanted := _groups(tx) + _groups_of_strangers(tx)) != applied:
-        apply_masquerade(wanted)
-        applied = wanted
+    while (desired := _groups(tx) + _foreign_groups(tx)) != applied:
+        apply_masquerade(desired)
+        applied = desired
 
 
 def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainRules]]:
-    """Bring back these tables where their rules differ, with the elements of all attachments.
+    """Restore these tables where their rules differ, with the elements of all attachments.
 
     Returns what differed.
     """
@@ -80,7 +80,7 @@ def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainR
         with store.transaction() as tx:
             load(*(TABLES[family] for family in sorted(broken)))
             elements = [e for _owner, text in tx.attachments() for e in _elements(text)]
-            elements += elements_of_strangers(tx)
+            elements += foreign_elements(tx)
             add_elements(nl, [e for e in elements if e.family in broken])
     return changes
 
@@ -92,25 +92,25 @@ def _elements(record: str) -> tuple[Element, ...]:
         return ()
 
 
-def elements_of_strangers(tx: Transaction) -> list[Element]:
-    """The hairpin members of attachments that another store knows."""
-    return [element for element, _index in members_of_strangers(tx)]
+def foreign_elements(tx: Transaction) -> list[Element]:
+    """The hairpin elements of attachments whose record is in another store."""
+    return [element for element, _index in indexed_foreign_elements(tx)]
 
 
-def members_of_strangers(tx: Transaction) -> list[tuple[Element, int]]:
+def indexed_foreign_elements(tx: Transaction) -> list[tuple[Element, int]]:
     """The same, each with the index of its attachment's link."""
-    found = _strangers(tx)
+    found = _foreign_links(tx)
     return [(e, link.index) for link, mark in found for e in hairpin_elements(link, mark)]
 
 
 def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:
-    """The hairpin members that the attachment behind a marked link has, or may have."""
-    way = link.port.bridge if link.port else link.name
-    return tuple(hairpin_element(way, a.ip) for a in mark.addresses)
+    """The hairpin elements that the attachment of a marked link has, or may have."""
+    interface = link.port.bridge if link.port else link.name
+    return tuple(hairpin_element(interface, a.ip) for a in mark.addresses)
 
 
-def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:
-    """Forget the network's rules with its last attachment, the tables with the node's last."""
+def remove_unused(tx: Transaction, network: str, *, had_rules: bool) -> None:
+    """Remove the network's rules with its last attachment, the tables with the node's last."""
     if tx.has_attachments(network):
         return
     if tx.network(network) is not None:
@@ -123,7 +123,7 @@ def leave(tx: Transaction, network: str, *, had_rules: bool) -> None:
 
 def remove_unneeded(tx: Transaction) -> None:
     """Remove the tables if no attachment of the node is left."""
-    if not tx.has_attachments() and not _strangers(tx):
+    if not tx.has_attachments() and not _foreign_links(tx):
         remove_empty_tables()
 
 
@@ -131,8 +131,8 @@ def _groups(tx: Transaction) -> list[Group]:
     return [_load(record) for _network, record in sorted(tx.networks().items())]
 
 
-def _groups_of_strangers(tx: Transaction) -> list[Group]:
-    marks = (mark for _link, mark in _strangers(tx) if mark.masquerade)
+def _foreign_groups(tx: Transaction) -> list[Group]:
+    marks = (mark for _link, mark in _foreign_links(tx) if mark.masquerade)
     pairs = sorted((mark.network, str(a.network)) for mark in marks for a in mark.addresses)
     names = dict.fromkeys(network for network, _prefix in pairs)
     return [
@@ -141,8 +141,8 @@ def _groups_of_strangers(tx: Transaction) -> list[Group]:
     ]
 
 
-def _strangers(tx: Transaction) -> list[tuple[Link, Mark]]:
-    """Marked links of the node whose attachments this store does not know."""
+def _foreign_links(tx: Transaction) -> list[tuple[Link, Mark]]:
+    """Marked links of the node whose attachments are not in this store."""
     with open_netlink() as nl:
         found = marked_links(nl)
     return [
@@ -153,7 +153,7 @@ def _strangers(tx: Transaction) -> list[tuple[Link, Mark]]:
 
 
 def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
-    """All links of the node that carry podwire's mark."""
+    """All links of the node with podwire's mark."""
     found = ((link, parse_alias(link.alias)) for link in read_links(nl))
     return [(link, mark) for link, mark in found if mark]
 

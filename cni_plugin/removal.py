@@ -106,7 +106,7 @@ def remove(
     if not was_there and pod is not None and not _is_anothers(nl, pod, owner):
         delete_pod_link(pod, owner.ifname)
     if elements:
-        # While the address is still ours: the next owner gets the same members. If we were
+        # While the address is still ours: the next owner gets the same elements. If we were
         # overtaken by a DEL of ours, another attachment may have it already.
         with open_nft() as nfnl, store.transaction() as tx:
             remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
@@ -119,7 +119,7 @@ def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
     with store.transaction() as tx:
         tx.release(owner)
         tx.delete_attachment(owner)
-        networks.leave(tx, owner.network, had_rules=had_rules)
+        networks.remove_unused(tx, owner.network, had_rules=had_rules)
 
 
 def _is_anothers(nl: Netlink, pod: Namespace, owner: Owner) -> bool:
@@ -133,7 +133,7 @@ def _is_anothers(nl: Netlink, pod: Namespace, owner: Owner) -> bool:
 
 
 def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:
-    """Whether the member is of an address that another attachment of the network has."""
+    """Whether the element is of an address that another attachment of the network has."""
     address = hairpin_address(element)
     holder = tx.owner_of(owner.network, address) if address else None
     return holder not in (None, owner)

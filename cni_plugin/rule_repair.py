@@ -1,4 +1,4 @@
-"""What attachments need of podwire's rules, brought back by whoever watches over the node."""
+"""Repair of the nftables rules that attachments need, for the daemon."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from cni_plugin.attachment import CleanupRecord, load_cleanup_record
 from cni_plugin.network_rules import (
     ensure_masquerade,
     ensure_tables,
+    indexed_foreign_elements,
     marked_links,
     masquerade_differs,
-    members_of_strangers,
     remove_unneeded,
 )
 from cni_plugin.store_access import refill
@@ -33,84 +33,86 @@ from kernel.nftables.table import (
 )
 from kernel.read import read_links
 
-Lack = tuple[str | Element, int]
-"""What is missing: a table's family, MASQUERADE or a member; and the index of the link that needs
+MissingRule = tuple[str | Element, int]
+"""What is missing: a table's family, MASQUERADE or an element; and the index of the link that needs
 it, by which the next attachment of the same name and address is another. 0: the node needs it."""
 
 MASQUERADE = "masquerade"
 """The prefixes that are masqueraded differ."""
-TABLE_LACKS: Lack = ("inet", 0)
-"""The table that the node needs, attachments or not: no call takes it away."""
+TABLE_MISSING: MissingRule = ("inet", 0)
+"""The table that the node needs, attachments or not: no call removes it."""
 
 
-def find_lacks(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozenset[Lack]:
-    """What is missing of tables, shared rules and members at this moment; changes nothing.
+def find_missing_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozenset[MissingRule]:
+    """What is missing of tables, shared rules and elements at this moment; changes nothing.
 
-    An ADD under way lacks what it has not made yet: its link, which comes first, tells.
+    An ADD in progress has not added all of its elements yet; its link, made first, is new then.
     patience: seconds to wait for a store that others lock. Raises KernelError,
     ipam.errors.IpamError.
     """
     with open_nft() as nl:
         bare = bool(table_changes(nl, TABLES["inet"]))
         if bare or not Files(data_dir).database.exists():
-            return frozenset([TABLE_LACKS] if bare else [])
+            return frozenset([TABLE_MISSING] if bare else [])
         with open_store(data_dir, refill=refill, patience=patience) as store, store.read() as tx:
             return frozenset(
-                [*_tables_lacking(nl, tx), *_masquerade_lacking(tx), *_lacking(nl, tx)]
+                [*_missing_tables(nl, tx), *_missing_masquerade(tx), *_missing_elements(nl, tx)]
             )
 
 
 def repair_rules(
-    data_dir: Path, lacks: Collection[Lack], patience: float = BUSY_TIMEOUT
+    data_dir: Path, missing: Collection[MissingRule], patience: float = BUSY_TIMEOUT
 ) -> Sequence[Change[Noun]]:
-    """Bring back what `find_lacks` found, where it is missing still; what was.
+    """Restore what `find_missing_rules` found and what is missing still; returns what was.
 
-    Where the table `inet podwire` is, everything is. patience: as there, and raises the same.
+    With the table `inet podwire` everything is restored. patience: as there, and raises the same.
     """
     if not Files(data_dir).database.exists():
         return _make_table()
     with open_store(data_dir, refill=refill, patience=patience) as store:
-        whole = TABLE_LACKS in lacks
+        whole = TABLE_MISSING in missing
         families = {"inet", *(_families(store) if whole else ())}
-        families |= {what for what, _index in lacks if isinstance(what, str) and what in TABLES}
+        families |= {what for what, _index in missing if isinstance(what, str) and what in TABLES}
         changes: list[Change[Noun]] = [*ensure_tables(store, sorted(families))]
-        if whole or any(what == MASQUERADE for what, _index in lacks):
+        if whole or any(what == MASQUERADE for what, _index in missing):
             changes += ensure_masquerade(store)
-        lacking = _repair_members(store, None if whole else lacks)
-    return [*changes, *(Change(element, None) for element in lacking)]
+        lost = _repair_elements(store, None if whole else missing)
+    return [*changes, *(Change(element, None) for element in lost)]
 
 
-def _repair_members(store: Store, lacks: Collection[Lack] | None) -> list[Element]:
-    """Bring back attachments' own members (None: all); those that were missing, in order."""
+def _repair_elements(store: Store, missing: Collection[MissingRule] | None) -> list[Element]:
+    """Restore attachments' own elements (None: all); those that were missing, in order."""
     with open_nft() as nl:
         with store.read() as tx:
-            complete = not _chosen(_lacking(nl, tx), lacks)
+            complete = not _chosen(_missing_elements(nl, tx), missing)
         if complete:
             return []
         with store.transaction() as tx:
-            lacking = _chosen(_lacking(nl, tx), lacks)
-            add_elements(nl, lacking)
-            # DEL removes the link, and then the members under our lock; an ADD that fails does so
+            lost = _chosen(_missing_elements(nl, tx), missing)
+            add_elements(nl, lost)
+            # DEL removes the link, and then the elements under our lock; an ADD that fails does so
             # without it, perhaps before we had added them.
-            wanted = {element for element, _index in _members(tx)}
-            remove_elements(nl, [e for e in lacking if e not in wanted])
-    return lacking
+            wanted = {element for element, _index in _elements(tx)}
+            remove_elements(nl, [e for e in lost if e not in wanted])
+    return lost
 
 
-def _chosen(lacking: set[tuple[Element, int]], lacks: Collection[Lack] | None) -> list[Element]:
-    chosen = {member[0] for member in lacking if lacks is None or member in lacks}
+def _chosen(
+    lost: set[tuple[Element, int]], missing: Collection[MissingRule] | None
+) -> list[Element]:
+    chosen = {each[0] for each in lost if missing is None or each in missing}
     return sorted(chosen, key=lambda e: (e.family, e.set_name, e.key))
 
 
-def _lacking(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
+def _missing_elements(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
     present = read_sets(nl, ATTACHMENT_SETS)
-    return {member for member in _members(tx) if member[0] not in present}
+    return {each for each in _elements(tx) if each[0] not in present}
 
 
-def _members(tx: Transaction) -> set[tuple[Element, int]]:
-    """The members of all attachments whose link is there, which goes first."""
+def _elements(tx: Transaction) -> set[tuple[Element, int]]:
+    """The elements of all attachments whose link is there, each with the link's index."""
     known = {(e, index) for r, index in _attached(tx) for e in r.elements}
-    return known.union(members_of_strangers(tx))
+    return known.union(indexed_foreign_elements(tx))
 
 
 def _attached(tx: Transaction, network: str | None = None) -> list[tuple[CleanupRecord, int]]:
@@ -120,31 +122,31 @@ def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Cleanup
     return [(r, links[r.host]) for r in _cleanup_records(tx, network) if r.host in links]
 
 
-def _tables_lacking(nl: Netlink, tx: Transaction) -> Iterator[Lack]:
+def _missing_tables(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:
     needed = {(e.family, index) for r, index in _attached(tx) for e in r.elements}
     missing = {f for f in dict(needed) if table_changes(nl, TABLES[f])}
     return ((family, index) for family, index in needed if family in missing)
 
 
-def _masquerade_lacking(tx: Transaction) -> Iterable[Lack]:
+def _missing_masquerade(tx: Transaction) -> Iterable[MissingRule]:
     if not masquerade_differs(tx):
         return []
-    # One that has been there for long has had its ADD's.
+    # The ADD of an old link has applied its prefixes long ago.
     networks = tx.networks()
     links = {index for network in networks for _record, index in _attached(tx, network)}
-    links |= {index for _element, index in members_of_strangers(tx)}
+    links |= {index for _element, index in indexed_foreign_elements(tx)}
     return [(MASQUERADE, index) for index in links or {-_fingerprint(tx)}]
 
 
 def _fingerprint(tx: Transaction) -> int:
-    """A number for what the store holds, 0 for nothing: calls under way change it."""
+    """A number for the store's attachments, 0 for none: calls in progress change it."""
     return abs(hash(frozenset(tx.attachments()))) if tx.has_attachments() else 0
 
 
 def remove_unneeded_tables(data_dir: Path) -> list[str]:
     """Remove podwire's tables if no attachment of the node is left; the names of those removed.
 
-    Where there is no store, or a damaged one, the marks on links tell. Raises KernelError,
+    Where there is no store, or a damaged one, the marks on links decide. Raises KernelError,
     ipam.errors.IpamError.
     """
     before = _tables()

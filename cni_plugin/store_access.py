@@ -44,7 +44,7 @@ def refill(tx: Transaction) -> None:
             for address in () if mark.ipam else mark.addresses:
                 _reserve(tx, owner, address.ip)
             if record.plan.masquerade:
-                networks.enter(tx, mark.network, record.plan.masquerade)
+                networks.add_prefixes(tx, mark.network, record.plan.masquerade)
 
 
 def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:

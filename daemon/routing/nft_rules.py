@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
-from cni_plugin.rule_repair import TABLE_LACKS, Lack, find_lacks, repair_rules
+from cni_plugin.rule_repair import TABLE_MISSING, MissingRule, find_missing_rules, repair_rules
 from daemon.model import Desired
 from daemon.prefix_set import Block
 from daemon.routing.reporter import Reporter, describe_event
@@ -59,7 +59,7 @@ class NftRules:
         self._elements: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
         self._busy_until = self._compare_at = 0.0
-        self._suspects: frozenset[Lack] = frozenset()
+        self._suspects: frozenset[MissingRule] = frozenset()
         self._created: dict[int, float] = {}
 
     @property
@@ -132,17 +132,17 @@ class NftRules:
 
     def _repair_tables(self) -> Sequence[Change[Noun]]:
         """Bring back what has been missing for long enough; what was."""
-        found = self._with_store(find_lacks)
-        certain = {lack for lack in found if lack == TABLE_LACKS or self._is_damage(lack)}
-        changes = self._with_store(partial(repair_rules, lacks=certain)) if certain else ()
-        self._suspects = frozenset() if TABLE_LACKS in certain else found - certain
+        found = self._with_store(find_missing_rules)
+        certain = {rule for rule in found if rule == TABLE_MISSING or self._is_damage(rule)}
+        changes = self._with_store(partial(repair_rules, missing=certain)) if certain else ()
+        self._suspects = frozenset() if TABLE_MISSING in certain else found - certain
         self._compare_at = time.monotonic() + GRACE
         return changes
 
-    def _is_damage(self, lack: Lack) -> bool:
-        _what, link = lack
+    def _is_damage(self, rule: MissingRule) -> bool:
+        _what, link = rule
         age = time.monotonic() - self._created.get(link, -YOUNG)
-        return lack in self._suspects and age >= YOUNG
+        return rule in self._suspects and age >= YOUNG
 
     def _report(self, before: str, after: str) -> None:
         if self._cause:
@@ -156,7 +156,7 @@ class NftRules:
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-            self._with_store(partial(repair_rules, lacks={TABLE_LACKS}))
+            self._with_store(partial(repair_rules, missing={TABLE_MISSING}))
             return ensure_cluster(self._elements)
 
     def _with_store(self, act: Callable[..., T]) -> T:

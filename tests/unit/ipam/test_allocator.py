@@ -106,7 +106,7 @@ def test_exhaustion_says_how_many_who_and_what_to_do(store: Store, clock: HandCl
         " 6 of 6 are allocated"
     )
     assert error.details.startswith(
-        "oldest: 10.0.0.2 to container container0 interface eth0 for 6h 10m; 10.0.1.2 by"
+        "oldest: 10.0.0.2 to container container0 interface eth0 for 6h 10m; 10.0.1.2 to"
     )
     assert "container4" in error.details
     assert "container5" not in error.details
