@@ -1,4 +1,4 @@
-"""Reads all values of the metrics, for each scrape anew."""
+"""Reads all values of the metrics at each scrape."""
 
 from __future__ import annotations
 

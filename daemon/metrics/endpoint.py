@@ -258,7 +258,7 @@ class Endpoint:
         self._stopping.set()
         with self._lock, suppress(OSError):
             if self._server:
-                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes up whoever accepts
+                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes up the thread that accepts
         self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:

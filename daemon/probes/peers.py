@@ -26,8 +26,7 @@ from daemon.probes.diagnosis import (
 from daemon.probes.peer import RECENT, Peer
 from daemon.probes.protocol import Packet, Path
 from daemon.probes.report import PeerHealth, Reason, State, no_counts
-from daemon.probes.schedule import Queue, Target, Targets, targets_of
-from daemon.token_bucket import TokenBucket
+from daemon.probes.schedule import Queue, Target, Targets, TokenBucket, targets_of
 from kernel.model import Entry
 
 TIMEOUT = 1.0

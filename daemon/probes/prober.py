@@ -23,9 +23,8 @@ from daemon.probes.diagnosis import LocalNode, Rejection
 from daemon.probes.peers import InFlight, Peers, Transition
 from daemon.probes.protocol import DELAY_MAX, InvalidPacket, parse, parse_header, render
 from daemon.probes.report import HealthReport, PeerHealth, State, make_report
-from daemon.probes.schedule import Target, own_targets
+from daemon.probes.schedule import Target, TokenBucket, own_targets
 from daemon.probes.sockets import Datagram, DeliveryError, Sockets
-from daemon.token_bucket import TokenBucket
 
 STOP_SECONDS = 10.0
 _REOPEN = 5.0
@@ -73,7 +72,7 @@ class Prober:
         self._random = Random(os.urandom(16))  # noqa: S311 - spreads load, keeps no secret
         self._peers, self._sockets = self._reset()
         self._report, self._error = HealthReport(), ""
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
 
     def _reset(self) -> tuple[Peers, Sockets]:
         self._applied: Desired | None = None

@@ -55,6 +55,7 @@ PURE: dict[str, tuple[str, ...]] = {
         "backends/vxlan", "backoff", "conflicts", "conflist", "host_state", "peer_routes",
         "planner", "reporter",
     ),
+    "daemon/probes": ("diagnosis", "peer", "peers", "protocol", "report", "schedule"),
 }  # fmt: skip
 """By package its modules whose behaviour unit tests can see; those that are not there are not
 looked for."""
