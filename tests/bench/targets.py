@@ -9,6 +9,8 @@ from tests.bench.empty_call import BACK_TO_BACK, CASE, SPACED
 from tests.bench.kubernetes.arrival import MEMORY as SOURCE_MEMORY
 from tests.bench.kubernetes.arrival import arrived
 from tests.bench.kubernetes.quiet import CHANGES, EVENTS, KUBERNETES, received
+from tests.bench.kubernetes.restarts import CURRENT, LISTS, case_of
+from tests.bench.kubernetes.restarts import FEW as FEW_DAEMONS
 from tests.bench.networks import (
     BRIDGE_MASQ,
     BRIDGE_PLAIN,
@@ -136,6 +138,20 @@ def _of_source(what: str, *, p99: bool = False) -> Measure:
     return measure
 
 
+def _of_starts(what: str, *, few: bool) -> Measure:
+    """The highest of daemons that start at once and know nothing, a few or many."""
+    start = case_of(FEW_DAEMONS, known=False)
+
+    def measure(results: Results) -> float | None:
+        return results.highest(
+            f
+            for f in results.figures(KUBERNETES)
+            if f.what == what and "nothing known" in f.case and f.case.startswith(start) == few
+        )
+
+    return measure
+
+
 JOINS, LEAVES, MOVES = CHANGES
 
 TARGETS = (
@@ -194,5 +210,9 @@ TARGETS = (
            _of_source(arrived(LEAVES), p99=True), "ms"),
     Target(KUBERNETES, f"{MOVES}: until it is in the kernel (p99)", 50,
            _of_source(arrived(MOVES), p99=True), "ms"),
+    Target(KUBERNETES, "three daemons that know nothing: until each is current (slowest)", 1.0,
+           _of_starts(CURRENT, few=True), "s"),
+    Target(KUBERNETES, "many that know nothing: lists in a second (most, about 100)", 130,
+           _of_starts(LISTS, few=False)),
     Target(KUBERNETES, "podwired with all nodes", 105, _of_source(SOURCE_MEMORY), "MB"),
 )  # fmt: skip

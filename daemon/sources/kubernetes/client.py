@@ -23,7 +23,7 @@ from daemon.sources.remote import Feed, SourceError
 
 LISTS_PER_SECOND = 100
 """Of all daemons of a cluster that start together."""
-WATCHES_PER_LIST = 4
+WATCHES_PER_LIST = 2
 """A watch that continues costs the API that much less than a list."""
 SILENCE = 180.0
 """Seconds without a byte after which a watch counts as dead; the API sends a bookmark each minute

@@ -31,32 +31,40 @@ _PROCESSES = 4
 _LOOK = 0.2
 _PATIENCE = 240.0
 PEAK = "peak of requests a second"
+LISTS = "peak of lists a second"
+CURRENT = "until each is current"
+FEW = 3
 
 
 def measure_restarts(
     lineup: Lineup, api: ApiServer, results: Results, sizes: Sizes, say: Say
 ) -> None:
-    """With nothing known, and with what was known."""
+    """With nothing known, of a few nodes and of many, and with what was known."""
     nodes = list_peers(sizes.herd)
     say(f"{KUBERNETES}: {sizes.herd} nodes")
     made = (api.admin.ask("POST", place_of("Node"), make_node(n)).expect(201) for n in nodes)
     uids = {m["metadata"]["name"]: m["metadata"]["uid"] for m in made}
-    names = [node.name for node in nodes]
     with lineup.world.host(PODWIRE) as host:
-        publish(api, nodes, uids)
         token = host.work_dir / "token"
-        token.write_text(api.issue(names[0]))  # none of them writes: what is published is right
+        token.write_text(api.issue(nodes[0].name))  # none writes: what is published is right
         server = f"https://{host.node.underlay.gateway(4)}:{PORT}"
         kubeconfig = make_kubeconfig(host.work_dir, server, api.authority.ca, token)
-        for what, known in (("nothing known", False), ("last state known", True)):
-            say(f"{KUBERNETES}: {sizes.herd} daemons restart, {what}")
+        for count, known in ((FEW, False), (sizes.herd, False), (sizes.herd, True)):
+            names = [node.name for node in nodes[:count]]
+            publish(api, nodes[:count], uids)
+            case = case_of(count, known)
+            say(f"{KUBERNETES}: {case}")
             if not known:
                 _forget(host.work_dir, names)
             before, began = len(api.requests()), time.time()
             with Traffic(host) as traffic:
                 said = _run(host, names, kubeconfig)
-            case = f"{sizes.herd} daemons restart at once, {what}; {api.kind}"
-            _report(results, case, api.requests()[before:], traffic, said, began)
+            _report(results, f"{case}; {api.kind}", api.requests()[before:], traffic, said, began)
+
+
+def case_of(count: int, known: bool) -> str:
+    """How the case of so many daemons is called."""
+    return f"{count} daemons start at once, {'last state' if known else 'nothing'} known"
 
 
 def _forget(folder: Path, names: Sequence[str]) -> None:
@@ -155,7 +163,7 @@ def _report(
     lists = [r for r in requests if r.verb == "list" and "limit=1" not in r.uri]
     for what, unit, value in (
         (PEAK, "", _peak(requests)),
-        ("peak of lists a second", "", _peak(lists)),
+        (LISTS, "", _peak(lists)),
         ("requests of each", "", len(requests) / wanted),
         ("lists of each", "", len(lists) / wanted),
         ("peak of traffic", "kB/s", traffic.peak / 1e3),
@@ -163,7 +171,7 @@ def _report(
         ("the last request after", "s", max(r.time for r in requests) - began),
     ):
         results.add(Figure(KUBERNETES, case, what, unit), PODWIRE, value)
-    results.add(Figure(KUBERNETES, case, "until each is current", "s"), PODWIRE, *seconds)
+    results.add(Figure(KUBERNETES, case, CURRENT, "s"), PODWIRE, *seconds)
 
 
 def _peak(requests: Sequence[Request]) -> int:
