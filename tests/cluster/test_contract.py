@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from daemon.sources.cache import load
-from daemon.sources.kubernetes.stream import BRACKETS_MAX
 from tests.cluster.apiserver import SPACE, ApiServer, Request, network
 from tests.cluster.conftest import MakeFollower, facts
 from tests.cluster.follower import Follower, eventually
-from tests.cluster.rest import MERGE, Object, place_of
+from tests.cluster.rest import MERGE, place_of
 from tests.cluster.wire import Wire
 
 CIDRS = {f"n{number}": facts(number)[0] for number in range(1, 20)}
@@ -623,29 +622,6 @@ def test_a_second_owner_beside_the_node_is_taken_out(api: ApiServer, follow: Mak
         return (api.network("n1") or {"metadata": {}})["metadata"].get("ownerReferences")
 
     eventually(lambda: owners() == right or one.describe())
-
-
-@pytest.mark.parametrize("when", ["watched", "listed"])
-def test_an_object_that_cannot_be_read_is_made_again(
-    api: ApiServer, follow: MakeFollower, when: str
-) -> None:
-    one, two = follow("n1", 1).start(), follow("n2", 2).start()
-    one.await_routes(others(2))
-    eventually(lambda: two.fault == "" or two.describe())
-    if when == "listed":
-        two.stop()
-        two.known.unlink()
-    junk: Object = {"metadata": {"annotations": {"junk": "{" * (BRACKETS_MAX + 1)}}}
-    made = {**junk, "spec": {"addresses": ["198.51.100.66"]}}
-    api.admin.ask("PATCH", place_of("NodeNetwork", SPACE, "n2"), made, kind=MERGE).expect(200)
-    if when == "listed":
-        two.start()
-    eventually(
-        lambda: "annotations" not in (api.network("n2") or junk)["metadata"] or two.describe()
-    )
-    eventually(lambda: published(api, "n2") == wanted(2) or two.describe())
-    assert "it is deleted and written again" in two.log.text
-    one.await_routes(others(2))
 
 
 def test_what_somebody_else_adds_is_left_alone(api: ApiServer, follow: MakeFollower) -> None:

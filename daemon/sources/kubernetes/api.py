@@ -149,7 +149,7 @@ class Api:
         with self._send(verb, path, query, headers, body) as response:
             return b"".join(self._parts(response, OBJECT_MAX))
 
-    def items(self, path: str, query: Query) -> Generator[bytes | None, None, Any]:
+    def items(self, path: str, query: Query) -> Generator[Any, None, Any]:
         """The items of a list; the generator's value is the list without them.
 
         Raises SourceError; the items before that are not the whole list then.
@@ -162,6 +162,7 @@ class Api:
             try:
                 for part in parts:
                     yield from items.feed(part)
+                yield from items.feed(b"", is_last=True)
                 return items.rest()
             except (Oversized, ValueError, RecursionError, zlib.error) as error:
                 raise SourceError(f"the Kubernetes API's list is no list: {error}") from error

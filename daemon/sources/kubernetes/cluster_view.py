@@ -24,8 +24,6 @@ from daemon.sources.kubernetes.stream import failure_of, read_json
 from daemon.sources.remote import Feed, SourceError
 from kernel.model import IPNetwork
 
-UNREADABLE: dict[str, Any] = {}
-"""In the place of an own object that cannot be read: it is not as desired, whatever that is."""
 UNSETTLED_MAX = FORMER_MAX = 100
 """Claims and former nodes of the saved state. With more unsettled claims a list is cheaper."""
 _LOGGED_MAX = 1000
@@ -101,24 +99,20 @@ class ClusterView:
 
     # -- lists and events
 
-    def replace(self, items: Generator[bytes | None, None, Any]) -> None:
+    def replace(self, items: Generator[Any, None, Any]) -> None:
         """Take a whole list. Raises SourceError where it is none; then nothing has changed."""
         claims: list[Node] = []
         unusable: set[str] = set()
-        own, is_readable = None, True
+        own = None
         while True:
             try:
-                item = next(items)
+                thing = next(items)
+                name = name_of(thing)
             except StopIteration as end:
                 position = find_position(end.value)
                 break
-            try:
-                thing = read_json(item)
-                name = name_of(thing)
             except Unusable as error:
                 self._refuse("a NodeNetwork", str(error))
-                is_readable = False
-                own = UNREADABLE if own is None and self._may_be_own(item) else own
                 continue
             if name == self._me:
                 own = thing
@@ -129,9 +123,7 @@ class ClusterView:
         if not position:
             raise SourceError("the Kubernetes API's list has no resourceVersion")
         with self._mutex:
-            # The node of an item that cannot be read is not gone.
-            kept = unusable if is_readable else {node.name for node in self._check.nodes}
-            self._check.replace(claims, kept)
+            self._check.replace(claims, unusable)
             self._is_whole, self.position = True, position
             self._emit()
         self._on_own(own, True)
@@ -153,8 +145,6 @@ class ClusterView:
             name = name_of(thing) if kind in _CHANGES else ""
         except Unusable as error:
             self._refuse("an event", str(error))
-            if self._may_be_own(line):
-                self._on_own(UNREADABLE, False)
             return False
         if kind == "ERROR":
             raise failure_of(thing)
@@ -162,9 +152,6 @@ class ClusterView:
         if kind in _CHANGES:
             self._change(name, None if kind == "DELETED" else thing)
         return kind in _CHANGES
-
-    def _may_be_own(self, data: bytes | None) -> bool:
-        return data is None or f'"{self._me}"'.encode() in data
 
     def _change(self, name: str, thing: object) -> None:
         if name == self._me:

@@ -12,7 +12,7 @@ import pytest
 from daemon.log import Log
 from daemon.sources.cache import CacheWriter
 from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.cluster_view import UNREADABLE, ClusterView
+from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.remote import Feed, SourceError
 from tests.cluster.follower import Notes
@@ -160,11 +160,6 @@ def test_an_object_that_went_is_told_of(mine: Mine) -> None:
     assert mine.own.receive(None, is_current=False)
     assert "NodeNetwork was deleted by another client" in mine.log.text
     assert not mine.own.receive(None, is_current=True)
-    mine.publish()
-
-
-def test_an_object_that_cannot_be_read_is_written_over(mine: Mine) -> None:
-    mine.own.receive(UNREADABLE, is_current=True)
     mine.publish()
 
 
