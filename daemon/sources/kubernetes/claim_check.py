@@ -14,14 +14,11 @@ change costs no read. Pure: the worker reads the Nodes.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from typing import TypeVar
 
 from daemon.model import Node
 from daemon.prefix_set import Block, PrefixSet, block_of
 from daemon.sources.kubernetes.objects import NodeRecord
 from kernel.model import IPAddress
-
-K = TypeVar("K")
 
 USUAL_LENGTHS = {4: 24, 6: 64}
 """Of a node's pod CIDRs by family (kube-controller-manager, --node-cidr-mask-size-ipv4, -ipv6)."""
@@ -249,45 +246,33 @@ class _Users:
 
     def __init__(self) -> None:
         self._blocks = PrefixSet()
-        self._by_block: dict[Block, tuple[str, ...]] = {}
-        self._by_address: dict[IPAddress, tuple[str, ...]] = {}
+        self._names: dict[Block | IPAddress, tuple[str, ...]] = {}
 
     def add(self, node: Node) -> None:
         """Count a node's name for all that it uses."""
         for block in map(block_of, node.pod_cidrs):
             self._blocks.add(block)
-            _add(self._by_block, block, node.name)
-        for address in node.addresses:
-            _add(self._by_address, address, node.name)
+        for key in _keys_of(node):
+            self._names[key] = (*self._names.get(key, ()), node.name)
 
     def remove(self, node: Node) -> None:
         """Undo one `add` of an equal node."""
-        for block in map(block_of, node.pod_cidrs):
-            if _remove(self._by_block, block, node.name):
-                self._blocks.discard(block)
-        for address in node.addresses:
-            _remove(self._by_address, address, node.name)
+        for key in _keys_of(node):
+            left = list(self._names.pop(key))
+            left.remove(node.name)
+            if left:
+                self._names[key] = tuple(left)
+            elif isinstance(key, Block):
+                self._blocks.discard(key)
 
     def others(self, node: Node) -> Iterator[str]:
         """Names of other nodes that use any part of what this one does."""
+        used: list[Block | IPAddress] = [*node.addresses]
         for block in map(block_of, node.pod_cidrs):
-            for used in (*self._blocks.containing(block), *self._blocks.inside(block)):
-                yield from (n for n in self._by_block[used] if n != node.name)
-        for address in node.addresses:
-            yield from (n for n in self._by_address.get(address, ()) if n != node.name)
+            used += [*self._blocks.containing(block), *self._blocks.inside(block)]
+        for key in used:
+            yield from (name for name in self._names.get(key, ()) if name != node.name)
 
 
-def _add(names: dict[K, tuple[str, ...]], key: K, name: str) -> None:
-    others = names.get(key)
-    names[key] = (*others, name) if others else (name,)
-
-
-def _remove(names: dict[K, tuple[str, ...]], key: K, name: str) -> bool:
-    """Take a name out once; whether no name is left."""
-    left = list(names[key])
-    left.remove(name)
-    if left:
-        names[key] = tuple(left)
-    else:
-        del names[key]
-    return not left
+def _keys_of(node: Node) -> tuple[Block | IPAddress, ...]:
+    return (*map(block_of, node.pod_cidrs), *node.addresses)
