@@ -14,7 +14,7 @@ from daemon.config import LEASE
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.sources.etcd.cluster_view import GRACE, EtcdView, KeptNodes
-from daemon.sources.etcd.credentials import credentials_of
+from daemon.sources.etcd.credentials import check_files
 from daemon.sources.etcd.gateway import Gateway, RequestRefused
 from daemon.sources.etcd.keys import (
     Header,
@@ -58,13 +58,8 @@ class EtcdClient:
         self._keys = Keys(settings.prefix)
         self._view = EtcdView(self._keys, settings.cluster_cidrs, node)
         file = LeaseFile(data_dir / LEASE, f"etcd {settings.prefix}", node, log)
-        self._gateway = Gateway(
-            settings.endpoints,
-            credentials_of(settings),
-            log,
-            first=zlib.crc32(node.encode()),
-            received=self._count,
-        )
+        first = zlib.crc32(node.encode())
+        self._gateway = Gateway(settings, log, first=first, received=self._count)
         self._registration = Registration(self._gateway, self._keys, settings, node, file, log)
         self._feed: Feed | None = None
         self._watcher: Watcher | None = None
@@ -84,7 +79,7 @@ class EtcdClient:
 
     def check(self) -> None:
         """Whether the files can be read. Raises SourceError."""
-        credentials_of(self._settings).check()
+        check_files(self._settings)
 
     def follow(self, feed: Feed) -> None:
         """Hold this node's subnets, and feed all nodes, until the feed stops."""

@@ -1,11 +1,14 @@
-"""Files with secrets: read anew each time, refused where others than root could read them."""
+"""The files of `source.etcd` that authenticate this node and etcd.
+
+They may be replaced at any time, so each use reads them. A secret that others than root could read
+is refused.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.config.schema import EtcdSettings
@@ -15,60 +18,41 @@ _PASSWORD_MAX = 4096
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How this node shows who it is, and whom it trusts. Files may be replaced at any time."""
-
-    ca_file: Path | None
-    cert_file: Path | None
-    key_file: Path | None
-    username: str
-    password_file: Path | None
-
-    def check(self) -> None:
-        """Raises SourceError where a file is missing, or readable for others."""
-        for name, path in (("caFile", self.ca_file), ("certFile", self.cert_file)):
-            if path is not None:
-                _read(f"source.etcd.{name}", path, secret=False)
-        if self.key_file is not None:
-            _read("source.etcd.keyFile", self.key_file, secret=True)
-        if self.password_file is not None:
-            self.read_password()
-
-    def read_password(self) -> str:
-        """The password, without the line's end. Raises SourceError."""
-        if self.password_file is None:
-            return ""
-        data = _read("source.etcd.passwordFile", self.password_file, secret=True)
-        try:
-            text = data.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            text = ""
-        if not text or len(data) > _PASSWORD_MAX:
-            # The text itself is never shown.
-            raise SourceError(f"source.etcd.passwordFile {self.password_file} holds no password")
-        return text
-
-    def trusted(self) -> str:
-        """The file or folder of the authorities that may sign etcd's certificate."""
-        if self.ca_file is not None:
-            return str(self.ca_file)
-        places = ssl.get_default_verify_paths()
-        found = places.cafile or places.capath
-        if not found:
-            raise SourceError("this system has no certificate authorities: set source.etcd.caFile")
-        return found
+def check_files(settings: EtcdSettings) -> None:
+    """Raises SourceError where a file is missing, or others can read a secret."""
+    for name, path in (("caFile", settings.ca_file), ("certFile", settings.cert_file)):
+        if path is not None:
+            _read(f"source.etcd.{name}", path, secret=False)
+    if settings.key_file is not None:
+        _read("source.etcd.keyFile", settings.key_file, secret=True)
+    read_password(settings)
 
 
-def credentials_of(settings: EtcdSettings) -> Credentials:
-    """What the settings name."""
-    return Credentials(
-        settings.ca_file,
-        settings.cert_file,
-        settings.key_file,
-        settings.username,
-        settings.password_file,
-    )
+def read_password(settings: EtcdSettings) -> str:
+    """The password, without the line's end; "" where none is set. Raises SourceError."""
+    path = settings.password_file
+    if path is None:
+        return ""
+    data = _read("source.etcd.passwordFile", path, secret=True)
+    try:
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(data) > _PASSWORD_MAX:
+        # The text itself is never shown.
+        raise SourceError(f"source.etcd.passwordFile {path} holds no password")
+    return text
+
+
+def find_authorities(settings: EtcdSettings) -> str:
+    """The file or folder of the authorities that may sign etcd's certificate."""
+    if settings.ca_file is not None:
+        return str(settings.ca_file)
+    places = ssl.get_default_verify_paths()
+    found = places.cafile or places.capath
+    if not found:
+        raise SourceError("this system has no certificate authorities: set source.etcd.caFile")
+    return found
 
 
 def _read(key: str, path: Path, *, secret: bool) -> bytes:
@@ -83,7 +67,7 @@ def _read(key: str, path: Path, *, secret: bool) -> bytes:
 
 
 def _open(path: str, flags: int) -> int:
-    # O_NONBLOCK: a FIFO in the file's place must not hold up the daemon.
+    # O_NONBLOCK: a FIFO in the file's place must not block the daemon.
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 

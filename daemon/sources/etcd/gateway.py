@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ssl import SSLCertVerificationError, SSLError
 from typing import Any, TypeVar
@@ -21,8 +21,9 @@ from etcd3gw.client import Etcd3Client
 from etcd3gw.exceptions import ConnectionFailedError, ConnectionTimeoutError, Etcd3Exception
 from requests.adapters import HTTPAdapter
 
+from daemon.config.schema import EtcdSettings
 from daemon.log import Log
-from daemon.sources.etcd.credentials import Credentials
+from daemon.sources.etcd.credentials import check_files, find_authorities, read_password
 from daemon.sources.remote import SourceError
 
 Body = Mapping[str, Any]
@@ -85,16 +86,15 @@ class Gateway:
 
     def __init__(
         self,
-        endpoints: Iterable[str],
-        credentials: Credentials,
+        settings: EtcdSettings,
         log: Log,
         *,
         first: int = 0,
         received: Callable[[int], None] = lambda _bytes: None,
         timeouts: tuple[float, float] = (CONNECT_SECONDS, ANSWER_SECONDS),
     ) -> None:
-        self._endpoints = tuple(endpoints)
-        self._credentials, self._log, self._timeouts = credentials, log, timeouts
+        self._endpoints = settings.endpoints
+        self._settings, self._log, self._timeouts = settings, log, timeouts
         self._received = received
         self._current = first % len(self._endpoints)
         self._clients: dict[str, Etcd3Client] = {}
@@ -102,7 +102,7 @@ class Gateway:
         self._token: str | None = None
         self._closed = False
         self._status = 0
-        if credentials.username and any(e.startswith("http:") for e in self._endpoints):
+        if settings.username and any(e.startswith("http:") for e in self._endpoints):
             log.warning("the password goes to etcd unencrypted: an endpoint begins with http:")
 
     @property
@@ -167,11 +167,11 @@ class Gateway:
     def _authenticate(self) -> str:
         """The token; "" where etcd needs none."""
         if self._token is None:
-            self._token = self._get_token() if self._credentials.username else ""
+            self._token = self._get_token() if self._settings.username else ""
         return self._token
 
     def _get_token(self) -> str:
-        name, password = self._credentials.username, self._credentials.read_password()
+        name, password = self._settings.username, read_password(self._settings)
         try:
             body = {"name": name, "password": password}
             token = self._post(self._client(""), "/auth/authenticate", body).get("token")
@@ -196,7 +196,7 @@ class Gateway:
         return client
 
     def _make_client(self) -> Etcd3Client:
-        self._credentials.check()
+        check_files(self._settings)
         url = urlsplit(self.endpoint)
         session = requests.Session()
         # Neither proxies, nor other authorities, nor passwords from root's environment and files.
@@ -204,9 +204,9 @@ class Gateway:
         session.mount("https://", _Adapter())
         session.mount("http://", _Adapter())
         if url.scheme == "https":
-            session.verify = self._credentials.trusted()
-        if self._credentials.cert_file:
-            session.cert = str(self._credentials.cert_file), str(self._credentials.key_file)
+            session.verify = find_authorities(self._settings)
+        if self._settings.cert_file:
+            session.cert = str(self._settings.cert_file), str(self._settings.key_file)
         session.hooks["response"].append(self._count)
         # requests takes a pair of seconds too, for the connection and for the answer.
         return Etcd3Client(

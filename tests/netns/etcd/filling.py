@@ -4,21 +4,16 @@ import base64
 import json
 
 from daemon.log import Log
-from daemon.sources.etcd.credentials import Credentials
 from daemon.sources.etcd.gateway import Gateway
-from tests.netns.etcd.server import PASSWORD, PREFIX, USER, Etcd
+from tests.netns.etcd.conftest import settings_of
+from tests.netns.etcd.server import PREFIX, Etcd
 
 _BATCH = 40  # etcd takes 128 operations in a transaction
 
 
 def fill(etcd: Etcd, count: int, prefix: str = PREFIX) -> None:
     """Nodes with a subnet each, as their daemons would write them."""
-    certificate, key = etcd.client_files
-    credentials = Credentials(
-        etcd.authority.certificate, certificate, key, USER, etcd.password_file
-    )
-    gateway = Gateway(etcd.urls, credentials, Log())
-    assert credentials.read_password() == PASSWORD
+    gateway = Gateway(settings_of(etcd.settings()), Log())
     for start in range(0, count, _BATCH):
         puts = [put for n in range(start, start + _BATCH) for put in member(n, prefix)]
         body = {"compare": [], "success": puts, "failure": []}

@@ -6,21 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from daemon.sources.etcd.credentials import Credentials
+from daemon.config.schema import EtcdSettings
+from daemon.sources.etcd.credentials import check_files, read_password
 from daemon.sources.remote import SourceError
 
 
-def credentials(**files: Path) -> Credentials:
-    names = ("ca_file", "cert_file", "key_file", "password_file")
-    given = {name: files.get(name) for name in names}
-    return Credentials(username="podwire" if given["password_file"] else "", **given)
+def settings(**files: Path) -> EtcdSettings:
+    return EtcdSettings.model_construct(None, **files)
 
 
 def test_a_password_without_its_line_end(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.touch(mode=0o600)
     path.write_text(" pass word \r\n")
-    assert credentials(password_file=path).read_password() == " pass word "
+    assert read_password(settings(password_file=path)) == " pass word "
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"x" * 5000])
@@ -29,7 +28,7 @@ def test_what_is_no_password_is_refused_and_not_shown(tmp_path: Path, content: b
     path.touch(mode=0o600)
     path.write_bytes(content)
     with pytest.raises(SourceError) as caught:
-        credentials(password_file=path).check()
+        check_files(settings(password_file=path))
     assert str(caught.value) == f"source.etcd.passwordFile {path} holds no password"
 
 
@@ -40,12 +39,12 @@ def test_secrets_are_for_root_alone(tmp_path: Path, name: str, mode: int) -> Non
     path.write_text("secret")
     path.chmod(mode)
     with pytest.raises(SourceError, match=f"has mode {mode:04o}: must be for root alone"):
-        credentials(**{name: path}).check()
+        check_files(settings(**{name: path}))
     path.chmod(0o400)
-    credentials(**{name: path}).check()
+    check_files(settings(**{name: path}))
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     for name, key in (("ca_file", "caFile"), ("cert_file", "certFile"), ("key_file", "keyFile")):
         with pytest.raises(SourceError, match=f"source.etcd.{key} .*/none could not be read"):
-            credentials(**{name: tmp_path / "none"}).check()
+            check_files(settings(**{name: tmp_path / "none"}))
