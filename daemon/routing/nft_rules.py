@@ -102,9 +102,10 @@ class NftRules:
         """Compare everything, for what the cause may have changed."""
         self._tables_due, self._cause = True, cause
 
-    def reconcile(self) -> float | None:
+    def reconcile(self, desired: Desired) -> float | None:
         """Bring back what is missing; seconds until that may be. Raises KernelError, IpamError."""
-        if self._planned is None or not self.is_due:
+        self.plan(desired)
+        if not self.is_due:
             return None
         now = time.monotonic()
         wait = max(self._reporter.pause_before(_NAME), self._busy_until - now)
@@ -119,7 +120,7 @@ class NftRules:
             changes += refilled
         self._cluster_due = False
         if changes:
-            self._report(_text(changes), " ".join(map(str, self._planned)))
+            self._report(_text(changes), " ".join(map(str, desired.cluster)))
         if compares:
             return self._next_comparison()
         return self._compare_at - now if self._tables_due else None

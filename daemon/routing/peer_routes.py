@@ -217,12 +217,13 @@ class PeerRoutes:
             self._planned = desired
             self.entries.update({**desired.peers, desired.me.name: desired.own_routes})
 
-    def reconcile(self, *, has_device: bool) -> float | None:
+    def reconcile(self, desired: Desired, *, has_device: bool) -> float | None:
         """Change what differs; seconds until something that waits may be. Raises KernelError.
 
         has_device: whether the VXLAN device, with its entries, exists.
         """
         began = time.monotonic()
+        self.plan(desired)
         self._read(began, has_device=has_device)
         changes, wait = self.entries.diff(lambda key: self._wait_for(key, began))
         self._note_resolved()

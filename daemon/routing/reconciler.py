@@ -115,7 +115,8 @@ class Reconciler:
             partial(self._reconcile_routes, desired),
         ]
         # What others removed comes back without waiting for the store, which rules need.
-        steps.insert(2 if self._rules.plan(desired) else 3, self._rules.reconcile)
+        rules = partial(self._rules.reconcile, desired)
+        steps.insert(2 if self._rules.plan(desired) else 3, rules)
         waits = [self._attempt(step) for step in steps]
         return min((wait for wait in waits if wait is not None), default=None)
 
@@ -151,7 +152,7 @@ class Reconciler:
         return wait
 
     def _reconcile_entries(self, desired: Desired) -> Wait:
-        wait = self._routes.reconcile(has_device=bool(self._device.index))
+        wait = self._routes.reconcile(desired, has_device=bool(self._device.index))
         if desired.device is not None:
             self._has_old = True
         elif self._has_old:

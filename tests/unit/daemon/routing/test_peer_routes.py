@@ -253,14 +253,14 @@ def test_routes_are_made_kept_and_reported(
         routes = PeerRoutes(nl, DEVICE, reporter)
         ip("route add 10.9.0.0/24 via 192.0.2.9 proto 113")  # what an earlier daemon left
         assert [str(e.dst) for e in routes.adopt() if isinstance(e, Route)] == ["10.9.0.0/24"]
-        routes.plan(planned())
-        assert routes.reconcile(has_device=False) is None
+        desired = planned()
+        assert routes.reconcile(desired, has_device=False) is None
         assert ip("route show proto 113") == "10.244.2.0/24 via 192.0.2.2 dev br0 \n"
         assert "changed entries count=2" in capfd.readouterr().err
         ip("route del 10.244.2.0/24")
-        assert routes.reconcile(has_device=False) is None  # no event, no comparison
+        assert routes.reconcile(desired, has_device=False) is None  # no event, no comparison
         routes.resync("found")
-        assert routes.reconcile(has_device=False) is None
+        assert routes.reconcile(desired, has_device=False) is None
         assert "10.244.2.0/24" in ip("route show proto 113")
         assert "repaired route 10.244.2.0/24: found" in capfd.readouterr().err
     assert (reporter.error, reporter.counts.errors) == ("", 0)
@@ -278,13 +278,13 @@ def test_a_repair_waits_for_the_one_before(tmp_path: Path) -> None:
     reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"), lambda: 1000.0)
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        routes.plan(planned())
-        assert routes.reconcile(has_device=False) is None
+        desired = planned()
+        assert routes.reconcile(desired, has_device=False) is None
         waits = []
         for _ in range(2):
             ip("route del 10.244.2.0/24")
             routes.resync("found")
-            waits.append(routes.reconcile(has_device=False))
+            waits.append(routes.reconcile(desired, has_device=False))
             ip("route flush proto 113")
             ip("route add 10.244.2.0/24 via 192.0.2.2 proto 4")
         assert waits[0] is None
@@ -301,8 +301,8 @@ def test_a_failure_names_entry_node_and_the_route_in_the_way_and_is_tried_again(
     ip("route add 10.244.2.0/24 via 192.0.2.9 proto bird")
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        routes.plan(planned("10.244.2.0/24", "10.244.3.0/24"))
-        wait = routes.reconcile(has_device=False)
+        desired = planned("10.244.2.0/24", "10.244.3.0/24")
+        wait = routes.reconcile(desired, has_device=False)
         assert reporter.error == (
             "could not set route 10.244.2.0/24 of node-2: File exists (EEXIST) - another route is"
             " in its place, and is not podwire's to remove: via 192.0.2.9 dev br0 proto bird"
@@ -314,7 +314,7 @@ def test_a_failure_names_entry_node_and_the_route_in_the_way_and_is_tried_again(
         ip("route del 10.244.2.0/24")
         routes.resync("")
         reporter.error = ""
-        assert routes.reconcile(has_device=False) is None
+        assert routes.reconcile(desired, has_device=False) is None
         assert (reporter.error, routes.entries.out_of_sync()) == ("", 0)
 
 
@@ -325,8 +325,7 @@ def test_a_link_that_is_gone_is_no_failure(tmp_path: Path) -> None:
         routes = PeerRoutes(nl, DEVICE, reporter)
         desired = planned()
         ip("link del br0")
-        routes.plan(desired)
-        wait = routes.reconcile(has_device=False)
+        wait = routes.reconcile(desired, has_device=False)
         assert wait is not None
         assert (reporter.error, reporter.counts.errors) == ("", 0)
         assert routes.entries.out_of_sync() == 1
@@ -338,13 +337,12 @@ def test_events_of_others_name_the_cause(tmp_path: Path) -> None:
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
         desired = planned()
-        routes.plan(desired)
-        routes.reconcile(has_device=False)
+        routes.reconcile(desired, has_device=False)
         [entry] = desired.peers["node-2"]
         ip("route del 10.244.2.0/24")
         routes.receive(event_of(entry, deleted=True, port=1 << 30))
         assert routes.entries.out_of_sync() == 1
-        routes.reconcile(has_device=False)
+        routes.reconcile(desired, has_device=False)
         assert "10.244.2.0/24" in ip("route show proto 113")
     last = list(read(tmp_path / "journal"))[-1]
     assert (last.action, last.cause) == (
@@ -359,15 +357,15 @@ def test_what_others_restore_counts_as_repaired(tmp_path: Path) -> None:
     counts = reporter.counts
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        routes.plan(planned())
-        routes.reconcile(has_device=False)
+        desired = planned()
+        routes.reconcile(desired, has_device=False)
         ip("route del 10.244.2.0/24")
         ip("route add 10.244.2.0/24 via 192.0.2.9 proto bird")
         routes.resync("found")
-        routes.reconcile(has_device=False)
+        routes.reconcile(desired, has_device=False)
         assert (counts.drift_detected["route"], counts.drift_repaired["route"]) == (1, 0)
         ip("route del 10.244.2.0/24")
         ip("route add 10.244.2.0/24 via 192.0.2.2 dev br0 proto 113")
         routes.resync("")
-        assert routes.reconcile(has_device=False) is None
+        assert routes.reconcile(desired, has_device=False) is None
         assert (counts.drift_detected["route"], counts.drift_repaired["route"]) == (1, 1)

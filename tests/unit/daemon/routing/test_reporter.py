@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -10,8 +11,16 @@ import pytest
 from daemon.journal import MIN_BYTES, Journal, read
 from daemon.log import Log
 from daemon.model import Refusal
-from daemon.routing.backoff import FLAPPING, REMIND
-from daemon.routing.reporter import Refusals, Reporter, describe_event, name_author
+from daemon.routing.backoff import FLAPPING, GAP, PAUSE_MAX, REMIND
+from daemon.routing.reporter import (
+    OVERLAP_AGAIN,
+    Faults,
+    Part,
+    Refusals,
+    Reporter,
+    describe_event,
+    name_author,
+)
 from kernel.model import Link
 from kernel.netlink.monitor import Event
 from tests.unit.daemon.routing.test_peer_routes import peer_entries
@@ -124,3 +133,107 @@ def test_no_author_is_named_where_the_kernel_names_none() -> None:
     )
     echoed = Event("link", True, Link("vx"), 1 << 23)
     assert describe_event("removed", echoed) == f"removed by a process (netlink port {1 << 23})"
+
+
+# -- what is wrong now
+
+
+def test_a_fault_is_logged_when_it_is_new_and_stays_the_last_error(
+    reporter: Reporter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("disk full", "disk full", "", "disk full"):
+        reporter.report_fault("conflist", text)
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.endswith("disk full") for line in lines] == [True, True]
+    assert reporter.faults["conflist"] == reporter.faults.last_error == "disk full"
+    reporter.report_fault("conflist", "")
+    assert (reporter.faults["conflist"], reporter.faults.last_error) == ("", "disk full")
+
+
+def test_an_error_is_over_once_and_stays_known() -> None:
+    faults = Faults()
+    faults.note_end()
+    assert faults.last_error_over == 0
+    faults.note_error("odd")
+    assert (faults.last_error, faults.last_error_over) == ("odd", 0)
+    faults.note_end()
+    over = faults.last_error_over
+    assert over >= faults.last_error_time > 0
+    faults.note_end()
+    assert (faults.last_error, faults.last_error_over) == ("odd", over)
+    faults.note_error("odd")
+    assert faults.last_error_over == 0
+
+
+@pytest.mark.parametrize("part", ["source", "plan", "device", "conflist", "journal"])
+def test_a_fault_of_a_part_that_routes_need_is_a_fault_of_the_node(part: Part) -> None:
+    faults = Faults()
+    assert not faults.any()
+    assert faults.set(part, "odd")
+    assert faults.any()
+    assert not faults.set(part, "odd")
+    assert not faults.set(part, "")
+    assert not faults.any()
+
+
+def test_metrics_and_stale_pods_do_not_keep_an_error_from_being_over() -> None:
+    faults = Faults()
+    assert faults.set("metrics", "port in use")
+    assert faults.set("pods", "1 pod")
+    assert not faults.any()
+
+
+def test_a_failure_is_logged_once_a_minute_and_counted_each_time(
+    reporter: Reporter, clock: Clock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(10):
+        reporter.report_failure("odd")
+        reporter.report_failure("odder")
+        clock.now += 10.0
+        reporter.forget_calm()
+    lines = [line.rpartition(" ")[2] for line in capfd.readouterr().err.splitlines()]
+    assert lines == ["odd", "odder"] * 2
+    assert (reporter.error, reporter.counts.errors) == ("odd", 20)
+
+
+def test_an_object_waits_after_its_repair_and_after_a_long_batch(
+    reporter: Reporter, clock: Clock
+) -> None:
+    assert reporter.pause_before("k") == 0
+    reporter.count_repairs([("k", "route P", "removed")])
+    assert reporter.pause_before("k") == GAP
+    began, clock.now = clock.now, clock.now + 10.0
+    reporter.note_batch(began)
+    assert reporter.pause_before("k") == PAUSE_MAX
+    assert reporter.pause_before("other") == 0
+
+
+def test_overlaps_are_reported_when_they_come_and_not_each_time_they_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    reports = Refusals(Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log()))
+    [overlap] = refusals(1, "overlaps 0.0.0.0/8 on tun0 of this node")
+    reports.report((), [overlap])
+    found = "found node n0 0.0.0.0/24: overlaps 0.0.0.0/8 on tun0 of this node; kept, because it"
+    [line] = capfd.readouterr().err.splitlines()
+    assert found in line
+    for _ in range(100):  # another route that comes and goes
+        now += 1.0
+        reports.report((), [])
+        reports.report((), [overlap])
+    assert capfd.readouterr().err == ""
+    reports.report((), [])
+    now += OVERLAP_AGAIN
+    reports.report((), [overlap])
+    assert found in capfd.readouterr().err
+    assert [r.action for r in read(tmp_path / "journal")] == ["found", "found"]
+
+
+def test_many_overlaps_are_summed_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    reports = Refusals(Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log()))
+    reports.report((), refusals(20))
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 9
+    assert "12 more prefixes overlap networks of this node" in lines[-1]
