@@ -17,7 +17,7 @@ _HINTS = {
     errno.EDQUOT: "free some space there, or set {key} in podwired.yaml to another place",
     errno.EACCES: "podwired must run as root; see whether a security module forbids it",
     errno.EPERM: "podwired must run as root; see whether something is immutable there (lsattr)",
-    errno.ENOTDIR: "something on the way to it is no folder: move that away, or set {key}",
+    errno.ENOTDIR: "a part of its path is no folder: move that away, or set {key}",
     errno.EISDIR: "a folder is in its place: move that away, or set {key}",
 }
 _OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it stays"

@@ -1,4 +1,4 @@
-"""What the routing daemon says about itself: a file kept current, for `podwirectl status`."""
+"""The status of the daemon: a file that it keeps current, for `podwirectl status`."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Published:
 def _describe_tolerated(tolerated: tuple[Refused, ...]) -> str:
     named = [f"{t.prefix} of {t.node} {t.why}" for t in tolerated[:_NAMED]]
     more = [f"{len(tolerated) - _NAMED} more prefixes"] if len(tolerated) > _NAMED else []
-    return f"in the way of packets: {'; '.join([*named, *more])}"
+    return f"overlapping networks of this node: {'; '.join([*named, *more])}"
 
 
 class StatusFile:

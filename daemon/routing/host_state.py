@@ -51,7 +51,7 @@ class HostState:
 
     links: all of them, bridge ports with their bridge's name, with aliases.
     addresses: of all links.
-    routes: unicast routes of the main table, whoever made them, also the kernel's own for connected
+    routes: unicast routes of the main table, also those that the kernel makes itself for connected
         networks; those that refuse packets (blackhole and its kin) have an empty link name. Routes
         to other nodes' pods (RTPROT_PODWIRE_PEERS) may be left out: they are ignored.
     """

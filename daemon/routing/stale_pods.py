@@ -40,7 +40,7 @@ class StalePods:
         try:
             text = _describe(self._find(cidrs))
         except IpamError as error:
-            self._reporter.report_failure(f"look for pods of former pod CIDRs: {error}")
+            self._reporter.report_failure(f"could not search for pods of former pod CIDRs: {error}")
             self._next = now + _AGAIN
             return
         self._next = now + _AGAIN if text else float("inf")

@@ -22,7 +22,7 @@ STATUS = Path("/run/podwire/status.json")
 DEADLINE = 60.0
 """Seconds after which something that must become true counts as never."""
 ANEW = 2.0
-"""Seconds after which `podwirectl status` is asked anew, though there is no news for it to tell."""
+"""Seconds after which `podwirectl status` is run again although nothing changed."""
 
 
 def eventually(check: Callable[[], object], seconds: float = DEADLINE) -> None:

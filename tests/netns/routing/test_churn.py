@@ -54,7 +54,7 @@ def churning(member: Member, plugin: Path, env: dict[str, str]) -> Iterator[None
 
 @pytest.fixture
 def lonely(cluster: Cluster) -> Member:
-    """A node with nobody but itself, whose daemon has its own usual configuration."""
+    """A cluster of one node, whose daemon has its own usual configuration."""
     member = cluster.join()
     eventually(member.conflist.exists)
     eventually(member.is_in_sync)
@@ -67,8 +67,8 @@ def test_pods_that_come_and_go_are_nobodys_damage(
 ) -> None:
     with churning(lonely, podwire_bin / "podwire", env):
         pass
-    told = [r for r in lonely.history() if r["action"] in ("found", "restored")]
-    assert told == []
+    recorded = [r for r in lonely.history() if r["action"] in ("found", "restored")]
+    assert recorded == []
     assert "restored nftables" not in lonely.log
     assert "overlaps" not in lonely.log
 
@@ -85,5 +85,5 @@ def test_damage_among_them_is_repaired_and_reported(
         eventually(lambda: before in members(lonely, "hairpin4") or lonely.log)
         eventually(lambda: is_recorded(lonely, f"missing: hairpin4 {' . '.join(before)}"))
     eventually(lambda: are(lonely, "hairpin4", [before]))
-    told = [r for r in lonely.history() if r["action"] in ("found", "restored")]
-    assert len(told) == 1, told
+    recorded = [r for r in lonely.history() if r["action"] in ("found", "restored")]
+    assert len(recorded) == 1, recorded

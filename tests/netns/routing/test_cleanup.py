@@ -52,8 +52,8 @@ def test_a_node_is_as_before(cluster: Cluster, backend: str, end: signal.Signals
     assert f"removed file {member.conflist}" in done.stdout
     assert changes(before, snapshot(member.node.ns)) == []
     assert not member.conflist.exists()
-    told = {r["object"] for r in member.history() if r["cause"] == "podwirectl cleanup"}
-    assert told >= {f"file {member.conflist}", "nftables table inet podwire"}
+    recorded = {r["object"] for r in member.history() if r["cause"] == "podwirectl cleanup"}
+    assert recorded >= {f"file {member.conflist}", "nftables table inet podwire"}
 
     again = cleanup(member, "--yes")
     assert (again.returncode, again.stdout, again.stderr) == (0, "nothing was left\n", "")
@@ -110,7 +110,7 @@ def test_what_others_have_stays(cluster: Cluster) -> None:
     member.start()
     eventually(lambda: "10.244.2.0/24" in member.routes() or member.log)
     member.stop()
-    # A route of podwire's that somebody gave a second next hop is podwire's yet.
+    # A route of podwire's that others gave a second next hop is still podwire's.
     ns.ip_batch(
         "route replace 10.244.2.0/24 proto 113 nexthop via 172.30.0.8 nexthop via 172.30.0.9\n"
         "route add unreachable 10.244.9.0/24 proto 113\n"

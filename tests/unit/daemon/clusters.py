@@ -1,4 +1,4 @@
-"""Clusters, nodes and facts for tests."""
+"""Clusters, nodes and host states for tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cluster(*nodes: Node, cidrs: str = "") -> Snapshot:
     return Snapshot(nodes, tuple(ip_network(p) for p in cidrs.split()))
 
 
-def facts(*addresses: str, **changes: Any) -> HostState:
+def host_state(*addresses: str, **changes: Any) -> HostState:
     """A node with these addresses on eth0 and the routes that follow, behind a router .254.
 
     links, routes, more: further ones; more: pairs of link and address. uplink_mtu: in bytes.
@@ -53,5 +53,5 @@ def facts(*addresses: str, **changes: Any) -> HostState:
 
 
 def route(dst: str, link: str, via: str = "", **changes: Any) -> Route:
-    """A route of somebody else's."""
+    """A route that others made."""
     return Route(ip_network(dst), link, via=ip_address(via) if via else None, **changes)

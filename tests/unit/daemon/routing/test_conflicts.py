@@ -13,7 +13,7 @@ from daemon.prefix_set import Block, block_of
 from daemon.routing.conflicts import BlockClaim, Claims, find_contradictions
 from daemon.routing.planner import Planner
 from tests.unit.daemon.clusters import ME as HERE
-from tests.unit.daemon.clusters import cluster, facts, node
+from tests.unit.daemon.clusters import cluster, host_state, node
 from tests.unit.daemon.clusters import settings as settings_of
 
 ME = "me"
@@ -70,8 +70,8 @@ def test_changes_lead_where_a_decision_from_nothing_leads(
         assert {s: n for n, own in step.items() for s in own if claims.owns(n, s)} == owners
         assert claims.owned() == tuple(sorted(owners))
         after = outcome(claims, step)
-        told = {n for n, s in after if before.get((n, s)) != after[n, s]}
-        assert told <= changed
+        decided = {n for n, s in after if before.get((n, s)) != after[n, s]}
+        assert decided <= changed
         fresh = Claims(ME, owners)
         for name, own in step.items():
             fresh.put(name, own)
@@ -164,7 +164,7 @@ def test_it_finds_what_the_plan_refuses(others: list[Node], backend: str, own: s
     chosen = settings_of(f"backend: {backend}\n")
     snapshot = cluster(node(HERE, own, "10.244.9.0/24"), *others)
     # All nodes are on one link: nothing else can be in the way.
-    here = facts("192.0.2.1/24", "2001:db8::1/64")
+    here = host_state("192.0.2.1/24", "2001:db8::1/64")
     refused = {r.node for r in Planner(chosen).plan(snapshot, here).refused}
     found_of = {text.partition(":")[0] for text in find_contradictions(chosen, snapshot)}
     assert refused <= found_of

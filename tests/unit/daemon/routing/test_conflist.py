@@ -1,4 +1,4 @@
-"""The CNI configuration that the daemon writes: podwire takes it, and nobody else's is touched."""
+"""The CNI configuration that the daemon writes: podwire takes it, and no other file is touched."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from kernel.model import (
 from kernel.netlink.monitor import Event, Kind, Noun
 from kernel.netlink.socket import Netlink
 from tests.unit.cni_plugin import namespaces
-from tests.unit.daemon.clusters import UPLINK, facts, node, route, settings
+from tests.unit.daemon.clusters import UPLINK, host_state, node, route, settings
 
 MADE = """\
 link add d0 type bridge
@@ -74,8 +74,8 @@ POD_LINK = Link("pw0123456789a", index=9)
         ("route", route("10.9.0.0/24", "eth0"), True),
         ("route", route("10.9.0.0/24", "eth0", protocol=RTPROT_PODWIRE), False),
         ("route", route("10.9.0.0/24", "eth0", protocol=RTPROT_PODWIRE_PEERS), False),
-        ("address", facts().addresses[0], True),
-        ("address", replace(facts().addresses[0], link="pw0123456789a"), False),
+        ("address", host_state().addresses[0], True),
+        ("address", replace(host_state().addresses[0], link="pw0123456789a"), False),
         ("link", UPLINK, False),
         ("link", replace(UPLINK, port=Port("7")), False),
         ("link", replace(UPLINK, mtu=1400), True),
@@ -86,24 +86,24 @@ POD_LINK = Link("pw0123456789a", index=9)
     ],
 )
 def test_events_that_may_change_a_plan(kind: Kind, noun: Noun, expected: bool) -> None:
-    assert affects_plan(Event(kind, False, noun, 1), facts()) is expected
+    assert affects_plan(Event(kind, False, noun, 1), host_state()) is expected
 
 
 @pytest.mark.parametrize("noun", [UPLINK, POD_LINK])
 def test_a_link_that_goes_changes_a_plan_unless_it_is_a_pods(noun: Link) -> None:
-    assert affects_plan(Event("link", True, noun, 1), facts()) is (noun is UPLINK)
+    assert affects_plan(Event("link", True, noun, 1), host_state()) is (noun is UPLINK)
 
 
 def test_equal_host_states_give_equal_views() -> None:
-    first, second = (view_host(settings(), node(1), facts(), ()) for _ in range(2))
+    first, second = (view_host(settings(), node(1), host_state(), ()) for _ in range(2))
     assert first == second
-    more = facts(more=[("eth0", "198.51.100.1/24")])
+    more = host_state(more=[("eth0", "198.51.100.1/24")])
     assert view_host(settings(), node(1), more, ()) != first
 
 
 def test_own_addresses_are_those_of_links_and_those_to_come() -> None:
     to_come = ip_address("10.244.1.0")
-    host = facts(more=[("podwire-vxlan", "10.77.0.1/32"), ("eth0", "198.51.100.1/24")])
+    host = host_state(more=[("podwire-vxlan", "10.77.0.1/32"), ("eth0", "198.51.100.1/24")])
     view = view_host(settings(), node(1), host, [to_come])
     assert view.local == {ip_address("192.0.2.1"), ip_address("198.51.100.1"), to_come}
 
@@ -116,7 +116,7 @@ def test_the_most_specific_destination_decides_what_is_on_link() -> None:
         route("203.0.113.0/24", "eth1", priority=5),
         route("233.252.0.0/24", "lo"),
     )
-    view = view_host(settings(), node(1), facts(routes=routes), ())
+    view = view_host(settings(), node(1), host_state(routes=routes), ())
     links = {
         address: view.link_to(ip_address(address))
         for address in ("192.0.2.9", "192.0.2.200", "198.51.100.7", "203.0.113.7", "233.252.0.1")
@@ -139,11 +139,11 @@ def test_prefixes_of_pods_count_as_in_use_by_their_addresses_and_routes() -> Non
         route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),
     )
     links = (replace(POD_LINK, alias="podwire: a pod"),)
-    host = facts(routes=routes, links=links, more=[("pw0123456789a", "10.244.2.1/32")])
+    host = host_state(routes=routes, links=links, more=[("pw0123456789a", "10.244.2.1/32")])
     view = view_host(settings(), me, host, ())
     assert view.in_use == {block_of(p) for p in me.pod_cidrs[:2]}
     # Without a network in their way there is no need to know.
-    assert view_host(settings(), me, facts(routes=routes[1:]), ()).in_use == frozenset()
+    assert view_host(settings(), me, host_state(routes=routes[1:]), ()).in_use == frozenset()
 
 
 def test_the_lowest_metric_of_default_routes_names_the_uplink_of_a_routed_host() -> None:
@@ -152,7 +152,7 @@ def test_the_lowest_metric_of_default_routes_names_the_uplink_of_a_routed_host()
         Route(ip_network("0.0.0.0/0"), "eth1", via=ip_address("198.51.100.9"), priority=5),
         Route(ip_network("::/0"), "eth2", via=ip_address("fe80::1")),
     )
-    host = facts("198.51.100.1/24", more=[("lo", "192.0.2.1/32")], links=links, routes=routes)
+    host = host_state("198.51.100.1/24", more=[("lo", "192.0.2.1/32")], links=links, routes=routes)
     view = view_host(settings(), node(1), host, ())
     assert (view.uplink, view.mtu) == ("eth0", 1500)
     later = tuple(replace(r, priority=9) if r.dst.prefixlen == 0 else r for r in host.routes[:3])
@@ -168,11 +168,11 @@ def test_an_address_that_no_link_has_is_named() -> None:
         view_host(settings(), node(1), HostState(), ())
     v4 = settings("underlay: ipv6")
     with pytest.raises(Unplannable, match=r"has no IPv6 address, which `underlay` asks for"):
-        view_host(v4, node(1), facts(), ())
+        view_host(v4, node(1), host_state(), ())
 
 
 def test_a_network_is_named_with_its_link() -> None:
-    host = facts(more=[("eth0", "10.244.0.1/16")])
+    host = host_state(more=[("eth0", "10.244.0.1/16")])
     view = view_host(settings(), node(1), host, ())
     inside = block_of(ip_network("10.244.7.0/24"))
     assert view.overlapping_network(inside) == "10.244.0.0/16 on eth0"

@@ -26,7 +26,7 @@ from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
 from tests.unit.cni_plugin import namespaces
-from tests.unit.daemon.clusters import cluster, facts, node, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, settings
 
 DEVICE = "vx"
 
@@ -238,7 +238,7 @@ def ip(words: str) -> str:
 def planned(*cidrs: str) -> Desired:
     """A plan with one peer, node-2, on br0."""
     peer = node("node-2", "192.0.2.2", " ".join(cidrs) or "10.244.2.0/24")
-    host = facts(links=(Link("br0", mtu=1500),), more=[("br0", "198.51.100.1/24")])
+    host = host_state(links=(Link("br0", mtu=1500),), more=[("br0", "198.51.100.1/24")])
     plan = Planner(settings("backend: host-gw\nhealth: false")).plan(cluster(node(1), peer), host)
     entries = tuple(replace(e, link="br0") for e in plan.peers["node-2"] if isinstance(e, Route))
     return replace(plan, peers={"node-2": entries})

@@ -23,17 +23,17 @@ from kernel.model import (
     Route,
     Vxlan,
 )
-from tests.unit.daemon.clusters import cluster, facts, node, route, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, route, settings
 
 DEVICE = "podwire-vxlan"
 DUAL_1 = node("node-1", "192.0.2.1 2001:db8::1", "10.244.1.0/24 fd00:0:1::/64")
 DUAL_2 = node("node-2", "192.0.2.2 2001:db8::2", "10.244.2.0/24 fd00:0:2::/64")
-DUAL_FACTS = facts("192.0.2.1/24", "2001:db8::1/64")
+DUAL_HOST = host_state("192.0.2.1/24", "2001:db8::1/64")
 
 
 def plan(text: str, snapshot: Snapshot, found: HostState | None = None) -> Desired:
     """A plan from nothing."""
-    return Planner(settings(text)).plan(snapshot, found or facts())
+    return Planner(settings(text)).plan(snapshot, found or host_state())
 
 
 def refusals(desired: Desired) -> list[str]:
@@ -60,7 +60,7 @@ def direct(prefix: str, via: str, link: str = "eth0") -> Route:
 
 
 def test_vxlan() -> None:
-    desired = plan("", cluster(DUAL_1, DUAL_2), DUAL_FACTS)
+    desired = plan("", cluster(DUAL_1, DUAL_2), DUAL_HOST)
     assert desired.device == Link(
         DEVICE, "vxlan", vtep_mac(ip_address("192.0.2.1")), 1450,
         alias="podwire: to the pods of other nodes",
@@ -93,14 +93,14 @@ def test_next_hops_are_the_prefix_or_the_device() -> None:
 
 def test_several_ipv6_prefixes_have_one_neighbour() -> None:
     many = node("node-2", "192.0.2.2", "fd00:0:2::/64 fd00:0:3::/64")
-    entries = plan("", cluster(DUAL_1, many), DUAL_FACTS).peers["node-2"]
+    entries = plan("", cluster(DUAL_1, many), DUAL_HOST).peers["node-2"]
     kinds = [type(entry) for entry in entries]
     assert (kinds.count(FdbEntry), kinds.count(Neighbour), kinds.count(Route)) == (1, 1, 2)
 
 
 def test_vxlan_over_ipv6_with_the_settings_of_the_file() -> None:
     text = "underlay: ipv6\nvxlan: {vni: 7, port: 4789, device: overlay}"
-    desired = plan(text, cluster(DUAL_1, DUAL_2), DUAL_FACTS)
+    desired = plan(text, cluster(DUAL_1, DUAL_2), DUAL_HOST)
     assert desired.device is not None
     assert desired.device.vxlan == Vxlan(7, 4789, ip_address("2001:db8::1"), "eth0")
     assert (desired.device.name, desired.device.mtu) == ("overlay", 1430)
@@ -111,11 +111,11 @@ def test_vxlan_over_ipv6_with_the_settings_of_the_file() -> None:
 
 def test_the_first_address_decides_on_the_underlay() -> None:
     me = replace(DUAL_1, addresses=DUAL_1.addresses[::-1])
-    assert plan("", cluster(me, DUAL_2), DUAL_FACTS).underlay == ip_address("2001:db8::1")
+    assert plan("", cluster(me, DUAL_2), DUAL_HOST).underlay == ip_address("2001:db8::1")
 
 
 def test_host_gw() -> None:
-    desired = plan("backend: host-gw", cluster(DUAL_1, DUAL_2), DUAL_FACTS)
+    desired = plan("backend: host-gw", cluster(DUAL_1, DUAL_2), DUAL_HOST)
     assert desired.peers["node-2"] == (
         direct("10.244.2.0/24", "192.0.2.2"),
         direct("fd00:0:2::/64", "2001:db8::2"),
@@ -126,7 +126,7 @@ def test_host_gw() -> None:
 
 
 def test_host_gw_takes_the_link_that_the_peer_is_on() -> None:
-    found = facts(links=(Link("eth1", kind=""),), more=[("eth1", "198.51.100.1/24")])
+    found = host_state(links=(Link("eth1", kind=""),), more=[("eth1", "198.51.100.1/24")])
     peers = cluster(node(1), node("two", "198.51.100.2", "10.9.0.0/24"))
     desired = plan("backend: host-gw", peers, found)
     assert desired.peers["two"] == (direct("10.9.0.0/24", "198.51.100.2", "eth1"),)
@@ -134,7 +134,7 @@ def test_host_gw_takes_the_link_that_the_peer_is_on() -> None:
 
 def test_host_gw_refuses_who_is_behind_a_router_or_has_no_address_of_the_family() -> None:
     far = node("far", "203.0.113.9", "10.244.9.0/24 fd00:0:9::/64")
-    desired = plan("backend: host-gw", cluster(DUAL_1, DUAL_2, far), DUAL_FACTS)
+    desired = plan("backend: host-gw", cluster(DUAL_1, DUAL_2, far), DUAL_HOST)
     assert refusals(desired) == [
         "10.244.9.0/24 of far: 203.0.113.9 is not on-link: "
         "host-gw needs a common link, vxlan and hybrid do not",
@@ -145,7 +145,7 @@ def test_host_gw_refuses_who_is_behind_a_router_or_has_no_address_of_the_family(
 
 
 def test_a_more_specific_route_through_a_router_is_not_on_link() -> None:
-    found = facts(routes=(route("192.0.2.2/32", "eth0", "192.0.2.254"),))
+    found = host_state(routes=(route("192.0.2.2/32", "eth0", "192.0.2.254"),))
     assert plan("backend: host-gw", cluster(node(1), node(2)), found).peers["node-2"] == ()
 
 
@@ -212,18 +212,18 @@ def test_the_uplink_cannot_be_the_vxlan_device() -> None:
     with pytest.raises(
         Unplannable, match=r"192\.0\.2\.1 is this node's address on eth0, which is the name of vxl"
     ):
-        Planner(chosen).plan(alone, facts())
-    announced = facts("198.51.100.1/24", more=[("lo", "192.0.2.1/32")])
+        Planner(chosen).plan(alone, host_state())
+    announced = host_state("198.51.100.1/24", more=[("lo", "192.0.2.1/32")])
     with pytest.raises(Unplannable, match=r"packets from 192\.0\.2\.1 leave by eth0, which is"):
         Planner(chosen).plan(alone, announced)
 
 
 def test_an_address_that_no_link_has_plans_nothing_and_the_planner_goes_on_afterwards() -> None:
     planner, snapshot = Planner(settings()), cluster(node(1), node(2))
-    first = planner.plan(snapshot, facts())
+    first = planner.plan(snapshot, host_state())
     with pytest.raises(Unplannable, match=r"no link of this node has its address 192\.0\.2\.1"):
-        planner.plan(snapshot, facts("198.51.100.1/24"))
-    assert planner.plan(snapshot, facts()).peers["node-2"] is first.peers["node-2"]
+        planner.plan(snapshot, host_state("198.51.100.1/24"))
+    assert planner.plan(snapshot, host_state()).peers["node-2"] is first.peers["node-2"]
 
 
 def test_an_underlay_that_this_node_has_no_address_of() -> None:
@@ -232,7 +232,7 @@ def test_an_underlay_that_this_node_has_no_address_of() -> None:
 
 
 def test_an_address_on_the_loopback_link_leaves_by_the_default_route() -> None:
-    found = facts("198.51.100.7/24", more=[("lo", "192.0.2.1/32")])
+    found = host_state("198.51.100.7/24", more=[("lo", "192.0.2.1/32")])
     desired = plan("", cluster(node(1), node(2)), found)
     assert desired.uplink == "eth0"
     assert desired.device is not None
@@ -250,7 +250,7 @@ def test_the_mtu_of_the_settings_wins_up_to_what_the_uplink_takes() -> None:
 
 def test_an_mtu_too_small_for_ipv6_pods_is_said() -> None:
     with pytest.raises(Unplannable, match="IPv6 pods need an MTU of 1280"):
-        plan("mtu: 1279", cluster(DUAL_1), DUAL_FACTS)
+        plan("mtu: 1279", cluster(DUAL_1), DUAL_HOST)
     assert plan("mtu: 1279", cluster(node(1))).pod_mtu == 1279
 
 
@@ -259,7 +259,7 @@ def test_an_mtu_too_small_for_ipv6_pods_is_said() -> None:
     [(9000, "vxlan", 8950), (65536, "host-gw", 65535), (65536, "vxlan", 65485), (117, "vxlan", 0)],
 )
 def test_the_mtu_follows_the_uplinks(uplink: int, backend: str, pods: int) -> None:
-    found = facts()
+    found = host_state()
     links = tuple(replace(k, mtu=uplink) if k.name == "eth0" else k for k in found.links)
     try:
         mtu = plan(f"backend: {backend}", cluster(node(1)), replace(found, links=links)).pod_mtu
@@ -269,7 +269,7 @@ def test_the_mtu_follows_the_uplinks(uplink: int, backend: str, pods: int) -> No
 
 
 def test_an_address_on_the_loopback_link_too_leaves_by_the_other() -> None:
-    found = facts("192.0.2.1/24", more=[("lo", "192.0.2.1/32")])
+    found = host_state("192.0.2.1/24", more=[("lo", "192.0.2.1/32")])
     reverse = replace(found, addresses=found.addresses[::-1], routes=())
     assert plan("", cluster(node(1)), reverse).uplink == "eth0"
 
@@ -282,7 +282,7 @@ def test_sysctls_of_the_families_in_use() -> None:
         "net/ipv4/ip_forward=1",
         "net/ipv4/conf/eth0/forwarding=1",
     }
-    assert paths(plan("", cluster(DUAL_1), DUAL_FACTS)) == {
+    assert paths(plan("", cluster(DUAL_1), DUAL_HOST)) == {
         "net/ipv4/ip_forward=1",
         "net/ipv4/conf/eth0/forwarding=1",
         f"net/ipv4/conf/{DEVICE}/forwarding=1",
@@ -314,11 +314,11 @@ def test_two_nodes_claiming_one_prefix_the_first_by_name_has_it() -> None:
 
 def test_who_has_a_prefix_keeps_it_and_the_other_gets_it_when_the_node_leaves() -> None:
     planner, late = Planner(settings()), node("early", "192.0.2.9", "10.244.2.0/23")
-    before = planner.plan(cluster(node(1), node(2)), facts())
-    both = planner.plan(cluster(node(1), late, node(2)), facts())
+    before = planner.plan(cluster(node(1), node(2)), host_state())
+    both = planner.plan(cluster(node(1), late, node(2)), host_state())
     assert both.peers["node-2"] is before.peers["node-2"]
     assert both.peers["early"] == ()
-    only = planner.plan(cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), late), facts())
+    only = planner.plan(cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), late), host_state())
     assert only.peers == {"early": (fdb("192.0.2.9"), *tunnel("10.244.2.0/23", "192.0.2.9"))}
     assert only.refused == ()
 
@@ -327,10 +327,10 @@ def test_who_has_a_prefix_keeps_it_and_the_other_gets_it_when_the_node_leaves() 
 def test_a_new_daemon_keeps_the_prefix_with_whom_the_kernel_says_has_it(backend: str) -> None:
     text = f"backend: {backend}"
     planner, late = Planner(settings(text)), node("early", "192.0.2.9", "10.244.2.0/23")
-    planner.plan(cluster(node(1), node(2)), facts())
-    both = planner.plan(cluster(node(1), late, node(2)), facts())
+    planner.plan(cluster(node(1), node(2)), host_state())
+    both = planner.plan(cluster(node(1), late, node(2)), host_state())
     found = [entry for entries in both.peers.values() for entry in entries]
-    again = Planner(settings(text)).plan(cluster(node(1), late, node(2)), facts(), found)
+    again = Planner(settings(text)).plan(cluster(node(1), late, node(2)), host_state(), found)
     assert again == both
     assert plan(text, cluster(node(1), late, node(2))).peers["early"] != ()
 
@@ -338,10 +338,10 @@ def test_a_new_daemon_keeps_the_prefix_with_whom_the_kernel_says_has_it(backend:
 def test_own_prefixes_always_win_here() -> None:
     planner = Planner(settings())
     wide = node("a", "192.0.2.9", "10.244.0.0/16")
-    assert planner.plan(cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), wide), facts()).peers[
-        "a"
-    ]
-    desired = planner.plan(cluster(node(1), wide), facts())
+    assert planner.plan(
+        cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), wide), host_state()
+    ).peers["a"]
+    desired = planner.plan(cluster(node(1), wide), host_state())
     assert refusals(desired) == [
         "10.244.0.0/16 of a: overlaps 10.244.1.0/24 of node-1, which keeps it"
     ]
@@ -357,18 +357,18 @@ def test_a_peer_with_this_nodes_own_address_is_refused() -> None:
 
 
 def test_a_peer_with_another_address_of_this_node_is_refused() -> None:
-    found = facts(more=[("eth1", "198.51.100.1/24")], links=(Link("eth1", kind=""),))
+    found = host_state(more=[("eth1", "198.51.100.1/24")], links=(Link("eth1", kind=""),))
     desired = plan("", cluster(node(1), node("a", "198.51.100.1", "10.9.0.0/24")), found)
     assert refusals(desired) == ["10.9.0.0/24 of a: its address 198.51.100.1 is on this node"]
 
 
 def test_two_nodes_with_one_address_the_holder_keeps_it() -> None:
     planner, twin = Planner(settings()), node("a", "192.0.2.2", "10.9.0.0/24")
-    planner.plan(cluster(node(1), node(2)), facts())
-    desired = planner.plan(cluster(node(1), node(2), twin), facts())
+    planner.plan(cluster(node(1), node(2)), host_state())
+    desired = planner.plan(cluster(node(1), node(2), twin), host_state())
     assert refusals(desired) == ["10.9.0.0/24 of a: its address 192.0.2.2 is that of node-2 too"]
     assert desired.peers["node-2"] != ()
-    freed = planner.plan(cluster(node(1), twin), facts())
+    freed = planner.plan(cluster(node(1), twin), host_state())
     assert freed.peers["a"] == (fdb("192.0.2.2"), *tunnel("10.9.0.0/24", "192.0.2.2"))
     assert freed.refused == ()
 
@@ -382,21 +382,21 @@ def test_a_node_refused_for_its_address_claims_no_prefix_against_others() -> Non
 
 def test_a_node_that_moves_to_another_address() -> None:
     planner = Planner(settings())
-    planner.plan(cluster(node(1), node(2), node(3)), facts())
+    planner.plan(cluster(node(1), node(2), node(3)), host_state())
     moved = node("node-2", "192.0.2.77", "10.244.2.0/24")
-    desired = planner.plan(cluster(node(1), moved, node(3)), facts())
+    desired = planner.plan(cluster(node(1), moved, node(3)), host_state())
     assert desired.peers["node-2"] == (fdb("192.0.2.77"), *tunnel("10.244.2.0/24", "192.0.2.77"))
     assert desired.refused == ()
 
 
 def test_two_nodes_that_swap_addresses_or_prefixes() -> None:
     planner = Planner(settings())
-    planner.plan(cluster(node(1), node(2), node(3)), facts())
+    planner.plan(cluster(node(1), node(2), node(3)), host_state())
     two, three = (
         node("node-2", "192.0.2.3", "10.244.3.0/24"),
         node("node-3", "192.0.2.2", "10.244.2.0/24"),
     )
-    desired = planner.plan(cluster(node(1), two, three), facts())
+    desired = planner.plan(cluster(node(1), two, three), host_state())
     assert desired.refused == ()
     assert desired.peers["node-2"] == (fdb("192.0.2.3"), *tunnel("10.244.3.0/24", "192.0.2.3"))
     assert desired.peers["node-3"] == (fdb("192.0.2.2"), *tunnel("10.244.2.0/24", "192.0.2.2"))
@@ -406,7 +406,7 @@ def test_two_nodes_that_swap_addresses_or_prefixes() -> None:
 
 
 def test_story_24_a_prefix_that_overlaps_a_network_of_the_node_is_refused_and_named() -> None:
-    found = facts(links=(Link("docker0", kind="bridge"),), more=[("docker0", "10.244.2.1/16")])
+    found = host_state(links=(Link("docker0", kind="bridge"),), more=[("docker0", "10.244.2.1/16")])
     desired = plan("", cluster(node(1), node(2), node("b", "192.0.2.9", "10.9.0.0/24")), found)
     assert refusals(desired) == [
         "10.244.1.0/24 of node-1: overlaps 10.244.0.0/16 on docker0 of this node",
@@ -427,14 +427,14 @@ def test_story_24_a_prefix_that_overlaps_a_network_of_the_node_is_refused_and_na
 )
 def test_routes_and_single_addresses_count_as_networks(more: dict[str, object]) -> None:
     snapshot = cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), node(2))
-    desired = plan("", snapshot, facts(**more))
+    desired = plan("", snapshot, host_state(**more))
     assert [str(r.prefix) for r in desired.refused] == ["10.244.2.0/24"]
     assert "on eth0 of this node" in desired.refused[0].why
-    assert plan("allowOverlap: [10.244.0.0/16]", snapshot, facts(**more)).refused == ()
+    assert plan("allowOverlap: [10.244.0.0/16]", snapshot, host_state(**more)).refused == ()
 
 
 def test_allow_overlap_lets_only_what_it_covers() -> None:
-    found = facts(routes=(route("10.0.0.0/8", "eth0", "192.0.2.254"),))
+    found = host_state(routes=(route("10.0.0.0/8", "eth0", "192.0.2.254"),))
     snapshot = cluster(node(1), node(2))
     assert len(plan("allowOverlap: [10.244.0.0/16]", snapshot, found).refused) == 2
     assert plan("allowOverlap: [10.0.0.0/8]", snapshot, found).refused == ()
@@ -442,7 +442,7 @@ def test_allow_overlap_lets_only_what_it_covers() -> None:
 
 @pytest.mark.parametrize("default", ["0.0.0.0/0", "0.0.0.0/1"])
 def test_default_routes_overlap_nothing(default: str) -> None:
-    found = facts(routes=(route(default, "tun0", "192.0.2.9"),))
+    found = host_state(routes=(route(default, "tun0", "192.0.2.9"),))
     assert plan("", cluster(node(1), node(2)), found).refused == ()
 
 
@@ -463,20 +463,20 @@ def test_what_podwire_made_is_no_network_of_the_node() -> None:
         route("10.244.2.0/24", DEVICE, "10.244.2.0", protocol=RTPROT_PODWIRE_PEERS),
         route("10.244.2.0/24", "eth0", "192.0.2.2", protocol=RTPROT_PODWIRE_PEERS),
     )
-    desired = plan("", cluster(node(1), node(2)), facts(links=links, more=more, routes=routes))
+    desired = plan("", cluster(node(1), node(2)), host_state(links=links, more=more, routes=routes))
     assert desired.refused == desired.tolerated == ()
 
 
 def test_the_bridge_of_the_conflist_is_podwires_even_without_pods() -> None:
-    found = facts(links=(Link("cni0", kind="bridge"),), more=[("cni0", "10.244.1.1/24")])
+    found = host_state(links=(Link("cni0", kind="bridge"),), more=[("cni0", "10.244.1.1/24")])
     assert plan("conflist: {mode: bridge}", cluster(node(1)), found).refused == ()
     assert len(plan("", cluster(node(1)), found).refused) == 1
 
 
 def test_a_network_that_comes_later_does_not_take_down_what_is_in_use() -> None:
     planner, snapshot = Planner(settings()), cluster(node(1), node(2))
-    first = planner.plan(snapshot, facts())
-    found = facts(
+    first = planner.plan(snapshot, host_state())
+    found = host_state(
         routes=(
             route("10.0.0.0/8", "tun0"),
             route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),
@@ -501,27 +501,27 @@ def test_a_network_that_comes_later_does_not_take_down_what_is_in_use() -> None:
 def test_only_what_changed_is_new() -> None:
     planner = Planner(settings())
     nodes = [node(n) for n in range(1, 60)]
-    first = planner.plan(cluster(*nodes), facts())
+    first = planner.plan(cluster(*nodes), host_state())
     nodes[30] = node("node-31", "192.0.2.200", "10.244.31.0/24")
     copies = [Node(n.name, n.addresses, n.pod_cidrs) for n in nodes]  # equal, not the same
-    second = planner.plan(cluster(*copies), facts())
+    second = planner.plan(cluster(*copies), host_state())
     changed = {n for n in second.peers if second.peers[n] is not first.peers[n]}
     assert changed == {"node-31"}
-    moved = replace(facts(), links=(*facts().links, Link("eth9", kind="")))
+    moved = replace(host_state(), links=(*host_state().links, Link("eth9", kind="")))
     assert planner.plan(cluster(*copies), moved) == second
 
 
 def test_facts_that_change_nothing_for_a_peer_keep_its_entries() -> None:
     planner = Planner(settings())
-    first = planner.plan(cluster(node(1), node(2)), facts())
-    second = planner.plan(cluster(node(1), node(2)), facts(more=[("eth0", "198.51.100.1/24")]))
+    first = planner.plan(cluster(node(1), node(2)), host_state())
+    second = planner.plan(cluster(node(1), node(2)), host_state(more=[("eth0", "198.51.100.1/24")]))
     assert second.peers["node-2"] is first.peers["node-2"]
 
 
 def test_nodes_that_left_leave_nothing() -> None:
     planner = Planner(settings())
-    planner.plan(cluster(node(1), node(2), node("b", "192.0.2.9", "10.244.2.0/24")), facts())
-    desired = planner.plan(cluster(node(1)), facts())
+    planner.plan(cluster(node(1), node(2), node("b", "192.0.2.9", "10.244.2.0/24")), host_state())
+    desired = planner.plan(cluster(node(1)), host_state())
     assert desired.peers == {}
     assert desired.refused == ()
     assert [str(block) for block in desired.cluster] == ["10.244.1.0/24"]
@@ -535,34 +535,34 @@ def test_a_prefix_with_a_node_in_it_is_refused() -> None:
     ):
         outer = node(name, "203.0.113.7", f"{cidr} 10.244.8.0/24")
         planner = Planner(settings())
-        desired = planner.plan(cluster(node(1), outer, inner), facts())
-        told = f"{cidr} of a: {why}: the path there would lead into itself"
-        assert refusals(desired) == [told]
+        desired = planner.plan(cluster(node(1), outer, inner), host_state())
+        why_not = f"{cidr} of a: {why}: the path there would lead into itself"
+        assert refusals(desired) == [why_not]
         assert {n: len(e) for n, e in desired.peers.items()} == {"a": 3, "b": 3}
-        gone = planner.plan(cluster(node(1), node("a", "192.0.2.9", cidr)), facts())
+        gone = planner.plan(cluster(node(1), node("a", "192.0.2.9", cidr)), host_state())
         assert gone.refused == ()
 
 
 def test_who_comes_with_an_address_in_a_prefix_that_another_has_is_refused() -> None:
     planner, outer = Planner(settings()), node("a", "203.0.113.7", "198.51.100.0/24")
-    kept = planner.plan(cluster(node(1), outer), facts()).peers["a"]
+    kept = planner.plan(cluster(node(1), outer), host_state()).peers["a"]
     late = [node("b", "198.51.100.9", "10.244.9.0/24"), node("c", "10.244.1.9", "10.244.8.0/24")]
-    desired = planner.plan(cluster(node(1), outer, *late), facts())
+    desired = planner.plan(cluster(node(1), outer, *late), host_state())
     assert refusals(desired) == [
         "10.244.9.0/24 of b: its address 198.51.100.9 is in 198.51.100.0/24 of a",
         "10.244.8.0/24 of c: its address 10.244.1.9 is in 10.244.1.0/24 of node-1",
     ]
     assert desired.peers["a"] is kept
-    assert planner.plan(cluster(node(1), *late), facts()).peers["b"] != ()
+    assert planner.plan(cluster(node(1), *late), host_state()).peers["b"] != ()
 
 
 def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> None:
     holes = [route(dst, "") for dst in ("10.0.0.0/8", "10.244.2.0/25", "10.244.1.0/24")]
-    desired = plan("", cluster(node(1), node(2), node(3)), facts(routes=holes))
+    desired = plan("", cluster(node(1), node(2), node(3)), host_state(routes=holes))
     assert refusals(desired) == [
         "10.244.2.0/24 of node-2: overlaps 10.244.2.0/25 through no link of this node"
     ]
     assert desired.pod_cidrs == (ip_network("10.244.1.0/24"),)
     assert not plan(
-        "allowOverlap: [10.244.2.0/25]", cluster(node(1), node(2)), facts(routes=holes)
+        "allowOverlap: [10.244.2.0/25]", cluster(node(1), node(2)), host_state(routes=holes)
     ).refused

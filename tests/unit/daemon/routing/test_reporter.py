@@ -125,8 +125,8 @@ def test_the_kernel_and_processes_are_named() -> None:
 def test_no_author_is_named_where_the_kernel_names_none() -> None:
     """The kernel leaves out who removed a link; it did not do so itself."""
     fdb, neighbour, _route = peer_entries(2, 0)
-    nobody = Event("link", True, Link("vx"), 0)
-    assert describe_event("removed", nobody) == "removed"
+    unsigned = Event("link", True, Link("vx"), 0)
+    assert describe_event("removed", unsigned) == "removed"
     assert describe_event("removed", Event("fdb", True, fdb, 0)) == "removed"
     assert (
         describe_event("removed", Event("neighbour", True, neighbour, 0)) == "removed by the kernel"

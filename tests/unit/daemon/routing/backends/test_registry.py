@@ -11,13 +11,13 @@ from daemon.config.schema import ENCAPSULATING, Backend
 from daemon.routing.backends import BACKENDS, backend_of
 from daemon.routing.backends.base import forwarding_sysctls, plan_device_addresses, plan_mtu
 from daemon.routing.host_state import HostView, Unplannable, view_host
-from tests.unit.daemon.clusters import facts, node, settings
+from tests.unit.daemon.clusters import host_state, node, settings
 
 DUAL = node("node-1", "192.0.2.1 2001:db8::1", "10.244.1.0/24 fd00:0:1::/64")
 
 
 def view(text: str = "", mtu: int = 1500) -> HostView:
-    host = facts("192.0.2.1/24", "2001:db8::1/64", uplink_mtu=mtu)
+    host = host_state("192.0.2.1/24", "2001:db8::1/64", uplink_mtu=mtu)
     return view_host(settings(text), DUAL, host, ())
 
 
