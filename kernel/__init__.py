@@ -1,6 +1,6 @@
-"""The kernel's nouns, the pure diff between two states, and the only code that touches the kernel.
+"""Nouns of the kernel's network state, their one diff, and the only code that touches the kernel.
 
-Read `model` first; `apply` is where a plan becomes kernel state.  What happens once per pod or
-per peer goes out as raw batched netlink (`wire`, `netlink`, `rtnl`, `nft`); what happens once per
-node, and is rich in options, goes through pyroute2 (`bridge`).
+Read `model` and `diff` first; `attach` is where a plan becomes kernel state. What happens once per
+pod or per peer goes out as batched netlink of our own (`netlink`, `nftables`). A bridge is created
+once per node, through pyroute2, which costs 150 ms to import and 17 MB in each process.
 """

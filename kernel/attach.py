@@ -30,7 +30,7 @@ _PRESENT = frozenset({errno.EEXIST})
 
 
 class LinkExists(KernelError):
-    """The pod has a link of the wanted name already."""
+    """The pod has a link of that name already."""
 
 
 def attach(
@@ -53,7 +53,7 @@ def attach(
     with ExitStack() as undo:
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         added: list[Element] = []
-        # The link first: whoever repairs rules brings back members of links that are there.
+        # The link first: a repair of rules brings back the elements of links that are there.
         undo.callback(lambda: detach(nl, plan.node.links[0].name, tuple(added)))
         host, peer = _read_pair(answers)
         # The node's end first: what the pod's end announces when it comes up must get through.
@@ -80,7 +80,7 @@ def _own_settings(node: Space) -> list[Sysctl]:
 
 
 def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[Answer]:
-    """Create the pair, and describe and look up what the kernel made of it."""
+    """Create the pair, set its traits, and read what the kernel made of it."""
     host, peer = plan.node.links[0], plan.pod.links[0]
     # The settings of a port do not matter to IPv6, which is the bridge's: it may come up at once.
     up = host.up and host.port is not None
@@ -113,36 +113,36 @@ def _read_pair(answers: list[Answer]) -> tuple[int, int]:
     return links.parse_pair(host.objects[0])
 
 
-def _configure_pod(pod: Namespace, want: Space, index: int, pause: Pause) -> None:
+def _configure_pod(pod: Namespace, desired: Space, index: int, pause: Pause) -> None:
     with inside(pod):
         nl = Netlink()
-        for setting in want.sysctls:
+        for setting in desired.sysctls:
             apply_sysctl(setting, fresh=True)
     with nl:
-        messages = [*_pod_messages(want, index), links.get_link(want.links[0].name)]
+        messages = [*_pod_messages(desired, index), links.get_link(desired.links[0].name)]
         found = nl.run(messages, tolerate=_PRESENT)[-1].objects
-        wait_for_pod(nl, want, found[0] if found else None, pause)
+        wait_for_pod(nl, desired, found[0] if found else None, pause)
 
 
-def _pod_messages(want: Space, index: int) -> list[Message]:
+def _pod_messages(desired: Space, index: int) -> list[Message]:
     # Addresses first: a link that comes up announces those that it has (arp_notify). Routes last:
     # the kernel takes them only on a link that is up.
-    messages = [links.add_address(a, index) for a in want.addresses]
+    messages = [links.add_address(a, index) for a in desired.addresses]
     # A message before the one that sets it up: flags are done first (net/core/rtnetlink.c).
-    for link in want.links if want.links[0].up else ():
+    for link in desired.links if desired.links[0].up else ():
         messages += [links.set_arp_notify(link.name), links.set_up(link.name)]
-    return messages + [routes.add_route(r, index) for r in want.routes]
+    return messages + [routes.add_route(r, index) for r in desired.routes]
 
 
-def _configure_node(nl: Netlink, want: Space, index: int) -> None:
-    settings = _own_settings(want)
+def _configure_node(nl: Netlink, desired: Space, index: int) -> None:
+    settings = _own_settings(desired)
     for setting in settings:
         apply_sysctl(setting, fresh=True)
-    messages = [links.add_address(a, index) for a in want.addresses]
-    messages += [links.set_up(link.name) for link in want.links if link.up and link.port is None]
+    messages = [links.add_address(a, index) for a in desired.addresses]
+    messages += [links.set_up(link.name) for link in desired.links if link.up and link.port is None]
     # A route to the pod's address that is there already is another's: it is never taken over.
     try:
-        nl.run(messages + [routes.add_route(r, index, exclusive=True) for r in want.routes])
+        nl.run(messages + [routes.add_route(r, index, exclusive=True) for r in desired.routes])
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise
@@ -236,7 +236,7 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
 
 
 def _checked(space: Space) -> Space:
-    """A plan's share as CHECK holds the kernel to it: others may rename and watch links."""
+    """What CHECK compares of a plan's share: aliases and flags may be changed from outside."""
     links = tuple(replace(link, alias=None, promisc=False, arp=None) for link in space.links)
     return replace(space, links=links)
 

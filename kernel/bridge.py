@@ -1,4 +1,4 @@
-"""Bridges: made once per node and kept, through pyroute2."""
+"""Bridges: created once per node and kept."""
 
 from __future__ import annotations
 
@@ -6,42 +6,38 @@ import errno
 import os
 from collections.abc import Callable
 
+from kernel.diff import compare
 from kernel.errors import KernelError
-from kernel.model import Address, Bridge, IPInterface, Link, Sysctl
+from kernel.model import Address, Bridge, IPInterface, Link
 from kernel.netlink import links
 from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses, read_link, read_links
-from kernel.sysctl import apply_sysctl
-
-# We own the routes of this link: no router may announce others. And its link-local address must
-# serve at once: without it the node forwards no IPv6 to pods.
-_SETTINGS = ("accept_ra", "accept_dad")
+from kernel.sysctl import prepare_own_link
 
 
 def ensure_bridge(
-    nl: Netlink, want: Bridge, made: Callable[[str], object] = str, link: Link | None = None
+    nl: Netlink, desired: Bridge, made: Callable[[str], object] = str, link: Link | None = None
 ) -> Link:
-    """The bridge, made where it is missing; up, promiscuous if wanted, its gateways on it.
+    """The bridge, created where it is missing; up, promiscuous if desired, its gateways on it.
 
     made: called with its name before one is made. link: as it was just found. Raises KernelError
     where the name belongs to another kind of link, and where an address that is there already
     contradicts a gateway and force_address is off.
     """
-    link = link or read_link(nl, want.name)
+    link = link or read_link(nl, desired.name)
     if link is None:
-        made(want.name)
-        _create(want)
-        for setting in _SETTINGS:
-            apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
-        link = read_link(nl, want.name)
+        made(desired.name)
+        _create(desired)
+        prepare_own_link(desired.name)
+        link = read_link(nl, desired.name)
     if link is None or link.kind != "bridge":
-        raise KernelError("use bridge", want.name, 0, "a link of that name is not a bridge")
+        raise KernelError("use bridge", desired.name, 0, "a link of that name is not a bridge")
     # Whether all gateways can be had is known before the first one is touched.
-    present = [a.address for a in read_addresses(nl, [link])] if want.gateways else []
-    replacements = _plan_gateways(present, want)
-    if not link.up or (want.promisc and not link.promisc):
-        flags = links.IFF_UP | (links.IFF_PROMISC if want.promisc else 0)
-        nl.run([links.set_flags(want.name, flags)])
+    present = [a.address for a in read_addresses(nl, [link])] if desired.gateways else []
+    replacements = _plan_gateways(present, desired)
+    if compare(Link(desired.name, "bridge", promisc=desired.promisc), link):
+        flags = links.IFF_UP | (links.IFF_PROMISC if desired.promisc else 0)
+        nl.run([links.set_flags(desired.name, flags)])
     for gateway, others in replacements:
         _replace_gateway(nl, link, gateway, others)
     return link
@@ -50,27 +46,27 @@ def ensure_bridge(
 def remove_unused_bridge(nl: Netlink, name: str) -> None:
     """Remove a bridge without ports; one that has some, or is gone, is left alone.
 
-    The caller sees to it that nobody is about to add a port.
+    The caller makes sure that no other call is about to add a port.
     """
     if not any(link.port and link.port.bridge == name for link in read_links(nl)):
         nl.run([links.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
 
 
-def _create(want: Bridge) -> None:
+def _create(desired: Bridge) -> None:
     # Imported here: it costs 150 ms, and most calls find the bridge in place.
     from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]
 
     # With a MAC of its own: a bridge without one takes its lowest port's, and pods would lose
     # their gateway when that port goes (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id).
     options: dict[str, object] = {"address": _random_mac()}
-    if want.mtu:
-        options["mtu"] = want.mtu
+    if desired.mtu:
+        options["mtu"] = desired.mtu
     try:
         with IPRoute() as ipr:
-            ipr.link("add", ifname=want.name, kind="bridge", **options)
+            ipr.link("add", ifname=desired.name, kind="bridge", **options)
     except NetlinkError as error:
-        if error.code != errno.EEXIST:  # made by somebody else in between
-            raise KernelError("create bridge", want.name, error.code or 0) from error
+        if error.code != errno.EEXIST:  # another call created it meanwhile
+            raise KernelError("create bridge", desired.name, error.code or 0) from error
 
 
 def _random_mac() -> str:
@@ -80,17 +76,17 @@ def _random_mac() -> str:
 
 
 def _plan_gateways(
-    present: list[IPInterface], want: Bridge
+    present: list[IPInterface], desired: Bridge
 ) -> list[tuple[IPInterface, list[IPInterface]]]:
     """Each gateway that is missing, with the addresses that must go for it."""
     plan = []
-    for gateway in want.gateways:
+    for gateway in desired.gateways:
         if gateway in present:
             continue
         others = [a for a in present if a.version == gateway.version and _contradicts(a, gateway)]
-        if others and not want.force_address:
+        if others and not desired.force_address:
             hint = f"it has {others[0]} already; set forceAddress to replace that"
-            raise KernelError(f"give address {gateway} to bridge", want.name, 0, hint)
+            raise KernelError(f"give address {gateway} to bridge", desired.name, 0, hint)
         present = [*(a for a in present if a not in others), gateway]
         plan.append((gateway, others))
     return plan
@@ -106,7 +102,7 @@ def _replace_gateway(
 ) -> None:
     messages = [links.delete_address(Address(link.name, a), link.index) for a in others]
     messages.append(links.add_address(Address(link.name, gateway), link.index))
-    # A bridge that somebody else made may have no MAC of its own: setting the one that it has
+    # A bridge that podwire did not create may have no MAC of its own: setting the one that it has
     # makes it so.
     fresh = read_link(nl, link.name)
     if fresh and fresh.mac:

@@ -9,10 +9,10 @@ import os
 class KernelError(Exception):
     """A kernel operation failed.
 
-    operation: what was tried, as a person would say it ("create link").
+    operation: what was tried, as part of a sentence ("create link").
     target: the object it was tried on.
     errno: the kernel's answer; 0 when there is none.
-    hint: the kernel's own words (netlink extended acknowledgement) or ours.
+    hint: the kernel's text (netlink extended acknowledgement) or ours.
     """
 
     def __init__(self, operation: str, target: str, errno: int = 0, hint: str = "") -> None:

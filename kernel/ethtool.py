@@ -1,7 +1,7 @@
 """Driver and checksum offload of a link, through the ethtool ioctl (linux/ethtool.h).
 
 A packet that leaves through a VXLAN device carries two checksums. The inner one is left to whatever
-is below (CHECKSUM_PARTIAL), and that has gone wrong in the field in three ways, each seen as
+is below (CHECKSUM_PARTIAL), and that has failed in the field in three cases, each seen as
 receivers that drop everything but ICMP:
 - kernels before 5.7 spoil it where the encapsulated packet is translated too, as kube-proxy's mark
   made happen ("netfilter: nat: never update the UDP checksum when it's 0");
@@ -75,7 +75,7 @@ def offload_trouble(uplinks: Iterable[str], release: str = "") -> str:
     """Why checksum offload cannot be trusted on a VXLAN device; "" where nothing speaks against it.
 
     uplinks: what encapsulated packets leave through, with the ports of a bridge or a bond.
-    release: as uname says it, for another kernel than the running one.
+    release: as in uname, for another kernel than the running one.
     """
     release = release or os.uname().release
     if _version(release) < _FIRST_SOUND_RELEASE:
@@ -97,9 +97,9 @@ def ensure_offload(device: str, mode: Offload, trouble: str) -> bool | None:
 
     auto: off where there is trouble (see `offload_trouble`). Raises KernelError.
     """
-    want = mode == "on" or (mode == "auto" and not trouble)
-    have = read_tx_checksum(device)
-    if have == want:
+    desired = mode == "on" or (mode == "auto" and not trouble)
+    observed = read_tx_checksum(device)
+    if observed == desired:
         return None
-    set_tx_checksum(device, want)
-    return have
+    set_tx_checksum(device, desired)
+    return observed

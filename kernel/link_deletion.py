@@ -1,10 +1,10 @@
 """Deletion of links, for many threads.
 
 A device that is unregistered is gone for everybody as soon as the lock of all network settings is
-free again: its name, its addresses and routes, the other end of a pair. Who sent the message is
-kept for another 16 to 20 ms, by an RCU barrier before the device's memory is freed (net/core/dev.c,
-netdev_run_todo). So the message is sent by a thread that waits for nobody, and whoever wants the
-link gone asks for it: the kernel looks when it has that lock, and says so.
+free again: its name, its addresses and routes, the other end of a pair. The sender of the message
+is kept for another 16 to 20 ms, by an RCU barrier before the device's memory is freed
+(net/core/dev.c, netdev_run_todo). So a thread of its own sends the message, and the caller polls
+for the link: the kernel answers that once it has the lock.
 
 Deletions that cannot be sent yet are gathered and go as one link group. Processes share the group:
 what one has marked another's message may take along, and finding nothing left is as good.
@@ -22,12 +22,12 @@ from kernel.netlink import links
 from kernel.netlink.socket import Netlink
 
 _GONE = frozenset({errno.ENODEV})
-# Group 0 is every link's; this one is nobody's (linux/netdevice.h: any 32-bit number).
+# Group 0 is the default of every link; no other program uses this one (linux/netdevice.h).
 _GROUP = 0x70776972
 _AT_ONCE = 4
-"""So many messages may be under way."""
-_PAUSE = 0.0005  # seconds between looks
-_REST = 2.0  # seconds after which an idle thread ends
+"""The number of messages that may be in flight."""
+_PAUSE = 0.0005  # seconds between polls
+_IDLE = 2.0  # seconds after which an idle thread ends
 
 
 class LinkRemover:
@@ -45,15 +45,15 @@ class LinkRemover:
         with self._mutex:
             self._waiting.append(mine)
             leads, self._busy = not self._busy, True
-        # Woken when it is done, or to be the next that does it for all: nobody wakes in vain.
-        if leads or mine.wait_for_turn():
+        # Woken when it is done, or to be the next that does it for all.
+        if leads or mine.wait():
             self._run()
         if mine.error is not None:
             raise mine.error
         return mine.found
 
     def _run(self) -> None:
-        self._senders.take_turn()
+        self._senders.acquire()
         with self._mutex:
             batch, self._waiting = self._waiting, []
         sending: _Sending | None = None
@@ -64,12 +64,12 @@ class LinkRemover:
                     sending = self._senders.send()
                     _await_end(nl, found[-1].name, sending)
         except BaseException as error:
-            # Whatever it is: nobody may take a link for gone that is there.
+            # Whatever it is: no caller may take a link for gone that is there.
             for deletion in batch:
                 deletion.error = deletion.error or error
         finally:
             if sending is None:
-                self._senders.leave_turn()
+                self._senders.release()
             with self._mutex:
                 following = self._waiting[0] if self._waiting else None
                 self._busy = following is not None
@@ -80,29 +80,29 @@ class LinkRemover:
 
 
 class _Deletion:
-    """One caller's wish, and what came of it."""
+    """One caller's request, and its outcome."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.found = False
         self.error: BaseException | None = None
         self._leads = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
 
-    def wait_for_turn(self) -> bool:
+    def wait(self) -> bool:
         """Sleep until it is done; True where it is this caller's to do it."""
-        self._bell.acquire()
+        self._wakeup.acquire()
         return self._leads
 
     def call(self, *, leads: bool) -> None:
         """End the sleep, if there is one."""
         self._leads = leads
-        self._bell.release()
+        self._wakeup.release()
 
 
 class _Sending:
-    """One deletion of the group, on its way."""
+    """One deletion of the group, in flight."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -136,28 +136,28 @@ class _Senders:
     """Threads in the namespace of those that need them first."""
 
     def __init__(self) -> None:
-        self._turns = threading.Semaphore(_AT_ONCE)
+        self._permits = threading.Semaphore(_AT_ONCE)
         self._mutex = threading.Lock()
         self._idle = 0
-        self._wishes: SimpleQueue[_Sending] = SimpleQueue()
+        self._requests: SimpleQueue[_Sending] = SimpleQueue()
 
-    def take_turn(self) -> None:
-        """Wait until another message may be under way."""
-        self._turns.acquire()
+    def acquire(self) -> None:
+        """Wait until another message may be in flight."""
+        self._permits.acquire()
 
-    def leave_turn(self) -> None:
-        """Give back the turn that was not needed."""
-        self._turns.release()
+    def release(self) -> None:
+        """Give back the permit that was not needed."""
+        self._permits.release()
 
     def send(self) -> _Sending:
-        """Delete the group; the turn ends with it. Raises KernelError, RuntimeError."""
+        """Delete the group; the permit ends with it. Raises KernelError, RuntimeError."""
         with self._mutex:
             if not self._idle:
                 self._start()
                 self._idle += 1
             self._idle -= 1
         sending = _Sending()
-        self._wishes.put(sending)
+        self._requests.put(sending)
         return sending
 
     def _start(self) -> None:
@@ -174,16 +174,16 @@ class _Senders:
                 sending.run(nl)
                 with self._mutex:
                     self._idle += 1
-                self.leave_turn()
+                self.release()
 
     def _next(self) -> _Sending | None:
-        """What the calling thread is to send; None where nobody had use for it for long."""
+        """What the calling thread is to send; None where it was idle for long."""
         while True:
             try:
-                return self._wishes.get(timeout=_REST)
+                return self._requests.get(timeout=_IDLE)
             except Empty:
                 with self._mutex:
-                    if self._idle:  # else something is on its way
+                    if self._idle:  # else a message is about to come
                         self._idle -= 1
                         return None
 

@@ -83,8 +83,8 @@ def inside(namespace: Namespace) -> Iterator[None]:
 def keep_home_open() -> None:
     """Let the calling thread, which is never elsewhere but by `inside`, remember where it belongs.
 
-    Below /proc the way there is looked up anew each time (fs/proc/base.c). Without a descriptor to
-    spare it is so still.
+    Below /proc the path is resolved again each time (fs/proc/base.c), which still happens where no
+    descriptor is left.
     """
     with suppress(OSError):
         _thread.home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
@@ -106,8 +106,8 @@ def _return(home: int) -> None:
     try:
         _setns(home, "the thread's own")
     except KernelError as error:
-        # A thread that stays in a pod's namespace would set up the next pod in it. Whoever kills
-        # podwire loses nothing, so that is the way out.
+        # A thread that stays in a pod's namespace would set up the next pod in it. A process
+        # that is killed loses nothing, so it ends.
         os.write(2, f"podwire: {error}; the process ends\n".encode())
         os.abort()
 

@@ -2,8 +2,8 @@
 
 A carrier reaches the link's queue, its bridge port and its IPv6 by linkwatch, at once or up to a
 second later (net/core/link_watch.c); an IPv6 address gets its solicited-node group and its local
-route by addrconf_dad_work (net/ipv6/addrconf.c). What arrives before is dropped, and nobody sends
-it again where the sender has the address in its neighbour cache.
+route by addrconf_dad_work (net/ipv6/addrconf.c). What arrives before is dropped, and is not
+sent again where the sender has the address in its neighbour cache.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Pause = Callable[[float], None]
 """Sleeps for some seconds; the caller may have to give something back meanwhile."""
 
 
-def wait_for_pod(nl: Netlink, want: Space, now: Message | None, pause: Pause) -> None:
+def wait_for_pod(nl: Netlink, desired: Space, now: Message | None, pause: Pause) -> None:
     """Wait until the pod's link can receive, and answers for its IPv6 addresses.
 
     Only for a limited time, for a link may be kept down from outside. now: the link, as it was
     found after it had come up.
     """
-    name = want.links[0].name
-    trusted = Sysctl(f"net/ipv6/conf/{name}/accept_dad", "0", required=False) in want.sysctls
-    link = _Awaited(name, _six(a.address for a in want.addresses), trusted)
-    if want.links[0].up and not (now and _is_ready(nl, link, now)):
+    name = desired.links[0].name
+    trusted = Sysctl(f"net/ipv6/conf/{name}/accept_dad", "0", required=False) in desired.sysctls
+    link = _Awaited(name, _six(a.address for a in desired.addresses), trusted)
+    if desired.links[0].up and not (now and _is_ready(nl, link, now)):
         _wait(nl, [link], pause, _DEADLINE_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""What leads to other nodes: routes, neighbours and FDB entries, read and changed by thousands.
+"""Routes, neighbours and FDB entries to other nodes, read and changed by thousands.
 
 Routes are podwire's by their mark (RTPROT_PODWIRE_PEERS); neighbours and FDB entries by their
 link: everything permanent on podwire's VXLAN device is.
@@ -31,7 +31,7 @@ _LAYERS: tuple[type[Entry], ...] = (FdbEntry, Neighbour, Route)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An entry that the kernel refused; hint: its own words."""
+    """An entry that the kernel refused; hint: its text."""
 
     entry: Entry
     errno: int
@@ -41,8 +41,8 @@ class Failure:
 def read_entries(nl: Netlink, device: str | None) -> dict[Key, Entry]:
     """All routes that carry the peers' mark, and the permanent entries of the VXLAN device.
 
-    A route that cannot be said in one entry (several next hops, or none) has an empty link name,
-    and so equals nothing that anybody wants.
+    A route that is not one entry (several next hops, or none) has an empty link name, and so equals
+    no desired one.
     """
     names = {link.index: link.name for link in map(links.parse_link, nl.dump(links.list_links()))}
     found: dict[Key, Entry] = {}
@@ -79,10 +79,10 @@ def find_rival(nl: Netlink, route: Route) -> Route | None:
 def change_entries(nl: Netlink, add: Sequence[Entry], remove: Sequence[Entry]) -> list[Failure]:
     """Add and remove any number of entries; what the kernel refused of them.
 
-    An entry that replaces another stands in add, and the other in remove. Nothing else is ever
-    replaced: a route of somebody else with the same destination is EEXIST. Removing what is gone
-    is no failure, nor is adding what is there. First FDB entries and neighbours are added, then
-    routes that need them; removal goes the other way round.
+    An entry that replaces another stands in add, and the other in remove. No other route is ever
+    replaced: one with the same destination is EEXIST. Removing what is gone is no failure, nor is
+    adding a neighbour or an FDB entry that is there. First FDB entries and neighbours are added,
+    then routes that need them; removal goes in the opposite order.
     """
     indexes = _indexes(nl, {entry.link for entry in (*add, *remove) if entry.link})
     old = {key_of(entry): entry for entry in remove}

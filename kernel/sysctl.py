@@ -7,6 +7,9 @@ import os
 from kernel.errors import KernelError
 from kernel.model import Sysctl
 
+# A link whose routes are ours takes none from router advertisements, and its link-local address is
+# usable at once (no duplicate address detection): the node forwards IPv6 to pods from it.
+_OWN_LINK = ("accept_ra", "accept_dad")
 _LONGEST = 4096  # bytes; the settings that podwire knows are numbers
 
 
@@ -27,7 +30,7 @@ def read_sysctl(path: str) -> str | None:
 def apply_sysctl(setting: Sysctl, *, fresh: bool = False) -> None:
     """Write a setting unless it has the value already (/proc/sys may be read-only then).
 
-    fresh: of a link that was just made, and so has the default, which nobody asks for.
+    fresh: of a link that was just created, and so has the default value, which no plan asks for.
     """
     if not fresh and read_sysctl(setting.path) == setting.value:
         return
@@ -40,3 +43,9 @@ def apply_sysctl(setting: Sysctl, *, fresh: bool = False) -> None:
     except OSError as error:
         if setting.required and read_sysctl(setting.path) != setting.value:
             raise KernelError(f"set to {setting.value}", setting.path, error.errno or 0) from error
+
+
+def prepare_own_link(name: str) -> None:
+    """Set what a bridge or tunnel of podwire's needs before it comes up, where IPv6 is there."""
+    for setting in _OWN_LINK:
+        apply_sysctl(Sysctl(f"net/ipv6/conf/{name}/{setting}", "0", required=False))

@@ -1,9 +1,9 @@
 """The VXLAN device that leads to other nodes: created and repaired (drivers/net/vxlan).
 
 It never learns: every peer has its FDB and neighbour entry, so nothing is flooded and nothing that
-a stranger sends changes where packets go.
+another host sends changes where packets go.
 
-Over IPv4 its UDP checksum is zero, as RFC 7348 section 4.1 wants. Left at the kernel's default, it
+Over IPv4 its UDP checksum is zero, as RFC 7348 section 4.1 asks. Left at the kernel's default, it
 is computed from an inner checksum that is not filled in yet (local checksum offload), and source
 NAT of the encapsulated packet then spoils it: nf_nat takes the partial checksum for the outer one
 (net/core/utils.c, inet_proto_csum_replace4; seen with 6.18). It leaves a checksum of zero alone.
@@ -19,7 +19,7 @@ from ipaddress import ip_address
 
 from kernel.diff import Change, by_key, compare, diff
 from kernel.errors import KernelError
-from kernel.model import Address, Link, Port, Sysctl, Vxlan
+from kernel.model import Address, Link, Port, Vxlan
 from kernel.netlink import links
 from kernel.netlink.codec import (
     NLM_F_CREATE,
@@ -35,7 +35,7 @@ from kernel.netlink.codec import (
 )
 from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses
-from kernel.sysctl import apply_sysctl
+from kernel.sysctl import prepare_own_link
 
 _LINKINFO, _KIND, _DATA = 18, 1, 2
 _ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6, _UDP_CSUM = 1, 3, 4, 7, 15, 17, 18
@@ -44,8 +44,6 @@ _IFINFO_BYTES = 16
 _FIXED = frozenset({"kind", "vxlan", "vni", "port", "local", "uplink", "learning", "udp_checksum"})
 _GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST, errno.EADDRNOTAVAIL})
-# We own the routes of this link; and its link-local address must serve at once.
-_SETTINGS = ("accept_ra", "accept_dad")
 
 
 class Rivalry(KernelError):
@@ -98,7 +96,7 @@ def read_vxlan(message: Message) -> Vxlan | None:
 
 
 def _read_data(message: Message) -> dict[int, bytes]:
-    """What an RTM_NEWLINK holds of a VXLAN device's settings; empty for other kinds."""
+    """The VXLAN attributes of an RTM_NEWLINK; empty for other kinds of links."""
     info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
     return attributes(info.get(_DATA, b"")) if info.get(_KIND) == b"vxlan\0" else {}
 
@@ -156,22 +154,21 @@ def _delete_other(nl: Netlink, link: Link | None) -> None:
     nl.run([links.delete_link(link.name)], tolerate=_GONE)
 
 
-def _create(nl: Netlink, want: Link) -> Link:
-    assert want.vxlan is not None  # noqa: S101 - a device that is wanted has a tunnel
-    uplink = nl.run([links.get_link(want.vxlan.uplink)])[0]
+def _create(nl: Netlink, desired: Link) -> Link:
+    assert desired.vxlan is not None  # noqa: S101 - a desired device has a tunnel
+    uplink = nl.run([links.get_link(desired.vxlan.uplink)])[0]
     index = links.parse_link(uplink.objects[0]).index
     try:
-        nl.run([create_vxlan(want, want.vxlan, index)])
+        nl.run([create_vxlan(desired, desired.vxlan, index)])
     except KernelError as error:
-        if error.errno != errno.EEXIST or not (rival := _find_rival(nl, want.vxlan)):
+        if error.errno != errno.EEXIST or not (rival := _find_rival(nl, desired.vxlan)):
             raise
-        hint = f"{rival} has VNI {want.vxlan.vni} and port {want.vxlan.port} already"
+        hint = f"{rival} has VNI {desired.vxlan.vni} and port {desired.vxlan.port} already"
         raise Rivalry(error.operation, error.target, error.errno, hint) from error
-    for setting in _SETTINGS:
-        apply_sysctl(Sysctl(f"net/ipv6/conf/{want.name}/{setting}", "0", required=False))
-    found = find_vxlan(nl, want.name)
+    prepare_own_link(desired.name)
+    found = find_vxlan(nl, desired.name)
     if found is None:
-        raise KernelError("find VXLAN device", want.name, errno.ENODEV, "removed just now")
+        raise KernelError("find VXLAN device", desired.name, errno.ENODEV, "removed just now")
     return found
 
 

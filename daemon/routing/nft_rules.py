@@ -83,7 +83,7 @@ class NftRules:
         """Take the event of a rule, a set or a member in."""
         if change.table != TABLE:
             return
-        if change.what == "member":
+        if change.what == "element":
             # podwire's executable adds the members of pods that come.
             matters = change.name in _SHARED or (event.deleted and change.name in _PODS)
         else:

@@ -54,14 +54,17 @@ def pack(message: Message, sequence: int, flags: int = 0) -> bytes:
     return head + message.body + bytes(-length % 4)
 
 
-def unpack(data: bytes) -> Iterator[tuple[int, Message]]:
-    """(sequence, message) for each message in a received datagram."""
+def unpack(data: bytes) -> Iterator[tuple[int, int, Message]]:
+    """(sequence, port, message) for each message in a received datagram.
+
+    port: the sender's, in a notification that of who made the change.
+    """
     offset = 0
     while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size:
             return
-        yield sequence, Message(kind, flags, data[offset + _HEADER.size : offset + length])
+        yield sequence, port, Message(kind, flags, data[offset + _HEADER.size : offset + length])
         offset += length + (-length % 4)
 
 
@@ -111,7 +114,7 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
 
 
 def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The attributes of a body in order, for lists whose members share one type."""
+    """The attributes of a body in order, for lists whose items share one type."""
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size:
@@ -121,7 +124,7 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def first_attribute(data: bytes, offset: int, wanted: int) -> bytes | None:
-    """The payload of the first attribute of a type; what comes after it is not looked at."""
+    """The payload of the first attribute of a type; what comes after it is not read."""
     last = len(data) - _ATTRIBUTE.size
     while offset <= last:
         length, kind = _read_attribute(data, offset)

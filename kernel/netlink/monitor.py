@@ -21,7 +21,7 @@ from typing import Literal
 from kernel.errors import KernelError
 from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
 from kernel.netlink import links, neighbours, routes
-from kernel.netlink.codec import Message, attributes, string
+from kernel.netlink.codec import Message, attributes, string, unpack
 from kernel.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE
 
 Kind = Literal["link", "address", "route", "neighbour", "fdb", "netconf", "nft", "lost"]
@@ -38,7 +38,6 @@ _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
 _SIOCGIFNAME, _IFNAMSIZ = 0x8910, 16  # struct ifreq: the name, then the index (linux/if.h)
 _IFREQ_INDEX = struct.Struct("@16xi20x")
 
-_HEADER = struct.Struct("=IHHII")
 _RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
 _NETCONF_INDEX, _NETCONF_ALL, _NETCONF_DEFAULT = 1, -1, -2
 _NETCONF = {2: "forwarding", 3: "rp_filter"}
@@ -48,7 +47,7 @@ _VERSION: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _NFT = {
     0: ("table", False), 2: ("table", True), 3: ("chain", False), 5: ("chain", True),
     6: ("rule", False), 8: ("rule", True), 9: ("set", False), 11: ("set", True),
-    12: ("member", False), 14: ("member", True),
+    12: ("element", False), 14: ("element", True),
 }  # fmt: skip
 _NFT_GENERATION, _GENERATION_PID = 15, 2
 _NFT_FAMILY = {1: "inet", 2: "ip", 7: "bridge", 10: "ip6"}
@@ -56,7 +55,7 @@ _NFT_FAMILY = {1: "inet", 2: "ip", 7: "bridge", 10: "ip6"}
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """A change in an nft table. what: table, chain, rule, set or member; name: the set or chain."""
+    """A change in an nft table. what: table, chain, rule, set, element; name: the set or chain."""
 
     family: str
     table: str
@@ -149,7 +148,7 @@ class Monitor:
                 self._names.clear()
                 yield Event("lost", deleted=False, noun=None, port=0)
             else:
-                for port, message in _unpack(data):
+                for _sequence, port, message in unpack(data):
                     yield from self._parse(message, port)
 
     def _parse(self, message: Message, port: int) -> Iterator[Event]:
@@ -221,7 +220,7 @@ class Monitor:
             if data is None:
                 found.append(Event("lost", deleted=False, noun=None, port=0))
                 continue
-            for port, message in _unpack(data):
+            for _sequence, port, message in unpack(data):
                 if message.type & 0xFF == _NFT_GENERATION:
                     # The last message of a transaction names the process that it came from.
                     port = _generation_pid(message) or port
@@ -272,17 +271,6 @@ def _datagrams(source: socket.socket) -> Iterator[bytes | None]:
             if error.errno != errno.ENOBUFS:
                 raise
             yield None
-
-
-def _unpack(data: bytes) -> Iterator[tuple[int, Message]]:
-    """(port that made the change, message) for each message of a datagram."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, flags, _sequence, port = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size:
-            return
-        yield port, Message(kind, flags, data[offset + _HEADER.size : offset + length])
-        offset += length + (-length % 4)
 
 
 # Classic BPF (linux/filter.h). It loads in network order what the header has in the machine's.

@@ -41,7 +41,7 @@ _DUMP_ATTEMPTS = 5
 
 @dataclass(slots=True)
 class Answer:
-    """What the kernel said to one request: errno (0 = done), its words, objects it returned."""
+    """The kernel's answer to one request: errno (0 = done), its text, objects it returned."""
 
     errno: int = 0
     hint: str = ""
@@ -88,11 +88,11 @@ class Netlink:
 
     @property
     def port(self) -> int:
-        """The socket's address, by which the kernel tells whose change an event is of."""
+        """The socket's address: notifications name it as the author of a change."""
         return int(self._socket.getsockname()[0])
 
     def make_room(self, answers: int) -> None:
-        """Let at least so many answers wait in the kernel, even if all of them are errors."""
+        """Let at least this number of answers wait in the kernel, all of them errors if need be."""
         size = max(answers * _ANSWER_BYTES, _RECEIVE_BYTES)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
 
@@ -106,7 +106,7 @@ class Netlink:
         last = max((i for i, m in enumerate(messages) if m.ack), default=-1)
         base = self._send(messages, last)
         while last >= 0:
-            for sequence, message in unpack(self._receive()):
+            for sequence, _port, message in unpack(self._receive()):
                 number = sequence - base
                 if not 0 <= number < len(answers):
                     continue
@@ -128,7 +128,7 @@ class Netlink:
         last = len(messages) - 1
         base = self._send(messages, last) + last
         while True:
-            for sequence, message in unpack(self._receive()):
+            for sequence, _port, message in unpack(self._receive()):
                 if message.type == NLMSG_ERROR and 0 <= base - sequence <= last:
                     code, hint = _read_error(message)
                     if code:
@@ -166,7 +166,7 @@ class Netlink:
         return answers
 
     def dump(self, message: Message) -> list[Message]:
-        """All objects of a kind; repeated when the kernel says the list changed underneath."""
+        """All objects of a kind; repeated when the kernel reports a change meanwhile."""
         for _ in range(_DUMP_ATTEMPTS):
             objects, consistent = self._dump_once(message)
             if consistent:
@@ -178,7 +178,7 @@ class Netlink:
         objects: list[Message] = []
         consistent = True
         while True:
-            for sequence, part in unpack(self._receive()):
+            for sequence, _port, part in unpack(self._receive()):
                 if sequence != mine:
                     continue
                 consistent = consistent and not part.flags & NLM_F_DUMP_INTR
@@ -202,7 +202,7 @@ def keep_sockets_open() -> None:
     """
     sockets: dict[int, Netlink] = {}
     for protocol in (NETLINK_ROUTE, NETLINK_NETFILTER):
-        with suppress(KernelError):  # whoever needs it then says what is missing
+        with suppress(KernelError):  # the call that needs it reports what is missing
             sockets[protocol] = Netlink(protocol)
     _thread.sockets = sockets
 

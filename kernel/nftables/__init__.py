@@ -1,1 +1,1 @@
-"""podwire's nftables tables."""
+"""podwire's nftables tables as values: `ruleset` has all of them, each feature its part."""

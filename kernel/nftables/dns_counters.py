@@ -2,7 +2,7 @@
 
 Packet path: after translation and before any filter, so that a query which a policy drops counts as
 one without an answer. A packet that is no UDP costs one comparison. The direction of a packet comes
-from connection tracking, which podwire's rules turn on anyway: a cluster's DNS server may listen at
+from connection tracking, which podwire's rules enable anyway: a cluster's DNS server may listen at
 any port behind its service's 53.
 """
 
@@ -74,7 +74,7 @@ def stop_counting_dns() -> bool:
     with open_nft() as nl:
         if _packets(nl, _QUERIES) is None:
             return False
-    # Created where somebody removed one of them, so that all can be deleted in one transaction.
+    # Created first where one was removed, so that all can be deleted in one transaction.
     run_nft(render(PART) + _REMOVE)
     return True
 

@@ -74,7 +74,7 @@ def _pack_all(messages: Sequence[Message]) -> bytes:
 
 
 def _expect_done(answer: bytes) -> None:
-    for _sequence, message in unpack(answer):
+    for _sequence, _port, message in unpack(answer):
         code = -struct.unpack_from("=i", message.body)[0]
         if message.type != NLMSG_ERROR or code:
             raise OSError(code, "the floor's message was refused")

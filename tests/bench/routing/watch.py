@@ -115,7 +115,7 @@ def _subscribe() -> socket.socket:
 
 
 def _read(when: float, data: bytes) -> Iterator[Change]:
-    for _sequence, message in unpack(data):
+    for _sequence, _port, message in unpack(data):
         entry = _read_entry(message)
         if entry is not None:
             yield Change(when, message.type in _DELETED, entry)

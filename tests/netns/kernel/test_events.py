@@ -181,8 +181,8 @@ def test_nft(side: Side, events: Monitor) -> None:
     side.ns.run(["nft", "-f", "-"], stdin=TABLE)
     wait(side, events, lambda e: e.noun == RuleChange("inet", "podwire", "table", ""))
     changes = {
-        "add element inet podwire s { 192.0.2.1 }": ("member", "s", False),
-        "delete element inet podwire s { 192.0.2.1 }": ("member", "s", True),
+        "add element inet podwire s { 192.0.2.1 }": ("element", "s", False),
+        "delete element inet podwire s { 192.0.2.1 }": ("element", "s", True),
         "flush chain inet podwire c": ("rule", "c", True),
         "delete chain inet podwire c": ("chain", "c", True),
         "flush ruleset": ("table", "", True),

@@ -1,18 +1,34 @@
-"""The VXLAN device's messages as pyroute2 reads them, and what brings a device to its traits."""
+"""The VXLAN device: its messages as pyroute2 reads them, and what a real kernel makes of it."""
 
+import errno
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]
 
-from kernel.diff import compare
-from kernel.model import Link, Port, Vxlan
+from kernel.diff import Fault, compare
+from kernel.errors import KernelError
+from kernel.model import Address, Link, Port, Vxlan
 from kernel.netlink import links
 from kernel.netlink.codec import Message
-from kernel.vxlan import _repair_messages, create_vxlan, needs_new_device, read_vxlan
+from kernel.netlink.socket import Netlink
+from kernel.read import read_addresses
+from kernel.vxlan import (
+    Rivalry,
+    _repair_messages,
+    create_vxlan,
+    ensure_vxlan,
+    find_vxlan,
+    needs_new_device,
+    read_vxlan,
+    remove_vxlan,
+)
+from tests.unit.cni_plugin.namespaces import elsewhere
 from tests.unit.kernel import strategies as nouns
 from tests.unit.kernel.netlink.pyroute2_codec import (
     CREATE,
@@ -147,3 +163,109 @@ def test_each_trait_has_its_message(changes: dict[str, object], messages: list[M
     assert change is not None
     first, last = USUAL
     assert _repair_messages(DEVICE, change) == [first, *messages, last]
+
+
+@pytest.fixture
+def nl() -> Iterator[Netlink]:
+    """A socket in a namespace with an uplink and a bridge."""
+    with elsewhere():
+        ip("link add eth0 type veth peer name peer0")
+        ip("address add 192.0.2.1/24 dev eth0")
+        ip("link set eth0 up")
+        ip("link add br0 type bridge")
+        with Netlink() as found:
+            yield found
+
+
+def ip(command: str) -> str:
+    done = subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+WANTED = replace(DEVICE, port=None, arp=None)
+ADDRESSES = tuple(Address("vx", ip_interface(a)) for a in ("10.244.1.0/32", "fd00:1::/128"))
+
+
+def addresses(nl: Netlink) -> set[str]:
+    link = find_vxlan(nl, "vx")
+    assert link is not None
+    found = {a.address for a in read_addresses(nl, [link])}
+    return {str(a) for a in found if not a.is_link_local}
+
+
+def test_a_device_is_created_once(nl: Netlink) -> None:
+    done = ensure_vxlan(nl, WANTED, ADDRESSES)
+    [change] = done.changes
+    assert (done.made, change.observed, change.noun.kind) == (True, None, "vxlan")  # type: ignore[union-attr]
+    found = find_vxlan(nl, "vx")
+    assert found is not None
+    assert found == replace(DEVICE, port=None, index=done.link.index)
+    assert addresses(nl) == {str(a.address) for a in ADDRESSES}
+    again = ensure_vxlan(nl, WANTED, ADDRESSES)
+    assert (again.made, again.changes, again.link) == (False, (), done.link)
+
+
+def test_another_tunnel_replaces_the_device(nl: Netlink) -> None:
+    old = ensure_vxlan(nl, replace(WANTED, vxlan=replace(TUNNEL, vni=8)), ADDRESSES).link
+    done = ensure_vxlan(nl, WANTED, ADDRESSES)
+    assert done.made
+    assert [change.faults for change in done.changes] == [(Fault("vni", 7, 8),)]
+    assert done.link.index != old.index
+    assert addresses(nl) == {str(a.address) for a in ADDRESSES}
+
+
+def test_traits_are_repaired_in_place(nl: Netlink) -> None:
+    old = ensure_vxlan(nl, WANTED, ADDRESSES).link
+    ip("link set vx down mtu 1300 arp off master br0")
+    done = ensure_vxlan(nl, WANTED, ADDRESSES)
+    assert (done.made, done.link.index) == (False, old.index)
+    faults = {f.trait: f.observed for change in done.changes for f in change.faults}
+    assert faults == {"up": False, "mtu": 1300, "arp": False, "master": "br0"}
+    assert ensure_vxlan(nl, WANTED, ADDRESSES).changes == ()
+
+
+def test_its_addresses_are_exactly_those(nl: Netlink) -> None:
+    ensure_vxlan(nl, WANTED, ADDRESSES)
+    ip("address add 10.9.9.9/24 dev vx")
+    ip("address del 10.244.1.0/32 dev vx")
+    ip("address add fe80::9/64 dev vx")
+    done = ensure_vxlan(nl, WANTED, ADDRESSES)
+    assert [(c.desired is None, c.observed is None) for c in done.changes] == [
+        (False, True),
+        (True, False),
+    ]
+    assert addresses(nl) == {str(a.address) for a in ADDRESSES}
+    assert "fe80::9/64" in ip("address show dev vx")
+
+
+def test_another_kind_of_link_stays(nl: Netlink) -> None:
+    with pytest.raises(KernelError, match="a bridge has that name"):
+        ensure_vxlan(nl, replace(WANTED, name="br0"), ())
+    assert remove_vxlan(nl, "br0") is False
+    assert "br0" in ip("link show br0")
+
+
+def test_without_its_uplink_there_is_no_device(nl: Netlink) -> None:
+    with pytest.raises(KernelError) as caught:
+        ensure_vxlan(nl, replace(WANTED, vxlan=replace(TUNNEL, uplink="eth9")), ())
+    assert caught.value.errno == errno.ENODEV
+    assert find_vxlan(nl, "vx") is None
+
+
+@pytest.mark.parametrize(("vni", "port", "rival"), [(7, 4789, True), (8, 4789, False)])
+def test_a_device_with_the_same_tunnel_is_named(
+    nl: Netlink, vni: int, port: int, rival: bool
+) -> None:
+    ip(f"link add other type vxlan id {vni} dstport {port}")
+    if not rival:
+        assert ensure_vxlan(nl, WANTED, ()).made
+        return
+    with pytest.raises(Rivalry, match="other has VNI 7 and port 4789 already"):
+        ensure_vxlan(nl, WANTED, ())
+
+
+def test_a_device_is_removed_once(nl: Netlink) -> None:
+    ensure_vxlan(nl, WANTED, ())
+    assert remove_vxlan(nl, "vx") is True
+    assert remove_vxlan(nl, "vx") is False
+    assert find_vxlan(nl, "vx") is None

@@ -28,7 +28,7 @@ def encode(kind: Any, **fields: Any) -> Message:
     for key, value in fields.items():
         made[key] = value
     made.encode()
-    [(_sequence, message)] = codec.unpack(bytes(made.data))
+    [(_sequence, _port, message)] = codec.unpack(bytes(made.data))
     return message
 
 

@@ -1,20 +1,31 @@
 """Members of the masquerade sets against the packets that they are for."""
 
+import errno
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel.errors import KernelError
 from kernel.model import Element, IPAddress, IPNetwork
+from kernel.netlink.socket import Netlink
 from kernel.nftables.masquerade import (
+    CLUSTER_SETS,
     NETWORK_SETS,
+    PART,
+    apply_masquerade,
     cluster_elements,
+    ensure_cluster,
     hairpin_address,
     hairpin_element,
     is_covered,
+    masquerade_changes,
     masquerade_elements,
+    remove_empty_tables,
 )
+from kernel.nftables.set_messages import read_sets
+from kernel.nftables.table import load, table_is_present
 from tests.unit.kernel.strategies import crowded_networks, ip_addresses, names, versions
 
 Groups = list[list[IPNetwork]]
@@ -232,3 +243,37 @@ def test_what_is_no_interval_is_covered_by_itself_alone() -> None:
 
 def elements_of(name: str, groups: Groups) -> list[Element]:
     return [e for e in masquerade_elements(groups) if e.set_name.startswith(name)]
+
+
+def test_sets_are_brought_to_what_networks_need(nl: Netlink) -> None:
+    one, two = [net("10.1.0.0/24", "fd00:1::/64")], [net("10.2.0.0/24")]
+    assert masquerade_changes([]) == ()
+    assert {c.desired for c in masquerade_changes(one)} == masquerade_elements(one)
+    apply_masquerade([])
+    assert not table_is_present(nl, "inet"), "nothing is masqueraded"
+    apply_masquerade(one)
+    assert masquerade_changes(one) == ()
+    assert {(c.desired is None, c.observed is None) for c in masquerade_changes(two)} == {
+        (True, False),
+        (False, True),
+    }
+    apply_masquerade(two)
+    assert read_sets(nl, NETWORK_SETS) == masquerade_elements(two)
+    apply_masquerade([])
+    assert read_sets(nl, NETWORK_SETS) == frozenset()
+
+
+def test_tables_stay_while_the_cluster_has_elements(nl: Netlink) -> None:
+    wanted = cluster_elements([(ip_address("10.0.0.0"), ip_address("10.0.0.9"))])
+    with pytest.raises(KernelError) as caught:
+        ensure_cluster(wanted)
+    assert caught.value.errno == errno.ENOENT
+    assert ensure_cluster(frozenset()) == ()
+    load(PART)
+    assert [change.desired for change in ensure_cluster(wanted)] == list(wanted)
+    assert ensure_cluster(wanted) == ()
+    remove_empty_tables()
+    assert read_sets(nl, CLUSTER_SETS) == wanted
+    assert [change.observed for change in ensure_cluster(frozenset())] == list(wanted)
+    remove_empty_tables()
+    assert not table_is_present(nl, "inet")

@@ -1,6 +1,8 @@
 """Set elements as netlink messages: what is encoded is what is read back."""
 
+import errno
 import random
+from dataclasses import replace
 from ipaddress import collapse_addresses, ip_network
 from itertools import pairwise
 
@@ -8,18 +10,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel.diff import Change
+from kernel.errors import KernelError
 from kernel.model import Element, IPNetwork
 from kernel.netlink.codec import Message, attribute_list, attributes, nested, string
-from kernel.nftables.masquerade import INTERNAL, MASQUERADE, masquerade_elements
-from kernel.nftables.ruleset import set_of
+from kernel.netlink.socket import Netlink
+from kernel.nftables.masquerade import (
+    CLUSTER,
+    CLUSTER_SETS,
+    INTERNAL,
+    MASQUERADE,
+    cluster_elements,
+    masquerade_elements,
+)
+from kernel.nftables.ruleset import TABLES, set_of
 from kernel.nftables.set_messages import (
     _last_before_end,
+    add_elements,
+    apply_changes,
+    change_elements,
     element_message,
     ordered,
     parse_elements,
+    read_elements,
+    read_sets,
+    remove_elements,
 )
 from kernel.nftables.spoof_check import spoof_check_elements
-from kernel.nftables.table import Set
+from kernel.nftables.table import Set, load, remove_tables
 from tests.unit.kernel.strategies import crowded_networks, ip_networks, macs, names, versions
 
 _LIST_ELEMENTS = 3
@@ -159,3 +177,50 @@ def test_how_an_interval_is_written(tree: bool, last: int, parts: int) -> None:
     if parts == 2:
         assert attributes(fields[1][1])[1] == bytes((255, 255, 255, 10))
         assert fields[1][3] == (1).to_bytes(4)
+
+
+PREFIXES = [ip_network((10 << 24 | number << 8, 25)) for number in range(700)]
+MANY = sorted(
+    cluster_elements((p.network_address, p.broadcast_address) for p in PREFIXES),
+    key=lambda e: e.key,
+)
+
+
+def read(nl: Netlink) -> frozenset[Element]:
+    return read_sets(nl, CLUSTER_SETS)
+
+
+def test_sets_are_absent_or_hold_what_was_added(nl: Netlink) -> None:
+    assert read_elements(nl, CLUSTER[4]) is None
+    assert read(nl) == frozenset()
+    with pytest.raises(KernelError) as caught:
+        change_elements(nl, MANY[:1], ())
+    assert caught.value.errno == errno.ENOENT
+    change_elements(nl, (), ())
+    load(TABLES["inet"])
+    assert read_elements(nl, CLUSTER[4]) == frozenset()
+    change_elements(nl, MANY[:2], ())
+    change_elements(nl, MANY[1:3], MANY[:1])
+    assert read(nl) == set(MANY[1:3])
+
+
+def test_hundreds_of_elements_take_several_transactions(nl: Netlink) -> None:
+    load(TABLES["inet"])
+    add_elements(nl, MANY)
+    assert read(nl) == set(MANY)
+    wider = [replace(e, key_end=e.key[:3] + b"\xff") for e in MANY[:300]]
+    apply_changes(nl, [*(Change(None, e) for e in MANY[:300]), *(Change(e, None) for e in wider)])
+    assert read(nl) == {*wider, *MANY[300:]}
+    apply_changes(nl, [Change(MANY[0], wider[0])])
+    assert read(nl) == {MANY[0], *wider[1:], *MANY[300:]}
+
+
+def test_removing_what_is_gone_is_no_error(nl: Netlink) -> None:
+    load(TABLES["inet"])
+    add_elements(nl, MANY[:3])
+    remove_elements(nl, [MANY[0], MANY[5], MANY[1]])
+    assert read(nl) == {MANY[2]}
+    remove_elements(nl, [MANY[2]])
+    assert read(nl) == frozenset()
+    remove_tables(nl)
+    remove_elements(nl, [MANY[2]])

@@ -1,17 +1,36 @@
 """Tables as values: what is rendered, and how a rule is recognised."""
 
+import errno
 import re
 import struct
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel.errors import KernelError
 from kernel.model import ChainRules
-from kernel.netlink.codec import Message, attribute
+from kernel.netlink.codec import Message, attribute, text
+from kernel.netlink.socket import Netlink
 from kernel.nftables import dns_counters
 from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES, set_of
-from kernel.nftables.table import Chain, Set, Table, header, read_digest, render
+from kernel.nftables.table import (
+    ABSENT,
+    Chain,
+    Set,
+    Table,
+    commit,
+    ensure_table,
+    header,
+    load,
+    read_digest,
+    remove_tables,
+    render,
+    run_nft,
+    table_changes,
+    table_is_present,
+)
 
 HOOK = "type nat hook postrouting priority srcnat"
 SMALL = Table(
@@ -80,8 +99,8 @@ def rule(*userdata: bytes) -> Message:
     return Message(10 << 8 | 6, 0, header("inet") + attribute(1, b"podwire\0") + data)
 
 
-def comment(text: bytes, kind: int = 0) -> bytes:
-    return bytes((kind, len(text) + 1)) + text + b"\0"
+def comment(content: bytes, kind: int = 0) -> bytes:
+    return bytes((kind, len(content) + 1)) + content + b"\0"
 
 
 @pytest.mark.parametrize(
@@ -135,3 +154,91 @@ def test_rules_name_sets_that_are_declared() -> None:
         "allowed_macs",
     ]
     assert {a_set.name for a_set in dns_counters.PART.sets} == set()
+
+
+INET = TABLES["inet"]
+PATH = "inet podwire postrouting"
+
+
+def nft(command: str) -> str:
+    done = subprocess.run(["nft", *command.split()], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def handles() -> list[str]:
+    return re.findall(r"comment \"podwire \w+\" # handle (\d+)", nft(f"-a list chain {PATH}"))
+
+
+def test_a_table_is_loaded_once(nl: Netlink) -> None:
+    [change] = table_changes(nl, INET)
+    assert (change.desired, change.observed) == (INET.rules[0], None)
+    assert ensure_table(nl, INET) == (change,)
+    assert table_changes(nl, INET) == ensure_table(nl, INET) == ()
+    assert nft("list ruleset").count("masquerade") > 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        f"flush chain {PATH}",
+        f"delete rule {PATH} handle {{last}}",
+        f"delete rule {PATH} handle {{first}}",
+        f"replace rule {PATH} handle {{first}} accept",
+        f'replace rule {PATH} handle {{first}} accept comment "podwire"',
+        f"add rule {PATH} accept",
+        f"insert rule {PATH} accept",
+        "delete table inet podwire",
+        "flush ruleset",
+    ],
+)
+def test_any_other_rule_is_seen_and_repaired(nl: Netlink, damage: str) -> None:
+    load(INET)
+    before = nft("-s list ruleset")
+    first, *_others, last = handles()
+    nft(damage.format(first=first, last=last))
+    [change] = table_changes(nl, INET)
+    assert change.desired == INET.rules[0]
+    assert ensure_table(nl, INET) == (change,)
+    assert nft("-s list ruleset") == before
+
+
+def test_rules_in_another_order_are_seen(nl: Netlink) -> None:
+    chain = INET.chains[0]
+    load(Table("inet", INET.sets, (Chain(chain.name, chain.hook, chain.rules[::-1]),)))
+    [change] = table_changes(nl, INET)
+    assert change.observed is not None
+    assert change.observed.digests == chain.digests[::-1]
+
+
+def test_elements_and_other_chains_stay(nl: Netlink) -> None:
+    load(*TABLES.values())
+    nft("add element inet podwire cluster4 { 10.0.0.0/8 }")
+    nft("add chain inet podwire other")
+    nft(f"flush chain {PATH}")
+    ensure_table(nl, INET)
+    assert "10.0.0.0/8" in nft("list set inet podwire cluster4")
+    assert "chain other" in nft("list ruleset")
+
+
+def test_tables_go_with_all_that_is_in_them(nl: Netlink) -> None:
+    assert not table_is_present(nl, "inet")
+    remove_tables(nl)
+    load(INET)
+    nft("add table inet another")
+    assert (table_is_present(nl, "inet"), table_is_present(nl, "bridge")) == (True, False)
+    load(TABLES["bridge"])
+    assert table_is_present(nl, "bridge")
+    remove_tables(nl)
+    assert nft("list ruleset") == "table inet another {\n}\n"
+
+
+def test_what_nft_refuses_is_an_error(nl: Netlink) -> None:
+    with pytest.raises(KernelError, match=r"could not load podwire's nftables tables - .*nonsense"):
+        run_nft("nonsense\n")
+
+
+def test_commits_fail_as_a_whole_unless_tolerated(nl: Netlink) -> None:
+    message = Message(10 << 8 | 2, 0, header("inet") + text(1, "absent"), "remove table absent")
+    assert commit(nl, [message], ABSENT)[1].errno == errno.ENOENT
+    with pytest.raises(KernelError, match="remove table absent"):
+        commit(nl, [message])
