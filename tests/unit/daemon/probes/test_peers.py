@@ -110,10 +110,14 @@ class World:
 
     def check(self) -> None:
         """What always holds."""
-        told = {health.name: health for health in self.peers}
-        assert told.keys() == self.entries.keys()
-        assert Counter(h.state for h in told.values()) == +Counter(self.peers.counts)
-        for name, health in told.items():
+        reported = {health.name: health for health in self.peers}
+        assert reported.keys() == self.entries.keys()
+        assert Counter(h.state for h in reported.values()) == +Counter(self.peers.counts)
+        degraded = {State.CONNECTING, State.RETRYING, State.FAILED}
+        assert {h.name: h for h in self.peers.degraded()} == {
+            name: health for name, health in reported.items() if health.state in degraded
+        }
+        for name, health in reported.items():
             before = self.states.get(name, State.PENDING)
             if health.state is not before:
                 # Between two checks there may be two steps.
@@ -409,3 +413,42 @@ def test_peers_are_informed_of_an_overload_while_it_lasts() -> None:
     assert after is not None
     assert (during.received, during.overloaded) == (Path.POD4.bit, Path.UNDERLAY4.bit)
     assert (after.received, after.overloaded) == (Path.POD4.bit, 0)
+
+
+def test_how_long_to_wait() -> None:
+    world = World(interval=10.0, budget=2.0)
+    peers = world.peers
+    assert peers.wait(world.now) is None
+    world.list(1, mood="silent")
+    due = peers._queue.next_due()
+    assert due is not None
+    # A new peer within its spread; the budget has a token after half a second.
+    assert peers.wait(world.now) == pytest.approx(max(due - world.now, 0.5))
+    world.now = due + 1.0
+    assert peers.wait(world.now) == 0.0
+    [sent] = peers.next_probes(world.now, lambda: 1)
+    assert peers.wait(world.now) == TIMEOUT
+    assert peers.wait(world.now + 0.25) == TIMEOUT - 0.25
+    assert peers.wait(world.now + 5.0) == 0.0
+    # A small probe on each path follows; the budget delays the second.
+    [first] = peers.next_probes(world.now + TIMEOUT, lambda: 2)
+    assert (first.packet.size, first.peer) == (48, sent.peer)
+    world.now += TIMEOUT
+    assert len(peers._ready) == 1
+    assert peers.wait(world.now) == pytest.approx(peers._budget.wait(world.now, 0.5))
+    assert 0 < (peers.wait(world.now) or 0) <= 0.5
+
+
+def test_a_rejection_without_a_nonce_is_that_of_a_probe_to_the_target() -> None:
+    world = World()
+    world.list(1, 2, mood="silent")
+    world.run(1)
+    assert {probe.peer.name for _when, probe in world.sent} == {"node-1", "node-2"}
+    world.moods["node-2"] = "well"
+    rejection = Rejection("unreachable", "no route to host", "192.0.2.254")
+    world.peers.reject(Target(Path.POD4, "10.0.9.0"), None, rejection, world.now)
+    assert len(world.peers._in_flight) == 2
+    world.peers.reject(Target(Path.POD4, "10.0.1.0"), None, rejection, world.now)
+    assert [p.peer.name for p in world.peers._in_flight.values()] == ["node-2"]
+    world.peers.reject(Target(Path.POD4, "10.0.2.0"), 999, rejection, world.now)
+    assert len(world.peers._in_flight) == 1
