@@ -65,18 +65,11 @@ class InFlight:
         return self.probe.target
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A peer has failed, or is established again."""
-
-    health: PeerHealth
-    before: State
-
-
 class Peers:
     """counts: peers by state. terminated: connections that ended: the peer failed, left or moved.
 
-    local: this node, set with each plan. transitions: what happened since the reader cleared it.
+    local: this node, set with each plan. transitions: peers that failed, or are
+    established after they had failed, since the reader cleared it.
     revision: grows with every change of `counts` and `degraded`.
     """
 
@@ -86,7 +79,7 @@ class Peers:
         """clock: seconds since 1970, for people; all other times are arguments."""
         self.local = LocalNode({}, 0, 0, 0, 0)
         self.counts, self.terminated, self.revision = no_counts(), 0, 0
-        self.transitions: list[Transition] = []
+        self.transitions: list[PeerHealth] = []
         self._interval, self._random, self._clock = interval, random, clock
         self._round = interval
         self._batch = _BATCH * budget
@@ -354,7 +347,7 @@ class Peers:
         else:
             self._degraded[peer.name] = peer
         if State.FAILED in (state, before):
-            self.transitions.append(Transition(peer.health(), before))
+            self.transitions.append(peer.health())
 
     def __len__(self) -> int:
         return len(self._peers)

@@ -20,7 +20,7 @@ from daemon.config.schema import HealthSettings
 from daemon.log import Log
 from daemon.model import Desired
 from daemon.probes.diagnosis import LocalNode, Rejection
-from daemon.probes.peers import InFlight, Peers, Transition
+from daemon.probes.peers import InFlight, Peers
 from daemon.probes.protocol import DELAY_MAX, InvalidPacket, parse, parse_header, render
 from daemon.probes.report import HealthReport, PeerHealth, State, make_report
 from daemon.probes.schedule import Target, TokenBucket, own_targets
@@ -80,7 +80,7 @@ class Prober:
         self._reopen_at = self._report_at = 0.0
         self._iterations = TokenBucket(_ITERATIONS, _ITERATIONS_BURST)
         self._reported = -1
-        self._transitions: list[Transition] = []
+        self._transitions: list[PeerHealth] = []
         self._fault, self._overload, self._overload_ends = "", "", float("inf")
         settings = self._settings
         sockets = Sockets(settings.port)
@@ -264,10 +264,9 @@ class Prober:
         self._report_at, self._reported = now + gap, peers.revision
         dropped = self.counts.dropped
         self._report = make_report(peers.counts, peers.degraded(), self._fault, dropped)
-        health = [t.health for t in self._transitions]
-        self._transitions = []
-        self._log_failed([h for h in health if h.state is State.FAILED])
-        self._log_established([h.name for h in health if h.state is State.ESTABLISHED])
+        changed, self._transitions = self._transitions, []
+        self._log_failed([peer for peer in changed if peer.state is State.FAILED])
+        self._log_established([peer.name for peer in changed if peer.state is State.ESTABLISHED])
 
     def _check_fault(self) -> None:
         before, fault = self._fault, self._overload

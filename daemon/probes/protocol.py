@@ -51,16 +51,6 @@ class Path(IntEnum):
         return 1 << self
 
 
-def pod_path(version: int) -> Path:
-    """The path over the pod network of an address family."""
-    return Path.POD4 if version == 4 else Path.POD6
-
-
-def underlay_path(version: int) -> Path:
-    """The path between the nodes' own addresses of an address family."""
-    return Path.UNDERLAY4 if version == 4 else Path.UNDERLAY6
-
-
 def smallest(version: int) -> int:
     """The size of the smallest probe's IP packet, in bytes."""
     return HEADERS[version] + _HEADER.size

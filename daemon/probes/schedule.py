@@ -11,7 +11,7 @@ from itertools import count
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from daemon.model import Desired, Node
-from daemon.probes.protocol import Path, pod_path, underlay_path
+from daemon.probes.protocol import Path
 from kernel.model import Entry, FdbEntry, IPAddress, Route
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -69,11 +69,11 @@ def own_targets(desired: Desired) -> tuple[Target, ...]:
 
 
 def _pod_target(address: IPAddress) -> Target:
-    return Target(pod_path(address.version), _text(address))
+    return Target(Path.POD4 if address.version == 4 else Path.POD6, _text(address))
 
 
 def _node_target(address: IPAddress) -> Target:
-    return Target(underlay_path(address.version), _text(address))
+    return Target(Path.UNDERLAY4 if address.version == 4 else Path.UNDERLAY6, _text(address))
 
 
 def _text(address: IPAddress) -> str:

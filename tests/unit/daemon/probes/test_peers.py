@@ -452,3 +452,42 @@ def test_a_rejection_without_a_nonce_is_that_of_a_probe_to_the_target() -> None:
     assert [p.peer.name for p in world.peers._in_flight.values()] == ["node-2"]
     world.peers.reject(Target(Path.POD4, "10.0.2.0"), 999, rejection, world.now)
     assert len(world.peers._in_flight) == 1
+
+
+def test_failing_and_recovering_are_transitions() -> None:
+    world = World()
+    world.list(1, 2)
+    world.run(30)
+    assert world.peers.transitions == []
+    world.moods["node-1"] = "silent"
+    world.run(60)
+    [failed] = world.peers.transitions
+    assert (failed.name, failed.state, failed.reason) == (
+        "node-1", State.FAILED, Reason.UNDERLAY_DOWN,
+    )  # fmt: skip
+    world.moods["node-1"] = "well"
+    world.run(100)
+    assert [health.state for health in world.peers.transitions] == [
+        State.FAILED, State.ESTABLISHED,
+    ]  # fmt: skip
+
+
+def test_every_change_has_a_new_revision() -> None:
+    world = World()
+    world.list(1)
+    world.run(60)
+    before = world.peers.revision
+    world.run(100)
+    assert world.peers.revision == before
+    world.moods["node-1"] = "silent"
+    world.run(300)
+    failed = world.peers.revision
+    assert failed > before
+    world.run(300)
+    assert world.peers.revision == failed
+    world.moods["node-1"] = "blocked"  # it stays failed, for another reason
+    world.run(100)
+    assert world.state(1).reason is Reason.OVERLAY_BLOCKED
+    assert world.peers.revision > failed
+    world.update()
+    assert world.peers.revision > failed + 1
