@@ -67,6 +67,8 @@ class Acceptor:
         self._socket, self._log = listening, log
         self._epoll = select.epoll()
         self._epoll.register(listening, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._poll = select.poll()
+        self._poll.register(listening, select.POLLIN)
         self._shut_down = False
 
     def __enter__(self) -> Acceptor:
@@ -74,6 +76,10 @@ class Acceptor:
 
     def __exit__(self, *_: object) -> None:
         self._epoll.close()
+
+    def has_more(self) -> bool:
+        """Whether a connection waits."""
+        return bool(self._poll.poll(0))
 
     def accept(self) -> socket.socket | None:
         """The next connection; None once the socket is shut down and no connection waits."""

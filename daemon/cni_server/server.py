@@ -50,7 +50,7 @@ class Server:
         self._acceptor, self._make_host = acceptor, make_host
         self._pool, self._delegations = pool, delegations
         self._locks, self._counters, self._log = locks, counters, log
-        pool.start(self._work)
+        pool.start(self._work, acceptor.has_more)
 
     def finish(self, seconds: float) -> bool:
         """Finish the calls in flight, once the socket is shut down; whether all ended in time.
@@ -137,7 +137,8 @@ class Server:
             who = identity(request.env)
             self._log.warning("the caller went away while its call waited; nothing was done", **who)
             return None
-        return self._pool.compute(lambda: handle(request.env, request.stdin, host))
+        self._pool.share()
+        return handle(request.env, request.stdin, host)
 
     def _answer(self, connection: socket.socket, reply: Reply, lines: list[str]) -> None:
         # As Python's own stderr writes what is no text.

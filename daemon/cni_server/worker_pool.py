@@ -1,13 +1,12 @@
 """The threads of one process that serve calls, and which of them does so now.
 
 One thread leads: it waits for a connection, and serves it itself. While calls come one after the
-other no second thread is woken, which would cost more than the call. A call that has to wait
-(`waiting`) passes the lead on to another thread; a call that is stuck loses it (`relieve`).
+other no second thread is woken, which would cost more than the call. The lead passes on
 
-One call computes at a time (`compute`). Threads that compete for the interpreter's lock hand it
-over at every system call, and in the kernel they spin on the one lock of all network settings
-(kernel/locking/mutex.c, mutex_spin_on_owner): a burst of calls would spend most of its time on
-that.
+- in a burst, for a few calls (`share`): while one sleeps in the kernel the next is read, and the
+  last is answered and logged;
+- when a call has to wait (`waiting`, `pass_on`);
+- when a call is stuck (`relieve`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.exec import kill_group
@@ -25,14 +23,13 @@ from daemon.log import Log
 from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
 from kernel.netns import close_kept_home, keep_home_open
 
-T = TypeVar("T")
-
 THREADS = 64
 """Calls of one process that may be in flight, most of them waiting for the kernel."""
+BUSY_MAX = 3
+"""Calls that one process takes at a time, beside those that wait. More would compete for the
+interpreter's lock, and would be taken from the other process."""
 IDLE_SECONDS = 2.0
 """Seconds after which an idle thread ends."""
-PATIENCE = 0.5
-"""Seconds after which a call computes beside another one: that may be stuck."""
 WAITING_MAX = 24
 """Calls that may wait for one IPAM plugin."""
 ALL_WAITING_MAX = 40
@@ -41,36 +38,38 @@ may be another call for the same attachment."""
 
 
 class _Worker:
-    """One thread. bell: locked while the thread is idle; computes: whether it has the slot."""
+    """One thread. bell: locked while it is idle; busy: it has a call that has not waited yet."""
 
     def __init__(self) -> None:
         self.bell = threading.Lock()
         self.bell.acquire()
-        self.computes = False
+        self.busy = False
 
 
 class WorkerPool:
     """Starts threads as they are needed.
 
     work: waits for a connection, calls `taken`, serves it; False once there are no more to come.
+    more: whether a connection waits.
     """
 
     def __init__(self, most: int = THREADS) -> None:
         self._most = most
         self._work: Callable[[], bool] = lambda: False
+        self._more: Callable[[], bool] = lambda: False
         self._mutex = threading.Lock()
-        self._slot = threading.Lock()
         self._mine = threading.local()
         self._threads: set[threading.Thread] = set()
         self._idle: list[_Worker] = []
         self._leader: _Worker | None = None
         self._accepts, self._taken, self._seen = True, 0, -1
+        self._busy = 0
         self.closed = threading.Event()
         """Set once `work` has returned False."""
 
-    def start(self, work: Callable[[], bool]) -> None:
+    def start(self, work: Callable[[], bool], more: Callable[[], bool]) -> None:
         """Start the first thread."""
-        self._work = work
+        self._work, self._more = work, more
         with self._mutex:
             self._start_leader()
 
@@ -78,37 +77,30 @@ class WorkerPool:
         """The calling thread, which leads, has a connection now."""
         self._accepts = False
         self._taken += 1
+        self._set_busy(self._mine.worker, busy=True)
+
+    def share(self) -> None:
+        """Let another thread lead if connections wait, and few calls are served."""
+        worker: _Worker = self._mine.worker
+        if worker is self._leader and self._busy < BUSY_MAX and self._more():
+            with self._mutex:
+                self._replace(worker)
 
     def pass_on(self) -> None:
         """Let another thread lead, if the calling one does: its call has to wait."""
         worker: _Worker | None = getattr(self._mine, "worker", None)
-        if worker is not None and worker is self._leader:
+        if worker is None:
+            return
+        self._set_busy(worker, busy=False)
+        if worker is self._leader:
             with self._mutex:
                 self._replace(worker)
 
-    def compute(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises; alone, unless the other call may be stuck."""
-        worker: _Worker = self._mine.worker
-        worker.computes = self._slot.acquire(timeout=PATIENCE)
-        try:
-            return work()
-        finally:
-            self._stop_computing(worker)
-
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The calling thread only waits for the duration: others lead and compute."""
-        worker: _Worker | None = getattr(self._mine, "worker", None)
-        if worker is None or not worker.computes:
-            self.pass_on()
-            yield
-            return
-        self._stop_computing(worker)
+        """The calling thread only waits for the duration."""
         self.pass_on()
-        try:
-            yield
-        finally:
-            worker.computes = self._slot.acquire(timeout=PATIENCE)
+        yield
 
     def relieve(self) -> None:
         """Call it every now and then: a thread that serves the same call as last time leads no
@@ -128,10 +120,11 @@ class WorkerPool:
                 thread.join(max(0.0, until - time.monotonic()))
         return not self._threads
 
-    def _stop_computing(self, worker: _Worker) -> None:
-        if worker.computes:
-            worker.computes = False
-            self._slot.release()
+    def _set_busy(self, worker: _Worker, *, busy: bool) -> None:
+        if worker.busy != busy:
+            with self._mutex:
+                self._busy += 1 if busy else -1
+            worker.busy = busy
 
     def _run(self, worker: _Worker) -> None:
         self._mine.worker = worker
@@ -142,6 +135,7 @@ class WorkerPool:
                 self._accepts = True
                 if not self._work():
                     self._close()
+                self._set_busy(worker, busy=False)
         finally:
             close_kept_home()
             close_kept_sockets()
@@ -155,8 +149,9 @@ class WorkerPool:
         with self._mutex:
             if self.closed.is_set():
                 return False
-            if self._leader is None:  # all threads had to wait
-                self._leader = worker
+            # All threads had to wait, or the leader serves a call and there is room for another.
+            if self._leader is None or (not self._accepts and self._busy < BUSY_MAX):
+                self._leader, self._accepts = worker, True
                 return True
             self._idle.append(worker)
         if worker.bell.acquire(timeout=IDLE_SECONDS):

@@ -1,4 +1,4 @@
-"""The pool: one thread leads, one call computes, none is lost, and no thread is kept in vain."""
+"""The pool: one thread leads, a few calls are served, none is lost, no thread is kept in vain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from queue import Queue
 
 import pytest
@@ -16,6 +16,7 @@ from cni_plugin.host import Host
 from daemon.cni_server import worker_pool
 from daemon.cni_server.worker_pool import (
     ALL_WAITING_MAX,
+    BUSY_MAX,
     THREADS,
     WAITING_MAX,
     Delegations,
@@ -34,7 +35,7 @@ class Served:
         self.pool = WorkerPool(most)
         self.calls: Queue[Call | None] = Queue()
         self.takers: list[int] = []
-        self.pool.start(self._work)
+        self.pool.start(self._work, lambda: not self.calls.empty())
 
     def _work(self) -> bool:
         call = self.calls.get()
@@ -42,7 +43,8 @@ class Served:
             return False
         self.pool.taken()
         self.takers.append(threading.get_ident())
-        self.pool.compute(call)
+        self.pool.share()
+        call()
         return True
 
     @property
@@ -110,47 +112,39 @@ def test_passing_on_twice_makes_one_leader() -> None:
         hold.set()
 
 
-def test_one_call_computes_at_a_time() -> None:
-    """Also of those that come back from waiting, all at once."""
-    hold, mutex = threading.Event(), threading.Lock()
-    present = most = done = 0
-    with serving() as served:
+def test_a_burst_is_served_by_a_few_at_a_time() -> None:
+    """What is beyond that is left to other processes, until a call ends or has to wait."""
+    hold, waits = threading.Event(), threading.Event()
+    with serving(most=20) as served:
 
-        def call() -> None:
-            nonlocal present, most, done
-            with served.pool.waiting():
-                hold.wait(SECONDS)
-            with mutex:
-                present += 1
-                most = max(most, present)
-            time.sleep(0.01)
-            with mutex:
-                present -= 1
-                done += 1
+        def busy() -> None:
+            hold.wait(SECONDS)
 
-        for _ in range(6):
+        def slow() -> None:
+            waits.wait(SECONDS)
+            served.pool.pass_on()
+            hold.wait(SECONDS)
+
+        for call in (slow, *[busy] * 9):
             served.calls.put(call)
-        wait_until(lambda: len(served.takers) == 6)
+        wait_until(lambda: len(served.takers) == BUSY_MAX)
+        time.sleep(0.05)
+        assert len(served.takers) == served.threads == BUSY_MAX
+        waits.set()
         hold.set()
-        wait_until(lambda: done == 6)
-    assert most == 1
+        wait_until(lambda: len(served.takers) == 10)
+        wait_until(served.calls.empty)
+        time.sleep(0.05)
+        hold.clear()
+        for _ in range(8):
+            served.calls.put(busy)
+        wait_until(lambda: len(served.takers) == 10 + BUSY_MAX)
+        time.sleep(0.05)
+        assert len(served.takers) == 10 + BUSY_MAX, "a call that has ended is busy no more"
+        hold.set()
 
 
-def test_the_slot_comes_back_after_failures() -> None:
-    entered: list[bool] = []
-    with serving() as served:
-
-        def fail() -> None:
-            with suppress(OSError), served.pool.waiting():
-                entered.append(True)
-                raise OSError("delegate")
-
-        for _ in range(5):
-            served.calls.put(fail)
-        wait_until(lambda: len(entered) == 5)
-
-
-def test_a_call_that_pauses_lets_others_compute() -> None:
+def test_a_call_that_pauses_lets_others_go_on() -> None:
     order: list[str] = []
     with serving() as served:
         host = Host(outside=served.pool.waiting)
@@ -171,21 +165,35 @@ def test_waiting_in_a_foreign_thread_is_nothing() -> None:
         wait_until(lambda: served.takers)
 
 
-def test_a_stuck_call_keeps_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "PATIENCE", 0.01)
+def test_stuck_calls_keep_out_no_other() -> None:
+    hold, after = threading.Event(), threading.Event()
+    with serving() as served:
+        for number in range(BUSY_MAX):
+            served.calls.put(lambda: hold.wait(SECONDS))
+            served.pool.relieve()
+            served.pool.relieve()
+            wait_until(lambda number=number: len(served.takers) > number)  # type: ignore[misc]
+        served.calls.put(after.set)
+        served.pool.relieve()
+        served.pool.relieve()
+        assert after.wait(SECONDS)
+        threads = served.threads
+        served.pool.relieve()
+        served.pool.relieve()
+        assert served.threads == threads, "the leader waits for a call, it is not stuck"
+        hold.set()
+
+
+def test_a_new_call_is_not_taken_for_a_stuck_one() -> None:
     hold, after = threading.Event(), threading.Event()
     with serving() as served:
         served.calls.put(lambda: hold.wait(SECONDS))
         wait_until(lambda: served.takers)
+        served.pool.relieve()
         served.calls.put(after.set)
-        served.pool.relieve()
-        assert not after.wait(0.05), "a call that came since the last time may not be stuck"
-        served.pool.relieve()
-        assert after.wait(SECONDS)
-        served.pool.relieve()
-        served.pool.relieve()
-        assert served.threads == 2, "the leader waits for a call, it is not stuck"
+        assert not after.wait(0.05)
         hold.set()
+        assert after.wait(SECONDS)
 
 
 def test_never_more_threads_than_allowed() -> None:
