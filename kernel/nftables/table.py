@@ -19,11 +19,12 @@ import struct
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
-from kernel.diff import Change, by_key, diff
+from kernel.diff import Change, Key, by_key, diff
 from kernel.errors import KernelError, MissingTool
 from kernel.model import ChainRules, Element
-from kernel.netlink.codec import Message, attributes, string, text
+from kernel.netlink.codec import Message, first_attribute, string, text
 from kernel.netlink.socket import NETLINK_NETFILTER, Answer, Netlink, open_netlink
 
 TABLE = "podwire"
@@ -78,7 +79,7 @@ class Chain:
         return tuple(_digest(self.hook, rule) for rule in self.rules)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """What podwire's table of a family (inet, bridge) holds, or a feature's part of it."""
 
@@ -96,10 +97,10 @@ class Table:
             self.counters + other.counters,
         )
 
-    @property
-    def rules(self) -> tuple[ChainRules, ...]:
+    @cached_property  # every ADD compares them
+    def rules(self) -> dict[Key, ChainRules]:
         """Its chains as the comparison knows them."""
-        return tuple(ChainRules(self.family, chain.name, chain.digests) for chain in self.chains)
+        return by_key(ChainRules(self.family, chain.name, chain.digests) for chain in self.chains)
 
 
 def _digest(hook: str, rule: str) -> str:
@@ -127,8 +128,8 @@ def _set_type(a_set: Set) -> str:
 
 def table_changes(nl: Netlink, table: Table) -> tuple[Change[ChainRules], ...]:
     """The chains whose rules are not as desired; one without any rule counts as missing."""
+    desired = table.rules
     observed = (_read_rules(nl, table.family, chain.name) for chain in table.chains)
-    desired = by_key(table.rules)
     return tuple(diff(desired, by_key(filter(None, observed)), desired))
 
 
@@ -145,7 +146,7 @@ def _read_rules(nl: Netlink, family: str, chain: str) -> ChainRules | None:
 
 def read_digest(rule: Message) -> str:
     """The digest in the comment of an NFT_MSG_NEWRULE; empty where there is none of podwire's."""
-    data = attributes(rule.body, HEADER_BYTES).get(_RULE_USERDATA, b"")
+    data = first_attribute(rule.body, HEADER_BYTES, _RULE_USERDATA) or b""
     # Type, length and value, one byte each for the first two (libnftnl/udata.h).
     while len(data) >= 2:
         kind, end = data[0], 2 + data[1]
