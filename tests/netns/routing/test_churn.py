@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.netns.routing.conftest import Cluster, Member, eventually
-from tests.netns.routing.test_members import are, delete, is_recorded, members
+from tests.netns.routing.test_members import are, delete, is_recorded, members, missing
 from tests.pytest_netns import Namespace
 
 CLIENTS, ROUNDS = 2, 15
@@ -62,7 +62,7 @@ def lonely(cluster: Cluster) -> Member:
 
 
 @pytest.mark.parametrize("env", [{}, ALONE], ids=["daemon", "executable"])
-def test_pods_that_come_and_go_are_nobodys_damage(
+def test_pods_that_come_and_go_are_no_external_change(
     lonely: Member, podwire_bin: Path, env: dict[str, str]
 ) -> None:
     with churning(lonely, podwire_bin / "podwire", env):
@@ -83,7 +83,7 @@ def test_damage_among_them_is_repaired_and_reported(
     with churning(lonely, podwire_bin / "podwire", env):
         delete(lonely, "hairpin4", before)
         eventually(lambda: before in members(lonely, "hairpin4") or lonely.log)
-        eventually(lambda: is_recorded(lonely, f"missing: hairpin4 {' . '.join(before)}"))
+        eventually(lambda: is_recorded(lonely, missing("hairpin4", before)))
     eventually(lambda: are(lonely, "hairpin4", [before]))
     recorded = [r for r in lonely.history() if r["action"] in ("found", "restored")]
     assert len(recorded) == 1, recorded
