@@ -126,17 +126,22 @@ class PrefixSet:
         for size in self._sizes[version]:
             if size >= own:
                 start = first & ~size
-                candidate = Block(version, start, start + size)
-                if candidate in self._blocks:
-                    yield candidate
+                # A plain tuple equals the block, and is made faster.
+                if (version, start, start + size) in self._blocks:
+                    yield Block(version, start, start + size)
 
     def inside(self, block: Block) -> list[Block]:
         """The members inside the block, itself among them, in order."""
-        ordered = self._ordered()
-        start = bisect_left(ordered, Block(block.version, block.first, 0))
-        end = bisect_left(ordered, Block(block.version, block.last + 1, 0))
-        # One that begins where the block does may reach beyond it.
-        return [s for s in ordered[start:end] if s.last <= block.last]
+        ordered, (version, _first, last) = self._ordered(), block
+        found = []
+        for place in range(bisect_left(ordered, (version, block.first, 0)), len(ordered)):
+            member = ordered[place]
+            if member.first > last or member.version != version:
+                break
+            # One that begins where the block does may reach beyond it.
+            if member.last <= last:
+                found.append(member)
+        return found
 
     def overlapping(self, block: Block) -> Block | None:
         """A member that shares addresses with the block; None where none does."""
