@@ -1,0 +1,136 @@
+"""Which IPAM gives the addresses: by type, by the name that podwire runs under, by CNI_PATH."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_plugin.config import parse_config
+from cni_plugin.host import Host
+from cni_plugin.ipam_client import DelegatedIpam, OwnIpam, choose_ipam, ipam_of_record
+from cni_plugin.request import parse_request
+from tests.unit.cni_plugin.calls import CONFIG, Node, config, environment, refused, succeeded
+
+SUBNET = {"subnet": "10.1.0.0/24"}
+
+
+def choose(ipam: dict[str, Any], path: Path | str = "/nonexistent", **host: Any) -> Any:
+    request = parse_request(environment(CNI_PATH=str(path)))
+    return choose_ipam(request, parse_config({"name": "net", "ipam": ipam}), Host(**host))
+
+
+@pytest.mark.parametrize("kind", ["podwire", "podwire-ipam", "host-local", ""])
+def test_own(kind: str) -> None:
+    chosen = choose({"type": kind, **SUBNET})
+    assert isinstance(chosen, OwnIpam)
+    assert chosen.plugin == ""
+
+
+def test_none() -> None:
+    for chosen in (choose({}), choose({"type": ""})):
+        assert not isinstance(chosen, OwnIpam | DelegatedIpam)
+        assert chosen.plugin == ""
+
+
+def test_another_plugin() -> None:
+    assert choose({"type": "other-ipam"}).plugin == "other-ipam"
+    assert isinstance(choose({"type": "other-ipam"}, program="podwire-ipam"), OwnIpam)
+
+
+def test_host_local_of_the_path_is_the_reference_plugin_or_podwire_itself(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    executable = ours / "podwire"
+    for program in (executable, theirs / "host-local"):
+        program.write_text("")
+        program.chmod(0o755)
+    os.symlink(executable, ours / "host-local")
+    assert isinstance(choose({"type": "host-local"}, ours, executable=executable), OwnIpam)
+    assert choose({"type": "host-local"}, theirs, executable=executable).plugin == "host-local"
+    assert choose({"type": "host-local"}, ours, executable=None).plugin == "host-local"
+
+
+def test_the_ipam_of_a_record() -> None:
+    assert isinstance(ipam_of_record(""), OwnIpam)
+    assert ipam_of_record("other-ipam").plugin == "other-ipam"
+
+
+def make_plugin(folder: Path) -> None:
+    """An IPAM plugin that writes down each call."""
+    path = folder / "other-ipam"
+    line = '"$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS"'
+    answer = """'{"cniVersion": "1.1.0", "ips": [{"address": "10.88.0.9/24"}]}'"""
+    path.write_text(
+        f"#!/bin/bash\necho {line} >>{folder}/calls\n[[ $CNI_COMMAND != ADD ]] || echo {answer}\n"
+    )
+    path.chmod(0o755)
+
+
+def test_another_plugin_gets_every_verb(node: Node, tmp_path: Path) -> None:
+    make_plugin(tmp_path)
+    conf = config(ipam={"type": "other-ipam"})
+
+    def call(verb: str, **more: Any) -> dict[str, Any]:
+        env = environment(verb, CNI_PATH=str(tmp_path))
+        return succeeded(node.call(env, {**conf, **more}))
+
+    result = call("ADD")
+    assert [ip["address"] for ip in result["ips"]] == ["10.88.0.9/24"]
+    call("CHECK", prevResult=result)
+    call("STATUS")
+    call("GC", **{"cni.dev/valid-attachments": [{"containerID": "container1", "ifname": "eth0"}]})
+    call("DEL")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [line.split()[0] for line in calls] == ["ADD", "CHECK", "STATUS", "GC", "DEL"]
+    assert calls[-1] == "DEL container1 eth0 /run/netns/pod"
+
+
+def test_gc_sends_another_plugin_the_stale_attachments_del(node: Node, tmp_path: Path) -> None:
+    make_plugin(tmp_path)
+    conf = config(ipam={"type": "other-ipam"})
+    env = environment(CNI_PATH=str(tmp_path))
+    succeeded(node.call(env, conf))
+    gc = environment("GC", CNI_PATH=str(tmp_path), CNI_CONTAINERID="", CNI_IFNAME="")
+    succeeded(node.call(gc, {**conf, "cni.dev/valid-attachments": []}))
+    assert (tmp_path / "calls").read_text().splitlines()[1].rstrip() == "DEL container1 eth0"
+
+
+def test_the_record_names_the_plugin_that_del_asks(node: Node, tmp_path: Path) -> None:
+    """Whatever the configuration says by then."""
+    make_plugin(tmp_path)
+    env = environment(CNI_PATH=str(tmp_path))
+    succeeded(node.call(env, config(ipam={"type": "other-ipam"})))
+    succeeded(node.call(environment("DEL", CNI_PATH=str(tmp_path)), CONFIG))
+    assert "DEL container1" in (tmp_path / "calls").read_text()
+
+
+def test_a_plugin_is_not_asked_for_a_pod_that_has_the_link(node: Node, tmp_path: Path) -> None:
+    make_plugin(tmp_path)
+    succeeded(node.call(environment(), CONFIG))
+    other = environment(CNI_CONTAINERID="other", CNI_PATH=str(tmp_path))
+    assert refused(node.call(other, config(ipam={"type": "other-ipam"})))["code"] == 103
+    assert not (tmp_path / "calls").exists()
+
+
+def test_status_of_a_full_range(node: Node) -> None:
+    conf = config(ipam={"subnet": "10.88.0.0/30", "gateway": "10.88.0.1"})
+    assert succeeded(node.call(environment("STATUS"), conf)) == {}
+    succeeded(node.call(environment(), conf))
+    answer = refused(node.call(environment("STATUS"), conf))
+    assert answer["code"] == 50
+    assert "range set 0 of network podnet is full: 1 allocated" in answer["msg"]
+
+
+@pytest.mark.parametrize(("folder", "used"), [("own", True), ("relative", False), (5, False)])
+def test_data_dir(tmp_path: Path, folder: Any, used: bool) -> None:
+    """DEL takes a dataDir that is none for absent."""
+    named = str(tmp_path / folder) if folder == "own" else folder
+    node = Node(tmp_path / "data")
+    conf = config(ipam={**SUBNET, "dataDir": named})
+    succeeded(node.call(environment("DEL", CNI_NETNS=""), conf))
+    assert (tmp_path / "own").exists() is used
+    assert node.data_dir.exists() is not used

@@ -1,0 +1,311 @@
+"""From request, configuration and addresses to a plan: what each key of the configuration does."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+
+from cni_plugin.config import parse_config
+from cni_plugin.errors import CniError
+from cni_plugin.names import derive_mac, host_link_name, parse_alias
+from cni_plugin.plan import plan_attachment, requested_mac, shape_of
+from cni_plugin.request import Request, parse_request
+from cni_plugin.result import IPConfig, Result, ResultRoute
+from kernel.model import Address, Bridge, Plan, Port, Route, Sysctl
+from kernel.nftables.masquerade import hairpin_element
+from kernel.nftables.spoof_check import spoof_check_elements
+from tests.unit.cni_plugin.calls import environment
+
+HOST = host_link_name("net", "container1", "eth0")
+V4 = IPConfig(ip_interface("10.1.0.7/24"), ip_address("10.1.0.1"))
+V6 = IPConfig(ip_interface("fd00::7/64"), ip_address("fd00::1"))
+DUAL = Result(
+    ips=(V4, V6),
+    routes=(ResultRoute(ip_network("0.0.0.0/0")), ResultRoute(ip_network("::/0"))),
+    dns={"nameservers": ["10.1.0.53"]},
+)
+POD = {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"}
+
+
+def conf_of(**keys: Any) -> Any:
+    return parse_config(
+        {"name": "net", "type": "podwire", "ipam": {"subnet": "10.1.0.0/24"}, **keys}
+    )
+
+
+def plan(
+    addresses: Result = DUAL, /, *, uplink: int | None = 1450, program: str = "podwire", **keys: Any
+) -> tuple[Plan, Result]:
+    conf, request = conf_of(**keys), parse_request(environment(**POD))
+    return plan_attachment(request, conf, shape_of(conf, program), addresses, uplink)
+
+
+def test_ptp() -> None:
+    """The node has the gateways and a route to each address; the pod reaches all by the gateway."""
+    made, _ = plan(mode="ptp")
+    assert made.bridge is None
+    assert made.masquerade == ()
+    assert made.node.addresses == (
+        Address(HOST, ip_interface("10.1.0.1/32")),
+        Address(HOST, ip_interface("fd00::1/128")),
+    )
+    assert made.node.routes == (
+        Route(ip_network("10.1.0.7/32"), HOST, scope=254, protocol=112),
+        Route(ip_network("fd00::7/128"), HOST, scope=254, protocol=112),
+    )
+    assert made.node.sysctls == (
+        Sysctl(f"net/ipv6/conf/{HOST}/accept_ra", "0", required=False),
+        Sysctl(f"net/ipv6/conf/{HOST}/accept_dad", "0", required=False),
+        Sysctl("net/ipv4/ip_forward", "1"),
+        Sysctl("net/ipv6/conf/all/forwarding", "1"),
+    )
+    assert made.pod.addresses == (
+        Address("eth0", V4.address, prefix_route=False),
+        Address("eth0", V6.address, prefix_route=False),
+    )
+    v4, v6 = V4.address.ip, V6.address.ip
+    assert made.pod.routes == (
+        Route(ip_network("10.1.0.1/32"), "eth0", src=v4, scope=253),
+        Route(ip_network("10.1.0.0/24"), "eth0", via=V4.gateway, src=v4),
+        Route(ip_network("fd00::1/128"), "eth0", src=v6, scope=253),
+        Route(ip_network("fd00::/64"), "eth0", via=V6.gateway, src=v6),
+        Route(ip_network("0.0.0.0/0"), "eth0", via=V4.gateway),
+        Route(ip_network("::/0"), "eth0", via=V6.gateway),
+    )
+    assert made.elements == (hairpin_element(HOST, v4), hairpin_element(HOST, v6))
+
+
+def test_ptp_needs_no_route_to_a_subnet_of_one_address() -> None:
+    alone = IPConfig(ip_interface("10.1.0.7/32"), ip_address("10.9.9.9"))
+    made, _ = plan(Result(ips=(alone,)), mode="ptp")
+    assert [r.dst for r in made.pod.routes] == [ip_network("10.9.9.9/32")]
+
+
+def test_ptp_takes_the_first_address_for_a_gateway_that_ipam_does_not_name() -> None:
+    made, result = plan(Result(ips=(IPConfig(V4.address),)), mode="ptp")
+    assert made.node.addresses == (Address(HOST, ip_interface("10.1.0.1/32")),)
+    assert result.ips[0].gateway == V4.gateway
+
+
+def test_two_addresses_with_one_gateway() -> None:
+    other = IPConfig(ip_interface("10.1.0.9/24"), V4.gateway)
+    made, _ = plan(Result(ips=(V4, other)), mode="ptp")
+    assert len(made.node.addresses) == 1
+    bridged, _ = plan(Result(ips=(V4, other)), mode="bridge", isGateway=True)
+    assert bridged.bridge is not None
+    assert bridged.bridge.gateways == (ip_interface("10.1.0.1/24"),)
+
+
+def test_bridge_with_gateway() -> None:
+    made, _ = plan(mode="bridge", bridge="br7", isGateway=True, forceAddress=True)
+    gateways = (ip_interface("10.1.0.1/24"), ip_interface("fd00::1/64"))
+    assert made.bridge == Bridge("br7", mtu=1450, gateways=gateways, force_address=True)
+    assert made.node.links[0].port == Port("br7", hairpin=True)
+    assert not made.node.addresses
+    assert not made.node.routes
+    assert made.node.sysctls == (
+        Sysctl(f"net/ipv6/conf/{HOST}/accept_ra", "0", required=False),
+        Sysctl("net/ipv4/ip_forward", "1"),
+        Sysctl("net/ipv6/conf/all/forwarding", "1"),
+    )
+    assert made.pod.addresses == (Address("eth0", V4.address), Address("eth0", V6.address))
+    assert made.pod.routes == (
+        Route(ip_network("0.0.0.0/0"), "eth0", via=V4.gateway),
+        Route(ip_network("::/0"), "eth0", via=V6.gateway),
+    )
+    assert made.elements == tuple(hairpin_element("br7", ip.address.ip) for ip in DUAL.ips)
+
+
+def test_bridge_without_gateway() -> None:
+    made, _ = plan(mode="bridge", portIsolation=True, promiscMode=True)
+    assert made.bridge == Bridge("cni0", mtu=1450, promisc=True)
+    assert made.node.links[0].port == Port("cni0", isolated=True)
+    assert [s.path for s in made.node.sysctls] == [f"net/ipv6/conf/{HOST}/accept_ra"]
+    assert made.elements == ()
+
+
+def test_default_gateway_adds_the_default_routes_that_ipam_did_not_give() -> None:
+    one = Result(
+        ips=(V4, V6), routes=(ResultRoute(ip_network("0.0.0.0/0"), ip_address("10.1.0.9")),)
+    )
+    made, result = plan(one, mode="bridge", isDefaultGateway=True)
+    assert [(r.dst, r.via) for r in made.pod.routes] == [
+        (ip_network("0.0.0.0/0"), ip_address("10.1.0.9")),
+        (ip_network("::/0"), V6.gateway),
+    ]
+    assert made.bridge is not None
+    assert made.bridge.gateways
+    assert len(result.routes) == 2
+
+
+def test_numbers_of_ipams_routes() -> None:
+    route = ResultRoute(ip_network("10.2.0.0/16"), None, 1400, 1360, 5, 100, 253)
+    made, _ = plan(Result(ips=(V4,), routes=(route,)), mode="bridge")
+    (found,) = made.pod.routes
+    assert (found.mtu, found.advmss, found.priority, found.table) == (1400, 1360, 5, 100)
+    assert (found.scope, found.via) == (253, V4.gateway)
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+def test_links(mode: str) -> None:
+    made, result = plan(mode=mode, ipMasq=True, mtu=1300)
+    (host,), (pod,) = made.node.links, made.pod.links
+    assert (host.name, host.mac) == (HOST, derive_mac("node", "net", "container1", "eth0"))
+    assert (pod.name, pod.mac) == ("eth0", derive_mac("pod", "net", "10.1.0.7/24"))
+    assert host.mtu == pod.mtu == 1300
+    mark = parse_alias(host.alias)
+    assert mark is not None
+    assert (mark.network, mark.container_id, mark.ifname) == ("net", "container1", "eth0")
+    assert (mark.addresses, mark.masquerade) == ((V4.address, V6.address), True)
+    assert (mark.ipam, mark.pod) == ("", "default/web")
+    assert made.masquerade == (ip_network("10.1.0.0/24"), ip_network("fd00::/64"))
+    *_, last = result.interfaces
+    assert (last.name, last.sandbox, last.mac) == ("eth0", "/run/netns/pod", pod.mac)
+    assert {ip.interface for ip in result.ips} == {len(result.interfaces) - 1}
+    assert [i.name for i in result.interfaces[-2:]] == [HOST, "eth0"]
+
+
+@pytest.mark.parametrize(
+    ("uplink", "mtu", "found"), [(1450, 0, 1450), (9000, 1400, 1400), (None, 0, 1500)]
+)
+def test_mtu(uplink: int | None, mtu: int, found: int) -> None:
+    made, _ = plan(uplink=uplink, mode="ptp", mtu=mtu)
+    assert made.node.links[0].mtu == made.pod.links[0].mtu == found
+
+
+@pytest.mark.parametrize(
+    ("mtu", "ips", "refused"),
+    [(1279, (V4, V6), True), (1280, (V4, V6), False), (600, (V4,), False)],
+)
+def test_an_mtu_too_small_for_ipv6(mtu: int, ips: tuple[IPConfig, ...], refused: bool) -> None:
+    if refused:
+        with pytest.raises(CniError, match=f"mtu: {mtu} is below 1280") as caught:
+            plan(Result(ips=ips), mode="ptp", mtu=mtu)
+        assert caught.value.code == 7
+    else:
+        plan(Result(ips=ips), mode="ptp", mtu=mtu)
+
+
+def test_no_addresses() -> None:
+    """Such an attachment has no forwarding, and no masquerade whatever the configuration has."""
+    made, result = plan(Result(), mode="bridge", isGateway=True, ipMasq=True, ipam={})
+    assert not any((made.masquerade, made.elements, made.pod.addresses, made.pod.sysctls))
+    assert made.pod.links[0].mac == derive_mac("pod", "net", "container1", "eth0")
+    mark = parse_alias(made.node.links[0].alias)
+    assert mark is not None
+    assert not mark.masquerade
+    assert result.ips == ()
+
+
+def test_settings_in_the_pod_are_ipv6s() -> None:
+    assert plan(Result(ips=(V4,)), mode="ptp")[0].pod.sysctls == ()
+    for enabled, value in ((False, "0"), (True, "1")):
+        made, _ = plan(mode="ptp", enabledad=enabled)
+        assert made.pod.sysctls == (
+            Sysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=False),
+            Sysctl("net/ipv6/conf/eth0/disable_ipv6", "0"),
+            Sysctl("net/ipv6/conf/eth0/keep_addr_on_down", "1", required=False),
+            Sysctl("net/ipv6/conf/eth0/accept_dad", value, required=False),
+        )
+
+
+def test_an_interface_that_stays_down() -> None:
+    for disabled in (False, True):
+        made, _ = plan(Result(), mode="bridge", disableContainerInterface=disabled, ipam={})
+        assert made.pod.links[0].up is not disabled
+        assert made.node.links[0].up
+
+
+def test_spoof_check() -> None:
+    made, _ = plan(Result(ips=(V4,)), mode="bridge", macspoofchk=True, mac="02:00:00:00:00:07")
+    mac = made.pod.links[0].mac
+    assert mac is not None
+    assert made.elements == spoof_check_elements(HOST, mac)
+    assert plan(Result(ips=(V4,)), mode="bridge")[0].elements == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "nameservers"),
+    [
+        ({}, ["10.1.0.53"]),
+        ({"dns": {"nameservers": ["10.0.0.2"]}}, ["10.0.0.2"]),
+        (
+            {
+                "dns": {"nameservers": ["10.0.0.2"]},
+                "runtimeConfig": {"dns": {"servers": ["10.0.0.3"]}},
+            },
+            ["10.0.0.3"],
+        ),
+    ],
+)
+def test_dns(keys: dict[str, Any], nameservers: list[str]) -> None:
+    """The capability outranks the configuration, which outranks IPAM."""
+    _, result = plan(mode="ptp", **keys)
+    assert result.dns["nameservers"] == nameservers
+
+
+CAPABILITY = {"runtimeConfig": {"mac": "02:00:00:00:00:01"}}
+ARGS = {"args": {"cni": {"mac": "02:00:00:00:00:02"}}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "environment_mac", "mac"),
+    [
+        ({**CAPABILITY, **ARGS}, "02:00:00:00:00:03", "02:00:00:00:00:01"),
+        (ARGS, "02:00:00:00:00:03", "02:00:00:00:00:02"),
+        ({}, "02:AB:00:00:00:03", "02:ab:00:00:00:03"),
+        ({}, "", ""),
+    ],
+)
+def test_requested_mac(keys: dict[str, Any], environment_mac: str, mac: str) -> None:
+    request = Request("ADD", args={"MAC": environment_mac} if environment_mac else {})
+    assert requested_mac(request, conf_of(**keys)) == mac
+
+
+@pytest.mark.parametrize(
+    "mac",
+    [
+        "01:00:00:00:00:01",
+        "00:00:00:00:00:00",
+        "02:00:00:00:01",
+        "02:00:00:00:00:0g",
+        "2:0:0:0:0:1",
+    ],
+)
+def test_a_mac_that_no_interface_can_have(mac: str) -> None:
+    with pytest.raises(CniError, match="CNI_ARGS MAC") as caught:
+        requested_mac(Request("ADD", args={"MAC": mac}), conf_of())
+    assert caught.value.code == 4
+
+
+def test_a_multicast_mac_of_the_configuration() -> None:
+    with pytest.raises(CniError, match=r"args\.cni\.mac") as caught:
+        requested_mac(Request("ADD"), conf_of(args={"cni": {"mac": "03:00:00:00:00:01"}}))
+    assert caught.value.code == 7
+
+
+@pytest.mark.parametrize(
+    ("program", "keys", "mode", "hairpin"),
+    [
+        ("podwire", {}, "ptp", True),
+        ("podwire", {"mode": "bridge"}, "bridge", True),
+        ("podwire", {"mode": "bridge", "promiscMode": True}, "bridge", False),
+        ("podwire", {"mode": "bridge", "hairpinMode": False}, "bridge", False),
+        ("podwire", {"type": "bridge"}, "bridge", False),
+        ("bridge", {"mode": "ptp"}, "bridge", False),
+        ("bridge", {"hairpinMode": True}, "bridge", True),
+        ("ptp", {"type": "bridge"}, "ptp", False),
+    ],
+)
+def test_shape(program: str, keys: dict[str, Any], mode: str, hairpin: bool) -> None:
+    """Under a reference plugin's name podwire has that plugin's defaults."""
+    shape = shape_of(conf_of(**keys), program, "other-ipam")
+    assert (shape.mode, shape.hairpin, shape.delegate) == (mode, hairpin, "other-ipam")
+
+
+@pytest.mark.parametrize("key", ["isGateway", "isDefaultGateway"])
+def test_either_key_makes_a_gateway(key: str) -> None:
+    assert shape_of(conf_of(**{key: True}), "podwire").gateway
+    assert not shape_of(conf_of(), "podwire").gateway
