@@ -42,7 +42,7 @@ def check(call: Call) -> None:
             faults += ipam.lost(tx, call.owner, [a.address.ip for a in addresses])
     if faults:
         raise _failed(call, faults)
-    ipam.check(call)
+    ipam.run("CHECK", call)
 
 
 def _failed(call: Call, faults: list[str]) -> CniError:
@@ -104,7 +104,7 @@ def status(call: Call) -> None:
     except (IpamError, KernelError) as error:
         raise CniError(NOT_AVAILABLE, f"an ADD would fail: {error}") from error
     _check_tools(call)
-    call.ipam.status(call)
+    call.ipam.run("STATUS", call)
     fault = call.host.readiness(call.conf.name)
     if fault is not None:
         raise fault

@@ -31,7 +31,7 @@ def delete(call: Call) -> None:
                 f"the configuration is wrong ({call.parsed.fault}); deleting by record and name"
             )
         ipam = ipam_of_record(record.ipam) if record else call.ipam
-        release = partial(ipam.delete, call, call.owner)
+        release = partial(ipam.run, "DEL", call)
         remove(nl, store, call.owner, record, pod, release, call.host.delete_link)
 
 
@@ -64,14 +64,14 @@ def collect(call: Call) -> None:
                 for link in links:
                     delete_link(nl, link)
                 ipam = ipam_of_record(record.ipam if record else "")
-                release = partial(ipam.delete, call, owner)
+                release = partial(ipam.run, "DEL", call, owner)
                 remove(nl, store, owner, record, release=release, delete=delete_link)
                 call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
             except (KernelError, IpamError, CniError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
         _collect_rules(store, failures)
     try:
-        call.ipam.collect(call)
+        call.ipam.run("GC", call)
     except CniError as error:
         failures.append(str(error))
     if failures:

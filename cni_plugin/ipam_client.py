@@ -40,7 +40,7 @@ class Ipam:
     """What gives attachments their addresses; itself that of a network without addresses.
 
     plugin: the name of the executable, empty for podwire's own IPAM and for none. What podwire's
-    own IPAM gave is released with the attachment's record, so its `delete` and `collect` are empty.
+    own IPAM gave is released with the attachment's record, so it has no verb to `run`.
     """
 
     plugin = ""
@@ -60,20 +60,11 @@ class Ipam:
         """Addresses of an attachment that are not allocated to it, each as a sentence."""
         return []
 
-    def check(self, call: Call) -> None:
-        """CHECK of another plugin. Raises its error."""
-
-    def delete(self, call: Call, owner: Owner) -> None:
-        """DEL of another plugin for an attachment. Raises its error."""
-
-    def collect(self, call: Call) -> None:
-        """GC of another plugin. Raises its error."""
+    def run(self, verb: str, call: Call, owner: Owner | None = None) -> None:
+        """Execute a verb of another plugin. Raises its error. owner: other than the call's."""
 
     def require_space(self, call: Call, tx: Transaction) -> None:
         """Raise code 50 where a range set has no free address."""
-
-    def status(self, call: Call) -> None:
-        """STATUS of another plugin. Raises its error."""
 
 
 class OwnIpam(Ipam):
@@ -145,25 +136,13 @@ class DelegatedIpam(Ipam):
         undo.callback(delegate.undo)
         return lambda _tx: result
 
-    def check(self, call: Call) -> None:
-        """Execute CHECK."""
-        self._delegate(call).run("CHECK")
-
-    def delete(self, call: Call, owner: Owner) -> None:
-        """Execute DEL; at GC in the name of the stale attachment, whose namespace is gone."""
+    def run(self, verb: str, call: Call, owner: Owner | None = None) -> None:
+        """Execute it; for another owner in that one's name, whose namespace is gone."""
         env = {}
-        if owner != call.owner:
+        if owner:
             env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname}
             env["CNI_NETNS"] = ""
-        self._delegate(call).run("DEL", env)
-
-    def collect(self, call: Call) -> None:
-        """Execute GC."""
-        self._delegate(call).run("GC")
-
-    def status(self, call: Call) -> None:
-        """Execute STATUS."""
-        self._delegate(call).run("STATUS")
+        self._delegate(call).run(verb, env)
 
     def _delegate(self, call: Call) -> Delegate:
         program = require_program(self.plugin, call.request)

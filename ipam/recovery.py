@@ -54,11 +54,6 @@ def _refill(tx: Transaction, refill: Refill, damaged: Path) -> None:
     _copy_readable(damaged, tx)
 
 
-def set_aside(data_dir: Path) -> Path | None:
-    """Like `recover`, with nothing but what can be read of the damaged database."""
-    return recover(data_dir, lambda _: None)
-
-
 def find_damage(data_dir: Path, *, boot_id: str = "", clock: Clock = SYSTEM) -> StoreDamaged | None:
     """Read the whole database; what is wrong with it, None if it is sound (or missing)."""
     store = Files(data_dir.absolute())

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from kernel.attach import delete_link
+from kernel.netlink.socket import open_netlink
+from kernel.read import read_links
 from tests.unit.cni_plugin import namespaces
 from tests.unit.cni_plugin.calls import Node
 
@@ -24,3 +27,12 @@ def node(tmp_path: Path) -> Iterator[Node]:
     """A node whose store is not made yet."""
     with Node(tmp_path / "data") as made:
         yield made
+
+
+@pytest.fixture
+def no_links() -> None:
+    """A store that is made is filled from the links of pods: those of earlier tests are gone."""
+    with open_netlink() as nl:
+        for link in read_links(nl):
+            if link.kind == "veth":
+                delete_link(nl, link.name)

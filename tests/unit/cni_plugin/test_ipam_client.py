@@ -14,6 +14,7 @@ from cni_plugin.ipam_client import DelegatedIpam, OwnIpam, choose_ipam, ipam_of_
 from cni_plugin.request import parse_request
 from tests.unit.cni_plugin.calls import CONFIG, Node, config, environment, refused, succeeded
 
+pytestmark = pytest.mark.usefixtures("no_links")
 SUBNET = {"subnet": "10.1.0.0/24"}
 
 

@@ -21,6 +21,7 @@ from kernel.nftables.table import open_nft
 from kernel.read import read_links
 from tests.unit.cni_plugin.calls import CONFIG, Node, config, environment, refused, succeeded
 
+pytestmark = pytest.mark.usefixtures("no_links")
 HOST = host_link_name("podnet", "container1", "eth0")
 BRIDGED = config(mode="bridge", bridge="test0", isGateway=True, ipMasq=True)
 

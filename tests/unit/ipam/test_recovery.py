@@ -15,7 +15,7 @@ from ipam import recovery
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.files import Files
 from ipam.ranges import IPAddress
-from ipam.recovery import find_damage, recover, set_aside
+from ipam.recovery import find_damage, recover
 from ipam.store import Store, Transaction
 from tests.unit.ipam.helpers import BOOT, NETWORK, HandClock, ip, open_at, owner
 from tests.unit.ipam.processes import command, run_at_once
@@ -233,12 +233,12 @@ def test_recover_waits_for_a_running_transaction(
         tx.reserve(owner("late"), ip("10.0.9.9"))
         with pytest.raises(StoreBusy, match="locked"):
             recover(data_dir, refill, boot_id=BOOT)
-    assert set_aside(data_dir) is None
+    assert recover(data_dir, lambda _: None) is None
 
 
 def test_a_sound_or_missing_database_is_left_alone(data_dir: Path) -> None:
     path = filled(data_dir)
-    assert set_aside(data_dir) is None
+    assert recover(data_dir, lambda _: None) is None
     path.unlink()
     assert recover(data_dir, refill, boot_id=BOOT) is None
     assert not path.exists()
@@ -249,7 +249,7 @@ def test_set_aside_twice_in_a_second_keeps_both(data_dir: Path) -> None:
     for turn in range(3):
         path = filled(data_dir, 1)
         path.write_text(f"damage {turn}")
-        names.add(set_aside(data_dir))
+        names.add(recover(data_dir, lambda _: None))
     assert len(names) == 3
     texts = {name.read_text() for name in names if name is not None}
     assert texts == {"damage 0", "damage 1", "damage 2"}
