@@ -48,7 +48,7 @@ def prefix(etcd: Etcd, request: pytest.FixtureRequest) -> str:
 
 @dataclass
 class Seat:
-    """A node: its settings, its folder, its source while it runs, and what that said."""
+    """A node: its settings, its folder, its source while it runs, and its snapshots."""
 
     ns: Namespace
     name: str
@@ -131,17 +131,17 @@ class Seat:
         return (well and set(nodes) == set(names)) or (set(nodes), self.fault)
 
     def is_lost(self) -> object:
-        """True where etcd is away, and that is told."""
+        """True where etcd is away, and the fault describes it."""
         return " (since 20" in self.fault or self.fault
 
     @property
     def has_received(self) -> bool:
-        """Whether etcd said anything; else what it knows is what an earlier source knew."""
+        """Whether etcd sent anything; else it knows what an earlier source knew."""
         assert self.source is not None
         return self.source.activity.last_received > 0
 
     def settle(self) -> list[str]:
-        """Wait until etcd said which subnets it has; these."""
+        """Wait until its subnets are registered; these."""
         eventually(self._is_settled)
         return self.subnets()
 

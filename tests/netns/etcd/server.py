@@ -143,7 +143,7 @@ class Etcd:
                 eventually(partial(self._serves, member))
 
     def ctl(self, *words: str, check: bool = True) -> str:
-        """What etcdctl says, called as root."""
+        """The output of etcdctl, called as root."""
         return self._control(words, f"root:{ROOT_PASSWORD}", check=check)
 
     def entries(self, prefix: str = PREFIX) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Who may in: certificates, users, roles; what is said where they are wrong, and what never is."""
+"""Access: certificates, users, roles; what is logged where they are wrong, and what never is."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ def secret(path: Path, text: str) -> str:
 def discreet(capfd: pytest.CaptureFixture[str], etcd: Etcd) -> Iterator[None]:
     """Neither the password nor a key is in what was logged."""
     yield
-    said = capfd.readouterr().err
-    assert PASSWORD not in said
-    assert "PRIVATE KEY" not in said
-    assert not any(line in said for line in etcd.client_files[1].read_text().split()[5:-4])
+    logged = capfd.readouterr().err
+    assert PASSWORD not in logged
+    assert "PRIVATE KEY" not in logged
+    assert not any(line in logged for line in etcd.client_files[1].read_text().split()[5:-4])
 
 
 def refused(seat: Seat, words: str) -> None:
-    """Its fault says that, and no secret."""
+    """Its fault contains that, and no secret."""
     eventually(lambda: words in seat.fault or seat.fault)
     assert PASSWORD not in seat.fault
     assert seat.nodes() == {}
@@ -117,7 +117,7 @@ def test_certificates_that_are_renewed_are_used(
     seat.settle()
 
 
-def test_nobody_listens(make_seat: MakeSeat) -> None:
+def test_no_server_listens(make_seat: MakeSeat) -> None:
     seat = make_seat(endpoints=["https://192.0.2.1:1", "https://192.0.2.1:2"]).start()
     refused(seat, "https://192.0.2.1:1: Connection refused")
     refused(seat, "https://192.0.2.1:2: Connection refused")
@@ -136,12 +136,12 @@ def test_what_is_no_etcd(make_seat: MakeSeat, etcd: Etcd) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(200, "HTTP 200"), (404, "HTTP 404"), (503, "HTTP 503")]
+    ("status", "reason"), [(200, "HTTP 200"), (404, "HTTP 404"), (503, "HTTP 503")]
 )
-def test_a_web_server_is_no_etcd(make_seat: MakeSeat, etcd: Etcd, status: int, told: str) -> None:
+def test_a_web_server_is_no_etcd(make_seat: MakeSeat, etcd: Etcd, status: int, reason: str) -> None:
     with web_server(etcd, status) as url:
         seat = make_seat(endpoints=[url]).start()
-        eventually(lambda: f"{url}: is no etcd: {told}, '<html>" in seat.fault or seat.fault)
+        eventually(lambda: f"{url}: is no etcd: {reason}, '<html>" in seat.fault or seat.fault)
         assert len(seat.fault) < 200
         assert seat.nodes() == {}
         seat.stop()

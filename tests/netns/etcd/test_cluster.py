@@ -28,7 +28,7 @@ def outside(underlay: Underlay, tmp_path: Path) -> Iterator[Etcd]:
 
 
 def join(cluster: Cluster, etcd: Etcd, **settings: object) -> Member:
-    """A node more, with both of its addresses told."""
+    """A node more, with both of its addresses published."""
     member = cluster.prepare()
     source = {"etcd": etcd.settings(**{"addresses": member.addresses, **settings})}
     member.start(source=source, dataDir=str(member.folder / "data"))
@@ -47,7 +47,7 @@ def has_kept(member: Member) -> object:
 
 
 def borrows(member: Member) -> object:
-    """True where it routes by what an earlier daemon knew, and says so."""
+    """True where it routes by what an earlier daemon knew, and reports that."""
     fault = member.status().get("sourceFault", "")
     return "its last known state is of" in fault or (fault, member.log)
 
@@ -155,7 +155,7 @@ def test_cleanup_gives_the_lease_back(cluster: Cluster, outside: Etcd) -> None:
 def test_a_node_cut_off_for_longer_than_its_lease_says_that_it_lost_its_subnet(
     cluster: Cluster, outside: Etcd, podwire_bin: Path
 ) -> None:
-    """Its pod stays, and nobody gets an address of what is another node's now."""
+    """Its pod stays, and no pod gets an address of another node's subnet."""
     scarce = {"clusterCIDRs": ["10.244.0.0/24"], "leaseSeconds": 60}
     one = join(cluster, outside, addresses=["192.0.2.11"], **scarce)
     eventually(partial(leased, one, 1))
@@ -170,7 +170,7 @@ def test_a_node_cut_off_for_longer_than_its_lease_says_that_it_lost_its_subnet(
     eventually(lambda: words in one.status().get("sourceFault", "") or one.log, 60)
     eventually(partial(leased, one, 0))
     assert outside.entries()["/podwire/v1/subnets/ipv4/10.244.0.0-24"] == "node-2"
-    # What the fault says that helps, helps.
+    # The remedy in the fault works.
     one.stop()
     one.node.run([one.podwirectl, "cleanup", "--yes", "--config", one.folder / "podwired.yaml"])
     two.stop()

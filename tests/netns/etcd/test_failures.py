@@ -103,7 +103,7 @@ def test_a_daemon_that_starts_while_etcd_is_away_uses_what_was_known(
     meet(one, two)
 
 
-def test_compacted_while_nobody_listened(make_seat: MakeSeat, etcd: Etcd) -> None:
+def test_compacted_while_no_watch_was_open(make_seat: MakeSeat, etcd: Etcd) -> None:
     one, two = make_seat().start(), make_seat().start()
     meet(one, two)
     one.stop()
@@ -124,7 +124,7 @@ def test_compacted_and_defragmented_mid_run(make_seat: MakeSeat, etcd: Etcd) -> 
     meet(one, two)
 
 
-def test_keys_that_somebody_deletes_are_put_back(
+def test_keys_that_an_operator_deletes_are_restored(
     make_seat: MakeSeat, etcd: Etcd, prefix: str
 ) -> None:
     one, two = make_seat().start(), make_seat().start()
@@ -233,7 +233,7 @@ def test_a_member_that_hangs_is_left_for_another(
 def test_a_network_that_swallows_everything_is_noticed(
     frail: Etcd, make_frail: MakeSeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No packet says that anything is wrong: neither the stream nor the kernel knows."""
+    """No packet shows the failure: neither the stream nor the kernel notices it."""
     monkeypatch.setattr(watcher, "RENEW_MAX", 1.0)
     seat = make_frail().start()
     before = seat.settle()

@@ -40,7 +40,7 @@ def key_of(prefix: str, subnet: str) -> str:
         ("lengths/ipv5", "24"),
     ],
 )
-def test_nonsense_is_left_out_and_told(
+def test_nonsense_is_left_out_and_logged(
     make_seat: MakeSeat,
     etcd: Etcd,
     prefix: str,
@@ -57,7 +57,7 @@ def test_nonsense_is_left_out_and_told(
     eventually(partial(one.knows, "node-1", "node-2"))
     eventually(partial(two.knows, "node-1", "node-2"))
     lines = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
-    assert len(lines) == 2, lines  # each says it once
+    assert len(lines) == 2, lines  # each logs it once
     assert all(line.isprintable() and len(line) < 400 for line in lines)
 
 
@@ -100,7 +100,7 @@ def test_a_subnet_written_over_stays_its_holders(
     ))  # fmt: skip
     for subnet in held:
         etcd.ctl("put", key_of(prefix, subnet), "node-9")
-    # Its holder puts it back, and nobody ever believes it.
+    # Its holder restores it, and no node ever uses it.
     after = {**before, f"{prefix}/v1/nodes/node-9": etcd.entries(prefix).get("x", "")}
     eventually(lambda: etcd.entries(prefix).keys() == after.keys() or etcd.entries(prefix))
     eventually(lambda: all(etcd.entries(prefix)[key_of(prefix, s)] == "node-2" for s in held))
@@ -111,7 +111,7 @@ def test_a_subnet_written_over_stays_its_holders(
             assert not taken
 
 
-def test_somebody_who_keeps_writing_over_a_record_gets_nowhere(
+def test_a_client_that_keeps_overwriting_a_record_changes_no_route(
     make_seat: MakeSeat, etcd: Etcd, prefix: str
 ) -> None:
     one = make_seat().start()
@@ -125,7 +125,7 @@ def test_somebody_who_keeps_writing_over_a_record_gets_nowhere(
 
 
 @pytest.mark.parametrize("value", ["", "for printers", "{}"])
-def test_a_subnet_reserved_by_words_is_nobodys(
+def test_a_subnet_reserved_by_a_text_is_no_nodes(
     make_seat: MakeSeat, etcd: Etcd, prefix: str, value: str
 ) -> None:
     etcd.ctl("del", f"{prefix}/", "--prefix")
@@ -154,7 +154,7 @@ def test_a_node_whose_subnet_is_given_to_words_says_that_it_lost_it(
     assert etcd.entries(prefix)[key_of(prefix, subnet)] == "for printers"
 
 
-def test_a_claim_that_never_succeeds_is_told_and_slows_down(
+def test_a_registration_that_never_succeeds_is_a_fault_and_slows_down(
     make_seat: MakeSeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Registration, "register", lambda *_: False)

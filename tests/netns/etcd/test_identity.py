@@ -24,7 +24,7 @@ def twin(make_seat: MakeSeat, folder: Path, **changes: object) -> Seat:
 
 
 def refuses(seat: Seat) -> object:
-    """True where it says that its name is the first machine's."""
+    """True where its fault is that the first machine has its name."""
     return WORDS in seat.fault or seat.fault
 
 
@@ -57,7 +57,7 @@ def test_a_machine_at_another_address_gets_its_name_when_the_lease_of_it_ends(
     (lease,) = {int(kv["lease"]) for kv in etcd.pairs(f"{prefix}/v1/nodes")}
     etcd.ctl("lease", "revoke", f"{lease:x}")
     assert two.settle()
-    # The first one has lost its name, and says so.
+    # The first one has lost its name, and reports that.
     one.start()
     eventually(lambda: WORDS.replace("2.11", "2.12") in one.fault or one.fault)
     assert one.subnets() == []
@@ -95,7 +95,7 @@ def test_a_node_that_is_renamed_keeps_its_subnets(
     assert "node-1" not in keys.values()
 
 
-def test_leaving_tells_what_was_removed_though_somebody_writes_meanwhile(
+def test_leaving_lists_what_was_removed_though_another_client_writes_meanwhile(
     make_seat: MakeSeat, etcd: Etcd, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seat = make_seat(clusterCIDRs=["10.244.0.0/16"]).start()

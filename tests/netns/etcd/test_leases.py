@@ -41,9 +41,7 @@ def test_nodes_learn_of_each_other(make_seat: MakeSeat) -> None:
     eventually(partial(one.knows, "node-1"))
 
 
-def test_a_restart_keeps_the_subnet_and_tells_nobody_anything(
-    make_seat: MakeSeat, etcd: Etcd
-) -> None:
+def test_a_restart_keeps_the_subnet_and_changes_no_key(make_seat: MakeSeat, etcd: Etcd) -> None:
     seat = make_seat().start()
     before = seat.settle()
     revision = etcd.revision()
@@ -161,7 +159,7 @@ def test_an_expired_lease_after_a_reboot_gives_a_new_subnet(
 def test_a_subnet_given_to_another_by_hand_is_not_taken_back(
     make_seat: MakeSeat, etcd: Etcd, prefix: str
 ) -> None:
-    """While its node was away: who wrote there nobody can tell."""
+    """While its node was away: the writer is unknown."""
     seat = make_seat(clusterCIDRs=["10.244.0.0/16"]).start()
     (subnet,) = seat.settle()
     seat.stop()
@@ -198,7 +196,7 @@ def test_lengths_that_differ_between_nodes_are_refused(
     assert f"{prefix}/v1/nodes/node-2" not in etcd.entries(prefix)
 
 
-def test_a_new_address_is_told(make_seat: MakeSeat) -> None:
+def test_a_new_address_is_published(make_seat: MakeSeat) -> None:
     one, two = make_seat().start(), make_seat().start()
     before = two.settle()
     eventually(partial(one.knows, "node-1", "node-2"))

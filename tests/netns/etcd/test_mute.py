@@ -1,4 +1,4 @@
-"""A watch that is never answered: told, left for another member; and the lease is kept."""
+"""A watch that is never answered: a fault, another member is tried, and the lease is kept."""
 
 import time
 from functools import partial
@@ -58,7 +58,7 @@ def _has_left(seat: Seat, url: str) -> object:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_watch_of_which_nothing_is_to_be_told_goes_on(make_seat: MakeSeat) -> None:
+def test_a_watch_without_events_goes_on(make_seat: MakeSeat) -> None:
     one = make_seat().start()
     one.settle()
     stream = one._client._watcher._stream

@@ -124,7 +124,7 @@ def test_the_newest_state_is_written_when_it_is_due(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_a_disk_that_cannot_be_written_is_told_once(
+def test_a_disk_that_cannot_be_written_is_logged_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cache = CacheWriter(tmp_path / "none" / "f", Log(), gap=3600)

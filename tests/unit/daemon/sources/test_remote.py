@@ -25,7 +25,7 @@ def node(name: str, number: int) -> Node:
 
 
 class Script:
-    """A client that does what the test says, one step for each time it is called."""
+    """A client that does one step of the test each time it is called."""
 
     identity = "here"
 
@@ -122,13 +122,13 @@ def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
 
 
 def test_what_is_heard_is_counted(tmp_path: Path) -> None:
-    def hear(feed: Feed) -> None:
+    def receive(feed: Feed) -> None:
         feed.received(bytes=100, events=2)
         feed.received(bytes=11)
         feed.count(1000)
         feed.wait(60)
 
-    with source_of(Script(hear), tmp_path) as source:
+    with source_of(Script(receive), tmp_path) as source:
         wait_until(lambda: source.activity.bytes == 1111)
         assert source.activity.events == 2
         assert source.activity.last_received > 0
@@ -217,7 +217,7 @@ def test_the_end_comes_though_the_client_hangs(tmp_path: Path) -> None:
         with source_of(client, tmp_path) as source:
             polled(source)
         assert client.interrupted.is_set()
-        # Whatever a thread that was left behind does, nobody is told any more.
+        # What a thread that was left behind feeds is not used any more.
         client.feeds[0].snapshot([node("a", 2)], RANGES)
         known = load(tmp_path / "cluster.json", "here")
         assert known is not None
@@ -227,12 +227,12 @@ def test_the_end_comes_though_the_client_hangs(tmp_path: Path) -> None:
 
 
 def test_what_is_known_is_used_at_the_next_start(tmp_path: Path) -> None:
-    def tell(feed: Feed) -> None:
+    def feed_one(feed: Feed) -> None:
         feed.snapshot([node("a", 1)], RANGES, position="17")
         feed.mark("18")
         feed.wait(60)
 
-    with source_of(Script(tell), tmp_path) as source:
+    with source_of(Script(feed_one), tmp_path) as source:
         polled(source)
         wait_until(lambda: source._feed._position == "18")
 
@@ -263,7 +263,7 @@ def test_a_last_known_state_that_is_confirmed_is_no_news(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", render(LastKnown("there", (), (), "", 0.0))])
-def test_a_file_of_something_else_is_ignored_and_told(
+def test_a_file_of_something_else_is_ignored_and_logged(
     tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cluster.json").write_bytes(content)

@@ -63,7 +63,7 @@ def test_it_is_a_source(tmp_path: Path) -> None:
     source.close()
 
 
-def test_a_file_that_nobody_touched_of_late_is_taken_at_once(tmp_path: Path) -> None:
+def test_a_file_that_was_not_written_recently_is_read_at_once(tmp_path: Path) -> None:
     watched = Watched(tmp_path / "nodes.yaml")
     watched.write(ONE)
     watched.wall_offset = SETTLE_SECONDS + 0.1

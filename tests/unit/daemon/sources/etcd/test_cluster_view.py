@@ -186,7 +186,7 @@ def test_what_an_earlier_daemon_knew_is_gone_on_from() -> None:
     view.restore([node(1), node(2)])
     assert list(view.nodes) == ["node-2"]
     view.put(KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 5, 9))
-    assert held(view, "node-2") == ["10.244.2.0/24"]  # nobody deleted it
+    assert held(view, "node-2") == ["10.244.2.0/24"]  # it was not deleted
     # Read whole, etcd knows better.
     view.replace_all(
         [KeyValue(KEYS.write(SubnetKey(ip_network("10.244.2.0/24"))), b"node-3", 8, 8)]

@@ -58,7 +58,7 @@ def chunked(data: bytes, cuts: list[int]) -> bytes:
 
 
 def read(body: bytes) -> tuple[list[dict[str, Any]], str]:
-    """What a stream says, and how it ends."""
+    """The answers of a stream, and how it ends."""
     answers = []
     try:
         for answer in stream_of(body).answers():
@@ -96,9 +96,9 @@ def test_whatever_it_is_it_ends_in_our_words(body: bytes, whole: bool) -> None:
     ],
 )
 def test_how_it_broke(body: bytes, why: str) -> None:
-    answers, told = read(body)
+    answers, end = read(body)
     assert answers == []
-    assert why in told
+    assert why in end
 
 
 def test_a_stream_that_was_interrupted_just_ends() -> None:
@@ -155,7 +155,7 @@ def test_any_answer_is_read_or_malformed(answer: Any) -> None:
             continue
 
 
-def test_the_root_of_an_error_is_told_without_its_wrapping() -> None:
+def test_the_root_of_an_error_is_shown_without_its_wrapping() -> None:
     inner = ConnectionRefusedError(111, "Connection refused")
     wrapped = requests.ConnectionError(urllib3.exceptions.MaxRetryError(
         None, "/v3/kv/txn", urllib3.exceptions.ProtocolError("x", inner)  # type: ignore[arg-type]

@@ -73,15 +73,15 @@ def test_a_damaged_file_is_as_good_as_none(
     assert "is not used" in capfd.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_told_once(
+def test_a_folder_that_cannot_be_written_is_logged_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     file = open_file(tmp_path / "file" / "held.json")
     for lease in (1, 2):
         file.save(SUBNETS, lease)
-    said = capfd.readouterr().err
-    assert said.count("cannot be written") == 1
+    logged = capfd.readouterr().err
+    assert logged.count("cannot be written") == 1
     held = file.load()
     assert held is not None
     assert held.lease == 2

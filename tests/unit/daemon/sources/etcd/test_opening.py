@@ -1,4 +1,4 @@
-"""Whether podwire could speak to etcd is said before anybody is spoken to."""
+"""check-config reports whether podwire could connect to etcd, without a connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ source:
 
 
 def check(folder: Path, before: str = "", more: str = "") -> subprocess.CompletedProcess[str]:
-    """What `podwirectl check-config` says."""
+    """The output of `podwirectl check-config`."""
     path = folder / "podwired.yaml"
     path.write_text(SETTINGS.format(more=more))
     code = CHECK.format(before=before, path=str(path))
