@@ -167,7 +167,7 @@ def _unknown_key(key: str, known: Sequence[str]) -> str:
 def _check_paths(settings: Settings, root: Item) -> None:
     """Raises Fault where one file would take another's place, or have to be a folder for it."""
     for first, second in combinations(_files(settings), 2):
-        why = _conflict(first, second)
+        why = _conflict(first[1], second[1])
         if not why:
             continue
         item = _given(root, second[0])
@@ -205,13 +205,10 @@ def _source_files(source: SourceSettings) -> Iterator[_Named]:
                 yield f"source.{source.kind}.{field.alias}", path
 
 
-def _conflict(first: _Named, second: _Named) -> str:
-    (one, path), (other, another) = first, second
+def _conflict(one: Path, other: Path) -> str:
     if one == other:
-        return ""
-    if path == another:
         return "must be another file than that of"
-    if path in another.parents or another in path.parents:
+    if one in other.parents or other in one.parents:
         return "cannot be beside that of"
     return ""
 
