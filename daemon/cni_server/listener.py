@@ -67,8 +67,6 @@ class Acceptor:
         self._socket, self._log = listening, log
         self._epoll = select.epoll()
         self._epoll.register(listening, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        self._poll = select.poll()
-        self._poll.register(listening, select.POLLIN)
         self._shut_down = False
 
     def __enter__(self) -> Acceptor:
@@ -79,7 +77,7 @@ class Acceptor:
 
     def has_more(self) -> bool:
         """Whether a connection waits."""
-        return bool(self._poll.poll(0))
+        return bool(self._epoll.poll(0, 1))  # unlike a poll object, for any number of threads
 
     def accept(self) -> socket.socket | None:
         """The next connection; None once the socket is shut down and no connection waits."""
@@ -90,7 +88,7 @@ class Acceptor:
                 if self._shut_down:
                     return None
                 # Once more after that: a connection may have come just before.
-                self._shut_down = any(e & select.EPOLLHUP for _fd, e in self._epoll.poll())
+                self._shut_down = any(e & select.EPOLLHUP for _fd, e in self._epoll.poll(-1, 1))
             except OSError as error:
                 self._log.error(f"accept: {error}")
                 time.sleep(_PAUSE_SECONDS)
