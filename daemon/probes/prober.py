@@ -211,7 +211,7 @@ class Prober:
         for own in self._sockets.overloaded:
             self._peers.note_overload(own.path, now)
             self._overload_ends = now + _OVERLOAD_SECONDS
-            self._overload = describe_overload(own.address, self._settings.port)
+            self._overload = self._overload or describe_overload(own.address, self._settings.port)
         if now >= self._overload_ends:
             self._overload, self._overload_ends = "", float("inf")
 

@@ -1,4 +1,4 @@
-"""Peers come, go and change; this node's own side changes; nothing of routing waits for it."""
+"""Peers join, leave and change; this node changes; routing never waits for the probes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sockets(member: Member) -> set[str]:
 
 @pytest.mark.parametrize("outer", ["ipv4", "ipv6"])
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid", "none"])
-def test_who_is_reached_by_which_addresses(grow: Grow, backend: str, outer: str) -> None:
+def test_which_addresses_are_probed(grow: Grow, backend: str, outer: str) -> None:
     one, _two = grow(backend=backend, underlay=outer)
     eventually(one.is_in_sync)
     pods = OWN if backend != "none" else set()
@@ -144,7 +144,7 @@ def test_cleanup_leaves_nothing(cluster: Cluster, wanted: bool) -> None:
     assert changes(before, snapshot(one.node.ns)) == []
 
 
-def test_no_probes_where_nobody_wants_them(cluster: Cluster) -> None:
+def test_no_probes_where_they_are_turned_off(cluster: Cluster) -> None:
     one, _two = (cluster.join(health=False) for _ in range(2))
     cluster.settle()
     assert sockets(one) == set()
@@ -159,7 +159,7 @@ def test_another_port(cluster: Cluster) -> None:
     assert sockets(pair[0]) == set()
 
 
-def test_a_port_that_somebody_else_has(cluster: Cluster) -> None:
+def test_a_port_in_use(cluster: Cluster) -> None:
     one, two = (cluster.join(start=False) for _ in range(2))
     with closing(one.node.ns.socket(socket.AF_INET, socket.SOCK_DGRAM)) as taken:
         taken.bind(("0.0.0.0", PORT))  # noqa: S104 - whoever takes a port takes it everywhere

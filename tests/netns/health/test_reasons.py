@@ -1,4 +1,4 @@
-"""What breaks between two nodes is told apart, by real packets; and is over when it is over."""
+"""Faults between two nodes are diagnosed by real packets, and end when they are repaired."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_packets_that_arrive_in_one_direction(grow: Grow) -> None:
     expect_well([one, two])
 
 
-def test_a_firewall_that_says_so(grow: Grow) -> None:
+def test_a_firewall_that_rejects(grow: Grow) -> None:
     one, two = grow(backend="none")
     nft(two, f"input udp dport {PORT} reject with icmpx admin-prohibited")
     expect(one, two, "one-way", "a firewall does not let it through", two.addresses[0])

@@ -75,7 +75,7 @@ def test_a_service_whose_server_listens_elsewhere_counts_and_one_that_is_silent_
     assert value(member, "dns_answers_total") == 1
 
 
-def test_counting_begins_anew_where_others_removed_it(member: Member) -> None:
+def test_counting_restarts_where_others_removed_it(member: Member) -> None:
     def has_chain() -> object:
         value(member, "dns_queries_total")
         done = member.node.run(

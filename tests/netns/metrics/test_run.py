@@ -1,4 +1,4 @@
-"""What `podwired run` shows of itself; nothing that goes wrong with that harms the daemon."""
+"""The metrics of `podwired run`; no fault of theirs affects the daemon."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_no_series_names_a_pod_or_a_peer(pair: tuple[Member, Member], podwire_bi
     assert not {"c1", "eth0", *two.addresses, *two.cidrs} & texts
 
 
-def test_probes_say_whether_the_node_is_ready(cluster: Cluster) -> None:
+def test_health_checks_report_whether_the_node_is_ready(cluster: Cluster) -> None:
     member = cluster.join()
     cluster.settle()
     assert ask(member, "/healthz") == (200, "alive\n")
@@ -180,7 +180,7 @@ def test_a_node_that_is_cut_off_is_unreachable_with_its_share(cluster: Cluster) 
     assert value(two, "entries_out_of_sync") == 0
 
 
-def test_a_source_that_breaks_is_told_and_its_states_are_counted(
+def test_a_source_that_breaks_is_reported_and_its_snapshots_are_counted(
     cluster: Cluster, member: Member
 ) -> None:
     before = value(member, "source_snapshots_total") or 0
@@ -195,7 +195,7 @@ def test_a_source_that_breaks_is_told_and_its_states_are_counted(
     assert (value(member, "source_lag_seconds") or 0) >= 0
 
 
-def test_a_port_that_is_taken_is_told_and_nothing_else_suffers(
+def test_a_port_in_use_is_reported_and_nothing_else_fails(
     cluster: Cluster, podwire_bin: Path
 ) -> None:
     member = cluster.prepare()
@@ -220,7 +220,7 @@ def troubles(member: Member) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("!")]
 
 
-def test_without_metrics_nobody_listens_and_nothing_is_counted(cluster: Cluster) -> None:
+def test_without_metrics_no_port_is_open_and_nothing_is_counted(cluster: Cluster) -> None:
     member = cluster.join()
     cluster.settle()
     eventually(lambda: shows(member, 0, "dns_queries_total"))

@@ -61,7 +61,7 @@ def _own_network() -> Iterator[None]:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Sources:
-    """A daemon that has turned once."""
+    """A daemon whose routing loop has had an iteration."""
     wanted = settings(f"dataDir: {tmp_path}")
     made = Sources(wanted, CallCounters(2), Counts(), Journal(tmp_path / "journal", MIN_BYTES))
     made.counts.note_iteration(0.0, Seen(GOOD, cluster(node(1), node(2)), plan("", ""), None))
@@ -172,7 +172,7 @@ def test_every_kind_of_object_has_a_name_of_its_own_or_is_other() -> None:
     assert kind_of("anything") == kind_of("") == "other"
 
 
-def test_only_turns_that_change_something_are_timed() -> None:
+def test_only_iterations_that_change_something_are_timed() -> None:
     counts = Counts()
     seen = Seen(GOOD, None, None, None)
     counts.note_iteration(time.monotonic() - 9.0, seen)
@@ -184,7 +184,7 @@ def test_only_turns_that_change_something_are_timed() -> None:
     assert counts.iterations.seconds == pytest.approx(9.0, abs=1.0)
 
 
-def test_repairs_failures_and_records_are_counted_where_they_are_told(tmp_path: Path) -> None:
+def test_repairs_failures_and_records_are_counted_where_they_are_reported(tmp_path: Path) -> None:
     journal, counts = Journal(tmp_path / "journal", MIN_BYTES), Counts()
     reporter = Reporter(journal, Log("error"), counts=counts)
     reporter.report_repair("a", "route 10.0.0.0/24", "removed")
@@ -207,7 +207,7 @@ def test_records_that_are_lost_are_counted(tmp_path: Path) -> None:
     assert set(values[f.JOURNAL_RECORDS].values()) == {0}
 
 
-def test_a_loop_that_begins_anew_is_counted_and_not_ready() -> None:
+def test_a_restart_of_the_loop_is_counted_and_not_ready() -> None:
     counts = Counts()
     counts.note_restart(NodeStatus("node-1", "vxlan", "static", fault="routing fails"))
     assert counts.restarts == 1
@@ -283,7 +283,7 @@ def test_networks_have_labels_up_to_a_bound_and_the_own_one_always() -> None:
     assert values[f.IN_USE]["podwire", "ipv4"] == 5
 
 
-def test_ways_to_other_nodes_by_state_and_reason() -> None:
+def test_peer_connections_by_state_and_reason() -> None:
     peers = [
         peer("a", State.ESTABLISHED, rtt=0.001, mtu=1450),
         peer("b", State.ESTABLISHED, rtt=0.004, mtu=1400),
@@ -333,7 +333,7 @@ def test_unreachable_nodes_and_the_share_of_addresses_that_they_own() -> None:
     assert shares.read(cluster(node(1)), "node-1", frozenset())[f.UNREACHABLE_SHARE] == {}
 
 
-def test_who_counts_as_unreachable() -> None:
+def test_which_peers_are_unreachable() -> None:
     desired = plan("10.244.1.0/24", "10.244.2.0/24", "fd00:3::/64")  # node-3 has no IPv6 address
     assert desired.peers["node-3"] == ()
     peers = [

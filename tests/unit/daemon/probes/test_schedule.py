@@ -102,7 +102,7 @@ def test_a_new_place_takes_the_old_one_and_who_is_gone_has_none(regular: bool) -
         st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 10), st.floats(0, 3)), max_size=60
     )
 )
-def test_nobody_is_early_and_nobody_twice(steps: list[tuple[int, bool, float, float]]) -> None:
+def test_no_peer_comes_early_or_twice(steps: list[tuple[int, bool, float, float]]) -> None:
     queue, now = Queue[Member](), 0.0
     members = [Member(str(n)) for n in range(6)]
     dues: dict[str, float] = {}
