@@ -82,16 +82,16 @@ class VxlanDevice:
         if wait > 0:
             return DeviceResult(wait)
         try:
-            changes, offload = self._apply(desired)
+            changes, offloaded = self._apply(desired)
         except KernelError as error:
             raise self._failed(error) from error
         cause, self._cause = self._cause, ""
         self.is_due = False
         self._reporter.faults.set("device", "")
-        if not changes and not offload:
+        if not changes and offloaded is None:
             self._reporter.counts.note_resolved(self._key)
             return DeviceResult()
-        self._report(desired, changes, offload, cause)
+        self._report(desired, changes, offloaded, cause)
         return DeviceResult(cause=cause)
 
     def _failed(self, error: KernelError) -> KernelError:
@@ -103,11 +103,11 @@ class VxlanDevice:
         self._reporter.faults.set("device", str(error))
         return error
 
-    def _apply(self, desired: Desired) -> tuple[Sequence[Change[Noun]], str]:
-        """Make the device as desired; what differed: (of the device, of its checksum offload)."""
+    def _apply(self, desired: Desired) -> tuple[Sequence[Change[Noun]], bool | None]:
+        """Make the device as desired; what differed, and its checksum offload if that did."""
         if desired.device is None:
             self.index = 0
-            return (), ""
+            return (), None
         # Others first: two devices cannot have one tunnel.
         links = read_links(self._nl)
         self._remove_others(desired, links)
@@ -115,20 +115,26 @@ class VxlanDevice:
         self.index = done.link.index
         return done.changes, self._ensure_offload(desired, links)
 
-    def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> str:
+    def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> bool | None:
         below = {desired.uplink, *(k.name for k in links if _is_port_of(k, desired.uplink))}
         fault = offload_trouble(sorted(below)) if self._offload == "auto" else ""
         if fault and fault != self._offload_fault:
             self._reporter.log.warning(f"checksum offload of {self.name} is off: {fault}")
         self._offload_fault = fault
-        was = ensure_offload(self.name, self._offload, fault)
-        return "" if was is None else f"its checksum offload was {'on' if was else 'off'}"
+        return ensure_offload(self.name, self._offload, fault)
 
     def _report(
-        self, desired: Desired, changes: Sequence[Change[Noun]], offload: str, cause: str
+        self,
+        desired: Desired,
+        changes: Sequence[Change[Noun]],
+        offloaded: bool | None,
+        cause: str,
     ) -> None:
         missing = any(isinstance(c.desired, Link) and c.observed is None for c in changes)
-        before = "; ".join(filter(None, (*map(describe, changes), offload)))
+        texts = [*map(describe, changes)]
+        if offloaded is not None:
+            texts.append(f"its checksum offload was {'on' if offloaded else 'off'}")
+        before = "; ".join(texts)
         states = "" if missing else before, state_of(desired.device)
         if cause:
             self._reporter.report_repair(self._key, self._title, cause, *states)
