@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.config.schema import KubernetesSettings
 from daemon.sources.kubernetes.kubeconfig import exposed_files, read_config
-from daemon.sources.kubernetes.objects import Unusable, find_position
+from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.kubernetes.stream import Items, Oversized, read_json
 from daemon.sources.remote import SourceError
 
@@ -131,7 +131,7 @@ class Api:
         data = self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
         try:
             return read_json(data)
-        except Unusable as error:
+        except UnusableObject as error:
             raise BadResponse(f"the Kubernetes API's answer to PATCH {path}: {error}") from error
 
     def delete(self, path: str) -> None:

@@ -14,7 +14,7 @@ from daemon.sources.cache import LastKnown, parse_node, show_node
 from daemon.sources.kubernetes.claim_check import ClaimCheck
 from daemon.sources.kubernetes.objects import (
     NodeRecord,
-    Unusable,
+    UnusableObject,
     find_position,
     is_position,
     name_of,
@@ -111,7 +111,7 @@ class ClusterView:
             except StopIteration as end:
                 position = find_position(end.value)
                 break
-            except Unusable as error:
+            except UnusableObject as error:
                 self._refuse("a NodeNetwork", str(error))
                 continue
             if name == self._me:
@@ -143,7 +143,7 @@ class ClusterView:
         try:
             kind, thing = _open_event(read_json(line))
             name = name_of(thing) if kind in _CHANGES else ""
-        except Unusable as error:
+        except UnusableObject as error:
             self._refuse("an event", str(error))
             return False
         if kind == "ERROR":
@@ -165,7 +165,7 @@ class ClusterView:
         """What an object claims; None where it cannot be used: what is known of its node stays."""
         try:
             claim = parse_claim(thing, self._ranges)
-        except Unusable as error:
+        except UnusableObject as error:
             self._refuse(f"NodeNetwork {name}", str(error))
             return None
         for why in claim.left_out:
@@ -222,10 +222,10 @@ class ClusterView:
 
 
 def _open_event(event: object) -> tuple[str, Any]:
-    """Type and object. Raises Unusable."""
+    """Type and object. Raises UnusableObject."""
     kind = event.get("type") if isinstance(event, dict) else None
     if not isinstance(event, dict) or not isinstance(kind, str) or kind not in _KINDS:
-        raise Unusable("it is none")
+        raise UnusableObject("it is none")
     return kind, event.get("object")
 
 

@@ -1,6 +1,6 @@
 """Objects of the API: Nodes as they are read, NodeNetworks as they are read and written.
 
-Whatever an object contains, parsing it gives a value or raises Unusable.
+Whatever an object contains, parsing it gives a value or raises UnusableObject.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _INTERNAL = "InternalIP"
 _POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class Unusable(Exception):
+class UnusableObject(Exception):
     """An object, or a part of one, that podwire does not use; the message says why."""
 
 
@@ -82,37 +82,37 @@ def objects_path(namespace: str) -> str:
 
 
 def name_of(thing: object) -> str:
-    """The name of an object. Raises Unusable."""
+    """The name of an object. Raises UnusableObject."""
     name = _mapping(thing, "metadata").get("name")
     if not isinstance(name, str):
-        raise Unusable("has no name")
+        raise UnusableObject("has no name")
     try:
         return parse_node_name(name)
     except ValueError as error:
-        raise Unusable(f"its name {show(name)} {error}") from error
+        raise UnusableObject(f"its name {show(name)} {error}") from error
 
 
 def parse_claim(thing: object, ranges: Iterable[IPNetwork]) -> Claim:
-    """A NodeNetwork, as it came from JSON. Raises Unusable."""
+    """A NodeNetwork, as it came from JSON. Raises UnusableObject."""
     name, spec = name_of(thing), _mapping(thing, "spec")
     addresses = [
         _parse(parse_node_address, text, "its address")
         for text in _texts(spec, "addresses", ADDRESSES_MAX)
     ]
     if len({address.version for address in addresses}) < len(addresses):
-        raise Unusable("has two addresses of one family")
+        raise UnusableObject("has two addresses of one family")
     if not addresses:
-        raise Unusable("has no address")
+        raise UnusableObject("has no address")
     cidrs, left_out = _read_prefixes(_texts(spec, "podCIDRs", PREFIXES_MAX), ranges)
     return Claim(Node(name, tuple(addresses), cidrs), left_out)
 
 
 def parse_node_record(thing: object, ranges: Iterable[IPNetwork]) -> NodeRecord:
-    """A Node, as it came from JSON. Raises Unusable."""
+    """A Node, as it came from JSON. Raises UnusableObject."""
     name, spec = name_of(thing), _mapping(thing, "spec")
     uid = _mapping(thing, "metadata").get("uid")
     if not isinstance(uid, str) or not uid.isprintable() or not 0 < len(uid) <= _UID_MAX:
-        raise Unusable("has no uid")
+        raise UnusableObject("has no uid")
     texts = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
     texts = [text for text in texts if text != ""] if isinstance(texts, list) else texts
     cidrs, left_out = _read_prefixes(_texts({"podCIDRs": texts}, "podCIDRs", PREFIXES_MAX), ranges)
@@ -129,7 +129,7 @@ def _read_internal(status: Mapping[str, Any]) -> Iterable[IPAddress]:
             continue
         try:
             address = _parse(parse_node_address, entry.get("address"), "its address")
-        except Unusable:
+        except UnusableObject:
             continue  # a node may have addresses that are no use to others
         found.setdefault(address.version, address)
     return found.values()
@@ -144,7 +144,7 @@ def _read_prefixes(
     for text in texts:
         try:
             taken.append(_read_prefix(text, ranges, taken))
-        except Unusable as error:
+        except UnusableObject as error:
             left_out.append(str(error))
     return tuple(taken), tuple(left_out)
 
@@ -154,10 +154,10 @@ def _read_prefix(
 ) -> IPNetwork:
     prefix = _parse(parse_pod_cidr, text, "its pod CIDR")
     if not any(_is_within(prefix, whole) for whole in ranges):
-        raise Unusable(f"its pod CIDR {prefix} is outside of clusterCIDRs")
+        raise UnusableObject(f"its pod CIDR {prefix} is outside of clusterCIDRs")
     for other in taken:
         if overlap(other, prefix):
-            raise Unusable(f"its pod CIDR {prefix} overlaps its {other}")
+            raise UnusableObject(f"its pod CIDR {prefix} overlaps its {other}")
     return prefix
 
 
@@ -170,19 +170,19 @@ def _texts(spec: Mapping[str, Any], key: str, most: int) -> list[object]:
     if values is None:
         return []
     if not isinstance(values, list):
-        raise Unusable(f"its {key} are no list")
+        raise UnusableObject(f"its {key} are no list")
     if len(values) > most:
-        raise Unusable(f"has {len(values)} {key}, more than {most}")
+        raise UnusableObject(f"has {len(values)} {key}, more than {most}")
     return values
 
 
 def _parse(parse: Callable[[str], T], text: object, what: str) -> T:
     if not isinstance(text, str):
-        raise Unusable(f"{what} is no text")
+        raise UnusableObject(f"{what} is no text")
     try:
         return parse(text)
     except ValueError as error:
-        raise Unusable(f"{what} {show(text)} {error}") from error
+        raise UnusableObject(f"{what} {show(text)} {error}") from error
 
 
 def _mapping(thing: object, key: str) -> Mapping[str, Any]:
@@ -190,7 +190,7 @@ def _mapping(thing: object, key: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Unusable(f"its {key} is no mapping")
+        raise UnusableObject(f"its {key} is no mapping")
     return value
 
 
@@ -203,7 +203,7 @@ def find_position(thing: object) -> str:
     """The resourceVersion of an object or list, empty where it has none that is usable."""
     try:
         position = _mapping(thing, "metadata").get("resourceVersion")
-    except Unusable:
+    except UnusableObject:
         return ""
     return position if isinstance(position, str) and is_position(position) else ""
 
@@ -220,7 +220,7 @@ def version_of(thing: object) -> tuple[str, int]:
     """
     try:
         metadata = _mapping(thing, "metadata")
-    except Unusable:
+    except UnusableObject:
         return "", 0
     uid, generation = metadata.get("uid"), metadata.get("generation")
     return (

@@ -10,7 +10,7 @@ from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.objects import (
     NodeRecord,
-    Unusable,
+    UnusableObject,
     is_rendered,
     node_path,
     objects_path,
@@ -70,7 +70,7 @@ class OwnObject:
         try:
             record = parse_node_record(api.get(node_path(self._me)), self._ranges)
             if record.name != self._me:
-                raise Unusable(f"the API answers with {record.name}")
+                raise UnusableObject(f"the API answers with {record.name}")
         except ApiError as error:
             why = str(error)
             if error.status == NOT_FOUND:
@@ -78,7 +78,7 @@ class OwnObject:
                 why, self._desired = f"the cluster has no Node {self._me}: {hint}", None
             self._trouble("node", why)
             return False
-        except Unusable as error:
+        except UnusableObject as error:
             self._trouble("node", f"Node {self._me}: {error}")
             return False
         self._take(record)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from daemon.sources.kubernetes.objects import Unusable, show
+from daemon.sources.kubernetes.objects import UnusableObject, show
 
 PIECE_MAX = 2 << 20
 """Bytes of one object: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
@@ -128,15 +128,15 @@ class Items:
 
 
 def read_json(data: bytes | None) -> Any:
-    """Parse one line; None: it was too long. Raises Unusable."""
+    """Parse one line; None: it was too long. Raises UnusableObject."""
     if data is None:
-        raise Unusable("it is too large")
+        raise UnusableObject("it is too large")
     try:
         return json.loads(data)
     except ValueError as error:
-        raise Unusable("it is no JSON") from error
+        raise UnusableObject("it is no JSON") from error
     except RecursionError as error:
-        raise Unusable("it is too deep") from error
+        raise UnusableObject("it is too deep") from error
 
 
 def failure_of(status: object) -> Exception:

@@ -18,7 +18,12 @@ from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
-from daemon.sources.kubernetes.objects import NodeRecord, Unusable, node_path, parse_node_record
+from daemon.sources.kubernetes.objects import (
+    NodeRecord,
+    UnusableObject,
+    node_path,
+    parse_node_record,
+)
 from daemon.sources.kubernetes.own_object import NOT_FOUND, OwnObject, Trouble
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
@@ -183,7 +188,7 @@ class Worker:
             if error.status == NOT_FOUND:
                 return None
             raise
-        except Unusable:
+        except UnusableObject:
             return nothing
         return record if record.name == claim.name else nothing
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
-import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,9 +20,8 @@ import yaml
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.kubernetes import api as api_module
-from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.api import Api, ApiError, Survey
 from daemon.sources.kubernetes.client import KubernetesClient
-from daemon.sources.kubernetes.kubeconfig import read_config
 from daemon.sources.remote import SourceError
 
 TOKEN = "very-secret-token"  # noqa: S105
@@ -208,6 +205,50 @@ def test_redirects_lead_nowhere(tmp_path: Path) -> None:
     assert asked == ["/x"]
 
 
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ({"gitVersion": "v1.30.0"}, ""),
+        ({"gitVersion": "v1.36.2-gke.1", "minor": "9+"}, ""),
+        ({"gitVersion": "v2.0.0"}, ""),
+        ({"gitVersion": "v1.29.14"}, r"Kubernetes 1\.30 or newer is needed, not v1\.29\.14"),
+        ({"gitVersion": "v0.99.0"}, r"Kubernetes 1\.30 or newer is needed"),
+        ({"gitVersion": "1.36"}, "version cannot be read"),
+        ({"gitVersion": 5}, "version cannot be read"),
+        ([], "version cannot be read"),
+    ],
+)
+def test_an_api_that_is_too_old_is_named(tmp_path: Path, version: object, why: str) -> None:
+    def answer(handler: Handler) -> None:
+        assert handler.path == "/version"
+        handler.reply(json.dumps(version).encode())
+
+    with serve(tmp_path, answer) as served, ExitStack() as stack:
+        if why:
+            stack.enter_context(pytest.raises(SourceError, match=why))
+        served.api.check_version()
+
+
+@pytest.mark.parametrize(
+    ("items", "metadata", "size"),
+    [
+        ([{}], {"resourceVersion": "7", "remainingItemCount": 4999}, 5000),
+        ([{}], {"resourceVersion": "7"}, 1),
+        ([], {"resourceVersion": "7"}, 0),
+        ([{}, {}], {"resourceVersion": "7", "remainingItemCount": "many"}, 2),
+    ],
+)
+def test_the_size_of_a_list_is_asked_without_the_list(
+    tmp_path: Path, items: object, metadata: object, size: int
+) -> None:
+    def answer(handler: Handler) -> None:
+        assert handler.path == "/x?limit=1"
+        handler.reply(json.dumps({"metadata": metadata, "items": items}).encode())
+
+    with serve(tmp_path, answer) as served:
+        assert served.api.survey("/x") == Survey(size, "7")
+
+
 LIST = b'{"items":[{"a":1},{"b":2}],"metadata":{"resourceVersion":"3"}}'
 
 
@@ -339,63 +380,6 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
 # -- the configuration
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "5", "[]", "{", "clusters: 5", f"users: [{{name: u, user: {{token: [{TOKEN}]}}}}]"],
-)
-def test_what_is_no_kubeconfig_is_refused_without_its_content(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text(text)
-    with pytest.raises(SourceError, match="kubeconfig") as caught:
-        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path))
-    assert TOKEN not in str(caught.value)
-
-
-def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"kubeconfig /.*none does not exist"):
-        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=tmp_path / "none"))
-
-
-WHOLE: dict[str, Any] = {
-    "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1"}}],
-    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-    "users": [{"name": "u", "user": {"token": TOKEN}}],
-    "current-context": "x",
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (None, "is empty"),
-        ({"users": []}, "has no user 'u', which its context 'x' names"),
-        ({"users": None}, "has no list `users`"),
-        ({"users": [{"name": "u", "token": TOKEN}]}, "entries with `name` and `user`"),
-        ({"clusters": []}, "has no cluster 'c', which its context 'x' names"),
-        ({"clusters": [{"name": "c", "cluster": {}}]}, "has no `server` in its cluster 'c'"),
-        ({"contexts": []}, "has no context 'x', which is its `current-context`"),
-        ({"contexts": [{"name": "x", "context": {}}]}, "has no `cluster` in its context 'x'"),
-        ({"current-context": ""}, "has no `current-context`"),
-    ],
-)
-def test_what_a_kubeconfig_lacks_is_named(
-    tmp_path: Path, change: dict[str, Any] | None, words: str
-) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text("" if change is None else yaml.safe_dump({**WHOLE, **change}))
-    with pytest.raises(SourceError, match=re.escape(words)) as caught:
-        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path))
-    assert str(path) in str(caught.value)
-    assert TOKEN not in str(caught.value)
-
-
-def test_a_kubeconfig_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "kubeconfig"
-    os.mkfifo(path)
-    with pytest.raises(SourceError, match="is no regular file"):
-        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path))
-
-
 @pytest.mark.parametrize("token", [f"{TOKEN}\n", f" {TOKEN} \r\n"])
 def test_a_token_ends_where_its_text_does(tmp_path: Path, token: str) -> None:
     def answer(handler: Handler) -> None:
@@ -445,12 +429,6 @@ def test_secrets_that_others_may_read_are_warned_of_once(
     assert f"chmod 600 {other}" not in told
 
 
-def test_outside_of_a_pod_a_kubeconfig_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(SourceError, match=r"needs the key kubeconfig: .* this is no pod"):
-        read_config(KubernetesSettings(cluster_cidrs=RANGES))
-
-
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = make_kubeconfig(tmp_path, "https://127.0.0.1:1")
     content = yaml.safe_load(path.read_text())
@@ -458,11 +436,3 @@ def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(SourceError, match="its certificates or user"):
         Api(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=path), lambda _: None)
-
-
-def test_the_library_is_named_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lightkube.config.kubeconfig", None)
-    with pytest.raises(SourceError, match=r"not installed: pip install 'podwire\[kubernetes\]'"):
-        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=tmp_path / "kubeconfig"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from daemon.model import Node
 from daemon.sources.kubernetes.objects import (
     NodeRecord,
-    Unusable,
+    UnusableObject,
     is_rendered,
     parse_claim,
     parse_node_record,
@@ -99,7 +99,7 @@ def test_what_others_added_is_theirs() -> None:
     ],
 )
 def test_what_is_no_claim_is_refused(thing: object, why: str) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableObject) as caught:
         parse_claim(thing, RANGES)
     assert str(caught.value).startswith(why)
 
@@ -154,11 +154,11 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_anything_is_read_or_refused(thing: object) -> None:
-    with suppress(Unusable):
+    with suppress(UnusableObject):
         found = parse_claim(thing, RANGES)
         assert found.node.addresses
         assert all(any(_within(p, r) for r in RANGES) for p in found.node.pod_cidrs)
-    with suppress(Unusable):
+    with suppress(UnusableObject):
         authority = parse_node_record(thing, RANGES)
         assert authority.uid
         assert all(any(_within(p, r) for r in RANGES) for p in authority.pod_cidrs)
@@ -166,12 +166,12 @@ def test_anything_is_read_or_refused(thing: object) -> None:
 
 @given(st.lists(JSON), st.lists(JSON))
 def test_any_spec_is_read_or_refused(addresses: list[object], cidrs: list[object]) -> None:
-    with suppress(Unusable):
+    with suppress(UnusableObject):
         found = parse_claim(claim(addresses=addresses, podCIDRs=cidrs), RANGES)
         assert len(found.node.pod_cidrs) + len(found.left_out) == len(cidrs)
     thing = node_object(podCIDRs=cidrs)
     thing["status"]["addresses"] = addresses
-    with suppress(Unusable):
+    with suppress(UnusableObject):
         assert parse_node_record(thing, RANGES).name == "a"
 
 
@@ -214,7 +214,7 @@ def test_pod_cidrs_of_a_node_outside_the_ranges_are_left_out() -> None:
 def test_a_node_has_a_uid(uid: object) -> None:
     thing = node_object()
     thing["metadata"]["uid"] = uid
-    with pytest.raises(Unusable, match="has no uid"):
+    with pytest.raises(UnusableObject, match="has no uid"):
         parse_node_record(thing, RANGES)
 
 
