@@ -134,21 +134,23 @@ class Worker:
 
     def _run(self, api: Api, stop: threading.Event) -> None:
         while not stop.is_set():
-            wait = PAUSE_MAX
             try:
                 self._do_jobs(api, stop)
-                wait = min(job.wait(time.monotonic()) for job in self._jobs)
                 self._trouble("worker", "")
-                if not self._view.waiting:
-                    self._trouble("lookup", "")
+                self._receive(min(job.wait(time.monotonic()) for job in self._jobs))
             except Exception as error:  # whatever it is, the daemon must go on
-                if not stop.is_set():  # else its connections were closed
-                    self._trouble("worker", f"the source fails: {error!r}")
-                    self._log.debug(traceback.format_exc())
-            with suppress(queue.Empty):
-                self._inbox.get(timeout=wait)()
-                while True:
-                    self._inbox.get_nowait()()
+                if stop.is_set():
+                    return  # its connections were closed
+                self._trouble("worker", f"the source fails: {error!r}")
+                self._log.debug(traceback.format_exc())
+                stop.wait(PAUSE_MAX)
+
+    def _receive(self, seconds: float) -> None:
+        """Take what arrives, for so long at most where nothing does."""
+        with suppress(queue.Empty):
+            self._inbox.get(timeout=seconds)()
+            while True:
+                self._inbox.get_nowait()()
 
     def _do_jobs(self, api: Api, stop: threading.Event) -> None:
         for job in self._jobs:
@@ -158,6 +160,8 @@ class Worker:
                 job.attempt(api)
             except SourceError as error:
                 self._log.debug(f"{error}")  # that the API is away, the watch reports
+        if not self._view.waiting:
+            self._trouble("lookup", "")
 
     # -- the jobs
 
@@ -170,7 +174,10 @@ class Worker:
             self._node.due = time.monotonic()
 
     def _look_up(self, api: Api) -> float | None:
-        claim = self._view.waiting[0]
+        waiting = self._view.waiting
+        if not waiting:
+            return 0.0  # the watch has withdrawn it meanwhile
+        claim = waiting[0]
         try:
             record = self._read_record(api, claim)
         except ApiError as error:
