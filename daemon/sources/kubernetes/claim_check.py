@@ -163,7 +163,8 @@ class ClaimCheck:
 
     def _is_disputed(self, claim: Node) -> bool:
         if self._former.get(claim.name) == claim:
-            return False  # the node had all of it before; else another one's proof had ended that
+            # The node had all of it before: only the word of another one's Node counts against it.
+            return not self._confirmed.isdisjoint(self._users.others(claim))
         return self._is_large(claim) or any(self._users.others(claim))
 
     def _is_large(self, claim: Node) -> bool:

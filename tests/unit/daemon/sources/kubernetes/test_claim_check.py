@@ -322,6 +322,19 @@ def test_who_had_what_another_one_proved_to_have_is_asked_about() -> None:
     assert believed(made) == {"heir": heir, ME: MINE}
 
 
+def test_who_returns_while_it_is_in_doubt_stays_in_doubt() -> None:
+    made = check()
+    thief = node("thief", "192.0.2.66", "10.244.1.0/24")
+    made.put(thief)
+    made.put(A)
+    settle(made, "a", A)
+    assert [*made.waiting] == [thief]
+    made.drop("thief")
+    made.put(thief)
+    assert [*made.waiting] == [thief]
+    assert believed(made) == {"a": A, ME: MINE}
+
+
 def test_what_was_not_believed_is_asked_about_after_a_restart() -> None:
     made = check()
     made.reopen([A, MINE])
