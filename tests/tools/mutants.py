@@ -39,8 +39,10 @@ TIME_LIMIT = 600
 """Seconds for the unit tests of a folder."""
 PURE: dict[str, tuple[str, ...]] = {
     "kernel": (
-        "diff", "netlink/codec", "netlink/links", "netlink/neighbours", "netlink/routes",
-        "nftables/masquerade", "nftables/set_messages", "nftables/table", "routes", "vxlan",
+        "describe", "diff", "forwarding", "netlink/codec", "netlink/links", "netlink/neighbours",
+        "netlink/routes", "nftables/dns_counters", "nftables/masquerade", "nftables/ruleset",
+        "nftables/set_messages", "nftables/spoof_check", "nftables/table", "routes", "sysctl",
+        "vxlan",
     ),
     "ipam": (
         "allocator", "boot", "config", "errors", "import_host_local", "json_section", "pool",

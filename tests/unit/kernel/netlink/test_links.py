@@ -1,16 +1,18 @@
 """Our link and address messages as pyroute2 reads them, and its as we read them."""
 
+import socket
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # type: ignore[import-untyped]
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]
 
 from kernel.model import Address, Link, Port
-from kernel.netlink import links
+from kernel.netlink import codec, links
 from tests.unit.kernel import strategies as nouns
 from tests.unit.kernel.netlink.pyroute2_codec import (
     CREATE,
@@ -165,3 +167,66 @@ def test_addresses_are_listed_of_one_link_or_of_all() -> None:
     for index in (0, 7):
         found = decode(ifaddrmsg, links.list_addresses(index))
         assert (found["family"], found["index"], members(found)) == (0, index, {})
+
+
+@given(nouns.names, nouns.mtus, st.integers(1, 2**32 - 1))
+def test_one_trait_at_a_time(name: str, mtu: int, group: int) -> None:
+    cleared = decode(ifinfmsg, links.clear_flags(name, 0x80))
+    assert (cleared["flags"], cleared["change"]) == (0, 0x80)
+    for message, attribute in (
+        (links.set_mtu(name, mtu), {"IFLA_MTU": mtu}),
+        (links.clear_master(name), {"IFLA_MASTER": 0}),
+        (links.set_group(name, group), {"IFLA_GROUP": group}),
+    ):
+        found = decode(ifinfmsg, message)
+        assert found["header"]["type"] == links.RTM_NEWLINK
+        assert members(found) == {"IFLA_IFNAME": name, **attribute}
+    gone = decode(ifinfmsg, links.delete_group(group))
+    assert gone["header"]["type"] == links.RTM_DELLINK
+    assert members(gone) == {"IFLA_GROUP": group}
+
+
+def test_addresses_are_announced_when_the_link_comes_up() -> None:
+    message = links.set_arp_notify("eth0")
+    assert (message.type, message.flags) == (links.RTM_NEWLINK, 0)
+    spec = codec.attributes(message.body, 16)[26]  # IFLA_AF_SPEC
+    conf = codec.attributes(codec.attributes(spec)[socket.AF_INET])[1]  # IFLA_INET_CONF
+    assert codec.number(codec.attributes(conf)[22]) == 1  # IPV4_DEVCONF_ARP_NOTIFY
+
+
+@pytest.mark.parametrize(
+    ("state", "works"), [("UNKNOWN", True), ("DOWN", False), ("DORMANT", False), ("UP", True)]
+)
+def test_whether_a_link_can_send_and_receive(state: str, works: bool) -> None:
+    found = encode(ifinfmsg, index=7, attrs=[("IFLA_OPERSTATE", state)])
+    assert links.parse_operational(found) == (7, works)
+
+
+def test_a_link_without_state_works() -> None:
+    assert links.parse_operational(encode(ifinfmsg, index=7)) == (7, True)
+
+
+@given(INDEXES, INDEXES)
+def test_the_ends_of_a_pair(index: int, peer: int) -> None:
+    found = encode(ifinfmsg, index=index, attrs=[("IFLA_LINK", peer)])
+    assert links.parse_pair(found) == (index, peer)
+    assert links.parse_peer_index(found) == peer
+    assert links.parse_pair(encode(ifinfmsg, index=index)) == (index, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "tentative"),
+    [(0x40, True), (0xC0, True), (0x48, False), (0x08, False), (0x80, False)],
+)
+def test_an_address_under_duplicate_detection_is_tentative(flags: int, tentative: bool) -> None:
+    found = encode(
+        ifaddrmsg,
+        family=socket.AF_INET6,
+        attrs=[("IFA_ADDRESS", "fd00::1"), ("IFA_FLAGS", flags)],
+    )
+    assert links.is_tentative(found) == tentative
+
+
+def test_an_address_without_flags_is_not_tentative() -> None:
+    found = encode(ifaddrmsg, family=socket.AF_INET, attrs=[("IFA_ADDRESS", "10.0.0.1")])
+    assert not links.is_tentative(found)

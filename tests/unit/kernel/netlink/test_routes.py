@@ -162,3 +162,21 @@ def test_dumps_name_family_and_mark(version: int, mark: int) -> None:
     assert found["header"]["type"] == routes.RTM_GETROUTE
     assert (found["family"], found["proto"], found["table"]) == (FAMILY[version], mark, 0)
     assert members(found) == {}
+
+
+@given(nouns.ip_addresses, INDEXES)
+def test_local_routes_of_one_link(address: IPAddress, index: int) -> None:
+    found = decode(rtmsg, routes.list_local_routes(address.version, index))
+    assert (found["family"], found["table"], found["type"]) == (FAMILY[address.version], 255, 2)
+    assert members(found) == {"RTA_OIF": index}
+    answer = reported(Route(ip_network(address), ""), index)
+    assert routes.parse_destination(answer) == address
+    default = Route(ip_network("0.0.0.0/0"), "")
+    assert routes.parse_destination(reported(default, index)) is None
+
+
+@pytest.mark.parametrize(("protocol", "found"), [(113, 1), (2, 0)])
+def test_local_routes_count_where_they_are_podwires(protocol: int, found: int) -> None:
+    route = Route(ip_network("10.1.0.0/32"), "", table=255, protocol=protocol, local=True)
+    hops = routes.parse_route(reported(route, 3, type=2))
+    assert [(index, r.local) for index, r in hops] == [(3, True)] * found
