@@ -42,8 +42,8 @@ def rows(text: str) -> list[list[str]]:
 
 
 def codes(cell: str) -> list[str]:
-    """What stands in backticks."""
-    return _CODE.findall(cell)
+    """What stands in backticks, outside of blocks."""
+    return _CODE.findall(_without_blocks(cell))
 
 
 def anchors(path: Path) -> set[str]:

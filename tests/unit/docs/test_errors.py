@@ -1,7 +1,24 @@
-"""docs/errors.md lists every code of a CNI call."""
+"""docs/errors.md lists every code of a CNI call, finding of the status, and reason of a peer."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+from inspect import getsource
+from pathlib import Path
+
+import pytest
 
 from cni_plugin import errors
-from tests.unit.docs.pages import read, rows, section
+from ctl.__main__ import main
+from daemon.cni_server.call_counters import CallCounters
+from daemon.metrics.endpoint import explain
+from daemon.probes.prober import describe_overload
+from daemon.probes.report import HealthReport, Reason, State, Trouble
+from daemon.routing import stale_pods
+from daemon.status import NodeStatus, Refused, StatusFile
+from tests.unit.docs.pages import codes, read, rows, section
 
 
 def test_every_code_is_on_the_page() -> None:
@@ -13,3 +30,76 @@ def test_each_code_has_a_meaning_and_advice() -> None:
     for code, meaning, advice in rows(section(read("errors.md"), "Codes of CNI calls")):
         assert meaning, code
         assert advice or int(code) == errors.UNKNOWN_CONTAINER, code
+
+
+STALE_PODS = "1 pod has an address of no pod CIDR of this node (10.244.9.2)"
+REFUSED = Refused("node-2", "10.244.2.0/24", "overlaps 10.244.2.0/24 on eth1 of this node")
+
+
+def everything_wrong() -> NodeStatus:
+    calls = CallCounters(2)
+    calls.drop(1)
+    health = HealthReport(
+        failed=2,
+        troubles=(Trouble("node-2", "failed", "mtu", "small packets arrive", 0.0),),
+        fault="peers are not probed: port 8473 is in use",
+    )
+    return NodeStatus(
+        "node-1", "vxlan", "static", wanted=2, in_sync=1, fault="no link has its address",
+        stale_pods=STALE_PODS, source_fault="nodes.yaml:3: nodes is empty",
+        conflist_fault="it cannot be written", journal_fault="it cannot be written",
+        metrics_fault=explain("127.0.0.1", 9473, OSError()), calls_fault=calls.fault,
+        refused=(REFUSED,), tolerated=(REFUSED,), health=health,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What `podwirectl status` reports of a node where everything is wrong: of a daemon that runs,
+    is stuck, and has ended."""
+    path, texts = tmp_path / "status.json", list[str]()
+
+    def ask() -> None:
+        main(["status", "--file", str(path)])
+        lines = capsys.readouterr().out.splitlines()
+        texts.extend(line[1:].strip() for line in lines if line.startswith("!"))
+
+    with closing(StatusFile(path)) as file:
+        file.write(everything_wrong())
+        ask()
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"uptime": content["uptime"] - 1000}))
+        ask()
+    path.write_text(json.dumps(content))
+    ask()
+    return [*texts, describe_overload("192.0.2.1", 8473)]
+
+
+FINDINGS = [row[0] for row in rows(section(read("errors.md"), "Findings of `podwirectl status`"))]
+
+
+def as_pattern(finding: str) -> str:
+    """What a finding of the page stands for: `…` for any text, and so a word in capitals."""
+    text = codes(finding)[0]
+    return re.sub("…|[A-Z]{4,}", ".*", re.escape(text))
+
+
+def test_every_finding_is_on_the_page(reported: list[str]) -> None:
+    patterns = [as_pattern(finding) for finding in FINDINGS]
+    for text in reported:
+        assert [p for p in patterns if re.fullmatch(f"{p}.*", text)], text
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_every_finding_of_the_page_is_reported(finding: str, reported: list[str]) -> None:
+    pattern = as_pattern(finding)
+    assert [text for text in reported if re.fullmatch(f"{pattern}.*", text)]
+
+
+def test_every_state_and_reason_of_a_peer_is_on_the_page() -> None:
+    listed = [codes(row[0])[0] for row in rows(section(read("errors.md"), "Peers"))]
+    assert listed == [*State, *filter(None, Reason)]
+
+
+def test_the_finding_about_stale_pods_is_worded_so() -> None:
+    assert STALE_PODS.partition("has an address ")[2].partition(" (")[0] in getsource(stale_pods)
