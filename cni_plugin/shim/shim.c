@@ -173,7 +173,7 @@ static int connect_daemon(const char *path) {
     return fd;
 }
 
-/* Whether root, or whoever we are, listens there: it is given the pod's network namespace. */
+/* Whether root, or our own user, listens there: it is given the pod's network namespace. */
 static int is_trusted(int fd) {
     struct ucred peer;
     socklen_t size = sizeof peer;
@@ -200,7 +200,7 @@ static int gather(char *strings, uint32_t *used, const char *program, const char
     return 0;
 }
 
-/* stdin up to the limit; a byte more than the daemon accepts tells it that there was more. */
+/* stdin up to the limit, which is a byte more than the daemon accepts: it refuses what is larger. */
 static int read_input(char *into, uint32_t *used) {
     while (*used < STDIN_MAX) {
         ssize_t n = read(STDIN_FILENO, into + *used, STDIN_MAX - *used);

@@ -1,8 +1,8 @@
 """CNI calls counted across the daemon's processes, in memory that they share.
 
 A table of 64-bit counters, one row for each process, made before the processes are forked. A row is
-written by its own process alone, so no lock goes across processes; whoever reads adds up the rows
-and may see one call half counted, never a counter that goes back (an aligned 64-bit store is one
+written by its own process alone, so no lock goes across processes; a reader adds up the rows and
+may see one call half counted, never a counter that goes back (an aligned 64-bit store is one
 store on every machine that podwire runs on).
 """
 

@@ -135,7 +135,7 @@ def _check_folder(folder: Path, status: os.stat_result) -> None:
     # In a sticky folder (/tmp) the kernel keeps others from replacing our socket.
     open_to_all = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
     if open_to_all or status.st_uid not in (0, os.geteuid()):
-        why = "whoever can write there can answer in podwired's place: chmod 700 it"
+        why = "they could put a socket of theirs in the place of podwired's: chmod 700 it"
         raise CniError(IO_FAILURE, f"{folder} can be written by others than root", why)
 
 

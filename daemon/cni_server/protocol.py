@@ -13,7 +13,7 @@ from typing import NamedTuple
 VERSION = 1
 STRINGS_MAX = 1 << 20
 STDIN_MAX = (4 << 20) + 1
-STDOUT_MAX, STDERR_MAX = 16 << 20, 1 << 20
+STDERR_MAX = 1 << 20
 
 _REQUEST = struct.Struct("=4sIIII")
 _FIRST_READ = 1 << 14  # bytes; few requests are larger
