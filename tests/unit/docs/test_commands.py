@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.bench.sections import SECTIONS
 from tests.unit.docs.pages import PAGES, commands
 
 PROGRAMS = {
@@ -63,3 +64,9 @@ def test_options_of_the_installer_exist(script: str) -> None:
             if re.match(rf"packaging/{script}\b", command):
                 for option in re.findall(r"--[a-z-]+", command):
                     assert f"{option})" in text, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_sections_of_the_benchmark_exist(page: Path) -> None:
+    for name in re.findall(r"--only ([\w-]+)", page.read_text()):
+        assert name in SECTIONS
