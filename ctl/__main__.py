@@ -8,15 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from ctl.commands import COMMANDS
 from ctl.options import FAILED, warn
 from daemon.options import Unusable, VersionAction
 
-COMMANDS = {
-    "status": "show whether this node's routing is in sync, and what is wrong",
-    "history": "list every change that podwire made, or found made by others",
-    "check-config": "check podwired.yaml and the list of nodes that it names",
-    "cleanup": "remove from this node what the daemon leaves in place when it ends",
-}
 DESCRIPTION = """\
 Inspect podwire on this node. Every command works from the node's own state: no API server is asked,
 and the daemon need not run."""

@@ -1,4 +1,4 @@
-"""Logs: one line a call, key=value, with the pod's identity; the level can change at run time."""
+"""The daemon's log: lines with key=value fields; the level can change at run time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-
-from cni_plugin.handle import Reply
 
 _STDERR = 2
 LEVELS = ("error", "warning", "info", "debug")
@@ -59,20 +57,6 @@ class Log:
         self.level = "info" if self.level == "debug" else "debug"
         self._write("info", f"log level is {self.level}", {})
 
-    def call(
-        self, env: Mapping[str, str], reply: Reply, seconds: float, lines: Iterable[str]
-    ) -> None:
-        """One CNI call and its outcome; lines: what it reported on stderr."""
-        fields = {**identity(env), "ms": round(seconds * 1000, 1)}
-        for line in lines:
-            self.warning(line.removeprefix("podwire: "), **fields)
-        verb = env.get("CNI_COMMAND", "?")
-        if reply.status == 0:
-            self.info(f"{verb} done", **fields)
-            return
-        body = json.loads(reply.stdout or b"{}")
-        self.error(f"{verb} failed: {body.get('msg', '')}", code=body.get("code"), **fields)
-
     def _write(self, level: str, text: str, fields: Mapping[str, object]) -> None:
         if LEVELS.index(level) > self._shared[0]:
             return
@@ -82,17 +66,6 @@ class Log:
         # The reader of stderr may be gone: calls matter more than their log lines.
         with self._mutex, suppress(OSError):
             os.write(_STDERR, line)
-
-
-def identity(env: Mapping[str, str]) -> dict[str, str]:
-    """The attachment that a call is for: pod, container and interface."""
-    pairs = dict(item.partition("=")[::2] for item in env.get("CNI_ARGS", "").split(";"))
-    pod = "/".join(filter(None, (pairs.get("K8S_POD_NAMESPACE"), pairs.get("K8S_POD_NAME"))))
-    return {
-        "pod": pod,
-        "container": env.get("CNI_CONTAINERID", ""),
-        "ifname": env.get("CNI_IFNAME", ""),
-    }
 
 
 def _plain(value: object) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from ipam import schema
+from ipam import sqlite_schema as schema
 from ipam.boot import Clock
 from ipam.errors import StoreBusy, StoreError, damaged, from_os, translated
 from ipam.transaction import Transaction

@@ -21,9 +21,10 @@ from cni_plugin.host import Host
 from daemon.cni_server import protocol
 from daemon.cni_server.attachment_locks import AttachmentLocks
 from daemon.cni_server.call_counters import ProcessCounters
+from daemon.cni_server.call_log import identity, log_call
 from daemon.cni_server.listener import Acceptor
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
-from daemon.log import Log, identity
+from daemon.log import Log
 from kernel.errors import NotANamespace
 from kernel.netns import Namespace
 
@@ -111,7 +112,7 @@ class Server:
             handled = time.monotonic()
             if reply is not None:  # first of all: the caller need not wait for what we note
                 self._answer(connection, reply, lines)
-                self._log.call(env, reply, handled - began, lines)
+                log_call(self._log, env, reply, handled - began, lines)
         finally:
             self._counters.end(verb, handled - began, reply)
             netns.close()

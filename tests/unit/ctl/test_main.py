@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ctl.__main__ import COMMANDS, main
+from ctl.__main__ import main
+from ctl.commands import COMMANDS
 from tests import ROOT
 from tests.unit.ctl.conftest import Run
 

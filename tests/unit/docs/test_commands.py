@@ -50,7 +50,7 @@ def test_verbs_and_options_exist(page: Path, program: str) -> None:
 
 
 def test_every_verb_of_podwirectl_is_on_the_page_for_operators() -> None:
-    from ctl.__main__ import COMMANDS
+    from ctl.commands import COMMANDS
 
     page = ROOT / "docs" / "operations.md"
     assert {verb for verb, _ in shown(page, "podwirectl")} == set(COMMANDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipam import schema
+from ipam import sqlite_schema as schema
 from ipam.boot import BOOT_ID, Purged
 from ipam.errors import AddressTaken, StoreDamaged, StoreError
 from ipam.files import Files, connect
