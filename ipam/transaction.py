@@ -85,7 +85,6 @@ class Transaction:
             # A full disk makes SQLite roll back everything itself; then there is no savepoint.
             with suppress(StoreError):
                 self._rows("ROLLBACK TO step")
-                self._rows("RELEASE step")
             raise
         self._rows("RELEASE step")
 
