@@ -23,7 +23,7 @@ def test_full_range(scene: Scene, make_pod: Callable[[], Namespace], mode: str) 
     assert "7 of 7 are allocated" in error["msg"]
     assert "network robust" in error["msg"]
     for number, holder in enumerate(held):
-        told = f"{holder.address(4)} by container holder{number} interface eth0 for "
+        told = f"{holder.address(4)} to container holder{number} interface eth0 for "
         assert (told in error["details"]) == (number < 5), error["details"]
     assert "podwire-ipam list" in error["details"]
     assert "widen the range" in error["details"]
