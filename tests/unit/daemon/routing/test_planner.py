@@ -566,3 +566,20 @@ def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> Non
     assert not plan(
         "allowOverlap: [10.244.2.0/25]", cluster(node(1), node(2)), host_state(routes=holes)
     ).refused
+
+
+def test_a_tolerated_prefix_that_was_lost_does_not_come_back_over_the_network() -> None:
+    planner = Planner(settings())
+    before, two = node("node-1", "192.0.2.1", "10.9.0.0/24"), node(2)
+    planner.plan(cluster(before, two), host_state())
+    pods = route("10.244.2.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE)
+    found = host_state(routes=(route("10.244.0.0/16", "tun0"), pods))
+    kept = planner.plan(cluster(before, two), found)
+    assert [r.node for r in kept.tolerated] == ["node-2"]
+    mine = planner.plan(cluster(node("node-1", "192.0.2.1", "10.244.2.0/24"), two), found)
+    assert (mine.pod_cidrs, mine.peers["node-2"]) == ((ip_network("10.244.2.0/24"),), ())
+    after = planner.plan(cluster(before, two), found)
+    assert refusals(after) == [
+        "10.244.2.0/24 of node-2: overlaps 10.244.0.0/16 on tun0 of this node"
+    ]
+    assert (after.peers["node-2"], after.tolerated) == ((), ())
