@@ -1,6 +1,7 @@
 """The VXLAN device and its entries, as the kernel has them."""
 
 import time
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -12,6 +13,7 @@ from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 from kernel.routes import change_entries, read_entries
 from kernel.vxlan import Rivalry, remove_vxlan
 from tests.netns.kernel.conftest import DEVICE, Side
+from tests.netns.routing.conftest import eventually
 
 FIELDS = {"vni": "id", "port": "port", "learning": "learning"}
 
@@ -27,8 +29,9 @@ def test_two_ends_reach_each_other(pair: tuple[Side, Side], version: int) -> Non
     for side, other in (pair, pair[::-1]):
         assert side.ensure(version).made
         assert change_entries(side.nl, side.entries_for(other, version), []) == []
-    assert pair[0].ns.ping("10.244.2.0")
-    assert pair[0].ns.ping("fd00:10:244:2::")
+    # A packet is dropped until linkwatch has made the device's IPv6 ready, up to a second later.
+    for address in ("10.244.2.0", "fd00:10:244:2::"):
+        eventually(partial(pair[0].ns.ping, address))
     # The largest packet that the wire takes: 1,500 bytes less the headers.
     assert pair[0].ns.ping("10.244.2.0", size=1400, fragment=False)
 
