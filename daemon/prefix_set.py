@@ -13,7 +13,7 @@ from kernel.model import IPAddress, IPNetwork
 
 _BITS = {4: 32, 6: 128}
 _FEW = 64
-"""So many blocks at most are inserted one by one; sorting all again is faster for more."""
+"""Blocks that are inserted one by one; for more, sorting all again is faster."""
 
 
 class Block(NamedTuple):

@@ -24,7 +24,7 @@ HEARTBEAT = 10.0
 STALE = 3 * HEARTBEAT
 """Seconds after which a daemon that has not written is stuck."""
 _NAMED = 3
-"""So many prefixes are named in one line; of more, the number is given."""
+"""Prefixes that are named in one line; of more than these, the number is given."""
 _HEAD = {"pid", "time", "uptime"}
 _LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 

@@ -19,14 +19,14 @@ from daemon.sources.remote import SourceError
 from daemon.sources.static import parse_nodes
 
 Row = tuple[str, str]
-DESCRIPTION = "Say whether the configuration is right, and the list of nodes that it names."
+DESCRIPTION = "Check podwired.yaml and the list of nodes that it names."
 EPILOG = """\
-Nothing is changed, and it need not be the node itself where it is checked (the configuration names
-it, then): what depends on the node's links and routes is said by `podwirectl status` there. Of a
-source that is no file it is checked that podwire could speak to it; nobody is spoken to.
+Nothing is changed, and no server is contacted. The check may run on another machine, if the
+configuration names the node. `podwirectl status` on the node itself reports what depends on its
+links and routes.
 
-exit codes: 0 all files are right; 1 one is not, said with its line, or nodes contradict each
-other, said each; 2 wrong usage
+exit codes: 0 all files are right; 1 a file is wrong (its line is printed), or nodes contradict
+each other (each conflict is printed); 2 wrong usage
 """
 
 
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check both files and print what they say; the exit status."""
+    """Check both files and print a summary; the exit status."""
     path = options.config or DEFAULT_CONFIG
     try:
         settings = load_settings(path)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_source(settings: Settings) -> tuple[list[Row], list[str]]:
-    """What there is to say of it, and what is wrong in it. Raises FileFault, SourceError."""
+    """Rows of the summary, and the contradictions. Raises FileFault, SourceError."""
     source = settings.source
     if not source.static:
         open_client(settings, Log()).check()
@@ -79,7 +79,7 @@ def _describe(source: SourceSettings) -> str:
 def render_summary(
     path: Path, settings: Settings, source: Sequence[Row], contradictions: Sequence[str] = ()
 ) -> str:
-    """What the files say, for a person to compare with what was meant."""
+    """The contents of the files as a summary for the operator."""
     rows = [
         ("configuration", f"{path} is right"),
         *source,

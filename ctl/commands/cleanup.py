@@ -6,11 +6,12 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from ctl.options import DONE, FAILED, Files, files_of, printable, warn
+from daemon.cni_server.listener import is_served
 from daemon.config import DATA_FILES, DEFAULT_CONFLIST
 from daemon.config.schema import Settings
 from daemon.files import remove_empty, remove_files
@@ -28,19 +29,18 @@ from daemon.sources.remote import SourceError
 from daemon.status import AnotherDaemon, StatusFile
 
 DESCRIPTION = """\
-Take off this node what the daemon leaves in place when it ends, for good: routes to other nodes'
-pods, the VXLAN device, podwire's nftables tables unless a pod needs them, the CNI configuration,
-and what this node published in the cluster's engine.
-Only what carries podwire's mark is removed. Pods stay, and lose the way to other nodes."""
+Remove from this node what the daemon leaves in place when it ends: routes to other nodes' pods, the
+VXLAN device, podwire's nftables tables unless a pod needs them, the CNI configuration, and what
+this node published in Kubernetes or etcd.
+Only objects with podwire's mark are removed. Pods stay, and lose their routes to other nodes."""
 EPILOG = """\
-Stop the daemon first. What was removed is printed, and in the journal; a second time finds
-nothing. The daemon's configuration stays; so do store and journal, unless --data is given. They are
-where the configuration says.
+Stop the daemon first. What was removed is printed, and recorded in the journal; a second run finds
+nothing. The daemon's configuration stays, and without --data store and journal stay too.
 
 exit codes: 0 nothing is left; 1 something could not be removed, or a daemon runs; 2 wrong usage
 """
 _SHOWN = 10
-"""So many routes are named; of more, the number is told."""
+"""Routes that are named; of more than these, the number is printed."""
 _JOURNAL_BYTES = 16 << 20
 _STORE = "podwire.db*"
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Remove and say what; the exit status."""
+    """Remove, and print what was removed; the exit status."""
     if not options.yes and not _confirmed():
         return FAILED
     settings, files = settings_of(options.config), files_of(options)
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         socket = settings.socket
     removed: list[Record] = []
     gone: list[Path] = []
-    with _no_daemon(files.status), closing(Journal(files.journal, size)) as journal:
+    with _no_daemon(files.status, socket), closing(Journal(files.journal, size)) as journal:
         published = list(_leave(settings, removed))
         faults = clean_up(conflist, data_dir, removed.append)
         if options.data and not faults:
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         # Last: until here it kept other daemons away.
         files.status.with_name(f"{files.status.name}.lock").unlink(missing_ok=True)
         remove_empty({files.status.parent, socket.parent})
-    lines = [*_tell(removed), *(printable(f"removed {path}") for path in gone)]
+    lines = [*_describe(removed), *(printable(f"removed {path}") for path in gone)]
     print("\n".join(lines) or "nothing was left")
     for fault in (*published, *faults):
         warn(f"not removed: {printable(fault)}")
@@ -94,7 +94,7 @@ def _data_files(data_dir: Path, files: Files) -> Iterator[Path]:
 
 
 def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:
-    """Withdraw what this node published, so that others forget it; why it cannot be."""
+    """Withdraw what this node published, so that other nodes drop it; yields why it cannot be."""
     if settings is None or settings.source.static:
         return
     try:
@@ -106,27 +106,27 @@ def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:
 
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
-        warn("nothing was removed: no terminal to ask on; say --yes if you mean it")
+        warn("nothing was removed: no terminal to ask on; give --yes to confirm")
         return False
     answer = input("Cut this node's pods off from those of other nodes? [y/N] ")
     return answer.strip().lower() in ("y", "yes")
 
 
 @contextmanager
-def _no_daemon(status: Path) -> Iterator[None]:
-    """Keep daemons from running meanwhile. Raises Unusable where one does."""
-    if not status.parent.exists():  # nor has one ever run
-        yield
-        return
-    try:
-        held = StatusFile(status)
-    except AnotherDaemon as error:
-        raise Unusable(f"a daemon runs (it holds {status}.lock): stop it first") from error
-    with closing(held):
+def _no_daemon(status: Path, socket: Path) -> Iterator[None]:
+    """Keep routing daemons from running meanwhile. Raises Unusable where any daemon runs."""
+    with ExitStack() as held:
+        if status.parent.exists():
+            try:
+                held.enter_context(closing(StatusFile(status)))
+            except AnotherDaemon as error:
+                raise Unusable(f"a daemon runs (it holds {status}.lock): stop it first") from error
+        if is_served(socket):  # one that serves calls alone holds no status
+            raise Unusable(f"a daemon runs (it answers at {socket}): stop it first")
         yield
 
 
-def _tell(removed: list[Record]) -> Iterator[str]:
+def _describe(removed: list[Record]) -> Iterator[str]:
     routes = [r for r in removed if r.object.startswith("route ")]
     hidden = routes[_SHOWN:]
     for record in removed:

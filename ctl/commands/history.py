@@ -16,7 +16,7 @@ from daemon.journal import Record, as_json, previous_file, read, render_time
 from daemon.options import add_config
 from ipam.cli import render_table
 
-DESCRIPTION = "List every change that podwire made, or found made by others, oldest first."
+DESCRIPTION = "List every change that podwire made, or found made by other programs, oldest first."
 EPILOG = """\
 examples:
   podwirectl history --since 10m                    the last ten minutes
@@ -25,15 +25,15 @@ examples:
   podwirectl history -o json | jq '.[].cause'       for programs
 
 actions:
-  added, removed, changed   podwire did it, for its own reasons
-  restored                  others had altered it, podwire put it back; the cause says who
-  refused                   podwire will not do it; the cause says why
-  found                     others did it, and podwire left it
+  added, removed, changed   a change of podwire's own
+  restored                  podwire reverted an external change; the cause names the process
+  refused                   podwire does not do it; the cause is the reason
+  found                     an external change that podwire left in place
 
 The journal holds the newest changes up to journal.maxBytes of podwired.yaml. It can be read at
 any time, whether the daemon runs or not.
 
-The table's last column is what there is now, `was ...` for what is gone, or `before -> after`.
+The table's last column is the present state, `was ...` of a removed object, or `before -> after`.
 
 exit codes: 0 done, also where nothing matches; 1 the journal cannot be read; 2 wrong usage
 """

@@ -1,4 +1,4 @@
-"""`podwirectl status`: whether this node's routing is as it should be."""
+"""`podwirectl status`: whether this node's routing is in sync, and what is wrong."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_
 from ipam.boot import render_duration
 from ipam.cli import render_table
 
-DESCRIPTION = "Say whether this node's routes to all other nodes are as they should be."
+DESCRIPTION = "Show whether this node's routes to all other nodes are in sync, and what is wrong."
 EPILOG = """\
 entries are routes, neighbours and FDB entries (MAC address -> node) of the other nodes' prefixes;
 peers are probed, unless podwired.yaml says `health: false`:
   established      answers, with packets of pods' MTU, over the pod network
-  pending          not tried yet         connecting   tried, nothing came back yet
-  retrying         answered before       failed       does not answer: a line with `!` says why
+  pending          not tried yet         connecting   probed, no answer yet
+  retrying         answered before       failed       does not answer: see the line with `!`
 reasons:
   overlay-blocked  its node answers, over the pod network it does not
   underlay-down    nothing of it answers
@@ -29,13 +29,13 @@ reasons:
   one-way          packets arrive in one direction alone
 
 exit codes:
-  0  all is as it should be
-  1  something is not: the lines with `!` say what
+  0  everything is in sync
+  1  something is wrong: see the lines with `!`
   2  the daemon does not run, or there is no status to be read; or wrong usage
 """
 NO_DAEMON = 2
 _ROWS = 20
-"""So many refused prefixes are listed."""
+"""Refused prefixes that are listed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -128,9 +128,9 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
 
 
 def _peers(status: NodeStatus) -> str:
-    """How many there are, and in which state they are where anybody looks."""
-    told = str(status.health) if status.health else ""
-    return f"{status.peers}: {told}" if told and status.peers else str(status.peers)
+    """How many there are, and how many in each state where they are probed."""
+    states = str(status.health) if status.health else ""
+    return f"{status.peers}: {states}" if states and status.peers else str(status.peers)
 
 
 def _peer_table(health: HealthReport) -> list[str]:
@@ -149,5 +149,5 @@ def _last_error(status: NodeStatus) -> str:
         return "none"
     age = render_duration(time.time() - status.last_error_time)
     over = max(0.0, time.time() - status.last_error_over)
-    told = f", over for {render_duration(over)}" if status.last_error_over else ""
-    return f"{status.last_error} ({age} ago{told})"
+    end = f", over for {render_duration(over)}" if status.last_error_over else ""
+    return f"{status.last_error} ({age} ago{end})"

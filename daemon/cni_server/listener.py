@@ -148,7 +148,7 @@ def _clear(path: Path) -> None:
         why = "podwired replaces nothing but the socket of an earlier podwired"
         raise CniError(INVALID_ENVIRONMENT, f"{path} is no socket", why)
     until = time.monotonic() + _DYING_SECONDS
-    while _is_alive(path):
+    while is_served(path):
         # The last of a daemon that was killed: its processes do not end at the same instant.
         if time.monotonic() > until:
             why = "stop it, or podwired.socket of an earlier version"
@@ -157,7 +157,8 @@ def _clear(path: Path) -> None:
     path.unlink()
 
 
-def _is_alive(path: Path) -> bool:
+def is_served(path: Path) -> bool:
+    """Whether a daemon listens at that socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_SECONDS)
         try:

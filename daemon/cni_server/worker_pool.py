@@ -107,7 +107,9 @@ class WorkerPool:
         more."""
         with self._mutex:
             leader = self._leader
-            if leader is not None and not self._accepts and self._seen == self._taken:
+            if leader is None:
+                self._find_leader()
+            elif not self._accepts and self._seen == self._taken:
                 self._replace(leader)
             self._seen = self._taken
 
@@ -170,10 +172,13 @@ class WorkerPool:
             self._idle.clear()
 
     def _replace(self, leader: _Worker) -> None:
-        """Make another thread the leader, the last that became idle: its stack is still warm."""
-        if self._leader is not leader:
-            return
-        self._accepts = True
+        """Make another thread the leader."""
+        if self._leader is leader:
+            self._accepts = True
+            self._find_leader()
+
+    def _find_leader(self) -> None:
+        """Take the last thread that became idle, as its stack is still warm, or start one."""
         if self._idle:
             self._leader = self._idle.pop()
             self._leader.bell.release()
@@ -188,7 +193,7 @@ class WorkerPool:
         self._threads.add(thread)
         try:
             thread.start()
-        except RuntimeError:  # the node is out of threads or memory: the next idle thread leads
+        except RuntimeError:  # the node is out of threads or memory: `relieve` tries again
             self._threads.discard(thread)
             self._leader = None
 

@@ -164,7 +164,9 @@ class ConflistReconciler:
 
     def _report(self, name: str, kept: Kept, desired: Desired, content: bytes) -> None:
         action: Action = "added" if kept == "new" else "changed"
-        after = f"{' '.join(map(str, desired.pod_cidrs))} mtu {desired.pod_mtu}"
-        self._reporter.report_change(action, name, "this node is ready", after=after)
-        if content == self._written:  # so others had changed it
+        cause = "this node is ready"
+        if content == self._written:
+            action, cause = "restored", "removed" if kept == "new" else "changed by others"
             self._reporter.counts.note_repair(name, name)
+        after = f"{' '.join(map(str, desired.pod_cidrs))} mtu {desired.pod_mtu}"
+        self._reporter.report_change(action, name, cause, after=after)

@@ -45,7 +45,7 @@ RESTART_PAUSE, RESTART_PAUSE_MAX = 0.5, 10.0
 _CALM, _AGAIN = 60.0, 60.0
 _HOST_STATE_GAP = 0.05
 _NAMED = 8
-"""So many nodes that left are named in the log."""
+"""Nodes that left and are named in the log."""
 
 
 class Loop:

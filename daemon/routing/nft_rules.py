@@ -39,7 +39,7 @@ _SHARED = frozenset(a_set.name for a_set in (*CLUSTER_SETS, *NETWORK_SETS))
 _PODS = frozenset(a_set.name for a_set in ATTACHMENT_SETS)
 _NAME = "nftables rules"
 _NAMED = 8
-"""So many differences are described; of more, the number is."""
+"""Differences that are described; of more than these, the number is given."""
 _PATIENCE = 0.1
 """Seconds that routes may wait for a store that another process locks."""
 _BUSY_GAP = 1.0

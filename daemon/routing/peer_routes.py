@@ -29,7 +29,7 @@ RETRY = 1.0
 _SOON = 0.25
 _LINK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EINVAL})
 _EACH = 64
-"""So many repairs at once have a record each; of more, there is one for each node."""
+"""Repairs at once that have a record each; of more than these there is one for each node."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from kernel.netlink.monitor import Event
 _AGAIN = 60.0
 """Seconds after which the same failure is logged again."""
 _LINES = 8
-"""So many refused prefixes have a line of log each; of more, the number is logged."""
+"""Refused prefixes that are logged one by one; of more than these, the number is logged."""
 _RECORDS = 64
-"""So many refused prefixes have a record each."""
+"""Refused prefixes that have a record each."""
 OVERLAP_AGAIN = 60.0
 """Seconds after which an overlap that comes and goes is reported again."""
 _PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT

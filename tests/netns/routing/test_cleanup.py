@@ -133,13 +133,32 @@ def test_a_daemon_that_runs_is_in_the_way(pair: Pair) -> None:
     assert one.is_in_sync() is True
 
 
+def test_a_daemon_that_serves_calls_alone_keeps_its_store(cluster: Cluster) -> None:
+    member = cluster.join(start=False)
+    conf = member.folder / "podwired.yaml"
+    paths = member.folder / "s.sock", member.folder / "d"
+    conf.write_text(
+        json.dumps({**member.settings, "socket": str(paths[0]), "dataDir": str(paths[1])})
+    )
+    words: list[str | Path] = ["serve", "--socket", paths[0], "--data-dir", paths[1]]
+    with subprocess.Popen([*member.node.enter, member.podwired, *words]) as daemon:
+        try:
+            eventually(paths[0].exists)
+            done = cleanup(member, "--yes", "--data")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"a daemon runs (it answers at {paths[0]}): stop it first" in done.stderr
+            assert paths[0].exists()
+        finally:
+            daemon.terminate()
+
+
 def test_nothing_goes_unasked(pair: Pair) -> None:
     one, _two = pair
     one.stop()
     before = snapshot(one.node.ns)
     done = cleanup(one)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "say --yes if you mean it" in done.stderr
+    assert "give --yes to confirm" in done.stderr
     assert changes(before, snapshot(one.node.ns)) == []
 
 

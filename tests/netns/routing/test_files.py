@@ -52,3 +52,22 @@ def test_a_conflist_that_cannot_be_written_is_told_in_words(cluster: Cluster) ->
     one.node.run(["mount", "-o", "remount,rw", "/run/conf"])
     eventually(one.is_in_sync)
     assert "podwire" in one.node.run(["cat", path]).stdout
+
+
+def test_a_conflist_that_others_remove_or_change_is_restored(cluster: Cluster) -> None:
+    one = cluster.join()
+    eventually(one.is_in_sync)
+    content, name = one.conflist.read_text(), f"file {one.conflist}"
+
+    def actions() -> list[tuple[str, str]]:
+        return [(r["action"], r["cause"]) for r in one.history() if r["object"] == name]
+
+    expected = [("added", "this node is ready")]
+    assert actions() == expected
+    one.conflist.unlink()
+    expected.append(("restored", "removed"))
+    eventually(lambda: actions() == expected or actions())
+    one.conflist.write_text(content.replace("1.0.0", "0.4.0"))
+    expected.append(("restored", "changed by others"))
+    eventually(lambda: actions() == expected or actions())
+    assert one.conflist.read_text() == content

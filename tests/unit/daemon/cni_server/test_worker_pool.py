@@ -294,3 +294,22 @@ def test_what_runs_is_ended() -> None:
         assert runs[2].wait(60) == -9
     runs[0].kill()
     runs[0].wait()
+
+
+def test_a_node_without_threads_is_served_once_it_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, list[threading.Thread]()
+
+    def no_thread(thread: threading.Thread) -> None:
+        refused.append(thread)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    served = Served(8)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert len(refused) == 1
+    done = threading.Event()
+    served.calls.put(done.set)
+    served.pool.relieve()
+    assert done.wait(SECONDS)
+    served.calls.put(None)
+    assert served.pool.join(time.monotonic() + SECONDS)
