@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,8 @@ def decode(stdin: bytes) -> dict[str, Any]:
         msg = f"the network configuration on stdin is larger than {STDIN_MAX >> 20} MiB"
         raise CniError(DECODING_FAILURE, msg)
     try:
+        if stdin.startswith(BOM_UTF8):
+            raise ValueError("it begins with a byte order mark")
         value = _DECODER.decode(stdin.decode())
     except (ValueError, RecursionError) as error:
         words = "nested too deeply" if isinstance(error, RecursionError) else str(error)

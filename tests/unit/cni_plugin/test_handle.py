@@ -82,6 +82,14 @@ NOT_A_CONFIGURATION = {
 }
 
 
+def test_a_byte_order_mark_is_named(node: Node) -> None:
+    body = refused(node.call(environment(), b"\xef\xbb\xbf" + encode(CONFIG)))
+    assert (body["code"], body["details"]) == (
+        DECODING_FAILURE,
+        "it begins with a byte order mark",
+    )
+
+
 @pytest.mark.parametrize("verb", TAKES_A_CONFIG)
 @pytest.mark.parametrize("kind", NOT_A_CONFIGURATION)
 def test_what_is_no_json_object(node: Node, verb: str, kind: str) -> None:
