@@ -127,7 +127,7 @@ def _check_head(head: bytes) -> tuple[int, int, int]:
 def _at_least(
     connection: socket.socket, data: bytes, size: int, until: float, slow: Callable[[], None]
 ) -> bytes:
-    """So many bytes of the request, of which these are there already."""
+    """The first `size` bytes of the request. data: those that were received already."""
     if len(data) >= size:
         return data
     slow()
