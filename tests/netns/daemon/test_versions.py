@@ -1,6 +1,7 @@
 """Shim and daemon of different versions, or one alone: a clear answer, and nothing half done."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,7 @@ def test_a_shim_without_daemon_or_python(
 ) -> None:
     """No socket, one of a daemon that was killed, or something else in its place."""
     path = {"": tmp_path / "none", "dead": near_daemon.path, "file": Path("/etc/passwd")}[socket]
-    near_daemon.process.kill()
-    near_daemon.process.wait()
+    near_daemon.stop(signal.SIGKILL)
     alone = Path(shutil.copy((podwire_bin / "podwire").resolve(), tmp_path / "podwire"))
     for verb in VERBS:
         answer = node.cni(verb, alone, CONF, netns=pod.path, env={"PODWIRE_SOCKET": str(path)})
@@ -75,7 +75,6 @@ def test_a_shim_without_daemon_or_python(
 def test_a_killed_daemons_socket_is_replaced(
     near_daemon: Daemon, start_daemon: StartDaemon
 ) -> None:
-    near_daemon.process.kill()
-    near_daemon.process.wait()
+    near_daemon.stop(signal.SIGKILL)
     start_daemon(near_daemon.node, path=near_daemon.path)
     assert reply(exchange(near_daemon.path, VERSION))[0] == 0
