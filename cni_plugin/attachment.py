@@ -12,6 +12,8 @@ from typing import Any
 from kernel.model import Address, Bridge, Element, Link, Plan, Port, Route, Space, Sysctl
 
 _SCHEMA = 1
+# What a text raises that is no record, or none of this version.
+DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,7 @@ def cleanup_record_of(record: Record) -> CleanupRecord:
 
 
 def load_cleanup_record(text: str) -> CleanupRecord:
-    """What removal needs of a record in JSON text, at a fraction of the cost. Raises ValueError.
-
-    Where the text is damaged elsewhere also TypeError, KeyError, IndexError or AttributeError.
-    """
+    """What removal needs of a record in JSON text, at a fraction of the cost. Raises DAMAGE."""
     raw = _decode(text)
     plan = raw["plan"]
     elements = _each(_element, plan.get("elements", ()))
@@ -118,7 +117,7 @@ def _decode(text: str) -> dict[str, Any]:
 
 
 def load_record(text: str) -> Record:
-    """A record from JSON text. Raises ValueError where it is none that this version knows."""
+    """A record from JSON text. Raises DAMAGE where it is none that this version knows."""
     raw = _decode(text)
     return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw.get("aliases", ()))})
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
-from cni_plugin.request import NAME, NAME_MAX, canonical, link_name_fault
+from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fault
 from ipam.errors import ConfigError
 from ipam.json_section import Dns, Section, parse_dns
 
@@ -21,6 +21,7 @@ DROP_IN_MODES = ("bridge", "ptp")
 DEFAULT_BRIDGE = "cni0"
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _NO_DNS = Dns()
+_VALID = "cni.dev/valid-attachments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +36,12 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class CniArgs:
-    """args.cni of the configuration."""
-
-    mac: str = ""
-    ips: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ValidAttachment:
-    """A member of cni.dev/valid-attachments."""
-
-    container_id: str
-    ifname: str
-
-
-@dataclass(frozen=True, slots=True)
 class NetConf:
     """A network configuration. mtu in bytes, 0 = that of the node's uplink.
 
-    args is args.cni; args' other members are other tools'.
+    args_mac and args_ips are of args.cni; args' other members are other tools'.
+    valid_attachments: container ID and interface of each attachment that the runtime lists as
+    still there; None where it sent no list. Go's runtimes write null for an empty one.
     """
 
     name: str
@@ -78,10 +65,11 @@ class NetConf:
     port_isolation: bool = False
     ipam: Mapping[str, Any] = field(default_factory=dict)
     dns: Dns = _NO_DNS
-    args: CniArgs = field(default_factory=CniArgs)
+    args_mac: str = ""
+    args_ips: tuple[str, ...] = ()
     runtime_config: RuntimeConfig = field(default_factory=RuntimeConfig)
     prev_result: Mapping[str, Any] | None = None
-    valid_attachments: tuple[ValidAttachment, ...] = ()
+    valid_attachments: frozenset[tuple[str, str]] | None = None
 
     @property
     def uses_ipam(self) -> bool:
@@ -166,7 +154,7 @@ def parse_minimal(raw: Mapping[str, Any]) -> NetConf:
 
 
 def _read(keys: Section, name: str) -> NetConf:
-    bridge = keys.string("bridge")
+    bridge, args = keys.string("bridge"), keys.section("args").section("cni")
     return NetConf(
         name=name,
         type=keys.string("type") or "",
@@ -189,18 +177,17 @@ def _read(keys: Section, name: str) -> NetConf:
         port_isolation=keys.boolean("portIsolation") or False,
         ipam=canonical(dict(keys.section("ipam").values), ("type", "dataDir")),
         dns=parse_dns(keys.section("dns")),
-        args=_read_args(keys.section("args").section("cni")),
+        args_mac=_read_mac(args),
+        args_ips=args.texts("ips"),
         runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
         prev_result=keys.section("prevResult").values or None,
-        valid_attachments=tuple(
-            ValidAttachment(_required(member, "containerID"), _required(member, "ifname"))
-            for member in keys.sections("cni.dev/valid-attachments")
-        ),
+        valid_attachments=_read_valid(keys) if _VALID in keys.values else None,
     )
 
 
-def _read_args(args: Section) -> CniArgs:
-    return CniArgs(mac=_read_mac(args), ips=args.texts("ips"))
+def _read_valid(keys: Section) -> frozenset[tuple[str, str]]:
+    members = keys.sections(_VALID)
+    return frozenset((_required(m, "containerID"), _required(m, "ifname")) for m in members)
 
 
 def _read_runtime_config(keys: Section) -> RuntimeConfig:
@@ -243,9 +230,8 @@ def _required(keys: Section, key: str) -> str:
 def _check_name(name: object) -> None:
     if name is None or name == "":
         raise CniError(INVALID_CONFIG, "the network configuration has no name")
-    if not isinstance(name, str) or not NAME.match(name) or len(name) > NAME_MAX:
-        why = f"must start with a letter or digit, then letters, digits, _ . -, at most {NAME_MAX}"
-        raise CniError(INVALID_CONFIG, f"name {str(name)[:80]!r} is invalid: {why}")
+    if not isinstance(name, str) or not is_name(name):
+        raise CniError(INVALID_CONFIG, f"name {str(name)[:80]!r} is invalid: {NAME_RULE}")
 
 
 def _is_program(kind: object) -> bool:

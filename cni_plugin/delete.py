@@ -53,7 +53,7 @@ def collect(call: Call) -> None:
     is gone, and so their pod: taking all the others for stale would cut off pods that run.
     Goes on after a failure and reports all of them at the end.
     """
-    valid = call.valid_attachments
+    valid = call.conf.valid_attachments
     failures: list[str] = []
     delete_link = call.host.delete_link
     with open_netlink() as nl, open_node_store(call) as store:

@@ -123,16 +123,6 @@ class Call:
         """The configuration's cniVersion."""
         return self.parsed.version
 
-    @property
-    def valid_attachments(self) -> frozenset[tuple[str, str]] | None:
-        """Container ID and interface of each attachment that the runtime lists as still there.
-
-        None where it sent no list. Go's runtimes write null for an empty one.
-        """
-        if "cni.dev/valid-attachments" not in self.parsed.raw:
-            return None
-        return frozenset((a.container_id, a.ifname) for a in self.conf.valid_attachments)
-
     def log(self, line: str) -> None:
         """Log a line for the operator, with the attachment's identity before it."""
         request = self.request

@@ -195,7 +195,7 @@ def _parse_ipam(call: Call) -> IpamConf:
         conf.ipam,
         runtime_config={"ips": conf.runtime_config.ips, "ipRanges": conf.runtime_config.ip_ranges},
         cni_args=call.request.args,
-        args={"ips": conf.args.ips},
+        args={"ips": conf.args_ips},
         default_data_dir=call.host.data_dir,
         cni_version=call.version,
     )

@@ -46,7 +46,7 @@ def check(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """Release what is allocated to attachments that the runtime does not list."""
-    valid = call.valid_attachments
+    valid = call.conf.valid_attachments
     if valid is None:
         call.log("GC without cni.dev/valid-attachments: no attachment is known to be stale")
         return

@@ -8,11 +8,12 @@ and the next call repairs what a killed one left.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_network
 
-from cni_plugin.attachment import load_record
+from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
 from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
@@ -79,17 +80,18 @@ def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainR
             return []
         with store.transaction() as tx:
             load(*(TABLES[family] for family in sorted(broken)))
-            elements = [e for _owner, text in tx.attachments() for e in _elements(text)]
+            elements = [e for record in cleanup_records(tx) for e in record.elements]
             elements += foreign_elements(tx)
             add_elements(nl, [e for e in elements if e.family in broken])
     return changes
 
 
-def _elements(record: str) -> tuple[Element, ...]:
-    try:
-        return load_record(record).plan.elements
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return ()
+def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[CleanupRecord]:
+    """The records of a network's attachments, or of all, that this version can read."""
+    for _owner, text in tx.attachments(network):
+        # One of another version needs what it needs at its own DEL.
+        with suppress(*DAMAGE):
+            yield load_cleanup_record(text)
 
 
 def foreign_elements(tx: Transaction) -> list[Element]:

@@ -78,14 +78,12 @@ def plan_attachment(
         msg = f"mtu: {conf.mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
         raise CniError(INVALID_CONFIG, msg)
     if shape.mode == "ptp":
-        return _plan_ptp(request, conf, shape, _with_gateways(ipam, always=True), uplink_mtu)
+        return _plan_ptp(request, conf, shape, _with_gateways(ipam), uplink_mtu)
     return _plan_bridge(request, conf, shape, ipam, uplink_mtu)
 
 
-def _with_gateways(ipam: Result, *, always: bool) -> Result:
+def _with_gateways(ipam: Result) -> Result:
     """Each address with a gateway: the subnet's first address where IPAM named none."""
-    if not always:
-        return ipam
     if all(ip.gateway for ip in ipam.ips):
         return ipam
     ips = tuple(IPConfig(ip.address, ip.gateway or _first_address(ip)) for ip in ipam.ips)
@@ -116,8 +114,7 @@ def _plan_ptp(
     space = _pod_space(pod, inner, _unique((*routes, *_ipam_routes(pod.name, ipam))), ipam, conf)
     elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
     plan = Plan(node, space, None, elements, _masquerade(conf, ipam))
-    interfaces = (_host_interface(host), _pod_interface(pod, request))
-    return plan, _result(interfaces, conf, ipam)
+    return plan, _result(_interfaces(host, pod, request), conf, ipam)
 
 
 def _ptp_routes(link: str, ip: IPConfig) -> list[Route]:
@@ -136,7 +133,7 @@ def _ptp_routes(link: str, ip: IPConfig) -> list[Route]:
 def _plan_bridge(
     request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
 ) -> tuple[Plan, Result]:
-    ipam = _with_gateways(ipam, always=shape.gateway)
+    ipam = _with_gateways(ipam) if shape.gateway else ipam
     if conf.is_default_gateway:
         ipam = _with_default_routes(ipam)
     port = Port(conf.bridge, hairpin=shape.hairpin, isolated=conf.port_isolation)
@@ -155,7 +152,7 @@ def _plan_bridge(
     plan = Plan(
         node, space, bridge, _bridge_elements(conf, shape, ipam, host, pod), _masquerade(conf, ipam)
     )
-    interfaces = (Interface(conf.bridge), _host_interface(host), _pod_interface(pod, request))
+    interfaces = Interface(conf.bridge), *_interfaces(host, pod, request)
     return plan, _result(interfaces, conf, ipam)
 
 
@@ -229,7 +226,7 @@ def requested_mac(request: Request, conf: NetConf) -> str:
     """
     requested = (
         ("runtimeConfig.mac", conf.runtime_config.mac, INVALID_CONFIG),
-        ("args.cni.mac", conf.args.mac, INVALID_CONFIG),
+        ("args.cni.mac", conf.args_mac, INVALID_CONFIG),
         ("CNI_ARGS MAC", request.args.get("MAC", ""), INVALID_ENVIRONMENT),
     )
     for key, value, code in requested:
@@ -310,12 +307,11 @@ def _masquerade(conf: NetConf, ipam: Result) -> tuple[IPNetwork, ...]:
     return _unique(tuple(ip.address.network for ip in ipam.ips))
 
 
-def _host_interface(host: Link) -> Interface:
-    return Interface(host.name, host.mac or "", host.mtu or 0)
-
-
-def _pod_interface(pod: Link, request: Request) -> Interface:
-    return Interface(pod.name, pod.mac or "", pod.mtu or 0, request.netns)
+def _interfaces(host: Link, pod: Link, request: Request) -> tuple[Interface, ...]:
+    return (
+        Interface(host.name, host.mac or "", host.mtu or 0),
+        Interface(pod.name, pod.mac or "", pod.mtu or 0, request.netns),
+    )
 
 
 def _result(interfaces: tuple[Interface, ...], conf: NetConf, ipam: Result) -> Result:

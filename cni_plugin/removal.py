@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import (
+    DAMAGE,
     CleanupRecord,
     Record,
     cleanup_record_of,
@@ -33,7 +34,7 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
         return _find_marked(nl, owner)
     try:
         return load_record(text)
-    except _DAMAGE:
+    except DAMAGE:
         return Record(_bare_plan(Link(_host_link(owner)), owner.ifname), complete=False)
 
 
@@ -45,12 +46,8 @@ def find_cleanup_record(nl: Netlink, tx: Transaction, owner: Owner) -> CleanupRe
         return cleanup_record_of(record) if record else None
     try:
         return load_cleanup_record(text)
-    except _DAMAGE:
+    except DAMAGE:
         return CleanupRecord(_host_link(owner), complete=False)
-
-
-# What a record raises that is no record, or none of ours.
-_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 def _find_marked(nl: Netlink, owner: Owner) -> Record | None:
@@ -152,7 +149,7 @@ def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:
 def _wants_bridge(record: str, name: str) -> bool:
     try:
         bridge = load_record(record).plan.bridge
-    except _DAMAGE:
+    except DAMAGE:
         return False
     return bridge is not None and bridge.name == name
 

@@ -25,6 +25,7 @@ _REQUIRED = {
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
 # The specification has no limit; runtimes' names have 64 characters.
 NAME_MAX = 1024
+NAME_RULE = f"must start with a letter or digit, then letters, digits, _ . -, at most {NAME_MAX}"
 _PLAIN_NAME = re.compile(r"[!-.0-9;-~]+\Z")  # ASCII that is visible, but / and :
 _IFNAME_MAX = 15  # IFNAMSIZ - 1, linux/if.h
 _POD_VALUE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,252}\Z")
@@ -66,17 +67,17 @@ def parse_request(env: Mapping[str, str]) -> Request:
     if command == "VERSION":
         return Request(command)
     container_id, ifname = env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
-    if container_id:
-        _check_container_id(container_id)
-    if ifname:
-        _check_ifname(ifname)
+    if container_id and not is_name(container_id):
+        raise _wrong("CNI_CONTAINERID", container_id, NAME_RULE)
+    if ifname and (fault := link_name_fault(ifname)):
+        raise _wrong("CNI_IFNAME", ifname, fault)
     return Request(
         command=command,
         container_id=container_id,
         netns=_check_netns(env.get("CNI_NETNS", "")),
         ifname=ifname,
         args=_parse_args(env.get("CNI_ARGS", "")),
-        path=_check_path(env.get("CNI_PATH", "")),
+        path=tuple(part for part in env.get("CNI_PATH", "").split(":") if part.startswith("/")),
         netns_override=env.get("CNI_NETNS_OVERRIDE", "").lower() in _TRUE,
     )
 
@@ -86,16 +87,9 @@ def _wrong(variable: str, value: str, why: str) -> CniError:
     return CniError(INVALID_ENVIRONMENT, f"{variable}={shown!r} is invalid: {why}")
 
 
-def _check_container_id(value: str) -> None:
-    if not NAME.match(value) or len(value) > NAME_MAX:
-        why = f"must start with a letter or digit, then letters, digits, _ . -, at most {NAME_MAX}"
-        raise _wrong("CNI_CONTAINERID", value, why)
-
-
-def _check_ifname(value: str) -> None:
-    fault = link_name_fault(value)
-    if fault:
-        raise _wrong("CNI_IFNAME", value, fault)
+def is_name(value: str) -> bool:
+    """Whether it may name a network or a container (SPEC 1.1.0, sections 1 and 2)."""
+    return len(value) <= NAME_MAX and NAME.match(value) is not None
 
 
 def link_name_fault(value: str) -> str:
@@ -115,10 +109,6 @@ def _check_netns(value: str) -> str:
     if value and (not value.startswith("/") or "\0" in value or len(value) > 4096):
         raise _wrong("CNI_NETNS", value, "must be an absolute path to a network namespace")
     return value
-
-
-def _check_path(value: str) -> tuple[str, ...]:
-    return tuple(part for part in value.split(":") if part.startswith("/"))
 
 
 def _parse_args(value: str) -> dict[str, str]:

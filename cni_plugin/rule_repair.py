@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cni_plugin.attachment import CleanupRecord, load_cleanup_record
+from cni_plugin.attachment import CleanupRecord
 from cni_plugin.network_rules import (
+    cleanup_records,
     ensure_masquerade,
     ensure_tables,
     indexed_foreign_elements,
@@ -119,7 +120,7 @@ def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Cleanup
     """Attachments (of one network) whose link is there, each with its index."""
     with open_netlink() as nl:
         links = {link.name: link.index for link in read_links(nl)}
-    return [(r, links[r.host]) for r in _cleanup_records(tx, network) if r.host in links]
+    return [(r, links[r.host]) for r in cleanup_records(tx, network) if r.host in links]
 
 
 def _missing_tables(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:
@@ -181,12 +182,4 @@ def _make_table() -> Sequence[Change[Noun]]:
 
 def _families(store: Store) -> set[str]:
     with store.read() as tx:
-        return {element.family for record in _cleanup_records(tx) for element in record.elements}
-
-
-def _cleanup_records(tx: Transaction, network: str | None = None) -> Iterable[CleanupRecord]:
-    for _owner, text in tx.attachments(network):
-        try:
-            yield load_cleanup_record(text)
-        except (ValueError, TypeError, KeyError, IndexError):
-            continue  # a record of another version needs what it needs at its own DEL
+        return {element.family for record in cleanup_records(tx) for element in record.elements}

@@ -128,7 +128,6 @@ def _reserve_requested(search: _Search, address: IPAddress) -> IPAddress:
         raise AddressResting(
             f"requested address {address} is resting",
             f"it is free in {render_duration(wait + 1)} (restPeriod {search.conf.rest:g} s)",
-            seconds=wait,
         )
     tx.reserve(search.owner, address)
     return address
@@ -210,26 +209,22 @@ def _none_left(search: _Search, range_set: RangeSet) -> AddressResting | RangeEx
         f"every free address of {render_set(range_set)} is resting: {resting} of"
         f" {size_of(range_set, search.gateways)}",
         f"the next is free in {render_duration(wait + 1)} (restPeriod {search.conf.rest:g} s)",
-        seconds=wait,
     )
 
 
 def _exhausted(search: _Search, range_set: RangeSet) -> RangeExhausted:
     tx, network = search.transaction, search.conf.network
-    allocated = _allocated_in(tx, network, range_set)
     size = size_of(range_set, search.gateways)
-    oldest = sorted(
-        (a for range_ in range_set for a in tx.oldest(network, range_, OLDEST_SHOWN)),
-        key=lambda a: a.created_at,
-    )
-    now = tx.clock.wall()
-    shown = "; ".join(_render_allocation(a, now) for a in oldest[:OLDEST_SHOWN])
     if not size:
         return RangeExhausted(
             f"{render_set(range_set)} of network {network} has no address for pods: the gateway"
             " takes the only one",
             "widen the range, or name another gateway",
         )
+    allocated = _allocated_in(tx, network, range_set)
+    every = (a for range_ in range_set for a in tx.oldest(network, range_, OLDEST_SHOWN))
+    oldest, now = sorted(every, key=lambda a: a.created_at), tx.clock.wall()
+    shown = "; ".join(_render_allocation(a, now) for a in oldest[:OLDEST_SHOWN])
     return RangeExhausted(
         f"no address is free in {render_set(range_set)} of network {network}:"
         f" {allocated} of {size} are allocated",

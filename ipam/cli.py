@@ -13,7 +13,7 @@ from argparse import (
     Namespace,
     RawDescriptionHelpFormatter,
 )
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ipam import DEFAULT_DATA_DIR
@@ -22,7 +22,7 @@ from ipam.errors import AddressTaken, IpamError, StoreDamaged
 from ipam.import_host_local import Imported, import_directory
 from ipam.json_section import parse_address
 from ipam.ranges import IPAddress
-from ipam.store import Allocation, Owner, Purged, Store, Transaction, open_store
+from ipam.store import Allocation, Purged, Store, Transaction, open_store
 
 _DONE, _FAILED, _NOT_FOUND, _NOT_DONE = 0, 1, 3, 4
 _LONG_ID, _SHOWN_OF_ID = 20, 13  # characters
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except (KeyboardInterrupt, EOFError):
         print("\npodwire-ipam: nothing was changed", file=sys.stderr)
-        return 4
+        return _NOT_DONE
     return code
 
 
@@ -155,27 +155,24 @@ def _list_allocations(args: Namespace) -> int:
     with _open(args) as store, store.read() as tx:
         allocations = tx.allocations(args.network)
         if args.output == "json":
-            _print_json(tx, allocations)
+            _print_json([_as_json(tx, allocation) for allocation in allocations])
         elif not allocations:
             print("no address is allocated")
         else:
-            print(_render_list(allocations))
+            header = ("NETWORK", "ADDRESS", "CONTAINER", "INTERFACE", "AGE")
+            print(render_table(header, [_row(allocation) for allocation in allocations]))
     return _DONE
-
-
-def _render_list(allocations: Iterable[Allocation]) -> str:
-    header = ("NETWORK", "ADDRESS", "CONTAINER", "INTERFACE", "AGE")
-    return render_table(header, [_row(allocation) for allocation in allocations])
 
 
 def _row(allocation: Allocation) -> tuple[str, ...]:
     owner, age = allocation.owner, time.time() - allocation.created_at
-    container = _shorten_id(owner.container_id)
+    container = owner.container_id  # of a long one the first characters, which commands take, too
+    container = container if len(container) <= _LONG_ID else container[:_SHOWN_OF_ID]
     return owner.network, str(allocation.address), container, owner.ifname, render_duration(age)
 
 
-def _print_json(tx: Transaction, allocations: Iterable[Allocation]) -> None:
-    print(json.dumps([_as_json(tx, allocation) for allocation in allocations], indent=2))
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
 
 
 def _as_json(tx: Transaction, allocation: Allocation) -> dict[str, object]:
@@ -204,7 +201,7 @@ def _show(args: Namespace) -> int:
             _report(f"{args.what} is neither an allocated address nor a container that has one")
             return _NOT_FOUND
         if args.output == "json":
-            _print_json(tx, found)
+            _print_json([_as_json(tx, allocation) for allocation in found])
         else:
             print("\n\n".join(_render_details(tx, allocation) for allocation in found))
     return _DONE
@@ -236,15 +233,14 @@ def _render_details(tx: Transaction, allocation: Allocation) -> str:
         ("Container:", owner.container_id),
         ("Interface:", owner.ifname),
         ("Since:", f"{_timestamp(allocation.created_at)} ({render_duration(age)})"),
-        ("Attached:", _render_attached(tx, owner)),
+        (
+            "Attached:",
+            "no: podwire has no record of this attachment"
+            if tx.attachment(owner) is None
+            else "yes: podwire attached it, and has not deleted it",
+        ),
     )
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
-
-
-def _render_attached(tx: Transaction, owner: Owner) -> str:
-    if tx.attachment(owner) is None:
-        return "no: podwire has no record of this attachment"
-    return "yes: podwire attached it, and has not deleted it"
 
 
 def _release(args: Namespace) -> int:
@@ -255,15 +251,12 @@ def _release(args: Namespace) -> int:
             found = _matching(tx, str(address), args.network)
             question = "\n\n".join(_render_details(tx, allocation) for allocation in found)
         if not found:
-            _report(
-                f"{address} is not allocated{f' in network {args.network}' if args.network else ''}"
-            )
+            where = f" in network {args.network}" if args.network else ""
+            _report(f"{address} is not allocated{where}")
             return _NOT_FOUND
         if len(found) > 1:
-            networks = ", ".join(allocation.owner.network for allocation in found)
-            _report(
-                f"{address} is allocated in several networks ({networks}): name one with --network"
-            )
+            names = ", ".join(allocation.owner.network for allocation in found)
+            _report(f"{address} is allocated in several networks ({names}): name one (--network)")
             return _NOT_DONE
         print(question)
         if not args.yes and not _confirmed(address):
@@ -300,13 +293,13 @@ def _import_host_local(args: Namespace) -> int:
     with _open(args, create=True) as store:
         imported = import_directory(store, Path(args.directory), args.network)
     if args.output == "json":
-        print(json.dumps(_import_as_json(imported), indent=2))
+        _print_json(_import_as_json(imported))
     else:
         print(_render_import(imported))
-    nothing = not imported.taken and not imported.known
-    if nothing:
-        _report(f"{args.directory} has no reservation: it must be the folder of one network")
-    return _FAILED if nothing else _DONE
+    if imported.taken or imported.known:
+        return _DONE
+    _report(f"{args.directory} has no reservation: it must be the folder of one network")
+    return _FAILED
 
 
 def _import_as_json(imported: Imported) -> dict[str, object]:
@@ -344,8 +337,3 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in (header, *rows)
     )
     return "\n".join(lines)
-
-
-def _shorten_id(container_id: str) -> str:
-    """The first characters of a long container ID; commands take them in place of the whole."""
-    return container_id if len(container_id) <= _LONG_ID else container_id[:_SHOWN_OF_ID]

@@ -72,11 +72,10 @@ class AddressTaken(IpamError):
 
 
 class AddressResting(IpamError):
-    """Only addresses are left whose rest period is not over; one is free in `seconds`."""
+    """Only addresses are left whose rest period is not over."""
 
-    def __init__(self, msg: str, details: str = "", *, seconds: float) -> None:
+    def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(TRY_AGAIN, msg, details)
-        self.seconds = seconds
 
 
 class RangeExhausted(IpamError):

@@ -44,14 +44,6 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
-    """The content of host-local's folder of one network."""
-
-    reservations: tuple[Reservation, ...]
-    skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Imported:
     """What an import did: addresses taken over, those that the store had, and files skipped."""
 
@@ -69,13 +61,13 @@ def import_directory(store: Store, directory: Path, network: str | None = None) 
     """
     name = network or directory.resolve().name
     with _host_local_stopped(directory), store.transaction() as tx:
-        found = read_directory(directory, name, store.clock.wall() - store.clock.uptime())
-        _check_conflicts(tx, found.reservations)
-        taken = [r for r in found.reservations if tx.owner_of(name, r.address) is None]
+        booted_at = store.clock.wall() - store.clock.uptime()
+        found, skipped = read_directory(directory, name, booted_at)
+        _check_conflicts(tx, found)
+        taken = tuple(r for r in found if tx.owner_of(name, r.address) is None)
         for reservation in taken:
             tx.reserve(reservation.owner, reservation.address)
-    known = [r for r in found.reservations if r not in taken]
-    return Imported(name, tuple(taken), tuple(known), found.skipped)
+    return Imported(name, taken, tuple(r for r in found if r not in taken), skipped)
 
 
 def _check_conflicts(tx: Transaction, reservations: tuple[Reservation, ...]) -> None:
@@ -115,7 +107,9 @@ def _host_local_stopped(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def read_directory(directory: Path, network: str, booted_at: float = 0) -> Directory:
+def read_directory(
+    directory: Path, network: str, booted_at: float = 0
+) -> tuple[tuple[Reservation, ...], tuple[Skipped, ...]]:
     """Read host-local's files; IpamError with code 5 if the folder cannot be read.
 
     Files older than `booted_at` (seconds since 1970) get a note: host-local keeps what a pod
@@ -134,7 +128,7 @@ def read_directory(directory: Path, network: str, booted_at: float = 0) -> Direc
                 skipped.append(Skipped(path, str(error)))
     except OSError as error:
         raise IpamError(IO_FAILURE, f"cannot read {directory}", str(error)) from error
-    return Directory(tuple(reservations.values()), tuple(skipped))
+    return tuple(reservations.values()), tuple(skipped)
 
 
 def _read_file(path: Path, network: str, booted_at: float) -> Reservation:

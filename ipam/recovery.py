@@ -41,46 +41,45 @@ def recover(
     lock = LockFile(store.lock)
     try:
         with lock.exclusive(TIMEOUT):
-            if find_damage(data_dir, boot_id=this_boot, clock=clock) is None:
+            if find_damage(data_dir) is None:
                 return None
-            files.build(store, this_boot, clock, lambda tx: _refill(tx, refill, store.database))
+
+            def refill_all(tx: Transaction) -> None:
+                refill(tx)
+                _copy_readable(store.database, tx)
+
+            files.build(store, this_boot, clock, refill_all)
             return _replace(store)
     finally:
         lock.close()
 
 
-def _refill(tx: Transaction, refill: Refill, damaged: Path) -> None:
-    refill(tx)
-    _copy_readable(damaged, tx)
-
-
-def find_damage(data_dir: Path, *, boot_id: str = "", clock: Clock = SYSTEM) -> StoreDamaged | None:
+def find_damage(data_dir: Path) -> StoreDamaged | None:
     """Read the whole database; what is wrong with it, None if it is sound (or missing)."""
     store = Files(data_dir.absolute())
     if store.marker.exists():
         return damaged(store.database, "the process that was replacing it was killed")
     try:
         if store.identity() is not None:
-            _read_everything(store.database, boot_id, clock)
+            _read_everything(store.database)
     except StoreDamaged as error:
         return error
     return None
 
 
-def _read_everything(path: Path, boot_id: str, clock: Clock) -> None:
+def _read_everything(path: Path) -> None:
     # Closing a read-only connection writes nothing back, so the evidence stays as it is.
     with translated(path), closing(files.connect(path, mode="ro")) as connection:
         files.check_header(path, connection)
         findings = connection.execute("PRAGMA integrity_check(3)").fetchall()
         if findings != [("ok",)]:
             raise damaged(path, "; ".join(str(row[0]) for row in findings))
-        _read_rows(connection, path, boot_id, clock)
+        _read_rows(connection, path)
 
 
-def _read_rows(connection: sqlite3.Connection, path: Path, boot_id: str, clock: Clock) -> None:
+def _read_rows(connection: sqlite3.Connection, path: Path) -> None:
     """Every value as its reader reads it: SQLite does not check text and addresses."""
-    boot.boot_of(connection, path)
-    transaction = Transaction(connection, path, boot_id, clock)
+    transaction = Transaction(connection, path, boot.boot_of(connection, path), SYSTEM)
     transaction.allocations()
     transaction.attachments()
     transaction.networks()

@@ -18,6 +18,7 @@ APPLICATION_ID = 0x70_77_69_72
 VERSION = 1
 """The newest schema that this code knows, in the header as user_version."""
 
+# Statements stand apart by a blank line. `executescript` would commit the caller's transaction.
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -46,6 +47,7 @@ CREATE TABLE allocation (
     boot_id TEXT NOT NULL,
     PRIMARY KEY (network, address)
 ) STRICT, WITHOUT ROWID;
+
 CREATE INDEX allocation_owner ON allocation (network, container_id, ifname);
 
 CREATE TABLE freed (
@@ -57,6 +59,7 @@ CREATE TABLE freed (
     boot_id TEXT NOT NULL,
     UNIQUE (network, address)
 ) STRICT;
+
 CREATE INDEX freed_queue ON freed (pool, seq);
 
 CREATE TABLE pool (
@@ -72,9 +75,11 @@ CREATE TABLE pool (
 CREATE TRIGGER freed_in AFTER INSERT ON freed BEGIN
     UPDATE pool SET freed = freed + 1 WHERE id = NEW.pool;
 END;
+
 CREATE TRIGGER freed_out AFTER DELETE ON freed BEGIN
     UPDATE pool SET freed = freed - 1 WHERE id = OLD.pool;
 END;
+
 CREATE TRIGGER freed_moved AFTER UPDATE OF pool ON freed BEGIN
     UPDATE pool SET freed = freed - 1 WHERE id = OLD.pool;
     UPDATE pool SET freed = freed + 1 WHERE id = NEW.pool;
@@ -84,22 +89,11 @@ END;
 
 def create(connection: sqlite3.Connection, boot_id: str) -> None:
     """Create the tables in an empty database, inside the caller's transaction."""
-    for statement in _statements(TABLES):
+    for statement in TABLES.split("\n\n"):
         connection.execute(statement)
     connection.execute("INSERT INTO meta VALUES ('boot_id', ?)", (boot_id,))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script; `executescript` would commit the caller's transaction."""
-    statements, pending = [], ""
-    for part in script.split(";"):
-        pending += part + ";"
-        if sqlite3.complete_statement(pending):
-            statements.append(pending)
-            pending = ""
-    return statements
 
 
 def read_header(connection: sqlite3.Connection) -> tuple[int, int]:

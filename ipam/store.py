@@ -18,7 +18,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from ipam import boot, files
 from ipam.boot import SYSTEM, Clock, Purged
@@ -81,8 +80,7 @@ class Store:
         self.path = Files(data_dir).database
         self.boot_id = boot_id
         self.clock = clock
-        self.created = False
-        self.purged = Purged()
+        self.created, self.purged = False, Purged()
         self._files = Files(data_dir)
         self._marker = os.fspath(self._files.marker)
         self._refill, self._patience = refill, patience
@@ -96,12 +94,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -67,9 +67,9 @@ def test_both_stores_are_filled_alike(tmp_path: Path) -> None:
     fill(BRIDGE_PLAIN, 300, PEER, theirs)
     with open_store(ours, create=False) as store, store.read() as tx:
         held = {a.address: a.owner for a in tx.allocations(NAME)}
-    found = read_directory(theirs / NAME, NAME)
-    assert not found.skipped
-    assert held == {r.address: r.owner for r in found.reservations}
+    found, skipped = read_directory(theirs / NAME, NAME)
+    assert not skipped
+    assert held == {r.address: r.owner for r in found}
     assert len(held) == 300
 
 

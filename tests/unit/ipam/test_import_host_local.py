@@ -112,8 +112,9 @@ def test_odd_files_are_reported_and_skipped(folder: Path, store: Store) -> None:
 def test_files_of_old_versions_name_no_interface(tmp_path: Path) -> None:
     (tmp_path / "10.5.0.2").write_text("abc")
     (tmp_path / "fd05__9").write_text("abc\r\nnet2")
-    found = read_directory(tmp_path, NETWORK)
-    assert [(str(r.address), r.owner.ifname, r.note) for r in found.reservations] == [
+    found, skipped = read_directory(tmp_path, NETWORK)
+    assert skipped == ()
+    assert [(str(r.address), r.owner.ifname, r.note) for r in found] == [
         ("10.5.0.2", "eth0", "no interface in the file, taken as eth0"),
         ("fd05::9", "net2", ""),
     ]
@@ -154,6 +155,7 @@ def test_skipped_files_name_their_path(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     (tmp_path / "lock").write_text("")
     (tmp_path / "last_reserved_ip.0").write_text("10.5.0.2")
-    assert read_directory(tmp_path, NETWORK).skipped == (
-        Skipped(tmp_path / "x", "the name is not an address"),
+    assert read_directory(tmp_path, NETWORK) == (
+        (),
+        (Skipped(tmp_path / "x", "the name is not an address"),),
     )
