@@ -15,7 +15,8 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from kernel.errors import KernelError
 from kernel.netlink import links
@@ -27,7 +28,6 @@ _GROUP = 0x70776972
 _AT_ONCE = 4
 """The number of messages that may be in flight."""
 _PAUSE = 0.0005  # seconds between polls
-_IDLE = 2.0  # seconds after which an idle thread ends
 
 
 class LinkRemover:
@@ -37,7 +37,8 @@ class LinkRemover:
         self._mutex = threading.Lock()
         self._waiting: list[_Deletion] = []
         self._busy = False
-        self._senders = _Senders()
+        self._permits = threading.Semaphore(_AT_ONCE)
+        self._senders = ThreadPoolExecutor(_AT_ONCE, "remover")
 
     def remove(self, name: str) -> bool:
         """Delete a link by name; whether it was there. Raises KernelError."""
@@ -53,23 +54,16 @@ class LinkRemover:
         return mine.found
 
     def _run(self) -> None:
-        self._senders.acquire()
+        self._permits.acquire()
         with self._mutex:
             batch, self._waiting = self._waiting, []
-        sending: _Sending | None = None
         try:
-            with Netlink() as nl:
-                found = _mark(nl, batch)
-                if found:
-                    sending = self._senders.send()
-                    _await_end(nl, found[-1].name, sending)
+            self._delete(batch)
         except BaseException as error:
             # Whatever it is: no caller may take a link for gone that is there.
             for deletion in batch:
                 deletion.error = deletion.error or error
         finally:
-            if sending is None:
-                self._senders.release()
             with self._mutex:
                 following = self._waiting[0] if self._waiting else None
                 self._busy = following is not None
@@ -77,6 +71,26 @@ class LinkRemover:
                 following.call(leads=True)
             for deletion in batch:
                 deletion.call(leads=False)
+
+    def _delete(self, batch: Sequence[_Deletion]) -> None:
+        """Delete the batch's links, and wait until they are gone; the permit ends later."""
+        with Netlink() as nl, ExitStack() as permit:
+            permit.callback(self._permits.release)
+            found = _mark(nl, batch)
+            if not found:
+                return
+            begun, sender = threading.Event(), permit.enter_context(Netlink())
+            sending = self._senders.submit(_delete_group, sender, begun)
+            held = permit.pop_all()
+            sending.add_done_callback(lambda _done: held.close())
+            begun.wait()
+            # Who took the link that was marked last took all.
+            while nl.run([links.get_link(found[-1].name)], tolerate=_GONE)[0].objects:
+                try:
+                    sending.result(_PAUSE)
+                except TimeoutError:
+                    continue
+                return
 
 
 class _Deletion:
@@ -101,93 +115,6 @@ class _Deletion:
         self._wakeup.release()
 
 
-class _Sending:
-    """One deletion of the group, in flight."""
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-        self._begins, self._ends = threading.Lock(), threading.Lock()
-        self._begins.acquire()
-        self._ends.acquire()
-
-    def run(self, nl: Netlink) -> None:
-        """Send it, and wait for the kernel's end of it."""
-        self._begins.release()
-        try:
-            nl.run([links.delete_group(_GROUP)], tolerate=_GONE)
-        except BaseException as error:
-            self.error = error
-        finally:
-            self._ends.release()
-
-    def wait_until_begun(self) -> None:
-        """Until it is sent, or about to be."""
-        self._begins.acquire()
-
-    def ends_within(self, seconds: float) -> bool:
-        """Whether it is over by then; asked until it is. Raises what went wrong."""
-        over = self._ends.acquire(timeout=seconds)
-        if over and self.error is not None:
-            raise self.error
-        return over
-
-
-class _Senders:
-    """Threads in the namespace of those that need them first."""
-
-    def __init__(self) -> None:
-        self._permits = threading.Semaphore(_AT_ONCE)
-        self._mutex = threading.Lock()
-        self._idle = 0
-        self._requests: SimpleQueue[_Sending] = SimpleQueue()
-
-    def acquire(self) -> None:
-        """Wait until another message may be in flight."""
-        self._permits.acquire()
-
-    def release(self) -> None:
-        """Give back the permit that was not needed."""
-        self._permits.release()
-
-    def send(self) -> _Sending:
-        """Delete the group; the permit ends with it. Raises KernelError, RuntimeError."""
-        with self._mutex:
-            if not self._idle:
-                self._start()
-                self._idle += 1
-            self._idle -= 1
-        sending = _Sending()
-        self._requests.put(sending)
-        return sending
-
-    def _start(self) -> None:
-        nl = Netlink()
-        try:
-            threading.Thread(target=self._work, args=(nl,), name="remover", daemon=True).start()
-        except BaseException:
-            nl.close()
-            raise
-
-    def _work(self, nl: Netlink) -> None:
-        with nl:
-            while sending := self._next():
-                sending.run(nl)
-                with self._mutex:
-                    self._idle += 1
-                self.release()
-
-    def _next(self) -> _Sending | None:
-        """What the calling thread is to send; None where it was idle for long."""
-        while True:
-            try:
-                return self._requests.get(timeout=_IDLE)
-            except Empty:
-                with self._mutex:
-                    if self._idle:  # else a message is about to come
-                        self._idle -= 1
-                        return None
-
-
 def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
     """Put all into the group; those whose link is there, in the order of marking."""
     marks = [links.set_group(deletion.name, _GROUP) for deletion in batch]
@@ -198,9 +125,6 @@ def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
     return [deletion for deletion in batch if deletion.found]
 
 
-def _await_end(nl: Netlink, name: str, sending: _Sending) -> None:
-    """Wait until the group is gone. name: the link that was marked last; who took it took all."""
-    sending.wait_until_begun()
-    while nl.run([links.get_link(name)], tolerate=_GONE)[0].objects:
-        if sending.ends_within(_PAUSE):
-            return
+def _delete_group(nl: Netlink, begun: threading.Event) -> None:
+    begun.set()
+    nl.run([links.delete_group(_GROUP)], tolerate=_GONE)

@@ -6,10 +6,8 @@ import ctypes
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager
 
 from kernel.errors import KernelError, NotANamespace
 
@@ -18,10 +16,9 @@ _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 _HERE = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_thread = threading.local()
 
 
-class Namespace:
+class Namespace(AbstractContextManager["Namespace"]):
     """An open network namespace. path: how its owner calls it (CNI_NETNS), for messages only."""
 
     def __init__(self, fd: int, path: str) -> None:
@@ -35,21 +32,12 @@ class Namespace:
             os.close(fd)
             raise NotANamespace("open network namespace", path, 0, "it is no network namespace")
 
-    def __enter__(self) -> Namespace:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         os.close(self.fd)
 
     def is_current(self) -> bool:
         """Whether the calling thread is in this very namespace."""
-        home = _kept()
-        mine, other = os.stat(_HERE if home is None else home), os.fstat(self.fd)
+        mine, other = os.stat(_HERE), os.fstat(self.fd)
         return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
 
 
@@ -66,8 +54,7 @@ def open_namespace(path: str) -> Namespace:
 @contextmanager
 def inside(namespace: Namespace) -> Iterator[None]:
     """The calling thread is in the namespace for the duration; sockets opened there stay there."""
-    kept, _thread.home = _kept(), None
-    home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC) if kept is None else kept
+    home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _setns(namespace.fd, namespace.path)
         try:
@@ -75,31 +62,7 @@ def inside(namespace: Namespace) -> Iterator[None]:
         finally:
             _return(home)
     finally:
-        _thread.home = kept
-        if kept is None:
-            os.close(home)
-
-
-def keep_home_open() -> None:
-    """Let the calling thread, which is never elsewhere but by `inside`, remember where it belongs.
-
-    Below /proc the path is resolved again each time (fs/proc/base.c), which still happens where no
-    descriptor is left.
-    """
-    with suppress(OSError):
-        _thread.home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def close_kept_home() -> None:
-    """End what `keep_home_open` began, before the thread ends."""
-    home, _thread.home = _kept(), None
-    if home is not None:
         os.close(home)
-
-
-def _kept() -> int | None:
-    home: int | None = getattr(_thread, "home", None)
-    return home
 
 
 def _return(home: int) -> None:

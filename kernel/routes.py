@@ -147,14 +147,14 @@ def _removing(entry: Entry, index: int) -> list[tuple[Entry, Message | None]]:
 
 def _run(nl: Netlink, steps: Sequence[tuple[Entry, Message | None]]) -> list[Failure]:
     failures = [Failure(e, errno.ENODEV, f"no link {e.link}") for e, m in steps if m is None]
-    entries = [entry for entry, message in steps if message is not None]
-    messages = [message for _entry, message in steps if message is not None]
-    nl.make_room(min(len(messages), _PER_SEND))
-    for start in range(0, len(messages), _PER_SEND):
-        refused = nl.refusals(messages[start : start + _PER_SEND])
-        for place, answer in refused.items():
-            if not _is_gone(messages[start + place], answer.errno):
-                failures.append(Failure(entries[start + place], answer.errno, answer.hint))
+    sent = [(entry, message) for entry, message in steps if message is not None]
+    nl.make_room(min(len(sent), _PER_SEND))
+    for start in range(0, len(sent), _PER_SEND):
+        part = sent[start : start + _PER_SEND]
+        answers = nl.exchange([message for _entry, message in part])
+        for (entry, message), answer in zip(part, answers, strict=True):
+            if answer.errno and not _is_gone(message, answer.errno):
+                failures.append(Failure(entry, answer.errno, answer.hint))
     return failures
 
 

@@ -21,7 +21,6 @@ from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.exec import kill_group
 from daemon.log import Log
 from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
-from kernel.netns import close_kept_home, keep_home_open
 
 THREADS = 64
 """Calls of one process that may be in flight, most of them waiting for the kernel."""
@@ -131,7 +130,6 @@ class WorkerPool:
     def _run(self, worker: _Worker) -> None:
         self._mine.worker = worker
         keep_sockets_open()
-        keep_home_open()
         try:
             while self._leads(worker):
                 self._accepts = True
@@ -139,7 +137,6 @@ class WorkerPool:
                     self._close()
                 self._set_busy(worker, busy=False)
         finally:
-            close_kept_home()
             close_kept_sockets()
             with self._mutex:
                 self._threads.discard(threading.current_thread())

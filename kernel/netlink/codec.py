@@ -125,15 +125,7 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 def first_attribute(data: bytes, offset: int, wanted: int) -> bytes | None:
     """The payload of the first attribute of a type; what comes after it is not read."""
-    last = len(data) - _ATTRIBUTE.size
-    while offset <= last:
-        length, kind = _read_attribute(data, offset)
-        if length < 4:
-            break
-        if kind & NLA_TYPE_MASK == wanted:
-            return data[offset + 4 : offset + length]
-        offset += length + 3 & ~3
-    return None
+    return next((value for kind, value in attribute_list(data, offset) if kind == wanted), None)
 
 
 def number(payload: bytes) -> int:

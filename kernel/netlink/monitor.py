@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import select
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Literal
 
 from kernel.errors import KernelError
@@ -34,9 +33,6 @@ _BUFFER_BYTES = 8 << 20
 _RECEIVE_BYTES = 1 << 17
 _AT_ONCE = 4096
 _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
-
-_SIOCGIFNAME, _IFNAMSIZ = 0x8910, 16  # struct ifreq: the name, then the index (linux/if.h)
-_IFREQ_INDEX = struct.Struct("@16xi20x")
 
 _RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
 _NETCONF_INDEX, _NETCONF_ALL, _NETCONF_DEFAULT = 1, -1, -2
@@ -83,16 +79,14 @@ class Event:
     flags: int = 0
 
 
-class Monitor:
-    """Notifications about the namespace of the thread that opens it."""
+class Monitor(AbstractContextManager["Monitor"]):
+    """Notifications about the namespace of the thread that opens it, and reads it."""
 
     def __init__(self, buffer_bytes: int = _BUFFER_BYTES) -> None:
         """Subscribe. buffer_bytes: what may wait in the kernel unread. Raises KernelError."""
         self._names: dict[int, str] = {}
         self._device = 0
         self._stale: set[int] = set()
-        # A socket of this namespace, wherever the thread that asks for a name may be.
-        self._look_up = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._route = _subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
         self._nft: socket.socket | None = None
         try:
@@ -105,21 +99,13 @@ class Monitor:
         for source in filter(None, (self._route, self._nft)):
             self._poll.register(source.fileno(), select.EPOLLIN)
 
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the sockets."""
         self._poll.close()
-        for source in filter(None, (self._route, self._nft, self._look_up)):
+        for source in filter(None, (self._route, self._nft)):
             source.close()
 
     def fileno(self) -> int:
@@ -192,10 +178,9 @@ class Monitor:
             return ""
         if index not in self._names:
             try:
-                answer = fcntl.ioctl(self._look_up, _SIOCGIFNAME, _IFREQ_INDEX.pack(index))
+                self._names[index] = socket.if_indextoname(index)
             except OSError:
                 return ""  # gone meanwhile, as the link's own event reports
-            self._names[index] = string(answer[:_IFNAMSIZ].split(b"\0")[0])
         return self._names[index]
 
     def _netconf(self, message: Message, port: int) -> Iterator[Event]:

@@ -104,11 +104,18 @@ def parse_route(message: Message) -> list[tuple[int, Route]]:
     Empty for what is no unicast route, and no local one of podwire's; several where the kernel made
     one multipath route of routes that differ in their next hop alone, as it does with IPv6.
     """
+    kind, route, found = _parse(message)
+    if kind != _RTN_UNICAST and not route.local:
+        return []
+    if _RTA_OIF in found:
+        return [(number(found[_RTA_OIF]), route)]
+    return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
+
+
+def _parse(message: Message) -> tuple[int, Route, dict[int, bytes]]:
+    """The kind (0: a cached route), the route without its link, and the attributes."""
     family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
     found = attributes(message.body, _RTMSG.size)
-    local = kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS
-    if not (kind == _RTN_UNICAST or local) or flags & _RTM_F_CLONED:
-        return []
     metrics = attributes(found.get(_RTA_METRICS, b""))
     route = Route(
         dst=_destination(family, length, found),
@@ -122,11 +129,9 @@ def parse_route(message: Message) -> list[tuple[int, Route]]:
         advmss=_number(metrics, _RTAX_ADVMSS),
         protocol=protocol,
         onlink=bool(flags & _RTNH_F_ONLINK),
-        local=local,
+        local=kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS,
     )
-    if _RTA_OIF in found:
-        return [(number(found[_RTA_OIF]), route)]
-    return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
+    return 0 if flags & _RTM_F_CLONED else kind, route, found
 
 
 def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
@@ -148,30 +153,13 @@ def parse_named_route(message: Message, names: Mapping[int, str]) -> Route | Non
     no desired route. None for what the kernel keeps for itself (local, broadcast, cached routes).
     """
     hops = parse_route(message)
-    if len(hops) != 1:
-        return _read_other(message)
-    index, route = hops[0]
-    return replace(_with_usual_priority(route), link=names.get(index, ""))
-
-
-def _read_other(message: Message) -> Route | None:
-    """A route of several next hops, or one that refuses packets, as one through no link."""
-    family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
-    if flags & _RTM_F_CLONED or kind not in {_RTN_UNICAST, *_REFUSALS}:
-        return None
-    found = attributes(message.body, _RTMSG.size)
-    route = Route(
-        dst=_destination(family, length, found),
-        link="",
-        scope=scope,
-        table=_number(found, _RTA_TABLE) or table,
-        priority=_number(found, _RTA_PRIORITY),
-        protocol=protocol,
-    )
-    return _with_usual_priority(route)
-
-
-def _with_usual_priority(route: Route) -> Route:
+    if len(hops) == 1:
+        index, route = hops[0]
+        route = replace(route, link=names.get(index, ""))
+    else:
+        kind, route, _found = _parse(message)
+        if kind not in {_RTN_UNICAST, *_REFUSALS}:
+            return None
     usual = route.dst.version == 6 and route.priority == _IPV6_PRIORITY
     return replace(route, priority=0) if usual else route
 

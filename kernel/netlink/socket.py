@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from kernel.errors import KernelError
 from kernel.netlink.codec import (
@@ -48,7 +47,7 @@ class Answer:
     objects: list[Message] = field(default_factory=list)
 
 
-class Netlink:
+class Netlink(AbstractContextManager["Netlink"]):
     """One netlink socket in the namespace of the thread that opens it.
 
     It stays in that namespace whatever the thread enters afterwards (net/netlink/af_netlink.c
@@ -71,15 +70,7 @@ class Netlink:
         self._socket.bind((0, 0))
         self._sequence = 0
 
-    def __enter__(self) -> Netlink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,23 +109,6 @@ class Netlink:
                     # A transaction that is refused as a whole has no other answer.
                     last = -1
         return answers
-
-    def refusals(self, messages: Sequence[Message]) -> dict[int, Answer]:
-        """Send all messages at once; the kernel's answers to those that failed, by their place.
-
-        For thousands of messages that ask for nothing.
-        """
-        failed: dict[int, Answer] = {}
-        last = len(messages) - 1
-        base = self._send(messages, last) + last
-        while True:
-            for sequence, _port, message in unpack(self._receive()):
-                if message.type == NLMSG_ERROR and 0 <= base - sequence <= last:
-                    code, hint = _read_error(message)
-                    if code:
-                        failed[last - base + sequence] = Answer(code, hint)
-                    if sequence == base:
-                        return failed
 
     def _send(self, messages: Sequence[Message], last: int) -> int:
         """Send; the sequence number of the first one."""

@@ -1,15 +1,15 @@
-"""A thread enters namespaces and comes back, whether it keeps the way home or looks it up."""
+"""A thread enters namespaces and comes back."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
-from kernel.netns import Namespace, close_kept_home, inside, keep_home_open
+from kernel.netns import Namespace, inside
 from tests.unit.cni_plugin import namespaces
 
 
@@ -49,19 +49,8 @@ def visit() -> None:
         assert here() == home
 
 
-def keep_and_visit() -> None:
+def test_there_and_back() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    keep_home_open()
-    try:
-        visit()
-        visit()
-    finally:
-        close_kept_home()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(visit).result()
     assert len(os.listdir("/proc/self/fd")) == before
-    visit()
-
-
-@pytest.mark.parametrize("work", [visit, keep_and_visit])
-def test_there_and_back(work: Callable[[], None]) -> None:
-    with ThreadPoolExecutor(1) as thread:  # which ends, with whatever it kept
-        thread.submit(work).result()
