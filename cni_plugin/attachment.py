@@ -86,9 +86,13 @@ _READERS: dict[type[object], _Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class CleanupRecord:
-    """What the removal of an attachment needs of its record."""
+    """What the removal of an attachment needs of its record.
+
+    host: the node-side link's name. mac: that of the pod's link, empty where it is not known.
+    """
 
     host: str
+    mac: str = ""
     elements: tuple[Element, ...] = ()
     ipam: str = ""
     complete: bool = True
@@ -97,7 +101,8 @@ class CleanupRecord:
 def cleanup_record_of(record: Record) -> CleanupRecord:
     """What removal needs of a record."""
     plan = record.plan
-    return CleanupRecord(plan.node.links[0].name, plan.elements, record.ipam, record.complete)
+    host, pod = plan.node.links[0], plan.pod.links[0]
+    return CleanupRecord(host.name, pod.mac or "", plan.elements, record.ipam, record.complete)
 
 
 def load_cleanup_record(text: str) -> CleanupRecord:
@@ -105,8 +110,9 @@ def load_cleanup_record(text: str) -> CleanupRecord:
     raw = _decode(text)
     plan = raw["plan"]
     elements = _each(_element, plan.get("elements", ()))
-    host = plan["node"]["links"][0]["name"]
-    return CleanupRecord(host, elements, raw.get("ipam", ""), raw.get("complete", True))
+    host, pod = plan["node"]["links"][0], plan["pod"]["links"][0]
+    rest = raw.get("ipam", ""), raw.get("complete", True)
+    return CleanupRecord(host["name"], pod.get("mac", ""), elements, *rest)
 
 
 def _decode(text: str) -> dict[str, Any]:

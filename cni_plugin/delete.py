@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from cni_plugin import network_rules as networks
@@ -10,6 +10,7 @@ from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import find_cleanup_record, remove
+from cni_plugin.result import parse_result
 from cni_plugin.store_access import open_node_store
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
@@ -32,7 +33,17 @@ def delete(call: Call) -> None:
             )
         ipam = ipam_of_record(record.ipam) if record else call.ipam
         release = partial(ipam.run, "DEL", call)
-        remove(nl, store, call.owner, record, pod, release, call.host.delete_link)
+        macs = _previous_macs(call)
+        remove(nl, store, call.owner, record, pod, macs, release, call.host.delete_link)
+
+
+def _previous_macs(call: Call) -> list[str]:
+    """The pod's MAC that prevResult has: an attachment of another plugin, which podwire replaced
+    under its pod, has no record."""
+    with suppress(CniError):
+        found = parse_result(call.conf.prev_result or {}, call.version).interfaces
+        return [i.mac.lower() for i in found if i.sandbox and i.name == call.request.ifname]
+    return []
 
 
 def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:

@@ -44,6 +44,18 @@ def derive_mac(side: str, *key: str) -> str:
     return raw.hex(":")
 
 
+def pod_mac(mark: Mark) -> str:
+    """The MAC of the pod's link, unless the caller requested another."""
+    if mark.addresses:
+        return derive_mac("pod", mark.network, str(mark.addresses[0]))
+    return derive_mac("pod", mark.network, mark.container_id, mark.ifname)
+
+
+def node_mac(network: str, container_id: str, ifname: str) -> str:
+    """The MAC of the node-side link."""
+    return derive_mac("node", network, container_id, ifname)
+
+
 def _digest(*parts: str) -> bytes:
     return hashlib.sha256("\0".join(parts).encode()).digest()
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cni_plugin.config import NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni_plugin.names import Mark, derive_mac, host_link_name, render_alias
+from cni_plugin.names import Mark, host_link_name, node_mac, pod_mac, render_alias
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
 from ipam.ranges import interface_of
@@ -208,11 +208,10 @@ def _pair(
     mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
     addresses = tuple(ip.address for ip in ipam.ips)
     mark = Mark(*key, addresses, bool(conf.ip_masq and addresses), shape.delegate, request.pod)
-    mac_key = (conf.name, str(addresses[0])) if addresses else key
-    host = Link(name, mac=derive_mac("node", *key), mtu=mtu, alias=render_alias(mark), port=port)
+    host = Link(name, mac=node_mac(*key), mtu=mtu, alias=render_alias(mark), port=port)
     pod = Link(
         request.ifname,
-        mac=requested_mac(request, conf) or derive_mac("pod", *mac_key),
+        mac=requested_mac(request, conf) or pod_mac(mark),
         mtu=mtu,
         up=not conf.disable_container_interface,
     )

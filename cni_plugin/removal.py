@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from cni_plugin import network_rules as networks
@@ -14,9 +14,9 @@ from cni_plugin.attachment import (
     load_cleanup_record,
     load_record,
 )
-from cni_plugin.names import Mark, host_link_name, parse_alias
+from cni_plugin.names import Mark, host_link_name, node_mac, parse_alias, pod_mac
 from ipam.store import Owner, Store, Transaction
-from kernel.attach import delete_link, delete_pod_link, node_end
+from kernel.attach import delete_link, delete_pod_link
 from kernel.bridge import remove_unused_bridge
 from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink.socket import Netlink
@@ -25,6 +25,7 @@ from kernel.nftables.masquerade import hairpin_address
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.spoof_check import spoof_elements_of
 from kernel.nftables.table import open_nft
+from kernel.read import read_links
 
 
 def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
@@ -84,13 +85,14 @@ def remove(
     owner: Owner,
     record: CleanupRecord | None,
     pod: Namespace | None = None,
+    macs: Collection[str] = (),
     release: Callable[[], object] = str,
     delete: Callable[[Netlink, str], bool] = delete_link,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
 
-    pod: its namespace; where the node-side link is gone, the pod's own link of that name goes too
-    unless it is another attachment's: then its peer was renamed by hand.
+    pod: its namespace; where no node-side link is found, the pod's own link of that name goes if
+    it has the attachment's MAC. macs: MACs that it had besides the one that the record names.
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
     delete: deletes a link of the node by name, for a daemon that gathers deletions.
@@ -99,9 +101,8 @@ def remove(
     elements = record.elements
     if not record.complete:
         elements += _spoof_elements(record.host)
-    was_there = delete(nl, record.host)
-    if not was_there and pod is not None and not _is_anothers(nl, pod, owner):
-        delete_pod_link(pod, owner.ifname)
+    if not delete(nl, record.host) and not _delete_renamed(nl, owner, delete) and pod is not None:
+        _delete_in_pod(nl, pod, owner, {record.mac, *macs})
     if elements:
         # While the address is still ours: the next owner gets the same elements. If we were
         # overtaken by a DEL of ours, another attachment may have it already.
@@ -119,14 +120,29 @@ def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
         networks.remove_unused(tx, owner.network, had_rules=had_rules)
 
 
-def _is_anothers(nl: Netlink, pod: Namespace, owner: Owner) -> bool:
-    """Whether the pod's link of our name is marked as another attachment's.
+def _delete_renamed(nl: Netlink, owner: Owner, delete: Callable[[Netlink, str], bool]) -> bool:
+    """Delete the node-side link under the name that somebody gave it; whether it was there."""
+    mac = node_mac(owner.network, owner.container_id, owner.ifname)
+    for link in read_links(nl):
+        # A bridge has the MAC of one of its ports (net/bridge/br_stp_if.c).
+        if link.kind == "veth" and (link.mac == mac or _owner_of(parse_alias(link.alias)) == owner):
+            return delete(nl, link.name)
+    return False
 
-    After an ADD that was refused because the name is taken, a runtime sends DEL.
+
+def _owner_of(mark: Mark | None) -> Owner | None:
+    return Owner(mark.network, mark.container_id, mark.ifname) if mark else None
+
+
+def _delete_in_pod(nl: Netlink, pod: Namespace, owner: Owner, macs: set[str]) -> None:
+    """Delete the pod's link where its MAC is the attachment's.
+
+    A namespace's path may lead to another pod by now: of a process, whose number was used again.
+    Two attachments that had one address, one after the other, had one MAC.
     """
-    link = node_end(nl, pod, owner.ifname)
-    mark = parse_alias(link.alias) if link else None
-    return mark is not None and Owner(mark.network, mark.container_id, mark.ifname) != owner
+    nameless = Mark(owner.network, owner.container_id, owner.ifname)
+    others = {pod_mac(mark) for _link, mark in networks.marked_links(nl)}
+    delete_pod_link(pod, owner.ifname, {*macs, pod_mac(nameless)} - others)
 
 
 def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -182,13 +182,13 @@ def delete_link(nl: Netlink, name: str) -> bool:
     return answer.errno == 0
 
 
-def delete_pod_link(pod: Namespace, name: str) -> None:
-    """Delete the pod's link of that name if it is a veth; one that is gone is no error."""
+def delete_pod_link(pod: Namespace, name: str, macs: Collection[str]) -> None:
+    """Delete the pod's link of that name if it is a veth with one of the MACs."""
     with inside(pod):
         nl = Netlink()
     with nl:
         link = read_link(nl, name)
-        if link is not None and link.kind == "veth":
+        if link is not None and link.kind == "veth" and link.mac in macs:
             nl.run([links.delete_link(name)], tolerate=_GONE)
 
 
@@ -198,25 +198,6 @@ def pod_has_link(pod: Namespace, name: str) -> bool:
         nl = Netlink()
     with nl:
         return read_link(nl, name) is not None
-
-
-def node_end(nl: Netlink, pod: Namespace, name: str) -> Link | None:
-    """The link of the node that is the other end of the pod's link of that name, if any is."""
-    with inside(pod):
-        inner = Netlink()
-    with inner:
-        found = _look_up(inner, links.get_link(name))
-    outer = _look_up(nl, links.get_link(index=links.parse_peer_index(found))) if found else None
-    if found is None or outer is None:
-        return None
-    # Indexes count in each namespace alone: only ends that name each other are a pair.
-    matches = links.parse_peer_index(outer) == links.parse_link(found).index
-    return links.parse_link(outer) if matches else None
-
-
-def _look_up(nl: Netlink, message: Message) -> Message | None:
-    answer = nl.exchange([message])[0]
-    return answer.objects[0] if answer.objects else None
 
 
 def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Noun]]]:

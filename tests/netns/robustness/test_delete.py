@@ -1,5 +1,6 @@
 """DEL removes everything, whatever else is missing or has changed since ADD."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,19 @@ def test_without_the_namespace(scene: Scene, pod: Namespace, mode: str, namespac
     answer = scene.call("DEL", attached.conf, path)
     assert answer.code == 0, answer
     assert scene.leftovers(*([pod] if pod.exists else [])) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_after_a_reboot_in_anothers_namespace(scene: Scene, pod: Namespace, mode: str) -> None:
+    """CNI_NETNS names a process, and its number is another process's by now."""
+    pod.ip_batch("link add eth0 type veth peer name other0")
+    with pod.call(lambda: subprocess.Popen(["sleep", "infinity"])) as process:
+        try:
+            answer = scene.call("DEL", full_conf(mode), f"/proc/{process.pid}/ns/net")
+        finally:
+            process.kill()
+    assert answer.code == 0, answer
+    assert scene.links(pod) == {"lo", "eth0", "other0"}
 
 
 def unconfigured(mode: str) -> Conf:

@@ -15,6 +15,7 @@ from ipam.store import Owner, open_store
 from kernel.attach import pod_has_link
 from kernel.model import Element
 from kernel.netlink.socket import open_netlink
+from kernel.netns import inside
 from kernel.nftables.masquerade import HAIRPIN, hairpin_element
 from kernel.nftables.set_messages import read_elements
 from kernel.nftables.table import open_nft
@@ -60,6 +61,53 @@ def test_the_link_of_another_attachment_stays(node: Node) -> None:
     delete(node, "other")
     assert in_pod(node)
     delete(node)
+    assert not in_pod(node)
+
+
+def stranger(node: Node, mac: str = "02:00:00:00:be:ef") -> None:
+    """Gives the pod a link eth0 that podwire did not make; its other end is in the pod, too."""
+    with node.host().open_netns("") as pod, inside(pod):
+        ip("link", "add", "eth0", "address", mac, "type", "veth", "peer", "name", "other0")
+
+
+def test_a_link_that_podwire_did_not_make_stays(node: Node) -> None:
+    """After a reboot CNI_NETNS=/proc/PID/ns/net may lead to any process's namespace."""
+    stranger(node)
+    delete(node)
+    assert in_pod(node)
+
+
+def test_a_link_in_a_namespace_that_another_pod_has_by_now_stays(node: Node) -> None:
+    add(node)
+    node.replace_pod()
+    stranger(node)
+    delete(node, conf=config(prevResult={"interfaces": [{"name": "eth0", "sandbox": "/x"}]}))
+    assert in_pod(node)
+
+
+def test_the_link_of_the_next_pod_with_the_same_address_stays(node: Node) -> None:
+    """Its MAC follows from network and address, and so is that of the pod before."""
+    one = {**CONFIG["ipam"], "rangeStart": "10.88.0.5", "rangeEnd": "10.88.0.5"}
+    conf = config(ipam=one)
+    result = succeeded(node.call(environment(), conf))
+    node.replace_pod()
+    delete(node, conf=conf)
+    add(node, "next", conf)
+    delete(node, conf={**conf, "prevResult": result})
+    assert in_pod(node)
+    delete(node, "next", conf)
+
+
+@pytest.mark.parametrize("known", ["record", "prevResult"])
+def test_a_link_with_the_attachments_mac_goes(node: Node, known: str) -> None:
+    """Its other end is not on the node any more, or is another plugin's."""
+    result = succeeded(node.call(environment(), CONFIG))
+    mac = result["interfaces"][1]["mac"]
+    ip("link", "del", HOST)
+    if known == "prevResult":
+        mac = result["interfaces"][1]["mac"] = "0A:00:00:00:BE:EF"
+    stranger(node, mac)
+    delete(node, conf=config(prevResult=result))
     assert not in_pod(node)
 
 
