@@ -79,7 +79,7 @@ class Desired:
     uplink: the name of the link that leads to other nodes.
     device: the VXLAN device, with MAC and MTU; None where nothing is encapsulated.
     device_addresses: the source addresses of what the node itself sends to pods elsewhere.
-    own_routes: the same where there is no device; the same object as before where unchanged.
+    own_routes: the same where there is no device.
     overhead: what encapsulation adds to a packet, in bytes.
     nodes: all nodes of the snapshot by name, this one too; the same objects as the source's.
     peers: by name of node, all that leads to its pods (empty for one that cannot be reached). The

@@ -31,15 +31,26 @@ class _Index:
     def __init__(self) -> None:
         self.blocks = PrefixSet()
         self._names: dict[Block, set[str]] = {}
+        self._by_name: dict[str, tuple[Block, ...]] = {}
 
-    def add(self, block: Block, name: str) -> None:
+    def put(self, name: str, blocks: Iterable[Block]) -> set[Block]:
+        """Replace what a node has; what it has no longer, or has now."""
+        old = set(self._by_name.pop(name, ()))
+        fresh = tuple(blocks)
+        if fresh:
+            self._by_name[name] = fresh
+        changed = old.symmetric_difference(fresh)
+        for block in changed:
+            (self._remove if block in old else self._add)(block, name)
+        return changed
+
+    def _add(self, block: Block, name: str) -> None:
         self.blocks.add(block)
         self._names.setdefault(block, set()).add(name)
 
-    def remove(self, block: Block, name: str) -> None:
-        names = self._names[block]
-        names.discard(name)
-        if not names:
+    def _remove(self, block: Block, name: str) -> None:
+        self._names[block].discard(name)
+        if not self._names[block]:
             del self._names[block]
             self.blocks.discard(block)
 
@@ -47,12 +58,13 @@ class _Index:
         return self._names.get(block, ())
 
     def containing(self, block: Block) -> Iterator[tuple[str, Block]]:
-        for found in self.blocks.containing(block):
-            yield from ((name, found) for name in sorted(self._names[found]))
+        return self._named(self.blocks.containing(block))
 
     def inside(self, block: Block) -> Iterator[tuple[str, Block]]:
-        for found in self.blocks.inside(block):
-            yield from ((name, found) for name in sorted(self._names[found]))
+        return self._named(self.blocks.inside(block))
+
+    def _named(self, blocks: Iterable[Block]) -> Iterator[tuple[str, Block]]:
+        return ((name, block) for block in blocks for name in sorted(self._names[block]))
 
 
 class Claims:
@@ -63,8 +75,7 @@ class Claims:
 
     def __init__(self, me: str, owners: Mapping[Block, str] | None = None) -> None:
         self._me = me
-        self._claims = _Index()
-        self._by_node: dict[str, tuple[Block, ...]] = {}
+        self.claims = _Index()
         self._owners: dict[Block, str] = dict(owners or {})
         self._losses: dict[BlockClaim, BlockClaim] = {}
         self._unsettled: set[Block] = set()
@@ -73,20 +84,9 @@ class Claims:
 
     def put(self, node: str, blocks: Iterable[Block]) -> None:
         """Replace what a node claims; no blocks remove the node."""
-        fresh, old = tuple(dict.fromkeys(blocks)), self._by_node.pop(node, ())
-        if fresh:
-            self._by_node[node] = fresh
-        if fresh == old:
-            return
-        for block in old:
-            if block not in fresh:
-                self._claims.remove(block, node)
-                self._losses.pop(BlockClaim(node, block), None)
-                self._unsettled.add(block)
-        for block in fresh:
-            if block not in old:
-                self._claims.add(block, node)
-                self._unsettled.add(block)
+        for block in self.claims.put(node, blocks):
+            self._losses.pop(BlockClaim(node, block), None)
+            self._unsettled.add(block)
 
     def settle(self) -> set[str]:
         """Decide what changed; the nodes for which anything is decided otherwise than before."""
@@ -98,20 +98,20 @@ class Claims:
         if not self._settled_once:
             # An owner at the start that does not claim its block loses it for good.
             owners = self._owners.items()
-            self._owners = {b: n for b, n in owners if n in self._claims.names(b)}
+            self._owners = {b: n for b, n in owners if n in self.claims.names(b)}
             self._settled_once = True
         return changed
 
     def _settle_overlapping(self, block: Block) -> set[str]:
         """Decide on all claims that share addresses with a block."""
-        names = self._claims.names(block)
-        if len(names) == 1 and self._claims.blocks.is_disjoint(block):
+        names = self.claims.names(block)
+        if len(names) == 1 and self.claims.blocks.is_disjoint(block):
             (name,) = names
             return self._grant(BlockClaim(name, block))
-        *_, widest = (block, *self._claims.blocks.containing(block))
-        members = self._claims.blocks.inside(widest)
+        *_, widest = (block, *self.claims.blocks.containing(block))
+        members = self.claims.blocks.inside(widest)
         self._unsettled.difference_update(members)
-        claims = [BlockClaim(name, b) for b in members for name in self._claims.names(b)]
+        claims = [BlockClaim(name, b) for b in members for name in self.claims.names(b)]
         changed = self._assign(*self._decide(claims), claims)
         if not names:
             self._owners.pop(block, None)
@@ -176,7 +176,7 @@ class Claims:
     def owned(self) -> tuple[Block, ...]:
         """All blocks that have an owner, in order; the same object until that may have changed."""
         if self._owned is None:
-            self._owned = tuple(filter(self._owners.__contains__, self._claims.blocks))
+            self._owned = tuple(filter(self._owners.__contains__, self.claims.blocks))
         return self._owned
 
 
@@ -193,67 +193,36 @@ class Ownership:
 
     A prefix with a node's underlay address in it is a conflict too: packets to that node would go
     into the tunnel that they are to carry. Between two nodes the one that came first keeps its own.
+    prefixes: the claims of prefixes, which follow those of addresses.
     """
 
     def __init__(self, me: str, adopted: Adopted | None = None) -> None:
         self._me = me
         self._nodes: dict[str, Node] = {}
         self._addresses = Claims(me, adopted.addresses if adopted else None)
-        self._prefixes = Claims(me, adopted.prefixes if adopted else None)
-        # All that nodes have in the source, whether they own it or not.
-        self._all_addresses, self._all_prefixes = _Index(), _Index()
+        self.prefixes = Claims(me, adopted.prefixes if adopted else None)
+        # All that nodes have in the source, whether they claim it or not.
+        self._all_prefixes = _Index()
 
     def update(self, changes: Mapping[str, Node | None]) -> set[str]:
-        """Replace nodes, None for one that left; all nodes that this may make a difference for.
-
-        Their claims of prefixes follow, see `claim`.
-        """
+        """Replace nodes, None for one that left; all nodes that this may make a difference for."""
         affected = set(changes)
         for name, node in changes.items():
-            affected |= self._replace(name, node)
+            affected |= self._crossing(self._nodes.pop(name, None))
             self._addresses.put(name, map(host_block, node.addresses) if node else ())
+            self._all_prefixes.put(name, map(block_of, node.pod_cidrs) if node else ())
+            affected |= self._crossing(node)
+            if node is not None:
+                self._nodes[name] = node
         return affected | self._addresses.settle()
 
-    def _replace(self, name: str, node: Node | None) -> set[str]:
-        """Replace a node; the nodes with a prefix around its addresses, or an address in its
-        prefixes."""
-        affected: set[str] = set()
-        old = self._nodes.pop(name, None)
-        if old is not None:
-            affected |= self._crossing(old)
-            for address in old.addresses:
-                self._all_addresses.remove(host_block(address), name)
-            for prefix in old.pod_cidrs:
-                self._all_prefixes.remove(block_of(prefix), name)
-        if node is not None:
-            self._nodes[name] = node
-            affected |= self._crossing(node)
-            for address in node.addresses:
-                self._all_addresses.add(host_block(address), name)
-            for prefix in node.pod_cidrs:
-                self._all_prefixes.add(block_of(prefix), name)
-        return affected
-
-    def _crossing(self, node: Node) -> set[str]:
+    def _crossing(self, node: Node | None) -> set[str]:
+        """The nodes with a prefix around a node's addresses, or an address in its prefixes."""
+        if node is None:
+            return set()
         around = (f for a in node.addresses for f in self._all_prefixes.containing(host_block(a)))
-        inside = (f for p in node.pod_cidrs for f in self._all_addresses.inside(block_of(p)))
+        inside = (f for p in node.pod_cidrs for f in self._addresses.claims.inside(block_of(p)))
         return {name for name, _block in (*around, *inside)}
-
-    def claim(self, name: str, blocks: Iterable[Block]) -> None:
-        """Replace the prefixes that a node claims."""
-        self._prefixes.put(name, blocks)
-
-    def settle(self) -> set[str]:
-        """Decide on the claims; the nodes for which anything is decided otherwise than before."""
-        return self._prefixes.settle()
-
-    def owns(self, name: str, block: Block) -> bool:
-        """Whether a node owns a prefix, as last settled."""
-        return self._prefixes.owns(name, block)
-
-    def owned(self) -> tuple[Block, ...]:
-        """All prefixes that have an owner, in order; the same object while nothing changed."""
-        return self._prefixes.owned()
 
     def address_conflicts(
         self, node: Node, local: Container[IPAddress] = ()
@@ -269,7 +238,7 @@ class Ownership:
         if address in local:
             return f"its address {address} is on this node"
         for other, block in self._all_prefixes.containing(host_block(address)):
-            if other != name and (other == self._me or self.owns(other, block)):
+            if other != name and (other == self._me or self.prefixes.owns(other, block)):
                 return f"its address {address} is in {block} of {other}"
         return ""
 
@@ -277,8 +246,8 @@ class Ownership:
         """The node that could not be reached if a peer got a prefix, in a clause; else empty."""
         if name == self._me:
             return ""
-        owns = self.owns(name, block)
-        for other, address in self._all_addresses.inside(block):
+        owns = self.prefixes.owns(name, block)
+        for other, address in self._addresses.claims.inside(block):
             # A node that comes with an address in what a peer owns already is itself refused.
             if other in (name, self._me) or not owns:
                 whose = "its own address" if other == name else f"an address of {other}"
@@ -287,7 +256,7 @@ class Ownership:
 
     def prefix_conflict(self, name: str, block: Block) -> str:
         """Why a node does not own a prefix that it claims."""
-        winner = self._prefixes.winner(name, block)
+        winner = self.prefixes.winner(name, block)
         return f"overlaps {winner.block} of {winner.node}, which keeps it" if winner else "is taken"
 
 
@@ -308,13 +277,13 @@ def _find_shared(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
     ownership = Ownership(settings.node)
     ownership.update({node.name: node for node in snapshot.nodes})
     for node in snapshot.nodes:
-        ownership.claim(node.name, map(block_of, node.pod_cidrs))
-    ownership.settle()
+        ownership.prefixes.put(node.name, map(block_of, node.pod_cidrs))
+    ownership.prefixes.settle()
     for node in snapshot.nodes:
         for why in ownership.address_conflicts(node).values():
             yield f"{node.name}: {why}"
         for prefix in node.pod_cidrs:
-            if not ownership.owns(node.name, block_of(prefix)):
+            if not ownership.prefixes.owns(node.name, block_of(prefix)):
                 why = ownership.prefix_conflict(node.name, block_of(prefix))
                 yield f"{node.name}: its pod CIDR {prefix} {why}"
 

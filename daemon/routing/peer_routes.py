@@ -77,10 +77,10 @@ class PeerEntries:
         return sum(k in desired and observed.get(k) != desired[k] for k in self._touched)
 
     def update(self, peers: Mapping[str, tuple[Entry, ...]]) -> None:
-        """Take the entries of a plan; a peer whose tuple is the same object is passed over."""
+        """Take the entries of a plan; equal tuples, of which most are the same, are passed over."""
         old = self._peers
         gone = [n for n in old if n not in peers]
-        changed = [n for n, entries in peers.items() if old.get(n) is not entries]
+        changed = [n for n, entries in peers.items() if old.get(n) != entries]
         for name in (*gone, *changed):
             for entry in old.get(name, ()):
                 key = key_of(entry)

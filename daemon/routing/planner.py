@@ -39,11 +39,9 @@ class Planner:
         self._view: HostView | None = None
         self._ownership = Ownership(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
-        self._own_routes: tuple[Entry, ...] = ()
         self._refused: dict[str, tuple[Refusal, ...]] = {}
         self._tolerated: dict[str, tuple[Refusal, ...]] = {}
-        self._owned: tuple[Block, ...] = ()
-        self._merged_of: tuple[tuple[IPNetwork, ...], tuple[Block, ...]] = ((), ())
+        self._merged_of: object = None
         self._merged: tuple[Block, ...] = ()
 
     def plan(self, snapshot: Snapshot, host: HostState, found: Iterable[Entry] = ()) -> Desired:
@@ -86,15 +84,11 @@ class Planner:
         affected = self._ownership.update({name: self._nodes.get(name) for name in changed})
         offers = {name: self._offer(name, view) for name in affected}
         for name, offer in offers.items():
-            self._ownership.claim(name, (path.block for path in offer.paths))
-        for name in self._ownership.settle() - affected:
+            self._ownership.prefixes.put(name, (path.block for path in offer.paths))
+        for name in self._ownership.prefixes.settle() - affected:
             offers[name] = self._offer(name, view)
         for name, offer in offers.items():
             self._grant(name, offer)
-        # Grants withdraw claims that lost already: no other node wins by that.
-        self._ownership.settle()
-        if offers:
-            self._owned = self._ownership.owned()
 
     def _offer(self, name: str, view: HostView) -> _Offer:
         """What a node could have; nothing for one that has left."""
@@ -132,17 +126,19 @@ class Planner:
         return Refusal(name, path.prefix, f"overlaps {network} of this node") if network else None
 
     def _is_in_use(self, name: str, block: Block, view: HostView) -> bool:
-        return block in view.in_use if name == self._me else self._ownership.owns(name, block)
+        return block in view.in_use if name == self._me else self._owns(name, block)
+
+    def _owns(self, name: str, block: Block) -> bool:
+        return self._ownership.prefixes.owns(name, block)
 
     def _grant(self, name: str, offer: _Offer) -> None:
         """Note what a node gets of its offer."""
-        won = [path for path in offer.paths if self._ownership.owns(name, path.block)]
+        won = [path for path in offer.paths if self._owns(name, path.block)]
         lost = [path for path in offer.paths if path not in won]
-        if offer.overlaps:
-            # What overlaps a network stays only while it is in use, which has ended now.
-            kept = (p.block for p in offer.paths if p in won or p.block not in offer.overlaps)
-            self._ownership.claim(name, kept)
-        refused = [*offer.refused, *(self._refusal(name, path, offer) for path in lost)]
+        conflict = self._ownership.prefix_conflict
+        refused = offer.refused + [
+            Refusal(name, path.prefix, conflict(name, path.block)) for path in lost
+        ]
         tolerated = [offer.overlaps[p.block] for p in won if p.block in offer.overlaps]
         # In an order that does not depend on the order of events: restarts must not change it.
         _note(self._refused, name, tuple(sorted(refused, key=lambda r: block_of(r.prefix))))
@@ -155,17 +151,10 @@ class Planner:
             if self._peers.get(name) != entries:
                 self._peers[name] = entries
 
-    def _refusal(self, name: str, path: PeerPath, offer: _Offer) -> Refusal:
-        overlap = offer.overlaps.get(path.block)
-        why = self._ownership.prefix_conflict(name, path.block)
-        return overlap or Refusal(name, path.prefix, why)
-
     def _desired(self, snapshot: Snapshot, view: HostView, mtu: int) -> Desired:
         me, backend = view.me, self._backend
         device = backend.plan_device(view, mtu)
-        pod_cidrs = tuple(p for p in me.pod_cidrs if self._ownership.owns(me.name, block_of(p)))
-        own_routes = tuple(backend.plan_own_routes(pod_cidrs))
-        self._own_routes = self._own_routes if own_routes == self._own_routes else own_routes
+        pod_cidrs = tuple(p for p in me.pod_cidrs if self._owns(me.name, block_of(p)))
         sources = backend.source_addresses(pod_cidrs)
         return Desired(
             me=me,
@@ -174,7 +163,7 @@ class Planner:
             uplink=view.uplink,
             device=device,
             device_addresses=tuple(plan_device_addresses(device, sources)) if device else (),
-            own_routes=self._own_routes,
+            own_routes=tuple(backend.plan_own_routes(pod_cidrs)),
             overhead=backend.overhead(view),
             nodes=self._nodes,
             peers=dict(self._peers),
@@ -186,10 +175,10 @@ class Planner:
         )
 
     def _merge(self, cluster_cidrs: tuple[IPNetwork, ...]) -> tuple[Block, ...]:
-        key = (cluster_cidrs, self._owned)
-        if key != self._merged_of:
-            self._merged = merge((*self._owned, *map(block_of, cluster_cidrs)))
-            self._merged_of = key
+        owned = self._ownership.prefixes.owned()  # the same object while nothing changed
+        if (owned, cluster_cidrs) != self._merged_of:
+            self._merged = merge((*owned, *map(block_of, cluster_cidrs)))
+            self._merged_of = owned, cluster_cidrs
         return self._merged
 
 

@@ -585,11 +585,10 @@ def test_a_tolerated_prefix_that_was_lost_does_not_come_back_over_the_network() 
     assert (after.peers["node-2"], after.tolerated) == ((), ())
 
 
-def test_host_gw_gives_the_node_its_source_addresses_as_the_same_object_each_time() -> None:
+def test_host_gw_gives_the_node_its_source_addresses() -> None:
     planner = Planner(settings("backend: host-gw"))
     first = planner.plan(cluster(node(1), node(2)), host_state()).own_routes
     assert [str(e.dst) for e in first if isinstance(e, Route)] == ["10.244.1.0/32"]
-    assert planner.plan(cluster(node(1), node(3)), host_state()).own_routes is first
     moved = node("node-1", "192.0.2.1", "10.244.9.0/24")
     later = planner.plan(cluster(moved, node(3)), host_state()).own_routes
     assert [str(e.dst) for e in later if isinstance(e, Route)] == ["10.244.9.0/32"]
