@@ -26,7 +26,7 @@ from kernel.nftables.masquerade import (
     remove_empty_tables,
 )
 from kernel.nftables.ruleset import TABLES
-from kernel.nftables.set_messages import add_elements
+from kernel.nftables.set_messages import change_elements
 from kernel.nftables.table import load, open_nft, table_changes
 from kernel.read import read_links
 
@@ -82,7 +82,7 @@ def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainR
             load(*(TABLES[family] for family in sorted(broken)))
             elements = [e for record in cleanup_records(tx) for e in record.elements]
             elements += foreign_elements(tx)
-            add_elements(nl, [e for e in elements if e.family in broken])
+            change_elements(nl, [e for e in elements if e.family in broken], ())
     return changes
 
 

@@ -65,18 +65,14 @@ def attach(
             _add_elements(plan.elements)
             added += plan.elements
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
-        apply_node_settings(nl, _node_wide(plan.node))
+        apply_node_settings(nl, _settings(plan.node, own=False))
         undo.pop_all()
     return links.parse_link(settled) if settled else bridge
 
 
-def _node_wide(node: Space) -> list[Sysctl]:
-    """The settings that are not the attachment's own link's."""
-    return [s for s in node.sysctls if node.links[0].name not in s.path.split("/")]
-
-
-def _own_settings(node: Space) -> list[Sysctl]:
-    return [s for s in node.sysctls if node.links[0].name in s.path.split("/")]
+def _settings(node: Space, *, own: bool) -> list[Sysctl]:
+    """The settings of the attachment's own link, or those of the whole node."""
+    return [s for s in node.sysctls if (node.links[0].name in s.path.split("/")) is own]
 
 
 def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[Answer]:
@@ -135,8 +131,7 @@ def _pod_messages(desired: Space, index: int) -> list[Message]:
 
 
 def _configure_node(nl: Netlink, desired: Space, index: int) -> None:
-    settings = _own_settings(desired)
-    for setting in settings:
+    for setting in _settings(desired, own=True):
         apply_sysctl(setting, fresh=True)
     messages = [links.add_address(a, index) for a in desired.addresses]
     messages += [links.set_up(link.name) for link in desired.links if link.up and link.port is None]
@@ -168,12 +163,8 @@ def detach(nl: Netlink, host_link: str, elements: tuple[Element, ...]) -> None:
     """
     delete_link(nl, host_link)
     if elements:
-        _remove_elements(elements)
-
-
-def _remove_elements(elements: tuple[Element, ...]) -> None:
-    with open_nft() as nl:
-        remove_elements(nl, elements)
+        with open_nft() as nfnl:
+            remove_elements(nfnl, elements)
 
 
 def delete_link(nl: Netlink, name: str) -> bool:
@@ -182,11 +173,14 @@ def delete_link(nl: Netlink, name: str) -> bool:
     return answer.errno == 0
 
 
+def _open_in(pod: Namespace) -> Netlink:
+    with inside(pod):
+        return Netlink()
+
+
 def delete_pod_link(pod: Namespace, name: str, macs: Collection[str]) -> None:
     """Delete the pod's link of that name if it is a veth with one of the MACs."""
-    with inside(pod):
-        nl = Netlink()
-    with nl:
+    with _open_in(pod) as nl:
         link = read_link(nl, name)
         if link is not None and link.kind == "veth" and link.mac in macs:
             nl.run([links.delete_link(name)], tolerate=_GONE)
@@ -194,9 +188,7 @@ def delete_pod_link(pod: Namespace, name: str, macs: Collection[str]) -> None:
 
 def pod_has_link(pod: Namespace, name: str) -> bool:
     """Whether the pod has a link of that name."""
-    with inside(pod):
-        nl = Netlink()
-    with nl:
+    with _open_in(pod) as nl:
         return read_link(nl, name) is not None
 
 

@@ -14,13 +14,7 @@ from typing import TypeGuard
 from kernel.diff import Key, key_of
 from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
 from kernel.netlink import links, neighbours, routes
-from kernel.netlink.codec import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    NLM_F_REPLACE,
-    Message,
-)
+from kernel.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
 from kernel.netlink.socket import Netlink
 from kernel.read import read_link
 

@@ -6,11 +6,7 @@ import socket
 import struct
 from ipaddress import ip_interface
 
-from kernel.model import (
-    Address,
-    Link,
-    Port,
-)
+from kernel.model import Address, Link, Port
 from kernel.netlink.codec import (
     FAMILY,
     NLM_F_CREATE,

@@ -8,14 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from kernel.model import (
-    RTPROT_PODWIRE_PEERS,
-    TABLE_LOCAL,
-    TABLE_MAIN,
-    IPAddress,
-    IPNetwork,
-    Route,
-)
+from kernel.model import RTPROT_PODWIRE_PEERS, TABLE_LOCAL, TABLE_MAIN, IPAddress, IPNetwork, Route
 from kernel.netlink.codec import (
     FAMILY,
     NLM_F_CREATE,

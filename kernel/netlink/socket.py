@@ -14,7 +14,6 @@ from kernel.errors import KernelError
 from kernel.netlink.codec import (
     NLM_F_ACK,
     NLM_F_ACK_TLVS,
-    NLM_F_CAPPED,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
@@ -36,6 +35,8 @@ _ANSWER_BYTES = 1 << 10
 _TIMEOUT = 30  # seconds
 _TIMEVAL = struct.Struct("@ll")
 _DUMP_ATTEMPTS = 5
+# struct nlmsgerr: the error and the request's header, without its body (NETLINK_CAP_ACK).
+_ERROR_BYTES = 20
 
 
 @dataclass(slots=True)
@@ -195,15 +196,8 @@ def _read_error(message: Message) -> tuple[int, str]:
     code = -struct.unpack_from("=i", message.body)[0]
     if not message.flags & NLM_F_ACK_TLVS:
         return code, ""
-    # struct nlmsgerr: error, then the request's header (its body too, unless capped).
-    skip = 20 if message.flags & NLM_F_CAPPED else 4 + _request_length(message.body)
-    hint = attributes(message.body, skip).get(NLMSGERR_ATTR_MSG, b"")
+    hint = attributes(message.body, _ERROR_BYTES).get(NLMSGERR_ATTR_MSG, b"")
     return code, string(hint)
-
-
-def _request_length(body: bytes) -> int:
-    length = int(struct.unpack_from("=I", body, 4)[0])
-    return length + (-length % 4)
 
 
 def _raise_dump_error(message: Message, part: Message) -> None:

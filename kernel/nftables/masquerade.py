@@ -15,7 +15,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from kernel.diff import Change, by_key, diff
 from kernel.errors import KernelError
 from kernel.model import Element, IPAddress, IPNetwork
-from kernel.nftables.set_messages import apply_changes, read_elements, read_sets
+from kernel.netlink.socket import Netlink
+from kernel.nftables.set_messages import change_elements, read_elements, read_sets
 from kernel.nftables.table import Chain, Set, Table, load, open_nft, remove_tables
 
 IFNAMSIZ = 16  # linux/if.h
@@ -158,7 +159,7 @@ def apply_masquerade(groups: Iterable[Iterable[IPNetwork]]) -> None:
         if desired and None in found:
             load(PART)
         observed = (element for elements in found for element in elements or ())
-        apply_changes(nl, _changes(desired, observed))
+        _apply(nl, _changes(desired, observed))
 
 
 def ensure_cluster(desired: frozenset[Element]) -> tuple[Change[Element], ...]:
@@ -168,8 +169,13 @@ def ensure_cluster(desired: frozenset[Element]) -> tuple[Change[Element], ...]:
     """
     with open_nft() as nl:
         changes = _changes(desired, read_sets(nl, CLUSTER_SETS))
-        apply_changes(nl, changes)
+        _apply(nl, changes)
     return changes
+
+
+def _apply(nl: Netlink, changes: tuple[Change[Element], ...]) -> None:
+    add = [change.desired for change in changes if change.desired is not None]
+    change_elements(nl, add, [c.observed for c in changes if c.observed is not None])
 
 
 def _changes(

@@ -6,7 +6,6 @@ import errno
 import struct
 from collections.abc import Collection, Iterable, Sequence
 
-from kernel.diff import Change
 from kernel.errors import KernelError
 from kernel.model import Element
 from kernel.netlink.codec import (
@@ -91,32 +90,14 @@ def _last_before_end(start: bytes, ends: Sequence[bytes]) -> bytes:
 
 
 def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[Element]) -> None:
-    """Add and remove elements in one transaction; adding a present element is no change.
+    """Remove and add elements, some hundred in each transaction; adding a present one is no change.
 
     Raises KernelError with errno ENOENT where the tables (or an element to remove) are missing.
     """
     messages = [element_message(e, remove=True) for e in ordered(remove)]
     messages += [element_message(e) for e in ordered(add)]
-    if messages:
-        commit(nl, messages)
-
-
-def add_elements(nl: Netlink, elements: Sequence[Element]) -> None:
-    """Add any number of elements, some hundred in each transaction."""
-    for start in range(0, len(elements), _PER_TRANSACTION):
-        change_elements(nl, elements[start : start + _PER_TRANSACTION], ())
-
-
-def apply_changes(nl: Netlink, changes: Collection[Change[Element]]) -> None:
-    """Apply a diff of elements, in one transaction where it fits into one, else removing first."""
-    add = [change.desired for change in changes if change.desired is not None]
-    remove = [change.observed for change in changes if change.observed is not None]
-    if len(add) + len(remove) <= _PER_TRANSACTION:
-        change_elements(nl, add, remove)
-        return
-    for start in range(0, len(remove), _PER_TRANSACTION):
-        change_elements(nl, (), remove[start : start + _PER_TRANSACTION])
-    add_elements(nl, add)
+    for start in range(0, len(messages), _PER_TRANSACTION):
+        commit(nl, messages[start : start + _PER_TRANSACTION])
 
 
 def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.diff import Change
 from kernel.errors import KernelError
 from kernel.model import Element, IPNetwork
 from kernel.netlink.codec import Message, attribute_list, attributes, nested, string
@@ -26,8 +25,6 @@ from kernel.nftables.masquerade import (
 from kernel.nftables.ruleset import TABLES, set_of
 from kernel.nftables.set_messages import (
     _last_before_end,
-    add_elements,
-    apply_changes,
     change_elements,
     element_message,
     ordered,
@@ -206,18 +203,18 @@ def test_sets_are_absent_or_hold_what_was_added(nl: Netlink) -> None:
 
 def test_hundreds_of_elements_take_several_transactions(nl: Netlink) -> None:
     load(TABLES["inet"])
-    add_elements(nl, MANY)
+    change_elements(nl, MANY, ())
     assert read(nl) == set(MANY)
     wider = [replace(e, key_end=e.key[:3] + b"\xff") for e in MANY[:300]]
-    apply_changes(nl, [*(Change(None, e) for e in MANY[:300]), *(Change(e, None) for e in wider)])
+    change_elements(nl, wider, MANY[:300])
     assert read(nl) == {*wider, *MANY[300:]}
-    apply_changes(nl, [Change(MANY[0], wider[0])])
+    change_elements(nl, MANY[:1], wider[:1])
     assert read(nl) == {MANY[0], *wider[1:], *MANY[300:]}
 
 
 def test_removing_what_is_gone_is_no_error(nl: Netlink) -> None:
     load(TABLES["inet"])
-    add_elements(nl, MANY[:3])
+    change_elements(nl, MANY[:3], ())
     remove_elements(nl, [MANY[0], MANY[5], MANY[1]])
     assert read(nl) == {MANY[2]}
     remove_elements(nl, [MANY[2]])
