@@ -109,6 +109,35 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule; rules are asked in the order of their priority.
+
+    action: "lookup" of the table, or what is done with the packet ("prohibit"). src, dst: None =
+    any; iif: the link that a packet comes in by, empty = any. more: further selectors.
+    inverted: whether it catches what the selectors do not.
+    """
+
+    version: int
+    priority: int
+    action: str
+    table: int = 0
+    src: IPNetwork | None = None
+    dst: IPNetwork | None = None
+    iif: str = ""
+    inverted: bool = False
+    more: str = ""
+
+    def __str__(self) -> str:
+        parts = ["not"] if self.inverted else []
+        parts.append(f"from {self.src or 'all'}")
+        parts += [f"to {self.dst}"] if self.dst else []
+        parts += [f"iif {self.iif}"] if self.iif else []
+        parts += [self.more] if self.more else []
+        table = f" {self.table}" if self.action == "lookup" else ""
+        return f"{self.priority}: {' '.join(parts)} {self.action}{table}"
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbour:
     """A next hop's MAC on a link, known for good: never asked for, never forgotten."""
 

@@ -23,12 +23,12 @@ from kernel.netlink.codec import (
 
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 6, 7, 8
-_RTA_MULTIPATH, _RTA_TABLE = 9, 15
+_RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_GATEWAY = 1, 2, 3, 4, 5
+_RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE = 6, 7, 8, 9, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT = 1, 2, 252
 _REFUSALS = frozenset({6, 7, 8, 9})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW
-_RTM_F_CLONED = 0x200
+_RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _RTNH_F_ONLINK = 4
 _RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
 # What a user leaves open is 1024 in IPv6 (linux/ipv6_route.h, IP6_RT_PRIO_USER).
@@ -168,11 +168,27 @@ def parse_destination(message: Message) -> IPAddress | None:
     return _ip(attributes(message.body, _RTMSG.size).get(_RTA_DST))
 
 
-def get_route(address: IPAddress) -> Message:
-    """Ask which route a packet to the address would take."""
+def get_route(address: IPAddress, source: IPAddress | None = None, iif: int = 0) -> Message:
+    """Ask which route a packet to the address would take.
+
+    source: None where the kernel chooses it; iif: the index of the link that it comes in by, 0 for
+    one that the node itself sends.
+    """
     length = address.max_prefixlen
-    head = _RTMSG.pack(FAMILY[address.version], length, 0, 0, 0, 0, 0, 0, 0)
-    return Message(RTM_GETROUTE, 0, head + attribute(_RTA_DST, address.packed), "look up route")
+    # IPv6 names the table in any case, and refuses the flag.
+    flags = _RTM_F_LOOKUP_TABLE if address.version == 4 else 0
+    source_length = length if source else 0
+    head = _RTMSG.pack(FAMILY[address.version], length, source_length, 0, 0, 0, 0, 0, flags)
+    body = head + attribute(_RTA_DST, address.packed)
+    body += attribute(_RTA_SRC, source.packed) if source else b""
+    body += u32(_RTA_IIF, iif) if iif else b""
+    return Message(RTM_GETROUTE, 0, body, ("look up the route to", address))
+
+
+def parse_path(message: Message) -> tuple[int, IPAddress | None, int]:
+    """The link index (0: none), the next hop and the table of a route look-up's answer."""
+    _kind, route, found = _parse(message)
+    return _number(found, _RTA_OIF), route.via, route.table
 
 
 def parse_link_index(message: Message) -> int:
