@@ -110,7 +110,8 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     counters = CallCounters(process_count())
 
     def keep(found: NodeStatus) -> None:
-        status.write(replace(found, calls_fault=counters.fault))
+        faults = {**found.faults, "calls": counters.fault} if counters.fault else found.faults
+        status.write(replace(found, faults=faults))
 
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)

@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,16 @@ STALE = 3 * HEARTBEAT
 _NAMED = 3
 """Prefixes that are named in one line; of more than these, the number is given."""
 _HEAD = {"pid", "time", "uptime"}
+PARTS = {
+    "routes": "routes are not reconciled: ",
+    "pods": "",
+    "source": "the last good state is in use: ",
+    "conflist": "no CNI configuration: ",
+    "journal": "the journal is incomplete: ",
+    "metrics": "",
+    "calls": "",
+}
+"""Parts that may have a fault beside the node, and how its finding begins."""
 _LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 
 
@@ -62,10 +72,8 @@ class NodeStatus:
 
     wanted, in_sync: how many entries (routes, neighbours, FDB entries) are desired, and how many of
     them the kernel has so. mtu: of pods' links, in bytes. fault: why the node itself is not ready;
-    stale_pods: which pods no other node routes to; source_fault: why the last good state of the
-    cluster is in use; conflist_fault, journal_fault: why those files are not written;
-    metrics_fault: why metrics are not served; calls_fault: what no longer serves CNI calls. All of
-    these are empty while nothing is wrong.
+    empty while it is. faults: what is wrong with a part that pods can do without for a while
+    (`PARTS`).
     tolerated: prefixes that are routed, although a network of this node overlaps them.
     health: whether other nodes are reachable; None where they are not probed. An unreachable node
     is no trouble of this one.
@@ -84,12 +92,7 @@ class NodeStatus:
     refused: tuple[Refused, ...] = ()
     tolerated: tuple[Refused, ...] = ()
     fault: str = ""
-    stale_pods: str = ""
-    source_fault: str = ""
-    conflist_fault: str = ""
-    journal_fault: str = ""
-    metrics_fault: str = ""
-    calls_fault: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
     health: HealthReport | None = None
     last_error: str = ""
     last_error_time: float = 0.0
@@ -101,13 +104,8 @@ class NodeStatus:
         missing = self.wanted - self.in_sync
         texts = (
             self.fault and f"the node is not ready: {self.fault}",
-            self.stale_pods,
             missing and f"{missing} of {self.wanted} entries are not as planned",
-            self.source_fault and f"the last good state is in use: {self.source_fault}",
-            self.conflist_fault and f"no CNI configuration: {self.conflist_fault}",
-            self.journal_fault and f"the journal is incomplete: {self.journal_fault}",
-            self.metrics_fault,
-            self.calls_fault,
+            *(f"{text}{self.faults[part]}" for part, text in PARTS.items() if part in self.faults),
             self.refused and f"refused prefixes: {len(self.refused)}",
             self.tolerated and _describe_tolerated(self.tolerated),
         )
@@ -189,13 +187,13 @@ def _parse(raw: Mapping[str, Any]) -> NodeStatus:
     values = {field.name: raw[_camel(field.name)] for field in fields(NodeStatus)}
     for name in ("refused", "tolerated"):
         values[name] = tuple(Refused(**item) for item in values[name])
-    values["prefixes"] = tuple(values["prefixes"])
+    values["prefixes"], values["faults"] = tuple(values["prefixes"]), dict(values["faults"])
     values["health"] = parse_report(values["health"]) if values["health"] else None
     return NodeStatus(**values)
 
 
 def as_json(status: NodeStatus) -> dict[str, Any]:
-    """The status with the key names of podwired.yaml's kind: sourceFault."""
+    """The status with the key names of podwired.yaml's kind: inSync."""
     return {_camel(name): value for name, value in asdict(status).items()}
 
 

@@ -102,4 +102,8 @@ def ensure_offload(device: str, mode: Offload, trouble: str) -> bool | None:
     if observed == desired:
         return None
     set_tx_checksum(device, desired)
+    # The request succeeds also where another feature keeps the kernel from it
+    # (net/ethtool/ioctl.c, ethtool_set_one_feature).
+    if read_tx_checksum(device) != desired:
+        raise KernelError(f"turn {'on' if desired else 'off'} the checksum offload of", device)
     return observed

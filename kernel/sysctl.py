@@ -10,6 +10,7 @@ from kernel.model import Sysctl
 # A link whose routes are ours takes none from router advertisements, and its link-local address is
 # usable at once (no duplicate address detection): the node forwards IPv6 to pods from it.
 _OWN_LINK = ("accept_ra", "accept_dad")
+_DOTTED = str.maketrans("/.", "./")
 _LONGEST = 4096  # bytes; the settings that podwire knows are numbers
 
 
@@ -41,8 +42,19 @@ def apply_sysctl(setting: Sysctl, *, fresh: bool = False) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        if setting.required and read_sysctl(setting.path) != setting.value:
-            raise KernelError(f"set to {setting.value}", setting.path, error.errno or 0) from error
+        if setting.required and (found := read_sysctl(setting.path)) != setting.value:
+            raise _unwritable(setting, found, error.errno or 0) from error
+
+
+def _unwritable(setting: Sysctl, found: str | None, number: int) -> KernelError:
+    what = f"{dotted(setting.path)}={setting.value}"
+    hint = "this kernel has no such setting" if found is None else f"it is {found}: set it yourself"
+    return KernelError("set sysctl", what, number, hint)
+
+
+def dotted(path: str) -> str:
+    """A setting as sysctl(8) names it; a dot in a link's name becomes a slash."""
+    return path.translate(_DOTTED)
 
 
 def prepare_own_link(name: str) -> None:

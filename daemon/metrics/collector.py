@@ -15,7 +15,7 @@ from daemon.metrics.families import Family
 from daemon.model import Desired, Histogram, Snapshot
 from daemon.probes.report import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
-from daemon.status import NodeStatus
+from daemon.status import PARTS, NodeStatus
 from ipam.ranges import build_range, gateways_of, size_of
 from ipam.usage import Usage
 from kernel.model import IPNetwork
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 Values = dict[Family, dict[Labels, float | Histogram]]
 
-NETWORKS_MAX = 32
-"""Networks with labels of their own."""
 FAMILIES = {4: "ipv4", 6: "ipv6"}
 _STORE_SECONDS = 0.5
 """How long a scrape waits for a store that another process has locked."""
@@ -173,14 +171,8 @@ def _by_name(numbers: Mapping[str, int]) -> dict[Labels, float | Histogram]:
 
 def read_status(status: NodeStatus) -> Values:
     """The state of this node's routing."""
-    faults = {
-        "node": status.fault,
-        "source": status.source_fault,
-        "conflist": status.conflist_fault,
-        "journal": status.journal_fault,
-        "pods": status.stale_pods,
-        "probes": status.health.fault if status.health else "",
-    }
+    probes = status.health.fault if status.health else ""
+    faults = {**dict.fromkeys(PARTS, ""), **status.faults, "node": status.fault, "probes": probes}
     return {
         f.READY: {(): float(not status.fault)},
         f.FAULT: {(part,): float(bool(text)) for part, text in faults.items()},
@@ -212,16 +204,13 @@ def read_usage(usages: Iterable[Usage], network: str, prefixes: Sequence[IPNetwo
     """Addresses by network. network, prefixes: of this daemon's own CNI configuration."""
     known = {(u.network, u.version): u for u in usages}
     own = {(network, v): n for v, n in _sizes(prefixes).items()} if network else {}
-    keys = sorted({*known, *own}, key=lambda key: (key[0] != network, key))
     values: Values = {family: {} for family in (f.IN_USE, f.SIZE, f.RESTING, f.OLDEST)}
-    shown = set(list(dict.fromkeys(name for name, _version in keys))[:NETWORKS_MAX])
-    for key in keys:
-        if key[0] in shown:
-            usage, labels = known.get(key) or Usage(*key), (key[0], FAMILIES[key[1]])
-            values[f.IN_USE][labels] = usage.allocated
-            values[f.SIZE][labels] = own.get(key, usage.size)
-            values[f.RESTING][labels] = usage.resting
-            values[f.OLDEST][labels] = usage.oldest or 0.0
+    for key in sorted({*known, *own}):
+        usage, labels = known.get(key) or Usage(*key), (key[0], FAMILIES[key[1]])
+        values[f.IN_USE][labels] = usage.allocated
+        values[f.SIZE][labels] = own.get(key, usage.size)
+        values[f.RESTING][labels] = usage.resting
+        values[f.OLDEST][labels] = usage.oldest or 0.0
     return values
 
 

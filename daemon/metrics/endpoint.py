@@ -11,7 +11,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from itertools import accumulate
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from daemon.cni_server.call_counters import BOUNDS as CALL_BOUNDS
@@ -38,7 +38,6 @@ ITERATION_MAX = 30.0
 _STOP_SECONDS = 10.0
 _PLAIN = "text/plain; charset=utf-8"
 _BOUNDS = {f.CALL_SECONDS: CALL_BOUNDS, f.RECONCILE_SECONDS: RECONCILE_BOUNDS}
-_SUFFIX = {"counter": "_total", "info": "_info"}
 
 
 class Response(NamedTuple):
@@ -91,28 +90,21 @@ class Exposition:
 
 def as_metric(family: Family, values: dict[Labels, float | Histogram]) -> Metric:
     """A family with its values as prometheus_client has them."""
-    from prometheus_client.core import Metric
+    from prometheus_client import core
 
-    metric = Metric(family.name, family.help, family.kind)
+    make = getattr(core, f"{family.kind.capitalize()}MetricFamily")
+    metric: Any = make(family.name, family.help, labels=family.labels)
     for labels, value in values.items():
-        named = dict(zip(family.labels, labels, strict=True))
         if isinstance(value, Histogram):
-            _add_histogram(metric, family, named, value)
+            metric.add_metric(labels, _buckets(family, value), value.seconds)
         else:
-            metric.add_sample(family.name + _SUFFIX.get(family.kind, ""), named, value)
-    return metric
+            metric.add_metric(labels, value)
+    return cast("Metric", metric)
 
 
-def _add_histogram(
-    metric: Metric, family: Family, labels: dict[str, str], value: Histogram
-) -> None:
-    from prometheus_client.utils import floatToGoString
-
-    bounds = [*map(floatToGoString, _BOUNDS[family]), "+Inf"]
-    for bound, count in zip(bounds, accumulate(value.buckets), strict=True):
-        metric.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count)
-    metric.add_sample(f"{family.name}_count", labels, sum(value.buckets))
-    metric.add_sample(f"{family.name}_sum", labels, value.seconds)
+def _buckets(family: Family, histogram: Histogram) -> list[tuple[str, int]]:
+    bounds = (*map(str, _BOUNDS[family]), "+Inf")
+    return list(zip(bounds, accumulate(histogram.buckets), strict=True))
 
 
 class Pages:

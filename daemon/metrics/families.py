@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["counter", "gauge", "histogram", "info"]
+Kind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """name: of a counter without its _total, of an info without its _info."""
+    """name: of a counter without its _total."""
 
     name: str
     kind: Kind
@@ -34,9 +34,9 @@ def _histogram(name: str, text: str, *labels: str) -> Family:
     return Family(f"podwire_{name}", "histogram", text, labels)
 
 
-INFO: Final = Family(
-    "podwire", "info", "Version and configuration of this node's daemon.",
-    ("version", "node", "backend", "source"),
+INFO: Final = _gauge(
+    "info", "Version and configuration of this node's daemon.",
+    "version", "node", "backend", "source",
 )  # fmt: skip
 
 CALLS: Final = _counter(

@@ -42,7 +42,7 @@ RESYNC = 600.0
 STOP_SECONDS = 30.0
 RESTART_PAUSE, RESTART_PAUSE_MAX = 0.5, 10.0
 """Seconds until the loop restarts after an unexpected error: the first pause, and the longest."""
-_CALM, _AGAIN = 60.0, 60.0
+_CALM = 60.0
 _HOST_STATE_GAP = 0.05
 _NAMED = 8
 """Nodes that left and are named in the log."""
@@ -203,17 +203,16 @@ class Loop:
 
     def _finish(self) -> NodeStatus:
         """Do what waits for a node that is ready, and publish the status."""
-        fault = self._faults["plan"] or self._faults["device"]
-        if self._desired and not fault:
+        if self._desired and not self._faults.node:
             self._conflist.reconcile(self._desired)
             self._stale_pods.check(self._desired.pod_cidrs)
         if self._reporter.error:
             self._faults.note_error(self._reporter.error)
-        elif not self._faults.any() and self._kernel.is_settled:
+        elif self._faults.are_over and self._kernel.is_settled:
             self._faults.note_end()
         self._faults.set("journal", self._journal.fault)
         self._faults.set("metrics", self._counts.endpoint_fault)
-        status = self._status(fault)
+        status = self._status()
         try:
             self._publish(status)
         except OSError as error:  # a full disk is no reason to stop; readers see the file's age
@@ -222,7 +221,7 @@ class Loop:
             self._faults.note_error(self._reporter.error)
         return status
 
-    def _status(self, fault: str) -> NodeStatus:
+    def _status(self) -> NodeStatus:
         desired, faults = self._desired, self._faults
         wanted, in_sync = self._kernel.entries
         return NodeStatus(
@@ -236,12 +235,8 @@ class Loop:
             prefixes=tuple(map(str, desired.pod_cidrs)) if desired else (),
             refused=_refused(desired.refused) if desired else (),
             tolerated=_refused(desired.tolerated) if desired else (),
-            fault=fault,
-            stale_pods=faults["pods"],
-            source_fault=faults["source"],
-            conflist_fault=faults["conflist"],
-            journal_fault=faults["journal"],
-            metrics_fault=faults["metrics"],
+            fault=faults.node,
+            faults=faults.others,
             health=self._prober.report if self._prober else None,
             last_error=faults.last_error,
             last_error_time=faults.last_error_time,
@@ -251,23 +246,6 @@ class Loop:
 
 def _refused(refusals: Sequence[Refusal]) -> tuple[Refused, ...]:
     return tuple(Refused(r.node, str(r.prefix), r.why) for r in refusals)
-
-
-class Restarts:
-    """Restarts of the loop after unexpected errors."""
-
-    def __init__(self, log: Log) -> None:
-        self._log, self._logged = log, -math.inf
-        self._pauses = Backoff(RESTART_PAUSE, RESTART_PAUSE_MAX, _CALM)
-
-    def note(self, error: Exception, now: float) -> float:
-        """Log an error, once a minute; seconds until the loop restarts. now: monotonic."""
-        pause, attempts = self._pauses.next(now), self._pauses.attempts
-        if attempts == 1 or now - self._logged >= _AGAIN:
-            self._logged = now
-            times = f" ({attempts} times now)" if attempts > 1 else ""
-            self._log.error(f"routing restarts{times}: {error!r}")
-        return pause
 
 
 class Routing:
@@ -291,7 +269,7 @@ class Routing:
         self.counts = Counts()
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
-        self._restarts = Restarts(log)
+        self._pauses = Backoff(RESTART_PAUSE, RESTART_PAUSE_MAX, _CALM)
         self._thread = threading.Thread(target=self._run, name="routing", daemon=True)
 
     def __enter__(self) -> Routing:
@@ -331,7 +309,9 @@ class Routing:
                 while not self._stopping:
                     loop.iterate(self._wake_up)
         except Exception as error:  # whatever it is, routing must go on
-            pause = self._restarts.note(error, time.monotonic())
+            pause, attempts = self._pauses.next(time.monotonic()), self._pauses.attempts
+            times = f" ({attempts} times now)" if attempts > 1 else ""
+            self._log.error(f"routing restarts{times}: {error!r}")
             self._log.debug(traceback.format_exc())
             self._publish_failure(error)
             self._pause(pause)

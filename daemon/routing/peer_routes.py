@@ -289,6 +289,7 @@ class PeerRoutes:
         name = " of ".join(filter(None, (name_of(first.entry), node)))
         error = KernelError("set", name, first.errno, self._explain(first))
         self._reporter.report_failure(f"{error}{_more(real)}")
+        self._reporter.faults.set("routes", f"{error}{_more(real)}")
 
     def _explain(self, failure: Failure) -> str:
         if failure.errno != errno.EEXIST or not isinstance(failure.entry, Route):

@@ -7,22 +7,23 @@ Every step is repeatable: what failed is due again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 
 from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.nft_rules import NftRules
 from daemon.routing.peer_routes import RETRY, PeerRoutes
-from daemon.routing.reporter import Reporter, describe_event
+from daemon.routing.reporter import Part, Reporter, describe_event
 from daemon.routing.sysctls import Sysctls
 from daemon.routing.vxlan_device import VxlanDevice
-from ipam.errors import IpamError
+from ipam.errors import IpamError, StoreBusy
 from kernel.errors import KernelError
 from kernel.model import Address, Entry, Link
 from kernel.netlink.monitor import Event, Monitor, RuleChange
 from kernel.netlink.socket import Netlink
 
+_ROUTES_FIRST: tuple[Part, ...] = ("settings", "device", "routes", "rules")
+_RULES_FIRST: tuple[Part, ...] = ("settings", "device", "rules", "routes")
 Wait = float | None
 """Seconds until something may be done; None: until an event."""
 
@@ -37,6 +38,17 @@ class Reconciler:
         self._device = VxlanDevice(self.nl, settings, reporter)
         self._rules = NftRules(settings.data_dir, reporter)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)
+        self._parts: Mapping[Part, Sysctls | VxlanDevice | NftRules] = {
+            "settings": self._sysctls,
+            "device": self._device,
+            "rules": self._rules,
+        }
+        self._steps: Mapping[Part, Callable[[Desired], Wait]] = {
+            "settings": self._reconcile_sysctls,
+            "device": self._reconcile_device,
+            "rules": self._rules.reconcile,
+            "routes": self._reconcile_routes,
+        }
         self._has_old = True
         self._down: set[str] = set()
         self._watched = 0
@@ -103,29 +115,36 @@ class Reconciler:
     @property
     def is_settled(self) -> bool:
         """Whether all that is known is as desired."""
-        due = self._device.is_due or self._rules.is_due or self._sysctls.is_due
-        return not due and not self._routes.entries.out_of_sync()
+        return not any(map(self._is_due, self._steps))
+
+    def _is_due(self, part: Part) -> bool:
+        if part == "routes":
+            return self._routes.entries.out_of_sync() > 0
+        return self._parts[part].is_due
 
     def reconcile(self, desired: Desired) -> Wait:
         """Do what is due; in how many seconds more is."""
         self._routes.plan(desired)
-        steps: list[Callable[[], Wait]] = [
-            partial(self._reconcile_sysctls, desired),
-            partial(self._reconcile_device, desired),
-            partial(self._reconcile_routes, desired),
-        ]
         # What others removed comes back without waiting for the store, which rules need.
-        rules = partial(self._rules.reconcile, desired)
-        steps.insert(2 if self._rules.plan(desired) else 3, rules)
-        waits = [self._attempt(step) for step in steps]
+        order = _RULES_FIRST if self._rules.plan(desired) else _ROUTES_FIRST
+        waits = [self._attempt(part, desired) for part in order]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _attempt(self, step: Callable[[], Wait]) -> Wait:
+    def _attempt(self, part: Part, desired: Desired) -> Wait:
+        """Do a step; the fault of its part lasts until nothing of it is due."""
+        faults = self._reporter.faults
         try:
-            return step()
-        except (KernelError, IpamError, OSError) as error:
+            wait = self._steps[part](desired)
+        except StoreBusy as error:  # by the calls of many pods
             self._reporter.report_failure(str(error))
             return RETRY
+        except (KernelError, IpamError, OSError) as error:
+            self._reporter.report_failure(str(error))
+            faults.set(part, str(error))
+            return RETRY
+        if not self._is_due(part):
+            faults.set(part, "")
+        return wait
 
     def _reconcile_sysctls(self, desired: Desired) -> Wait:
         lost = self._device.is_lost() or not self._device.index
@@ -139,19 +158,14 @@ class Reconciler:
         if result.cause is not None:
             self._routes.resync(result.cause)
             self._sysctls.expect()
-            self._reconcile_sysctls(desired)
+            self._attempt("settings", desired)
         return result.wait
 
     def _reconcile_routes(self, desired: Desired) -> Wait:
-        wait = None
-        if not self._reporter.faults["device"] and not self._device.is_lost():
-            wait = self._attempt(partial(self._reconcile_entries, desired))
-        if not self._reporter.faults["device"] and self._device.is_lost():
-            again = self._device.wait()
-            return again if wait is None else min(wait, again)
-        return wait
-
-    def _reconcile_entries(self, desired: Desired) -> Wait:
+        if self._reporter.faults["device"]:
+            return None
+        if self._device.is_lost():
+            return self._device.wait()
         wait = self._routes.reconcile(desired, has_device=bool(self._device.index))
         if desired.device is not None:
             self._has_old = True
@@ -159,4 +173,7 @@ class Reconciler:
             # Last: the routes through it have been replaced.
             self._device.remove_old(desired)
             self._has_old = False
+        if self._device.is_lost():
+            again = self._device.wait()
+            return again if wait is None else min(wait, again)
         return wait

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from daemon.journal import Action, Journal, Record
 from daemon.log import Log
@@ -21,16 +21,21 @@ from kernel.netlink.monitor import Event
 
 _AGAIN = 60.0
 """Seconds after which the same failure is logged again."""
-_LINES = 8
-"""Refused prefixes that are logged one by one; of more than these, the number is logged."""
-_RECORDS = 64
-"""Refused prefixes that have a record each."""
+_NAMED = 32
+"""Prefixes that are reported one by one; of more than these, the number is."""
+_KEPT = "; kept, because it was in use before"
+_STATUS = "`podwirectl status -o json`"
 OVERLAP_AGAIN = 60.0
 """Seconds after which an overlap that comes and goes is reported again."""
 _PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
 _UNSIGNED = frozenset({"link", "fdb"})
 
-Part = Literal["source", "plan", "device", "conflist", "journal", "pods", "metrics"]
+NodePart = Literal["plan", "settings", "device", "rules"]
+"""A fault of one of these keeps pods from being attached. One of routes does not: a single peer may
+be its cause."""
+Part = Literal[NodePart, "routes", "source", "conflist", "journal", "pods", "metrics"]
+_NODE: tuple[NodePart, ...] = get_args(NodePart)
+_HARMLESS = {"metrics", "pods"}
 Repair = tuple[Hashable, str, str]
 """What was repaired: its key, its name, and what others did."""
 
@@ -54,9 +59,24 @@ class Faults:
         before, self._texts[part] = self[part], text
         return bool(text) and text != before
 
-    def any(self) -> bool:
-        """Whether anything is wrong that keeps this node from being as desired."""
-        return any(self[part] for part in ("source", "plan", "device", "conflist", "journal"))
+    @property
+    def node(self) -> str:
+        """Why this node is not ready for pods; empty while it is."""
+        return next(filter(None, map(self.__getitem__, _NODE)), "")
+
+    @property
+    def others(self) -> dict[str, str]:
+        """What is wrong with parts that pods can do without for a while."""
+        return {
+            part: text
+            for part, text in self._texts.items()
+            if text and part not in get_args(NodePart)
+        }
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing is wrong that keeps this node from being as desired."""
+        return not self.node and self.others.keys() <= _HARMLESS
 
     def note_error(self, text: str) -> None:
         """Keep an error as the last one."""
@@ -178,42 +198,28 @@ class Refusals:
         self._report_tolerated(tolerated)
 
     def _report_refused(self, refused: Sequence[Refusal]) -> None:
-        fresh = [r for r in refused if r not in self._refused]
-        over = len(self._refused.difference(refused))
-        self._refused = frozenset(refused)
-        for refusal in fresh[:_LINES]:
-            self._log.warning(f"refused {refusal}")
-        if len(fresh) > _LINES:
-            self._log.warning(
-                f"refused {len(fresh) - _LINES} more prefixes: see `podwirectl status`"
-            )
-        if over:
+        self._report("refused", [r for r in refused if r not in self._refused])
+        if over := len(self._refused.difference(refused)):
             self._log.info(f"{over} prefixes are no longer refused", left=len(refused))
-        self._reporter.record(_refusal_records(fresh))
+        self._refused = frozenset(refused)
 
     def _report_tolerated(self, tolerated: Sequence[Refusal]) -> None:
         # A route that comes and goes all the time must not fill the journal.
         now = time.monotonic()
         known = self._tolerated
         left = {t: min(until, now + OVERLAP_AGAIN) for t, until in known.items() if until > now}
-        fresh = [t for t in tolerated if t not in left]
-        for one in fresh[:_LINES]:
-            name = f"node {one.node} {one.prefix}"
-            cause = f"{one.why}; kept, because it was in use before"
-            self._reporter.record([Record(time.time(), "found", name, cause)])
-            self._log.warning(f"found {name}: {cause}")
-        if len(fresh) > _LINES:
-            self._log.warning(f"{len(fresh) - _LINES} more prefixes overlap networks of this node")
+        self._report("found", [t for t in tolerated if t not in left], _KEPT)
         self._tolerated = left | dict.fromkeys(tolerated, math.inf)
 
-
-def _refusal_records(fresh: Sequence[Refusal]) -> list[Record]:
-    now = time.time()
-    records = [Record(now, "refused", f"node {r.node} {r.prefix}", r.why) for r in fresh[:_RECORDS]]
-    if len(fresh) > _RECORDS:
-        cause = "each for its own reason: see `podwirectl status -o json`"
-        records.append(Record(now, "refused", f"{len(fresh) - _RECORDS} more prefixes", cause))
-    return records
+    def _report(self, action: Action, fresh: Sequence[Refusal], more: str = "") -> None:
+        """To journal and log, one by one unless they are many."""
+        texts = [(f"node {r.node} {r.prefix}", f"{r.why}{more}") for r in fresh[:_NAMED]]
+        if len(fresh) > _NAMED:
+            texts.append((f"{len(fresh) - _NAMED} more prefixes", f"see {_STATUS}{more}"))
+        for name, why in texts:
+            self._log.warning(f"{action} {name}: {why}")
+        if texts:
+            self._reporter.record(Record(time.time(), action, name, why) for name, why in texts)
 
 
 def describe_event(change: str, event: Event) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from daemon.model import Desired
 from daemon.routing.reporter import Reporter
 from kernel.describe import name_of
 from kernel.diff import Change, compare
+from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.model import Sysctl
 from kernel.netlink.socket import Netlink
@@ -20,6 +23,7 @@ class Sysctls:
         self._nl, self._reporter = nl, reporter
         self._planned: tuple[Sysctl, ...] = ()
         self._is_new = False
+        self._unset: set[Sysctl] = set()
 
     def expect(self) -> None:
         """A link was just created: what differs at the next comparison is no external change."""
@@ -36,16 +40,22 @@ class Sysctls:
         if not self.is_due:
             return None
         settings = [s for s in desired.sysctls if not absent or f"/{absent}/" not in s.path]
-        waits = [self._reconcile(setting) for setting in settings]
+        waits, errors = [0.0], list[KernelError]()
+        for setting in settings:  # one that cannot be set keeps no other from being set
+            try:
+                waits.append(self._reconcile(setting))
+            except KernelError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         self.is_due, self._is_new = any(waits), False
-        return max(waits, default=0.0) or None
+        return max(waits) or None
 
     def _reconcile(self, setting: Sysctl) -> float:
-        key, name, value = ("sysctl", setting.path), name_of(setting), read_sysctl(setting.path)
-        observed = None if value is None else Sysctl(setting.path, value, setting.required)
-        change = compare(setting, observed)
+        key, name, change = ("sysctl", setting.path), name_of(setting), _difference(setting)
         if change is None:
             self._reporter.counts.note_resolved(key)
+            self._unset.discard(setting)
             return 0.0
         if not self._is_new:
             self._reporter.counts.note_drift(key, name)
@@ -53,7 +63,11 @@ class Sysctls:
         if wait > 0:
             return wait
         apply_node_settings(self._nl, [setting])
-        self._report(change, name)
+        if _difference(setting) is None:
+            self._report(change, name)
+        elif setting not in self._unset:  # packets pass all the same
+            self._unset.add(setting)
+            self._reporter.log.warning(f"{name} cannot be set to {setting.value}")
         return 0.0
 
     def _report(self, change: Change[Sysctl], name: str) -> None:
@@ -64,3 +78,8 @@ class Sysctls:
         else:
             key = ("sysctl", change.noun.path)
             self._reporter.report_repair(key, name, "changed by others", before, after)
+
+
+def _difference(setting: Sysctl) -> Change[Sysctl] | None:
+    value = read_sysctl(setting.path)
+    return compare(setting, None if value is None else replace(setting, value=value))

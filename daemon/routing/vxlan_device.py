@@ -87,7 +87,6 @@ class VxlanDevice:
             raise self._failed(error) from error
         cause, self._cause = self._cause, ""
         self.is_due = False
-        self._reporter.faults.set("device", "")
         if not changes and offloaded is None:
             self._reporter.counts.note_resolved(self._key)
             return DeviceResult()
@@ -100,7 +99,6 @@ class VxlanDevice:
             error = KernelError(error.operation, error.target, error.errno, hint)
         elif self._cause:
             self._reporter.counts.note_drift(self._key, self._title)
-        self._reporter.faults.set("device", str(error))
         return error
 
     def _apply(self, desired: Desired) -> tuple[Sequence[Change[Noun]], bool | None]:

@@ -173,8 +173,8 @@ def remembers(member: Member, all_of_them: Three) -> object:
 
 def says_that_the_api_is_away(member: Member) -> object:
     said = member.status()
-    text = f"{said.get('sourceFault')} {member.log}"
-    return ("since 20" in str(said.get("sourceFault"))) or text
+    fault = str(said["faults"].get("source"))
+    return "since 20" in fault or f"{fault} {member.log}"
 
 
 def test_an_outage_harms_nobody(nodes: Nodes, three: Three, podwire_bin: Path) -> None:
@@ -199,7 +199,7 @@ def test_an_outage_harms_nobody(nodes: Nodes, three: Three, podwire_bin: Path) -
     one.start()
     eventually(partial(one.has_routes, {c for m in three[1:] for c in m.cidrs}))
     eventually(partial(says_that_the_api_is_away, one), 60)
-    assert "last known state" in one.status()["sourceFault"]
+    assert "last known state" in one.status()["faults"]["source"]
     eventually(lambda: reach(pods[0], pods[2]) or one.log)
     nodes.wire.listen()
     fourth = nodes.join()

@@ -48,7 +48,7 @@ def has_kept(member: Member) -> object:
 
 def borrows(member: Member) -> object:
     """True where it routes by what an earlier daemon knew, and reports that."""
-    fault = member.status().get("sourceFault", "")
+    fault = member.fault("source")
     return "its last known state is of" in fault or (fault, member.log)
 
 
@@ -112,7 +112,7 @@ def test_pods_talk_while_etcd_is_gone_and_the_daemons_start_anew(
         eventually(partial(has_kept, member))
     stream = Stream(one, two)
     outside.stop()
-    eventually(lambda: "since" in members[0].status().get("sourceFault", "") or members[0].log)
+    eventually(lambda: "since" in members[0].fault("source") or members[0].log)
     for member, number in zip(members, (signal.SIGTERM, signal.SIGKILL), strict=True):
         member.stop(number)
         member.start()
@@ -167,7 +167,7 @@ def test_a_node_cut_off_for_longer_than_its_lease_says_that_it_lost_its_subnet(
     eventually(partial(leased, two, 1))
     one.node.ns.ip_batch("link set eth0 up\n")
     words = "subnet 10.244.0.0/24 of this node was leased to node-2"
-    eventually(lambda: words in one.status().get("sourceFault", "") or one.log, 60)
+    eventually(lambda: words in one.fault("source") or one.log, 60)
     eventually(partial(leased, one, 0))
     assert outside.entries()["/podwire/v1/subnets/ipv4/10.244.0.0-24"] == "node-2"
     # The remedy in the fault works.

@@ -204,12 +204,12 @@ def test_a_port_in_use_is_reported_and_nothing_else_fails(
         taken.bind(("127.0.0.1", PORT))
         taken.listen()
         member.start()
-        eventually(lambda: "listens" in str(member.status().get("metricsFault")) or member.log)
+        eventually(lambda: "listens" in member.fault("metrics") or member.log)
         assert "another process listens there; set metrics.listen" in member.log
         assert any("metrics cannot be served" in line for line in troubles(member))
         member.attach(podwire_bin / "podwire")
         taken.close()
-        eventually(lambda: member.status().get("metricsFault") == "" or member.status())
+        eventually(lambda: member.fault("metrics") == "" or member.status())
     assert value(member, "cni_calls_total", verb="ADD", code="0") == 1
 
 

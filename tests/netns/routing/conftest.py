@@ -109,6 +109,10 @@ class Member:
             self._said = self.node.run(argv, check=False).stdout
         return dict(json.loads(self._said or "{}"))
 
+    def fault(self, part: str) -> str:
+        """What `podwirectl status` says is wrong with a part; empty where nothing is."""
+        return str(self.status().get("faults", {}).get(part, ""))
+
     def _news(self) -> object:
         """Another one where the status may be another; None where no daemon runs."""
         if self.process is None or self.process.poll() is not None:
@@ -131,19 +135,19 @@ class Member:
     def attach(self, plugin: Path) -> Namespace:
         """A pod, by the CNI configuration that the daemon wrote, or is about to."""
         eventually(self.conflist.exists)
-        listed = json.loads(self.conflist.read_text())
-        conf = {
-            **listed["plugins"][0],
-            "name": listed["name"],
-            "cniVersion": listed["cniVersion"],
-        }
         pod = self.make_pod()
         self.pods.append(pod)
         answer = self.node.cni(
-            "ADD", plugin, conf, container_id=f"c{len(self.pods)}", netns=pod.path
+            "ADD", plugin, self.conf(), container_id=f"c{len(self.pods)}", netns=pod.path
         )
         assert answer.code == 0, (answer, self.log)
         return pod
+
+    def conf(self) -> dict[str, Any]:
+        """The CNI configuration that the daemon wrote, as a runtime gives it to the plugin."""
+        listed = json.loads(self.conflist.read_text())
+        names = {key: listed[key] for key in ("name", "cniVersion")}
+        return {**listed["plugins"][0], **names}
 
     def routes(self) -> set[str]:
         """Destinations of the routes to other nodes."""

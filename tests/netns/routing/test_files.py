@@ -48,7 +48,7 @@ def test_a_conflist_that_cannot_be_written_is_told_in_words(cluster: Cluster) ->
         "remount it writable, or set `conflist.path` in podwired.yaml"
     )
     eventually(partial(is_logged, one, told))
-    eventually(lambda: told in one.status().get("conflistFault", "") or one.status())
+    eventually(lambda: told in one.status()["faults"].get("conflist", "") or one.status())
     one.node.run(["mount", "-o", "remount,rw", "/run/conf"])
     eventually(one.is_in_sync)
     assert "podwire" in one.node.run(["cat", path]).stdout

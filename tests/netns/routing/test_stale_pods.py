@@ -11,11 +11,11 @@ def test_pods_of_a_former_pod_cidr_are_told_until_they_are_gone(
     one = cluster.join(dataDir=str(cluster.file.parent / "data"))
     eventually(one.is_in_sync)
     pod = one.attach(podwire_bin / "podwire")
-    assert one.status()["stalePods"] == ""
+    assert "pods" not in one.status()["faults"]
     cluster.write(node_1={"podCIDRs": ["10.244.9.0/24"]})
-    eventually(lambda: one.status()["stalePods"] != "" or one.log)
+    eventually(lambda: "pods" in one.status()["faults"] or one.log)
     status = one.status()
-    assert status["stalePods"].startswith("1 pod has an address of no pod CIDR of this node")
+    assert status["faults"]["pods"].startswith("1 pod has an address of no pod CIDR of this node")
     assert status["inSync"] is False
     assert one.log.count("recreate them") == 1
     cluster.write()

@@ -18,6 +18,7 @@ from daemon.probes.prober import describe_overload
 from daemon.probes.report import HealthReport, Reason, State, Trouble
 from daemon.routing import stale_pods
 from daemon.status import NodeStatus, Refused, StatusFile
+from kernel.errors import KernelError
 from tests.unit.docs.pages import codes, read, rows, section
 
 
@@ -33,6 +34,7 @@ def test_each_code_has_a_meaning_and_advice() -> None:
 
 
 STALE_PODS = "1 pod has an address of no pod CIDR of this node (10.244.9.2)"
+ROUTES = str(KernelError("add", "route 10.244.2.0/24", 12))
 REFUSED = Refused("node-2", "10.244.2.0/24", "overlaps 10.244.2.0/24 on eth1 of this node")
 
 
@@ -46,10 +48,12 @@ def everything_wrong() -> NodeStatus:
     )
     return NodeStatus(
         "node-1", "vxlan", "static", wanted=2, in_sync=1, fault="no link has its address",
-        stale_pods=STALE_PODS, source_fault="nodes.yaml:3: nodes is empty",
-        conflist_fault="it cannot be written", journal_fault="it cannot be written",
-        metrics_fault=explain("127.0.0.1", 9473, OSError()), calls_fault=calls.fault,
         refused=(REFUSED,), tolerated=(REFUSED,), health=health,
+        faults={
+            "routes": ROUTES, "pods": STALE_PODS, "source": "nodes.yaml:3: nodes is empty",
+            "conflist": "it cannot be written", "journal": "it cannot be written",
+            "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
+        },
     )  # fmt: skip
 
 

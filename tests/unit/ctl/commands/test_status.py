@@ -47,7 +47,8 @@ def test_a_node_in_sync(
 BAD = NodeStatus(
     "node-1", "vxlan", "static", peers=3, wanted=9, in_sync=7,
     refused=(Refused("node-3", "10.244.2.0/24", "node-2 has it"),),
-    source_fault="nodes.yaml:8: broken", last_error="no buffer\x1b space", last_error_time=1.0,
+    faults={"source": "nodes.yaml:8: broken"},
+    last_error="no buffer\x1b space", last_error_time=1.0,
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_status_for_programs(
     assert said["refused"] == [
         {"node": "node-3", "prefix": "10.244.2.0/24", "why": "node-2 has it"}
     ]
-    assert said["sourceFault"] == "nodes.yaml:8: broken"
+    assert said["faults"]["source"] == "nodes.yaml:8: broken"
     assert len(said["troubles"]) == 3
     with closing(publish(GOOD)):
         status, out, _err = run("status", "--config", config, "-o", "json")

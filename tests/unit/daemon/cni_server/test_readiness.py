@@ -26,7 +26,7 @@ def code(readiness: Readiness, network: str = "podwire") -> int:
         (replace(GOOD, fault="no address", in_sync=0), 50),
         (replace(GOOD, in_sync=2), 51),
         (replace(GOOD, refused=(Refused("a", "b", "c"),)), 0),
-        (replace(GOOD, source_fault="nodes.yaml:3"), 0),
+        (replace(GOOD, faults={"source": "nodes.yaml:3"}), 0),
         (replace(GOOD, last_error="over"), 0),
         (replace(GOOD, wanted=0, in_sync=0), 0),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -21,6 +22,7 @@ from daemon.routing.reporter import (
     describe_event,
     name_author,
 )
+from daemon.status import PARTS
 from kernel.model import Link
 from kernel.netlink.monitor import Event
 from tests.unit.daemon.routing.test_peer_routes import peer_entries
@@ -93,14 +95,14 @@ def test_thousands_of_refusals_are_summed_up(
     reported = Refusals(Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log()))
     reported.report(refusals(3000), ())
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 9
-    assert "refused 0.0.0.0/24 of n0: it overlaps" in lines[0]
-    assert "refused 2992 more prefixes" in lines[-1]
+    assert len(lines) == 33
+    assert "refused node n0 0.0.0.0/24: it overlaps" in lines[0]
+    assert "refused 2968 more prefixes" in lines[-1]
     records = list(read(tmp_path / "journal"))
-    assert len(records) == 65
+    assert len(records) == 33
     assert {r.action for r in records} == {"refused"}
     assert (records[0].object, records[0].cause) == ("node n0 0.0.0.0/24", "it overlaps")
-    assert records[-1].object == "2936 more prefixes"
+    assert records[-1].object == "2968 more prefixes"
 
 
 def test_only_new_refusals_are_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +112,7 @@ def test_only_new_refusals_are_reported(tmp_path: Path, capfd: pytest.CaptureFix
     reported.report([*refusals(2), *refusals(1, "another why")], ())
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert "refused 0.0.0.0/24 of n0: another why" in lines[0]
+    assert "refused node n0 0.0.0.0/24: another why" in lines[0]
     assert "1 prefixes are no longer refused" in lines[1]
     assert len(list(read(tmp_path / "journal"))) == 4
 
@@ -165,22 +167,25 @@ def test_an_error_is_over_once_and_stays_known() -> None:
     assert faults.last_error_over == 0
 
 
-@pytest.mark.parametrize("part", ["source", "plan", "device", "conflist", "journal"])
-def test_a_fault_of_a_part_that_routes_need_is_a_fault_of_the_node(part: Part) -> None:
+def test_each_part_has_its_fault() -> None:
     faults = Faults()
-    assert not faults.any()
-    assert faults.set(part, "odd")
-    assert faults.any()
-    assert not faults.set(part, "odd")
-    assert not faults.set(part, "")
-    assert not faults.any()
+    assert (faults.node, faults.others, faults.are_over) == ("", {}, True)
+    for part in get_args(Part):
+        assert faults.set(part, "odd")
+        assert not faults.set(part, "odd")
+        is_node = part in ("plan", "settings", "device", "rules")
+        assert faults.node == ("odd" if is_node else "")
+        assert faults.others == ({} if is_node else {part: "odd"})
+        assert faults.are_over == (part in ("metrics", "pods"))
+        assert not faults.set(part, "")
+        assert (faults.node, faults.others, faults.are_over) == ("", {}, True)
 
 
-def test_metrics_and_stale_pods_do_not_keep_an_error_from_being_over() -> None:
+def test_every_part_has_a_finding() -> None:
     faults = Faults()
-    assert faults.set("metrics", "port in use")
-    assert faults.set("pods", "1 pod")
-    assert not faults.any()
+    for part in get_args(Part):
+        faults.set(part, "odd")
+    assert faults.others.keys() | {"calls"} == PARTS.keys()
 
 
 def test_a_failure_is_logged_once_a_minute_and_counted_each_time(
@@ -233,7 +238,7 @@ def test_overlaps_are_reported_when_they_come_and_not_each_time_they_come_back(
 
 def test_many_overlaps_are_summed_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     reports = Refusals(Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log()))
-    reports.report((), refusals(20))
+    reports.report((), refusals(50))
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 9
-    assert "12 more prefixes overlap networks of this node" in lines[-1]
+    assert len(lines) == 33
+    assert "found 18 more prefixes: see" in lines[-1]
