@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
+from daemon.config import DEFAULT_CONFLIST
 from daemon.options import path_from_environment, settings_of
 
 DONE, FAILED = 0, 1
@@ -15,10 +16,14 @@ DONE, FAILED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files that the daemon writes for operators."""
+    """The places of the daemon's files. journal_bytes: what bounds the journal."""
 
+    data_dir: Path
+    socket: Path
     journal: Path
     status: Path
+    conflist: Path = DEFAULT_CONFLIST
+    journal_bytes: int = 16 << 20
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +37,16 @@ def files_of(options: argparse.Namespace) -> Files:
 
     Without a configuration the default paths. Raises Unusable.
     """
-    settings = settings_of(options.config)
-    if settings is not None:
-        return Files(settings.journal.path, settings.status_file)
-    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    folder = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET).parent
-    return Files(data_dir / "journal.jsonl", folder / "status.json")
+    found = settings_of(options.config)
+    if found is None:
+        data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+        socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
+        return Files(data_dir, socket, data_dir / "journal.jsonl", socket.parent / "status.json")
+    conflist = found.conflist.path if found.conflist else DEFAULT_CONFLIST
+    journal = found.journal
+    return Files(
+        found.data_dir, found.socket, journal.path, found.status_file, conflist, journal.max_bytes
+    )
 
 
 def warn(text: str) -> None:

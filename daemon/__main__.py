@@ -10,12 +10,7 @@ from typing import NoReturn
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.config import DEFAULT_CONFIG
-from daemon.options import (
-    VersionAction,
-    absolute,
-    add_config,
-    add_log_level,
-)
+from daemon.options import VersionAction, absolute, add_config, add_log_level
 from daemon.signals import catch
 
 COMMANDS = {

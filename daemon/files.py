@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,32 +50,6 @@ def _write(path: Path, data: bytes, mode: int, durable: bool) -> None:
         file.flush()
         if durable:
             os.fsync(fd)
-
-
-def remove_files(files: Iterable[Path], sockets: Iterable[Path]) -> Iterator[Path]:
-    """Remove regular files and sockets; yields each that existed. Raises OSError."""
-    for path in files:
-        if _is_kind(path, stat.S_ISREG):
-            path.unlink()
-            yield path
-    for path in sockets:
-        if _is_kind(path, stat.S_ISSOCK):
-            path.unlink()
-            yield path
-
-
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove the folders that have no other files."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _is_kind(path: Path, is_kind: Callable[[int], bool]) -> bool:
-    try:
-        return is_kind(path.lstat().st_mode)
-    except OSError:
-        return False
 
 
 def explain(what: str, path: Path, error: OSError, key: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.config import DEFAULT_CONFIG
+from daemon.config import DEFAULT_CONFIG, path_in
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
@@ -43,10 +43,10 @@ def absolute(text: str) -> Path:
 
 def path_from_environment(variable: str, default: Path) -> Path:
     """The variable's path; empty counts as unset. Raises Unusable."""
-    text = os.environ.get(variable) or str(default)
-    if not text.startswith("/"):
-        raise Unusable(f"{variable} is {text!r}, must be an absolute path")
-    return Path(text)
+    try:
+        return path_in(os.environ, variable, default)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

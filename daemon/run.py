@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET, always_ready
 from daemon.cni_server.attachment_locks import AttachmentLocks, LocksFile
-from daemon.cni_server.call_counters import CallCounters, ProcessCounters
+from daemon.cni_server.call_counters import CallCounters
 from daemon.cni_server.host import daemon_host
 from daemon.cni_server.listener import Listener, listen
 from daemon.cni_server.processes import Processes, process_count
@@ -26,11 +26,7 @@ from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from daemon.config import DEFAULT_CONFIG
 from daemon.log import Log
-from daemon.options import (
-    Unusable,
-    path_from_environment,
-    settings_of,
-)
+from daemon.options import Unusable, path_from_environment, settings_of
 from daemon.signals import Signals
 from daemon.systemd import notify
 from ipam.errors import IpamError
@@ -219,9 +215,13 @@ def _serving(
 ) -> Iterator[tuple[Server, WorkerPool]]:
     log, pool, delegations = common.log, WorkerPool(), Delegations(common.log)
     locks = AttachmentLocks(common.locks.open(), pool.pass_on)
-    counters = ProcessCounters(common.counters, number)
     with (
         daemon_host(common.data_dir, pool, delegations, common.readiness) as make_host,
         listener.acceptor(log) as acceptor,
     ):
-        yield Server(acceptor, make_host, pool, delegations, locks, counters, log), pool
+        yield (
+            Server(
+                acceptor, make_host, pool, delegations, locks, common.counters.rows[number], log
+            ),
+            pool,
+        )

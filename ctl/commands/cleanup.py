@@ -5,24 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from ctl.options import DONE, FAILED, Files, files_of, printable, warn
 from daemon.cni_server.listener import is_served
-from daemon.config import DATA_FILES, DEFAULT_CONFLIST
+from daemon.config import DATA_FILES
 from daemon.config.schema import Settings
-from daemon.files import remove_empty, remove_files
 from daemon.journal import Journal, Record, previous_file
 from daemon.log import Log
-from daemon.options import (
-    Unusable,
-    add_config,
-    path_from_environment,
-    settings_of,
-)
+from daemon.options import Unusable, add_config, settings_of
 from daemon.routing.cleanup import CAUSE, clean_up
 from daemon.sources import open_client
 from daemon.sources.remote import SourceError
@@ -41,7 +34,6 @@ exit codes: 0 nothing is left; 1 something could not be removed, or a daemon run
 """
 _SHOWN = 10
 """Routes that are named; of more than these, the number is printed."""
-_JOURNAL_BYTES = 16 << 20
 _STORE = "podwire.db*"
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
 
@@ -59,27 +51,19 @@ def run(options: argparse.Namespace) -> int:
     if not options.yes and not _confirmed():
         return FAILED
     settings, files = settings_of(options.config), files_of(options)
-    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
-    conflist, size = DEFAULT_CONFLIST, _JOURNAL_BYTES
-    if settings is not None:
-        data_dir, size = settings.data_dir, settings.journal.max_bytes
-        conflist = settings.conflist.path if settings.conflist else conflist
-        socket = settings.socket
     removed: list[Record] = []
     gone: list[Path] = []
-    with _no_daemon(files.status, socket), closing(Journal(files.journal, size)) as journal:
+    with _no_daemon(files), closing(Journal(files.journal, files.journal_bytes)) as journal:
         published = list(_leave(settings, removed))
-        faults = clean_up(conflist, data_dir, removed.append)
+        faults = clean_up(files.conflist, files.data_dir, removed.append)
         if options.data and not faults:
-            gone += remove_files(_data_files(data_dir, files), [socket])
-            remove_empty([data_dir])
+            gone += _remove_data(files)
         else:
             journal.write(removed)
     if options.data and not faults:
         # Last: until here it kept other daemons away.
         files.status.with_name(f"{files.status.name}.lock").unlink(missing_ok=True)
-        remove_empty({files.status.parent, socket.parent})
+        _remove_empty({files.status.parent, files.socket.parent})
     lines = [*_describe(removed), *(printable(f"removed {path}") for path in gone)]
     print("\n".join(lines) or "nothing was left")
     for fault in (*published, *faults):
@@ -87,10 +71,21 @@ def run(options: argparse.Namespace) -> int:
     return FAILED if published or faults else DONE
 
 
-def _data_files(data_dir: Path, files: Files) -> Iterator[Path]:
-    yield from sorted(data_dir.glob(_STORE))
-    yield from (data_dir / name for name in DATA_FILES)
-    yield from (files.journal, previous_file(files.journal), files.status)
+def _remove_data(files: Files) -> Iterator[Path]:
+    """Remove the daemon's files and sockets, no other kind; yields each. Raises OSError."""
+    names = (*sorted(files.data_dir.glob(_STORE)), *(files.data_dir / name for name in DATA_FILES))
+    places = (files.journal, previous_file(files.journal), files.status, files.socket)
+    for path in (*names, *places):
+        if not path.is_symlink() and (path.is_file() or path.is_socket()):
+            path.unlink()
+            yield path
+    _remove_empty([files.data_dir])
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _leave(settings: Settings | None, removed: list[Record]) -> Iterator[str]:
@@ -113,16 +108,17 @@ def _confirmed() -> bool:
 
 
 @contextmanager
-def _no_daemon(status: Path, socket: Path) -> Iterator[None]:
+def _no_daemon(files: Files) -> Iterator[None]:
     """Keep routing daemons from running meanwhile. Raises Unusable where any daemon runs."""
     with ExitStack() as held:
-        if status.parent.exists():
+        if files.status.parent.exists():
             try:
-                held.enter_context(closing(StatusFile(status)))
+                held.enter_context(closing(StatusFile(files.status)))
             except AnotherDaemon as error:
-                raise Unusable(f"a daemon runs (it holds {status}.lock): stop it first") from error
-        if is_served(socket):  # one that serves calls alone holds no status
-            raise Unusable(f"a daemon runs (it answers at {socket}): stop it first")
+                why = f"a daemon runs (it holds {files.status}.lock): stop it first"
+                raise Unusable(why) from error
+        if is_served(files.socket):  # one that serves calls alone holds no status
+            raise Unusable(f"a daemon runs (it answers at {files.socket}): stop it first")
         yield
 
 

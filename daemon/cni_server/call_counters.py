@@ -55,92 +55,72 @@ class VerbCounts:
 
 
 class CallCounters:
-    """The table, shared with processes that are forked after it was made."""
+    """The table, shared with processes that are forked after it was made.
+
+    rows: one for each process that there can be at a time. dead: processes that died.
+    """
 
     def __init__(self, rows: int) -> None:
-        """All zero. rows: how many processes there can be at a time."""
-        self._memory = mmap.mmap(-1, rows * _ROW_CELLS * _CELL)  # MAP_SHARED, and no file
-        self._cells = memoryview(self._memory).cast("Q")
-        self._mutexes = [threading.Lock() for _ in range(rows)]
+        """All zero."""
+        memory = mmap.mmap(-1, rows * _ROW_CELLS * _CELL)  # MAP_SHARED, and no file
+        self._cells = memoryview(memory).cast("Q")
+        places = range(0, rows * _ROW_CELLS, _ROW_CELLS)
+        self.rows = tuple(ProcessCounters(self._cells[n : n + _ROW_CELLS]) for n in places)
         self.dead = 0
-        """Processes that died, as `drop` was called for them."""
-
-    @property
-    def rows(self) -> int:
-        """How many processes it has room for."""
-        return len(self._mutexes)
 
     @property
     def fault(self) -> str:
         """Which processes serve CNI calls no more; empty while all do."""
         if not self.dead:
             return ""
-        died = f"{self.dead} of {self.rows} processes for CNI calls died"
+        died = f"{self.dead} of {len(self.rows)} processes for CNI calls died"
         return f"{died}, podwired's log says how: restart podwired"
-
-    def begin(self, row: int, verb: str) -> None:
-        """A call is in flight. row: the calling process's own, 0 for the first."""
-        at = row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)
-        with self._mutexes[row]:
-            self._cells[at] += 1
-
-    def end(self, row: int, verb: str, code: int, seconds: float) -> None:
-        """A call that `begin` counted is over; code: as `code_of` says, 0 for success."""
-        cells, at = self._cells, row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)
-        histogram = at + _HISTOGRAMS_AT + (_HISTOGRAM if code else 0)
-        with self._mutexes[row]:
-            cells[at] -= 1
-            cells[at + _CODE_AT.get(code, _OTHER_CODE)] += 1
-            cells[histogram + bisect_left(BOUNDS, seconds)] += 1
-            cells[histogram + _BUCKETS] += int(seconds * 1e9)
-
-    def cancel(self, row: int, verb: str) -> None:
-        """A call that `begin` counted was not made: its caller was gone."""
-        with self._mutexes[row]:
-            self._cells[row * _ROW_CELLS + _VERB_AT.get(verb, _OTHER_VERB)] -= 1
 
     def drop(self, row: int) -> None:
         """The row's process has died: its calls are in flight no more, what it counted stays."""
-        self._mutexes[row] = threading.Lock()
         self.dead += 1
         for at in _VERB_AT.values():
-            self._cells[row * _ROW_CELLS + at] = 0
+            self.rows[row].cells[at] = 0
 
     def read(self) -> Mapping[str, VerbCounts]:
         """All processes' counts together, by verb."""
-        whole = self._cells.tolist()
-        rows = [whole[n : n + _ROW_CELLS] for n in range(0, len(whole), _ROW_CELLS)]
-        sums = [sum(column) for column in zip(*rows, strict=True)]
+        sums = [sum(column) for column in zip(*(r.cells.tolist() for r in self.rows), strict=True)]
         return {verb: _counts(sums[at : at + _VERB_CELLS]) for verb, at in _VERB_AT.items()}
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessCounters:
-    """A process's own row. row: 0 for the first."""
+    """A process's own row, for its threads."""
 
-    counters: CallCounters
-    row: int
+    def __init__(self, cells: memoryview[int]) -> None:
+        self.cells = cells
+        self._mutex = threading.Lock()
 
     def begin(self, verb: str) -> float:
         """Count a call as in flight; when that was, in seconds of the monotonic clock."""
-        self.counters.begin(self.row, verb)
+        with self._mutex:
+            self.cells[_VERB_AT.get(verb, _OTHER_VERB)] += 1
         return time.monotonic()
 
-    def end(self, verb: str, seconds: float, reply: Reply | None) -> None:
-        """Count its reply, and what it took; None where it came to nothing."""
-        if reply is None:
-            self.counters.cancel(self.row, verb)
-            return
-        code = code_of(reply.status, reply.stdout)
-        self.counters.end(self.row, verb, code, seconds)
+    def end(self, verb: str, seconds: float, code: int | None) -> None:
+        """A call that `begin` counted is over. code: see `code_of`; None where it was not made."""
+        cells, at = self.cells, _VERB_AT.get(verb, _OTHER_VERB)
+        histogram = at + _HISTOGRAMS_AT + (_HISTOGRAM if code else 0)
+        with self._mutex:
+            cells[at] -= 1
+            if code is not None:
+                cells[at + _CODE_AT.get(code, _OTHER_CODE)] += 1
+                cells[histogram + bisect_left(BOUNDS, seconds)] += 1
+                cells[histogram + _BUCKETS] += int(seconds * 1e9)
 
 
-def code_of(status: int, stdout: bytes) -> int:
-    """The CNI error code of a reply, 0 of one that is a success."""
-    if status == 0:
+def code_of(reply: Reply | None) -> int | None:
+    """The CNI error code of a reply, 0 of one that is a success; None where there is no reply."""
+    if reply is None:
+        return None
+    if reply.status == 0:
         return 0
     try:
-        code = json.loads(stdout)["code"]
+        code = json.loads(reply.stdout)["code"]
     except (ValueError, KeyError, TypeError):
         return errors.INTERNAL
     return code if isinstance(code, int) and code else errors.INTERNAL

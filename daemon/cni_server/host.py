@@ -19,9 +19,6 @@ from ipam.store import Store, open_store
 from kernel.link_deletion import LinkRemover
 from kernel.netlink.socket import Netlink
 
-STORES_MAX = 16
-"""Stores that are kept open while no call uses them; most nodes have one."""
-
 FileId = tuple[int, int] | None
 """Device and inode of a file; None where there is none."""
 
@@ -40,15 +37,11 @@ class _Kept:
 
 
 class Stores:
-    """The stores that calls have named, each opened once.
+    """The stores that calls have named, each opened once; most nodes have one."""
 
-    Each has several descriptors. Of those that no call uses the ones used last are kept.
-    """
-
-    def __init__(self, most: int = STORES_MAX) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._kept: dict[Path, _Kept] = {}  # the one used last is the last
+        self._kept: dict[Path, _Kept] = {}
 
     @contextmanager
     def open(self, folder: Path, refill: Refill) -> Iterator[Store]:
@@ -71,24 +64,21 @@ class Stores:
             self._kept.clear()
 
     def _take(self, folder: Path, refill: Refill) -> _Kept:
-        kept = self._kept.pop(folder, None)
+        kept = self._kept.get(folder)
         # With the folder the lock file was removed, and others lock its successor.
         if kept and (kept.lock is None or kept.lock != _lock_file(folder)):
+            del self._kept[folder]
             kept.left = True
             self._tidy(kept)
             kept = None
         if kept is None:
-            kept = _Kept(open_store(folder, refill=refill), _lock_file(folder))
-        self._kept[folder] = kept
+            kept = self._kept[folder] = _Kept(open_store(folder, refill=refill), _lock_file(folder))
         return kept
 
     def _tidy(self, kept: _Kept) -> None:
-        """Close it if it was left, and those beyond the bound; never under a call that uses it."""
+        """Close it if it was left, but never under a call that uses it."""
         if kept.left and not kept.users:
             kept.store.close()
-        idle = [folder for folder, each in self._kept.items() if not each.users]
-        for folder in idle[: max(0, len(self._kept) - self._most)]:
-            self._kept.pop(folder).store.close()
 
 
 def _lock_file(folder: Path) -> FileId:

@@ -20,7 +20,7 @@ from cni_plugin.handle import Reply, handle, refuse
 from cni_plugin.host import Host
 from daemon.cni_server import protocol
 from daemon.cni_server.attachment_locks import AttachmentLocks
-from daemon.cni_server.call_counters import ProcessCounters
+from daemon.cni_server.call_counters import ProcessCounters, code_of
 from daemon.cni_server.call_log import identity, log_call
 from daemon.cni_server.listener import Acceptor
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
@@ -114,7 +114,7 @@ class Server:
                 self._answer(connection, reply, lines)
                 log_call(self._log, env, reply, handled - began, lines)
         finally:
-            self._counters.end(verb, handled - began, reply)
+            self._counters.end(verb, handled - began, code_of(reply))
             netns.close()
 
     def _handle(

@@ -250,10 +250,7 @@ class Delegations:
                 return
             reported = name in self._reported
             self._reported.add(name)
-        if count < self._most:
-            text = f"{total} calls wait for IPAM plugins already, {count} of them for {name}"
-        else:
-            text = f"{count} calls wait for IPAM plugin {name} already"
+        text = f"{total} calls wait for IPAM plugins already, {count} of them for {name}"
         if not reported:
             self._log.warning(f"{text}: further ones are refused until it answers")
         raise CniError(TRY_AGAIN, f"{text}; try again", "does it hang? podwired's log says more")

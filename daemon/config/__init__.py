@@ -4,6 +4,7 @@ Here are the default places of files. They load nothing, so that commands can na
 text.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 DEFAULT_CONFIG = Path("/etc/podwire/podwired.yaml")
@@ -15,3 +16,11 @@ LEASE = "etcd-lease.json"
 """Below the data folder: what this node holds in an etcd."""
 DATA_FILES = (LAST_KNOWN, LEASE)
 """What the daemon keeps in the data folder, beside the database and the journal."""
+
+
+def path_in(env: Mapping[str, str], variable: str, default: Path) -> Path:
+    """The path that a variable has; empty counts as unset. Raises ValueError."""
+    text = env.get(variable) or str(default)
+    if not text.startswith("/"):
+        raise ValueError(f"{variable} is {text!r}, must be an absolute path")
+    return Path(text)

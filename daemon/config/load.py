@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -14,15 +13,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.config import DATA_FILES
-from daemon.config.schema import ENCAPSULATING, SECTION, Section, Settings, SourceSettings, keys_at
+from daemon.config import path_in
+from daemon.config.schema import ENCAPSULATING, SECTION, Section, Settings, keys_at
 from daemon.config.values import Plain, Secret
 from daemon.config.yaml import Fault, Item, load, read_file
 from daemon.model import parse_node_name
-from ipam.files import Files
 
 S = TypeVar("S", bound=Section)
-_Named = tuple[str, Path]
 
 _KEY_MAX = 80
 _TYPES = {"model_type": "must be a mapping", "tuple_type": "must be a list"}
@@ -51,7 +48,6 @@ def parse_settings(
 
     def read(root: Item) -> Settings:
         settings = read_section(Settings, root, *_defaults(root, environment, name.strip().lower()))
-        _check_paths(settings, root)
         _check_ports(settings, root)
         return settings
 
@@ -62,8 +58,8 @@ def _defaults(
     root: Item, env: Mapping[str, str], name: str
 ) -> tuple[dict[str, object], dict[str, str]]:
     """What the keys are that depend on the host or on other keys; why there is none for `node`."""
-    data_dir = Path(_text_at(root, "dataDir") or _path(env, "PODWIRE_DATA_DIR", DEFAULT_DATA_DIR))
-    socket = Path(_text_at(root, "socket") or _path(env, "PODWIRE_SOCKET", DEFAULT_SOCKET))
+    data_dir = _path(root, "dataDir", env, "PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    socket = _path(root, "socket", env, "PODWIRE_SOCKET", DEFAULT_SOCKET)
     defaults: dict[str, object] = {
         "dataDir": data_dir,
         "socket": socket,
@@ -77,14 +73,15 @@ def _defaults(
         return defaults, {"node": f", for the host name {name!r} {error}"}
 
 
-def _text_at(root: Item, key: str) -> str:
+def _path(root: Item, key: str, env: Mapping[str, str], variable: str, default: Path) -> Path:
+    """What the key, the variable or the default says. Raises Fault for a relative variable."""
     item = _given(root, key)
-    return item.content if item and isinstance(item.content, str) else ""
-
-
-def _path(env: Mapping[str, str], variable: str, default: Path) -> str:
-    value = env.get(variable, "")
-    return value if value.startswith("/") else str(default)
+    if item and isinstance(item.content, str):
+        return Path(item.content)
+    try:
+        return path_in(env, variable, default)
+    except ValueError as error:
+        raise Fault(root, f"the key {key} is left out, and {error}", shown=False) from error
 
 
 # -- from items to a section
@@ -159,58 +156,6 @@ def _unknown_key(key: str, known: Sequence[str]) -> str:
     guess = [name for name in known if name.lower() == key.lower()] or near
     tail = f"did you mean {guess[0]}?" if guess else f"known keys: {', '.join(known)}"
     return f"unknown key; {tail}"
-
-
-# -- paths and ports together
-
-
-def _check_paths(settings: Settings, root: Item) -> None:
-    """Raises Fault where one file would take another's place, or have to be a folder for it."""
-    for first, second in combinations(_files(settings), 2):
-        why = _conflict(first[1], second[1])
-        if not why:
-            continue
-        item = _given(root, second[0])
-        if item is None:
-            item, first, second = _given(root, first[0]), second, first
-        # Left out, both of them: the environment moved one onto the other.
-        subject = "" if item else f"{second[0]} ({second[1]}) "
-        raise Fault(item or root, f"{subject}{why} {first[0]} ({first[1]})", shown=bool(item))
-
-
-def _files(settings: Settings) -> Sequence[_Named]:
-    journal, status = settings.journal.path, settings.status_file
-    files = [
-        *_source_files(settings.source),
-        ("dataDir", Files(settings.data_dir).database),
-        *(("dataDir", settings.data_dir / name) for name in DATA_FILES),
-        ("socket", settings.socket),
-        ("journal.path", journal),
-        ("journal.path", journal.with_name(f"{journal.name}.1")),
-        ("statusFile", status),
-        ("statusFile", status.with_name(f"{status.name}.lock")),
-    ]
-    if settings.conflist:
-        files.append(("conflist.path", settings.conflist.path))
-    return [(key, Path(os.path.normpath(path))) for key, path in files]
-
-
-def _source_files(source: SourceSettings) -> Iterator[_Named]:
-    if source.static:
-        yield "source.static", source.static
-    for section in filter(None, (source.kubernetes, source.etcd)):
-        for name, field in type(section).model_fields.items():
-            path = getattr(section, name)
-            if isinstance(path, Path):
-                yield f"source.{source.kind}.{field.alias}", path
-
-
-def _conflict(one: Path, other: Path) -> str:
-    if one == other:
-        return "must be another file than that of"
-    if one in other.parents or other in one.parents:
-        return "cannot be beside that of"
-    return ""
 
 
 def _check_ports(settings: Settings, root: Item) -> None:

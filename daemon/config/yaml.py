@@ -154,12 +154,8 @@ def _explain(error: UnicodeDecodeError | yaml.YAMLError, data: bytes) -> tuple[i
         too_deep = "nesting depth" in str(why)
         return mark.line + 1 if mark else 0, _TOO_DEEP if too_deep else f"is not YAML: {why}"
     if isinstance(error, yaml.reader.ReaderError) and isinstance(error.position, int):
-        # The position counts bytes in the C parser, characters in the other.
-        text = data.decode("utf-8-sig")
-        before = text[: error.position].encode()
-        if _LOADER is not yaml.SafeLoader:
-            before = text.encode()[: error.position]
-        return before.count(b"\n") + 1, f"is not YAML: {error.reason}"
+        # Bytes in the C parser, characters in the other: a line that is near.
+        return data.count(b"\n", 0, error.position) + 1, f"is not YAML: {error.reason}"
     return 0, f"is not YAML: {error}"
 
 

@@ -128,7 +128,7 @@ def read_calls(calls: Mapping[str, VerbCounts]) -> Values:
 
 
 def _read_processes(calls: CallCounters) -> Values:
-    return {f.CNI_PROCESSES: {("serving",): calls.rows - calls.dead, ("dead",): calls.dead}}
+    return {f.CNI_PROCESSES: {("serving",): len(calls.rows) - calls.dead, ("dead",): calls.dead}}
 
 
 def _read_dns() -> Values:

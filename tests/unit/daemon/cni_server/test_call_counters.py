@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugin.errors import INTERNAL, CniError
-from cni_plugin.handle import refuse
+from cni_plugin.handle import Reply, refuse
 from daemon.cni_server.call_counters import BOUNDS, CODES, OTHER, VERBS, CallCounters, code_of
 from tests import ROOT
 
@@ -32,8 +32,8 @@ CALLS = st.lists(
 def test_what_is_read_is_what_was_counted(calls: list[tuple[int, str, int, float]]) -> None:
     counters = CallCounters(3)
     for row, verb, code, seconds in calls:
-        counters.begin(row, verb)
-        counters.end(row, verb, code, seconds)
+        counters.rows[row].begin(verb)
+        counters.rows[row].end(verb, seconds, code)
     known = [(v if v in VERBS else OTHER, c, s) for _row, v, c, s in calls]
     counts = counters.read()
     assert list(counts) == list(VERBS)
@@ -55,11 +55,11 @@ def test_what_is_read_is_what_was_counted(calls: list[tuple[int, str, int, float
 def test_calls_are_in_flight_until_they_end_or_come_to_nothing() -> None:
     counters = CallCounters(2)
     for row, verb in ((0, "ADD"), (1, "ADD"), (1, "DEL"), (0, "FOO")):
-        counters.begin(row, verb)
+        counters.rows[row].begin(verb)
     found = {verb: counts.in_flight for verb, counts in counters.read().items() if counts.in_flight}
     assert found == {"ADD": 2, "DEL": 1, "other": 1}
-    counters.end(0, "ADD", 0, 0.1)
-    counters.cancel(1, "ADD")
+    counters.rows[0].end("ADD", 0.1, 0)
+    counters.rows[1].end("ADD", 0.1, None)
     assert counters.read()["ADD"].in_flight == 0
     assert counters.read()["ADD"].codes["0"] == 1
 
@@ -70,8 +70,8 @@ def test_processes_and_threads_lose_no_count() -> None:
 
     def count(row: int) -> None:
         for _ in range(calls):
-            counters.begin(row, "ADD")
-            counters.end(row, "ADD", 11, 0.004)
+            counters.rows[row].begin("ADD")
+            counters.rows[row].end("ADD", 0.004, 11)
 
     def work(row: int) -> None:
         workers = [threading.Thread(target=count, args=(row,)) for _ in range(threads)]
@@ -101,13 +101,13 @@ def test_calls_of_a_process_that_was_killed_are_in_flight_no_more() -> None:
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
-        counters.begin(1, "DEL")
-        counters.end(1, "DEL", 0, 0.02)
-        counters.begin(1, "DEL")
+        counters.rows[1].begin("DEL")
+        counters.rows[1].end("DEL", 0.02, 0)
+        counters.rows[1].begin("DEL")
         os.write(told, b"x")
         signal.pause()
         os._exit(1)
-    counters.begin(0, "DEL")
+    counters.rows[0].begin("DEL")
     assert os.read(ready, 1) == b"x"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -134,8 +134,8 @@ def test_calls_of_a_process_that_was_killed_are_in_flight_no_more() -> None:
     ],
 )
 def test_the_code_of_a_failure_is_in_its_reply(stdout: bytes, code: int) -> None:
-    assert code_of(1, stdout) == code
-    assert code_of(0, stdout) == 0
+    assert code_of(Reply(1, stdout)) == code
+    assert code_of(Reply(0, stdout)) == 0
 
 
 def test_counting_loads_no_metrics_library() -> None:

@@ -1,4 +1,4 @@
-"""Stores that calls name: kept open for the next call, not for ever, and never closed in use."""
+"""Stores that calls name: kept open for the next call, and never closed in use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
-from daemon.cni_server.host import STORES_MAX, Stores
+from daemon.cni_server.host import Stores
 from daemon.cni_server.worker_pool import THREADS
 from ipam.transaction import Owner
 from tests import ROOT
@@ -47,33 +46,6 @@ def test_a_store_is_opened_once(tmp_path: Path) -> None:
     assert descriptors(tmp_path) == 0
 
 
-def test_few_are_kept(tmp_path: Path) -> None:
-    stores = Stores()
-    use(stores, tmp_path / "0")
-    one = descriptors(tmp_path)
-    for n in range(5 * STORES_MAX):
-        use(stores, tmp_path / str(n))
-        use(stores, tmp_path / "0")
-    assert one > 0
-    assert descriptors(tmp_path) <= STORES_MAX * one
-    assert descriptors(tmp_path / "0") == one, "the one that is always used stays"
-    stores.close()
-    assert descriptors(tmp_path) == 0
-
-
-def test_what_is_used_is_not_closed(tmp_path: Path) -> None:
-    stores = Stores(2)
-    with ExitStack() as calls:
-        opened = [calls.enter_context(stores.open(tmp_path / str(n), refill)) for n in range(5)]
-        for store in opened:
-            with store.transaction() as tx:
-                tx.put_attachment(Owner("n", "c", "eth0"), "text")
-        for n in range(5):
-            assert descriptors(tmp_path / str(n)) > 0
-    assert sum(descriptors(tmp_path / str(n)) > 0 for n in range(5)) == 2
-    stores.close()
-
-
 def test_one_that_was_removed_is_closed_by_its_last_user(tmp_path: Path) -> None:
     stores, folder = Stores(), tmp_path / "a"
     use(stores, folder)
@@ -90,7 +62,7 @@ def test_one_that_was_removed_is_closed_by_its_last_user(tmp_path: Path) -> None
 
 
 def test_many_threads_and_many_stores(tmp_path: Path) -> None:
-    stores, begin = Stores(2), threading.Barrier(8)
+    stores, begin = Stores(), threading.Barrier(8)
 
     def work(seed: int) -> None:
         rng = random.Random(seed)
@@ -115,5 +87,5 @@ def test_the_unit_allows_as_many_descriptors_as_there_may_be() -> None:
     unit = ROOT / "packaging" / "systemd" / "podwired.service"
     found = re.search(r"^LimitNOFILE=(\d+)$", unit.read_text(), re.MULTILINE)
     assert found is not None
-    calls, stores = THREADS * 10, (STORES_MAX + THREADS) * 4
+    calls, stores = THREADS * 10, THREADS * 4
     assert int(found[1]) >= 10 * (calls + stores)

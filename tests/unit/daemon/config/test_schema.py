@@ -105,11 +105,6 @@ def test_the_environment_moves_what_the_file_leaves_out() -> None:
     assert (named.socket, named.data_dir) == (Path("/run/three/p"), Path("/var/lib/three"))
 
 
-def test_the_environment_cannot_put_two_files_in_one_place() -> None:
-    with pytest.raises(FileFault, match=r"dataDir \(/x/podwire.db\) must be another"):
-        parse(SOURCE, {"PODWIRE_SOCKET": "/x/podwire.db", "PODWIRE_DATA_DIR": "/x"})
-
-
 def test_a_key_without_value_counts_as_left_out() -> None:
     keys = FULL.replace("\n  ", " ").splitlines()
     names = [line.partition(":")[0] for line in keys if line[0].isalpha()]
@@ -173,34 +168,12 @@ def test_no_conflist(value: str) -> None:
         (f"{SOURCE}vxlan: {{device: lo}}", "2: vxlan.device is 'lo', the kernel keeps"),
         (f"{SOURCE}vxlan: {{device: cni0}}", "2: vxlan.device is 'cni0', must not be a name that"),
         (f"{SOURCE}vxlan: {{device: pw0123456789a}}", "2: vxlan.device is 'pw0123456789a', must n"),
-        (
-            f"{SOURCE}statusFile: /a/x\njournal: {{path: /a/../a/x}}",
-            "2: statusFile is '/a/x', must be another file than that of journal.path (/a/x)",
-        ),
-        (
-            f"{SOURCE}statusFile: /var/lib/podwire/journal.jsonl.1",
-            "2: statusFile is '/var/lib/podwire/journal.jsonl.1', must be another file than that",
-        ),
-        (f"{SOURCE}socket: /var/lib/podwire/podwire.db", "2: socket is '/var/lib/podwire/podwire."),
         (f"{SOURCE}socket: /", "2: socket is '/', must be an absolute path that ends in a name"),
         (
             f"{SOURCE}journal: {{path: //}}",
             "2: journal.path is '//', must be an absolute path that",
         ),
         (f"{SOURCE}statusFile: /a/..", "2: statusFile is '/a/..', must be an absolute path that"),
-        (f"{SOURCE}socket: /a\nstatusFile: /a", "3: statusFile is '/a', must be another file than"),
-        (
-            f"{SOURCE}journal: {{path: /etc/podwire/nodes.yaml}}",
-            "2: journal.path is '/etc/podwire/n",
-        ),
-        (
-            f"{SOURCE}dataDir: /run/podwire/status.json",
-            "2: dataDir is '/run/podwire/status.json', c",
-        ),
-        (
-            f"{SOURCE}conflist: {{path: /a.conflist}}\nsocket: /a.conflist/s",
-            "2: conflist.path is '/",
-        ),
         (f"{SOURCE}vxlan: {{checksumOffload: yes}}", "2: vxlan.checksumOffload is 'yes', must be"),
         (f"{SOURCE}vxlan: 1", "2: vxlan is 1, must be a mapping"),
         (f"{SOURCE}backend: ipip", "2: backend is 'ipip', must be one of vxlan, host-gw, hybrid"),

@@ -173,20 +173,6 @@ def test_an_endpoint_is_scheme_host_and_port(url: str) -> None:
         parse_source(f"{{etcd: {{endpoints: ['{url}'], {RANGE}}}}}")
 
 
-@pytest.mark.parametrize(
-    ("source", "key"),
-    [
-        (f"{{kubernetes: {{{RANGE}, kubeconfig: /x/f}}}}", "source.kubernetes.kubeconfig"),
-        (f"{{etcd: {{{ENDPOINT}, {RANGE}, caFile: /x/f}}}}", "source.etcd.caFile"),
-    ],
-)
-def test_what_the_daemon_writes_is_no_file_of_the_source(source: str, key: str) -> None:
-    with pytest.raises(FileFault, match=rf"statusFile is '/x/f', must be another .* {key} "):
-        parse(f"source: {source}\nstatusFile: /x/f\n")
-    with pytest.raises(FileFault, match=r"statusFile is .*must be another file than that of dataD"):
-        parse(f"source: {source}\nstatusFile: /d/cluster.json\ndataDir: /d\n")
-
-
 @pytest.mark.parametrize("key", ["health", "metrics"])
 def test_what_is_not_wanted_is_none(key: str) -> None:
     settings = parse(f"source: {{static: /x}}\n{key}: false\n")

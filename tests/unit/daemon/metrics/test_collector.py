@@ -129,8 +129,8 @@ def peer(name: str, state: State, reason: Reason = Reason.NONE, **keys: float) -
 def test_pending_allocations_are_adds_in_flight() -> None:
     calls = CallCounters(1)
     for verb in ("ADD", "ADD", "DEL"):
-        calls.begin(0, verb)
-    calls.end(0, "ADD", 100, 0.2)
+        calls.rows[0].begin(verb)
+    calls.rows[0].end("ADD", 0.2, 100)
     values = read_calls(calls.read())
     assert values[f.PENDING] == {(): 1}
     assert values[f.CALLS]["ADD", "100"] == 1
