@@ -105,6 +105,18 @@ def test_the_environment_moves_what_the_file_leaves_out() -> None:
     assert (named.socket, named.data_dir) == (Path("/run/three/p"), Path("/var/lib/three"))
 
 
+@pytest.mark.parametrize(
+    ("variable", "key"), [("PODWIRE_SOCKET", "socket"), ("PODWIRE_DATA_DIR", "dataDir")]
+)
+def test_a_relative_path_in_the_environment_is_refused_where_it_counts(
+    variable: str, key: str
+) -> None:
+    with pytest.raises(FileFault, match=f"key {key} is left out, and {variable} is 'x/y', must be"):
+        parse(SOURCE, {variable: "x/y"})
+    assert parse(f"{SOURCE}{key}: /a\n", {variable: "x/y"})
+    assert parse(SOURCE, {variable: ""}) == parse(SOURCE)
+
+
 def test_a_key_without_value_counts_as_left_out() -> None:
     keys = FULL.replace("\n  ", " ").splitlines()
     names = [line.partition(":")[0] for line in keys if line[0].isalpha()]
