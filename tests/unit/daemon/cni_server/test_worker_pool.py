@@ -274,7 +274,7 @@ def test_one_plugin_has_not_all_threads(capfd: pytest.CaptureFixture[str]) -> No
                 assert "3 calls wait for IPAM plugins already" in refuse(delegations, "third")
             waiting.enter_context(delegations.admitted("other"))
     err = capfd.readouterr().err
-    assert err.count("for IPAM plugin hung already") == 2, "once each time that it begins"
+    assert err.count("2 of them for hung: further") == 2, "once each time that it begins"
 
 
 def test_the_bounds_leave_threads_to_others() -> None:
