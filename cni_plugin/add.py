@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import Record, cleanup_record_of, dump_record
@@ -19,9 +21,10 @@ from cni_plugin.ipam_client import Allocate
 from cni_plugin.plan import Shape, plan_attachment, requested_mac, shape_of
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
-from cni_plugin.store_access import open_node_store
+from cni_plugin.store_access import bridge_users, open_node_store
 from ipam.store import Store
 from kernel.attach import LinkExists, attach, pod_has_link
+from kernel.bridge import ensure_bridge
 from kernel.model import Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
@@ -89,13 +92,30 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
         networks.ensure_tables(store, _nft_families(plan))
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
-        bridge = attach(nl, pod, plan, bridges.append, call.host.pause, found)
+        bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
+        bridge = attach(nl, pod, plan, bridge, call.host.pause)
         undo.callback(remove, nl, store, call.owner, cleanup_record_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)
         _check_still_desired(call, store, text)
         undo.pop_all()
     return _with_bridge(result, bridge)
+
+
+def _ensure_bridge(
+    call: Call,
+    nl: Netlink,
+    store: Store,
+    plan: Plan,
+    found: Link | None,
+    made: Callable[[str], object],
+) -> Link | None:
+    """The plan's bridge, with the gateways of all ranges: the next pod may be in another subnet."""
+    if plan.bridge is None:
+        return None
+    more = call.ipam.gateways(call) if plan.bridge.gateways else ()
+    desired = replace(plan.bridge, gateways=tuple(dict.fromkeys((*plan.bridge.gateways, *more))))
+    return ensure_bridge(nl, desired, made, found, partial(bridge_users, store))
 
 
 def _remove_bridges(nl: Netlink, store: Store, names: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
@@ -11,14 +12,15 @@ from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.plan import shape_of
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, parse_result
-from cni_plugin.store_access import open_node_store
+from cni_plugin.store_access import is_gateway_used, open_node_store
 from ipam.errors import IpamError, StoreDamaged
+from ipam.transaction import Transaction
 from kernel import attach
+from kernel.bridge import check_bridge
 from kernel.describe import describe
 from kernel.errors import KernelError
-from kernel.model import Address, Link, Plan
+from kernel.model import Address, Bridge, Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
-from kernel.read import read_link
 
 
 def check(call: Call) -> None:
@@ -98,7 +100,7 @@ def status(call: Call) -> None:
     try:
         with open_netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
             call.ipam.require_space(call, tx)
-            _check_bridge(call, nl)
+            _check_bridge(call, nl, tx)
     except StoreDamaged:
         raise
     except (IpamError, KernelError) as error:
@@ -110,12 +112,12 @@ def status(call: Call) -> None:
         raise fault
 
 
-def _check_bridge(call: Call, nl: Netlink) -> None:
-    if shape_of(call.conf, call.host.program).mode == "bridge":
-        link = read_link(nl, call.conf.bridge)
-        if link is not None and link.kind != "bridge":
-            msg = f"an ADD would fail: link {link.name} is a {link.kind or 'device'}, not a bridge"
-            raise CniError(NOT_AVAILABLE, msg, "remove it, or name another bridge")
+def _check_bridge(call: Call, nl: Netlink, tx: Transaction) -> None:
+    shape = shape_of(call.conf, call.host.program)
+    if shape.mode == "bridge":
+        gateways = call.ipam.gateways(call) if shape.gateway else ()
+        bridge = Bridge(call.conf.bridge, gateways=gateways, force_address=call.conf.force_address)
+        check_bridge(nl, bridge, partial(is_gateway_used, tx))
 
 
 def _check_tools(call: Call) -> None:

@@ -24,7 +24,7 @@ from ipam.transaction import Owner, Transaction
 if TYPE_CHECKING:
     from ipam.allocator import Assigned
     from ipam.config import IpamConf
-    from kernel.model import IPAddress
+    from kernel.model import IPAddress, IPInterface
 
 # The names under which podwire is an IPAM plugin.
 IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
@@ -55,6 +55,10 @@ class Ipam:
     def add(self, call: Call, undo: ExitStack) -> Allocate:
         """Begin an allocation. undo: takes what gives it back."""
         return lambda _tx: Result()
+
+    def gateways(self, call: Call) -> tuple[IPInterface, ...]:
+        """The gateways of all ranges, with the prefix lengths of their subnets."""
+        return ()
 
     def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
         """Addresses of an attachment that are not allocated to it, each as a sentence."""
@@ -90,6 +94,10 @@ class OwnIpam(Ipam):
         from ipam.allocator import allocate  # no other verb's
 
         return _to_result(conf, allocate(tx, conf, owner))
+
+    def gateways(self, call: Call) -> tuple[IPInterface, ...]:
+        """Those of the configuration. Raises code 7 or 4."""
+        return self.read_conf(call).gateways
 
     def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
         """Those that the store does not have as the owner's."""

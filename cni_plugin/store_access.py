@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
@@ -13,7 +14,8 @@ from cni_plugin.host import Call
 from cni_plugin.removal import rebuild
 from ipam.errors import AddressTaken
 from ipam.store import Owner, Purged, Store, Transaction
-from kernel.model import IPAddress
+from kernel.bridge import IsUsed
+from kernel.model import IPAddress, IPInterface
 from kernel.netlink.socket import open_netlink
 
 
@@ -32,6 +34,18 @@ def _log_purged(call: Call, store: Store) -> None:
             f"the node was restarted: {purged.allocations} addresses and {purged.attachments}"
             " attachments of the earlier boot are free again"
         )
+
+
+@contextmanager
+def bridge_users(store: Store) -> Iterator[IsUsed]:
+    """Whether attachments have a gateway; meanwhile no ADD can record another attachment."""
+    with store.transaction() as tx:
+        yield partial(is_gateway_used, tx)
+
+
+def is_gateway_used(tx: Transaction, gateway: IPInterface) -> bool:
+    """Whether the record of an attachment has the gateway, as JSON text."""
+    return tx.is_recorded(f'"{gateway}"')
 
 
 def refill(tx: Transaction) -> None:

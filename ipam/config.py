@@ -15,12 +15,14 @@ from ipam.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, IO_FAILURE, ConfigE
 from ipam.json_section import Dns, Section, parse_address_with_prefix, parse_dns, show
 from ipam.ranges import (
     IPAddress,
+    IPInterface,
     IPNetwork,
     Range,
     RangeSet,
     build_range,
     check_set,
     gateways_of,
+    interface_of,
     range_of,
     render_set,
     sets_overlap,
@@ -56,6 +58,17 @@ class IpamConf:
     data_dir: Path
     rest: float
     requested: tuple[IPAddress, ...]
+
+    @property
+    def gateways(self) -> tuple[IPInterface, ...]:
+        """The gateway of each range, with the prefix length of its subnet; each once."""
+        found = (
+            interface_of(each.gateway, each.subnet.prefixlen)
+            for range_set in self.range_sets
+            for each in range_set
+            if each.gateway is not None
+        )
+        return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 
-from kernel.bridge import ensure_bridge
 from kernel.diff import Change, Noun, diff_space
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
@@ -37,19 +36,16 @@ def attach(
     nl: Netlink,
     pod: Namespace,
     plan: Plan,
-    made_bridge: Callable[[str], object] = str,
-    pause: Pause = time.sleep,
     bridge: Link | None = None,
+    pause: Pause = time.sleep,
 ) -> Link | None:
     """Give the pod everything in the plan, or nothing: what was done is undone on any failure.
 
-    Returns the bridge, if the plan has one.  The shared rules of plan.masquerade are not applied
-    here: they belong to the network (see `masquerade.py`).  made_bridge: called with the
-    bridge's name before it is made; it stays, whatever fails.  Raises KernelError, and LinkExists
-    where the pod has a link of that name.  pause: sleeps while the kernel finishes the pair.
-    bridge: the plan's, as it was just found.
+    Returns the bridge as it is then, if the plan has one.  The shared rules of plan.masquerade are
+    not applied here: they belong to the network (see `masquerade.py`).  Raises KernelError, and
+    LinkExists where the pod has a link of that name.  pause: sleeps while the kernel finishes the
+    pair. bridge: the plan's, as `ensure_bridge` left it.
     """
-    bridge = ensure_bridge(nl, plan.bridge, made_bridge, bridge) if plan.bridge else None
     with ExitStack() as undo:
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         added: list[Element] = []

@@ -4,43 +4,89 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 from kernel.diff import compare
 from kernel.errors import KernelError
-from kernel.model import Address, Bridge, IPInterface, Link
+from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPInterface, IPNetwork, Link
 from kernel.netlink import links
 from kernel.netlink.socket import Netlink
-from kernel.read import read_addresses, read_link, read_links
+from kernel.read import read_addresses, read_connected, read_link, read_links
 from kernel.sysctl import prepare_own_link
+
+IsUsed = Callable[[IPInterface], bool]
+"""Whether an attachment of the node has this gateway."""
+Users = Callable[[], AbstractContextManager[IsUsed]]
+"""While it is entered, no attachment begins to use a gateway that none has."""
+
+
+@contextmanager
+def no_users() -> Iterator[IsUsed]:
+    """The bridge has no attachment."""
+    yield lambda _gateway: False
 
 
 def ensure_bridge(
-    nl: Netlink, desired: Bridge, made: Callable[[str], object] = str, link: Link | None = None
+    nl: Netlink,
+    desired: Bridge,
+    made: Callable[[str], object] = str,
+    link: Link | None = None,
+    users: Users = no_users,
 ) -> Link:
     """The bridge, created where it is missing; up, promiscuous if desired, its gateways on it.
 
+    Gateways that podwire gave it, that are not desired and that no attachment has are removed.
     made: called with its name before one is made. link: as it was just found. Raises KernelError
-    where the name belongs to another kind of link, and where an address that is there already
-    contradicts a gateway and force_address is off.
+    where the name belongs to another kind of link, where another's address contradicts a gateway
+    and force_address is off, and where another link has a gateway's subnet.
     """
     link = link or read_link(nl, desired.name)
     if link is None:
+        _refuse_rivals(nl, desired.name, desired.gateways)
         made(desired.name)
         _create(desired)
         prepare_own_link(desired.name)
         link = read_link(nl, desired.name)
+    link = _require_bridge(desired.name, link)
+    present = _read_gateways(nl, desired, link)
+    if _is_settled(present, desired):
+        _set_flags(nl, desired, link)
+        return link
+    with users() as is_used:
+        # Whether all gateways can be had is known before the first one is touched.
+        gateways = _plan_gateways(nl, desired, present, is_used)
+        _set_flags(nl, desired, link)
+        _change_gateways(nl, link, gateways)
+    return link
+
+
+def check_bridge(nl: Netlink, desired: Bridge, is_used: IsUsed) -> None:
+    """Raise the error with which `ensure_bridge` would fail; changes nothing."""
+    link = read_link(nl, desired.name)
+    if link is None:
+        _refuse_rivals(nl, desired.name, desired.gateways)
+    else:
+        link = _require_bridge(desired.name, link)
+        _plan_gateways(nl, desired, _read_gateways(nl, desired, link), is_used)
+
+
+def _require_bridge(name: str, link: Link | None) -> Link:
     if link is None or link.kind != "bridge":
-        raise KernelError("use bridge", desired.name, 0, "a link of that name is not a bridge")
-    # Whether all gateways can be had is known before the first one is touched.
-    present = [a.address for a in read_addresses(nl, [link])] if desired.gateways else []
-    replacements = _plan_gateways(present, desired)
+        raise KernelError("use bridge", name, 0, "a link of that name is not a bridge")
+    return link
+
+
+def _read_gateways(nl: Netlink, desired: Bridge, link: Link) -> tuple[Address, ...]:
+    """The addresses of the bridge; none where none matter."""
+    return read_addresses(nl, [link]) if desired.gateways else ()
+
+
+def _set_flags(nl: Netlink, desired: Bridge, link: Link) -> None:
     if compare(Link(desired.name, "bridge", promisc=desired.promisc), link):
         flags = links.IFF_UP | (links.IFF_PROMISC if desired.promisc else 0)
         nl.run([links.set_flags(desired.name, flags)])
-    for gateway, others in replacements:
-        _replace_gateway(nl, link, gateway, others)
-    return link
 
 
 def remove_unused_bridge(nl: Netlink, name: str) -> None:
@@ -75,33 +121,85 @@ def _random_mac() -> str:
     return raw.hex(":")
 
 
+@dataclass(frozen=True, slots=True)
+class _Gateways:
+    """What is to be done: obsolete ones go first, missing ones come."""
+
+    missing: tuple[IPInterface, ...] = ()
+    obsolete: tuple[IPInterface, ...] = ()
+
+
+def _is_settled(present: Iterable[Address], desired: Bridge) -> bool:
+    """Whether the gateways are there, and none of podwire's beyond them."""
+    there = {a.address for a in present}
+    ours = {a.address for a in present if a.protocol == RTPROT_PODWIRE}
+    return not desired.gateways or ours <= set(desired.gateways) <= there
+
+
 def _plan_gateways(
-    present: list[IPInterface], desired: Bridge
-) -> list[tuple[IPInterface, list[IPInterface]]]:
-    """Each gateway that is missing, with the addresses that must go for it."""
-    plan = []
-    for gateway in desired.gateways:
-        if gateway in present:
-            continue
-        others = [a for a in present if a.version == gateway.version and _contradicts(a, gateway)]
-        if others and not desired.force_address:
-            hint = f"it has {others[0]} already; set forceAddress to replace that"
+    nl: Netlink, desired: Bridge, present: Iterable[Address], is_used: IsUsed
+) -> _Gateways:
+    """What the bridge's addresses lack of the gateways, and have too many.
+
+    Raises KernelError where a gateway cannot be had.
+    """
+    others = {a.address: a for a in present if a.address not in desired.gateways}
+    used = {address for address in others if is_used(address)}
+    obsolete = {a for a in others if others[a].protocol == RTPROT_PODWIRE} - used
+    there = {a.address for a in present}
+    missing = [gateway for gateway in desired.gateways if gateway not in there]
+    for gateway in missing:
+        contrary = [a for a in others.keys() - used - obsolete if _contradicts(a, gateway)]
+        if contrary and not desired.force_address:
+            hint = f"it has {contrary[0]} already; set forceAddress to replace that"
             raise KernelError(f"give address {gateway} to bridge", desired.name, 0, hint)
-        present = [*(a for a in present if a not in others), gateway]
-        plan.append((gateway, others))
-    return plan
+        obsolete.update(contrary)
+    _refuse_rivals(nl, desired.name, missing)
+    # With a primary IPv4 address go the others of its subnet (net/ipv4/devinet.c, inet_del_ifa).
+    kept = [a for a in (*there & {*desired.gateways}, *used) if _shares_subnet(a, obsolete)]
+    return _Gateways((*missing, *kept), tuple(obsolete))
 
 
 def _contradicts(present: IPInterface, gateway: IPInterface) -> bool:
-    # IPv4 has one address per bridge; IPv6 may have several whose subnets do not overlap.
-    return gateway.version == 4 or present.network.overlaps(gateway.network)
+    # Of others, IPv4 has one address per bridge, IPv6 several whose subnets do not overlap.
+    if present.version != gateway.version:
+        return False
+    overlaps = present.network.overlaps(gateway.network) and not present.is_link_local
+    return gateway.version == 4 or overlaps
 
 
-def _replace_gateway(
-    nl: Netlink, link: Link, gateway: IPInterface, others: list[IPInterface]
-) -> None:
-    messages = [links.delete_address(Address(link.name, a), link.index) for a in others]
-    messages.append(links.add_address(Address(link.name, gateway), link.index))
+def _shares_subnet(address: IPInterface, others: Iterable[IPInterface]) -> bool:
+    return any(o.version == address.version and o.network == address.network for o in others)
+
+
+def _refuse_rivals(nl: Netlink, bridge: str, gateways: Iterable[IPInterface]) -> None:
+    """Raise KernelError where another link has the subnet of a gateway, or a part of it.
+
+    Packets to pods would leave by that link.
+    """
+    subnets = [(gateway, gateway.network) for gateway in gateways]
+    routes = read_connected(nl, {gateway.version for gateway, _subnet in subnets})
+    for gateway, subnet in subnets:
+        for route in routes:
+            if route.link != bridge and _is_within(route.dst, subnet):
+                hint = (
+                    f"link {route.link} has {route.dst}, where packets to pods would go:"
+                    " use another subnet, or remove that one"
+                )
+                raise KernelError(f"give address {gateway} to bridge", bridge, 0, hint)
+
+
+def _is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    same = inner.version == outer.version and inner.prefixlen >= outer.prefixlen
+    return same and inner.network_address in outer
+
+
+def _change_gateways(nl: Netlink, link: Link, gateways: _Gateways) -> None:
+    messages = [links.delete_address(Address(link.name, a), link.index) for a in gateways.obsolete]
+    messages += [
+        links.add_address(Address(link.name, gateway, protocol=RTPROT_PODWIRE), link.index)
+        for gateway in gateways.missing
+    ]
     # A bridge that podwire did not create may have no MAC of its own: setting the one that it has
     # makes it so.
     fresh = read_link(nl, link.name)

@@ -150,8 +150,11 @@ def _lacking(desired: Iterable[N], observed: Iterable[N]) -> Iterator[Change[N]]
 
 def _lacking_routes(desired: Iterable[Route], observed: Sequence[Route]) -> Iterator[Change[Route]]:
     """Routes of a plan: numbers that it leaves open (0) may be any, the metric too."""
+    by_destination: dict[object, list[Route]] = {}
+    for route in observed:
+        by_destination.setdefault((route.dst, route.table), []).append(route)
     for route in desired:
-        there = [r for r in observed if (r.dst, r.table) == (route.dst, route.table)]
+        there = by_destination.get((route.dst, route.table), ())
         faults = {other: _faults(_planned(route, other)) for other in there}
         nearest = min(there, key=lambda other: len(faults[other]), default=None)
         if nearest is None:

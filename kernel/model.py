@@ -21,7 +21,7 @@ IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
 
 # Route protocol (linux/rtnetlink.h, rtm_protocol; 5-255 are free for routing daemons to take):
-# the mark on every node-side route that podwire owns.
+# the mark on every node-side route that podwire owns, and on the gateways that it gives to bridges.
 RTPROT_PODWIRE = 112
 # The same for routes to other nodes' pods, which the daemon alone makes and removes.
 RTPROT_PODWIRE_PEERS = 113
@@ -79,11 +79,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address on a link. prefix_route: whether the kernel adds the subnet's route itself."""
+    """An address on a link. prefix_route: whether the kernel adds the subnet's route itself.
+
+    protocol: who added it (IFA_PROTO, since Linux 5.18); 0 where that is unknown.
+    """
 
     link: str
     address: IPInterface
     prefix_route: bool = True
+    protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ def _repair_messages(desired: Link, change: Change[Link]) -> list[Message]:
     """What brings a device to its traits, and up."""
     messages = [links.set_traits(replace(desired, port=None))]
     if change.concerns(("master",)):
-        messages.append(links.clear_master(desired.name))
+        messages.append(links.set_master(desired.name, 0))
     if change.concerns(("arp",)):
         messages.append(links.clear_flags(desired.name, links.IFF_NOARP))
     if desired.mtu and change.concerns(("mtu",)):

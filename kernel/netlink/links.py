@@ -38,7 +38,7 @@ _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 8, 11
 IFA_F_NODAD, IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 
@@ -122,10 +122,11 @@ def clear_flags(name: str, flags: int) -> Message:
     return Message(RTM_NEWLINK, 0, _link_body(name, 0, flags), f"clear flags of {name}")
 
 
-def clear_master(name: str) -> Message:
-    """Take a link out of its bridge, or from whatever else is its master."""
-    body = _link_body(name) + u32(IFLA_MASTER, 0)
-    return Message(RTM_NEWLINK, 0, body, f"release {name} from its master")
+def set_master(name: str, master: int) -> Message:
+    """Make a link the port of a bridge, by its index; 0 takes it from its master."""
+    body = _link_body(name) + u32(IFLA_MASTER, master)
+    what = f"set master {master} of" if master else "release from its master"
+    return Message(RTM_NEWLINK, 0, body, f"{what} {name}")
 
 
 def set_mac(name: str, mac: str) -> Message:
@@ -229,6 +230,7 @@ def _address_body(address: Address, index: int) -> bytes:
     body = head + attribute(_IFA_LOCAL, ip.packed) + attribute(_IFA_ADDRESS, ip.packed)
     if ip.version == 4 and ip.network.prefixlen < 31:
         body += attribute(_IFA_BROADCAST, ip.network.broadcast_address.packed)
+    body += u8(_IFA_PROTO, address.protocol) if address.protocol else b""
     return body + u32(_IFA_FLAGS, flags)
 
 
@@ -254,7 +256,8 @@ def parse_address(message: Message) -> tuple[int, Address]:
     _family, length, _flags, _scope, index = _IFADDR.unpack_from(message.body)
     found = attributes(message.body, _IFADDR.size)
     raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return index, Address("", ip_interface((raw, length)))
+    protocol = found.get(_IFA_PROTO, b"\0")[0]
+    return index, Address("", ip_interface((raw, length)), protocol=protocol)
 
 
 def is_tentative(message: Message) -> bool:

@@ -35,6 +35,7 @@ _RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
 _IPV6_PRIORITY = 1024
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_AT_PROTOCOL = 5  # in struct rtmsg
 _NEXT_HOP = struct.Struct("=HxxI")
 
 
@@ -89,6 +90,11 @@ def list_routes(version: int, protocol: int = 0) -> Message:
     """Ask for all routes of one address family, 4 or 6, or those with one mark (a dump)."""
     head = _RTMSG.pack(FAMILY[version], 0, 0, 0, 0, protocol, 0, 0, 0)
     return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
+
+
+def mark_of(message: Message) -> int:
+    """The protocol of an RTM_NEWROUTE answer, without decoding the rest."""
+    return message.body[_AT_PROTOCOL]
 
 
 def parse_route(message: Message) -> list[tuple[int, Route]]:

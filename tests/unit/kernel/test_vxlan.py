@@ -146,11 +146,11 @@ USUAL = [links.set_traits(replace(DEVICE, port=None)), links.set_up("vx")]
         ({"mtu": 1400}, [links.set_mtu("vx", 1450)]),
         ({"mac": "02:00:00:00:00:02"}, [links.set_mac("vx", "02:00:00:00:00:01")]),
         ({"arp": False}, [links.clear_flags("vx", links.IFF_NOARP)]),
-        ({"port": Port("cni0")}, [links.clear_master("vx")]),
+        ({"port": Port("cni0")}, [links.set_master("vx", 0)]),
         (
             {"port": Port("cni0"), "arp": False, "mtu": 9000, "mac": None},
             [
-                links.clear_master("vx"),
+                links.set_master("vx", 0),
                 links.clear_flags("vx", links.IFF_NOARP),
                 links.set_mtu("vx", 1450),
                 links.set_mac("vx", "02:00:00:00:00:01"),

@@ -175,7 +175,7 @@ def test_one_trait_at_a_time(name: str, mtu: int, group: int) -> None:
     assert (cleared["flags"], cleared["change"]) == (0, 0x80)
     for message, attribute in (
         (links.set_mtu(name, mtu), {"IFLA_MTU": mtu}),
-        (links.clear_master(name), {"IFLA_MASTER": 0}),
+        (links.set_master(name, 0), {"IFLA_MASTER": 0}),
         (links.set_group(name, group), {"IFLA_GROUP": group}),
     ):
         found = decode(ifinfmsg, message)
