@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from kernel.diff import Change, by_key, compare, diff
 from kernel.errors import KernelError
-from kernel.model import Address, Link, Port, Vxlan
+from kernel.model import Address, Link, Port, Sysctl, Vxlan
 from kernel.netlink import links
 from kernel.netlink.codec import (
     NLM_F_CREATE,
@@ -35,7 +36,7 @@ from kernel.netlink.codec import (
 )
 from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses
-from kernel.sysctl import prepare_own_link
+from kernel.sysctl import apply_sysctl
 
 _LINKINFO, _KIND, _DATA = 18, 1, 2
 _ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6, _UDP_CSUM = 1, 3, 4, 7, 15, 17, 18
@@ -52,11 +53,15 @@ class Rivalry(KernelError):
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """A device that is as desired now. changes: what was not; made: created (again)."""
+    """A device that is as desired now. changes: what was not; made: created (again).
+
+    failed: of addresses that the kernel refused; the others are there.
+    """
 
     link: Link
     changes: tuple[Change[Link | Address], ...]
     made: bool
+    failed: tuple[KernelError, ...] = ()
 
 
 def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
@@ -118,11 +123,15 @@ def _name_of(nl: Netlink, index: str) -> str:
     return links.parse_link(found[0]).name if found else ""
 
 
-def ensure_vxlan(nl: Netlink, desired: Link, addresses: Sequence[Address]) -> Ensured:
+def ensure_vxlan(
+    nl: Netlink, desired: Link, addresses: Sequence[Address], settings: Sequence[Sysctl] = ()
+) -> Ensured:
     """The device as desired, with exactly these addresses beside its link-local one.
 
-    A device whose tunnel differs is deleted and created again, without its entries: the kernel
-    changes none of that. Raises KernelError (ENODEV where the uplink is missing), Rivalry.
+    settings: of the device, that it needs before it comes up and before it gets addresses; one that
+    cannot be set is left to whoever watches them. A device whose tunnel differs is deleted and
+    created again, without its entries: the kernel changes none of that. Raises KernelError (ENODEV
+    where the uplink is missing), Rivalry.
     """
     # It has no master, and resolves neighbours: the entries of peers count only then.
     desired = replace(desired, port=Port(""), arp=True)
@@ -132,12 +141,23 @@ def ensure_vxlan(nl: Netlink, desired: Link, addresses: Sequence[Address]) -> En
     if link is None or made:
         _delete_other(nl, link)
         link = _create(nl, desired)
+    _prepare(settings)
     repair = compare(desired, link)
     if repair:
         nl.run(_repair_messages(desired, repair))
-    moved = _repair_addresses(nl, link, addresses)
+        # With an MTU below 1280 its IPv6 and the settings of that are gone, and come back anew with
+        # a larger one (net/ipv6/addrconf.c, addrconf_notify).
+        _prepare(settings)
+    moved, failed = _repair_addresses(nl, link, addresses)
     changes = (found,) if made else (repair, *moved)
-    return Ensured(replace(desired, index=link.index), tuple(filter(None, changes)), made)
+    link = replace(desired, index=link.index)
+    return Ensured(link, tuple(filter(None, changes)), made, tuple(failed))
+
+
+def _prepare(settings: Iterable[Sysctl]) -> None:
+    for setting in settings:
+        with suppress(KernelError):
+            apply_sysctl(setting)
 
 
 def needs_new_device(change: Change[Link] | None) -> bool:
@@ -165,7 +185,6 @@ def _create(nl: Netlink, desired: Link) -> Link:
             raise
         hint = f"{rival} has VNI {desired.vxlan.vni} and port {desired.vxlan.port} already"
         raise Rivalry(error.operation, error.target, error.errno, hint) from error
-    prepare_own_link(desired.name)
     found = find_vxlan(nl, desired.name)
     if found is None:
         raise KernelError("find VXLAN device", desired.name, errno.ENODEV, "removed just now")
@@ -198,16 +217,22 @@ def _repair_messages(desired: Link, change: Change[Link]) -> list[Message]:
 
 def _repair_addresses(
     nl: Netlink, link: Link, desired: Sequence[Address]
-) -> tuple[Change[Address], ...]:
+) -> tuple[list[Change[Address]], list[KernelError]]:
+    """The changes that were made, and why others could not be: one family may be refused alone."""
     wanted = by_key(desired)
     present = by_key(read_addresses(nl, [link]))
     ours = {k: a for k, a in present.items() if k in wanted or not a.address.is_link_local}
-    changes = tuple(diff(wanted, ours))
-    strays = [c.observed for c in changes if c.observed]
-    messages = [links.delete_address(address, link.index) for address in strays]
-    messages += [links.add_address(c.desired, link.index) for c in changes if c.desired]
-    nl.run(messages, tolerate=_PRESENT)
-    return changes
+    # An address has no traits: what differs is missing, or a stray, which goes first.
+    changes = sorted(diff(wanted, ours), key=lambda change: change.observed is None)
+    done, failed = list[Change[Address]](), list[KernelError]()
+    for change in changes:
+        act = links.add_address if change.desired else links.delete_address
+        try:
+            nl.run([act(change.noun, link.index)], tolerate=_PRESENT)
+            done.append(change)
+        except KernelError as error:
+            failed.append(error)
+    return done, failed
 
 
 def remove_vxlan(nl: Netlink, name: str) -> bool:

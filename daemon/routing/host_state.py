@@ -117,7 +117,8 @@ class HostView:
 
     underlay: this node's address that encapsulated packets have; uplink: its link; mtu: its MTU in
         bytes.
-    families: the address families that this node takes part in.
+    families: the address families that this node takes part in; no_ipv6: why IPv6 is none of them
+        though pods should have it.
     local: every address of the node, and those that podwire is to give it.
     networks: of the node, with the link of each; pods' own and default routes left out.
     refusing: the destinations of routes through no link (blackhole, unreachable, prohibit).
@@ -138,6 +139,7 @@ class HostView:
     _networks: PrefixSet = field(compare=False, repr=False)
     _refusing: PrefixSet = field(compare=False, repr=False)
     _destinations: PrefixSet = field(compare=False, repr=False)
+    no_ipv6: str = ""
 
     def overlapping_network(self, block: Block) -> str:
         """A network of the node that shares addresses with the block; empty where none does."""

@@ -196,8 +196,7 @@ class Loop:
             self._reporter.report_fault("plan", str(error))
             return False
         self._adopted, self._desired = [], desired
-        no_prefix = f"{self._settings.node} has no pod CIDR that can be used"
-        self._faults.set("plan", "" if desired.pod_cidrs else no_prefix)
+        self._faults.set("plan", "" if desired.pod_cidrs else _explain_no_prefix(desired))
         self._refusals.report(desired.refused, desired.tolerated)
         return True
 
@@ -242,6 +241,11 @@ class Loop:
             last_error_time=faults.last_error_time,
             last_error_over=faults.last_error_over,
         )
+
+
+def _explain_no_prefix(desired: Desired) -> str:
+    own = [f"; {r.prefix}: {r.why}" for r in desired.refused if r.node == desired.me.name]
+    return f"{desired.me.name} has no pod CIDR that can be used{''.join(own)}"
 
 
 def _refused(refusals: Sequence[Refusal]) -> tuple[Refused, ...]:

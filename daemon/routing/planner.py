@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from daemon.config.schema import Settings
 from daemon.model import Desired, Node, Refusal, Snapshot
 from daemon.prefix_set import Block, block_of, merge
 from daemon.routing.adoption import adopt
 from daemon.routing.backends import backend_of
-from daemon.routing.backends.base import PeerPath, RemoteNode, plan_device_addresses, plan_mtu
+from daemon.routing.backends.base import (
+    PeerPath,
+    RemoteNode,
+    explain_no_ipv6,
+    plan_device_addresses,
+    plan_mtu,
+)
 from daemon.routing.conflicts import Ownership
 from daemon.routing.host_state import HostState, HostView, Unplannable, view_host
+from daemon.routing.sysctls import plan_sysctls
 from kernel.model import Entry, IPNetwork
 
 
@@ -55,7 +62,7 @@ class Planner:
         if me is None:
             raise Unplannable(f"the source has no node {self._me}, which is this one")
         view = self._view_host(me, host)
-        mtu = plan_mtu(self._settings, view, self._backend.overhead(view))
+        mtu = self._plan_mtu(view)
         if self._view is None:
             self._ownership = Ownership(self._me, adopt(found, snapshot.nodes))
         changed = self._changes(nodes, view)
@@ -68,7 +75,12 @@ class Planner:
         if self._view is not None and host is self._host and me == self._view.me:
             return self._view
         own = self._backend.source_addresses(me.pod_cidrs)
-        return view_host(self._settings, me, host, own)
+        view = view_host(self._settings, me, host, own)
+        why = explain_no_ipv6(view, self._plan_mtu(view))
+        return replace(view, families=view.families - {6}, no_ipv6=why) if why else view
+
+    def _plan_mtu(self, view: HostView) -> int:
+        return plan_mtu(self._settings, view, self._backend.overhead(view))
 
     def _changes(self, nodes: Mapping[str, Node], view: HostView) -> set[str]:
         """The names of nodes that must be planned again."""
@@ -113,7 +125,7 @@ class Planner:
 
     def _paths(self, node: Node, view: HostView) -> Iterator[PeerPath | Refusal]:
         if node.name == self._me:
-            return (PeerPath(prefix, block_of(prefix), ()) for prefix in node.pod_cidrs)
+            return (_own_path(node, prefix, view) for prefix in node.pod_cidrs)
         taken = self._ownership.address_conflicts(node, view.local)
         return self._backend.plan_peer(RemoteNode(node, view, taken))
 
@@ -170,7 +182,7 @@ class Planner:
             refused=_flatten(self._refused),
             tolerated=_flatten(self._tolerated),
             pod_mtu=mtu,
-            sysctls=tuple(backend.sysctls(view)),
+            sysctls=tuple(plan_sysctls(view, device.name if device else "")),
             cluster=self._merge(snapshot.cluster_cidrs),
         )
 
@@ -180,6 +192,12 @@ class Planner:
             self._merged = merge((*owned, *map(block_of, cluster_cidrs)))
             self._merged_of = owned, cluster_cidrs
         return self._merged
+
+
+def _own_path(me: Node, prefix: IPNetwork, view: HostView) -> PeerPath | Refusal:
+    if prefix.version == 6 and view.no_ipv6:
+        return Refusal(me.name, prefix, view.no_ipv6)
+    return PeerPath(prefix, block_of(prefix), ())
 
 
 def _entries(paths: Sequence[PeerPath]) -> tuple[Entry, ...]:

@@ -77,7 +77,7 @@ class Reconciler:
             self._receive_link(noun, event, desired)
         elif isinstance(noun, Address):
             if noun.link == self._device.name and not noun.address.is_link_local:
-                self._device.resync(describe_event("changed", event))
+                self._resync_device(describe_event("changed", event))
         else:
             self._routes.receive(event)
 
@@ -85,7 +85,7 @@ class Reconciler:
         how = describe_event("removed" if event.deleted else "changed", event)
         cause = f"link {link.name} was {how}"
         if link.name == self._device.name:
-            self._device.resync(cause)
+            self._resync_device(cause)
         elif desired and link.name in (desired.uplink, "lo"):
             down = event.deleted or not link.up
             # IPv4 routes through a link that goes down vanish without an event
@@ -94,6 +94,11 @@ class Reconciler:
                 (self._down.add if down else self._down.discard)(link.name)
                 self._device.resync(cause)
                 self._routes.resync(cause)
+
+    def _resync_device(self, cause: str) -> None:
+        # A setting that takes addresses along (disable_ipv6) is announced by their events alone.
+        self._device.resync(cause)
+        self._sysctls.is_due = True
 
     def resync(self, cause: str) -> None:
         """Read and compare everything once."""
@@ -159,10 +164,12 @@ class Reconciler:
             self._routes.resync(result.cause)
             self._sysctls.expect()
             self._attempt("settings", desired)
+        if result.error:
+            raise result.error
         return result.wait
 
     def _reconcile_routes(self, desired: Desired) -> Wait:
-        if self._reporter.faults["device"]:
+        if desired.device and not self._device.index:
             return None
         if self._device.is_lost():
             return self._device.wait()

@@ -1,10 +1,15 @@
-"""Settings below /proc/sys that packets need, kept as desired."""
+"""Settings below /proc/sys that packets need: which ones, and that they stay so.
+
+One more to be watched is a line in `plan_sysctls`; of pods' links, in `cni_plugin/plan.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from daemon.model import Desired
+from daemon.routing.host_state import HostView
 from daemon.routing.reporter import Reporter
 from kernel.describe import name_of
 from kernel.diff import Change, compare
@@ -13,6 +18,37 @@ from kernel.forwarding import apply_node_settings
 from kernel.model import Sysctl
 from kernel.netlink.socket import Netlink
 from kernel.sysctl import read_sysctl
+
+
+def plan_sysctls(host: HostView, device: str) -> Iterator[Sysctl]:
+    """What lets packets through, for the families that this node takes part in.
+
+    device: the name of the VXLAN device; empty where there is none.
+    """
+    if 4 in host.families:
+        yield Sysctl("net/ipv4/ip_forward", "1")
+        # The kernel asks the link that a packet came in by (ip_route_input_slow).
+        for link in filter(None, (host.uplink, device)):
+            yield Sysctl(f"net/ipv4/conf/{link}/forwarding", "1")
+    if 6 in host.families:
+        yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    if device:
+        yield from _plan_device_sysctls(host, device)
+
+
+def _plan_device_sysctls(host: HostView, device: str) -> Iterator[Sysctl]:
+    # Loose: in a hybrid one node may see the other on-link and not the other way round.
+    yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", "2", required=False)
+    if 6 in host.families and any(p.version == 6 for p in host.me.pod_cidrs):
+        yield Sysctl(f"net/ipv6/conf/{device}/disable_ipv6", "0")
+    for setting in ("accept_ra", "accept_dad"):
+        yield Sysctl(f"net/ipv6/conf/{device}/{setting}", "0", required=False)
+
+
+def device_sysctls(desired: Desired) -> list[Sysctl]:
+    """Those of the VXLAN device, which exist with it."""
+    device = desired.device
+    return [s for s in desired.sysctls if device and f"/{device.name}/" in s.path]
 
 
 class Sysctls:

@@ -11,6 +11,7 @@ from daemon.journal import Action
 from daemon.model import Desired
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.reporter import Reporter
+from daemon.routing.sysctls import device_sysctls
 from kernel.describe import describe, state_of
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
@@ -29,10 +30,12 @@ class DeviceResult(NamedTuple):
     wait: seconds until it may be repaired; None: nothing waits.
     cause: why it was changed, empty where the plan was; None: it was not changed. After a change
         the entries that lead through it must be read again.
+    error: of an address that it cannot have; whatever needs none can use it.
     """
 
     wait: float | None = None
     cause: str | None = None
+    error: KernelError | None = None
 
 
 class VxlanDevice:
@@ -50,6 +53,7 @@ class VxlanDevice:
         self._planned: tuple[object, ...] | None = None
         self._cause = ""
         self._offload_fault = ""
+        self._refused: Sequence[KernelError] = ()
 
     def resync(self, cause: str) -> None:
         """Compare the device at the next opportunity, for what the cause may have changed."""
@@ -86,12 +90,13 @@ class VxlanDevice:
         except KernelError as error:
             raise self._failed(error) from error
         cause, self._cause = self._cause, ""
-        self.is_due = False
+        refused = next(iter(self._refused), None)
+        self.is_due = refused is not None
         if not changes and offloaded is None:
             self._reporter.counts.note_resolved(self._key)
-            return DeviceResult()
+            return DeviceResult(error=refused)
         self._report(desired, changes, offloaded, cause)
-        return DeviceResult(cause=cause)
+        return DeviceResult(cause=cause, error=refused)
 
     def _failed(self, error: KernelError) -> KernelError:
         if isinstance(error, Rivalry):
@@ -104,13 +109,14 @@ class VxlanDevice:
     def _apply(self, desired: Desired) -> tuple[Sequence[Change[Noun]], bool | None]:
         """Make the device as desired; what differed, and its checksum offload if that did."""
         if desired.device is None:
-            self.index = 0
+            self.index, self._refused = 0, ()
             return (), None
         # Others first: two devices cannot have one tunnel.
         links = read_links(self._nl)
         self._remove_others(desired, links)
-        done = ensure_vxlan(self._nl, desired.device, desired.device_addresses)
-        self.index = done.link.index
+        settings = device_sysctls(desired)
+        done = ensure_vxlan(self._nl, desired.device, desired.device_addresses, settings)
+        self.index, self._refused = done.link.index, done.failed
         return done.changes, self._ensure_offload(desired, links)
 
     def _ensure_offload(self, desired: Desired, links: Iterable[Link]) -> bool | None:

@@ -11,7 +11,7 @@ from daemon.config.schema import Settings
 from daemon.model import Node, Refusal
 from daemon.prefix_set import Block
 from daemon.routing.host_state import HostView, Unplannable
-from kernel.model import Address, Entry, FdbEntry, IPAddress, IPNetwork, Link, Route, Sysctl
+from kernel.model import Address, Entry, FdbEntry, IPAddress, IPNetwork, Link, Route
 
 _MTU_MIN, _MTU_MAX = 68, 65535  # RFC 791; ETH_MAX_MTU
 _IPV6_MTU_MIN = 1280  # RFC 8200 section 5
@@ -100,26 +100,12 @@ class Backend(Protocol):
         """
         ...
 
-    def sysctls(self, host: HostView) -> Iterator[Sysctl]:
-        """What lets packets through, for the families that this node takes part in."""
-        return forwarding_sysctls(host, host.uplink)
-
 
 def plan_device_addresses(device: Link, addresses: Iterable[IPAddress]) -> Iterator[Address]:
     """The source addresses as addresses of the device, without a route to more than themselves."""
     for address in addresses:
         interface = IPv4Interface(address) if address.version == 4 else IPv6Interface(address)
         yield Address(device.name, interface)
-
-
-def forwarding_sysctls(host: HostView, *links: str) -> Iterator[Sysctl]:
-    """Forwarding between these links, for the families that this node takes part in."""
-    if 4 in host.families:
-        yield Sysctl("net/ipv4/ip_forward", "1")
-        # The kernel asks the link that a packet came in by (ip_route_input_slow).
-        yield from (Sysctl(f"net/ipv4/conf/{name}/forwarding", "1") for name in links)
-    if 6 in host.families:
-        yield Sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def plan_mtu(settings: Settings, host: HostView, overhead: int) -> int:
@@ -130,8 +116,12 @@ def plan_mtu(settings: Settings, host: HostView, overhead: int) -> int:
     if settings.mtu > most:
         room = f"{host.uplink} has {host.mtu}, {overhead} of it for encapsulation"
         raise Unplannable(f"mtu {settings.mtu} is more than the uplink takes: {room}")
-    mtu = settings.mtu or most
-    if mtu < _IPV6_MTU_MIN and any(p.version == 6 for p in host.me.pod_cidrs):
-        why = f"IPv6 pods need an MTU of {_IPV6_MTU_MIN} (RFC 8200), and have {mtu}"
-        raise Unplannable(f"{why}: {host.uplink} has {host.mtu}")
-    return mtu
+    return settings.mtu or most
+
+
+def explain_no_ipv6(host: HostView, mtu: int) -> str:
+    """Why pods' links of that MTU carry no IPv6; empty where they do."""
+    if mtu >= _IPV6_MTU_MIN:
+        return ""
+    why = f"IPv6 pods need an MTU of {_IPV6_MTU_MIN} (RFC 8200), and have {mtu}"
+    return f"{why}: {host.uplink} has {host.mtu}"

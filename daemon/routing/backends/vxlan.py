@@ -7,13 +7,12 @@ FDB MAC is behind the peer's address      MAC: derived from the peer's address
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 from cni_plugin.names import derive_mac
 from daemon.config.schema import Settings
 from daemon.prefix_set import block_of
-from daemon.routing.backends.base import Backend, PeerPath, RemoteNode, forwarding_sysctls
+from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
 from daemon.routing.host_state import HostView
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
@@ -23,7 +22,6 @@ from kernel.model import (
     Link,
     Neighbour,
     Route,
-    Sysctl,
     Vxlan,
 )
 
@@ -69,16 +67,6 @@ class VxlanBackend(Backend):
         """Encapsulated packets of both versions go to the peer's address of the underlay's."""
         del version
         return frozenset({underlay})
-
-    def sysctls(self, host: HostView) -> Iterator[Sysctl]:
-        """Forwarding between uplink and device, and what the device needs."""
-        yield from forwarding_sysctls(host, host.uplink, self.device)
-        # Loose: in a hybrid one node may see the other on-link and not the other way round.
-        yield Sysctl(f"net/ipv4/conf/{self.device}/rp_filter", "2", required=False)
-        if any(p.version == 6 for p in host.me.pod_cidrs):
-            yield Sysctl(f"net/ipv6/conf/{self.device}/disable_ipv6", "0")
-        for setting in ("accept_ra", "accept_dad"):
-            yield Sysctl(f"net/ipv6/conf/{self.device}/{setting}", "0", required=False)
 
 
 def vtep_mac(address: IPAddress) -> str:

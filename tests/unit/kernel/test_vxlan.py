@@ -231,8 +231,8 @@ def test_its_addresses_are_exactly_those(nl: Netlink) -> None:
     ip("address add fe80::9/64 dev vx")
     done = ensure_vxlan(nl, WANTED, ADDRESSES)
     assert [(c.desired is None, c.observed is None) for c in done.changes] == [
-        (False, True),
         (True, False),
+        (False, True),
     ]
     assert addresses(nl) == {str(a.address) for a in ADDRESSES}
     assert "fe80::9/64" in ip("address show dev vx")

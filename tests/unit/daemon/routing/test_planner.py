@@ -248,9 +248,16 @@ def test_the_mtu_of_the_settings_wins_up_to_what_the_uplink_takes() -> None:
     assert plan("mtu: 1500\nbackend: host-gw", cluster(node(1))).pod_mtu == 1500
 
 
-def test_an_mtu_too_small_for_ipv6_pods_is_said() -> None:
-    with pytest.raises(Unplannable, match="IPv6 pods need an MTU of 1280"):
-        plan("mtu: 1279", cluster(DUAL_1), DUAL_HOST)
+def test_an_mtu_too_small_for_ipv6_costs_ipv6_alone() -> None:
+    desired = plan("mtu: 1279", cluster(DUAL_1, DUAL_2), DUAL_HOST)
+    assert desired.pod_mtu == 1279
+    assert [str(prefix) for prefix in desired.pod_cidrs] == ["10.244.1.0/24"]
+    [refusal] = desired.refused
+    assert (refusal.node, refusal.prefix.version) == ("node-1", 6)
+    assert refusal.why == "IPv6 pods need an MTU of 1280 (RFC 8200), and have 1279: eth0 has 1500"
+    assert desired.peers["node-2"] == (fdb("192.0.2.2"), *tunnel("10.244.2.0/24", "192.0.2.2"))
+    assert not [a for a in desired.device_addresses if a.address.version == 6]
+    assert not [s for s in desired.sysctls if s.required and "ipv6" in s.path]
     assert plan("mtu: 1279", cluster(node(1))).pod_mtu == 1279
 
 
