@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import Record, cleanup_record_of, dump_record
@@ -21,7 +22,8 @@ from cni_plugin.ipam_client import Allocate
 from cni_plugin.plan import Shape, plan_attachment, requested_mac, shape_of
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
-from cni_plugin.store_access import bridge_users, open_node_store
+from cni_plugin.store_access import bridge_users, enter_own_store, open_node_store
+from ipam.errors import AddressTaken, RangeExhausted
 from ipam.store import Store
 from kernel.attach import LinkExists, attach, pod_has_link
 from kernel.bridge import ensure_bridge
@@ -29,6 +31,8 @@ from kernel.model import Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 from kernel.read import read_uplink_and_bridge
+
+T = TypeVar("T")
 
 
 def add(call: Call) -> Result:
@@ -38,6 +42,7 @@ def add(call: Call) -> Result:
     _check_config(call, shape)
     with call.host.open_netns(call.request.netns) as pod, open_netlink() as nl:
         _check_pod(call, pod)
+        enter_own_store(call)
         with open_node_store(call) as store:
             try:
                 result = _add(call, shape, nl, pod, store)
@@ -84,7 +89,8 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
     mtu, found = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
     with ExitStack() as undo:
         allocate = call.ipam.add(call, undo)
-        plan, result, text = _record(call, shape, allocate, pod, store, call.conf.mtu or mtu)
+        record = partial(_record, call, shape, allocate, pod, store, call.conf.mtu or mtu)
+        plan, result, text = _with_space(call, store, record)
         bridges: list[str] = []
         undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
@@ -126,6 +132,18 @@ def _remove_bridges(nl: Netlink, store: Store, names: list[str]) -> None:
 def _nft_families(plan: Plan) -> list[str]:
     masquerade = {"inet"} if plan.masquerade else set()
     return sorted(masquerade | {element.family for element in plan.elements})
+
+
+def _with_space(call: Call, store: Store, record: Callable[[], T]) -> T:
+    """What `record` returns; where it finds no address, those of pods that are gone are freed."""
+    try:
+        return record()
+    except (RangeExhausted, AddressTaken):
+        from cni_plugin.reclaim import reclaim  # few calls need it
+
+        if not reclaim(store, call.log):
+            raise
+        return record()
 
 
 def _record(

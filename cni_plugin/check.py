@@ -6,15 +6,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from cni_plugin.attachment import Record
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.plan import shape_of
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, parse_result
-from cni_plugin.store_access import is_gateway_used, open_node_store
+from cni_plugin.store_access import is_gateway_used, open_node_store, stores_of_attachment
 from ipam.errors import IpamError, StoreDamaged
-from ipam.transaction import Transaction
+from ipam.store import Store, Transaction
 from kernel import attach
 from kernel.bridge import check_bridge
 from kernel.describe import describe
@@ -31,9 +32,7 @@ def check(call: Call) -> None:
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
         nl = resources.enter_context(open_netlink())
-        store = resources.enter_context(open_node_store(call))
-        with store.read() as tx:
-            record = find_record(nl, tx, call.owner)
+        store, record = _find(call, nl, resources)
         if record is None:
             raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
         plan = _expected(record.plan, previous, call.request.ifname)
@@ -45,6 +44,17 @@ def check(call: Call) -> None:
     if faults:
         raise _failed(call, faults)
     ipam.run("CHECK", call)
+
+
+def _find(call: Call, nl: Netlink, resources: ExitStack) -> tuple[Store, Record | None]:
+    """The attachment's record and its store; one that was rebuilt is the worse one."""
+    for folder in stores_of_attachment(call):
+        store = resources.enter_context(open_node_store(call, folder))
+        with store.read() as tx:
+            record = find_record(nl, tx, call.owner)
+        if record and record.complete:
+            break
+    return store, record
 
 
 def _failed(call: Call, faults: list[str]) -> CniError:
@@ -98,9 +108,10 @@ def status(call: Call) -> None:
     """
     call.ipam.validate(call)
     try:
-        with open_netlink() as nl, open_node_store(call) as store, store.transaction() as tx:
-            call.ipam.require_space(call, tx)
-            _check_bridge(call, nl, tx)
+        with open_netlink() as nl, open_node_store(call) as store:
+            _require_space(call, store)
+            with store.read() as tx:
+                _check_bridge(call, nl, tx)
     except StoreDamaged:
         raise
     except (IpamError, KernelError) as error:
@@ -110,6 +121,19 @@ def status(call: Call) -> None:
     fault = call.host.readiness(call.conf.name)
     if fault is not None:
         raise fault
+
+
+def _require_space(call: Call, store: Store) -> None:
+    try:
+        with store.transaction() as tx:
+            call.ipam.require_space(call, tx)
+    except CniError:
+        from cni_plugin.reclaim import reclaim
+
+        if not reclaim(store, call.log):
+            raise
+        with store.transaction() as tx:
+            call.ipam.require_space(call, tx)
 
 
 def _check_bridge(call: Call, nl: Netlink, tx: Transaction) -> None:

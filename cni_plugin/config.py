@@ -181,12 +181,14 @@ def _read(keys: Section, name: str) -> NetConf:
         args_ips=args.texts("ips"),
         runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
         prev_result=keys.section("prevResult").values or None,
-        valid_attachments=_read_valid(keys) if _VALID in keys.values else None,
+        valid_attachments=_read_valid(keys),
     )
 
 
-def _read_valid(keys: Section) -> frozenset[tuple[str, str]]:
-    members = keys.sections(_VALID)
+def _read_valid(keys: Section) -> frozenset[tuple[str, str]] | None:
+    members = list(keys.sections(_VALID))
+    if _VALID not in keys.values:
+        return None
     return frozenset((_required(m, "containerID"), _required(m, "ifname")) for m in members)
 
 

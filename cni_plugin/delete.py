@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 from cni_plugin import network_rules as networks
+from cni_plugin.attachment import CleanupRecord
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
-from cni_plugin.removal import find_cleanup_record, remove
+from cni_plugin.removal import NodeLinks, find_cleanup_record, remove
 from cni_plugin.result import parse_result
-from cni_plugin.store_access import open_node_store
-from ipam.errors import IpamError
+from cni_plugin.store_access import open_node_store, stores_of_attachment, stores_of_node
+from ipam.errors import IpamError, StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store
 from kernel.errors import KernelError, NotANamespace
 from kernel.netlink.socket import Netlink, open_netlink
@@ -21,20 +24,44 @@ from kernel.netns import Namespace
 
 def delete(call: Call) -> None:
     """Detach the pod; success where there is nothing to detach."""
+    if call.parsed.fault is not None:
+        call.log(f"the configuration is wrong ({call.parsed.fault}); deleting by record and name")
     with ExitStack() as resources:
         pod = _open_pod(call, resources)
         nl = resources.enter_context(open_netlink())
-        store = resources.enter_context(open_node_store(call))
-        with store.read() as tx:
-            record = find_cleanup_record(nl, tx, call.owner)
-        if call.parsed.fault is not None:
-            call.log(
-                f"the configuration is wrong ({call.parsed.fault}); deleting by record and name"
-            )
-        ipam = ipam_of_record(record.ipam) if record else call.ipam
-        release = partial(ipam.run, "DEL", call)
-        macs = _previous_macs(call)
-        remove(nl, store, call.owner, record, pod, macs, release, call.host.delete_link)
+        for folder in stores_of_attachment(call):
+            _with_store(call, folder, partial(_delete, call, nl, pod))
+
+
+def _with_store(call: Call, folder: Path, act: Callable[[Store | None], None]) -> None:
+    """Call it with the folder's store; without one where that cannot be read or written.
+
+    What is in the kernel goes all the same, and the rows later: with GC, or when an address is
+    needed.
+    """
+    try:
+        with open_node_store(call, folder) as store:
+            act(store)
+    except (StoreBusy, StoreDamaged):
+        raise
+    except StoreError as error:
+        call.log(f"links and rules are removed; addresses stay allocated for now: {error}")
+        act(None)
+
+
+def _find(nl: Netlink, store: Store | None, owner: Owner) -> CleanupRecord | None:
+    if store is None:
+        return find_cleanup_record(nl, None, owner)
+    with store.read() as tx:
+        return find_cleanup_record(nl, tx, owner)
+
+
+def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None) -> None:
+    record = _find(nl, store, call.owner)
+    ipam = ipam_of_record(record.ipam) if record else call.ipam
+    release = partial(ipam.run, "DEL", call)
+    macs = _previous_macs(call)
+    remove(nl, store, call.owner, record, pod, macs, release, call.host.delete_link)
 
 
 def _previous_macs(call: Call) -> list[str]:
@@ -64,23 +91,10 @@ def collect(call: Call) -> None:
     is gone, and so their pod: taking all the others for stale would cut off pods that run.
     Goes on after a failure and reports all of them at the end.
     """
-    valid = call.conf.valid_attachments
     failures: list[str] = []
-    delete_link = call.host.delete_link
-    with open_netlink() as nl, open_node_store(call) as store:
-        for owner, links in _stale(nl, store, call.conf.name, valid):
-            try:
-                with store.read() as tx:
-                    record = find_cleanup_record(nl, tx, owner)
-                for link in links:
-                    delete_link(nl, link)
-                ipam = ipam_of_record(record.ipam if record else "")
-                release = partial(ipam.run, "DEL", call, owner)
-                remove(nl, store, owner, record, release=release, delete=delete_link)
-                call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
-            except (KernelError, IpamError, CniError) as error:
-                failures.append(f"{owner.container_id} {owner.ifname}: {error}")
-        _collect_rules(store, failures)
+    with open_netlink() as nl:
+        for folder in stores_of_node(call):
+            _with_store(call, folder, partial(_collect, call, nl, failures))
     try:
         call.ipam.run("GC", call)
     except CniError as error:
@@ -89,31 +103,40 @@ def collect(call: Call) -> None:
         raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
 
 
-def _stale(
-    nl: Netlink, store: Store, network: str, valid: frozenset[tuple[str, str]] | None
-) -> list[tuple[Owner, list[str]]]:
-    """Attachments that the store records, addresses' owners and marked links beyond the list.
+def _collect(call: Call, nl: Netlink, failures: list[str], store: Store | None) -> None:
+    """Remove the stale ones that the store or marks name. Raises StoreError, but StoreBusy."""
+    for owner in _stale(nl, store, call):
+        try:
+            record = _find(nl, store, owner)
+            ipam = ipam_of_record(record.ipam if record else "")
+            release = partial(ipam.run, "DEL", call, owner)
+            remove(nl, store, owner, record, release=release, delete=call.host.delete_link)
+            call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
+        except (KernelError, IpamError, CniError) as error:
+            if isinstance(error, StoreError) and not isinstance(error, StoreBusy):
+                raise
+            failures.append(f"{owner.container_id} {owner.ifname}: {error}")
+    if store:
+        _collect_rules(store, failures)
 
-    Each with the names of its links that are there: one may have been renamed by hand.
-    """
-    with store.read() as tx:
-        owners: dict[Owner, list[str]] = {owner: [] for owner, _ in tx.attachments(network)}
-        if valid is not None:
-            owners |= {allocation.owner: [] for allocation in tx.allocations(network)}
-    for link, mark in networks.marked_links(nl):
-        if mark.network == network:
-            owner = Owner(mark.network, mark.container_id, mark.ifname)
-            owners.setdefault(owner, []).append(link.name)
-    stale = (
-        (owner, links)
-        for owner, links in owners.items()
-        if (not links if valid is None else (owner.container_id, owner.ifname) not in valid)
-    )
-    return sorted(stale)
+
+def _stale(nl: Netlink, store: Store | None, call: Call) -> list[Owner]:
+    """Attachments that the store records, addresses' owners and marked links beyond the list."""
+    network, valid = call.conf.name, call.conf.valid_attachments
+    recorded, allocated = set(), set()
+    if store:
+        with store.read() as tx:
+            recorded = {owner for owner, _record in tx.attachments(network)}
+            allocated = {allocation.owner for allocation in tx.allocations(network)}
+    links = NodeLinks(nl)
+    if valid is None:
+        return sorted(owner for owner in recorded if not links.find(owner))
+    every = recorded | allocated | links.owners(network)
+    return sorted(o for o in every if (o.container_id, o.ifname) not in valid)
 
 
 def _collect_rules(store: Store, failures: list[str]) -> None:
     try:
         networks.ensure_masquerade(store)
-    except (KernelError, IpamError) as error:
+    except (KernelError, StoreBusy) as error:
         failures.append(f"masquerade rules: {error}")

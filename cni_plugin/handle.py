@@ -39,13 +39,23 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
 
         parsed = cached_config(stdin)
         raw = parsed.raw if parsed else decode(stdin)
-        version = parsed.version if parsed else versions.require_supported(raw.get("cniVersion"))
+        version = parsed.version if parsed else _version(raw.get("cniVersion"), request.command)
         versions.require_verb(version, request.command)
         parsed = parsed or read_config(stdin, raw, version, request.command)
         body = _run_verb(request, parsed, env, stdin, host)
         return Reply(0, b"") if body is None else _reply(0, body)
     except Exception as error:
         return _reply(1, _error_body(_translate(error, host), version))
+
+
+def _version(named: object, command: str) -> str:
+    """The configuration's version. DEL is the same in all, so it takes any."""
+    try:
+        return versions.require_supported(named)
+    except CniError:
+        if command != "DEL":
+            raise
+        return versions.LATEST
 
 
 def refuse(error: CniError) -> Reply:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
 
 DEFAULT_DATA_DIR = Path(ipam.DEFAULT_DATA_DIR)
+DEFAULT_INDEX = Path("/run/podwire/stores")
+"""Where the node's stores are entered (`store_index`)."""
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
 """Where the executable connects to unless PODWIRE_SOCKET names another socket (shim.c)."""
 
@@ -64,6 +66,7 @@ class Host:
     program: the name that podwire was started under; the reference plugins' names select theirs.
     executable: the file of that name, so that a delegation to itself is recognised.
     data_dir: the folder of podwire.db unless the configuration names one.
+    index: the folder where the node's stores are entered.
     open_netns: opens CNI_NETNS (the daemon has a descriptor instead of a path).
     log: takes a line for the operator.
     open_store: opens the store of a folder; the daemon keeps it open between calls.
@@ -81,6 +84,7 @@ class Host:
     program: str = "podwire"
     executable: Path | None = None
     data_dir: Path = DEFAULT_DATA_DIR
+    index: Path = DEFAULT_INDEX
     open_netns: Callable[[str], Namespace] = field(default=_open_namespace)
     log: Callable[[str], None] = field(default=_to_stderr)
     open_store: OpenStore = field(default=_open_once)

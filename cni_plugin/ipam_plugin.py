@@ -6,7 +6,12 @@ from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import OwnIpam
 from cni_plugin.result import Result, parse_result
-from ipam.store import open_store
+from cni_plugin.store_access import (
+    enter_own_store,
+    open_node_store,
+    stores_of_attachment,
+    stores_of_node,
+)
 
 _IPAM = OwnIpam()
 
@@ -17,7 +22,8 @@ def add(call: Call) -> Result:
     A main plugin that failed for a duplicate would DEL, and free the addresses of a live pod.
     """
     conf = _IPAM.read_conf(call)
-    with open_store(conf.data_dir) as store, store.transaction() as tx:
+    enter_own_store(call)
+    with open_node_store(call) as store, store.transaction() as tx:
         allocated = tx.addresses(call.owner)
         if allocated:
             msg = f"{call.owner.container_id} {call.owner.ifname} has {allocated[0]} already"
@@ -27,13 +33,14 @@ def add(call: Call) -> Result:
 
 def delete(call: Call) -> None:
     """Release; success where nothing is allocated."""
-    with open_store(call.ipam.data_dir(call)) as store, store.transaction() as tx:
-        tx.release(call.owner)
+    for folder in stores_of_attachment(call):
+        with open_node_store(call, folder) as store, store.transaction() as tx:
+            tx.release(call.owner)
 
 
 def check(call: Call) -> None:
     """Raise code 102 where no address is allocated to the attachment, or none of prevResult's."""
-    with open_store(call.ipam.data_dir(call)) as store, store.read() as tx:
+    with open_node_store(call, stores_of_attachment(call)[0]) as store, store.read() as tx:
         allocated = set(tx.addresses(call.owner))
     raw = call.conf.prev_result
     expected = [ip.address.ip for ip in parse_result(raw, call.version).ips] if raw else []
@@ -50,15 +57,16 @@ def collect(call: Call) -> None:
     if valid is None:
         call.log("GC without cni.dev/valid-attachments: no attachment is known to be stale")
         return
-    with open_store(call.ipam.data_dir(call)) as store, store.transaction() as tx:
-        owners = {allocation.owner for allocation in tx.allocations(call.conf.name)}
-        for owner in owners:
-            if (owner.container_id, owner.ifname) not in valid:
-                tx.release(owner)
-                call.log(f"released the addresses of {owner.container_id} {owner.ifname}")
+    for folder in stores_of_node(call):
+        with open_node_store(call, folder) as store, store.transaction() as tx:
+            owners = {allocation.owner for allocation in tx.allocations(call.conf.name)}
+            for owner in owners:
+                if (owner.container_id, owner.ifname) not in valid:
+                    tx.release(owner)
+                    call.log(f"released the addresses of {owner.container_id} {owner.ifname}")
 
 
 def status(call: Call) -> None:
     """Raise code 50 where a range is full."""
-    with open_store(_IPAM.read_conf(call).data_dir) as store, store.transaction() as tx:
+    with open_node_store(call) as store, store.transaction() as tx:
         _IPAM.require_space(call, tx)

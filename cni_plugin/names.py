@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
+from ipam.transaction import Owner
 from kernel.model import IPInterface
 
 _MARK = "podwire"
@@ -27,6 +28,11 @@ class Mark:
     masquerade: bool = False
     ipam: str = ""
     pod: str = ""
+
+
+def owner_of(mark: Mark) -> Owner:
+    """The attachment's key."""
+    return Owner(mark.network, mark.container_id, mark.ifname)
 
 
 def host_link_name(network: str, container_id: str, ifname: str) -> str:

@@ -14,8 +14,8 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
-from cni_plugin.names import Mark, parse_alias
-from ipam.store import Owner, Store, Transaction
+from cni_plugin.names import Mark, owner_of, parse_alias
+from ipam.store import Store, Transaction
 from kernel.diff import Change
 from kernel.model import ChainRules, Element, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
@@ -94,6 +94,13 @@ def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[Cle
             yield load_cleanup_record(text)
 
 
+def elements_of(record: str) -> tuple[Element, ...]:
+    """The elements of a record in JSON text, as far as this version can read it."""
+    with suppress(*DAMAGE):
+        return load_cleanup_record(record).elements
+    return ()
+
+
 def foreign_elements(tx: Transaction) -> list[Element]:
     """The hairpin elements of attachments whose record is in another store."""
     return [element for element, _index in indexed_foreign_elements(tx)]
@@ -147,11 +154,7 @@ def _foreign_links(tx: Transaction) -> list[tuple[Link, Mark]]:
     """Marked links of the node whose attachments are not in this store."""
     with open_netlink() as nl:
         found = marked_links(nl)
-    return [
-        (link, m)
-        for link, m in found
-        if tx.attachment(Owner(m.network, m.container_id, m.ifname)) is None
-    ]
+    return [(link, m) for link, m in found if tx.attachment(owner_of(m)) is None]
 
 
 def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:

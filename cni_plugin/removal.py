@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from cni_plugin import network_rules as networks
@@ -14,7 +15,8 @@ from cni_plugin.attachment import (
     load_cleanup_record,
     load_record,
 )
-from cni_plugin.names import Mark, host_link_name, node_mac, parse_alias, pod_mac
+from cni_plugin.names import Mark, host_link_name, node_mac, owner_of, parse_alias, pod_mac
+from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_link, delete_pod_link
 from kernel.bridge import remove_unused_bridge
@@ -39,9 +41,12 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
         return Record(_bare_plan(Link(_host_link(owner)), owner.ifname), complete=False)
 
 
-def find_cleanup_record(nl: Netlink, tx: Transaction, owner: Owner) -> CleanupRecord | None:
-    """What removal needs of the attachment's record; from the link's alias where it has none."""
-    text = tx.attachment(owner)
+def find_cleanup_record(nl: Netlink, tx: Transaction | None, owner: Owner) -> CleanupRecord | None:
+    """What removal needs of the attachment's record; from the link's alias where it has none.
+
+    tx: None where the store cannot be read.
+    """
+    text = tx.attachment(owner) if tx else None
     if text is None:
         record = _find_marked(nl, owner)
         return cleanup_record_of(record) if record else None
@@ -81,7 +86,7 @@ def rebuild(link: Link, mark: Mark) -> Record:
 
 def remove(
     nl: Netlink,
-    store: Store,
+    store: Store | None,
     owner: Owner,
     record: CleanupRecord | None,
     pod: Namespace | None = None,
@@ -91,6 +96,8 @@ def remove(
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
 
+    store: None where it cannot be used; addresses and record stay then. It raises StoreError after
+    everything else is removed.
     pod: its namespace; where no node-side link is found, the pod's own link of that name goes if
     it has the attachment's MAC. macs: MACs that it had besides the one that the record names.
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
@@ -101,15 +108,29 @@ def remove(
     elements = record.elements
     if not record.complete:
         elements += _spoof_elements(record.host)
-    if not delete(nl, record.host) and not _delete_renamed(nl, owner, delete) and pod is not None:
-        _delete_in_pod(nl, pod, owner, {record.mac, *macs})
+    if not delete(nl, record.host):
+        _delete_renamed(nl, owner, pod, {record.mac, *macs}, delete)
     if elements:
-        # While the address is still ours: the next owner gets the same elements. If we were
-        # overtaken by a DEL of ours, another attachment may have it already.
-        with open_nft() as nfnl, store.transaction() as tx:
-            remove_elements(nfnl, [e for e in elements if not _is_taken(tx, owner, e)])
+        _remove_elements(store, owner, elements)
     release()
-    forget(store, owner, had_rules=bool(elements))
+    if store:
+        forget(store, owner, had_rules=bool(elements))
+
+
+def _remove_elements(store: Store | None, owner: Owner, elements: Sequence[Element]) -> None:
+    """While the address is still ours: the next owner gets the same elements.
+
+    If we were overtaken by a DEL of ours, another attachment may have it already.
+    """
+    with open_nft() as nl:
+        try:
+            with store.transaction() if store else nullcontext() as tx:
+                remove_elements(nl, [e for e in elements if not tx or not _is_taken(tx, owner, e)])
+        except (StoreBusy, StoreDamaged):
+            raise
+        except StoreError:
+            # It cannot be written: so the address stays ours.
+            remove_elements(nl, elements)
 
 
 def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
@@ -120,29 +141,55 @@ def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
         networks.remove_unused(tx, owner.network, had_rules=had_rules)
 
 
-def _delete_renamed(nl: Netlink, owner: Owner, delete: Callable[[Netlink, str], bool]) -> bool:
-    """Delete the node-side link under the name that somebody gave it; whether it was there."""
-    mac = node_mac(owner.network, owner.container_id, owner.ifname)
-    for link in read_links(nl):
+class NodeLinks:
+    """The pairs' ends that are on the node at this moment."""
+
+    def __init__(self, nl: Netlink) -> None:
         # A bridge has the MAC of one of its ports (net/bridge/br_stp_if.c).
-        if link.kind == "veth" and (link.mac == mac or _owner_of(parse_alias(link.alias)) == owner):
-            return delete(nl, link.name)
-    return False
+        self._links = [link for link in read_links(nl) if link.kind == "veth"]
+        self._names = {link.name for link in self._links}
+        self._macs = {link.mac: link.name for link in self._links}
+        found = ((parse_alias(link.alias), link.name) for link in self._links)
+        self._marks = {owner_of(mark): (mark, name) for mark, name in found if mark}
+
+    def find(self, owner: Owner) -> str:
+        """The name of the attachment's link, however it was renamed; empty where there is none."""
+        name = _host_link(owner)
+        if name in self._names:
+            return name
+        if owner in self._marks:
+            return self._marks[owner][1]
+        return self._macs.get(node_mac(owner.network, owner.container_id, owner.ifname), "")
+
+    def pod_macs(self) -> set[str]:
+        """The MACs of the pods' ends, as far as the marks say."""
+        return {pod_mac(mark) for mark, _name in self._marks.values()}
+
+    def owners(self, network: str) -> set[Owner]:
+        """The network's attachments that links are marked with."""
+        return {owner for owner in self._marks if owner.network == network}
 
 
-def _owner_of(mark: Mark | None) -> Owner | None:
-    return Owner(mark.network, mark.container_id, mark.ifname) if mark else None
-
-
-def _delete_in_pod(nl: Netlink, pod: Namespace, owner: Owner, macs: set[str]) -> None:
-    """Delete the pod's link where its MAC is the attachment's.
+def _delete_renamed(
+    nl: Netlink,
+    owner: Owner,
+    pod: Namespace | None,
+    macs: set[str],
+    delete: Callable[[Netlink, str], bool],
+) -> None:
+    """Delete the pair by the node's end under another name, or by the pod's end if its MAC fits.
 
     A namespace's path may lead to another pod by now: of a process, whose number was used again.
     Two attachments that had one address, one after the other, had one MAC.
     """
-    nameless = Mark(owner.network, owner.container_id, owner.ifname)
-    others = {pod_mac(mark) for _link, mark in networks.marked_links(nl)}
-    delete_pod_link(pod, owner.ifname, {*macs, pod_mac(nameless)} - others)
+    links = NodeLinks(nl)
+    name = links.find(owner)
+    if name:
+        delete(nl, name)
+    elif pod is not None:
+        nameless = Mark(owner.network, owner.container_id, owner.ifname)
+        macs = {*macs, pod_mac(nameless)} - links.pod_macs()
+        delete_pod_link(pod, owner.ifname, macs)
 
 
 def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:

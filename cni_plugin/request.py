@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from cni_plugin.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
+
+T = TypeVar("T")
 
 STDIN_MAX = 4 << 20  # bytes
 _NESTING_MAX = 64
@@ -74,12 +76,22 @@ def parse_request(env: Mapping[str, str]) -> Request:
     return Request(
         command=command,
         container_id=container_id,
-        netns=_check_netns(env.get("CNI_NETNS", "")),
+        netns=_read(_check_netns, env.get("CNI_NETNS", ""), command, ""),
         ifname=ifname,
-        args=_parse_args(env.get("CNI_ARGS", "")),
+        args=_read(_parse_args, env.get("CNI_ARGS", ""), command, {}),
         path=tuple(part for part in env.get("CNI_PATH", "").split(":") if part.startswith("/")),
         netns_override=env.get("CNI_NETNS_OVERRIDE", "").lower() in _TRUE,
     )
+
+
+def _read(check: Callable[[str], T], value: str, command: str, otherwise: T) -> T:
+    """The value, checked. To DEL a wrong one is none: container ID and interface say what goes."""
+    try:
+        return check(value)
+    except CniError:
+        if command != "DEL":
+            raise
+        return otherwise
 
 
 def _wrong(variable: str, value: str, why: str) -> CniError:

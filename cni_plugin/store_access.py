@@ -1,30 +1,66 @@
-"""The store, opened; where it was lost or damaged, filled again from the marks on links."""
+"""The stores that a call needs, opened."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cni_plugin import network_rules as networks
-from cni_plugin.attachment import dump_record
 from cni_plugin.host import Call
-from cni_plugin.removal import rebuild
-from ipam.errors import AddressTaken
-from ipam.store import Owner, Purged, Store, Transaction
-from kernel.bridge import IsUsed
-from kernel.model import IPAddress, IPInterface
-from kernel.netlink.socket import open_netlink
+from cni_plugin.store_index import enter_store, find_stores
+from ipam.errors import StoreBusy, StoreDamaged, StoreError
+from ipam.store import Purged, Store, Transaction
+
+if TYPE_CHECKING:
+    from kernel.bridge import IsUsed
+    from kernel.model import IPInterface
 
 
 @contextmanager
-def open_node_store(call: Call) -> Iterator[Store]:
-    """The store of this call's network. Raises StoreDamaged, StoreBusy or StoreError."""
-    with call.host.open_store(call.ipam.data_dir(call), refill) as store:
+def open_node_store(call: Call, folder: Path | None = None) -> Iterator[Store]:
+    """The store of this call's network, or that of the folder.
+
+    Raises StoreDamaged, StoreBusy or StoreError.
+    """
+    folder = folder or call.ipam.data_dir(call)
+    with call.host.open_store(folder, refill) as store:
         _log_purged(call, store)
         yield store
+
+
+def enter_own_store(call: Call) -> None:
+    """Note where the attachment's record will be, for calls that are configured otherwise."""
+    folder = call.ipam.data_dir(call)
+    try:
+        enter_store(call.host.index, folder)
+    except OSError as error:
+        call.log(f"{call.host.index}: {error.strerror}; DEL will need the dataDir {folder}")
+
+
+def stores_of_node(call: Call) -> list[Path]:
+    """The folders of all stores of the node; where there is none yet, the configuration's."""
+    return find_stores(call.host.index, call.ipam.data_dir(call))
+
+
+def stores_of_attachment(call: Call) -> list[Path]:
+    """The folders of the stores that know the attachment; where none does, the configuration's."""
+    folders = stores_of_node(call)
+    if len(folders) == 1:
+        return folders
+    return [f for f in folders if _knows(call, f)] or [call.ipam.data_dir(call)]
+
+
+def _knows(call: Call, folder: Path) -> bool:
+    try:
+        with open_node_store(call, folder) as store, store.read() as tx:
+            return tx.knows(call.owner)
+    except (StoreBusy, StoreDamaged):
+        raise
+    except StoreError as error:
+        call.log(f"{error}")
+        return False
 
 
 def _log_purged(call: Call, store: Store) -> None:
@@ -50,23 +86,9 @@ def is_gateway_used(tx: Transaction, gateway: IPInterface) -> bool:
 
 def refill(tx: Transaction) -> None:
     """Write what the marks on the node's links say into a new database."""
-    with open_netlink() as nl:
-        for link, mark in networks.marked_links(nl):
-            owner = Owner(mark.network, mark.container_id, mark.ifname)
-            record = rebuild(link, mark)
-            tx.put_attachment(owner, dump_record(record))
-            for address in () if mark.ipam else mark.addresses:
-                _reserve(tx, owner, address.ip)
-            if record.plan.masquerade:
-                networks.add_prefixes(tx, mark.network, record.plan.masquerade)
+    from cni_plugin.refill import fill_from_marks  # needed where a database is made
 
-
-def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:
-    try:
-        tx.reserve(owner, address)
-    except AddressTaken as error:
-        # Two pods with one address: neither may lose it, and an operator must decide.
-        print(f"podwire: {owner} has the same address as another pod: {error}", file=sys.stderr)
+    fill_from_marks(tx)
 
 
 def recover_store(folder: Path, log: Callable[[str], None]) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
-from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET, always_ready
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_INDEX, DEFAULT_SOCKET, always_ready
+from cni_plugin.reclaim import reclaim_in_all_stores
 from daemon.cni_server.attachment_locks import AttachmentLocks, LocksFile
 from daemon.cni_server.call_counters import CallCounters
 from daemon.cni_server.host import daemon_host
@@ -184,6 +185,7 @@ def _lead(
 ) -> int:
     """Serve in the first process until a signal, and wait for the others."""
     signals.follow()
+    reclaim_in_all_stores(common.data_dir, DEFAULT_INDEX, common.log.info)
     with _serving(listener, common, 0) as (server, pool), beside:
         notify("READY=1")
         common.log.info("serving", socket=listener, data_dir=common.data_dir)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+from cni_plugin.host import DEFAULT_INDEX
+from cni_plugin.store_index import clear_index
 from ctl.options import DONE, FAILED, Files, files_of, printable, warn
 from daemon.cni_server.listener import is_served
 from daemon.config import DATA_FILES
@@ -79,6 +81,7 @@ def _remove_data(files: Files) -> Iterator[Path]:
         if not path.is_symlink() and (path.is_file() or path.is_socket()):
             path.unlink()
             yield path
+    clear_index(DEFAULT_INDEX)
     _remove_empty([files.data_dir])
 
 

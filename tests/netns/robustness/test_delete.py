@@ -168,6 +168,9 @@ CHANGED: dict[str, Callable[[str], Conf]] = {
     "almost nothing left": unconfigured,
     "other version": lambda mode: full_conf(mode, cniVersion="0.4.0"),
     "strange prevResult": lambda mode: full_conf(mode, prevResult={"ips": 5}),
+    "version to come": lambda mode: full_conf(mode, cniVersion="1.0.1"),
+    "half a version": lambda mode: full_conf(mode, cniVersion="1.0"),
+    "version as a number": lambda mode: full_conf(mode, cniVersion=1.0),
 }  # fmt: skip
 
 
@@ -178,6 +181,28 @@ def test_after_a_change_of_configuration(
 ) -> None:
     scene.add(full_conf(mode), pod)
     answer = scene.call("DEL", CHANGED[change](mode), pod)
+    assert answer.code == 0, answer
+    assert scene.leftovers(pod) == []
+
+
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "relative namespace": {"CNI_NETNS": "run/netns/x"},
+    "arguments without values": {"CNI_ARGS": "a;b"},
+    "unknown arguments": {"CNI_ARGS": "NEW=1"},
+    "half a word": {"CNI_ARGS": "IgnoreUnknown=perhaps"},
+    "strange pod": {"CNI_ARGS": "K8S_POD_NAME=/"},
+    "strange path": {"CNI_PATH": ":relative:"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_with_a_wrong_environment(
+    scene: Scene, pod: Namespace, mode: str, environment: dict[str, str]
+) -> None:
+    """Container ID and interface say what goes."""
+    attached = scene.add(full_conf(mode), pod)
+    answer = scene.call("DEL", attached.conf, pod, env=environment)
     assert answer.code == 0, answer
     assert scene.leftovers(pod) == []
 

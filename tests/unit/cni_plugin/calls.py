@@ -93,6 +93,7 @@ class Node:
         return Host(
             program=self.program,
             data_dir=self.data_dir,
+            index=self.data_dir.parent / "stores",
             open_netns=self._open_pod,
             log=self.log.append,
         )

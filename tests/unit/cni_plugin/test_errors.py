@@ -177,6 +177,7 @@ CAUSES: list[tuple[int, Cause]] = [
 ]
 
 
+@pytest.mark.usefixtures("no_links")
 @pytest.mark.parametrize(("code", "cause"), CAUSES, ids=lambda v: getattr(v, "__name__", ""))
 def test_a_cause_has_its_code(node: Node, tmp_path: Path, code: int, cause: Cause) -> None:
     assert cause(node, tmp_path)["code"] == code

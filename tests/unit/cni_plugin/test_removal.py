@@ -195,7 +195,7 @@ def test_a_lost_record(node: Node) -> None:
 
 def fail_after_the_bridge(node: Node, container: str, bridge: str) -> None:
     """An ADD that fails when it has its bridge: the pod has the link already, of another store."""
-    conf = config(mode="bridge", bridge=bridge, isGateway=True)
+    conf = config(mode="bridge", bridge=bridge, isGateway=True, ipam={"subnet": "10.87.0.0/24"})
     node.data_dir, before = node.data_dir / container, node.data_dir
     answer = refused(node.call(environment(CNI_CONTAINERID=container), conf))
     node.data_dir = before

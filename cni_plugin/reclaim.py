@@ -1,0 +1,90 @@
+"""Rows of attachments that ended without a DEL, in this boot.
+
+A node that is a container itself (kind) loses its pods' namespaces when it is started anew, and the
+boot ID stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cni_plugin import network_rules as networks
+from cni_plugin.attachment import DAMAGE, load_record
+from cni_plugin.removal import NodeLinks
+from cni_plugin.store_index import find_stores
+from ipam.errors import IpamError
+from ipam.files import Files
+from ipam.store import Owner, Store, Transaction, open_store
+from kernel.errors import KernelError
+from kernel.netlink.socket import open_netlink
+from kernel.nftables.set_messages import remove_elements
+from kernel.nftables.table import open_nft
+
+IN_FLIGHT = 120.0
+"""Seconds after which an ADD is over, for kubelet waits two minutes."""
+
+
+def reclaim(store: Store, log: Callable[[str], None]) -> int:
+    """Free what attachments have whose link is gone, and their pod; how many there were.
+
+    The two ends of a pair vanish together. Where the pod's namespace is still there, an ADD
+    may have written its record and be about to make the link. Raises KernelError, StoreError.
+    """
+    with store.read() as tx:
+        ages = {a.owner: tx.clock.wall() - a.created_at for a in tx.allocations()}
+        records = tx.attachments()
+    # After the store was read: an ADD that has ended since has made its link.
+    with open_netlink() as nl:
+        links = NodeLinks(nl)
+    gone = [
+        (owner, record)
+        for owner, record in records
+        if not links.find(owner) and _is_over(record, ages.get(owner, IN_FLIGHT))
+    ]
+    return _free(store, gone, log) if gone else 0
+
+
+def reclaim_in_all_stores(own: Path, index: Path, log: Callable[[str], None]) -> None:
+    """The same in every store of the node; one that cannot be used is logged."""
+    for folder in find_stores(index, own):
+        if Files(folder).database.exists():
+            try:
+                with open_store(folder, create=False) as store:
+                    reclaim(store, log)
+            except (IpamError, KernelError) as error:
+                log(f"addresses of pods that are gone were not searched for: {error}")
+
+
+def _is_over(record: str, age: float) -> bool:
+    try:
+        read = load_record(record)
+    except DAMAGE:
+        return age >= IN_FLIGHT
+    # Another IPAM plugin must be executed, with the network's configuration.
+    return not read.ipam and (age >= IN_FLIGHT or not _is_namespace(read.netns))
+
+
+def _is_namespace(path: str) -> bool:
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except (OSError, ValueError):
+        return False
+
+
+def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None]) -> int:
+    with open_nft() as nl, store.transaction() as tx:
+        same = [(owner, record) for owner, record in gone if tx.attachment(owner) == record]
+        for owner, record in same:
+            remove_elements(nl, networks.elements_of(record))
+            addresses = tx.release(owner)
+            tx.delete_attachment(owner)
+            log(f"{owner} is gone without a DEL; freed {', '.join(map(str, addresses))}")
+        _remove_unused(tx, {owner.network for owner, _record in same})
+    return len(same)
+
+
+def _remove_unused(tx: Transaction, names: set[str]) -> None:
+    for network in sorted(names):
+        networks.remove_unused(tx, network, had_rules=True)
