@@ -25,7 +25,7 @@ from cni_plugin.result import Result, merge, parse_result
 from cni_plugin.store_access import bridge_users, enter_own_store, open_node_store
 from ipam.errors import AddressTaken, RangeExhausted
 from ipam.store import Store
-from kernel.attach import LinkExists, attach, pod_has_link
+from kernel.attach import KeyTaken, LinkExists, attach, pod_has_link
 from kernel.bridge import ensure_bridge
 from kernel.model import Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
@@ -99,7 +99,12 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
         bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
-        bridge = attach(nl, pod, plan, bridge, call.host.pause)
+        try:
+            bridge = attach(nl, pod, plan, bridge, call.host.pause)
+        except KeyTaken as error:
+            from cni_plugin.host_ports import explain_conflict  # rarely needed
+
+            raise explain_conflict(nl, store, plan) from error
         undo.callback(remove, nl, store, call.owner, cleanup_record_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)

@@ -171,4 +171,5 @@ def _bridge(raw: Any) -> Bridge:
 def _element(raw: Any) -> Element:
     end = raw.get("key_end")
     key, key_end = bytes.fromhex(raw["key"]), bytes.fromhex(end) if end else None
-    return Element(raw["family"], raw["set_name"], key, key_end)
+    data = bytes.fromhex(raw["data"]) if raw.get("data") else None
+    return Element(raw["family"], raw["set_name"], key, key_end, data=data)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni_plugin.plugins import portmap
 from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fault
 from ipam.errors import ConfigError
 from ipam.json_section import Dns, Section, parse_dns
@@ -21,6 +22,7 @@ DROP_IN_MODES = ("bridge", "ptp")
 DEFAULT_BRIDGE = "cni0"
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _NO_DNS = Dns()
+_NO_PORTS = portmap.PortMapConf()
 _VALID = "cni.dev/valid-attachments"
 
 
@@ -68,6 +70,7 @@ class NetConf:
     args_mac: str = ""
     args_ips: tuple[str, ...] = ()
     runtime_config: RuntimeConfig = field(default_factory=RuntimeConfig)
+    port_map: portmap.PortMapConf = _NO_PORTS
     prev_result: Mapping[str, Any] | None = None
     valid_attachments: frozenset[tuple[str, str]] | None = None
 
@@ -180,6 +183,7 @@ def _read(keys: Section, name: str) -> NetConf:
         args_mac=_read_mac(args),
         args_ips=args.texts("ips"),
         runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
+        port_map=portmap.parse(keys),
         prev_result=keys.section("prevResult").values or None,
         valid_attachments=_read_valid(keys),
     )

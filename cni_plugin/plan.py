@@ -9,6 +9,7 @@ from typing import TypeVar
 from cni_plugin.config import NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.names import Mark, host_link_name, node_mac, pod_mac, render_alias
+from cni_plugin.plugins.portmap import plan_port_mappings
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
 from ipam.ranges import interface_of
@@ -98,6 +99,7 @@ def _plan_ptp(
     request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
 ) -> tuple[Plan, Result]:
     host, pod = _pair(request, conf, shape, ipam, uplink_mtu, None)
+    ports, port_settings = _plan_ports(conf, host.name, ipam)
     node = Space(
         links=(host,),
         addresses=tuple(Address(host.name, _single(g)) for g in _unique_gateways(ipam)),
@@ -107,13 +109,13 @@ def _plan_ptp(
             )
             for ip in ipam.ips
         ),
-        sysctls=_link_sysctls(host) + _forwarding_sysctls(ipam),
+        sysctls=_link_sysctls(host) + port_settings + _forwarding_sysctls(ipam),
     )
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
     routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
     space = _pod_space(pod, inner, _unique((*routes, *_ipam_routes(pod.name, ipam))), ipam, conf)
     elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
-    plan = Plan(node, space, None, elements, _masquerade(conf, ipam))
+    plan = Plan(node, space, None, elements + ports, _masquerade(conf, ipam))
     return plan, _result(_interfaces(host, pod, request), conf, ipam)
 
 
@@ -139,7 +141,8 @@ def _plan_bridge(
     port = Port(conf.bridge, hairpin=shape.hairpin, isolated=conf.port_isolation)
     host, pod = _pair(request, conf, shape, ipam, uplink_mtu, port)
     settings = _link_sysctls(host) + (_forwarding_sysctls(ipam) if shape.gateway else ())
-    node = Space(links=(host,), sysctls=settings)
+    ports, port_settings = _plan_ports(conf, conf.bridge, ipam)
+    node = Space(links=(host,), sysctls=settings + port_settings)
     inner = tuple(Address(pod.name, ip.address) for ip in ipam.ips)
     space = _pod_space(pod, inner, _unique(_ipam_routes(pod.name, ipam)), ipam, conf)
     bridge = Bridge(
@@ -149,11 +152,18 @@ def _plan_bridge(
         gateways=_bridge_gateways(ipam) if shape.gateway else (),
         force_address=conf.force_address,
     )
-    plan = Plan(
-        node, space, bridge, _bridge_elements(conf, shape, ipam, host, pod), _masquerade(conf, ipam)
-    )
+    elements = _bridge_elements(conf, shape, ipam, host, pod) + ports
+    plan = Plan(node, space, bridge, elements, _masquerade(conf, ipam))
     interfaces = Interface(conf.bridge), *_interfaces(host, pod, request)
     return plan, _result(interfaces, conf, ipam)
+
+
+def _plan_ports(
+    conf: NetConf, link: str, ipam: Result
+) -> tuple[tuple[Element, ...], tuple[Sysctl, ...]]:
+    if not conf.port_map.mappings:
+        return (), ()
+    return plan_port_mappings(conf.port_map, link, (ip.address.ip for ip in ipam.ips))
 
 
 def _bridge_elements(

@@ -24,6 +24,7 @@ from kernel.model import Address, Element, Link, Plan, Space
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
 from kernel.nftables.masquerade import hairpin_address
+from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.spoof_check import spoof_elements_of
 from kernel.nftables.table import open_nft
@@ -112,6 +113,7 @@ def remove(
         _delete_renamed(nl, owner, pod, {record.mac, *macs}, delete)
     if elements:
         _remove_elements(store, owner, elements)
+        forget_datagrams(elements)
     release()
     if store:
         forget(store, owner, had_rules=bool(elements))

@@ -24,7 +24,12 @@ from kernel.model import Element
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables.masquerade import remove_empty_tables
 from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES
-from kernel.nftables.set_messages import change_elements, read_sets, remove_elements
+from kernel.nftables.set_messages import (
+    change_elements,
+    read_mapped,
+    read_sets,
+    remove_elements,
+)
 from kernel.nftables.table import (
     TABLE,
     ensure_table,
@@ -90,7 +95,9 @@ def _repair_elements(store: Store, missing: Collection[MissingRule] | None) -> l
             return []
         with store.transaction() as tx:
             lost = _chosen(_missing_elements(nl, tx), missing)
-            change_elements(nl, lost, ())
+            wanted = {element for element, _index in _elements(tx)}
+            strays = read_mapped(nl, (e for e in lost if e.data is not None)) - wanted
+            change_elements(nl, lost, strays)
             # DEL removes the link, and then the elements under our lock; an ADD that fails does so
             # without it, perhaps before we had added them.
             wanted = {element for element, _index in _elements(tx)}

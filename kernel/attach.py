@@ -17,8 +17,15 @@ from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables.masquerade import is_covered, masquerade_elements
+from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.ruleset import TABLES, set_of
-from kernel.nftables.set_messages import change_elements, read_sets, remove_elements
+from kernel.nftables.set_messages import (
+    PER_TRANSACTION,
+    change_elements,
+    ordered,
+    read_sets,
+    remove_elements,
+)
 from kernel.nftables.table import load, open_nft, table_changes
 from kernel.operstate import Pause, wait_for_node, wait_for_pod
 from kernel.read import read_link, read_space
@@ -26,6 +33,10 @@ from kernel.sysctl import apply_sysctl
 
 _GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST})
+
+
+class KeyTaken(KernelError):
+    """A map leads a key of the plan elsewhere already: another pod has the port of the node."""
 
 
 class LinkExists(KernelError):
@@ -42,9 +53,9 @@ def attach(
     """Give the pod everything in the plan, or nothing: what was done is undone on any failure.
 
     Returns the bridge as it is then, if the plan has one.  The shared rules of plan.masquerade are
-    not applied here: they belong to the network (see `masquerade.py`).  Raises KernelError, and
-    LinkExists where the pod has a link of that name.  pause: sleeps while the kernel finishes the
-    pair. bridge: the plan's, as `ensure_bridge` left it.
+    not applied here: they belong to the network (see `masquerade.py`).  Raises KernelError,
+    LinkExists where the pod has a link of that name, KeyTaken.  pause: sleeps while the kernel
+    finishes the pair. bridge: the plan's, as `ensure_bridge` left it.
     """
     with ExitStack() as undo:
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
@@ -58,8 +69,8 @@ def attach(
         # The bridge as its new port left it: its MAC may change with its first one.
         settled = wait_for_node(nl, plan, pause)
         if plan.elements:
-            _add_elements(plan.elements)
-            added += plan.elements
+            _add_elements(plan.elements, added)
+            forget_datagrams(plan.elements)
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, _settings(plan.node, own=False))
         undo.pop_all()
@@ -141,15 +152,30 @@ def _configure_node(nl: Netlink, desired: Space, index: int) -> None:
         raise KernelError(error.operation, error.target, error.errno, hint) from error
 
 
-def _add_elements(elements: tuple[Element, ...]) -> None:
+def _add_elements(elements: tuple[Element, ...], added: list[Element]) -> None:
+    """Add elements, and note those that were."""
+    waiting = ordered(elements)
     with open_nft() as nl:
-        try:
-            change_elements(nl, elements, ())
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            load(*(TABLES[family] for family in sorted({e.family for e in elements})))
-            change_elements(nl, elements, ())
+        while waiting:
+            chosen, waiting = waiting[:PER_TRANSACTION], waiting[PER_TRANSACTION:]
+            try:
+                _add_some(nl, chosen)
+            except KernelError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+                target = ", ".join(sorted({e.set_name for e in chosen if e.data is not None}))
+                raise KeyTaken("add to nft map", target, error.errno) from error
+            added += chosen
+
+
+def _add_some(nl: Netlink, elements: list[Element]) -> None:
+    try:
+        change_elements(nl, elements, ())
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        load(*(TABLES[family] for family in sorted({e.family for e in elements})))
+        change_elements(nl, elements, ())
 
 
 def detach(nl: Netlink, host_link: str, elements: tuple[Element, ...]) -> None:

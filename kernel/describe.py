@@ -16,6 +16,7 @@ from kernel.model import (
     Route,
     Sysctl,
 )
+from kernel.nftables.port_mappings import PROTOCOLS
 from kernel.nftables.ruleset import set_of
 from kernel.nftables.table import TABLE
 
@@ -48,18 +49,27 @@ def name_of(noun: Noun) -> str:
 
 
 # Bytes in a key; a field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
-_FIELD_BYTES = {"ifname": 16, "ether_addr": 8, "ipv4_addr": 4, "ipv6_addr": 16}
+_FIELD_BYTES = {
+    "ifname": 16, "ether_addr": 8, "ipv4_addr": 4, "ipv6_addr": 16,
+    "inet_proto": 4, "inet_service": 4,
+}  # fmt: skip
 
 
 def _element(element: Element) -> str:
     """An element as `nft` shows it, after its set's name."""
+    a_set = set_of(element)
+    shown = f"{element.set_name} {_fields(a_set.fields, element.key, element.key_end)}"
+    return f"{shown} : {_fields(a_set.data, element.data)}" if element.data else shown
+
+
+def _fields(fields: tuple[str, ...], first: bytes, last: bytes | None = None) -> str:
     parts = []
     start = 0
-    for field in set_of(element).fields:
+    for field in fields:
         cut = slice(start, start + _FIELD_BYTES[field])
-        parts.append(_field(field, element.key[cut], (element.key_end or element.key)[cut]))
+        parts.append(_field(field, first[cut], (last or first)[cut]))
         start = cut.stop
-    return f"{element.set_name} {' . '.join(parts)}"
+    return " . ".join(parts)
 
 
 def _field(field: str, first: bytes, last: bytes) -> str:
@@ -67,6 +77,10 @@ def _field(field: str, first: bytes, last: bytes) -> str:
         return first.rstrip(b"\0").decode(errors="replace")
     if field == "ether_addr":
         return first[:6].hex(":")
+    if field == "inet_proto":
+        return next((name for name, number in PROTOCOLS.items() if number == first[0]), "?")
+    if field == "inet_service":
+        return str(int.from_bytes(first[:2]))
     ends = ip_address(first), ip_address(last)
     if first == last:
         return str(ends[0])

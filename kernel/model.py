@@ -181,6 +181,7 @@ class Element:
     """One element of an nft set. key_end is set for intervals; keys in the kernel's byte layout.
 
     tree: whether the kernel keeps start and end as elements of their own (nft_set_rbtree.c).
+    data: what a map leads the key to; None in a set. A map has one element of a key.
     """
 
     family: str
@@ -188,6 +189,7 @@ class Element:
     key: bytes
     key_end: bytes | None = None
     tree: bool = False
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

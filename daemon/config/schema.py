@@ -229,6 +229,12 @@ class MetricsSettings(Section):
     listen: Annotated[tuple[str, int], v.text(v.parse_listen)] = ("127.0.0.1", 9473)
 
 
+class HostPortSettings(Section):
+    """`hostPorts`. exclude: addresses that host ports never capture, though the node has them."""
+
+    exclude: Prefixes = ()
+
+
 class Settings(Section):
     """podwired.yaml.
 
@@ -246,6 +252,7 @@ class Settings(Section):
     vxlan: VxlanSettings = VxlanSettings()
     mtu: Annotated[int, *v.whole(0, v.MTU_MAX), AfterValidator(v.check_mtu)] = 0
     allow_overlap: Prefixes = ()
+    host_ports: HostPortSettings = HostPortSettings()
     conflist: ConflistSettings | None = ConflistSettings()
     journal: JournalSettings
     health: HealthSettings | None = HealthSettings()

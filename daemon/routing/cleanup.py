@@ -15,12 +15,13 @@ from cni_plugin.rule_repair import remove_unneeded_tables
 from daemon.journal import Record
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.conflist import remove_conflist
+from daemon.routing.nft_rules import NODE_SETS
 from ipam.errors import IpamError
 from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
 from kernel.netlink.socket import open_netlink
 from kernel.nftables.dns_counters import stop_counting_dns
-from kernel.nftables.masquerade import ensure_cluster
+from kernel.nftables.masquerade import ensure_elements
 from kernel.nftables.table import TABLE
 from kernel.read import read_links
 from kernel.routes import change_entries, read_entries
@@ -84,7 +85,7 @@ def _remove_counters() -> Iterator[Record]:
 
 def _remove_rules(data_dir: Path) -> Iterator[Record]:
     # First the members: the DEL of the node's last pod leaves the table where there are any.
-    if ensure_cluster(frozenset()):
+    if ensure_elements(frozenset(), NODE_SETS):
         yield _record("nftables members", f"the cluster's addresses in table inet {TABLE}")
     for name in remove_unneeded_tables(data_dir):
         yield _record(f"nftables {name}")

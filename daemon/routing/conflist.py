@@ -21,7 +21,7 @@ from kernel.model import IPNetwork
 
 MARK = "podwired"
 _MARK_TEXT = "written by podwired, which undoes changes: set `conflist` in podwired.yaml instead"
-_CAPABILITIES = ("ips", "ipRanges", "mac", "dns", "aliases")
+_CAPABILITIES = ("ips", "ipRanges", "mac", "dns", "aliases", "portMappings")
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 _READ_MAX = 1 << 20  # bytes; no configuration of podwire's is near
 

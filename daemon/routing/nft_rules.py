@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,21 +21,24 @@ from ipam.errors import StoreBusy
 from kernel.describe import describe
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
-from kernel.model import Element, IPAddress
+from kernel.model import Element, IPAddress, IPNetwork
 from kernel.netlink.monitor import Event, RuleChange
 from kernel.nftables.masquerade import (
     CLUSTER_SETS,
     NETWORK_SETS,
     cluster_elements,
-    ensure_cluster,
+    ensure_elements,
 )
+from kernel.nftables.port_mappings import EXCLUSION_SETS, exclusion_elements
 from kernel.nftables.ruleset import ATTACHMENT_SETS
 from kernel.nftables.table import TABLE
 
 T = TypeVar("T")
 
 _BYTES = {4: 4, 6: 16}
-_SHARED = frozenset(a_set.name for a_set in (*CLUSTER_SETS, *NETWORK_SETS))
+NODE_SETS = (*CLUSTER_SETS, *EXCLUSION_SETS)
+"""The sets whose elements are the daemon's."""
+_SHARED = frozenset(a_set.name for a_set in (*NODE_SETS, *NETWORK_SETS))
 _PODS = frozenset(a_set.name for a_set in ATTACHMENT_SETS)
 _NAME = "nftables rules"
 _NAMED = 8
@@ -53,8 +56,11 @@ _PARENTS = re.compile(r"^Tgid:\s*(\d+)$.*?^PPid:\s*(\d+)$", re.MULTILINE | re.DO
 class NftRules:
     """Reconciles the tables, what all pods share, and what each pod has in the sets."""
 
-    def __init__(self, data_dir: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, data_dir: Path, reporter: Reporter, excluded: Iterable[IPNetwork] = ()
+    ) -> None:
         self._data_dir, self._reporter = data_dir, reporter
+        self._excluded = exclusion_elements(excluded)
         self._planned: tuple[Block, ...] | None = None
         self._elements: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
@@ -75,7 +81,7 @@ class NftRules:
         """
         if desired.cluster != self._planned:
             self._planned = desired.cluster
-            self._elements = cluster_elements(map(_ends, desired.cluster))
+            self._elements = self._excluded | cluster_elements(map(_ends, desired.cluster))
             self._cluster_due = True
         return self._cluster_due
 
@@ -153,12 +159,12 @@ class NftRules:
 
     def _fill_cluster(self) -> Sequence[Change[Noun]]:
         try:
-            return ensure_cluster(self._elements)
+            return ensure_elements(self._elements, NODE_SETS)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
             self._with_store(partial(repair_rules, missing={TABLE_MISSING}))
-            return ensure_cluster(self._elements)
+            return ensure_elements(self._elements, NODE_SETS)
 
     def _with_store(self, act: Callable[..., T]) -> T:
         """Do what needs the store; one that is locked for long is not tried again for a while."""

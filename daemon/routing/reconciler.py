@@ -36,7 +36,7 @@ class Reconciler:
         self._reporter = reporter
         self._sysctls = Sysctls(self.nl, reporter)
         self._device = VxlanDevice(self.nl, settings, reporter)
-        self._rules = NftRules(settings.data_dir, reporter)
+        self._rules = NftRules(settings.data_dir, reporter, settings.host_ports.exclude)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)
         self._parts: Mapping[Part, Sysctls | VxlanDevice | NftRules] = {
             "settings": self._sysctls,

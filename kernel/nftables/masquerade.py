@@ -21,11 +21,14 @@ from kernel.nftables.table import Chain, Set, Table, load, open_nft, remove_tabl
 
 IFNAMSIZ = 16  # linux/if.h
 
-_ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
-HAIRPIN = {v: Set("inet", f"hairpin{v}", ("ifname", a, a)) for v, a in _ADDRESS.items()}
-MASQUERADE = {v: Set("inet", f"masquerade{v}", (a,), interval=True) for v, a in _ADDRESS.items()}
-INTERNAL = {v: Set("inet", f"internal{v}", (a, a), interval=True) for v, a in _ADDRESS.items()}
-CLUSTER = {v: Set("inet", f"cluster{v}", (a,), interval=True) for v, a in _ADDRESS.items()}
+ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+"""nft's types of addresses, by version."""
+HAIRPIN = {v: Set("inet", f"hairpin{v}", ("ifname", a, a)) for v, a in ADDRESS_TYPES.items()}
+MASQUERADE = {
+    v: Set("inet", f"masquerade{v}", (a,), interval=True) for v, a in ADDRESS_TYPES.items()
+}
+INTERNAL = {v: Set("inet", f"internal{v}", (a, a), interval=True) for v, a in ADDRESS_TYPES.items()}
+CLUSTER = {v: Set("inet", f"cluster{v}", (a,), interval=True) for v, a in ADDRESS_TYPES.items()}
 NETWORK_SETS = (*MASQUERADE.values(), *INTERNAL.values())
 CLUSTER_SETS = tuple(CLUSTER.values())
 
@@ -162,13 +165,15 @@ def apply_masquerade(groups: Iterable[Iterable[IPNetwork]]) -> None:
         _apply(nl, _changes(desired, observed))
 
 
-def ensure_cluster(desired: frozenset[Element]) -> tuple[Change[Element], ...]:
-    """Bring the cluster sets to these elements; what differed. The tables are there.
+def ensure_elements(
+    desired: frozenset[Element], sets: Iterable[Set]
+) -> tuple[Change[Element], ...]:
+    """Bring these sets to these elements; what differed. The tables are there.
 
     Raises KernelError, with errno ENOENT where the tables are missing.
     """
     with open_nft() as nl:
-        changes = _changes(desired, read_sets(nl, CLUSTER_SETS))
+        changes = _changes(desired, read_sets(nl, sets))
         _apply(nl, changes)
     return changes
 

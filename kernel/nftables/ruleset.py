@@ -1,7 +1,7 @@
 """podwire's tables, put together from the parts that features contribute.
 
-A feature that pods need for as long as they are there (masquerade, spoof check) adds its part here;
-one that can be switched off while they run (DNS counters) ensures its part by itself.
+A feature that pods need for as long as they are there (masquerade, port mappings, spoof check) adds
+its part here; one that can be switched off while they run (DNS counters) ensures it by itself.
 """
 
 from __future__ import annotations
@@ -9,13 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kernel.model import Element
-from kernel.nftables import masquerade, spoof_check
+from kernel.nftables import masquerade, port_mappings, spoof_check
 from kernel.nftables.table import Set, Table
 
-TABLES: Mapping[str, Table] = {"inet": masquerade.PART, "bridge": spoof_check.PART}
+TABLES: Mapping[str, Table] = {
+    "inet": masquerade.PART + port_mappings.PART,
+    "bridge": spoof_check.PART,
+}
 """By family."""
 
-ATTACHMENT_SETS: tuple[Set, ...] = (*masquerade.HAIRPIN.values(), *spoof_check.SETS)
+ATTACHMENT_SETS: tuple[Set, ...] = (
+    *masquerade.HAIRPIN.values(),
+    *port_mappings.SETS,
+    *spoof_check.SETS,
+)
 """The sets that attachments put elements of their own into."""
 
 _SETS = {(s.family, s.name): s for table in TABLES.values() for s in table.sets}

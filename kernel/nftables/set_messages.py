@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from kernel.errors import KernelError
 from kernel.model import Element
@@ -24,10 +25,11 @@ from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, TABLE, Set, c
 # linux/netfilter/nf_tables.h
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = SUBSYSTEM | 12, SUBSYSTEM | 13, SUBSYSTEM | 14
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_ELEMENT_KEY, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 3, 10
+_ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_FLAGS, _ELEMENT_KEY_END = 1, 2, 3, 10
 _DATA_VALUE, _LIST_ELEMENT = 1, 1
 _INTERVAL_END = 1
-_PER_TRANSACTION = 256  # a transaction is one datagram, and the socket's buffer is finite
+PER_TRANSACTION = 256
+"""Elements in one transaction: it is one datagram, and the socket's buffer is finite."""
 
 _Item = dict[int, bytes]
 """The attributes of one element."""
@@ -66,8 +68,9 @@ def _value(item: _Item, kind: int) -> bytes | None:
 
 
 def _parse_flat(a_set: Set, items: Iterable[_Item]) -> Iterable[Element]:
-    found = ((_value(item, _ELEMENT_KEY), _value(item, _ELEMENT_KEY_END)) for item in items)
-    return (a_set.element(key, end) for key, end in found if key is not None)
+    parts = (_ELEMENT_KEY, _ELEMENT_KEY_END, _ELEMENT_DATA)
+    found = ([_value(item, part) for part in parts] for item in items)
+    return (a_set.element(key, end, data) for key, end, data in found if key is not None)
 
 
 def _parse_tree(a_set: Set, items: Iterable[_Item]) -> Iterable[Element]:
@@ -96,12 +99,28 @@ def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[El
     """
     messages = [element_message(e, remove=True) for e in ordered(remove)]
     messages += [element_message(e) for e in ordered(add)]
-    for start in range(0, len(messages), _PER_TRANSACTION):
-        commit(nl, messages[start : start + _PER_TRANSACTION])
+    for start in range(0, len(messages), PER_TRANSACTION):
+        commit(nl, messages[start : start + PER_TRANSACTION])
+
+
+def read_mapped(nl: Netlink, elements: Iterable[Element]) -> frozenset[Element]:
+    """What the kernel's maps have for the keys of these elements; it need not be their data."""
+    found: set[Element] = set()
+    for element in elements:
+        message = Message(_GETSETELEM, 0, _listed(element, data=False), f"read {element.set_name}")
+        for answer in nl.run([message], tolerate=ABSENT)[0].objects:
+            data = (_value(item, _ELEMENT_DATA) for item in _items(answer))
+            found |= {replace(element, data=each) for each in data}
+    return frozenset(found)
 
 
 def remove_elements(nl: Netlink, elements: Collection[Element]) -> None:
-    """Remove elements; those that are gone already are no error."""
+    """Remove elements; those that are gone already, and keys led elsewhere, are no error."""
+    mapped = [e for e in elements if e.data is not None]
+    if mapped:
+        # The kernel removes by key alone, whoever has the port by now.
+        others = set(mapped) - read_mapped(nl, mapped)
+        elements = [e for e in elements if e not in others]
     try:
         # Each transaction waits until the one before it was cleaned up, a grace period later.
         change_elements(nl, (), elements)
@@ -124,18 +143,24 @@ def ordered(elements: Collection[Element]) -> list[Element]:
 
 def element_message(element: Element, *, remove: bool = False) -> Message:
     """Add or remove one element."""
+    body = _listed(element, data=not remove)
+    if remove:
+        return Message(_DELSETELEM, 0, body, f"remove from nft set {element.set_name}")
+    return Message(_NEWSETELEM, NLM_F_CREATE, body, f"add to nft set {element.set_name}")
+
+
+def _listed(element: Element, *, data: bool) -> bytes:
     key = nested(_ELEMENT_KEY, attribute(_DATA_VALUE, element.key))
     parts = [key]
     if element.key_end is not None and element.tree:
         parts += _tree_end(element.key_end)
     elif element.key_end is not None:
         parts = [key + nested(_ELEMENT_KEY_END, attribute(_DATA_VALUE, element.key_end))]
+    elif element.data is not None and data:
+        parts = [key + nested(_ELEMENT_DATA, attribute(_DATA_VALUE, element.data))]
     listed = nested(_LIST_ELEMENTS, *(nested(_LIST_ELEMENT, part) for part in parts))
-    body = header(element.family) + text(_LIST_TABLE, TABLE) + text(_LIST_SET, element.set_name)
-    if remove:
-        what = f"remove from nft set {element.set_name}"
-        return Message(_DELSETELEM, 0, body + listed, what)
-    return Message(_NEWSETELEM, NLM_F_CREATE, body + listed, f"add to nft set {element.set_name}")
+    place = text(_LIST_TABLE, TABLE) + text(_LIST_SET, element.set_name)
+    return header(element.family) + place + listed
 
 
 def _tree_end(key_end: bytes) -> list[bytes]:

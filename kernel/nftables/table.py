@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,16 +45,22 @@ ABSENT = frozenset({errno.ENOENT})
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set of podwire's table of a family. fields: their types, in order; interval: of ranges."""
+    """A set of podwire's table of a family. fields: their types, in order; interval: of ranges.
+
+    data: for a map, the types of what it leads to.
+    """
 
     family: str
     name: str
     fields: tuple[str, ...]
     interval: bool = False
+    data: tuple[str, ...] = ()
 
-    def element(self, key: bytes, key_end: bytes | None = None) -> Element:
-        """An element; key_end: the last of an interval."""
-        return Element(self.family, self.name, key, key_end, tree=self.is_tree)
+    def element(
+        self, key: bytes, key_end: bytes | None = None, data: bytes | None = None
+    ) -> Element:
+        """An element; key_end: the last of an interval; data: what a map leads it to."""
+        return Element(self.family, self.name, key, key_end, self.is_tree, data)
 
     @property
     def is_tree(self) -> bool:
@@ -110,7 +116,7 @@ def _digest(hook: str, rule: str) -> str:
 def render(table: Table) -> str:
     """A script for `nft -f` that creates what is missing; elements and other chains stay."""
     lines = [f"table {table.family} {TABLE} {{", f'  comment "{_COMMENT}"']
-    lines += [f"  set {s.name} {{ {_set_type(s)} }}" for s in table.sets]
+    lines += [f"  {_set_kind(s)} {s.name} {{ {_set_type(s)} }}" for s in table.sets]
     lines += [f"  counter {name} {{ }}" for name in table.counters]
     lines += [f"  chain {c.name} {{ {c.hook}; policy accept; }}" for c in table.chains]
     lines.append("}")
@@ -122,26 +128,38 @@ def render(table: Table) -> str:
     return "\n".join([*lines, ""])
 
 
+def _set_kind(a_set: Set) -> str:
+    return "map" if a_set.data else "set"
+
+
 def _set_type(a_set: Set) -> str:
-    return f"type {' . '.join(a_set.fields)};{' flags interval;' * a_set.interval}"
+    types = " : ".join(" . ".join(fields) for fields in (a_set.fields, a_set.data) if fields)
+    return f"type {types};{' flags interval;' * a_set.interval}"
 
 
 def table_changes(nl: Netlink, table: Table) -> tuple[Change[ChainRules], ...]:
     """The chains whose rules are not as desired; one without any rule counts as missing."""
     desired = table.rules
-    observed = (_read_rules(nl, table.family, chain.name) for chain in table.chains)
-    return tuple(diff(desired, by_key(filter(None, observed)), desired))
+    return tuple(diff(desired, by_key(_read_rules(nl, table.family)), desired))
 
 
-def _read_rules(nl: Netlink, family: str, chain: str) -> ChainRules | None:
-    body = header(family) + text(_RULE_TABLE, TABLE) + text(_RULE_CHAIN, chain)
+def _read_rules(nl: Netlink, family: str) -> Iterator[ChainRules]:
+    """The rules of all chains of podwire's table of a family."""
+    message = Message(
+        _GETRULE, 0, header(family) + text(_RULE_TABLE, TABLE), f"list nft table {family} {TABLE}"
+    )
     try:
-        found = nl.dump(Message(_GETRULE, 0, body, f"list rules of nft chain {chain}"))
+        found = nl.dump(message)
     except KernelError as error:
         if error.errno not in ABSENT:
             raise
-        return None
-    return ChainRules(family, chain, tuple(map(read_digest, found))) if found else None
+        return
+    digests: dict[bytes, list[str]] = {}
+    for rule in found:
+        chain = first_attribute(rule.body, HEADER_BYTES, _RULE_CHAIN) or b""
+        digests.setdefault(chain, []).append(read_digest(rule))
+    for chain, its_digests in digests.items():
+        yield ChainRules(family, string(chain), tuple(its_digests))
 
 
 def read_digest(rule: Message) -> str:

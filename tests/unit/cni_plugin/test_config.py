@@ -37,6 +37,8 @@ VALUES = {
 }
 STRINGS = ("name", "type", "bridge")
 BOOLEANS = (
+    "snat",
+    "masqAll",
     "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "hairpinMode", "promiscMode",
     "preserveDefaultVlan", "macspoofchk", "enabledad", "disableContainerInterface",
     "portIsolation",
@@ -76,6 +78,7 @@ RIGHT: dict[str, str] = {
     "runtimeConfig.dns.searches": "",
     "runtimeConfig.dns.options": "",
     "runtimeConfig.aliases": "",
+    "runtimeConfig.portMappings": "",
     **dict.fromkeys(STRINGS, "string"),
     **dict.fromkeys(BOOLEANS, "boolean"),
     **dict.fromkeys(OBJECTS, "object"),
@@ -217,6 +220,7 @@ WRONG_VALUES: list[tuple[str, Any]] = [
     ("runtimeConfig.ips", ["10.99.0.5"]),
     ("runtimeConfig.ips", ["10.88.0.1"]),
     ("runtimeConfig.ips", ["wrong"]),
+    ("runtimeConfig.portMappings", [{"hostPort": 0, "containerPort": 80}]),
     ("runtimeConfig.ips", ["10.88.0.5", "10.88.0.6"]),
     ("args.cni.mac", "01:00:5e:00:00:01"),
     ("args.cni.ips", ["10.88.0.5/33"]),

@@ -124,6 +124,14 @@ def allocation_is_gone(node: Node, _: Path) -> Answer:
     return ask(node, "CHECK", config(prevResult=result))
 
 
+def port_of_another_pod(node: Node, _: Path) -> Answer:
+    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    conf = config(runtimeConfig={"portMappings": mappings})
+    attach(node, conf)
+    node.replace_pod(keep=True)
+    return ask(node, "ADD", conf, CNI_CONTAINERID="container2")
+
+
 def added_twice(node: Node, _: Path) -> Answer:
     attach(node)
     return ask(node, "ADD")
@@ -174,6 +182,7 @@ CAUSES: list[tuple[int, Cause]] = [
     (104, delegate_is_no_program),
     (104, delegate_dies),
     (105, requested_address_is_held),
+    (106, port_of_another_pod),
 ]
 
 

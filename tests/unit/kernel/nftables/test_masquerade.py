@@ -16,7 +16,7 @@ from kernel.nftables.masquerade import (
     PART,
     apply_masquerade,
     cluster_elements,
-    ensure_cluster,
+    ensure_elements,
     hairpin_address,
     hairpin_element,
     is_covered,
@@ -266,14 +266,16 @@ def test_sets_are_brought_to_what_networks_need(nl: Netlink) -> None:
 def test_tables_stay_while_the_cluster_has_elements(nl: Netlink) -> None:
     wanted = cluster_elements([(ip_address("10.0.0.0"), ip_address("10.0.0.9"))])
     with pytest.raises(KernelError) as caught:
-        ensure_cluster(wanted)
+        ensure_elements(wanted, CLUSTER_SETS)
     assert caught.value.errno == errno.ENOENT
-    assert ensure_cluster(frozenset()) == ()
+    assert ensure_elements(frozenset(), CLUSTER_SETS) == ()
     load(PART)
-    assert [change.desired for change in ensure_cluster(wanted)] == list(wanted)
-    assert ensure_cluster(wanted) == ()
+    assert [change.desired for change in ensure_elements(wanted, CLUSTER_SETS)] == list(wanted)
+    assert ensure_elements(wanted, CLUSTER_SETS) == ()
     remove_empty_tables()
     assert read_sets(nl, CLUSTER_SETS) == wanted
-    assert [change.observed for change in ensure_cluster(frozenset())] == list(wanted)
+    assert [change.observed for change in ensure_elements(frozenset(), CLUSTER_SETS)] == list(
+        wanted
+    )
     remove_empty_tables()
     assert not table_is_present(nl, "inet")

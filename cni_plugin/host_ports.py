@@ -1,0 +1,47 @@
+"""Who has a port of the node that another pod asks for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from cni_plugin.attachment import DAMAGE, load_record
+from cni_plugin.errors import PORT_TAKEN, TRY_AGAIN, CniError
+from cni_plugin.names import parse_alias
+from ipam.store import Store, Transaction
+from kernel.describe import name_of
+from kernel.model import Element, Plan
+from kernel.netlink.socket import Netlink
+from kernel.nftables.port_mappings import describe_port, pod_of
+from kernel.nftables.set_messages import read_mapped, remove_elements
+from kernel.nftables.table import open_nft
+from kernel.read import read_links
+
+
+def explain_conflict(nl: Netlink, store: Store, plan: Plan) -> CniError:
+    """The error for an attachment whose ports others have; mappings of no pod are removed."""
+    desired = {e for e in plan.elements if e.data is not None}
+    with open_nft() as nfnl, store.transaction() as tx:
+        taken = read_mapped(nfnl, desired) - desired
+        holders = {element: _holder(nl, tx, element) for element in sorted(taken, key=name_of)}
+        remove_elements(nfnl, [element for element, holder in holders.items() if not holder])
+    faults = [f"host port {describe_port(e)} is held by {who}" for e, who in holders.items() if who]
+    if not faults:
+        msg = "a port mapping that no pod had any more was in the way, and was removed"
+        return CniError(TRY_AGAIN, msg, "try again")
+    hint = "delete that pod first, or use another hostPort or hostIP"
+    return CniError(PORT_TAKEN, "; ".join(faults), hint)
+
+
+def _holder(nl: Netlink, tx: Transaction, element: Element) -> str:
+    """The attachment that a mapping is of; empty where there is none."""
+    for owner, text in tx.attachments():
+        with suppress(*DAMAGE):
+            record = load_record(text)
+            if element in record.plan.elements:
+                return f"{record.pod or owner.container_id} ({owner.ifname} on {owner.network})"
+    pod = pod_of(element)
+    for link in read_links(nl):
+        mark = parse_alias(link.alias)
+        if mark and any(address.ip == pod for address in mark.addresses):
+            return f"{mark.pod or mark.container_id} ({mark.ifname} on {mark.network})"
+    return ""

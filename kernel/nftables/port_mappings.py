@@ -1,0 +1,166 @@
+"""Host ports: the part of the table `inet podwire` that leads the node's ports to pods.
+
+Packet path: a new connection to an address of the node (`fib daddr type local`, so never one that
+only passes through) is looked up by address, protocol and port, then by protocol and port alone,
+and translated. On its way out it is masqueraded where the answer would not come back by this node:
+from the node's loopback, back by the link that it came from, or always where that is configured.
+Each mapping is one element of a map: a packet costs the same whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
+
+from kernel.conntrack import Flow, forget_flows
+from kernel.model import Element, IPAddress, IPNetwork
+from kernel.nftables.masquerade import ADDRESS_TYPES, IFNAMSIZ
+from kernel.nftables.table import Chain, Set, Table
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+"""Numbers of the protocols that have ports (IANA)."""
+UDP = PROTOCOLS["udp"]
+
+_KEY = ("inet_proto", "inet_service")
+
+BY_ADDRESS = {
+    v: Set("inet", f"host_ports{v}", (a, *_KEY), data=(a, "inet_service"))
+    for v, a in ADDRESS_TYPES.items()
+}
+ANY_ADDRESS = {
+    v: Set("inet", f"any_host_ports{v}", _KEY, data=(a, "inet_service"))
+    for v, a in ADDRESS_TYPES.items()
+}
+LOOPBACK = Set("inet", "from_loopback4", ("ifname", "ipv4_addr"))
+SAME_LINK = {
+    v: Set("inet", f"same_link{v}", ("ifname", "ifname", a)) for v, a in ADDRESS_TYPES.items()
+}
+ALWAYS = {v: Set("inet", f"always_masq{v}", ("ifname", a)) for v, a in ADDRESS_TYPES.items()}
+NOT_CAPTURED = {
+    v: Set("inet", f"not_captured{v}", (a,), interval=True) for v, a in ADDRESS_TYPES.items()
+}
+EXCLUSION_SETS = tuple(NOT_CAPTURED.values())
+SETS = (
+    *BY_ADDRESS.values(),
+    *ANY_ADDRESS.values(),
+    LOOPBACK,
+    *SAME_LINK.values(),
+    *ALWAYS.values(),
+)
+"""The sets that attachments have elements in."""
+
+# IPv6's loopback is left out: no packet of ::1 leaves the node (RFC 4291 section 2.5.3).
+_CAPTURE = (
+    "fib daddr type != local accept",
+    "ip daddr @not_captured4 accept",
+    "ip6 daddr @not_captured6 accept",
+    "ip6 daddr ::1 accept",
+    "dnat ip to ip daddr . meta l4proto . th dport map @host_ports4",
+    "dnat ip6 to ip6 daddr . meta l4proto . th dport map @host_ports6",
+    "dnat ip to meta l4proto . th dport map @any_host_ports4",
+    "dnat ip6 to meta l4proto . th dport map @any_host_ports6",
+)
+
+PART = Table(
+    "inet",
+    sets=(*SETS, *EXCLUSION_SETS),
+    chains=(
+        # route_localnet, which a connection from loopback needs, would let pods reach what listens
+        # on the node's loopback alone (CVE-2020-8558).
+        Chain(
+            "loopback",
+            "type filter hook prerouting priority raw",
+            ('iifname != "lo" ip daddr 127.0.0.0/8 drop',),
+        ),
+        Chain("host_ports", "type nat hook prerouting priority dstnat", _CAPTURE),
+        Chain("own_host_ports", "type nat hook output priority -100", _CAPTURE),
+        Chain(
+            "host_ports_out",
+            "type nat hook postrouting priority srcnat",
+            (
+                "ct status & dnat == 0 accept",
+                "ip saddr 127.0.0.0/8 oifname . ip daddr @from_loopback4 masquerade",
+                "oifname . ip daddr @always_masq4 masquerade",
+                "oifname . ip6 daddr @always_masq6 masquerade",
+                "iifname . oifname . ip daddr @same_link4 masquerade",
+                "iifname . oifname . ip6 daddr @same_link6 masquerade",
+            ),
+        ),
+    ),
+)
+
+
+def mapping_element(
+    protocol: str, host: IPAddress | None, host_port: int, pod: IPAddress, pod_port: int
+) -> Element:
+    """The element that leads a port of the node to a pod's. host: None for all addresses."""
+    key = _padded(bytes([PROTOCOLS[protocol]])) + _padded(host_port.to_bytes(2))
+    data = pod.packed + _padded(pod_port.to_bytes(2))
+    if host is None:
+        return ANY_ADDRESS[pod.version].element(key, data=data)
+    return BY_ADDRESS[pod.version].element(host.packed + key, data=data)
+
+
+def _padded(field: bytes) -> bytes:
+    # A field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
+    return field.ljust(4, b"\0")
+
+
+def return_elements(link: str, pod: IPAddress, *, always: bool) -> tuple[Element, ...]:
+    """The elements by which connections to a pod's mapped ports are masqueraded.
+
+    link: the node's link that leads to the pod. always: whatever their source; else those whose
+    answer would not come back by this node.
+    """
+    name = link.encode().ljust(IFNAMSIZ, b"\0")
+    if always:
+        return (ALWAYS[pod.version].element(name + pod.packed),)
+    same = SAME_LINK[pod.version].element(name * 2 + pod.packed)
+    return (LOOPBACK.element(name + pod.packed), same) if pod.version == 4 else (same,)
+
+
+def exclusion_elements(prefixes: Iterable[IPNetwork]) -> frozenset[Element]:
+    """The elements for addresses of the node that no mapping captures."""
+    known = tuple(prefixes)
+    # An interval set holds no overlaps.
+    separate: list[IPNetwork] = [
+        *collapse_addresses(p for p in known if isinstance(p, IPv4Network)),
+        *collapse_addresses(p for p in known if isinstance(p, IPv6Network)),
+    ]
+    return frozenset(
+        NOT_CAPTURED[p.version].element(p.network_address.packed, p.broadcast_address.packed)
+        for p in separate
+    )
+
+
+def flow_of(element: Element) -> Flow | None:
+    """The connections that a mapping's element translates; None for other elements."""
+    if element.data is None:
+        return None
+    version = 4 if element.set_name.endswith("4") else 6
+    host, key = element.key[:-8], element.key[-8:]
+    return Flow(version, key[0], int.from_bytes(key[4:6]), ip_address(host) if host else None)
+
+
+def describe_port(element: Element) -> str:
+    """The node's port of a mapping, for people: "8080/tcp", "192.0.2.11 8080/tcp"."""
+    flow = flow_of(element)
+    if flow is None:
+        return ""
+    name = next(name for name, number in PROTOCOLS.items() if number == flow.protocol)
+    return f"{flow.address or ''} {flow.port}/{name}".strip()
+
+
+def pod_of(element: Element) -> IPAddress | None:
+    """The pod that a mapping's element leads to; None for other elements."""
+    return ip_address(element.data[:-4]) if element.data else None
+
+
+def forget_datagrams(elements: Iterable[Element]) -> None:
+    """Delete the tracked UDP flows to the ports of these mappings, among other elements.
+
+    While a sender goes on, its flow would lead to where it led before: to the pod that had the port
+    earlier, or to none. Raises KernelError.
+    """
+    flows = filter(None, map(flow_of, elements))
+    forget_flows(flow for flow in flows if flow.protocol == PROTOCOLS["udp"])
