@@ -78,7 +78,8 @@ class Stream:
 class Impostor(ThreadingHTTPServer):
     """Serves from its making to `close`; `answers` may change at any time.
 
-    version, node, survey, list, watch, own, write: what of podwire's requests they are for.
+    version, node (the list of the own one), heartbeats (its watch), survey, list, watch, own,
+    write: what of podwire's requests they are for.
     """
 
     daemon_threads = True
@@ -150,8 +151,8 @@ class Connection(BaseHTTPRequestHandler):
         answers = self.server.answers
         if self.path == "/version":
             return "version"
-        if "/nodes/" in self.path:
-            return "node"
+        if "/nodes" in self.path:
+            return "heartbeats" if "watch=1" in self.path else "node"
         if self.command != "GET":
             return "write"
         if "/nodenetworks/" in self.path:
@@ -189,7 +190,8 @@ _USUAL: dict[str, Answer] = {
     "version": said({"gitVersion": "v1.36.2"}),
     "own": said({"kind": "Status", "code": 404}, 404),
     "survey": listed(item(2), item(3)),
-    "node": said(own_node()),
+    "node": listed(own_node()),
+    "heartbeats": Stream(),
     "list": listed(item(2), item(3)),
     "watch": Stream(),
     "write": _written,

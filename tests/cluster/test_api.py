@@ -234,8 +234,14 @@ def test_rights_of_a_daemon(api: ApiServer, wire: Wire) -> None:
     daemon = api.client(wire, api.issue("n1"))
     assert daemon.ask("GET", place_of("Node", "", "n1")).expect(200)["metadata"] == node["metadata"]
     assert daemon.ask("GET", place_of("Node", "", "n2")).code == 200
-    assert daemon.ask("GET", place_of("Node")).code == 403
-    assert next(daemon.watch(place_of("Node")))["object"]["code"] == 403
+    own = "metadata.name=n1"
+    [found] = daemon.ask("GET", place_of("Node"), fieldSelector=own).expect(200)["items"]
+    assert found["metadata"] == node["metadata"]
+    report = {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.66"}]}}
+    status = f"{place_of('Node', '', 'n1')}/status"
+    assert daemon.ask("PATCH", status, report, kind=MERGE).code == 403
+    event = next(daemon.watch(place_of("Node"), fieldSelector=own))
+    assert event["object"]["metadata"]["name"] == "n1"
     assert daemon.ask("GET", place_of("Pod", SPACE)).code == 403
     assert daemon.ask("DELETE", place_of("Node", "", "n2")).code == 403
     assert daemon.ask("GET", LISTED).code == 200

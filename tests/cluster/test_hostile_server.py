@@ -119,10 +119,10 @@ def test_a_bad_list_later_changes_nothing(impostor: Impostor, one: Follower, wha
 
 NODES: dict[str, Answer] = {
     "a page for people": HTML,
-    "a Node of another name": said({**own_node(), "metadata": {"name": "n9", "uid": "u"}}),
-    "no uid": said({**own_node(), "metadata": {"name": "n1"}}),
-    "garbage": said({**own_node(), "spec": {"podCIDRs": 7}, "status": []}),
-    "addresses without end": said(
+    "a Node of another name": listed({**own_node(), "metadata": {"name": "n9", "uid": "u"}}),
+    "no uid": listed({**own_node(), "metadata": {"name": "n1"}}),
+    "garbage": listed({**own_node(), "spec": {"podCIDRs": 7}, "status": []}),
+    "addresses without end": listed(
         {**own_node(), "status": {"addresses": [{"type": "InternalIP", "address": 5}] * 100_000}}
     ),
     "an error": Raw(500, b"oh"),
@@ -258,7 +258,7 @@ def test_an_api_that_is_too_old_is_named_and_not_used(
 
 
 def test_a_node_without_pod_cidrs_is_told(impostor: Impostor, one: Follower) -> None:
-    impostor.set(node=said({**own_node(), "spec": {}}))
+    impostor.set(node=listed({**own_node(), "spec": {}}))
     one.start()
     one.await_fault("Node n1 has no podCIDRs yet", "--allocate-node-cidrs?")
     impostor.set()

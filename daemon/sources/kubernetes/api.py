@@ -10,16 +10,13 @@ import logging
 import re
 import socket
 import time
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.config.schema import KubernetesSettings
 from daemon.sources.kubernetes.kubeconfig import exposed_files, read_config
-from daemon.sources.kubernetes.objects import UnusableObject, find_position
-from daemon.sources.kubernetes.stream import Items, Oversized, read_json
+from daemon.sources.kubernetes.objects import find_position
 from daemon.sources.remote import SourceError
 
 if TYPE_CHECKING:
@@ -27,13 +24,13 @@ if TYPE_CHECKING:
     from lightkube.config.kubeconfig import SingleConfig
     from lightkube.config.models import User
 
-CONNECT_SECONDS, READ_SECONDS, LIST_SECONDS = 5.0, 15.0, 300.0
-OBJECT_MAX = 4 << 20
-LIST_MAX = 128 << 20
-"""Bytes of an answer, unpacked. A list is taken apart as it arrives, and never held."""
+CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
+ANSWER_MAX, ANSWER_SECONDS = 32 << 20, 120.0
+"""Bytes of an answer, unpacked, and how long it may take: of a list, a node has about 800 bytes."""
+EVENT_MAX = 2 << 20
+"""Bytes of an event: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
 VERSION_MIN = 1, 30
 """From here on ValidatingAdmissionPolicy is stable (KEP-3488)."""
-_PART = 1 << 16
 _MESSAGE_MAX = 200
 _LOGGERS = ("httpx2", "httpcore2", "lightkube", "hpack", "h2")
 # A peer that disappears is noticed in about two minutes, whatever the API sends.
@@ -56,16 +53,16 @@ class ApiError(SourceError):
         self.status, self.reason = status, reason
 
 
+def failure_of(status: object, request: str, code: int = 0) -> ApiError:
+    """The error that a metav1.Status describes, or whatever is in its place. code: HTTP's."""
+    known = status if isinstance(status, dict) else {}
+    given = known.get("code")
+    code = code or (given if isinstance(given, int) else 0)
+    return ApiError(code, str(known.get("reason", "")), str(known.get("message", "")), request)
+
+
 class BadResponse(SourceError):
     """A request was accepted, and its response cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """How many items a list has, and its resourceVersion; empty where it has none."""
-
-    size: int
-    position: str
 
 
 class Api:
@@ -85,16 +82,32 @@ class Api:
         self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         self._received = received
         self._client = _open_session(config, self._timeout)
-        self._watched: Any = None
+        self._watched: list[Any] = []
         self._interrupted = False
 
     def get(self, path: str, query: Query | None = None) -> Any:
-        """An object. Raises SourceError."""
-        data = self._ask("GET", path, query)
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise BadResponse(f"the Kubernetes API answers GET {path} with no JSON") from error
+        """An object or a whole list. Raises SourceError."""
+        return self._ask("GET", path, query)
+
+    def get_list(self, path: str, query: Query) -> tuple[list[Any], str]:
+        """The items of a list, and its resourceVersion. Raises SourceError.
+
+        With anything else in its place all routes would be withdrawn.
+        """
+        root = self.get(path, query)
+        items = root.get("items") if isinstance(root, dict) else None
+        position = find_position(root)
+        if not isinstance(items, list) or not position:
+            why = "has no items, or no resourceVersion"
+            raise BadResponse(f"the Kubernetes API's list {path} {why}")
+        return items, position
+
+    def count(self, path: str) -> tuple[int, str]:
+        """How many items a list has, and its resourceVersion. Raises SourceError."""
+        root = self.get(path, {"limit": "1"})
+        metadata = root.get("metadata") if isinstance(root, dict) else None
+        more = metadata.get("remainingItemCount") if isinstance(metadata, dict) else None
+        return 1 + more if isinstance(more, int) else 1, find_position(root)
 
     def check_version(self) -> None:
         """Raise SourceError where the API server is too old for podwire."""
@@ -108,19 +121,6 @@ class Api:
             why = "older ones lack the admission policy that keeps each daemon to its node"
             raise SourceError(f"Kubernetes {needed} or newer is needed, not {cut(text)}: {why}")
 
-    def survey(self, path: str) -> Survey:
-        """The size and the version of a list, without the list. Raises SourceError."""
-        items, count = self.items(path, {"limit": "1"}), 0
-        while True:
-            try:
-                next(items)
-                count += 1
-            except StopIteration as end:
-                metadata = end.value.get("metadata") if isinstance(end.value, dict) else None
-                more = metadata.get("remainingItemCount") if isinstance(metadata, dict) else None
-                count += more if isinstance(more, int) else 0
-                return Survey(count, find_position(end.value))
-
     def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Any:
         """Server-side apply, forced; the object as it is stored then.
 
@@ -128,11 +128,7 @@ class Api:
         """
         query = {"fieldManager": manager, "force": "true"}
         headers = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
-        data = self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
-        try:
-            return read_json(data)
-        except UnusableObject as error:
-            raise BadResponse(f"the Kubernetes API's answer to PATCH {path}: {error}") from error
+        return self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
 
     def delete(self, path: str) -> None:
         """Delete an object. Raises SourceError."""
@@ -145,50 +141,46 @@ class Api:
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> bytes:
+    ) -> Any:
         with self._send(verb, path, query, headers, body) as response:
-            return b"".join(self._parts(response, OBJECT_MAX))
-
-    def items(self, path: str, query: Query) -> Generator[Any, None, Any]:
-        """The items of a list; the generator's value is the list without them.
-
-        Raises SourceError; the items before that are not the whole list then.
-        """
-        items = Items()
-        with self._send("GET", path, query, {"Accept-Encoding": "gzip"}) as response:
-            parts: Iterable[bytes] = self._parts(response, LIST_MAX, LIST_SECONDS)
-            if response.headers.get("Content-Encoding") == "gzip":
-                parts = _unpack(parts, LIST_MAX)
-            try:
-                for part in parts:
-                    yield from items.feed(part)
-                yield from items.feed(b"", is_last=True)
-                return items.rest()
-            except (Oversized, ValueError, RecursionError, zlib.error) as error:
-                raise SourceError(f"the Kubernetes API's list is no list: {error}") from error
+            data = self._read(response)
+        try:
+            return json.loads(data, object_hook=_without_managers)
+        except (ValueError, RecursionError) as error:
+            raise BadResponse(f"the Kubernetes API answers {verb} {path} with no JSON") from error
 
     @contextmanager
-    def watch(self, path: str, query: Query, silence: float) -> Iterator[Iterator[bytes]]:
-        """Bytes as they arrive, until the API ends them. Raises SourceError.
+    def watch(self, path: str, query: Query, silence: float) -> Iterator[Iterator[list[bytes]]]:
+        """Lines as they arrive, until the API ends them. Raises SourceError.
 
-        silence: seconds without any after which the connection counts as dead.
+        silence: seconds without any byte after which the connection counts as dead.
         """
         with self._send("GET", path, {**query, "watch": "1"}, read=silence) as response:
-            self._watched = response.extensions.get("network_stream")
+            stream = response.extensions.get("network_stream")
+            self._watched.append(stream)
             try:
                 if self._interrupted:
                     raise SourceError("the watch was interrupted")
-                yield response.iter_raw()
+                yield self._lines(response)
             finally:
-                self._watched = None
+                self._watched.remove(stream)
+
+    def _lines(self, response: httpx2.Response) -> Iterator[list[bytes]]:
+        rest = b""
+        for part in response.iter_raw():
+            self._received(len(part))
+            *lines, rest = (rest + part).split(b"\n")
+            if max(map(len, (rest, *lines))) > EVENT_MAX:
+                raise BadResponse(f"the Kubernetes API's event has more than {EVENT_MAX} bytes")
+            yield [line for line in lines if line.strip()]
 
     def interrupt(self) -> None:
-        """End a watch, from another thread. Never raises."""
+        """End all watches, from another thread. Never raises."""
         self._interrupted = True
-        stream = self._watched
-        with suppress(Exception):
-            # Not the method of SSLSocket, which takes TLS off a socket that is being read.
-            socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+        for stream in tuple(self._watched):
+            with suppress(Exception):
+                # Not the method of SSLSocket, which takes TLS off a socket that is being read.
+                socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close all connections."""
@@ -205,7 +197,8 @@ class Api:
         read: float = READ_SECONDS,
     ) -> Iterator[httpx2.Response]:
         extensions = {"timeout": {**self._timeout.as_dict(), "read": read}}
-        fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+        # A watch is not packed (apiserver, watch.go); a list above 128 kB is.
+        fields = {"Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})}
         asked = f"{verb} {path}"
         try:
             request = self._client.build_request(
@@ -242,40 +235,29 @@ class Api:
 
     def _refusal(self, response: httpx2.Response, asked: str) -> ApiError:
         try:
-            status = json.loads(b"".join(self._parts(response, OBJECT_MAX)))
+            status = json.loads(self._read(response))
         except (ValueError, RecursionError, SourceError):
             status = None
-        known = status if isinstance(status, dict) else {}
-        reason, message = str(known.get("reason", "")), str(known.get("message", ""))
-        return ApiError(response.status_code, reason, message, asked)
+        return failure_of(status, asked, response.status_code)
 
-    def _parts(
-        self, response: httpx2.Response, most: int, seconds: float = 2 * READ_SECONDS
-    ) -> Iterator[bytes]:
-        total, end = 0, time.monotonic() + seconds
-        for part in response.iter_raw():
-            self._received(len(part))
-            total += len(part)
-            if total > most:
-                raise BadResponse(f"the Kubernetes API's answer has more than {most} bytes")
+    def _read(self, response: httpx2.Response) -> bytearray:
+        """The body, unpacked."""
+        data, counted, end = bytearray(), 0, time.monotonic() + ANSWER_SECONDS
+        for part in response.iter_bytes():
+            self._received(response.num_bytes_downloaded - counted)
+            counted = response.num_bytes_downloaded
+            data += part
+            if len(data) > ANSWER_MAX:
+                raise BadResponse(f"the Kubernetes API's answer has more than {ANSWER_MAX} bytes")
             if time.monotonic() > end:
-                raise SourceError(f"the Kubernetes API's answer took more than {seconds:.0f} s")
-            yield part
+                raise SourceError(f"the Kubernetes API's answer takes over {ANSWER_SECONDS:.0f} s")
+        return data
 
 
-def _unpack(parts: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """What a gzip stream holds, in parts of bounded size. Raises zlib.error, SourceError."""
-    inflater, total = zlib.decompressobj(wbits=31), 0
-    for part in parts:
-        packed = part
-        while packed:
-            data = inflater.decompress(packed, _PART)
-            total += len(data)
-            if total > most:
-                raise SourceError(f"the Kubernetes API's answer has more than {most} bytes")
-            yield data
-            packed = inflater.unconsumed_tail
-    yield inflater.flush()
+def _without_managers(thing: dict[str, Any]) -> dict[str, Any]:
+    # What the API server notes about writers is most of an object: it goes while it is parsed.
+    thing.pop("managedFields", None)
+    return thing
 
 
 def _head_size(response: httpx2.Response) -> int:

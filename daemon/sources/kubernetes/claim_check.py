@@ -61,9 +61,9 @@ class ClaimCheck:
         return tuple(self._waiting.values())
 
     @property
-    def unsettled(self) -> tuple[Node, ...]:
-        """Claims that are not believed: those that wait, and those that their Nodes denied."""
-        return (*self._waiting.values(), *self._denied.values())
+    def is_settled(self) -> bool:
+        """Whether all claims are believed: none waits, and none was denied."""
+        return not (self._waiting or self._denied)
 
     @property
     def former(self) -> tuple[Node, ...]:
@@ -113,16 +113,11 @@ class ClaimCheck:
             if node.name not in self._believed and node.name != self._me:
                 self._remember(node)
 
-    def reopen(self, claims: Iterable[Node]) -> None:
-        """Let these claims, which were not believed before, wait for their Nodes."""
-        for claim in claims:
-            if claim.name != self._me:
-                self._wait(claim)
-
     def reopen_denied(self) -> None:
         """Let denied claims wait again: their Nodes may have changed since."""
         denied, self._denied = self._denied, {}
-        self.reopen(denied.values())
+        for claim in denied.values():
+            self._wait(claim)
 
     def settle(self, claim: Node, record: NodeRecord | None) -> str:
         """Decide a waiting claim by its Node; None: there is no such Node.

@@ -6,18 +6,18 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.kubeconfig import require_library
 from daemon.sources.kubernetes.objects import objects_path
-from daemon.sources.kubernetes.own_object import NOT_FOUND, OwnObject
-from daemon.sources.kubernetes.stream import Expired, Lines, WatchFailed
+from daemon.sources.kubernetes.own_object import NOT_FOUND, SILENCE, OwnObject, watch_query
 from daemon.sources.kubernetes.worker import Worker
 from daemon.sources.remote import Feed, SourceError
 
@@ -25,11 +25,6 @@ LISTS_PER_SECOND = 100
 """Of all daemons of a cluster that start together."""
 WATCHES_PER_LIST = 2
 """A watch that continues costs the API that much less than a list."""
-SILENCE = 180.0
-"""Seconds without a byte after which a watch counts as dead; the API sends a bookmark each minute
-(apiserver, cacher.go, bookmarkFrequency)."""
-WATCH_SECONDS = 1800.0, 3600.0
-"""How long a watch may last; random, so that not all daemons come back at once."""
 _SHORT = 5.0
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
 _RESTORED = "the Kubernetes API was restored from a backup, or went back in time: it is listed anew"
@@ -113,6 +108,7 @@ class KubernetesClient:
             hint = _HINTS.get(error.status)
             raise SourceError(f"{error}; {hint}" if hint else str(error)) from error
         finally:
+            api.interrupt()
             parts.worker.stop()
             self._api = None
             api.close()
@@ -147,12 +143,13 @@ class KubernetesClient:
         Returns whether that is done; not where the feed ends. Raises SourceError.
         """
         known = feed.known
-        nodes = len(known.nodes) / WATCHES_PER_LIST if known else api.survey(self._path).size
+        nodes = len(known.nodes) / WATCHES_PER_LIST if known else api.count(self._path)[0]
         self._rest(feed, nodes / LISTS_PER_SECOND)
         if feed.stopping:
             return False
         api.check_version()
-        parts.worker.read_node(api)
+        with suppress(ApiError):  # it is a fault already, and is tried again
+            parts.own.read_node(api)
         if known:
             parts.own.read(api)  # a watch that continues reports its changes only
             if not parts.view.resume(known):
@@ -170,13 +167,15 @@ class KubernetesClient:
         is_fresh = not view.position
         if is_fresh:
             self._list(feed, api, parts)
-        elif view.is_ahead_of(api.survey(self._path).position):
+        elif view.is_ahead_of(api.count(self._path)[1]):
             self._newest = view.position = ""
             raise SourceError(_RESTORED)
         began = time.monotonic()
         try:
             self._watch(feed, api, parts)
-        except Expired as error:
+        except ApiError as error:
+            if error.status != _GONE:
+                raise
             self._log.info("the API has no history from the watch's position on any more")
             self._newest, view.position = "" if is_fresh else view.position or "0", ""
             if is_fresh and time.monotonic() - began < _SHORT:
@@ -185,11 +184,12 @@ class KubernetesClient:
             self._rest(feed, view.size / LISTS_PER_SECOND)
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:
+        # With a resourceVersion the API server answers from its cache, and asks etcd for nothing.
         query = {"resourceVersion": self._newest} if self._newest else {}
         if self._newest not in ("", "0"):
             query["resourceVersionMatch"] = "NotOlderThan"
         try:
-            parts.view.replace(api.items(self._path, query))
+            parts.view.replace(*api.get_list(self._path, query))
         except ApiError as error:
             if error.status in (_GONE, _TIMEOUT) and self._newest:
                 # Also where the cluster was restored from a backup, and counts from there again.
@@ -199,41 +199,26 @@ class KubernetesClient:
         parts.worker.wake()
 
     def _watch(self, feed: Feed, api: Api, parts: _Parts) -> None:
+        """Receive what one watch sends, to its end."""
         began = time.monotonic()
         try:
-            has_received = self._receive(feed, api, parts)
-        except ApiError as error:
-            if error.status == _GONE:
-                raise Expired from error
+            with api.watch(self._path, watch_query(parts.view.position), SILENCE) as batches:
+                feed.received()
+                for lines in batches:
+                    feed.received(events=parts.view.events(lines))
+                    if parts.view.waiting:
+                        parts.worker.wake()
+                    if feed.stopping:
+                        return
+        except ApiError:
             raise
         except SourceError as error:
+            if isinstance(error, BadResponse):
+                parts.view.position = ""  # else the same would come again
             if time.monotonic() - began < _SHORT or feed.stopping:
                 raise
             # A connection ends now and then; the next request shows whether the API is away.
             self._log.debug(f"the watch ended: {error}")
-        except WatchFailed as error:
-            raise SourceError(str(error)) from error
-        else:
-            if not has_received and time.monotonic() - began < _SHORT and not feed.stopping:
-                raise SourceError("the Kubernetes API ends watches at once")
+        if time.monotonic() - began < _SHORT:
+            raise SourceError("the Kubernetes API ends watches at once")
         self._rest(feed, 1 + parts.view.size / 1000)
-
-    def _receive(self, feed: Feed, api: Api, parts: _Parts) -> bool:
-        """Receive what one watch sends, to its end; whether it was anything."""
-        query = {
-            "resourceVersion": parts.view.position,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(int(random.uniform(*WATCH_SECONDS))),  # noqa: S311
-        }
-        lines, has_received = Lines(), False
-        with api.watch(self._path, query, SILENCE) as chunks:
-            feed.received()
-            for chunk in chunks:
-                has_received = True
-                changes = parts.view.events(lines.feed(chunk))
-                feed.received(len(chunk), changes)
-                if parts.view.waiting:
-                    parts.worker.wake()
-                if feed.stopping:
-                    break
-        return has_received

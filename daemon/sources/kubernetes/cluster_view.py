@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.cache import LastKnown, parse_node, show_node
 from daemon.sources.kubernetes.claim_check import ClaimCheck
+from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import (
     NodeRecord,
     UnusableObject,
     find_position,
-    is_position,
     name_of,
     parse_claim,
 )
-from daemon.sources.kubernetes.stream import failure_of, read_json
-from daemon.sources.remote import Feed, SourceError
+from daemon.sources.remote import Feed
 from kernel.model import IPNetwork
 
-UNSETTLED_MAX = FORMER_MAX = 100
-"""Claims and former nodes of the saved state. With more unsettled claims a list is cheaper."""
+FORMER_MAX = 100
+"""Former nodes of the saved state."""
 _LOGGED_MAX = 1000
-_CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
-_KINDS = _CHANGES | {"BOOKMARK", "ERROR"}
 
 
 class ClusterView:
@@ -74,18 +70,22 @@ class ClusterView:
         Not where the own Node has another uid: it was made again, or is of another cluster.
         """
         with self._mutex:
-            saved, own = _parse_saved(known.position), self._check.get(self._me)
-            if saved is None or own is None or saved.uid != self._uid:
+            own = self._check.get(self._me)
+            try:
+                position, uid, former = json.loads(known.position)
+                former = tuple(map(parse_node, former))
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                return False
+            if own is None or uid != self._uid:
                 return False
             others = [node for node in known.nodes if node.name != self._me]
-            if not saved.position:
-                self._check.remember((*saved.former, *others))
+            if not position:
+                self._check.remember((*former, *others))
                 return False
             self._check = ClaimCheck(self._me, others)
             self._check.put_own(own)
-            self._check.remember(saved.former)
-            self._check.reopen(saved.unsettled)
-            self._is_whole, self.position = True, saved.position
+            self._check.remember(former)
+            self._is_whole, self.position = True, str(position)
             self._emit()
             return True
 
@@ -99,18 +99,14 @@ class ClusterView:
 
     # -- lists and events
 
-    def replace(self, items: Generator[Any, None, Any]) -> None:
-        """Take a whole list. Raises SourceError where it is none; then nothing has changed."""
+    def replace(self, items: Iterable[object], position: str) -> None:
+        """Take all objects there are, as of a resourceVersion."""
         claims: list[Node] = []
         unusable: set[str] = set()
         own = None
-        while True:
+        for thing in items:
             try:
-                thing = next(items)
                 name = name_of(thing)
-            except StopIteration as end:
-                position = find_position(end.value)
-                break
             except UnusableObject as error:
                 self._refuse("a NodeNetwork", str(error))
                 continue
@@ -120,16 +116,14 @@ class ClusterView:
                 claims.append(claim)
             else:
                 unusable.add(name)
-        if not position:
-            raise SourceError("the Kubernetes API's list has no resourceVersion")
         with self._mutex:
             self._check.replace(claims, unusable)
             self._is_whole, self.position = True, position
             self._emit()
         self._on_own(own, True)
 
-    def events(self, lines: Iterable[bytes | None]) -> int:
-        """Take lines of a watch; the number of changes. Raises Expired, WatchFailed."""
+    def events(self, lines: Iterable[bytes]) -> int:
+        """Take lines of a watch; the number of changes. Raises ApiError where they end it."""
         changes = 0
         with self._mutex:
             try:
@@ -139,19 +133,18 @@ class ClusterView:
                 self._emit()
         return changes
 
-    def _event(self, line: bytes | None) -> bool:
+    def _event(self, line: bytes) -> bool:
         try:
-            kind, thing = _open_event(read_json(line))
-            name = name_of(thing) if kind in _CHANGES else ""
+            event = parse_event(line, "the watch of NodeNetworks")
+            is_change = event.kind in CHANGES
+            name = name_of(event.thing) if is_change else ""
         except UnusableObject as error:
             self._refuse("an event", str(error))
             return False
-        if kind == "ERROR":
-            raise failure_of(thing)
-        self.position = find_position(thing) or self.position
-        if kind in _CHANGES:
-            self._change(name, None if kind == "DELETED" else thing)
-        return kind in _CHANGES
+        self.position = find_position(event.thing) or self.position
+        if is_change:
+            self._change(name, None if event.kind == "DELETED" else event.thing)
+        return is_change
 
     def _change(self, name: str, thing: object) -> None:
         if name == self._me:
@@ -206,10 +199,15 @@ class ClusterView:
             self._feed.snapshot(self._check.nodes, self._ranges, self._render_saved())
 
     def _render_saved(self) -> str:
+        """What the next daemon needs beside the nodes: JSON, kept as `LastKnown.position`.
+
+        While claims are not believed the position is left out: a list has them all.
+        """
         if not self._uid:
             return ""
-        saved = _Saved(self.position, self._uid, self._check.unsettled, self._check.former)
-        return saved.render()
+        position = self.position if self._check.is_settled else ""
+        former = [show_node(node) for node in self._check.former[-FORMER_MAX:]]
+        return json.dumps([position, self._uid, former])
 
     def _refuse(self, what: str, why: str) -> None:
         self._feed.refused()
@@ -219,52 +217,3 @@ class ClusterView:
             self._logged.clear()
         self._logged.add((what, why))
         self._log.warning(f"{what} is left out, or part of it: {why}")
-
-
-def _open_event(event: object) -> tuple[str, Any]:
-    """Type and object. Raises UnusableObject."""
-    kind = event.get("type") if isinstance(event, dict) else None
-    if not isinstance(event, dict) or not isinstance(kind, str) or kind not in _KINDS:
-        raise UnusableObject("it is none")
-    return kind, event.get("object")
-
-
-@dataclass(frozen=True, slots=True)
-class _Saved:
-    """What a daemon leaves to the next one beside the nodes, kept as LastKnown.position.
-
-    position: a resourceVersion, empty = a list is needed. uid: of the own Node.
-    unsettled, former: see ClaimCheck.
-    """
-
-    position: str
-    uid: str
-    unsettled: tuple[Node, ...] = ()
-    former: tuple[Node, ...] = ()
-
-    def render(self) -> str:
-        """One line: position or -, uid, and JSON of the nodes where there are any."""
-        is_kept = self.position and len(self.unsettled) <= UNSETTLED_MAX
-        words = [self.position if is_kept else "-", self.uid]
-        nodes = {
-            "unsettled": self.unsettled if is_kept else (),
-            "former": self.former[-FORMER_MAX:],
-        }
-        if any(nodes.values()):
-            words.append(json.dumps({key: [*map(show_node, of)] for key, of in nodes.items()}))
-        return " ".join(words)
-
-
-def _parse_saved(text: str) -> _Saved | None:
-    """What `_Saved.render` made; None where it is something else."""
-    position, _, rest = text.partition(" ")
-    uid, _, nodes = rest.partition(" ")
-    if not is_position(position):
-        return None
-    try:
-        root = json.loads(nodes) if nodes else {"unsettled": [], "former": []}
-        unsettled, former = (tuple(map(parse_node, root[key])) for key in ("unsettled", "former"))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    position = "" if position == "-" else position
-    return _Saved(position, uid, unsettled[:UNSETTLED_MAX], former[:FORMER_MAX])

@@ -71,9 +71,8 @@ class NodeRecord:
         )
 
 
-def node_path(name: str) -> str:
-    """The path of a Node in the API."""
-    return f"/api/v1/nodes/{name}"
+NODES = "/api/v1/nodes"
+"""The path of all Nodes in the API."""
 
 
 def objects_path(namespace: str) -> str:
@@ -205,12 +204,7 @@ def find_position(thing: object) -> str:
         position = _mapping(thing, "metadata").get("resourceVersion")
     except UnusableObject:
         return ""
-    return position if isinstance(position, str) and is_position(position) else ""
-
-
-def is_position(text: str) -> bool:
-    """Whether a text can be a resourceVersion."""
-    return bool(_POSITION.fullmatch(text))
+    return position if isinstance(position, str) and _POSITION.fullmatch(position) else ""
 
 
 def version_of(thing: object) -> tuple[str, int]:

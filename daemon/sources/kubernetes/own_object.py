@@ -1,18 +1,25 @@
-"""This node in the API: its Node, and the NodeNetwork by which the other daemons know it."""
+"""This node in the API: its Node, and the NodeNetwork by which the other daemons know it.
+
+The Node is watched alone, as kubelet and kube-proxy do. The API server finds the watches of a Node
+by its name (kubernetes, registry/core/node/strategy.go, NodeNameTriggerFunc), so the heartbeats of
+other nodes cost nothing here.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.log import Log
 from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import (
+    NODES,
     NodeRecord,
     UnusableObject,
     is_rendered,
-    node_path,
     objects_path,
     parse_node_record,
     render,
@@ -24,6 +31,10 @@ from kernel.model import IPNetwork
 MANAGER = "podwired"
 """The field manager of server-side apply."""
 NOT_FOUND = 404
+SILENCE = 180.0
+"""Seconds without a byte after which a watch counts as dead; the API sends a bookmark each minute
+(apiserver, cacher.go, bookmarkFrequency)."""
+_WATCH_SECONDS = 1800, 3600
 _UNKNOWN = object()
 _NO_CIDRS = "has no podCIDRs yet: does kube-controller-manager run with --allocate-node-cidrs?"
 
@@ -31,7 +42,7 @@ Trouble = Callable[[str, str], None]
 
 
 class OwnObject:
-    """Reads the Node, writes the NodeNetwork; for one thread.
+    """Follows the Node, in one thread, and writes the NodeNetwork, in another one.
 
     trouble: takes what is wrong with the one ("node") and the other ("object"), or "" for nothing.
     """
@@ -48,6 +59,7 @@ class OwnObject:
         self.path = f"{objects_path(namespace)}/{me}"
         self._me, self._namespace, self._ranges = me, namespace, ranges
         self._view, self._log, self._trouble = view, log, trouble
+        self._selector = {"fieldSelector": f"metadata.name={me}"}
         self._desired: dict[str, Any] | None = None
         self._observed: Any = _UNKNOWN
         self._version = "", 0
@@ -65,24 +77,44 @@ class OwnObject:
 
     # -- the Node
 
-    def read_node(self, api: Api) -> bool:
-        """Read the Node; whether it has all that is needed. Raises SourceError if unreachable."""
+    def read_node(self, api: Api) -> str:
+        """Read the Node; from where a watch continues. Raises SourceError."""
         try:
-            record = parse_node_record(api.get(node_path(self._me)), self._ranges)
+            nodes, position = api.get_list(NODES, self._selector)
+        except ApiError as error:
+            self._trouble("node", str(error))
+            raise
+        self._take_node(nodes[0] if nodes else None)
+        return position
+
+    def watch_node(self, api: Api, position: str, changed: Callable[[], None]) -> None:
+        """Take each change of the Node, until the watch ends. Raises SourceError."""
+        query = watch_query(position) | self._selector
+        with api.watch(NODES, query, SILENCE) as batches:
+            for line in (line for batch in batches for line in batch):
+                try:
+                    event = parse_event(line, f"the watch of Node {self._me}")
+                except UnusableObject as error:
+                    raise BadResponse(f"an event of Node {self._me} {error}") from error
+                if event.kind in CHANGES:
+                    self._take_node(None if event.kind == "DELETED" else event.thing)
+                    changed()
+
+    def _take_node(self, thing: object) -> None:
+        """The Node, None where there is none."""
+        if thing is None:
+            self._desired = None
+            hint = "`node` in podwired.yaml must be the Node's name"
+            self._trouble("node", f"the cluster has no Node {self._me}: {hint}")
+            return
+        try:
+            record = parse_node_record(thing, self._ranges)
             if record.name != self._me:
                 raise UnusableObject(f"the API answers with {record.name}")
-        except ApiError as error:
-            why = str(error)
-            if error.status == NOT_FOUND:
-                hint = "`node` in podwired.yaml must be the Node's name"
-                why, self._desired = f"the cluster has no Node {self._me}: {hint}", None
-            self._trouble("node", why)
-            return False
         except UnusableObject as error:
             self._trouble("node", f"Node {self._me}: {error}")
-            return False
+            return
         self._take(record)
-        return self._desired is not None
 
     def _take(self, record: NodeRecord) -> None:
         why = "; ".join(record.left_out)
@@ -91,11 +123,10 @@ class OwnObject:
         elif not record.pod_cidrs:
             why = why or _NO_CIDRS
         self._trouble("node", f"Node {self._me} {why}" if why else "")
-        self._desired = None
         if record.addresses:
             self._view.put_own(record)
-            if record.pod_cidrs:
-                self._desired = render(record.node, record.uid, self._namespace)
+        is_complete = record.addresses and record.pod_cidrs
+        self._desired = render(record.node, record.uid, self._namespace) if is_complete else None
 
     # -- the NodeNetwork
 
@@ -108,14 +139,14 @@ class OwnObject:
                 raise
             self.receive(None, is_current=True)
 
-    def receive(self, thing: Any, *, is_current: bool) -> bool:
-        """The object, None where there is none; whether it went away.
+    def receive(self, thing: Any, *, is_current: bool) -> None:
+        """Take the object, None where there is none.
 
         is_current: whether it was read just now. An event may be of before the last write.
         """
         version, was_published = version_of(thing), self.is_published
         if not is_current and version[0] == self._version[0] and version[1] < self._version[1]:
-            return False
+            return
         self._observed, self._version = thing, version
         if self.is_published:  # also where the response to the write was lost
             self._trouble("object", "")
@@ -123,7 +154,6 @@ class OwnObject:
             what = "changed" if thing else "deleted"
             why = f"this node's NodeNetwork was {what} by another client; it is written again"
             self._log.warning(why, object=self.path)
-        return thing is None and was_published
 
     def publish(self, api: Api) -> None:
         """Write the object. Raises SourceError."""
@@ -156,3 +186,13 @@ class OwnObject:
         again = f"{why}; it is deleted and written again"
         self._log.warning(again, object=self.path)
         raise SourceError(again)
+
+
+def watch_query(position: str) -> dict[str, str]:
+    """The query of a watch from a resourceVersion on.
+
+    It lasts a random time, so that not all daemons come back at once.
+    """
+    seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 - no secret
+    bookmarks = {"allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+    return {"resourceVersion": position, **bookmarks}

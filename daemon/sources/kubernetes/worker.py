@@ -1,4 +1,7 @@
-"""The requests beside the watch: this node's Node and object, and Nodes of conflicting claims."""
+"""The requests beside the watch: this node's Node and object, and Nodes of conflicting claims.
+
+Two threads: one follows this node's Node, the other one does jobs.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,15 @@ from daemon.model import Node
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.objects import (
+    NODES,
     NodeRecord,
     UnusableObject,
-    node_path,
     parse_node_record,
 )
 from daemon.sources.kubernetes.own_object import NOT_FOUND, OwnObject, Trouble
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
 
-NODE_SECONDS = 600.0
-"""Between two reads of an own Node that is complete."""
 DENIED_SECONDS = 300.0
 """Between two reads of Nodes that denied a claim."""
 PAUSE, PAUSE_MAX, CALM = 0.5, 30.0, 600.0
@@ -82,7 +83,7 @@ class _Job:
 
 
 class Worker:
-    """A thread that does these jobs, one after the other, from `start` to `stop`."""
+    """Both threads, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -96,10 +97,9 @@ class Worker:
         self._log, self._trouble = log, trouble
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._node = _Job(self._read_node)
+        self._threads: list[threading.Thread] = []
+        self._node_backoff = _backoff()
         self._jobs = (
-            self._node,
             _Job(own.publish, lambda: own.must_publish),
             _Job(self._look_up, lambda: view.waiting),
             _Job(self._reopen_denied, due=time.monotonic() + DENIED_SECONDS),
@@ -108,17 +108,21 @@ class Worker:
     def start(self, api: Api) -> None:
         """Start, over those connections."""
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(api, self._stop), name="kubernetes", daemon=True
-        )
-        self._thread.start()
+        for name, step in (("api-jobs", self._do_jobs), ("api-node", self._follow_node)):
+            arguments = name, step, api, self._stop
+            thread = threading.Thread(target=self._repeat, args=arguments, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def stop(self) -> None:
-        """End. A thread that hangs in a request ends with that request's time limit."""
+        """End; watches must have been interrupted.
+
+        A thread that hangs in a request ends with that request's time limit.
+        """
         self._stop.set()
         self.wake()
-        if self._thread is not None:
-            self._thread.join(_STOP_SECONDS)
+        while self._threads:
+            self._threads.pop().join(_STOP_SECONDS)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -126,24 +130,48 @@ class Worker:
 
     def receive_own(self, thing: Any, is_current: bool) -> None:
         """This node's object was received; see OwnObject."""
-        self._inbox.put(partial(self._take_own, thing, is_current))
+        self._inbox.put(partial(self._own.receive, thing, is_current=is_current))
 
-    def read_node(self, api: Api) -> None:
-        """Read the own Node now. Raises SourceError where the API cannot be reached."""
-        self._node.attempt(api)
-
-    def _run(self, api: Api, stop: threading.Event) -> None:
+    def _repeat(
+        self,
+        name: str,
+        step: Callable[[Api, threading.Event], None],
+        api: Api,
+        stop: threading.Event,
+    ) -> None:
         while not stop.is_set():
             try:
-                self._do_jobs(api, stop)
-                self._trouble("worker", "")
-                self._receive(min(job.wait(time.monotonic()) for job in self._jobs))
+                step(api, stop)
+                self._trouble(name, "")
             except Exception as error:  # whatever it is, the daemon must go on
                 if stop.is_set():
                     return  # its connections were closed
-                self._trouble("worker", f"the source fails: {error!r}")
+                self._trouble(name, f"the source fails: {error!r}")
                 self._log.debug(traceback.format_exc())
                 stop.wait(PAUSE_MAX)
+
+    def _follow_node(self, api: Api, stop: threading.Event) -> None:
+        """Read this node's Node, and watch it until that ends."""
+        try:
+            position = self._own.read_node(api)
+            self.wake()
+            self._own.watch_node(api, position, self.wake)
+        except SourceError as error:
+            self._log.debug(f"{error}")  # that the API is away, the other watch reports
+        stop.wait(self._node_backoff.next(time.monotonic()))
+
+    def _do_jobs(self, api: Api, stop: threading.Event) -> None:
+        """Do what is due, and wait until something is."""
+        for job in self._jobs:
+            if stop.is_set() or job.wait(time.monotonic()) > 0 or not job.is_wanted():
+                continue
+            try:
+                job.attempt(api)
+            except SourceError as error:
+                self._log.debug(f"{error}")
+        if not self._view.waiting:
+            self._trouble("lookup", "")
+        self._receive(min(job.wait(time.monotonic()) for job in self._jobs))
 
     def _receive(self, seconds: float) -> None:
         """Take what arrives, for so long at most where nothing does."""
@@ -152,26 +180,7 @@ class Worker:
             while True:
                 self._inbox.get_nowait()()
 
-    def _do_jobs(self, api: Api, stop: threading.Event) -> None:
-        for job in self._jobs:
-            if stop.is_set() or job.wait(time.monotonic()) > 0 or not job.is_wanted():
-                continue
-            try:
-                job.attempt(api)
-            except SourceError as error:
-                self._log.debug(f"{error}")  # that the API is away, the watch reports
-        if not self._view.waiting:
-            self._trouble("lookup", "")
-
     # -- the jobs
-
-    def _read_node(self, api: Api) -> float | None:
-        return NODE_SECONDS if self._own.read_node(api) else None
-
-    def _take_own(self, thing: Any, is_current: bool) -> None:
-        if self._own.receive(thing, is_current=is_current):
-            # It goes with its Node: the next object may have another Node as its owner.
-            self._node.due = time.monotonic()
 
     def _look_up(self, api: Api) -> float | None:
         waiting = self._view.waiting
@@ -190,7 +199,7 @@ class Worker:
     def _read_record(self, api: Api, claim: Node) -> NodeRecord | None:
         nothing = NodeRecord(claim.name, "", (), ())
         try:
-            record = parse_node_record(api.get(node_path(claim.name)), self._ranges)
+            record = parse_node_record(api.get(f"{NODES}/{claim.name}"), self._ranges)
         except ApiError as error:
             if error.status == NOT_FOUND:
                 return None

@@ -180,7 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         if wanted > store.version:
             message = f"Timeout: Too large resource version: {wanted}, current: {store.version}"
             raise Failure(504, "Timeout", message)
-        found = [text for _, text in store.select(resource.key, place.space)]
+        name = self._query.get("fieldSelector", "").removeprefix("metadata.name=")
+        found = [text for _, text in store.select(resource.key, place.space, name)]
         limit = int(self._query.get("limit") or 0) or len(found)
         texts, more = b",".join(found[:limit]), len(found) - limit
         head = {"apiVersion": resource.api_version, "kind": f"{resource.kind}List"}

@@ -25,7 +25,7 @@ class Event:
 
     version: int
     type: str
-    space: str
+    key: Key
     line: bytes
 
 
@@ -103,24 +103,28 @@ class Store:
     def _tell(self, resource: str, key: Key, kind: str) -> None:
         found = self.of(resource)
         line = b'{"type":"%s","object":%s}' % (kind.encode(), found.texts[key])
-        found.events.append(Event(self.version, kind, key[0], line))
+        found.events.append(Event(self.version, kind, key, line))
         self.changed.notify_all()
 
-    def since(self, resource: str, version: int, space: str) -> list[Event]:
-        """Events after a version, of one namespace or (empty) of all."""
+    def since(self, resource: str, version: int, space: str, name: str) -> list[Event]:
+        """Events after a version, of one namespace or (empty) of all, of one name or of all."""
         events = self.of(resource).events
         place = bisect.bisect_right(events, version, key=lambda event: event.version)
-        return [event for event in events[place:] if space in ("", event.space)]
+        return [event for event in events[place:] if _is_of(event.key, space, name)]
 
-    def select(self, resource: str, space: str) -> Iterator[tuple[Key, bytes]]:
-        """Texts of the objects of one namespace or (empty) of all, by name."""
+    def select(self, resource: str, space: str, name: str) -> Iterator[tuple[Key, bytes]]:
+        """Texts of objects as in `since`, in the order of their names."""
         for key, text in sorted(self.of(resource).texts.items()):
-            if space in ("", key[0]):
+            if _is_of(key, space, name):
                 yield key, text
 
     def wait(self, seconds: float, due: Callable[[], bool]) -> None:
         """Let go of the lock until something changes that is due, or so long."""
         self.changed.wait_for(due, seconds)
+
+
+def _is_of(key: Key, space: str, name: str) -> bool:
+    return space in ("", key[0]) and name in ("", key[1])
 
 
 def _same(old: Object, new: Object) -> bool:

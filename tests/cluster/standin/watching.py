@@ -25,6 +25,7 @@ class Watching:
         self, store: Store, place: Place, query: Mapping[str, str], bookmark_seconds: float
     ) -> None:
         self._store, self._place = store, place
+        self._name = query.get("fieldSelector", "").removeprefix("metadata.name=")
         self._bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
         self._every = bookmark_seconds
         seconds = float(query.get("timeoutSeconds") or 0) or _DEFAULT_SECONDS * random.uniform(1, 2)
@@ -58,7 +59,7 @@ class Watching:
         with self._store.lock:
             oldest, version = self._store.oldest, self._store.version
             if self._from is None:
-                found = self._store.select(self._place.resource.key, self._place.space)
+                found = self._store.select(self._place.resource.key, self._place.space, self._name)
                 lines = [b'{"type":"ADDED","object":%s}\n' % text for _, text in found]
         if self._from is None:
             send(b"".join(lines))
@@ -73,7 +74,8 @@ class Watching:
         return bool(events) and events[-1].version > position
 
     def _events(self, position: int) -> list[Any]:
-        return self._store.since(self._place.resource.key, position, self._place.space)
+        key, space = self._place.resource.key, self._place.space
+        return self._store.since(key, position, space, self._name)
 
     def _next_bookmark(self) -> float:
         now = time.monotonic()

@@ -101,7 +101,7 @@ class Writer:
 
     def delete_all(self, place: Place) -> Object:
         """Remove all objects of a collection."""
-        for key, _ in [*self._store.select(place.resource.key, place.space)]:
+        for key, _ in [*self._store.select(place.resource.key, place.space, "")]:
             self._store.remove(place.resource.key, key)
         return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
 

@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +19,7 @@ import yaml
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.kubernetes import api as api_module
-from daemon.sources.kubernetes.api import Api, ApiError, Survey
+from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.client import KubernetesClient
 from daemon.sources.remote import SourceError
 
@@ -99,17 +98,6 @@ def serve(folder: Path, answer: Answer, **user: str) -> Iterator[Served]:
         yield served
 
 
-def take_all(served: Served) -> tuple[list[Any], Any]:
-    """A list's items and the rest."""
-    found: list[Any] = []
-    items = served.api.items("/x", {})
-    while True:
-        try:
-            found.append(next(items))
-        except StopIteration as end:
-            return found, end.value
-
-
 def test_an_object(tmp_path: Path) -> None:
     with serve(tmp_path, lambda h: h.reply(b'{"a": 1}')) as served:
         assert served.api.get("/x") == {"a": 1}
@@ -174,7 +162,9 @@ def test_what_is_no_json_is_no_object(tmp_path: Path, body: bytes) -> None:
         served.api.get("/x")
 
 
-def test_an_object_is_bounded(tmp_path: Path) -> None:
+def test_an_answer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "ANSWER_MAX", 1 << 20)
+
     def answer(handler: Handler) -> None:
         handler.send_response(200)
         handler.end_headers()
@@ -183,9 +173,9 @@ def test_an_object_is_bounded(tmp_path: Path) -> None:
         handler.close_connection = True
 
     with serve(tmp_path, answer) as served:
-        with pytest.raises(SourceError, match="more than"):
+        with pytest.raises(SourceError, match="more than 1048576 bytes"):
             served.api.get("/x")
-        assert served.received < 2 * api_module.OBJECT_MAX
+        assert served.received < 2 << 20
 
 
 def write_for_ever(handler: Handler) -> None:
@@ -234,8 +224,7 @@ def test_an_api_that_is_too_old_is_named(tmp_path: Path, version: object, why: s
     [
         ([{}], {"resourceVersion": "7", "remainingItemCount": 4999}, 5000),
         ([{}], {"resourceVersion": "7"}, 1),
-        ([], {"resourceVersion": "7"}, 0),
-        ([{}, {}], {"resourceVersion": "7", "remainingItemCount": "many"}, 2),
+        ([{}], {"resourceVersion": "7", "remainingItemCount": "many"}, 1),
     ],
 )
 def test_the_size_of_a_list_is_asked_without_the_list(
@@ -246,69 +235,82 @@ def test_the_size_of_a_list_is_asked_without_the_list(
         handler.reply(json.dumps({"metadata": metadata, "items": items}).encode())
 
     with serve(tmp_path, answer) as served:
-        assert served.api.survey("/x") == Survey(size, "7")
+        assert served.api.count("/x") == (size, "7")
 
 
-LIST = b'{"items":[{"a":1},{"b":2}],"metadata":{"resourceVersion":"3"}}'
+NOTES = [{"manager": "podwired", "fieldsV1": {"f:spec": {}}}]
+LIST = {
+    "items": [{"metadata": {"name": "a", "managedFields": NOTES}}, {"b": 2}],
+    "metadata": {"resourceVersion": "3"},
+}
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_list(tmp_path: Path, packed: bool) -> None:
+def test_a_list_without_what_the_server_notes_about_writers(tmp_path: Path, packed: bool) -> None:
+    body = json.dumps(LIST).encode()
+
     def answer(handler: Handler) -> None:
         assert handler.headers["Accept-Encoding"] == "gzip"
         if packed:
-            handler.reply(gzip.compress(LIST, mtime=0), Content_Encoding="gzip")
+            handler.reply(gzip.compress(body, mtime=0), Content_Encoding="gzip")
         else:
-            handler.reply(LIST)
+            handler.reply(body)
 
     with serve(tmp_path, answer) as served:
-        rest = {"items": [], "metadata": {"resourceVersion": "3"}}
-        assert take_all(served) == ([{"a": 1}, {"b": 2}], rest)
+        assert served.api.get_list("/x", {}) == ([{"metadata": {"name": "a"}}, {"b": 2}], "3")
 
 
 def test_a_list_is_counted_as_it_was_sent(tmp_path: Path) -> None:
-    body = b'{"items":[' + b",".join([b'{"a":1}'] * 10_000) + b"]}"
-    packed = gzip.compress(body, mtime=0)
+    body = json.dumps({"items": [{"a": 1}] * 10_000, "metadata": {"resourceVersion": "3"}})
+    packed = gzip.compress(body.encode(), mtime=0)
     with serve(tmp_path, lambda h: h.reply(packed, Content_Encoding="gzip")) as served:
-        found, _ = take_all(served)
+        found, _ = served.api.get_list("/x", {})
         assert len(found) == 10_000
         assert len(packed) <= served.received <= len(packed) + 500
 
 
+WHOLE = json.dumps(LIST).encode()
+
+
 @pytest.mark.parametrize(
-    ("body", "encoding"),
+    ("body", "encoding", "why"),
     [
-        (LIST[:-3], "identity"),
-        (b"", "identity"),
-        (b"\x00" * 1000, "identity"),
-        (LIST, "gzip"),
-        (gzip.compress(LIST, mtime=0)[:-12], "gzip"),
-        (gzip.compress(b" " * 3_000_000, mtime=0) + b"x", "gzip"),
+        (WHOLE[:-3], "identity", "no JSON"),
+        (b"", "identity", "no JSON"),
+        (WHOLE, "gzip", "cannot be reached"),
+        (gzip.compress(WHOLE, mtime=0)[:-12], "gzip", "no JSON"),
+        (b"[]", "identity", "no items"),
+        (b'{"metadata":{"resourceVersion":"3"}}', "identity", "no items"),
+        (b'{"items":null,"metadata":{"resourceVersion":"3"}}', "identity", "no items"),
+        (b'{"items":{"a":1},"metadata":{"resourceVersion":"3"}}', "identity", "no items"),
+        (b'{"items":[],"metadata":{}}', "identity", "no resourceVersion"),
+        (b'{"items":[],"metadata":{"resourceVersion":3}}', "identity", "no resourceVersion"),
+        (b'{"items":[],"metadata":5}', "identity", "no resourceVersion"),
     ],
 )
-def test_what_is_no_list_is_told(tmp_path: Path, body: bytes, encoding: str) -> None:
+def test_what_is_no_list_is_refused(tmp_path: Path, body: bytes, encoding: str, why: str) -> None:
     def answer(handler: Handler) -> None:
         handler.reply(body, Content_Encoding=encoding)
 
-    with serve(tmp_path, answer) as served, pytest.raises(SourceError, match="is no list"):
-        take_all(served)
+    with serve(tmp_path, answer) as served, pytest.raises(SourceError, match=why):
+        served.api.get_list("/x", {})
 
 
-def test_what_unpacks_to_more_than_anybody_has_is_refused(
+def test_what_unpacks_to_more_than_any_cluster_has_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_module, "LIST_MAX", 1 << 20)
+    monkeypatch.setattr(api_module, "ANSWER_MAX", 1 << 20)
     bomb = gzip.compress(b'{"items":[' + b" " * (8 << 20))
     assert len(bomb) < 20_000
     with (
         serve(tmp_path, lambda h: h.reply(bomb, Content_Encoding="gzip")) as served,
         pytest.raises(SourceError, match="more than 1048576 bytes"),
     ):
-        take_all(served)
+        served.api.get_list("/x", {})
 
 
 def test_an_answer_that_drips_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "LIST_SECONDS", 0.3)
+    monkeypatch.setattr(api_module, "ANSWER_SECONDS", 0.3)
     end = threading.Event()
 
     def answer(handler: Handler) -> None:
@@ -318,30 +320,52 @@ def test_an_answer_that_drips_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             handler.wfile.write(b" ")
 
     with serve(tmp_path, answer) as served:
-        with pytest.raises(SourceError, match="took more than"):
-            take_all(served)
+        with pytest.raises(SourceError, match="takes over"):
+            served.api.get_list("/x", {})
         end.set()
 
 
-def test_a_watch_gives_bytes_as_they_come_until_it_is_interrupted(tmp_path: Path) -> None:
-    end = threading.Event()
+def test_a_watch_gives_lines_as_they_come_until_it_is_interrupted(tmp_path: Path) -> None:
+    more, end = threading.Event(), threading.Event()
 
     def answer(handler: Handler) -> None:
         assert "watch=1" in handler.path
         handler.send_response(200)
         handler.end_headers()
-        handler.wfile.write(b"one\n")
+        handler.wfile.write(b"one\n\n \ntwo\nthr")
+        more.wait(60)
+        handler.wfile.write(b"ee\n")
         end.wait(60)
         handler.close_connection = True
 
     with serve(tmp_path, answer) as served:
         try:
-            with served.api.watch("/x", {}, 60) as chunks:
-                assert next(chunks) == b"one\n"
+            with served.api.watch("/x", {}, 60) as batches:
+                assert next(batches) == [b"one", b"two"]
+                more.set()
+                assert next(batches) == [b"three"]
                 threading.Timer(0.1, served.api.interrupt).start()
-                assert list(chunks) == []
+                assert list(batches) == []
         finally:
             end.set()
+
+
+def test_a_line_without_end_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "EVENT_MAX", 100_000)
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
+            write_for_ever(handler)
+        handler.close_connection = True
+
+    with (
+        serve(tmp_path, answer) as served,
+        pytest.raises(BadResponse, match="more than 100000 bytes"),
+        served.api.watch("/x", {}, 60) as batches,
+    ):
+        list(batches)
 
 
 def test_a_watch_that_is_silent_for_too_long_is_dead(tmp_path: Path) -> None:
@@ -362,8 +386,8 @@ def test_a_watch_that_is_silent_for_too_long_is_dead(tmp_path: Path) -> None:
 
 
 def listen(served: Served) -> None:
-    with served.api.watch("/x", {}, 0.2) as chunks:
-        list(chunks)
+    with served.api.watch("/x", {}, 0.2) as batches:
+        list(batches)
 
 
 def test_nobody_there_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from daemon.log import Log
 from daemon.sources.cache import CacheWriter
-from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.remote import Feed, SourceError
@@ -34,19 +36,30 @@ class Server(Api):
     """Answers from memory: the Node, and one object."""
 
     def __init__(self) -> None:
-        self.node: Thing | ApiError = node(9)
+        self.node: Thing | ApiError | None = node(9)
+        self.events: list[bytes] = []
         self.object: Thing | None = None
         self.foreign: Thing = {}
         self.lives = self.deleted = 0
         self.is_cut_off = False
 
     def get(self, path: str, query: object = None) -> Any:
-        found = self.node if path == "/api/v1/nodes/me" else self.object
-        if found is None:
-            raise ApiError(404, "NotFound", "not found", path)
-        if isinstance(found, ApiError):
-            raise found
-        return found
+        if path != "/api/v1/nodes":
+            if self.object is None:
+                raise ApiError(404, "NotFound", "not found", path)
+            return self.object
+        assert query == {"fieldSelector": "metadata.name=me"}
+        if isinstance(self.node, ApiError):
+            raise self.node
+        return {"metadata": {"resourceVersion": "7"}, "items": [self.node] if self.node else []}
+
+    @contextmanager
+    def watch(
+        self, path: str, query: Mapping[str, str], silence: float
+    ) -> Iterator[Iterator[list[bytes]]]:
+        assert (path, query["fieldSelector"]) == ("/api/v1/nodes", "metadata.name=me")
+        assert query["resourceVersion"] == "7"
+        yield iter([self.events])
 
     def apply(self, path: str, thing: Any, manager: str) -> Any:
         assert path == "/apis/podwire.dev/v1/namespaces/podwire/nodenetworks/me"
@@ -72,7 +85,7 @@ class Mine:
         self.feed, self.log, self.server = Feed(self.keeper, "here"), Notes(), Server()
         view = ClusterView("me", RANGES, self.feed, self.log, lambda *_: None)
         self.own = OwnObject("me", "podwire", RANGES, view, self.log, self.feed.degraded)
-        assert self.own.read_node(self.server)
+        assert self.own.read_node(self.server) == "7"
         assert not self.own.must_publish  # what there is is not known yet
         self.own.receive(None, is_current=True)
         self.publish()
@@ -86,7 +99,7 @@ class Mine:
     def move(self, number: int) -> None:
         """Other addresses, published."""
         self.server.node = node(number)
-        assert self.own.read_node(self.server)
+        self.own.read_node(self.server)
         self.publish()
 
     @property
@@ -118,7 +131,7 @@ def test_an_object_goes_with_its_node(mine: Mine) -> None:
 def test_what_is_right_already_is_not_written(mine: Mine) -> None:
     version = mine.thing["metadata"]["generation"]
     mine.own.read(mine.server)
-    assert mine.own.read_node(mine.server)
+    mine.own.read_node(mine.server)
     assert not mine.own.must_publish
     assert mine.thing["metadata"]["generation"] == version
 
@@ -141,10 +154,36 @@ def test_what_others_wrote_is_written_over(
     """Also where the API was restored from a backup, and counts from an earlier generation."""
     mine.move(10)
     theirs = changed(mine.thing, generation, uid, addresses=EVIL)
-    assert not mine.own.receive(theirs, is_current=is_current)
+    mine.own.receive(theirs, is_current=is_current)
     assert "NodeNetwork was changed by another client" in mine.log.text
     mine.publish()
     assert mine.thing["spec"]["addresses"] == ["192.0.2.10"]
+
+
+def event(kind: str, thing: object) -> bytes:
+    return json.dumps({"type": kind, "object": thing}).encode()
+
+
+def test_each_change_of_the_node_is_taken(mine: Mine) -> None:
+    calls: list[Thing | None] = []
+    mine.server.events = [
+        event("BOOKMARK", {"metadata": {"resourceVersion": "8"}}),
+        event("MODIFIED", node(10)),
+        event("DELETED", node(10)),
+        event("ADDED", {**node(11), "metadata": {"name": "me", "uid": "u-2"}}),
+    ]
+    mine.own.watch_node(mine.server, "7", lambda: calls.append(mine.own._desired))
+    published = [of and of["spec"]["addresses"] for of in calls]
+    assert published == [["192.0.2.10"], None, ["192.0.2.11"]]
+    mine.publish()
+    assert mine.thing["metadata"]["ownerReferences"][0]["uid"] == "u-2"
+    assert mine.feed.fault == ""
+
+
+def test_an_event_of_the_node_that_cannot_be_read_ends_the_watch(mine: Mine) -> None:
+    mine.server.events = [b"<html>"]
+    with pytest.raises(BadResponse, match="an event of Node me is no JSON"):
+        mine.own.watch_node(mine.server, "7", lambda: None)
 
 
 @pytest.mark.parametrize("owners", [None, [], [{"kind": "Node", "uid": "another"}]])
@@ -156,10 +195,8 @@ def test_an_object_without_its_owner_is_written_again(mine: Mine, owners: object
 
 
 def test_an_object_that_went_is_told_of(mine: Mine) -> None:
-    """Its Node may have gone, too: the next one is another owner."""
-    assert mine.own.receive(None, is_current=False)
+    mine.own.receive(None, is_current=False)
     assert "NodeNetwork was deleted by another client" in mine.log.text
-    assert not mine.own.receive(None, is_current=True)
     mine.publish()
 
 
@@ -176,7 +213,7 @@ def test_what_stays_whatever_is_written_goes_with_the_object(mine: Mine) -> None
 
 def test_a_lost_response_is_no_fault_once_the_object_is_there(mine: Mine) -> None:
     mine.server.node, mine.server.is_cut_off = node(10), True
-    assert mine.own.read_node(mine.server)
+    mine.own.read_node(mine.server)
     with pytest.raises(SourceError):
         mine.own.publish(mine.server)
     assert "not published: the answer did not come" in mine.feed.fault
@@ -186,13 +223,13 @@ def test_a_lost_response_is_no_fault_once_the_object_is_there(mine: Mine) -> Non
 
 
 def test_a_node_that_is_not_there_is_not_published(mine: Mine) -> None:
-    mine.server.node = ApiError(404, "NotFound", "not found", "GET")
-    assert not mine.own.read_node(mine.server)
+    mine.server.node = None
+    mine.own.read_node(mine.server)
     assert "the cluster has no Node me: `node` in podwired.yaml must be" in mine.feed.fault
     mine.own.receive(None, is_current=False)
     assert not mine.own.must_publish
     mine.server.node = {**node(10), "metadata": {"name": "me", "uid": "u-2"}}
-    assert mine.own.read_node(mine.server)
+    mine.own.read_node(mine.server)
     mine.publish()
     assert mine.thing["metadata"]["ownerReferences"][0]["uid"] == "u-2"
     assert mine.feed.fault == ""
@@ -200,7 +237,9 @@ def test_a_node_that_is_not_there_is_not_published(mine: Mine) -> None:
 
 def test_while_the_node_cannot_be_read_the_object_is_kept_as_it_was(mine: Mine) -> None:
     mine.server.node = ApiError(500, "", "oh", "GET")
-    assert not mine.own.read_node(mine.server)
+    with pytest.raises(ApiError):
+        mine.own.read_node(mine.server)
+    assert "with 500: oh" in mine.feed.fault
     mine.own.receive(changed(mine.thing, 2, addresses=EVIL), is_current=False)
     mine.publish()
 
@@ -216,5 +255,5 @@ def test_while_the_node_cannot_be_read_the_object_is_kept_as_it_was(mine: Mine) 
 )
 def test_what_a_node_lacks_is_a_fault(mine: Mine, change: Thing, fault: str) -> None:
     mine.server.node = {**node(9), **change}
-    assert not mine.own.read_node(mine.server)
+    mine.own.read_node(mine.server)
     assert fault in mine.feed.fault

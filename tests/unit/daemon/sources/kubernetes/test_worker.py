@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.kubernetes.worker import LOOKUPS_PER_SECOND, Worker, lookup_pause
-from daemon.sources.remote import Feed
+from daemon.sources.remote import Feed, SourceError
 from tests.cluster.follower import eventually
 
 RANGES = (ip_network("10.244.0.0/16"),)
@@ -39,15 +42,34 @@ class Server(Api):
         self.asked: list[str] = []
         self.applied: list[Any] = []
         self.fails = False
+        self.events: list[bytes] = []
+        self.over, self.watches = threading.Event(), 0
 
     def get(self, path: str, query: object = None) -> Any:
         name = path.removeprefix("/api/v1/nodes/")
+        if path == "/api/v1/nodes":
+            return {"metadata": {"resourceVersion": "7"}, "items": [self.nodes["me"]]}
         self.asked.append(name)
         if self.fails:
             raise ApiError(403, "Forbidden", "not you", path)
         if name not in self.nodes:
             raise ApiError(404, "NotFound", "not found", path)
         return self.nodes[name]
+
+    @contextmanager
+    def watch(
+        self, path: str, query: Mapping[str, str], silence: float
+    ) -> Iterator[Iterator[list[bytes]]]:
+        self.watches += 1
+        yield self._until_interrupted()
+
+    def _until_interrupted(self) -> Iterator[list[bytes]]:
+        while not self.over.wait(0.02):
+            yield [self.events.pop()] if self.events else []
+        raise SourceError("interrupted")
+
+    def interrupt(self) -> None:
+        self.over.set()
 
     def apply(self, path: str, thing: Any, manager: str) -> Any:
         self.applied.append(thing)
@@ -81,19 +103,20 @@ def one(tmp_path: Path) -> Iterator[OneNode]:
     made = OneNode(tmp_path)
     made.worker.start(made.server)
     yield made
+    made.server.interrupt()
     made.worker.stop()
     made.keeper.close()
     made.feed.close()
 
 
 def test_the_own_node_is_read_and_published_once_its_object_is_known(one: OneNode) -> None:
-    eventually(lambda: one.server.asked == ["me"])
+    eventually(lambda: one.names() == ["me"])
     assert not one.server.applied
     one.worker.receive_own(None, True)
     eventually(lambda: len(one.server.applied) == 1)
     one.worker.receive_own(one.server.applied[0], False)
     time.sleep(0.3)
-    assert (len(one.server.asked), len(one.server.applied)) == (1, 1)
+    assert (one.server.watches, len(one.server.applied)) == (1, 1)
 
 
 def test_an_object_that_others_keep_changing_is_written_ever_more_slowly(one: OneNode) -> None:
@@ -104,13 +127,13 @@ def test_an_object_that_others_keep_changing_is_written_ever_more_slowly(one: On
     assert 2 <= len(one.server.applied) <= 6
 
 
-def test_an_object_that_went_has_the_node_read_again(one: OneNode) -> None:
+def test_a_change_of_the_node_is_published_at_once(one: OneNode) -> None:
     one.worker.receive_own(None, True)
     eventually(lambda: len(one.server.applied) == 1)
-    one.server.nodes["me"] = {**node("me", 9), "metadata": {"name": "me", "uid": "other"}}
-    one.worker.receive_own(None, False)
+    event = {"type": "MODIFIED", "object": node("me", 8)}
+    one.server.events.append(json.dumps(event).encode())
     eventually(lambda: len(one.server.applied) == 2)
-    assert one.server.applied[1]["metadata"]["ownerReferences"][0]["uid"] == "other"
+    assert one.server.applied[1]["spec"]["podCIDRs"] == ["10.244.8.0/24"]
 
 
 def test_a_conflicting_claim_is_looked_up(one: OneNode) -> None:
