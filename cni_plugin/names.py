@@ -6,6 +6,7 @@ The node-side link's alias names its attachment; a damaged store is rebuilt from
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
@@ -13,6 +14,7 @@ from ipam.transaction import Owner
 from kernel.model import IPInterface
 
 _MARK = "podwire"
+_HOST_LINK = re.compile(r"pw[0-9a-f]{11}\Z")
 # IFALIASZ is 256, and the kernel counts the NUL that ends the text (net/core/dev.c).
 _ALIAS_MAX = 254
 
@@ -38,6 +40,11 @@ def owner_of(mark: Mark) -> Owner:
 def host_link_name(network: str, container_id: str, ifname: str) -> str:
     """The node-side link: pw and 11 hex digits of the attachment's key."""
     return "pw" + _digest(network, container_id, ifname).hex()[:11]
+
+
+def is_host_link_name(name: str) -> bool:
+    """Whether a node's link may be an attachment's, by its name."""
+    return _HOST_LINK.match(name) is not None
 
 
 def derive_mac(side: str, *key: str) -> str:

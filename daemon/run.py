@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_INDEX, DEFAULT_SOCKET, always_ready
 from cni_plugin.reclaim import reclaim_in_all_stores
-from daemon.cni_server.attachment_locks import AttachmentLocks, LocksFile
+from daemon.cni_server.attachment_locks import AttachmentLocks, IdleAttachments, LocksFile
 from daemon.cni_server.call_counters import CallCounters
 from daemon.cni_server.host import daemon_host
 from daemon.cni_server.listener import Listener, listen
@@ -112,7 +112,9 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
 
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
-    routing = Routing(settings, journal, log, readiness.publish)
+    common = Common(settings.data_dir, log, readiness.fault, counters)
+    idle = IdleAttachments(common.locks).holding
+    routing = Routing(settings, journal, log, readiness.publish, idle)
     sources = Sources(settings, counters, routing.counts, journal, routing.prober)
 
     @contextmanager
@@ -120,7 +122,6 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
         with routing, metrics_served(sources, log):
             yield
 
-    common = Common(settings.data_dir, log, readiness.fault, counters)
     with closing(status), closing(journal):
         return _serve_calls(settings.socket, common, signals, beside())
 

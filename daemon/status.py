@@ -28,6 +28,7 @@ _NAMED = 3
 _HEAD = {"pid", "time", "uptime"}
 PARTS = {
     "routes": "routes are not reconciled: ",
+    "attachments": "",
     "pods": "",
     "source": "the last good state is in use: ",
     "conflist": "no CNI configuration: ",
@@ -71,9 +72,9 @@ class NodeStatus:
     """The state of one node's routing.
 
     wanted, in_sync: how many entries (routes, neighbours, FDB entries) are desired, and how many of
-    them the kernel has so. mtu: of pods' links, in bytes. fault: why the node itself is not ready;
-    empty while it is. faults: what is wrong with a part that pods can do without for a while
-    (`PARTS`).
+    them the kernel has so; attachments, attachments_in_sync: the same of this node's pods.
+    mtu: of pods' links, in bytes. fault: why the node itself is not ready; empty while it is.
+    faults: what is wrong with a part that pods can do without for a while (`PARTS`).
     tolerated: prefixes that are routed, although a network of this node overlaps them.
     health: whether other nodes are reachable; None where they are not probed. An unreachable node
     is no trouble of this one.
@@ -87,6 +88,8 @@ class NodeStatus:
     peers: int = 0
     wanted: int = 0
     in_sync: int = 0
+    attachments: int = 0
+    attachments_in_sync: int = 0
     mtu: int = 0
     prefixes: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()

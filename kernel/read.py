@@ -24,6 +24,7 @@ from kernel.netlink.socket import Answer, Netlink
 from kernel.sysctl import read_sysctl
 
 _NO_SUCH_LINK = frozenset({errno.ENODEV})
+_OUR_ALIAS = "podwire"  # begins the alias of each link of ours
 _OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 # Documentation addresses (RFC 5737, RFC 3849): no route leads to them in particular, so the route
 # that a packet to them would take is the node's default route.
@@ -55,22 +56,21 @@ def read_addresses(nl: Netlink, of: Iterable[Link]) -> tuple[Address, ...]:
     return tuple(replace(a, link=names[i]) for i, a in found if i in names)
 
 
-def read_routes(
-    nl: Netlink, through: Iterable[Link], versions: Iterable[int], protocol: int = 0
-) -> tuple[Route, ...]:
-    """The unicast routes through these links in all tables. protocol: their mark; 0: any."""
+def read_routes(nl: Netlink, through: Iterable[Link], versions: Iterable[int]) -> tuple[Route, ...]:
+    """The unicast routes through these links in all tables."""
     names = {link.index: link.name for link in through}
     found: list[Route] = []
     for version in versions:
-        for message in nl.dump(routes.list_routes(version, protocol)):
+        for message in nl.dump(routes.list_routes(version)):
             hops = routes.parse_route(message)
             found += [replace(route, link=names[i]) for i, route in hops if i in names]
     return tuple(found)
 
 
 def read_connected(nl: Netlink, versions: Iterable[int]) -> list[Route]:
-    """The on-link routes of the main table that are not podwire's."""
-    names = {link.index: link.name for link in read_links(nl)} if versions else {}
+    """The on-link routes of the main table that are not podwire's, nor through its links."""
+    others = (link for link in read_links(nl) if not (link.alias or "").startswith(_OUR_ALIAS))
+    names = {link.index: link.name for link in others}
     found: list[Route] = []
     for version in versions:
         for message in nl.dump(routes.list_routes(version)):
@@ -81,18 +81,15 @@ def read_connected(nl: Netlink, versions: Iterable[int]) -> list[Route]:
     return [r for r in found if r.via is None and r.table == TABLE_MAIN]
 
 
-def read_space(nl: Netlink, desired: Space, protocol: int = 0) -> Space:
-    """What the namespace holds of the kinds that desired names; sysctls of the calling thread's.
-
-    protocol: the mark of the routes that matter; 0: any.
-    """
+def read_space(nl: Netlink, desired: Space) -> Space:
+    """What the namespace holds of the kinds that desired names; sysctls of the calling thread's."""
     present = read_links(nl)
     versions = sorted({route.dst.version for route in desired.routes})
     settings = ((s.path, read_sysctl(s.path)) for s in desired.sysctls)
     return Space(
         links=tuple(present),
         addresses=read_addresses(nl, present) if desired.addresses else (),
-        routes=read_routes(nl, present, versions, protocol),
+        routes=read_routes(nl, present, versions),
         sysctls=tuple(Sysctl(path, value) for path, value in settings if value is not None),
     )
 

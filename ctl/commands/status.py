@@ -109,6 +109,7 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
         ("source", status.source),
         ("peers", _peers(status)),
         ("entries", f"{status.in_sync} of {status.wanted} as planned"),
+        ("attachments", f"{status.attachments_in_sync} of {status.attachments} as planned"),
         ("last error", _last_error(status)),
         ("written", f"{render_duration(found.age)} ago by pid {found.pid}"),
         *(("!", trouble) for trouble in (*troubles, *beyond)),

@@ -6,12 +6,21 @@ import fcntl
 import os
 import struct
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 # struct flock with 64-bit offsets (fcntl(2)): type, whence, start, length, pid.
 _FLOCK = struct.Struct("@hhqqi")
 _OFFSETS = (1 << 62) - 1
+
+
+def _place(attachment: Hashable) -> int:
+    # The seed of hash() was made before the fork. Two attachments with one hash only wait in vain.
+    return hash(attachment) & _OFFSETS
+
+
+def _change(file: int, command: int, kind: int, place: int) -> None:
+    fcntl.fcntl(file, command, _FLOCK.pack(kind, os.SEEK_SET, place, 1, 0))
 
 
 class LocksFile:
@@ -61,22 +70,40 @@ class AttachmentLocks:
 
     @contextmanager
     def _holding_across_processes(self, attachment: Hashable) -> Iterator[None]:
-        # The seed of hash() was made before the fork. Two attachments with one hash only wait in
-        # vain.
-        place = hash(attachment) & _OFFSETS
+        place = _place(attachment)
         try:
-            self._change(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, place)
+            _change(self._file, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, place)
         except BlockingIOError:
             self._wait()
-            self._change(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, place)
+            _change(self._file, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, place)
         try:
             yield
         finally:
-            self._change(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place)
-
-    def _change(self, command: int, kind: int, place: int) -> None:
-        fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, place, 1, 0))
+            _change(self._file, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place)
 
     def __len__(self) -> int:
         """How many attachments are in use."""
         return len(self._locks)
+
+
+class IdleAttachments:
+    """Keeps calls away from attachments that none is about; for one thread."""
+
+    def __init__(self, file: LocksFile) -> None:
+        self._locks, self._file = file, -1
+
+    @contextmanager
+    def holding(self, attachments: Iterable[Hashable]) -> Iterator[frozenset[Hashable]]:
+        """Hold those that no call is about for the duration, without waiting; which they are."""
+        if self._file < 0:
+            self._file = self._locks.open()  # not before the processes are forked
+        held = set[Hashable]()
+        try:
+            for attachment in attachments:
+                with suppress(BlockingIOError):
+                    _change(self._file, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, _place(attachment))
+                    held.add(attachment)
+            yield frozenset(held)
+        finally:
+            for attachment in held:
+                _change(self._file, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, _place(attachment))

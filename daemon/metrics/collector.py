@@ -179,6 +179,8 @@ def read_status(status: NodeStatus) -> Values:
         f.PEERS: {(): status.peers},
         f.ENTRIES: {(): status.wanted},
         f.OUT_OF_SYNC: {(): status.wanted - status.in_sync},
+        f.ATTACHMENTS: {(): status.attachments},
+        f.ATTACHMENTS_OUT_OF_SYNC: {(): status.attachments - status.attachments_in_sync},
         f.REFUSED: {(): len(status.refused)},
         f.CONFLICTING: {(): len(status.tolerated)},
         f.MTU: {(): status.mtu},

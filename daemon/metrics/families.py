@@ -108,6 +108,10 @@ ENTRIES: Final = _gauge("entries", "Desired routes, neighbours and FDB entries f
 OUT_OF_SYNC: Final = _gauge(
     "entries_out_of_sync", "Desired entries that the kernel lacks or has otherwise."
 )
+ATTACHMENTS: Final = _gauge("attachments", "Attachments of this node's pods in the store.")
+ATTACHMENTS_OUT_OF_SYNC: Final = _gauge(
+    "attachments_out_of_sync", "Attachments whose link, routes or bridge are not as ADD made them."
+)
 REFUSED: Final = _gauge("prefixes_refused", "Prefixes of peers that are not routed.")
 CONFLICTING: Final = _gauge(
     "prefixes_conflicting", "Prefixes that are routed and overlap a network of this node."

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cni_plugin.config import DEFAULT_BRIDGE
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.config.schema import ConflistSettings, Settings
 from daemon.files import explain, replace_file
 from daemon.journal import Action
 from daemon.model import Desired
 from daemon.routing.reporter import Reporter
-from kernel.model import IPNetwork
+from ipam.ranges import build_range, interface_of
+from kernel.model import Bridge, IPNetwork
 
 MARK = "podwired"
 _MARK_TEXT = "written by podwired, which undoes changes: set `conflist` in podwired.yaml instead"
@@ -82,6 +84,15 @@ def _plugin(
         # A call that comes while no daemon runs must find the same store.
         ipam["dataDir"] = str(data_dir)
     return plugin
+
+
+def bridge_of(settings: ConflistSettings, prefixes: Sequence[IPNetwork], mtu: int) -> Bridge | None:
+    """The bridge of the file's content, with the gateways of its ranges; None in mode ptp."""
+    if settings.mode != "bridge":
+        return None
+    found = [(build_range(prefix).gateway, prefix.prefixlen) for prefix in prefixes]
+    gateways = tuple(interface_of(gateway, length) for gateway, length in found if gateway)
+    return Bridge(DEFAULT_BRIDGE, mtu, gateways=gateways)
 
 
 def _range_set(prefixes: Iterable[IPNetwork], family: int) -> list[dict[str, str]]:

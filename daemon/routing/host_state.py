@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cni_plugin.config import DEFAULT_BRIDGE
+from cni_plugin.names import is_host_link_name
 from daemon.config.schema import Settings
 from daemon.model import Node
 from daemon.prefix_set import Block, PrefixSet, block_of, host_block
@@ -31,8 +31,6 @@ _ALIAS = "podwire"
 # Routes up to this length are default routes, whole or by halves (OpenVPN's 0.0.0.0/1, and
 # 2000::/3: all that is assigned of IPv6).
 _DEFAULT_MAX = {4: 1, 6: 3}
-# The node's ends of pods' pairs: they come and go all the time, and no plan rests on them.
-_POD_LINK = re.compile(r"pw[0-9a-f]{11}\Z")
 # struct rtmsg (linux/rtnetlink.h): the table and the protocol are its fifth and sixth byte.
 _AT_TABLE, _AT_PROTOCOL = 4, 5
 
@@ -94,13 +92,16 @@ def _read_routes(messages: Iterable[Message], names: Mapping[int, str]) -> Itera
 
 
 def affects_plan(event: Event, host: HostState) -> bool:
-    """Whether an event may have changed what plans rest on."""
+    """Whether an event may have changed what plans rest on.
+
+    No plan rests on the node's ends of pods' pairs, which come and go all the time.
+    """
     noun = event.noun
     if isinstance(noun, Route):
         return noun.protocol not in _OUR_PROTOCOLS
     if isinstance(noun, Address):
-        return not _POD_LINK.match(noun.link)
-    if isinstance(noun, Link) and not _POD_LINK.match(noun.name):
+        return not is_host_link_name(noun.link)
+    if isinstance(noun, Link) and not is_host_link_name(noun.name):
         known = next((link for link in host.links if link.index == noun.index), None)
         # An event names the bridge of a port by its index: ports cannot be compared.
         return event.deleted or known is None or _without_port(known) != _without_port(noun)

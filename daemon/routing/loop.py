@@ -22,6 +22,7 @@ from daemon.journal import Journal
 from daemon.log import Log
 from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Prober
+from daemon.routing.attachments import Idle, all_idle
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.host_state import HostState, Unplannable, affects_plan, read_host_state
@@ -59,6 +60,7 @@ class Loop:
         publish: Callable[[NodeStatus], None],
         prober: Prober | None = None,
         counts: Counts | None = None,
+        idle: Idle = all_idle,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
         self._prober, self._counts = prober, counts or Counts()
@@ -66,7 +68,7 @@ class Loop:
         self._planner = Planner(settings)
         self._reporter = Reporter(journal, log, counts=self._counts)
         self._faults = self._reporter.faults
-        self._kernel = Reconciler(settings, self._reporter)
+        self._kernel = Reconciler(settings, self._reporter, idle)
         self._snapshot: Snapshot | None = None
         self._host: HostState | None = None
         self._host_due, self._host_read_at = True, 0.0
@@ -166,7 +168,9 @@ class Loop:
             self._host_due = True
 
     def _reconcile(self) -> None:
-        self._wait = self._kernel.reconcile(self._desired) if self._desired else None
+        waits = [self._kernel.reconcile(self._desired) if self._desired else None]
+        waits.append(self._kernel.reconcile_attachments(self._desired))
+        self._wait = min((wait for wait in waits if wait is not None), default=None)
 
     def _refresh(self, now: float) -> bool:
         """Make a new plan if there may be one; whether there is."""
@@ -230,6 +234,8 @@ class Loop:
             peers=len(desired.peers) if desired else 0,
             wanted=wanted,
             in_sync=in_sync,
+            attachments=self._kernel.attachments.total,
+            attachments_in_sync=self._kernel.attachments.in_sync,
             mtu=desired.pod_mtu if desired else 0,
             prefixes=tuple(map(str, desired.pod_cidrs)) if desired else (),
             refused=_refused(desired.refused) if desired else (),
@@ -256,7 +262,8 @@ class Routing:
     """Keeps this node's routes from `start` to `stop`, which leaves them in place.
 
     publish: takes the status whenever it may have changed. prober: probes the peers;
-    None where it is not configured. counts: what was done since the start.
+    None where it is not configured. counts: what was done since the start. idle: keeps CNI calls
+    away from attachments.
     """
 
     def __init__(
@@ -265,9 +272,10 @@ class Routing:
         journal: Journal,
         log: Log,
         publish: Callable[[NodeStatus], None],
+        idle: Idle = all_idle,
     ) -> None:
         self._settings, self._journal, self._log = settings, journal, log
-        self._publish = publish
+        self._publish, self._idle = publish, idle
         health, port = settings.health, settings.vxlan.port
         self.prober = Prober(health, port, log) if health else None
         self.counts = Counts()
@@ -309,7 +317,9 @@ class Routing:
     def _run_loop(self) -> None:
         settings, prober, counts = self._settings, self.prober, self.counts
         try:
-            with Loop(settings, self._journal, self._log, self._publish, prober, counts) as loop:
+            with Loop(
+                settings, self._journal, self._log, self._publish, prober, counts, self._idle
+            ) as loop:
                 while not self._stopping:
                     loop.iterate(self._wake_up)
         except Exception as error:  # whatever it is, routing must go on

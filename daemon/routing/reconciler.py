@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from daemon.config.schema import Settings
 from daemon.model import Desired
+from daemon.routing.attachments import Attachments, Idle
 from daemon.routing.nft_rules import NftRules
 from daemon.routing.peer_routes import RETRY, PeerRoutes
 from daemon.routing.reporter import Part, Reporter, describe_event
@@ -31,13 +32,14 @@ Wait = float | None
 class Reconciler:
     """Reconciles one network namespace: that of the thread that makes it."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter, idle: Idle) -> None:
         self.nl, self.events = Netlink(), Monitor()
         self._reporter = reporter
         self._sysctls = Sysctls(self.nl, reporter)
         self._device = VxlanDevice(self.nl, settings, reporter)
         self._rules = NftRules(settings.data_dir, reporter, settings.host_ports.exclude)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)
+        self.attachments = Attachments(self.nl, settings, reporter, idle)
         self._parts: Mapping[Part, Sysctls | VxlanDevice | NftRules] = {
             "settings": self._sysctls,
             "device": self._device,
@@ -66,6 +68,7 @@ class Reconciler:
     def receive(self, event: Event, desired: Desired | None) -> None:
         """Take an event in. desired: as last reconciled."""
         noun = event.noun
+        self.attachments.receive(event)
         if event.kind == "lost":
             self.resync("found after events were lost")
         elif event.kind == "netconf":
@@ -105,6 +108,7 @@ class Reconciler:
         self._device.resync(cause)
         self._routes.resync(cause)
         self._rules.resync(cause)
+        self.attachments.resync(cause)
         self._sysctls.is_due = True
 
     def tick(self) -> None:
@@ -134,6 +138,16 @@ class Reconciler:
         order = _RULES_FIRST if self._rules.plan(desired) else _ROUTES_FIRST
         waits = [self._attempt(part, desired) for part in order]
         return min((wait for wait in waits if wait is not None), default=None)
+
+    def reconcile_attachments(self, desired: Desired | None) -> Wait:
+        """Do what is due of the node's own attachments, with or without a plan; as `reconcile`."""
+        try:
+            return self.attachments.reconcile(desired)
+        except (KernelError, IpamError, OSError) as error:
+            self._reporter.report_failure(str(error))
+            if not isinstance(error, StoreBusy):
+                self._reporter.faults.set("attachments", str(error))
+            return RETRY
 
     def _attempt(self, part: Part, desired: Desired) -> Wait:
         """Do a step; the fault of its part lasts until nothing of it is due."""

@@ -30,10 +30,12 @@ OVERLAP_AGAIN = 60.0
 _PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
 _UNSIGNED = frozenset({"link", "fdb"})
 
-NodePart = Literal["plan", "settings", "device", "rules"]
+NodePart = Literal["plan", "settings", "device", "rules", "bridge"]
 """A fault of one of these keeps pods from being attached. One of routes does not: a single peer may
 be its cause."""
-Part = Literal[NodePart, "routes", "source", "conflist", "journal", "pods", "metrics"]
+Part = Literal[
+    NodePart, "routes", "attachments", "source", "conflist", "journal", "pods", "metrics"
+]
 _NODE: tuple[NodePart, ...] = get_args(NodePart)
 _HARMLESS = {"metrics", "pods"}
 Repair = tuple[Hashable, str, str]

@@ -260,6 +260,11 @@ def parse_address(message: Message) -> tuple[int, Address]:
     return index, Address("", ip_interface((raw, length)), protocol=protocol)
 
 
+def address_index(message: Message) -> int:
+    """The link index of an RTM_NEWADDR answer, without decoding the rest."""
+    return int(_IFADDR.unpack_from(message.body)[4])
+
+
 def is_tentative(message: Message) -> bool:
     """Whether an RTM_NEWADDR answer's address is not to be used yet (RFC 4862: tentative)."""
     flags = attributes(message.body, _IFADDR.size).get(_IFA_FLAGS)

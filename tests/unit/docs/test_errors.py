@@ -50,11 +50,15 @@ def everything_wrong() -> NodeStatus:
         "node-1", "vxlan", "static", wanted=2, in_sync=1, fault="no link has its address",
         refused=(REFUSED,), tolerated=(REFUSED,), health=health,
         faults={
-            "routes": ROUTES, "pods": STALE_PODS, "source": "nodes.yaml:3: nodes is empty",
+            "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
+            "source": "nodes.yaml:3: nodes is empty",
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
         },
     )  # fmt: skip
+
+
+ATTACHMENTS = "1 of 2 attachments are not as planned: link pw0123 of default/web: its link is gone"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-from daemon.cni_server.attachment_locks import AttachmentLocks, LocksFile
+from daemon.cni_server.attachment_locks import AttachmentLocks, IdleAttachments, LocksFile
 
 
 def test_a_lock_is_held_by_one_thread_and_goes_with_its_last_user() -> None:
@@ -70,3 +70,26 @@ def test_a_killed_process_holds_no_lock() -> None:
         assert waited == []
     os.close(read)
     os.close(write)
+
+
+def test_attachments_are_held_only_while_no_call_is_about_them() -> None:
+    file = LocksFile()
+    calls, idle = AttachmentLocks(file.open()), IdleAttachments(file)
+    busy, free = ("one", "eth0"), ("two", "eth0")
+    with calls.holding(busy), idle.holding([busy, free]) as held:
+        assert held == {free}
+    order: list[str] = []
+
+    def call() -> None:
+        with calls.holding(free):
+            order.append("call")
+
+    thread = threading.Thread(target=call)
+    with idle.holding([free]) as held:
+        assert held == {free}
+        thread.start()
+        while len(calls) == 0:
+            time.sleep(0.001)
+        order.append("repair")
+    thread.join()
+    assert order == ["repair", "call"]

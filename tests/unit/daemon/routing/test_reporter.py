@@ -173,7 +173,7 @@ def test_each_part_has_its_fault() -> None:
     for part in get_args(Part):
         assert faults.set(part, "odd")
         assert not faults.set(part, "odd")
-        is_node = part in ("plan", "settings", "device", "rules")
+        is_node = part in ("plan", "settings", "device", "rules", "bridge")
         assert faults.node == ("odd" if is_node else "")
         assert faults.others == ({} if is_node else {part: "odd"})
         assert faults.are_over == (part in ("metrics", "pods"))

@@ -1,0 +1,211 @@
+"""What the store's attachments should have on the node, beside what the kernel has.
+
+The store records the plan of each ADD. Bridges outlive attachments; they are desired while one
+needs them, with the gateways of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cni_plugin.attachment import DAMAGE, Record, load_record
+from cni_plugin.host import DEFAULT_INDEX
+from cni_plugin.store_index import find_stores
+from ipam.files import Files
+from ipam.store import Owner, open_store
+from kernel.diff import Change, Noun, diff_space
+from kernel.link_states import LinkStates
+from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPInterface, Link, Port, Space, Sysctl
+from kernel.netlink.socket import Netlink
+from kernel.sysctl import read_sysctl
+
+PATIENCE = 0.1
+"""Seconds to wait for a store that others lock."""
+_NOTHING = Space()
+Changes = tuple[Change[Noun], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An attachment as recorded.
+
+    link: its node's end, None where that is gone, or the name is another link's. desired: what the
+    node should have of it.
+    """
+
+    owner: Owner
+    record: Record
+    desired: Space
+    link: Link | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its link."""
+        return self.desired.links[0].name
+
+    @property
+    def call(self) -> tuple[str, str]:
+        """What calls about it are exclusive by."""
+        return self.owner.container_id, self.owner.ifname
+
+    @property
+    def bridge(self) -> str:
+        """The bridge that it needs; empty for none."""
+        return self.record.plan.bridge.name if self.record.plan.bridge else ""
+
+    @property
+    def title(self) -> str:
+        """Its node's end, as journal and log name it."""
+        pod = self.record.pod or f"container {self.owner.container_id[:16]}"
+        return f"link {self.name} of {pod}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSide:
+    """attached: attachments by the name of their link; bridges: by name, with all gateways.
+
+    changes: what differs, by link; nothing of an attachment without its link. present: what each
+    link of the node has, by name.
+    """
+
+    attached: Mapping[str, Attached]
+    bridges: Mapping[str, Bridge]
+    changes: Mapping[str, Changes]
+    present: Mapping[str, Space]
+
+    def has_gateway(self, gateway: IPInterface) -> bool:
+        """Whether an attachment has it on its bridge."""
+        bridges = (each.record.plan.bridge for each in self.attached.values())
+        return any(gateway in bridge.gateways for bridge in bridges if bridge)
+
+
+class NodeSideReader:
+    """Reads store and kernel, and compares what is not the same as at the last time."""
+
+    def __init__(self, nl: Netlink, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._states = LinkStates(nl, RTPROT_PODWIRE)
+        self._records: dict[Owner, tuple[str, Attached | None]] = {}
+        self._compared: dict[str, tuple[Space, Space, Changes]] = {}
+
+    def read(self, own: Bridge | None, with_settings: Collection[str] | None) -> NodeSide:
+        """Both sides as they are now. Raises KernelError, IpamError.
+
+        own: the bridge of the daemon's own conflist. with_settings: links whose settings are
+        compared, too; None: all.
+        """
+        recorded = self._read_records()
+        present = self._states.read()
+        attached = {each.name: replace(each, link=_own_link(each, present)) for each in recorded}
+        bridges = merge_bridges(attached.values(), own, present)
+        desired = {each.name: each.desired for each in recorded if attached[each.name].link}
+        desired |= {name: _bridge_space(bridge) for name, bridge in bridges.items()}
+        changes: dict[str, Changes] = {}
+        known, self._compared = self._compared, {}
+        for name, space in desired.items():
+            observed = present.get(name, _NOTHING)
+            last = known.get(name)
+            same = last is not None and (last[0], last[1]) == (space, observed)
+            found = last[2] if last and same else compare_link(space, observed)
+            self._compared[name] = (space, observed, found)
+            changes[name] = found
+        for name in desired if with_settings is None else with_settings & desired.keys():
+            changes[name] = (*changes[name], *_compare_settings(desired[name].sysctls))
+        if own and own.name in bridges and own.name in present:
+            changes[own.name] = (*changes[own.name], *strays(bridges[own.name], present[own.name]))
+        return NodeSide(attached, bridges, {n: c for n, c in changes.items() if c}, present)
+
+    def _read_records(self) -> list[Attached]:
+        """Those of all stores of the node: a network may have its own."""
+        old, self._records = self._records, {}
+        for folder in find_stores(DEFAULT_INDEX, self._data_dir):
+            for owner, text in _read_store(folder):
+                same = owner in old and old[owner][0] == text
+                self._records[owner] = old[owner] if same else (text, _load(owner, text))
+        return [attached for _text, attached in self._records.values() if attached]
+
+
+def _read_store(folder: Path) -> list[tuple[Owner, str]]:
+    if not Files(folder).database.exists():
+        return []
+    opened = open_store(folder, create=False, patience=PATIENCE)
+    with opened as store, store.read() as tx:
+        return tx.attachments()
+
+
+def _load(owner: Owner, text: str) -> Attached | None:
+    try:
+        record = load_record(text)
+        return Attached(owner, record, node_space(record))
+    except DAMAGE:
+        return None  # of another version: it is removed by its DEL
+
+
+def node_space(record: Record) -> Space:
+    """What the node should have of an attachment; settings of the whole node are the back end's."""
+    space, host = record.plan.node, record.plan.node.links[0]
+    if record.complete and host.port is None:
+        host = replace(host, port=Port(""))
+    own = tuple(s for s in space.sysctls if host.name in s.path.split("/"))
+    return replace(space, links=(host,), sysctls=own)
+
+
+def _own_link(attached: Attached, present: Mapping[str, Space]) -> Link | None:
+    """The link if it is the attachment's: its alias or its MAC, both derived from it, proves it."""
+    planned = attached.desired.links[0]
+    link = present[planned.name].links[0] if planned.name in present else None
+    if link is None or link.kind != "veth":
+        return None
+    return link if link.alias == planned.alias or link.mac == planned.mac else None
+
+
+def compare_link(desired: Space, observed: Space) -> Changes:
+    """What a link lacks, or has otherwise, but for its settings; pure."""
+    return diff_space(replace(desired, sysctls=()), observed)
+
+
+def _compare_settings(desired: tuple[Sysctl, ...]) -> Changes:
+    values = ((s, read_sysctl(s.path)) for s in desired)
+    observed = tuple(replace(s, value=value) for s, value in values if value is not None)
+    return diff_space(Space(sysctls=desired), Space(sysctls=observed))
+
+
+def merge_bridges(
+    attached: Collection[Attached], own: Bridge | None, present: Mapping[str, Space]
+) -> dict[str, Bridge]:
+    """The bridges that attachments with a link need, and the daemon's own if it is there; pure.
+
+    Each has the gateways of all attachments, also of those without a link.
+    """
+    bridges = {own.name: own} if own and own.name in present else {}
+    needed = {each.bridge for each in attached if each.link} | bridges.keys()
+    for bridge in (each.record.plan.bridge for each in attached if each.bridge in needed):
+        if bridge is None:
+            continue
+        known = bridges.get(bridge.name) or (own if own and own.name == bridge.name else bridge)
+        if bridge == known:
+            bridges[bridge.name] = bridge
+            continue
+        bridges[bridge.name] = replace(
+            known,
+            promisc=known.promisc or bridge.promisc,
+            gateways=tuple(dict.fromkeys((*known.gateways, *bridge.gateways))),
+            force_address=known.force_address or bridge.force_address,
+        )
+    return bridges
+
+
+def _bridge_space(bridge: Bridge) -> Space:
+    addresses = tuple(Address(bridge.name, gateway) for gateway in bridge.gateways)
+    return Space((Link(bridge.name, "bridge", promisc=bridge.promisc),), addresses)
+
+
+def strays(bridge: Bridge, observed: Space) -> Changes:
+    """Gateways that podwire gave to the bridge of the daemon's conflist, and that none has now.
+
+    Of another bridge the configuration is not known, which may have them for pods to come.
+    """
+    ours = (a for a in observed.addresses if a.protocol == RTPROT_PODWIRE)
+    return tuple(Change(None, a) for a in ours if a.address not in bridge.gateways)

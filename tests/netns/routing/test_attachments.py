@@ -1,0 +1,195 @@
+"""The node's side of pods is kept as ADD made it, and the journal says what was found."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.routing.conftest import Cluster, Member, eventually
+from tests.pytest_netns import Namespace
+
+PTP = {
+    "the pod's link down": "ip link set {host} down",
+    "its IPv4 route gone": "ip route del {four}",
+    "its IPv6 route gone": "ip -6 route del {six}",
+    "its route replaced": "ip route replace {four} dev eth0",
+    "the gateway's address gone": "ip address del 10.244.1.1/32 dev {host}",
+    "the IPv6 gateway's address gone": "ip address del fd00:10:244:1::1/128 dev {host}",
+    "all addresses flushed": "ip address flush dev {host}",
+    "another MAC": "ip link set {host} address 02:00:00:00:00:99",
+    "another MTU": "ip link set {host} mtu 1300",
+    "another alias": "ip link set {host} alias mine",
+}
+BRIDGE = {
+    "the pod's link down": "ip link set {host} down",
+    "the port taken off": "ip link set {host} nomaster",
+    "the port without hairpin": "bridge link set dev {host} hairpin off",
+    "the port isolated": "bridge link set dev {host} isolated on",
+    "the port on another bridge": "ip link add br9 type bridge; ip link set {host} master br9",
+    "the bridge down": "ip link set cni0 down",
+    "the gateway's address gone": "ip address del 10.244.1.1/24 dev cni0",
+    "the IPv6 gateway's address gone": "ip address del fd00:10:244:1::1/64 dev cni0",
+    "all addresses flushed": "ip address flush dev cni0",
+    "the bridge gone": "ip link del cni0",
+}
+
+
+def host_of(member: Member, pod: Namespace) -> str:
+    """The node's end of the pod's pair."""
+    link = pod.link("eth0")
+    assert link is not None
+    found = (k for k in member.node.ip("link show") if k["ifindex"] == link["link_index"])
+    return str(next(found)["ifname"])
+
+
+def node_side(member: Member, host: str, bridge: str) -> dict[str, Any]:
+    """What the node has of the pod, as iproute2 shows it."""
+    ns, links = member.node.ns, {}
+    for name in (host, bridge) if bridge else (host,):
+        link = ns.link(name)
+        if link is not None:
+            links[name] = {key: link.get(key) for key in ("mtu", "address", "master", "ifalias")}
+            links[name]["up"] = "UP" in link["flags"]
+            port = link.get("linkinfo", {}).get("info_slave_data", {})
+            links[name] |= {key: port.get(key) for key in ("hairpin", "isolated")}
+    routes = ns.ip("route show proto 112") + ns.ip("-6 route show proto 112")
+    return {
+        "links": links,
+        "addresses": {name: ns.addresses(name) for name in links},
+        "routes": sorted(str((r["dst"], r["dev"])) for r in routes),
+    }
+
+
+def works(member: Member, pod: Namespace) -> bool:
+    four, six = pod_addresses(pod)
+    uplink = member.node.underlay.gateway(4)
+    return member.node.ns.ping(four) and member.node.ns.ping(six) and pod.ping(uplink)
+
+
+def pod_addresses(pod: Namespace) -> tuple[str, str]:
+    found = sorted(pod.addresses("eth0"))
+    return found[0].partition("/")[0], found[1].partition("/")[0]
+
+
+def start(cluster: Cluster, mode: str, **settings: object) -> Member:
+    """A node of its own whose pods are attached in this mode."""
+    member = cluster.join(start=False)
+    member.settings["conflist"]["mode"] = mode
+    member.start(**settings)
+    eventually(member.is_in_sync)
+    return member
+
+
+@pytest.mark.parametrize("mode", ["ptp", "bridge"])
+def test_the_node_side_of_a_pod_comes_back(cluster: Cluster, podwire_bin: Path, mode: str) -> None:
+    member = start(cluster, mode)
+    damage, bridge = {"ptp": (PTP, ""), "bridge": (BRIDGE, "cni0")}[mode]
+    # Two pods in turn: of what is changed again and again the number alone is reported.
+    pods = [member.attach(podwire_bin / "podwire") for _ in range(2)]
+    hosts = [host_of(member, pod) for pod in pods]
+    eventually(lambda: member.status()["attachments"] == 2 or member.log)
+    before = [node_side(member, host, bridge) for host in hosts]
+    for number, (name, command) in enumerate(damage.items()):
+        which = number % 2
+        pod, host, planned = pods[which], hosts[which], before[which]
+        four, six = pod_addresses(pod)
+        known = len(member.history())
+        member.node.run(["sh", "-ec", command.format(host=host, four=four, six=six)])
+        eventually(partial(is_repaired, member, host, bridge, planned))
+        assert works(member, pod), name
+        eventually(partial(is_reported, member, known))
+    eventually(member.is_in_sync)
+    assert member.status()["attachmentsInSync"] == 2
+
+
+def is_repaired(member: Member, host: str, bridge: str, planned: object) -> object:
+    found = node_side(member, host, bridge)
+    return found == planned or (planned, found, member.log)
+
+
+def is_reported(member: Member, known: int) -> object:
+    """True where the journal has a repair after the records that it had."""
+    fresh = member.history()[known:]
+    return any(r["action"] == "restored" and r["before"] for r in fresh) or (fresh, member.log)
+
+
+def test_a_pod_without_its_link_is_reported_until_it_is_deleted(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    member = start(cluster, "ptp")
+    pods = [member.attach(podwire_bin / "podwire") for _ in range(2)]
+    member.node.run(["ip", "link", "del", host_of(member, pods[0])])
+    eventually(lambda: status_of(member) == (2, 1) or member.log)
+    assert "1 of 2 attachments are not as planned" in str(member.status()["troubles"])
+    assert member.is_in_sync() is not True
+    assert [r["action"] for r in member.history("of container c1")] == ["found"]
+    delete(member, podwire_bin, "c1")
+    eventually(member.is_in_sync)
+    assert status_of(member) == (1, 1)
+
+
+def test_a_link_that_only_has_the_name_is_left_alone(cluster: Cluster, podwire_bin: Path) -> None:
+    member = start(cluster, "ptp")
+    host = host_of(member, member.attach(podwire_bin / "podwire"))
+    eventually(lambda: status_of(member) == (1, 1) or member.log)
+    member.node.ns.ip_batch(f"link del {host}\nlink add {host} type bridge\n")
+    eventually(lambda: status_of(member) == (1, 0) or member.log)
+    link = member.node.ns.link(host)
+    assert link is not None
+    assert ("UP" in link["flags"], link.get("ifalias")) == (False, None)
+
+
+def test_calls_in_flight_are_left_alone(cluster: Cluster, podwire_bin: Path) -> None:
+    """Pods come and go while others are damaged: no call fails, nothing stays behind."""
+    member = start(cluster, "ptp")
+    member.attach(podwire_bin / "podwire")
+    for number in range(12):
+        pod = member.attach(podwire_bin / "podwire")
+        member.node.run(["ip", "link", "set", host_of(member, pod), "down"])
+        delete(member, podwire_bin, f"c{number + 2}")
+    eventually(lambda: status_of(member) == (1, 1) or member.log)
+    eventually(member.is_in_sync)
+    assert len(member.node.ip("route show proto 112")) == 1
+    assert not member.history("found")
+
+
+def test_the_bridge_follows_the_pod_cidrs(cluster: Cluster, podwire_bin: Path) -> None:
+    member = start(cluster, "bridge")
+    old = member.attach(podwire_bin / "podwire")
+    cluster.write(node_1={"podCIDRs": ["10.244.7.0/29", "10.244.9.0/24"]})
+    eventually(lambda: "10.244.9.0/24" in member.conflist.read_text() or member.log)
+    pods = [member.attach(podwire_bin / "podwire") for _ in range(7)]
+    new = {"10.244.7.1/29", "10.244.9.1/24"}
+    addresses = member.node.ns.addresses
+    assert addresses("cni0") == {"10.244.1.1/24", "fd00:10:244:1::1/64", *new}
+    for pod in (old, *pods):
+        assert pod.ping(member.node.underlay.gateway(4))
+    # No other node could get the former prefix while the node has its gateway.
+    delete(member, podwire_bin, "c1")
+    eventually(lambda: addresses("cni0") == new or (addresses("cni0"), member.log))
+    eventually(member.is_in_sync)
+
+
+def test_the_node_is_not_ready_while_its_bridge_cannot_be_used(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    member = start(cluster, "bridge")
+    member.node.ns.ip_batch("link add cni0 type bridge\naddress add 10.99.0.1/16 dev cni0\n")
+    eventually(lambda: "it has 10.99.0.1/16 already" in member.status()["fault"] or member.log)
+    member.node.run(["ip", "link", "del", "cni0"])
+    eventually(member.is_in_sync)
+    member.attach(podwire_bin / "podwire")
+
+
+def status_of(member: Member) -> tuple[int, int]:
+    status = member.status()
+    return status["attachments"], status["attachmentsInSync"]
+
+
+def delete(member: Member, podwire_bin: Path, container_id: str) -> None:
+    listed = json.loads(member.conflist.read_text())
+    conf = {**listed["plugins"][0], "name": listed["name"], "cniVersion": listed["cniVersion"]}
+    plugin = podwire_bin / "podwire"
+    assert member.node.cni("DEL", plugin, conf, container_id=container_id).code == 0
