@@ -12,7 +12,7 @@ from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.plan import shape_of
 from cni_plugin.removal import find_record
-from cni_plugin.result import Result, parse_result
+from cni_plugin.result import Result, canonical_mac, parse_result
 from cni_plugin.store_access import is_gateway_used, open_node_store, stores_of_attachment
 from ipam.errors import IpamError, StoreDamaged
 from ipam.store import Store, Transaction
@@ -84,7 +84,9 @@ def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:
     first, *others = plan.pod.links
     # MTU: versions before 1.1.0 have no place for a change of it.
     link = replace(
-        first, mac=(seen.mac if seen else "") or first.mac, mtu=seen.mtu if seen else None
+        first,
+        mac=(canonical_mac(seen.mac) if seen else "") or first.mac,
+        mtu=seen.mtu if seen else None,
     )
     ips = [ip.address for ip in previous.ips if ip.interface in mine or ip.interface is None]
     addresses = {a.address: a for a in plan.pod.addresses}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.errors import DELEGATE_FAILED, INVALID_CONFIG, TRY_AGAIN, CniError
-from cni_plugin.request import Request
+from cni_plugin.request import Request, decode_json
 from cni_plugin.result import Result, parse_result
 
 if TYPE_CHECKING:
@@ -134,8 +133,8 @@ class Delegate:
 def _decode(stdout: bytes) -> dict[str, Any] | None:
     """The JSON object; None where it is none."""
     try:
-        answer = json.loads(stdout.decode())
-    except (ValueError, RecursionError):
+        answer = decode_json(stdout)
+    except ValueError:
         return None
     return answer if isinstance(answer, dict) else None
 

@@ -13,7 +13,7 @@ from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import NodeLinks, find_cleanup_record, remove
-from cni_plugin.result import parse_result
+from cni_plugin.result import canonical_mac, parse_result
 from cni_plugin.store_access import open_node_store, stores_of_attachment, stores_of_node
 from ipam.errors import IpamError, StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store
@@ -69,7 +69,7 @@ def _previous_macs(call: Call) -> list[str]:
     under its pod, has no record."""
     with suppress(CniError):
         found = parse_result(call.conf.prev_result or {}, call.version).interfaces
-        return [i.mac.lower() for i in found if i.sandbox and i.name == call.request.ifname]
+        return [canonical_mac(i.mac) for i in found if i.sandbox and i.name == call.request.ifname]
     return []
 
 

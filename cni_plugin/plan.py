@@ -78,9 +78,21 @@ def plan_attachment(
     if 0 < conf.mtu < _IPV6_MTU_MIN and any(ip.address.version == 6 for ip in ipam.ips):
         msg = f"mtu: {conf.mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
         raise CniError(INVALID_CONFIG, msg)
+    ipam = _without_unspecified(ipam)
     if shape.mode == "ptp":
         return _plan_ptp(request, conf, shape, _with_gateways(ipam), uplink_mtu)
     return _plan_bridge(request, conf, shape, ipam, uplink_mtu)
+
+
+def _without_unspecified(ipam: Result) -> Result:
+    """The same; some IPAM plugins write 0.0.0.0 for no gateway."""
+    if not any(ip.gateway and ip.gateway.is_unspecified for ip in ipam.ips):
+        return ipam
+    ips = (
+        ip if ip.gateway and not ip.gateway.is_unspecified else replace(ip, gateway=None)
+        for ip in ipam.ips
+    )
+    return replace(ipam, ips=tuple(ips))
 
 
 def _with_gateways(ipam: Result) -> Result:
@@ -293,13 +305,16 @@ def _pod_space(
 
 
 def _ipam_routes(link: str, ipam: Result) -> tuple[Route, ...]:
-    """IPAM's routes; one without a next hop goes through the first gateway of its family."""
+    """IPAM's routes; one without a next hop goes through the first gateway of its family.
+
+    0.0.0.0 is the kernel's own word for no next hop: the destination is on the link.
+    """
     gateways = {ip.address.version: ip.gateway for ip in reversed(ipam.ips) if ip.gateway}
     return tuple(
         Route(
             r.dst,
             link,
-            via=r.gw or gateways.get(r.dst.version),
+            via=_next_hop(r.gw or gateways.get(r.dst.version)),
             scope=r.scope or 0,
             table=r.table or TABLE_MAIN,
             priority=r.priority or 0,
@@ -308,6 +323,10 @@ def _ipam_routes(link: str, ipam: Result) -> tuple[Route, ...]:
         )
         for r in ipam.routes
     )
+
+
+def _next_hop(address: IPAddress | None) -> IPAddress | None:
+    return None if address is None or address.is_unspecified else address
 
 
 def _masquerade(conf: NetConf, ipam: Result) -> tuple[IPNetwork, ...]:

@@ -150,6 +150,16 @@ def _refuse_constant(name: str) -> object:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+def decode_json(data: bytes) -> Any:
+    """A JSON value as others wrote it (RFC 8259). Raises ValueError."""
+    if data.startswith(BOM_UTF8):
+        raise ValueError("it begins with a byte order mark")
+    try:
+        return _DECODER.decode(data.decode())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def decode(stdin: bytes) -> dict[str, Any]:
     """stdin as a JSON object. Raises code 6."""
     if not stdin.strip():
@@ -158,12 +168,10 @@ def decode(stdin: bytes) -> dict[str, Any]:
         msg = f"the network configuration on stdin is larger than {STDIN_MAX >> 20} MiB"
         raise CniError(DECODING_FAILURE, msg)
     try:
-        if stdin.startswith(BOM_UTF8):
-            raise ValueError("it begins with a byte order mark")
-        value = _DECODER.decode(stdin.decode())
-    except (ValueError, RecursionError) as error:
-        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise CniError(DECODING_FAILURE, "the network configuration is not JSON", words) from error
+        value = decode_json(stdin)
+    except ValueError as error:
+        msg = "the network configuration is not JSON"
+        raise CniError(DECODING_FAILURE, msg, str(error)) from error
     if not isinstance(value, dict):
         raise CniError(DECODING_FAILURE, "the network configuration is not a JSON object")
     _check_nesting(value)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.versions import has_version, require_supported
+from ipam.errors import ConfigError
+from ipam.json_section import INT_MAX, Dns, Section, parse_dns
 
 if TYPE_CHECKING:
-    from ipam.json_section import Dns
     from kernel.model import IPAddress, IPInterface, IPNetwork
 
 
@@ -60,6 +60,7 @@ class Result:
 
 _ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
 _DNS_KEYS = ("nameservers", "domain", "search", "options")
+_MAC_SEPARATORS = str.maketrans("", "", ":-.")
 _EXTRA_KEYS = ("socketPath", "pciID")
 
 
@@ -135,84 +136,73 @@ def render_dns(dns: Dns) -> dict[str, Any]:
     return {key: settings[key] for key in _DNS_KEYS if settings[key]}
 
 
+def canonical_mac(text: str) -> str:
+    """A MAC in any of the forms that Go's net.ParseMAC takes, as the kernel's readers write it."""
+    digits = text.lower().translate(_MAC_SEPARATORS)
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+
+
 def parse_result(raw: Mapping[str, Any], version: str, key: str = "prevResult") -> Result:
     """A result object of any version. Raises code 7 naming the key that is wrong.
 
     version: the configuration's, for a result that names none.
     """
-    spoken = raw.get("cniVersion") or version
+    spoken = version
     try:
-        if not has_version(require_supported(spoken), "0.3.0"):
-            return _parse_020(raw)
-        return _parse_030(raw)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        words = f"{type(error).__name__}: {error}"
-        raise CniError(INVALID_CONFIG, f"{key} is no CNI {spoken} result", words) from error
+        result = Section.of(key, raw)
+        spoken = require_supported(result.get("cniVersion") or version)
+        if not has_version(spoken, "0.3.0"):
+            return _parse_020(result)
+        return _parse_030(result)
+    except ConfigError as error:
+        raise CniError(INVALID_CONFIG, f"{key} is no CNI {spoken} result", str(error)) from error
 
 
-def _parse_030(raw: Mapping[str, Any]) -> Result:
+def _parse_030(raw: Section) -> Result:
     interfaces = tuple(
         Interface(
-            name=_text(i["name"]),
-            mac=_text(i.get("mac", "")),
-            mtu=int(i.get("mtu", 0)),
-            sandbox=_text(i.get("sandbox", "")),
-            extra={key: i[key] for key in _EXTRA_KEYS if key in i},
+            name=i.string("name") or "",
+            mac=i.string("mac") or "",
+            mtu=i.integer("mtu") or 0,
+            sandbox=i.string("sandbox") or "",
+            extra={key: text for key in _EXTRA_KEYS if (text := i.string(key)) is not None},
         )
-        for i in raw.get("interfaces") or ()
+        for i in raw.sections("interfaces")
     )
-    ips = tuple(
-        IPConfig(
-            ip_interface(_text(ip["address"])),
-            _address(ip.get("gateway")),
-            _index(ip.get("interface")),
-        )
-        for ip in raw.get("ips") or ()
-    )
-    for ip in ips:
-        if ip.interface is not None and not 0 <= ip.interface < len(interfaces):
-            raise ValueError(f"ips: interface {ip.interface} is no index of interfaces")
-    return Result(interfaces, ips, _parse_routes(raw.get("routes")), _parse_dns(raw.get("dns")))
+    ips = tuple(_parse_ip(ip, "address", len(interfaces)) for ip in raw.sections("ips"))
+    return Result(interfaces, ips, _parse_routes(raw), _parse_dns(raw))
 
 
-def _parse_020(raw: Mapping[str, Any]) -> Result:
-    ips: list[IPConfig] = []
-    routes: list[ResultRoute] = []
-    for entry in filter(None, (raw.get("ip4"), raw.get("ip6"))):
-        ips.append(IPConfig(ip_interface(_text(entry["ip"])), _address(entry.get("gateway"))))
-        routes += _parse_routes(entry.get("routes"))
-    return Result((), tuple(ips), tuple(routes), _parse_dns(raw.get("dns")))
+def _parse_ip(raw: Section, key: str, interfaces: int = 0) -> IPConfig:
+    address, index = raw.interface(key), raw.integer("interface", -INT_MAX)
+    if address is None:
+        raise raw.fail(key, None, "an address in CIDR notation")
+    # IPAM plugins name an interface that the main plugin has yet to list.
+    known = index if index is not None and 0 <= index < interfaces else None
+    return IPConfig(address, raw.address("gateway"), known)
 
 
-def _parse_routes(raw: Any) -> tuple[ResultRoute, ...]:
-    return tuple(
-        ResultRoute(
-            ip_network(_text(r["dst"]), strict=False),
-            _address(r.get("gw")),
-            *(None if r.get(key) is None else int(r[key]) for key in _ROUTE_NUMBERS),
-        )
-        for r in raw or ()
-    )
+def _parse_020(raw: Section) -> Result:
+    entries = [raw.section(key) for key in ("ip4", "ip6")]
+    entries = [entry for entry in entries if entry.values]
+    ips = tuple(_parse_ip(entry, "ip") for entry in entries)
+    routes = tuple(route for entry in entries for route in _parse_routes(entry))
+    return Result((), ips, routes, _parse_dns(raw))
 
 
-def _parse_dns(raw: Any) -> dict[str, Any]:
-    return {key: raw[key] for key in _DNS_KEYS if raw and raw.get(key)}
+def _parse_routes(raw: Section) -> tuple[ResultRoute, ...]:
+    return tuple(_parse_route(route) for route in raw.sections("routes"))
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return value
+def _parse_route(raw: Section) -> ResultRoute:
+    dst = raw.network("dst", mask_host_bits=True)
+    if dst is None:
+        raise raw.fail("dst", None, "a destination in CIDR notation")
+    return ResultRoute(dst, raw.address("gw"), *(raw.integer(key) for key in _ROUTE_NUMBERS))
 
 
-def _address(value: object) -> IPAddress | None:
-    return ip_address(_text(value)) if value else None
-
-
-def _index(value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise TypeError(f"{value!r} is not a number")
+def _parse_dns(raw: Section) -> dict[str, Any]:
+    return render_dns(parse_dns(raw.section("dns")))
 
 
 def merge(before: Result, mine: Result) -> Result:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_interface
 
 from ipam.errors import INVALID_CONFIG, ConfigError
-from ipam.ranges import IPAddress, IPNetwork
+from ipam.ranges import IPAddress, IPInterface, IPNetwork, interface_of
 
 LONGEST_SHOWN = 80
 INT_MAX = 2**32 - 1
@@ -185,6 +185,17 @@ class Section:
         except ValueError as error:
             raise self.fail(key, text, "an IP address") from error
 
+    def interface(self, key: str) -> IPInterface | None:
+        """An address with the prefix length of its subnet."""
+        text = self.text(key)
+        if text is None:
+            return None
+        try:
+            address = parse_address_with_prefix(text)
+            return interface_of(address, ip_interface(text).network.prefixlen)
+        except ValueError as error:
+            raise self.fail(key, text, "an address in CIDR notation") from error
+
     def network(self, key: str, *, mask_host_bits: bool = False) -> IPNetwork | None:
         """A subnet in CIDR notation."""
         text = self.text(key)
@@ -210,7 +221,7 @@ def parse_dns(section: Section) -> Dns:
     """The `dns` object of a configuration; raises ConfigError."""
     return Dns(
         nameservers=section.texts("nameservers"),
-        domain=section.text("domain"),
+        domain=section.string("domain") or None,
         search=section.texts("search"),
         options=section.texts("options"),
     )
