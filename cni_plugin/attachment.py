@@ -147,7 +147,7 @@ def _space(raw: Any) -> Space:
         links=_each(_link, raw.get("links", ())),
         addresses=_each(_address, raw.get("addresses", ())),
         routes=_each(_route, raw.get("routes", ())),
-        sysctls=_each(lambda s: Sysctl(**s), raw.get("sysctls", ())),
+        sysctls=_sysctls(raw),
     )
 
 
@@ -165,7 +165,12 @@ def _route(raw: Any) -> Route:
 
 
 def _bridge(raw: Any) -> Bridge:
-    return Bridge(**{**raw, "gateways": _each(ip_interface, raw.get("gateways", ()))})
+    gateways = _each(ip_interface, raw.get("gateways", ()))
+    return Bridge(**{**raw, "gateways": gateways, "sysctls": _sysctls(raw)})
+
+
+def _sysctls(raw: Any) -> tuple[Any, ...]:
+    return _each(lambda setting: Sysctl(**setting), raw.get("sysctls", ()))
 
 
 def _element(raw: Any) -> Element:

@@ -38,6 +38,9 @@ T = TypeVar("T")
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _IPV6_MTU_MIN = 1280
 _ETHERNET_MTU = 1500  # bytes; for a node without a default route
+# The kernel asks the link that a packet came in by whether to forward IPv4 (ip_route_input_slow),
+# and asks for IPv6 neighbours from the link's link-local address, which addr_gen_mode 1 leaves out.
+_ROUTED = {4: (("forwarding", "1"),), 6: (("disable_ipv6", "0"), ("addr_gen_mode", "0"))}
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
@@ -75,9 +78,11 @@ def plan_attachment(
 
     Raises code 7 for an MTU that the addresses exclude.
     """
-    if 0 < conf.mtu < _IPV6_MTU_MIN and any(ip.address.version == 6 for ip in ipam.ips):
-        msg = f"mtu: {conf.mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
-        raise CniError(INVALID_CONFIG, msg)
+    mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
+    if mtu < _IPV6_MTU_MIN and 6 in _versions(ipam):
+        whose = "mtu:" if conf.mtu else "the MTU of the default route's link,"
+        msg = f"{whose} {mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
+        raise CniError(INVALID_CONFIG, msg, "set mtu, or leave out the IPv6 ranges")
     ipam = _without_unspecified(ipam)
     if shape.mode == "ptp":
         return _plan_ptp(request, conf, shape, _with_gateways(ipam), uplink_mtu)
@@ -121,7 +126,14 @@ def _plan_ptp(
             )
             for ip in ipam.ips
         ),
-        sysctls=_link_sysctls(host) + port_settings + _forwarding_sysctls(ipam),
+        sysctls=(
+            *_routed_sysctls(host.name, ipam),
+            # The gateway has a subnet of its own: with 2 the kernel answers no ARP for it.
+            Sysctl(f"net/ipv4/conf/{host.name}/arp_ignore", "0"),
+            *_link_sysctls(host),
+            *port_settings,
+            *_forwarding_sysctls(ipam),
+        ),
     )
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
     routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
@@ -163,6 +175,7 @@ def _plan_bridge(
         promisc=conf.promisc_mode,
         gateways=_bridge_gateways(ipam) if shape.gateway else (),
         force_address=conf.force_address,
+        sysctls=_routed_sysctls(conf.bridge, ipam) if shape.gateway else (),
     )
     elements = _bridge_elements(conf, shape, ipam, host, pod) + ports
     plan = Plan(node, space, bridge, elements, _masquerade(conf, ipam))
@@ -268,6 +281,15 @@ def _check_mac(key: str, value: str, code: int) -> str:
     return ":".join(parts)
 
 
+def _routed_sysctls(link: str, ipam: Result) -> tuple[Sysctl, ...]:
+    """What a link needs to be pods' router, whatever it inherits from conf.default."""
+    return tuple(
+        Sysctl(f"net/ipv{version}/conf/{link}/{name}", value)
+        for version in _versions(ipam)
+        for name, value in _ROUTED[version]
+    )
+
+
 def _link_sysctls(host: Link) -> tuple[Sysctl, ...]:
     # We own the routes of this link: no router, and no pod playing one, may announce others.
     names = ["accept_ra"]
@@ -279,8 +301,11 @@ def _link_sysctls(host: Link) -> tuple[Sysctl, ...]:
 
 
 def _forwarding_sysctls(ipam: Result) -> tuple[Sysctl, ...]:
-    versions = sorted({ip.address.version for ip in ipam.ips})
-    return tuple(Sysctl(_FORWARDING[v], "1") for v in versions)
+    return tuple(Sysctl(_FORWARDING[v], "1") for v in _versions(ipam))
+
+
+def _versions(ipam: Result) -> list[int]:
+    return sorted({ip.address.version for ip in ipam.ips})
 
 
 def _pod_space(

@@ -89,7 +89,7 @@ def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[A
     up = host.up and host.port is not None
     messages = [
         links.create_veth(host, peer, pod.fd, master),
-        links.set_traits(host, up=up),
+        links.set_traits(host, up=up, settings=_settings(plan.node, own=True)),
         links.get_link(host.name),
     ]
     answers = nl.exchange(messages)
@@ -110,7 +110,9 @@ def _read_pair(answers: list[Answer]) -> tuple[int, int]:
     """The indexes of the node's end and of the pod's, each in its own namespace."""
     _created, described, host = answers
     if described.errno:
-        raise KernelError("set alias and port flags of", "link", described.errno, described.hint)
+        without = "this kernel has no IPv6" if described.errno == errno.EAFNOSUPPORT else ""
+        hint = without or described.hint
+        raise KernelError("set up link", "just made", described.errno, hint)
     if not host.objects:
         raise KernelError("find link", "just made", host.errno or errno.ENODEV, host.hint)
     return links.parse_pair(host.objects[0])
@@ -139,7 +141,9 @@ def _pod_messages(desired: Space, index: int) -> list[Message]:
 
 def _configure_node(nl: Netlink, desired: Space, index: int) -> None:
     for setting in _settings(desired, own=True):
-        apply_sysctl(setting, fresh=True)
+        if not links.carries(setting):
+            # What is required is the kernel's own default, and so mostly there.
+            apply_sysctl(setting, fresh=not setting.required)
     messages = [links.add_address(a, index) for a in desired.addresses]
     messages += [links.set_up(link.name) for link in desired.links if link.up and link.port is None]
     # A route to the pod's address that is there already is another's: it is never taken over.
@@ -242,7 +246,12 @@ def _with_bridge(plan: Plan) -> Space:
         return node
     bridge = Link(plan.bridge.name, "bridge")
     gateways = tuple(Address(plan.bridge.name, g) for g in plan.bridge.gateways)
-    return replace(node, links=(*node.links, bridge), addresses=(*node.addresses, *gateways))
+    return replace(
+        node,
+        links=(*node.links, bridge),
+        addresses=(*node.addresses, *gateways),
+        sysctls=(*node.sysctls, *plan.bridge.sysctls),
+    )
 
 
 def _check_rules(plan: Plan) -> list[Change[ChainRules | Element]]:

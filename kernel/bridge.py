@@ -14,8 +14,9 @@ from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPInterface, IPNetwork
 from kernel.netlink import links
 from kernel.netlink.socket import Netlink
 from kernel.read import read_addresses, read_connected, read_link, read_links
-from kernel.sysctl import prepare_own_link
+from kernel.sysctl import apply_sysctl, prepare_own_link, read_sysctl
 
+_IPV6_MTU = 1280  # bytes
 IsUsed = Callable[[IPInterface], bool]
 """Whether an attachment of the node has this gateway."""
 Users = Callable[[], AbstractContextManager[IsUsed]]
@@ -49,7 +50,8 @@ def ensure_bridge(
         _create(desired)
         prepare_own_link(desired.name)
         link = read_link(nl, desired.name)
-    link = _require_bridge(desired.name, link)
+    link = _require_bridge(desired, link)
+    _apply_settings(nl, desired)
     present = _read_gateways(nl, desired, link)
     if _is_settled(present, desired):
         _set_flags(nl, desired, link)
@@ -68,13 +70,28 @@ def check_bridge(nl: Netlink, desired: Bridge, is_used: IsUsed) -> None:
     if link is None:
         _refuse_rivals(nl, desired.name, desired.gateways)
     else:
-        link = _require_bridge(desired.name, link)
+        link = _require_bridge(desired, link)
         _plan_gateways(nl, desired, _read_gateways(nl, desired, link), is_used)
 
 
-def _require_bridge(name: str, link: Link | None) -> Link:
+def _apply_settings(nl: Netlink, desired: Bridge) -> None:
+    missing = [s for s in desired.sysctls if read_sysctl(s.path) != s.value]
+    # By message where one carries it: /proc/sys may be read-only. Of IPv6 only on a link that is
+    # down: one that is up makes its link-local address when the setting is written
+    # (net/ipv6/addrconf.c, addrconf_sysctl_addr_gen_mode).
+    carried = [s for s in missing if s.path.startswith("net/ipv4/") and links.carries(s)]
+    if carried:
+        nl.run([links.set_traits(Link(desired.name), settings=carried)])
+    for setting in missing:
+        apply_sysctl(setting)
+
+
+def _require_bridge(desired: Bridge, link: Link | None) -> Link:
     if link is None or link.kind != "bridge":
-        raise KernelError("use bridge", name, 0, "a link of that name is not a bridge")
+        raise KernelError("use bridge", desired.name, 0, "a link of that name is not a bridge")
+    if any(gateway.version == 6 for gateway in desired.gateways) and (link.mtu or 0) < _IPV6_MTU:
+        hint = f"it has an MTU of {link.mtu}, and IPv6 needs {_IPV6_MTU} (RFC 8200 section 5)"
+        raise KernelError("give IPv6 gateways to bridge", desired.name, 0, hint)
     return link
 
 

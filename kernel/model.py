@@ -213,13 +213,17 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A bridge that an attachment needs; it outlives the attachment. Gateways go on it."""
+    """A bridge that an attachment needs; it outlives the attachment. Gateways go on it.
+
+    sysctls: its own, that it needs before it gets the gateways.
+    """
 
     name: str
     mtu: int | None = None
     promisc: bool = False
     gateways: tuple[IPInterface, ...] = ()
     force_address: bool = False
+    sysctls: tuple[Sysctl, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

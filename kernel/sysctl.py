@@ -31,7 +31,7 @@ def read_sysctl(path: str) -> str | None:
 def apply_sysctl(setting: Sysctl, *, fresh: bool = False) -> None:
     """Write a setting unless it has the value already (/proc/sys may be read-only then).
 
-    fresh: of a link that was just created, and so has the default value, which no plan asks for.
+    fresh: of a link that was just created, whose default value is hardly the one.
     """
     if not fresh and read_sysctl(setting.path) == setting.value:
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
 from ipaddress import ip_interface
 
-from kernel.model import Address, Link, Port
+from kernel.model import Address, Link, Port, Sysctl
 from kernel.netlink.codec import (
     FAMILY,
     NLM_F_CREATE,
@@ -34,6 +35,9 @@ _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 _IFLA_AF_SPEC, _IFLA_GROUP = 26, 27
 _IFLA_INET_CONF, _IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
+# Settings of a link that its messages carry: of IPv4 an index of linux/ip.h (IPV4_DEVCONF_*), of
+# IPv6 an attribute (IFLA_INET6_ADDR_GEN_MODE).
+_CARRIED = {("ipv4", "forwarding"): 1, ("ipv4", "arp_ignore"): 19, ("ipv6", "addr_gen_mode"): 8}
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
@@ -79,9 +83,12 @@ def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
-def set_traits(link: Link, *, up: bool = False) -> Message:
-    """Set alias and bridge port flags; the kernel takes neither at creation. up: set it up too."""
-    body = _link_body(link.name, IFF_UP * up, IFF_UP * up)
+def set_traits(link: Link, *, up: bool = False, settings: Iterable[Sysctl] = ()) -> Message:
+    """Set alias and bridge port flags; the kernel takes neither at creation. up: set it up too.
+
+    settings: of the link; those that no message carries are left out (see `carries`).
+    """
+    body = _link_body(link.name, IFF_UP * up, IFF_UP * up) + _encode_settings(settings)
     if link.alias is not None:
         body += text(IFLA_IFALIAS, link.alias)
     if link.port:
@@ -99,12 +106,35 @@ def set_up(name: str) -> Message:
     return set_flags(name, IFF_UP)
 
 
+def carries(setting: Sysctl) -> bool:
+    """Whether `set_traits` can set it."""
+    return _field_of(setting) in _CARRIED
+
+
+def _field_of(setting: Sysctl) -> tuple[str, str]:
+    """("ipv4", "forwarding") of net/ipv4/conf/LINK/forwarding."""
+    return setting.path[4:8], setting.path.rpartition("/")[2]
+
+
+def _encode_settings(settings: Iterable[Sysctl]) -> bytes:
+    inet, inet6 = b"", b""
+    for setting in filter(carries, settings):
+        field = _field_of(setting)
+        if field[0] == "ipv4":
+            inet += u32(_CARRIED[field], int(setting.value))
+        else:
+            inet6 += u8(_CARRIED[field], int(setting.value))
+    families = nested(socket.AF_INET, nested(_IFLA_INET_CONF, inet)) if inet else b""
+    families += nested(socket.AF_INET6, inet6) if inet6 else b""
+    return nested(_IFLA_AF_SPEC, families) if families else b""
+
+
 def set_arp_notify(name: str) -> Message:
     """Let a link announce its IPv4 addresses to its neighbours when it comes up (arp_notify)."""
     return Message(RTM_NEWLINK, 0, _link_body(name) + _ARP_NOTIFY, f"set arp_notify of {name}")
 
 
-# The setting goes with the message: a path below /proc/sys is looked up among those of all
+# Settings go with a message where they can: a path below /proc/sys is looked up among those of all
 # namespaces (fs/proc/proc_sysctl.c, proc_sys_compare), and costs more with every pod.
 _ARP_NOTIFY = nested(
     _IFLA_AF_SPEC,

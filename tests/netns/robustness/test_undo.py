@@ -203,7 +203,7 @@ def test_kernel_settings_are_read_only(
     before = scene.state(pod)
     answer = scene.node.cni("ADD", program, netconf(mode), netns=pod.path)
     assert answer.json["code"] == 101, answer
-    assert "net/ipv4/ip_forward" in answer.json["msg"]
+    assert "net.ipv4.ip_forward=1" in answer.json["msg"]
     assert before.changes_to(scene.state(pod)) == []
     scene.node.ns.sysctl("ipv4/ip_forward", "1")
     answer = scene.node.cni("ADD", program, netconf(mode), netns=pod.path)

@@ -56,6 +56,10 @@ def test_ptp() -> None:
         Route(ip_network("fd00::7/128"), HOST, scope=254, protocol=112),
     )
     assert made.node.sysctls == (
+        Sysctl(f"net/ipv4/conf/{HOST}/forwarding", "1"),
+        Sysctl(f"net/ipv6/conf/{HOST}/disable_ipv6", "0"),
+        Sysctl(f"net/ipv6/conf/{HOST}/addr_gen_mode", "0"),
+        Sysctl(f"net/ipv4/conf/{HOST}/arp_ignore", "0"),
         Sysctl(f"net/ipv6/conf/{HOST}/accept_ra", "0", required=False),
         Sysctl(f"net/ipv6/conf/{HOST}/accept_dad", "0", required=False),
         Sysctl("net/ipv4/ip_forward", "1"),
@@ -101,7 +105,14 @@ def test_two_addresses_with_one_gateway() -> None:
 def test_bridge_with_gateway() -> None:
     made, _ = plan(mode="bridge", bridge="br7", isGateway=True, forceAddress=True)
     gateways = (ip_interface("10.1.0.1/24"), ip_interface("fd00::1/64"))
-    assert made.bridge == Bridge("br7", mtu=1450, gateways=gateways, force_address=True)
+    settings = (
+        Sysctl("net/ipv4/conf/br7/forwarding", "1"),
+        Sysctl("net/ipv6/conf/br7/disable_ipv6", "0"),
+        Sysctl("net/ipv6/conf/br7/addr_gen_mode", "0"),
+    )
+    assert made.bridge == Bridge(
+        "br7", mtu=1450, gateways=gateways, force_address=True, sysctls=settings
+    )
     assert made.node.links[0].port == Port("br7", hairpin=True)
     assert not made.node.addresses
     assert not made.node.routes

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # type: ignore[import-untyped]
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyped]
 
-from kernel.model import Address, Link, Port
+from kernel.model import Address, Link, Port, Sysctl
 from kernel.netlink import codec, links
 from tests.unit.kernel import strategies as nouns
 from tests.unit.kernel.netlink.pyroute2_codec import (
@@ -66,6 +66,24 @@ def test_traits_of_a_link(link: Link) -> None:
             "IFLA_BRPORT_MODE": link.port.hairpin,
             "IFLA_BRPORT_ISOLATED": link.port.isolated,
         }
+
+
+def test_settings_that_a_message_carries() -> None:
+    carried = (
+        Sysctl("net/ipv4/conf/a.b/forwarding", "1"),
+        Sysctl("net/ipv6/conf/a.b/addr_gen_mode", "0"),
+    )
+    others = (
+        Sysctl("net/ipv6/conf/a.b/forwarding", "1"),
+        Sysctl("net/ipv6/conf/a.b/disable_ipv6", "0"),
+    )
+    assert [links.carries(s) for s in (*carried, *others)] == [True, True, False, False]
+    link = Link("a.b")
+    message = links.set_traits(link, settings=(*others, *carried))
+    assert message.body == links.set_traits(link, settings=carried).body
+    assert links.set_traits(link, settings=others).body == links.set_traits(link).body
+    families = members(members(decode(ifinfmsg, message))["IFLA_AF_SPEC"])
+    assert members(families["AF_INET6"]) == {"IFLA_INET6_ADDR_GEN_MODE": 0}
 
 
 @given(nouns.names, nouns.macs, st.sampled_from((1, 0x100, 0x101)))
