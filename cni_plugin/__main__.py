@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 USAGE = """\
@@ -24,6 +25,7 @@ Started under the name bridge, ptp or host-local it is that reference plugin's s
 State: /var/lib/podwire/podwire.db (ipam.dataDir or PODWIRE_DATA_DIR name another folder)
 See also: podwire-ipam --help
 """
+_CALLER = "CALLER_"
 
 
 def main() -> int:
@@ -43,8 +45,16 @@ def module_main() -> int:
     """
     verb, program, *rest = [*sys.argv[1:], *[""] * max(0, 3 - len(sys.argv))]
     if verb == "serve" and rest:
-        return _serve(program, Path(rest[0]))
+        return _serve(program, Path(rest[0]), _caller_environment())
     return _start(Path(program or "podwire"), rest)
+
+
+def _caller_environment() -> dict[str, str]:
+    """The environment that the shim was called with, for the plugins that a call delegates to.
+
+    The shim renames what the dynamic loader and Python would obey (PROTOCOL.md).
+    """
+    return {name.removeprefix(_CALLER): value for name, value in os.environ.items()}
 
 
 def _start(executable: Path, arguments: list[str]) -> int:
@@ -75,7 +85,7 @@ def _explain(arguments: list[str]) -> int:
     return 2
 
 
-def _serve(program: str, executable: Path) -> int:
+def _serve(program: str, executable: Path, env: Mapping[str, str] = os.environ) -> int:
     from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, CniError
     from cni_plugin.handle import handle, refuse
     from cni_plugin.host import DEFAULT_DATA_DIR, Host
@@ -90,7 +100,7 @@ def _serve(program: str, executable: Path) -> int:
         if not host.data_dir.is_absolute():
             msg = f"PODWIRE_DATA_DIR={str(host.data_dir)!r} must be an absolute path"
             raise CniError(INVALID_ENVIRONMENT, msg)
-        reply = handle(os.environ, _read_stdin(STDIN_MAX), host)
+        reply = handle(env, _read_stdin(STDIN_MAX), host)
     except CniError as error:
         reply = refuse(error)
     except OSError as error:

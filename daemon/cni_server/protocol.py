@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 STRINGS_MAX = 1 << 20
 STDIN_MAX = (4 << 20) + 1
 STDERR_MAX = 1 << 20
@@ -18,7 +18,8 @@ STDERR_MAX = 1 << 20
 _REQUEST = struct.Struct("=4sIIII")
 _FIRST_READ = 1 << 14  # bytes; few requests are larger
 _FD = struct.Struct("i")
-_ONE_FD = socket.CMSG_LEN(_FD.size)
+_TWO_FDS = socket.CMSG_LEN(2 * _FD.size)
+_TOKEN_SIZE = 8  # eventfd(2)
 # Plain numbers: an operator of the library's enumerations costs more than the system call.
 _CLOEXEC, _DONTWAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT)
 _TRUNCATED = int(socket.MSG_CTRUNC)
@@ -43,6 +44,10 @@ class NoRequest(ProtocolError):
     """The connection was closed before a byte came: a check whether a daemon listens."""
 
 
+class TakenBack(ProtocolError):
+    """The shim waited long enough, and has the call executed elsewhere."""
+
+
 class Request(NamedTuple):
     """One call as the shim sent it. netns: a descriptor to close, -1 for none.
 
@@ -60,17 +65,17 @@ class Request(NamedTuple):
 def receive(
     connection: socket.socket, seconds: float, slow: Callable[[], None] = lambda: None
 ) -> Request:
-    """Read one request, within some seconds however it trickles in.
+    """Read one request, within some seconds however it trickles in; from then on it is ours.
 
     slow: called before more is waited for than a request that comes at once. Raises
-    ProtocolError, TimeoutError, OSError, and closes the descriptor that came.
+    ProtocolError, TimeoutError, OSError, and closes the descriptors that came.
     """
     until = time.monotonic() + seconds
     data, control, flags, _address = _receive_first(connection, until, slow)
     descriptors = [fd for _, _, raw in control for (fd,) in _FD.iter_unpack(raw)]
     try:
         if flags & _TRUNCATED:
-            raise ProtocolError("more descriptors than one, or no room for it")
+            raise ProtocolError("more descriptors than two, or no room for them")
         if not data:
             raise NoRequest
         data = _at_least(connection, data, _REQUEST.size, until, slow)
@@ -78,8 +83,10 @@ def receive(
         body = _REQUEST.size + strings
         data = _at_least(connection, data, body + stdin, until, slow)
         texts = os.fsdecode(data[_REQUEST.size : body]).split("\0")
-        netns = descriptors[0] if descriptors else -1
-        return _parse(texts, data[body : body + stdin], netns, error)
+        request = _parse(texts, data[body : body + stdin], error)
+        _claim(descriptors)
+        os.close(descriptors.pop(0))
+        return request._replace(netns=descriptors[0]) if descriptors else request
     except BaseException:
         for fd in descriptors:
             os.close(fd)
@@ -96,14 +103,14 @@ def _receive_first(
     """
     try:
         # The shim has usually sent it before we are here.
-        return connection.recvmsg(_FIRST_READ, _ONE_FD, _CLOEXEC | _DONTWAIT)
+        return connection.recvmsg(_FIRST_READ, _TWO_FDS, _CLOEXEC | _DONTWAIT)
     except BlockingIOError:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         if not poll.poll(_PROMPT_MS):
             slow()
         _set_time(connection, until)
-        return connection.recvmsg(_FIRST_READ, _ONE_FD, _CLOEXEC)
+        return connection.recvmsg(_FIRST_READ, _TWO_FDS, _CLOEXEC)
 
 
 def _set_time(connection: socket.socket, until: float) -> None:
@@ -143,7 +150,20 @@ def _at_least(
     return bytes(buffer)
 
 
-def _parse(texts: list[str], stdin: bytes, netns: int, error: int) -> Request:
+def _claim(descriptors: list[int]) -> None:
+    """Begin the call, unless its shim has taken it back: who reads the token has it."""
+    if not descriptors:
+        raise ProtocolError("no token")
+    os.set_blocking(descriptors[0], False)  # the shim's is so; any descriptor may come
+    try:
+        token = os.read(descriptors[0], _TOKEN_SIZE)
+    except BlockingIOError as error:
+        raise TakenBack from error
+    if len(token) != _TOKEN_SIZE:
+        raise ProtocolError("no token")
+
+
+def _parse(texts: list[str], stdin: bytes, error: int) -> Request:
     if len(texts) < 3 or texts[-1]:
         raise ProtocolError("the strings of the request are cut off")
     program, executable, *variables, _end = texts
@@ -154,7 +174,7 @@ def _parse(texts: list[str], stdin: bytes, netns: int, error: int) -> Request:
         if not name.startswith("CNI_"):
             raise ProtocolError("a variable that is not CNI_*")
         env[name] = value
-    return Request(program, executable, env, stdin, netns, error)
+    return Request(program, executable, env, stdin, -1, error)
 
 
 def send_reply(

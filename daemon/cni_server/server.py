@@ -89,6 +89,8 @@ class Server:
             return protocol.receive(connection, REQUEST_SECONDS, self._pool.pass_on)
         except protocol.NoRequest:
             return None
+        except protocol.TakenBack:
+            self._log.warning("a call was not begun in time, and its caller took it back")
         except protocol.WrongVersion as error:
             self._answer(connection, _wrong_version(error), [])
         except (protocol.ProtocolError, OSError, ValueError) as error:

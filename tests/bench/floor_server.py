@@ -7,8 +7,8 @@ import socket
 import struct
 import sys
 
-BODY = b'{"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}\n'
-REPLY = struct.pack("=4sIIII", b"PWRP", 1, 0, len(BODY), 0) + BODY  # PROTOCOL.md
+BODY = b'{"cniVersion": "1.1.0", "code": 4, "msg": "CNI_COMMAND=NONE is invalid"}\n'
+REPLY = struct.pack("=4sIIII", b"PWRP", 2, 1, len(BODY), 0) + BODY  # PROTOCOL.md
 
 
 def main(path: str) -> None:

@@ -80,7 +80,7 @@ def test_who_only_looks_whether_it_answers_is_no_news(near_daemon: Daemon) -> No
 
 
 def test_another_protocol_version_is_answered(watched: Daemon) -> None:
-    for version in (0, 2, 3, 0xFFFFFFFF):
+    for version in (0, 1, 3, 0xFFFFFFFF):
         for rest in (b"", VERSION[HEAD.size :], b"\0" * 100_000):
             data = head(len(rest), 0, version=version) + rest
             status, body = reply(exchange(watched.path, data))
@@ -135,6 +135,26 @@ def test_descriptors_of_every_kind(watched: Daemon, pod: Namespace) -> None:
         call: "closed" if kind in several else 0 if kind == "netns" else wrong[verb]
         for call, (verb, _, kind) in {c: c.partition(" ") for c in answers}.items()
     }
+    assert [link["ifname"] for link in pod.ip("link show")] == ["lo"]
+
+
+def test_tokens_of_every_kind(watched: Daemon, pod: Namespace) -> None:
+    """Without the token no call is begun: its shim may have had it executed elsewhere."""
+    env = {"CONTAINERID": "c", "IFNAME": "eth0", "NETNS": "/x", "PATH": "/x"}
+    taken = os.eventfd(0, os.EFD_CLOEXEC)
+    with ExitStack() as stack:
+        stack.callback(os.close, taken)
+        kinds = descriptors(stack, pod)
+        netns = kinds["netns"]
+        tokens = {kind: fds for kind, fds in kinds.items() if len(fds) == 1 and kind != "file"}
+        tokens |= {"taken": [taken], "none": []}
+        found = {
+            kind: exchange(watched.path, request(CONF, COMMAND="ADD", **env), fd, token=False)
+            for kind, fds in tokens.items()
+            for fd in ([*fds, *netns] if fds else [],)
+        }
+    assert found == dict.fromkeys(tokens, b"")
+    assert "its caller took it back" in watched.log
     assert [link["ifname"] for link in pod.ip("link show")] == ["lo"]
 
 

@@ -214,6 +214,6 @@ def test_the_same_bytes_on_both_paths(
         assert mine == other
     status, log = daemon.stop()
     assert status == 0
-    # The calls did go through the daemon.
+    # The calls did go through the daemon; VERSION is the shim's.
     lines = re.findall(r"^\S+ (?:info|error) +\S+ (?:done|failed: )", log, re.MULTILINE)
-    assert len(lines) == len(served.seen)
+    assert len(lines) == sum(verb != "VERSION" for verb, *_rest in served.seen)

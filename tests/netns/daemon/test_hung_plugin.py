@@ -38,8 +38,7 @@ def test_it_holds_up_nobody_else(
     assert refused >= CALLS - 24 * processes
     assert 0 < daemon.log.count("further ones are refused") <= processes
     other, keys = make_pod(), {"container_id": "other"}
-    for verb in ("VERSION", "STATUS"):
-        assert daemon.cni(verb, program, CONF).code == 0
+    assert daemon.cni("STATUS", program, CONF).code == 0
     for verb in ("ADD", "DEL"):
         assert daemon.cni(verb, program, CONF, netns=other.path, **keys).code == 0
 

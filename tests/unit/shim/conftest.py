@@ -1,11 +1,12 @@
 """The shim, compiled with sanitizers, and a peer that answers it as a test wants."""
 
+import os
 import socket
 import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests import ROOT
 SOURCE = ROOT / "cni_plugin" / "shim" / "shim.c"
 FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined")
 HEAD = struct.Struct("=4sIIII")
+PROTOCOL = 2
 
 Answer = Callable[[socket.socket], None]
 
@@ -62,8 +64,9 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def hasty_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that waits a second for its reply."""
-    return compile_shim(tmp_path_factory.mktemp("hasty") / "podwire", "-DREPLY_SECONDS=1")
+    """One that waits a second for its reply, and for its beginning."""
+    flags = ("-DREPLY_SECONDS=1", "-DBEGIN_SECONDS=1")
+    return compile_shim(tmp_path_factory.mktemp("hasty") / "podwire", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +92,23 @@ def run(
     return done
 
 
-def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The strings and the stdin of a request."""
-    with connection.makefile("rb") as stream:
-        magic, version, strings, stdin, _errno = HEAD.unpack(stream.read(HEAD.size))
-        assert (magic, version) == (b"PWRQ", 1)
-        return stream.read(strings), stream.read(stdin)
+def read_request(connection: socket.socket, *, begin: bool = True) -> tuple[bytes, bytes]:
+    """The strings and the stdin of a request. begin: take its token, so that it is ours."""
+    first, descriptors, _flags, _address = socket.recv_fds(connection, HEAD.size, 2)
+    with ExitStack() as stack:
+        for fd in descriptors:
+            stack.callback(os.close, fd)
+        magic, version, strings, stdin, _errno = HEAD.unpack(first)
+        assert (magic, version) == (b"PWRQ", PROTOCOL)
+        if begin:
+            assert os.read(descriptors[0], 8) == struct.pack("=Q", 1)
+        with connection.makefile("rb") as stream:
+            return stream.read(strings), stream.read(stdin)
 
 
 def replying(data: bytes, status: int = 0, err: bytes = b"") -> Answer:
     """An answer that is a whole reply."""
-    return sending(HEAD.pack(b"PWRP", 1, status, len(data), len(err)) + data + err)
+    return sending(HEAD.pack(b"PWRP", PROTOCOL, status, len(data), len(err)) + data + err)
 
 
 def sending(data: bytes) -> Answer:

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.unit.shim.conftest import HEAD, Peer, read_request, replying, run
+from tests.unit.shim.conftest import HEAD, PROTOCOL, Peer, read_request, replying, run
 
 
 def test_a_call_goes_through(shim: Path, peer: Peer) -> None:
@@ -22,7 +22,7 @@ def test_a_call_goes_through(shim: Path, peer: Peer) -> None:
 
     def answer(connection: socket.socket) -> None:
         seen.append(read_request(connection))
-        connection.sendall(HEAD.pack(b"PWRP", 1, 7, 5, 3) + b"hello" + b"err")
+        connection.sendall(HEAD.pack(b"PWRP", PROTOCOL, 7, 5, 3) + b"hello" + b"err")
 
     stdin = os.urandom(300_000)
     peer.answer = answer
@@ -41,7 +41,7 @@ def test_stdin_is_bounded(shim: Path, peer: Peer, size: int) -> None:
 
     def answer(connection: socket.socket) -> None:
         seen.append(len(read_request(connection)[1]))
-        connection.sendall(HEAD.pack(b"PWRP", 1, 0, 0, 0))
+        connection.sendall(HEAD.pack(b"PWRP", PROTOCOL, 0, 0, 0))
 
     peer.answer = answer
     assert run(shim, peer.path, b"x" * size).returncode == 0
@@ -55,7 +55,7 @@ def test_a_slow_stdin_is_read_before_anybody_is_bothered(shim: Path, peer: Peer)
     def answer(connection: socket.socket) -> None:
         came.append(b"connected")
         came.append(read_request(connection)[1])
-        connection.sendall(HEAD.pack(b"PWRP", 1, 0, 0, 0))
+        connection.sendall(HEAD.pack(b"PWRP", PROTOCOL, 0, 0, 0))
 
     peer.answer = answer
     env = {"CNI_COMMAND": "ADD", "PODWIRE_SOCKET": str(peer.path), "ASAN_OPTIONS": "detect_leaks=0"}
@@ -157,3 +157,20 @@ def test_closed_output_is_not_the_socket(shim: Path, peer: Peer, closed: str, st
     done = run(shim, peer.path, command=command, CNI_NETNS="/proc/self/ns/net")
     assert done.returncode == status
     assert seen.get(timeout=30) == b""
+
+
+def test_python_starts_with_a_clean_environment(shim: Path, tmp_path: Path) -> None:
+    """What the loader and Python would obey is the runtime's, and is handed on by other names."""
+    program, out = tmp_path / "podwire", tmp_path / "out"
+    shutil.copy(shim, program)
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nenv -0 >"{out}"\n')
+    (tmp_path / "python3").chmod(0o755)
+    given = {"LD_LIBRARY_PATH": "/dir:", "PYTHONHOME": "/x", "CALLER_HOME": "a=b", "HOME": "/h"}
+    plain = {"CNI_ARGS": "A=B", "PODWIRE_DATA_DIR": "/d", "PATH": "/usr/bin:/bin"}
+    assert run(program, tmp_path / "s", b"{}", command=(), **given, **plain).returncode == 0
+    found = dict(item.split("=", 1) for item in out.read_text().split("\0") if item)
+    assert {name: found.get(f"CALLER_{name}") for name in given} == given
+    assert {name: found.get(name) for name in plain} == plain
+    added_by_sh = {"PWD", "OLDPWD", "SHLVL", "_"}
+    left = {name for name in found if not name.startswith(("CALLER_", "CNI_", "PODWIRE_"))}
+    assert left - added_by_sh == {"PATH"}
