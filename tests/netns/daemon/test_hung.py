@@ -46,5 +46,5 @@ def test_calls_go_on_while_every_process_is_stopped(
     assert "ADD" not in daemon.log
     assert {row["containerID"] for row in held(daemon.node, podwire_bin)} == {"c0", "c1"}
     assert failures(call_each("DEL")) == []
-    assert daemon.log.count("DEL done") == len(pods), "the daemon serves calls again"
+    eventually(lambda: daemon.log.count("DEL done") == len(pods))  # it serves calls again
     assert left_over(daemon.node, podwire_bin, pods) == []
