@@ -17,7 +17,7 @@ from cni_plugin.store_access import bridge_users
 from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.conflist import bridge_of
-from daemon.routing.node_side import PATIENCE, Changes, NodeSide, NodeSideReader
+from daemon.routing.node_side import PATIENCE, Attached, Changes, NodeSide, NodeSideReader
 from daemon.routing.reporter import Reporter, describe_event
 from ipam.files import Files
 from ipam.store import open_store
@@ -29,6 +29,7 @@ from kernel.netlink import links
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
+from kernel.pod_side import open_pod, repair_pod
 from kernel.repair import repair
 
 GAP = 0.2
@@ -39,6 +40,8 @@ AGAIN = 5.0
 """Seconds between comparisons while an attachment has no link."""
 YOUNG = 2.0
 """Seconds that a link must have existed: without a daemon an ADD holds no lock."""
+_PODS = 8
+"""Pods that are entered in one comparison."""
 _NAMED = 2
 """Attachments that the status names."""
 _LOST = "its link is gone, or is another's by now: recreate the pod"
@@ -75,6 +78,8 @@ class Attachments:
         self._causes = {"": "found at the start"}
         self._since: dict[int, float] = {}
         self._gone: dict[str, float] = {}
+        self._pods_due = set[str]()
+        self._is_first = True
         self._macs: dict[str, str] = {}
 
     def receive(self, event: Event) -> None:
@@ -93,6 +98,8 @@ class Attachments:
             if name in self._watched and self._settings_of is not None:
                 self._settings_of.add(name)
         if name in self._watched:
+            if isinstance(noun, Link):
+                self._pods_due.add(name)  # the pod's end may have gone down
             how = describe_event("removed" if event.deleted else "changed", event)
             self._causes.setdefault(name, f"{event.kind} was {how}")
             self._wake(0.0)
@@ -109,6 +116,7 @@ class Attachments:
     def resync(self, cause: str) -> None:
         """Compare everything, for what the cause may have changed."""
         self._settings_of = None
+        self._pods_due |= self._watched
         self._causes.setdefault("", cause)
         self._wake(0.0)
 
@@ -148,6 +156,7 @@ class Attachments:
         if ripe:
             found = self._repair_all(found, ripe, wrong)
         wrong |= self._missing(found, now)
+        wrong |= self._check_pods(found, now)
         self._check_own_bridge(found)
         self._settings_of, self._taken = set(), set()
         self._causes = {n: c for n, c in self._causes.items() if n in found.changes}
@@ -164,6 +173,8 @@ class Attachments:
         }
         links = [each.link for each in found.attached.values() if each.link]
         self._since = {link.index: self._since.get(link.index, now) for link in links}
+        if self._is_first:
+            self._is_first, self._pods_due = False, set(found.attached)
         for name in found.bridges.keys() & found.present.keys():
             self._macs[name] = found.present[name].links[0].mac or ""
 
@@ -253,6 +264,49 @@ class Attachments:
                 self._gone[name] = -math.inf
                 self._reporter.report_change("found", _title(found, name), _LOST)
         return dict.fromkeys(lost, _LOST)
+
+    def _check_pods(self, found: NodeSide, now: float) -> dict[str, str]:
+        """Repair the pod's side of some attachments that are due; why that failed, by link."""
+        conflist, wrong = self._settings.conflist, dict[str, str]()
+        # Of other networks a later plugin of the chain may have changed it.
+        mine = conflist.name if conflist else ""
+        due = [each for n, each in found.attached.items() if n in self._pods_due and each.link]
+        due = [each for each in due if each.owner.network == mine and each.record.complete]
+        batch = [each for each in due if self._pod_wait(each, now) <= 0][:_PODS]
+        self._pods_due = {each.name for each in due} - {each.name for each in batch}
+        for each in due:
+            if each.name in self._pods_due:
+                self._wake(max(GAP, self._pod_wait(each, now)))
+        with self._idle(each.call for each in batch) as idle:
+            for each in batch:
+                if each.call in idle:
+                    wrong |= self._repair_pod(each)
+                else:
+                    self._pods_due.add(each.name)
+                    self._wake(LATER)
+        return wrong
+
+    def _pod_wait(self, each: Attached, now: float) -> float:
+        """Seconds until the pod's side may be repaired."""
+        age = now - self._since[each.link.index] if each.link else 0.0
+        return max(YOUNG - age, self._reporter.pause_before(("pod", each.name)))
+
+    def _repair_pod(self, each: Attached) -> dict[str, str]:
+        plan, title = each.record.plan.pod, each.title_in_pod
+        try:
+            pod = open_pod(self._nl, each.record.netns, each.name)
+            if pod is None:
+                return {}  # where the daemon is a container it may not see the runtime's paths
+            with pod:
+                done, left = repair_pod(pod, plan)
+        except KernelError as error:
+            self._reporter.report_failure(f"{title}: {error}")
+            return {each.name: f"in the pod: {error}"}
+        if done:
+            after = "; ".join(name_of(change.noun) for change in done)
+            cause = "changed in the pod"
+            self._reporter.report_repair(("pod", each.name), title, cause, _text(done), after)
+        return {each.name: f"in the pod: {_text(left)}"} if left else {}
 
     def _check_own_bridge(self, found: NodeSide) -> None:
         """Find out whether an ADD of the daemon's own network could use its bridge."""

@@ -58,8 +58,16 @@ class Attached:
     @property
     def title(self) -> str:
         """Its node's end, as journal and log name it."""
-        pod = self.record.pod or f"container {self.owner.container_id[:16]}"
-        return f"link {self.name} of {pod}"
+        return f"link {self.name} of {self._pod}"
+
+    @property
+    def title_in_pod(self) -> str:
+        """The pod's end, as journal and log name it."""
+        return f"link {self.owner.ifname} in {self._pod}"
+
+    @property
+    def _pod(self) -> str:
+        return self.record.pod or f"container {self.owner.container_id[:16]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 16, 18, 20, 28
 _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
-_IFLA_AF_SPEC, _IFLA_GROUP = 26, 27
+_IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_LINK_NETNSID = 26, 27, 37
 _IFLA_INET_CONF, _IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
 # Settings of a link that its messages carry: of IPv4 an index of linux/ip.h (IPV4_DEVCONF_*), of
 # IPv6 an attribute (IFLA_INET6_ADDR_GEN_MODE).
@@ -238,6 +238,12 @@ def parse_peer_index(message: Message) -> int:
     """The other end's index in its own namespace, of an RTM_NEWLINK answer for a veth; 0: none."""
     found = first_attribute(message.body, _IFINFO.size, IFLA_LINK)
     return number(found) if found else 0
+
+
+def parse_peer_namespace(message: Message) -> int:
+    """The number of the namespace that a veth's other end is in (RTM_GETNSID); -1: none known."""
+    found = first_attribute(message.body, _IFINFO.size, _IFLA_LINK_NETNSID)
+    return int(struct.unpack("=i", found)[0]) if found else -1
 
 
 def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:

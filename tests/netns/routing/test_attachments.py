@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from kernel.netlink.socket import Netlink
+from kernel.pod_side import open_pod
 from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns import Namespace
+from tests.pytest_netns.plugin import MakeNamespace
 
 PTP = {
     "the pod's link down": "ip link set {host} down",
@@ -113,6 +116,77 @@ def is_reported(member: Member, known: int) -> object:
     """True where the journal has a repair after the records that it had."""
     fresh = member.history()[known:]
     return any(r["action"] == "restored" and r["before"] for r in fresh) or (fresh, member.log)
+
+
+POD = {
+    "its link down": "link set eth0 down",
+    "its addresses flushed": "address flush dev eth0 scope global",
+    "its default route gone": "route del default",
+}
+
+
+def test_the_pod_side_comes_back(cluster: Cluster, podwire_bin: Path) -> None:
+    member = start(cluster, "ptp")
+    pods = [member.attach(podwire_bin / "podwire") for _ in POD]
+    eventually(lambda: status_of(member) == (len(POD), len(POD)) or member.log)
+    planned = [pod_side(pod) for pod in pods]
+    # A default route of the pod's own is its own choice.
+    routed = member.attach(podwire_bin / "podwire")
+    routed.ip_batch("link add vpn type bridge\nlink set vpn up\nroute replace default dev vpn\n")
+    own = pod_side(routed)
+    eventually(lambda: status_of(member) == (len(POD) + 1, len(POD) + 1) or member.log)
+    member.stop()
+    for pod, command in zip(pods, POD.values(), strict=True):
+        pod.ip_batch(f"{command}\n")
+    member.start()
+    for pod, wanted in zip(pods, planned, strict=True):
+        eventually(partial(is_planned, pod, wanted))
+        assert works(member, pod)
+    pods[0].ip_batch("link set eth0 down\n")
+    eventually(partial(is_planned, pods[0], planned[0]))
+    records = member.history("link eth0 in")
+    assert {record["action"] for record in records} == {"restored"}
+    assert len(records) == len(POD) + 1
+    assert pod_side(routed) == own
+
+
+def test_a_namespace_that_is_not_the_pods_is_never_entered(
+    cluster: Cluster, podwire_bin: Path, netns: MakeNamespace
+) -> None:
+    member = start(cluster, "ptp")
+    pod, stranger = member.attach(podwire_bin / "podwire"), netns("stranger")
+    eventually(lambda: status_of(member) == (1, 1) or member.log)
+    host = host_of(member, pod)
+
+    def opened(path: Path) -> bool:
+        with Netlink() as nl:
+            found = open_pod(nl, str(path), host)
+        if found is not None:
+            found.__exit__()
+        return found is not None
+
+    # A link of that name there, whose other end has the index of the pod's.
+    stranger.ip_batch("link add eth0 type veth peer name other\n")
+    call = member.node.ns.call
+    assert call(lambda: opened(pod.path))
+    assert not call(lambda: opened(stranger.path))
+    assert not call(lambda: opened(member.node.ns.path))
+    assert not call(lambda: opened(Path("/dev/null")))
+
+
+def pod_side(pod: Namespace) -> dict[str, Any]:
+    routes = pod.ip("route show") + pod.ip("-6 route show")
+    link = pod.link("eth0")
+    return {
+        "up": link is not None and "UP" in link["flags"],
+        "addresses": pod.addresses("eth0"),
+        "routes": sorted(str((r["dst"], r.get("gateway"), r["dev"])) for r in routes),
+    }
+
+
+def is_planned(pod: Namespace, planned: object) -> object:
+    found = pod_side(pod)
+    return found == planned or (planned, found)
 
 
 def test_a_pod_without_its_link_is_reported_until_it_is_deleted(

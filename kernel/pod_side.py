@@ -1,0 +1,73 @@
+"""The pod's side of an attachment: entered only where the kernel says that it is that pod's."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+from kernel.diff import Change, Noun, diff_space
+from kernel.errors import KernelError, NotANamespace
+from kernel.model import Link, Route, Space
+from kernel.netlink import links
+from kernel.netlink.codec import Message, attributes, u32
+from kernel.netlink.socket import Netlink
+from kernel.netns import Namespace, inside, open_namespace
+from kernel.read import read_space
+from kernel.repair import repair
+
+# linux/net_namespace.h: the number that one namespace has for another.
+_RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3
+_RTGENMSG_BYTES = 4  # the family, padded
+
+Changes = tuple[Change[Noun], ...]
+
+
+def open_pod(nl: Netlink, path: str, host: str) -> Namespace | None:
+    """The namespace at the path, if the other end of the node's link is in it; else None.
+
+    The path is what a runtime once named: it may be another pod's by now.
+    """
+    try:
+        pod = open_namespace(path)
+    except NotANamespace:
+        return None
+    if _is_peer_of(nl, pod, host):
+        return pod
+    pod.__exit__()
+    return None
+
+
+def _is_peer_of(nl: Netlink, pod: Namespace, host: str) -> bool:
+    body = bytes(_RTGENMSG_BYTES) + u32(_NETNSA_FD, pod.fd)
+    number, link = nl.exchange([Message(_RTM_GETNSID, 0, body), links.get_link(host)])
+    if not number.objects or not link.objects:
+        return False
+    found = attributes(number.objects[0].body, _RTGENMSG_BYTES).get(_NETNSA_NSID, b"")
+    mine = struct.unpack("=i", found)[0] if found else -1
+    return mine >= 0 and mine == links.parse_peer_namespace(link.objects[0])
+
+
+def repair_pod(pod: Namespace, desired: Space) -> tuple[Changes, Changes]:
+    """Bring back what the pod lacks of the plan; that, and what it lacks still. Raises KernelError.
+
+    Only what is missing: another route to a destination, another MAC or MTU may be the pod's own
+    choice.
+    """
+    with inside(pod), Netlink() as nl:
+        lost, index = _find_lost(nl, desired)
+        if not lost:
+            return (), ()
+        repair(nl, lost, index)
+        return lost, _find_lost(nl, desired)[0]
+
+
+def _find_lost(nl: Netlink, desired: Space) -> tuple[Changes, int]:
+    """What is missing, and the index of the pod's link."""
+    observed = read_space(nl, desired)
+    name = desired.links[0].name
+    index = next((link.index for link in observed.links if link.name == name), 0)
+    if not index:
+        raise KernelError("find link", name, 0, f"the pod has renamed or removed {name}")
+    plain = tuple(Link(k.name, k.kind, up=k.up) for k in desired.links)
+    found = diff_space(replace(desired, links=plain), observed)
+    return tuple(c for c in found if not (isinstance(c.noun, Route) and c.observed)), index
