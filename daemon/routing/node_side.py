@@ -102,7 +102,7 @@ class NodeSideReader:
         """Both sides as they are now. Raises KernelError, IpamError.
 
         own: the bridge of the daemon's own conflist. with_settings: links whose settings are
-        compared, too; None: all.
+        compared though nothing else of them differs; None: all.
         """
         recorded = self._read_records()
         present = self._states.read()
@@ -119,8 +119,10 @@ class NodeSideReader:
             found = last[2] if last and same else compare_link(space, observed)
             self._compared[name] = (space, observed, found)
             changes[name] = found
-        for name in desired if with_settings is None else with_settings & desired.keys():
-            changes[name] = (*changes[name], *_compare_settings(desired[name].sysctls))
+        for name, space in desired.items():
+            # What a setting took along (addresses, with disable_ipv6) comes back after it alone.
+            if with_settings is None or name in with_settings or changes[name]:
+                changes[name] = (*changes[name], *_compare_settings(space.sysctls))
         if own and own.name in bridges and own.name in present:
             changes[own.name] = (*changes[own.name], *strays(bridges[own.name], present[own.name]))
         return NodeSide(attached, bridges, {n: c for n, c in changes.items() if c}, present)
@@ -201,13 +203,15 @@ def merge_bridges(
             promisc=known.promisc or bridge.promisc,
             gateways=tuple(dict.fromkeys((*known.gateways, *bridge.gateways))),
             force_address=known.force_address or bridge.force_address,
+            sysctls=tuple(dict.fromkeys((*known.sysctls, *bridge.sysctls))),
         )
     return bridges
 
 
 def _bridge_space(bridge: Bridge) -> Space:
     addresses = tuple(Address(bridge.name, gateway) for gateway in bridge.gateways)
-    return Space((Link(bridge.name, "bridge", promisc=bridge.promisc),), addresses)
+    link = Link(bridge.name, "bridge", promisc=bridge.promisc)
+    return Space((link,), addresses, sysctls=bridge.sysctls)
 
 
 def strays(bridge: Bridge, observed: Space) -> Changes:

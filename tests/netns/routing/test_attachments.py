@@ -21,6 +21,8 @@ PTP = {
     "the gateway's address gone": "ip address del 10.244.1.1/32 dev {host}",
     "the IPv6 gateway's address gone": "ip address del fd00:10:244:1::1/128 dev {host}",
     "all addresses flushed": "ip address flush dev {host}",
+    "forwarding off": "sysctl -w net.ipv4.conf.{host}.forwarding=0",
+    "IPv6 off": "sysctl -w net.ipv6.conf.{host}.disable_ipv6=1",
     "another MAC": "ip link set {host} address 02:00:00:00:00:99",
     "another MTU": "ip link set {host} mtu 1300",
     "another alias": "ip link set {host} alias mine",
@@ -35,6 +37,8 @@ BRIDGE = {
     "the gateway's address gone": "ip address del 10.244.1.1/24 dev cni0",
     "the IPv6 gateway's address gone": "ip address del fd00:10:244:1::1/64 dev cni0",
     "all addresses flushed": "ip address flush dev cni0",
+    "forwarding of the bridge off": "sysctl -w net.ipv4.conf.cni0.forwarding=0",
+    "IPv6 of the bridge off": "sysctl -w net.ipv6.conf.cni0.disable_ipv6=1",
     "the bridge gone": "ip link del cni0",
 }
 
@@ -56,6 +60,8 @@ def node_side(member: Member, host: str, bridge: str) -> dict[str, Any]:
             links[name] = {key: link.get(key) for key in ("mtu", "address", "master", "ifalias")}
             links[name]["up"] = "UP" in link["flags"]
             port = link.get("linkinfo", {}).get("info_slave_data", {})
+            settings = ("ipv4/conf/{}/forwarding", "ipv6/conf/{}/disable_ipv6")
+            links[name]["settings"] = [ns.sysctl(setting.format(name)) for setting in settings]
             links[name] |= {key: port.get(key) for key in ("hairpin", "isolated")}
     routes = ns.ip("route show proto 112") + ns.ip("-6 route show proto 112")
     return {
