@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from operator import attrgetter
 from typing import Any
 
-from kernel.model import Address, Bridge, Element, Link, Plan, Port, Route, Space, Sysctl
+from kernel.model import Address, Bridge, Element, Link, Neighbour, Plan, Port, Route, Space, Sysctl
 
 _SCHEMA = 1
 # What a text raises that is no record, or none of this version.
@@ -77,11 +77,9 @@ def _default(field: Field[Any]) -> object:
     return None if field.default is MISSING else field.default
 
 
+_NOUNS = (Record, Plan, Space, Link, Port, Address, Route, Sysctl, Neighbour, Bridge, Element)
 # Every ADD writes a record: what a noun consists of is read once.
-_READERS: dict[type[object], _Reader] = {
-    noun: _reader(noun)
-    for noun in (Record, Plan, Space, Link, Port, Address, Route, Sysctl, Bridge, Element)
-}
+_READERS: dict[type[object], _Reader] = {noun: _reader(noun) for noun in _NOUNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +146,7 @@ def _space(raw: Any) -> Space:
         addresses=_each(_address, raw.get("addresses", ())),
         routes=_each(_route, raw.get("routes", ())),
         sysctls=_sysctls(raw),
+        neighbours=_each(_neighbour, raw.get("neighbours", ())),
     )
 
 
@@ -162,6 +161,10 @@ def _address(raw: Any) -> Address:
 def _route(raw: Any) -> Route:
     ends = {key: ip_address(raw[key]) for key in ("via", "src") if raw.get(key)}
     return Route(**{**raw, **ends, "dst": ip_network(raw["dst"])})
+
+
+def _neighbour(raw: Any) -> Neighbour:
+    return Neighbour(**{**raw, "address": ip_address(raw["address"])})
 
 
 def _bridge(raw: Any) -> Bridge:

@@ -25,6 +25,7 @@ from kernel.model import (
     IPInterface,
     IPNetwork,
     Link,
+    Neighbour,
     Plan,
     Port,
     Route,
@@ -76,7 +77,7 @@ def plan_attachment(
 ) -> tuple[Plan, Result]:
     """What the attachment gets, and the result to return; the bridge's MAC is not known yet.
 
-    Raises code 7 for an MTU that the addresses exclude.
+    Raises code 7 for an MTU that the addresses exclude, and for a route's next hop out of reach.
     """
     mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
     if mtu < _IPV6_MTU_MIN and 6 in _versions(ipam):
@@ -84,6 +85,7 @@ def plan_attachment(
         msg = f"{whose} {mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
         raise CniError(INVALID_CONFIG, msg, "set mtu, or leave out the IPv6 ranges")
     ipam = _without_unspecified(ipam)
+    _check_next_hops(ipam)
     if shape.mode == "ptp":
         return _plan_ptp(request, conf, shape, _with_gateways(ipam), uplink_mtu)
     return _plan_bridge(request, conf, shape, ipam, uplink_mtu)
@@ -98,6 +100,20 @@ def _without_unspecified(ipam: Result) -> Result:
         for ip in ipam.ips
     )
     return replace(ipam, ips=tuple(ips))
+
+
+def _check_next_hops(ipam: Result) -> None:
+    """Refuse a next hop that the kernel would, for being in no subnet of the link."""
+    reached = [ip.address.network for ip in ipam.ips]
+    reached += [ip_network(ip.gateway) for ip in ipam.ips if ip.gateway]
+    reached += [route.dst for route in ipam.routes if route.gw and route.gw.is_unspecified]
+    for route in ipam.routes:
+        gw = route.gw
+        if gw is None or gw.is_unspecified or gw.is_link_local or any(gw in n for n in reached):
+            continue
+        msg = f"ipam.routes: the next hop {gw} of {route.dst} is in no subnet of the pod's"
+        subnets = ", ".join(str(ip.address.network) for ip in ipam.ips)
+        raise CniError(INVALID_CONFIG, msg, f"its subnets: {subnets}")
 
 
 def _with_gateways(ipam: Result) -> Result:
@@ -137,10 +153,25 @@ def _plan_ptp(
     )
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
     routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
-    space = _pod_space(pod, inner, _unique((*routes, *_ipam_routes(pod.name, ipam))), ipam, conf)
+    behind = _next_hops_behind(ipam)
+    more = (replace(r, onlink=r.via in behind) for r in _ipam_routes(pod.name, ipam))
+    space = replace(
+        _pod_space(pod, inner, _unique((*routes, *more)), ipam, conf),
+        neighbours=tuple(Neighbour(pod.name, address, host.mac or "") for address in behind),
+    )
     elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
     plan = Plan(node, space, None, elements + ports, _masquerade(conf, ipam))
     return plan, _result(_interfaces(host, pod, request), conf, ipam)
+
+
+def _next_hops_behind(ipam: Result) -> list[IPAddress]:
+    """Next hops of IPAM's routes that are the node's only to forward to.
+
+    Nobody answers for them on a point-to-point link, so they get the MAC of the node's end.
+    """
+    gateways = _unique_gateways(ipam)
+    found = (r.gw for r in ipam.routes if r.gw and r.gw not in gateways)
+    return list(dict.fromkeys(a for a in found if not (a.is_unspecified or a.is_link_local)))
 
 
 def _ptp_routes(link: str, ip: IPConfig) -> list[Route]:

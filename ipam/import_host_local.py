@@ -123,7 +123,9 @@ def read_directory(
                 continue
             try:
                 reservation = _read_file(path, network, booted_at)
-                reservations.setdefault(reservation.address, reservation)
+                first = reservations.setdefault(reservation.address, reservation)
+                if first is not reservation:
+                    raise ValueError(f"another file gives {first.address} to {first.owner}")
             except ValueError as error:
                 skipped.append(Skipped(path, str(error)))
     except OSError as error:

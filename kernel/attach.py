@@ -12,7 +12,7 @@ from kernel.diff import Change, Noun, diff_space
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.model import Address, ChainRules, Element, Link, Plan, Space, Sysctl
-from kernel.netlink import links, routes
+from kernel.netlink import links, neighbours, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
 from kernel.netns import Namespace, inside
@@ -136,6 +136,7 @@ def _pod_messages(desired: Space, index: int) -> list[Message]:
     # A message before the one that sets it up: flags are done first (net/core/rtnetlink.c).
     for link in desired.links if desired.links[0].up else ():
         messages += [links.set_arp_notify(link.name), links.set_up(link.name)]
+    messages += [neighbours.add_neighbour(n, index) for n in desired.neighbours]
     return messages + [routes.add_route(r, index) for r in desired.routes]
 
 

@@ -139,6 +139,7 @@ def diff_space(desired: Space, observed: Space) -> tuple[Change[Noun], ...]:
         *_lacking(desired.links, observed.links),
         *_lacking(desired.addresses, observed.addresses),
         *_lacking_routes(desired.routes, observed.routes),
+        *_lacking(desired.neighbours, observed.neighbours),
         *_lacking(required, observed.sysctls),
     )
 

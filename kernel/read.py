@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -14,12 +14,13 @@ from kernel.model import (
     TABLE_MAIN,
     Address,
     Link,
+    Neighbour,
     Port,
     Route,
     Space,
     Sysctl,
 )
-from kernel.netlink import links, routes
+from kernel.netlink import links, neighbours, routes
 from kernel.netlink.socket import Answer, Netlink
 from kernel.sysctl import read_sysctl
 
@@ -91,7 +92,19 @@ def read_space(nl: Netlink, desired: Space) -> Space:
         addresses=read_addresses(nl, present) if desired.addresses else (),
         routes=read_routes(nl, present, versions),
         sysctls=tuple(Sysctl(path, value) for path, value in settings if value is not None),
+        neighbours=tuple(_read_neighbours(nl, desired, present)),
     )
+
+
+def _read_neighbours(nl: Netlink, desired: Space, present: list[Link]) -> Iterator[Neighbour]:
+    """The permanent ones of the links and families that desired has some of."""
+    versions = {(n.link, n.address.version) for n in desired.neighbours}
+    indexes = {link.name: link.index for link in present}
+    for name, version in sorted(versions):
+        for message in nl.dump(neighbours.list_neighbours(version, indexes.get(name, 0))):
+            index, entry, permanent = neighbours.parse_entry(message, name)
+            if isinstance(entry, Neighbour) and permanent and index == indexes.get(name):
+                yield entry
 
 
 def read_uplink_and_bridge(

@@ -109,6 +109,21 @@ def test_odd_files_are_reported_and_skipped(folder: Path, store: Store) -> None:
         assert reasons[name].startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("names", "address"),
+    [(("10.5.0.9", "::ffff:10.5.0.9"), "10.5.0.9"), (("fd05:0::9", "fd05__9"), "fd05::9")],
+)
+def test_of_two_files_for_one_address_the_second_is_named(
+    tmp_path: Path, names: tuple[str, str], address: str
+) -> None:
+    for name, content in zip(names, ("abc\r\neth0", "xyz\r\nnet1"), strict=True):
+        (tmp_path / name).write_text(content)
+    (taken,), skipped = read_directory(tmp_path, NETWORK)
+    assert (str(taken.address), taken.owner.container_id) == (address, "abc")
+    reason = f"another file gives {address} to container abc interface eth0"
+    assert skipped == (Skipped(tmp_path / names[1], reason),)
+
+
 def test_files_of_old_versions_name_no_interface(tmp_path: Path) -> None:
     (tmp_path / "10.5.0.2").write_text("abc")
     (tmp_path / "fd05__9").write_text("abc\r\nnet2")

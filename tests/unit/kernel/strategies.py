@@ -130,7 +130,8 @@ def tuples_of(items: st.SearchStrategy[T]) -> st.SearchStrategy[tuple[T, ...]]:
 
 
 spaces = st.builds(
-    Space, tuples_of(links), tuples_of(addresses), tuples_of(routes), tuples_of(sysctls)
+    Space,
+    *(tuples_of(kind) for kind in (links, addresses, routes, sysctls, neighbours)),
 )
 bridges = st.builds(
     Bridge, names, st.none() | mtus, st.booleans(), tuples_of(ip_interfaces), st.booleans()
