@@ -13,7 +13,9 @@ from kernel.netlink import links, routes, rules
 from kernel.netlink.socket import Answer, Netlink
 from kernel.read import read_link
 
-_PER_SEND = 512
+_PER_SEND = 128
+# A route waits in a buffer of its own page (inet_rtm_getroute), an error in a quarter of one.
+_ROOM = 5 * _PER_SEND
 _DEFAULT_TABLES = frozenset({253, 254, 255})  # default, main, local (linux/rtnetlink.h)
 # What a rule answers that lets nothing pass (net/ipv4/fib_rules.c, fib4_rule_action).
 _NOWHERE = (0, None, 0)
@@ -59,6 +61,7 @@ def find_paths(nl: Netlink, packets: Sequence[Packet]) -> list[PacketPath]:
     incoming = {name: read_link(nl, name) for name in {p.iif for p in packets if p.iif}}
     indexes = {name: link.index if link else _NO_LINK for name, link in incoming.items()}
     messages = [routes.get_route(p.to, p.source, indexes.get(p.iif, 0)) for p in packets]
+    nl.make_room(_ROOM if len(messages) > 1 else 0)
     answers: list[Answer] = []
     for start in range(0, len(messages), _PER_SEND):
         answers += nl.exchange(messages[start : start + _PER_SEND])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from cni_plugin.config import DEFAULT_BRIDGE
@@ -24,6 +25,7 @@ from kernel.netlink import links, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
+from kernel.paths import Packet, PacketPath, find_paths
 from kernel.read import read_links
 
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
@@ -31,6 +33,7 @@ _ALIAS = "podwire"
 # Routes up to this length are default routes, whole or by halves (OpenVPN's 0.0.0.0/1, and
 # 2000::/3: all that is assigned of IPv6).
 _DEFAULT_MAX = {4: 1, 6: 3}
+_NOWHERE = frozenset({"", "lo"})
 # struct rtmsg (linux/rtnetlink.h): the table and the protocol are its fifth and sixth byte.
 _AT_TABLE, _AT_PROTOCOL = 4, 5
 
@@ -86,9 +89,48 @@ def _read_routes(messages: Iterable[Message], names: Mapping[int, str]) -> Itera
     for message in messages:
         found = routes.parse_route(message)
         yield from (replace(route, link=names[i]) for i, route in found if i in names)
-        refusing = None if found else routes.parse_named_route(message, {})
-        if refusing:
-            yield refusing
+        other = None if found else routes.parse_named_route(message, {})
+        if other and routes.is_unicast(message):
+            # By a nexthop object, whose links are not in the route (net.ipv4.nexthop_compat_mode).
+            yield replace(other, link="a nexthop object")
+        elif other:
+            yield other
+
+
+Paths = Mapping[IPAddress, PacketPath]
+"""How this node's packets reach the addresses of other nodes."""
+
+
+class UnderlayPaths:
+    """Paths to other nodes, asked of the kernel: it alone knows all tables, rules and next hops."""
+
+    def __init__(self) -> None:
+        self._known: dict[IPAddress, PacketPath] = {}
+        self._sources: tuple[IPAddress, ...] = ()
+        self._expired = False
+
+    def expire(self) -> None:
+        """Ask for all paths again at the next reading."""
+        self._expired = True
+
+    def read(self, nl: Netlink, nodes: Iterable[Node], me: str) -> Paths:
+        """The paths to all nodes but this one; the same object while nothing changed.
+
+        Raises KernelError.
+        """
+        by_name = {node.name: node for node in nodes}
+        own = by_name.pop(me, None)
+        sources = own.addresses if own else ()
+        addresses = dict.fromkeys(a for node in by_name.values() for a in node.addresses)
+        keep = {} if self._expired or sources != self._sources else self._known
+        fresh = [address for address in addresses if address not in keep]
+        of = {source.version: source for source in sources}
+        found = find_paths(nl, [Packet(a, of.get(a.version)) for a in fresh])
+        known = {a: path for a, path in keep.items() if a in addresses}
+        known |= zip(fresh, found, strict=True)
+        self._expired, self._sources = False, sources
+        self._known = self._known if known == self._known else known
+        return self._known
 
 
 def affects_plan(event: Event, host: HostState) -> bool:
@@ -116,14 +158,14 @@ def _without_port(link: Link) -> Link:
 class HostView:
     """What plans use of the host state; equal views give equal plans.
 
-    underlay: this node's address that encapsulated packets have; uplink: its link; mtu: its MTU in
-        bytes.
+    underlay: this node's address that encapsulated packets have; uplink: the link that they leave
+        by; mtu: its MTU in bytes.
     families: the address families that this node takes part in; no_ipv6: why IPv6 is none of them
         though pods should have it.
     local: every address of the node, and those that podwire is to give it.
     networks: of the node, with the link of each; pods' own and default routes left out.
     refusing: the destinations of routes through no link (blackhole, unreachable, prohibit).
-    on_link: the link of each destination; empty where the next hop is a router.
+    on_link: the link of each address of other nodes that is on a link.
     in_use: those of the node's pod CIDRs that overlap a network, and that pods have addresses of.
     """
 
@@ -135,11 +177,10 @@ class HostView:
     local: frozenset[IPAddress]
     networks: Mapping[Block, str]
     refusing: frozenset[Block]
-    on_link: Mapping[Block, str]
     in_use: frozenset[Block]
+    on_link: Mapping[IPAddress, str] = field(compare=False, repr=False)
     _networks: PrefixSet = field(compare=False, repr=False)
     _refusing: PrefixSet = field(compare=False, repr=False)
-    _destinations: PrefixSet = field(compare=False, repr=False)
     no_ipv6: str = ""
 
     def overlapping_network(self, block: Block) -> str:
@@ -153,14 +194,13 @@ class HostView:
         inside = self._refusing.inside(block)
         return f"{inside[0]} through no link" if inside else ""
 
-    def link_to(self, address: IPAddress) -> str:
-        """The link that the address is on; empty where it is behind a router, or unreachable."""
-        destination = next(self._destinations.containing(host_block(address)), None)
-        return self.on_link[destination] if destination else ""
-
 
 def view_host(
-    settings: Settings, me: Node, host: HostState, own_addresses: Iterable[IPAddress]
+    settings: Settings,
+    me: Node,
+    host: HostState,
+    paths: Paths,
+    own_addresses: Iterable[IPAddress],
 ) -> HostView:
     """What matters of the host state. Raises Unplannable.
 
@@ -168,12 +208,11 @@ def view_host(
     """
     own = _own_links(settings, host)
     underlay = _underlay(settings, me)
-    uplink = _uplink(host, own, underlay)
+    uplink = _uplink(host, paths, own, underlay)
     networks = dict(_networks(settings, host, own))
     network_set = PrefixSet(networks)
     overlapping = [b for b in map(block_of, me.pod_cidrs) if network_set.overlapping(b)]
     refusing = frozenset(_refusing(settings, host))
-    on_link = _on_link(host, own)
     return HostView(
         me=me,
         underlay=underlay,
@@ -187,11 +226,10 @@ def view_host(
         ),
         networks=networks,
         refusing=refusing,
-        on_link=on_link,
         in_use=_in_use(overlapping, host, own) if overlapping else frozenset(),
+        on_link={a: p.link for a, p in paths.items() if not p.via and p.link not in own | _NOWHERE},
         _networks=network_set,
         _refusing=PrefixSet(refusing),
-        _destinations=PrefixSet(on_link),
     )
 
 
@@ -213,18 +251,18 @@ def _underlay(settings: Settings, me: Node) -> IPAddress:
     return address
 
 
-def _uplink(host: HostState, own: frozenset[str], underlay: IPAddress) -> Link:
+def _uplink(host: HostState, paths: Paths, own: frozenset[str], underlay: IPAddress) -> Link:
+    """The link by which packets from the underlay address leave for other nodes."""
     having = {a.link for a in host.addresses if a.address.ip == underlay}
-    names = having - own
-    if having and not names:
+    if not having:
+        raise Unplannable(f"no link of this node has its address {underlay}")
+    if having <= own:
         why = "which is the name of vxlan.device, or of a pod's link"
         raise Unplannable(f"{underlay} is this node's address on {min(having)}, {why}")
-    if not names:
-        raise Unplannable(f"no link of this node has its address {underlay}")
-    name = min(names - {"lo"}, default="")
-    if not name:
-        # A routed host: the address is announced, packets leave by the default route's link.
-        name = _default_link(host, underlay.version)
+    found = Counter(p.link for a, p in paths.items() if a.version == underlay.version)
+    # The link of the address where any node is reached by it, else the one that most use.
+    names = sorted(found.keys() - _NOWHERE, key=lambda n: (n not in own, n in having, found[n], n))
+    name = names[-1] if names else _likely_link(host, having, underlay.version)
     if name in own:
         raise Unplannable(f"packets from {underlay} leave by {name}, which is podwire's own")
     link = next((link for link in host.links if link.name == name), None)
@@ -233,9 +271,11 @@ def _uplink(host: HostState, own: frozenset[str], underlay: IPAddress) -> Link:
     return link
 
 
-def _default_link(host: HostState, version: int) -> str:
-    routes = [r for r in host.routes if r.link and r.dst.version == version and not r.dst.prefixlen]
-    return min(routes, key=lambda r: r.priority).link if routes else ""
+def _likely_link(host: HostState, having: Set[str], version: int) -> str:
+    """The link of the address, or of the default route: no path leads to another node yet."""
+    routes = [r for r in host.routes if r.dst.version == version and not r.dst.prefixlen]
+    usable = sorted((r.priority, r.link) for r in routes if r.link not in _NOWHERE)
+    return min(having - _NOWHERE, default=usable[0][1] if usable else "")
 
 
 def _networks(
@@ -261,19 +301,6 @@ def _refusing(settings: Settings, host: HostState) -> Iterator[Block]:
 
 def _allowed(settings: Settings) -> PrefixSet:
     return PrefixSet(map(block_of, settings.allow_overlap))
-
-
-def _on_link(host: HostState, own: frozenset[str]) -> dict[Block, str]:
-    """The link of on-link destinations, "" for those behind a router; the lowest metric counts."""
-    usable = [r for r in host.routes if r.link not in own and r.protocol not in _OUR_PROTOCOLS]
-    best: dict[Block, Route] = {}
-    for route in sorted(usable, key=lambda r: (r.priority, r.link)):
-        best.setdefault(block_of(route.dst), route)
-    return {block: route.link if _is_on_link(route) else "" for block, route in best.items()}
-
-
-def _is_on_link(route: Route) -> bool:
-    return route.via is None and route.link not in ("", "lo") and route.dst.prefixlen > 0
 
 
 def _in_use(blocks: Iterable[Block], host: HostState, own: frozenset[str]) -> frozenset[Block]:

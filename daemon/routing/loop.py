@@ -25,7 +25,14 @@ from daemon.probes.prober import Prober
 from daemon.routing.attachments import Idle, all_idle
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
-from daemon.routing.host_state import HostState, Unplannable, affects_plan, read_host_state
+from daemon.routing.host_state import (
+    HostState,
+    Paths,
+    UnderlayPaths,
+    Unplannable,
+    affects_plan,
+    read_host_state,
+)
 from daemon.routing.planner import Planner
 from daemon.routing.reconciler import Reconciler
 from daemon.routing.reporter import Refusals, Reporter
@@ -71,7 +78,8 @@ class Loop:
         self._kernel = Reconciler(settings, self._reporter, idle)
         self._snapshot: Snapshot | None = None
         self._host: HostState | None = None
-        self._host_due, self._host_read_at = True, 0.0
+        self._underlay = UnderlayPaths()
+        self._host_due, self._host_read_at, self._host_gap = True, 0.0, _HOST_STATE_GAP
         self._plan_due = False
         self._desired: Desired | None = None
         self._conflist = ConflistReconciler(settings, self._reporter)
@@ -119,7 +127,7 @@ class Loop:
         wait = max(0.0, self._next_tick - time.monotonic())
         waits = [wait] if self._wait is None else [wait, self._wait]
         if self._host_due:
-            waits.append(_HOST_STATE_GAP)
+            waits.append(self._host_gap)
         source = self._source.fileno()
         poll = select.poll()  # not select(2): a busy daemon's descriptors may be beyond its reach
         for fd in (wake_up, self._kernel.events.fileno(), *([] if source is None else [source])):
@@ -174,28 +182,33 @@ class Loop:
 
     def _refresh(self, now: float) -> bool:
         """Make a new plan if there may be one; whether there is."""
-        if self._host_due and now - self._host_read_at >= _HOST_STATE_GAP:
-            self._host_read_at = now
-            self._read_host_state()
-        if not self._plan_due or self._snapshot is None or self._host is None:
-            return False
-        self._plan_due = False
-        return self._plan(self._snapshot, self._host)
-
-    def _read_host_state(self) -> None:
         try:
-            host = read_host_state(self._kernel.nl)
+            if self._host_due and now - self._host_read_at >= self._host_gap:
+                self._read_host_state(now)
+            if not self._plan_due or self._snapshot is None or self._host is None:
+                return False
+            nodes, me = self._snapshot.nodes, self._settings.node
+            paths = self._underlay.read(self._kernel.nl, nodes, me)
         except KernelError as error:
+            self._host_due = True
             self._faults.note_error(str(error))
             self._log.error(str(error))
-            return
-        self._host_due = False
-        if host != self._host:
-            self._host, self._plan_due = host, True
+            return False
+        # Thousands of nodes, or routes that change all the time, must not take all the time.
+        self._host_gap = max(_HOST_STATE_GAP, 4 * (time.monotonic() - now))
+        self._plan_due = False
+        return self._plan(self._snapshot, self._host, paths)
 
-    def _plan(self, snapshot: Snapshot, host: HostState) -> bool:
+    def _read_host_state(self, now: float) -> None:
+        self._host_read_at = now
+        host = read_host_state(self._kernel.nl)
+        self._host = self._host if host == self._host else host
+        self._underlay.expire()
+        self._host_due, self._plan_due = False, True
+
+    def _plan(self, snapshot: Snapshot, host: HostState, paths: Paths) -> bool:
         try:
-            desired = self._planner.plan(snapshot, host, self._adopted)
+            desired = self._planner.plan(snapshot, host, paths, self._adopted)
         except Unplannable as error:
             self._reporter.report_fault("plan", str(error))
             return False

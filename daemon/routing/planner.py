@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from daemon.config.schema import Settings
 from daemon.model import Desired, Node, Refusal, Snapshot
@@ -18,7 +19,7 @@ from daemon.routing.backends.base import (
     plan_mtu,
 )
 from daemon.routing.conflicts import Ownership
-from daemon.routing.host_state import HostState, HostView, Unplannable, view_host
+from daemon.routing.host_state import HostState, HostView, Paths, Unplannable, view_host
 from daemon.routing.sysctls import plan_sysctls
 from kernel.model import Entry, IPNetwork
 
@@ -43,6 +44,7 @@ class Planner:
         self._backend = backend_of(settings)
         self._nodes: dict[str, Node] = {}
         self._host: HostState | None = None
+        self._underlay: Paths = {}
         self._view: HostView | None = None
         self._ownership = Ownership(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
@@ -51,31 +53,39 @@ class Planner:
         self._merged_of: object = None
         self._merged: tuple[Block, ...] = ()
 
-    def plan(self, snapshot: Snapshot, host: HostState, found: Iterable[Entry] = ()) -> Desired:
+    def plan(
+        self,
+        snapshot: Snapshot,
+        host: HostState,
+        paths: Paths = MappingProxyType({}),
+        found: Iterable[Entry] = (),
+    ) -> Desired:
         """The desired state. Raises Unplannable, and plans on from the last success then.
 
-        found: what an earlier daemon left in the kernel: until a plan succeeds, it says which node
-        owns a prefix. The same HostState object as before is not evaluated again.
+        paths: to the addresses of the other nodes. found: what an earlier daemon left in the
+        kernel: until a plan succeeds, it says which node owns a prefix. The same objects
+        as before are not evaluated again.
         """
         nodes = {node.name: node for node in snapshot.nodes}
         me = nodes.get(self._me)
         if me is None:
             raise Unplannable(f"the source has no node {self._me}, which is this one")
-        view = self._view_host(me, host)
+        view = self._view_host(me, host, paths)
         mtu = self._plan_mtu(view)
         if self._view is None:
             self._ownership = Ownership(self._me, adopt(found, snapshot.nodes))
         changed = self._changes(nodes, view)
-        self._nodes, self._view, self._host = nodes, view, host
+        self._nodes, self._view, self._host, self._underlay = nodes, view, host, paths
         self._replan(changed, view)
         return self._desired(snapshot, view, mtu)
 
-    def _view_host(self, me: Node, host: HostState) -> HostView:
+    def _view_host(self, me: Node, host: HostState, paths: Paths) -> HostView:
         # A node may have thousands of routes of its own.
-        if self._view is not None and host is self._host and me == self._view.me:
+        same = host is self._host and paths is self._underlay
+        if self._view is not None and same and me == self._view.me:
             return self._view
         own = self._backend.source_addresses(me.pod_cidrs)
-        view = view_host(self._settings, me, host, own)
+        view = view_host(self._settings, me, host, paths, own)
         why = explain_no_ipv6(view, self._plan_mtu(view))
         return replace(view, families=view.families - {6}, no_ipv6=why) if why else view
 
@@ -84,12 +94,15 @@ class Planner:
 
     def _changes(self, nodes: Mapping[str, Node], view: HostView) -> set[str]:
         """The names of nodes that must be planned again."""
-        old = self._nodes
-        if view != self._view:
+        old, before = self._nodes, self._view
+        if before is None or view != before:
             return {*old, *nodes}
         # Sources keep the objects of unchanged nodes, so most are passed over by identity.
         changed = {name for name, node in nodes.items() if old.get(name) is not node}
         changed = {name for name in changed if old.get(name) != nodes[name]}
+        if view is not before:
+            moved = {a for a, _link in view.on_link.items() ^ before.on_link.items()}
+            changed |= {n.name for n in nodes.values() if not moved.isdisjoint(n.addresses)}
         return changed | (old.keys() - nodes.keys())
 
     def _replan(self, changed: set[str], view: HostView) -> None:

@@ -25,6 +25,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 _RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_GATEWAY = 1, 2, 3, 4, 5
 _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE = 6, 7, 8, 9, 15
+_RTA_VIA, _VIA_ADDRESS = 18, 2  # struct rtvia: a family, then the address
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT = 1, 2, 252
 _REFUSALS = frozenset({6, 7, 8, 9})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW
@@ -49,15 +50,22 @@ def _route_body(route: Route, index: int) -> bytes:
     parts = [head, u32(_RTA_OIF, index), u32(_RTA_TABLE, route.table)]
     if route.dst.prefixlen:
         parts.append(attribute(_RTA_DST, route.dst.network_address.packed))
-    for kind, value in ((_RTA_GATEWAY, route.via), (_RTA_PREFSRC, route.src)):
-        if value is not None:
-            parts.append(attribute(kind, value.packed))
+    if route.via is not None:
+        parts.append(_next_hop(route.via, route.dst.version))
+    if route.src is not None:
+        parts.append(attribute(_RTA_PREFSRC, route.src.packed))
     if route.priority:
         parts.append(u32(_RTA_PRIORITY, route.priority))
     metrics = [u32(k, v) for k, v in ((_RTAX_MTU, route.mtu), (_RTAX_ADVMSS, route.advmss)) if v]
     if metrics:
         parts.append(nested(_RTA_METRICS, *metrics))
     return b"".join(parts)
+
+
+def _next_hop(via: IPAddress, version: int) -> bytes:
+    if via.version == version:
+        return attribute(_RTA_GATEWAY, via.packed)
+    return attribute(_RTA_VIA, struct.pack("=H", FAMILY[via.version]) + via.packed)
 
 
 def add_route(route: Route, index: int, *, exclusive: bool = False) -> Message:
@@ -111,6 +119,11 @@ def parse_route(message: Message) -> list[tuple[int, Route]]:
     return [(i, replace(route, via=via)) for i, via in _next_hops(found.get(_RTA_MULTIPATH, b""))]
 
 
+def is_unicast(message: Message) -> bool:
+    """Whether a route's packets are sent on, by whatever hop."""
+    return bool(_RTMSG.unpack_from(message.body)[7] == _RTN_UNICAST)
+
+
 def _parse(message: Message) -> tuple[int, Route, dict[int, bytes]]:
     """The kind (0: a cached route), the route without its link, and the attributes."""
     family, length, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(message.body)
@@ -119,7 +132,7 @@ def _parse(message: Message) -> tuple[int, Route, dict[int, bytes]]:
     route = Route(
         dst=_destination(family, length, found),
         link="",
-        via=_ip(found.get(_RTA_GATEWAY)),
+        via=_gateway(found),
         src=_ip(found.get(_RTA_PREFSRC)),
         scope=scope,
         table=_number(found, _RTA_TABLE) or table or TABLE_MAIN,
@@ -141,7 +154,7 @@ def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:
         if length < _NEXT_HOP.size:
             return
         found = attributes(data[offset : offset + length], _NEXT_HOP.size)
-        yield index, _ip(found.get(_RTA_GATEWAY))
+        yield index, _gateway(found)
         offset += length + (-length % 4)
 
 
@@ -193,14 +206,20 @@ def get_route(address: IPAddress, source: IPAddress | None = None, iif: int = 0)
 
 def parse_path(message: Message) -> tuple[int, IPAddress | None, int]:
     """The link index (0: none), the next hop and the table of a route look-up's answer."""
-    _kind, route, found = _parse(message)
-    return _number(found, _RTA_OIF), route.via, route.table
+    found = attributes(message.body, _RTMSG.size)
+    return _number(found, _RTA_OIF), _gateway(found), _number(found, _RTA_TABLE)
 
 
 def parse_link_index(message: Message) -> int:
     """The link index of a route look-up's answer; 0 where it has none."""
     found = attributes(message.body, _RTMSG.size)
     return _number(found, _RTA_OIF)
+
+
+def _gateway(found: Mapping[int, bytes]) -> IPAddress | None:
+    """The next hop, which may be of the other family (RFC 8950)."""
+    other = found.get(_RTA_VIA)
+    return _ip(other[_VIA_ADDRESS:]) if other else _ip(found.get(_RTA_GATEWAY))
 
 
 def _ip(raw: bytes | None) -> IPAddress | None:

@@ -54,7 +54,7 @@ def plan_direct_path(peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
     address = peer.address(prefix.version)
     if isinstance(address, str):
         return address
-    link = peer.host.link_to(address)
+    link = peer.host.on_link.get(address)
     if not link:
         return f"{address} is not on-link: host-gw needs a common link, vxlan and hybrid do not"
     route = Route(prefix, link, via=address, protocol=RTPROT_PODWIRE_PEERS)

@@ -10,7 +10,7 @@ from daemon.config.load import parse_settings
 from daemon.routing.planner import Planner
 from daemon.sources.static import parse_nodes
 from tests.unit.conf.test_routing import NODES, SETTINGS
-from tests.unit.daemon.clusters import host_state
+from tests.unit.daemon.clusters import host_state, planned
 
 
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid", "none"])
@@ -20,7 +20,7 @@ def test_the_two_files_make_a_plan_together(backend: str) -> None:
     snapshot = parse_nodes(NODES.read_bytes(), NODES)
     me = snapshot.nodes[0]
     found = host_state(*(f"{a}/{24 if a.version == 4 else 64}" for a in me.addresses))
-    desired = Planner(settings).plan(snapshot, found)
+    desired = planned(Planner(settings), snapshot, found)
     assert settings.source.static == Path("/etc/podwire") / NODES.name
     assert desired.refused == ()
     assert desired.pod_cidrs == me.pod_cidrs

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from daemon.config.load import parse_settings
 from daemon.config.schema import Settings
-from daemon.model import Node, Snapshot
+from daemon.model import Desired, Node, Snapshot
 from daemon.routing.host_state import HostState
-from kernel.model import Address, Link, Route
+from daemon.routing.planner import Planner
+from kernel.model import Address, Entry, IPAddress, Link, Route
+from kernel.paths import PacketPath
 
 ME = "node-1"
 UPLINK = Link("eth0", kind="", mtu=1500, index=2)
@@ -50,6 +53,26 @@ def host_state(*addresses: str, **changes: Any) -> HostState:
     uplink = replace(UPLINK, mtu=changes.get("uplink_mtu", UPLINK.mtu))
     links = (Link("lo", kind="", mtu=65536, index=1), uplink, *changes.get("links", ()))
     return HostState(links, on_links, (*connected, default, *changes.get("routes", ())))
+
+
+def paths(host: HostState, snapshot: Snapshot) -> dict[IPAddress, PacketPath]:
+    """What a kernel with these routes answers for the addresses of the other nodes."""
+    found = [a for n in snapshot.nodes if n.name != ME for a in n.addresses]
+    return {address: path_to(address, host) for address in found}
+
+
+def path_to(address: IPAddress, host: HostState) -> PacketPath:
+    """The path by the longest prefix and the lowest metric."""
+    matching = [r for r in host.routes if r.dst.version == address.version and address in r.dst]
+    best = min(matching, key=lambda r: (-r.dst.prefixlen, r.priority), default=None)
+    return PacketPath(best.link, best.via) if best and best.link else PacketPath(errno=101)
+
+
+def planned(
+    planner: Planner, snapshot: Snapshot, host: HostState, found: Iterable[Entry] = ()
+) -> Desired:
+    """The next plan of a planner whose kernel has the host's routes."""
+    return planner.plan(snapshot, host, paths(host, snapshot), found)
 
 
 def route(dst: str, link: str, via: str = "", **changes: Any) -> Route:

@@ -46,7 +46,7 @@ from kernel.nftables.ruleset import TABLES
 from kernel.nftables.table import load
 from tests import ROOT
 from tests.unit.cni_plugin import namespaces
-from tests.unit.daemon.clusters import cluster, host_state, node, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, planned, settings
 
 GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
 PARTS = {("ipam",): 0, ("dns",): 0}
@@ -69,7 +69,7 @@ def sources(tmp_path: Path) -> Sources:
 
 def plan(*cidrs: str) -> Desired:
     nodes = [node(n + 1, cidrs=c) for n, c in enumerate(cidrs)]
-    return Planner(settings()).plan(cluster(*nodes), host_state(), ())
+    return planned(Planner(settings()), cluster(*nodes), host_state(), ())
 
 
 def test_addresses_are_those_of_the_store(sources: Sources, tmp_path: Path) -> None:

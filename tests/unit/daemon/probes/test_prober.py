@@ -16,7 +16,7 @@ from daemon.model import Desired
 from daemon.probes.prober import Prober, describe_overload
 from daemon.probes.protocol import Packet, render
 from daemon.routing.planner import Planner
-from tests.unit.daemon.clusters import cluster, host_state, node, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, planned, settings
 
 NODES = {f"node-{n}": node(n, f"127.0.0.{n}") for n in (1, 2)}
 DEADLINE = 60.0
@@ -24,7 +24,7 @@ DEADLINE = 60.0
 
 def plan(me: str, *peers: str) -> Desired:
     """A plan without routes: peers are probed at their own addresses."""
-    desired = Planner(settings()).plan(cluster(node(1), node(2)), host_state(), ())
+    desired = planned(Planner(settings()), cluster(node(1), node(2)), host_state(), ())
     return replace(
         desired, me=NODES[me], nodes=NODES, peers=dict.fromkeys(peers, ()), device_addresses=()
     )

@@ -29,7 +29,7 @@ from kernel.model import (
     Neighbour,
     Route,
 )
-from tests.unit.daemon.clusters import cluster, host_state, node, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, planned, settings
 
 
 @dataclass(eq=False)
@@ -176,7 +176,7 @@ def test_addresses_are_written_as_sockets_have_them() -> None:
 
 
 def test_own_targets_are_the_pod_network_first() -> None:
-    desired = Planner(settings()).plan(cluster(node(1), node(2)), host_state(), ())
+    desired = planned(Planner(settings()), cluster(node(1), node(2)), host_state(), ())
     underlay = Target(Path.UNDERLAY4, "192.0.2.1")
     assert own_targets(desired) == (Target(Path.POD4, "10.244.1.0"), underlay)
     device = (Address("podwire-vxlan", ip_interface("10.9.0.0/32")),)

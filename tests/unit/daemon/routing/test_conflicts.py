@@ -13,7 +13,7 @@ from daemon.prefix_set import Block, block_of
 from daemon.routing.conflicts import BlockClaim, Claims, find_contradictions
 from daemon.routing.planner import Planner
 from tests.unit.daemon.clusters import ME as HERE
-from tests.unit.daemon.clusters import cluster, host_state, node
+from tests.unit.daemon.clusters import cluster, host_state, node, planned
 from tests.unit.daemon.clusters import settings as settings_of
 
 ME = "me"
@@ -165,7 +165,7 @@ def test_it_finds_what_the_plan_refuses(others: list[Node], backend: str, own: s
     snapshot = cluster(node(HERE, own, "10.244.9.0/24"), *others)
     # All nodes are on one link: nothing else can be in the way.
     here = host_state("192.0.2.1/24", "2001:db8::1/64")
-    refused = {r.node for r in Planner(chosen).plan(snapshot, here).refused}
+    refused = {r.node for r in planned(Planner(chosen), snapshot, here).refused}
     found_of = {text.partition(":")[0] for text in find_contradictions(chosen, snapshot)}
     assert refused <= found_of
     # Beside them only who claims what another claims, and gets it for that one's other faults.

@@ -26,7 +26,7 @@ from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
 from tests.unit.cni_plugin import namespaces
-from tests.unit.daemon.clusters import cluster, host_state, node, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, planned, settings
 
 DEVICE = "vx"
 
@@ -235,11 +235,13 @@ def ip(words: str) -> str:
     return subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=True).stdout
 
 
-def planned(*cidrs: str) -> Desired:
+def plan_with(*cidrs: str) -> Desired:
     """A plan with one peer, node-2, on br0."""
     peer = node("node-2", "192.0.2.2", " ".join(cidrs) or "10.244.2.0/24")
     host = host_state(links=(Link("br0", mtu=1500),), more=[("br0", "198.51.100.1/24")])
-    plan = Planner(settings("backend: host-gw\nhealth: false")).plan(cluster(node(1), peer), host)
+    plan = planned(
+        Planner(settings("backend: host-gw\nhealth: false")), cluster(node(1), peer), host
+    )
     entries = tuple(replace(e, link="br0") for e in plan.peers["node-2"] if isinstance(e, Route))
     return replace(plan, peers={"node-2": entries})
 
@@ -253,7 +255,7 @@ def test_routes_are_made_kept_and_reported(
         routes = PeerRoutes(nl, DEVICE, reporter)
         ip("route add 10.9.0.0/24 via 192.0.2.9 proto 113")  # what an earlier daemon left
         assert [str(e.dst) for e in routes.adopt() if isinstance(e, Route)] == ["10.9.0.0/24"]
-        desired = planned()
+        desired = plan_with()
         assert routes.reconcile(desired, has_device=False) is None
         assert ip("route show proto 113") == "10.244.2.0/24 via 192.0.2.2 dev br0 \n"
         assert "changed entries count=2" in capfd.readouterr().err
@@ -278,7 +280,7 @@ def test_a_repair_waits_for_the_one_before(tmp_path: Path) -> None:
     reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"), lambda: 1000.0)
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        desired = planned()
+        desired = plan_with()
         assert routes.reconcile(desired, has_device=False) is None
         waits = []
         for _ in range(2):
@@ -301,7 +303,7 @@ def test_a_failure_names_entry_node_and_the_route_in_the_way_and_is_tried_again(
     ip("route add 10.244.2.0/24 via 192.0.2.9 proto bird")
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        desired = planned("10.244.2.0/24", "10.244.3.0/24")
+        desired = plan_with("10.244.2.0/24", "10.244.3.0/24")
         wait = routes.reconcile(desired, has_device=False)
         assert reporter.error == (
             "could not set route 10.244.2.0/24 of node-2: File exists (EEXIST) - another route is"
@@ -323,7 +325,7 @@ def test_a_link_that_is_gone_is_no_failure(tmp_path: Path) -> None:
     reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"))
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        desired = planned()
+        desired = plan_with()
         ip("link del br0")
         wait = routes.reconcile(desired, has_device=False)
         assert wait is not None
@@ -336,7 +338,7 @@ def test_events_of_others_name_the_cause(tmp_path: Path) -> None:
     reporter = Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log("error"))
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        desired = planned()
+        desired = plan_with()
         routes.reconcile(desired, has_device=False)
         [entry] = desired.peers["node-2"]
         ip("route del 10.244.2.0/24")
@@ -357,7 +359,7 @@ def test_what_others_restore_counts_as_repaired(tmp_path: Path) -> None:
     counts = reporter.counts
     with Netlink() as nl:
         routes = PeerRoutes(nl, DEVICE, reporter)
-        desired = planned()
+        desired = plan_with()
         routes.reconcile(desired, has_device=False)
         ip("route del 10.244.2.0/24")
         ip("route add 10.244.2.0/24 via 192.0.2.9 proto bird")

@@ -23,9 +23,10 @@ from kernel.model import (
     Route,
     Vxlan,
 )
-from tests.unit.daemon.clusters import cluster, host_state, node, route, settings
+from tests.unit.daemon.clusters import cluster, host_state, node, planned, route, settings
 
 DEVICE = "podwire-vxlan"
+ETH1 = Link("eth1", kind="", mtu=1500)
 DUAL_1 = node("node-1", "192.0.2.1 2001:db8::1", "10.244.1.0/24 fd00:0:1::/64")
 DUAL_2 = node("node-2", "192.0.2.2 2001:db8::2", "10.244.2.0/24 fd00:0:2::/64")
 DUAL_HOST = host_state("192.0.2.1/24", "2001:db8::1/64")
@@ -33,7 +34,7 @@ DUAL_HOST = host_state("192.0.2.1/24", "2001:db8::1/64")
 
 def plan(text: str, snapshot: Snapshot, found: HostState | None = None) -> Desired:
     """A plan from nothing."""
-    return Planner(settings(text)).plan(snapshot, found or host_state())
+    return planned(Planner(settings(text)), snapshot, found or host_state())
 
 
 def refusals(desired: Desired) -> list[str]:
@@ -126,7 +127,7 @@ def test_host_gw() -> None:
 
 
 def test_host_gw_takes_the_link_that_the_peer_is_on() -> None:
-    found = host_state(links=(Link("eth1", kind=""),), more=[("eth1", "198.51.100.1/24")])
+    found = host_state(links=(ETH1,), more=[("eth1", "198.51.100.1/24")])
     peers = cluster(node(1), node("two", "198.51.100.2", "10.9.0.0/24"))
     desired = plan("backend: host-gw", peers, found)
     assert desired.peers["two"] == (direct("10.9.0.0/24", "198.51.100.2", "eth1"),)
@@ -144,9 +145,12 @@ def test_host_gw_refuses_who_is_behind_a_router_or_has_no_address_of_the_family(
     assert len(desired.peers["node-2"]) == 2
 
 
-def test_a_more_specific_route_through_a_router_is_not_on_link() -> None:
-    found = host_state(routes=(route("192.0.2.2/32", "eth0", "192.0.2.254"),))
+@pytest.mark.parametrize("router", ["192.0.2.254", "fe80::1"])
+def test_a_more_specific_route_through_a_router_is_not_on_link(router: str) -> None:
+    found = host_state(routes=(route("192.0.2.2/32", "eth0", router),))
     assert plan("backend: host-gw", cluster(node(1), node(2)), found).peers["node-2"] == ()
+    hybrid = plan("backend: hybrid", cluster(node(1), node(2)), found).peers["node-2"]
+    assert hybrid == (fdb("192.0.2.2"), *tunnel("10.244.2.0/24", "192.0.2.2"))
 
 
 def test_hybrid_encapsulates_only_what_is_not_on_link() -> None:
@@ -212,18 +216,18 @@ def test_the_uplink_cannot_be_the_vxlan_device() -> None:
     with pytest.raises(
         Unplannable, match=r"192\.0\.2\.1 is this node's address on eth0, which is the name of vxl"
     ):
-        Planner(chosen).plan(alone, host_state())
+        planned(Planner(chosen), alone, host_state())
     announced = host_state("198.51.100.1/24", more=[("lo", "192.0.2.1/32")])
     with pytest.raises(Unplannable, match=r"packets from 192\.0\.2\.1 leave by eth0, which is"):
-        Planner(chosen).plan(alone, announced)
+        planned(Planner(chosen), alone, announced)
 
 
 def test_an_address_that_no_link_has_plans_nothing_and_the_planner_goes_on_afterwards() -> None:
     planner, snapshot = Planner(settings()), cluster(node(1), node(2))
-    first = planner.plan(snapshot, host_state())
+    first = planned(planner, snapshot, host_state())
     with pytest.raises(Unplannable, match=r"no link of this node has its address 192\.0\.2\.1"):
-        planner.plan(snapshot, host_state("198.51.100.1/24"))
-    assert planner.plan(snapshot, host_state()).peers["node-2"] is first.peers["node-2"]
+        planned(planner, snapshot, host_state("198.51.100.1/24"))
+    assert planned(planner, snapshot, host_state()).peers["node-2"] is first.peers["node-2"]
 
 
 def test_an_underlay_that_this_node_has_no_address_of() -> None:
@@ -321,11 +325,11 @@ def test_two_nodes_claiming_one_prefix_the_first_by_name_has_it() -> None:
 
 def test_who_has_a_prefix_keeps_it_and_the_other_gets_it_when_the_node_leaves() -> None:
     planner, late = Planner(settings()), node("early", "192.0.2.9", "10.244.2.0/23")
-    before = planner.plan(cluster(node(1), node(2)), host_state())
-    both = planner.plan(cluster(node(1), late, node(2)), host_state())
+    before = planned(planner, cluster(node(1), node(2)), host_state())
+    both = planned(planner, cluster(node(1), late, node(2)), host_state())
     assert both.peers["node-2"] is before.peers["node-2"]
     assert both.peers["early"] == ()
-    only = planner.plan(cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), late), host_state())
+    only = planned(planner, cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), late), host_state())
     assert only.peers == {"early": (fdb("192.0.2.9"), *tunnel("10.244.2.0/23", "192.0.2.9"))}
     assert only.refused == ()
 
@@ -334,10 +338,10 @@ def test_who_has_a_prefix_keeps_it_and_the_other_gets_it_when_the_node_leaves() 
 def test_a_new_daemon_keeps_the_prefix_with_whom_the_kernel_says_has_it(backend: str) -> None:
     text = f"backend: {backend}"
     planner, late = Planner(settings(text)), node("early", "192.0.2.9", "10.244.2.0/23")
-    planner.plan(cluster(node(1), node(2)), host_state())
-    both = planner.plan(cluster(node(1), late, node(2)), host_state())
+    planned(planner, cluster(node(1), node(2)), host_state())
+    both = planned(planner, cluster(node(1), late, node(2)), host_state())
     found = [entry for entries in both.peers.values() for entry in entries]
-    again = Planner(settings(text)).plan(cluster(node(1), late, node(2)), host_state(), found)
+    again = planned(Planner(settings(text)), cluster(node(1), late, node(2)), host_state(), found)
     assert again == both
     assert plan(text, cluster(node(1), late, node(2))).peers["early"] != ()
 
@@ -345,10 +349,10 @@ def test_a_new_daemon_keeps_the_prefix_with_whom_the_kernel_says_has_it(backend:
 def test_own_prefixes_always_win_here() -> None:
     planner = Planner(settings())
     wide = node("a", "192.0.2.9", "10.244.0.0/16")
-    assert planner.plan(
-        cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), wide), host_state()
+    assert planned(
+        planner, cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), wide), host_state()
     ).peers["a"]
-    desired = planner.plan(cluster(node(1), wide), host_state())
+    desired = planned(planner, cluster(node(1), wide), host_state())
     assert refusals(desired) == [
         "10.244.0.0/16 of a: overlaps 10.244.1.0/24 of node-1, which keeps it"
     ]
@@ -364,18 +368,18 @@ def test_a_peer_with_this_nodes_own_address_is_refused() -> None:
 
 
 def test_a_peer_with_another_address_of_this_node_is_refused() -> None:
-    found = host_state(more=[("eth1", "198.51.100.1/24")], links=(Link("eth1", kind=""),))
+    found = host_state(more=[("eth1", "198.51.100.1/24")], links=(ETH1,))
     desired = plan("", cluster(node(1), node("a", "198.51.100.1", "10.9.0.0/24")), found)
     assert refusals(desired) == ["10.9.0.0/24 of a: its address 198.51.100.1 is on this node"]
 
 
 def test_two_nodes_with_one_address_the_holder_keeps_it() -> None:
     planner, twin = Planner(settings()), node("a", "192.0.2.2", "10.9.0.0/24")
-    planner.plan(cluster(node(1), node(2)), host_state())
-    desired = planner.plan(cluster(node(1), node(2), twin), host_state())
+    planned(planner, cluster(node(1), node(2)), host_state())
+    desired = planned(planner, cluster(node(1), node(2), twin), host_state())
     assert refusals(desired) == ["10.9.0.0/24 of a: its address 192.0.2.2 is that of node-2 too"]
     assert desired.peers["node-2"] != ()
-    freed = planner.plan(cluster(node(1), twin), host_state())
+    freed = planned(planner, cluster(node(1), twin), host_state())
     assert freed.peers["a"] == (fdb("192.0.2.2"), *tunnel("10.9.0.0/24", "192.0.2.2"))
     assert freed.refused == ()
 
@@ -389,21 +393,21 @@ def test_a_node_refused_for_its_address_claims_no_prefix_against_others() -> Non
 
 def test_a_node_that_moves_to_another_address() -> None:
     planner = Planner(settings())
-    planner.plan(cluster(node(1), node(2), node(3)), host_state())
+    planned(planner, cluster(node(1), node(2), node(3)), host_state())
     moved = node("node-2", "192.0.2.77", "10.244.2.0/24")
-    desired = planner.plan(cluster(node(1), moved, node(3)), host_state())
+    desired = planned(planner, cluster(node(1), moved, node(3)), host_state())
     assert desired.peers["node-2"] == (fdb("192.0.2.77"), *tunnel("10.244.2.0/24", "192.0.2.77"))
     assert desired.refused == ()
 
 
 def test_two_nodes_that_swap_addresses_or_prefixes() -> None:
     planner = Planner(settings())
-    planner.plan(cluster(node(1), node(2), node(3)), host_state())
+    planned(planner, cluster(node(1), node(2), node(3)), host_state())
     two, three = (
         node("node-2", "192.0.2.3", "10.244.3.0/24"),
         node("node-3", "192.0.2.2", "10.244.2.0/24"),
     )
-    desired = planner.plan(cluster(node(1), two, three), host_state())
+    desired = planned(planner, cluster(node(1), two, three), host_state())
     assert desired.refused == ()
     assert desired.peers["node-2"] == (fdb("192.0.2.3"), *tunnel("10.244.3.0/24", "192.0.2.3"))
     assert desired.peers["node-3"] == (fdb("192.0.2.2"), *tunnel("10.244.2.0/24", "192.0.2.2"))
@@ -482,14 +486,14 @@ def test_the_bridge_of_the_conflist_is_podwires_even_without_pods() -> None:
 
 def test_a_network_that_comes_later_does_not_take_down_what_is_in_use() -> None:
     planner, snapshot = Planner(settings()), cluster(node(1), node(2))
-    first = planner.plan(snapshot, host_state())
+    first = planned(planner, snapshot, host_state())
     found = host_state(
         routes=(
             route("10.0.0.0/8", "tun0"),
             route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),
         )
     )
-    later = planner.plan(cluster(node(1), node(2), node(3)), found)
+    later = planned(planner, cluster(node(1), node(2), node(3)), found)
     assert later.peers["node-2"] is first.peers["node-2"]
     assert later.pod_cidrs == (ip_network("10.244.1.0/24"),)
     assert [str(r) for r in later.tolerated] == [
@@ -498,7 +502,7 @@ def test_a_network_that_comes_later_does_not_take_down_what_is_in_use() -> None:
     ]
     assert [r.node for r in later.refused] == ["node-3"]
     entries = [entry for own in later.peers.values() for entry in own]
-    again = Planner(settings()).plan(cluster(node(1), node(2), node(3)), found, entries)
+    again = planned(Planner(settings()), cluster(node(1), node(2), node(3)), found, entries)
     assert again == later
 
 
@@ -508,27 +512,31 @@ def test_a_network_that_comes_later_does_not_take_down_what_is_in_use() -> None:
 def test_only_what_changed_is_new() -> None:
     planner = Planner(settings())
     nodes = [node(n) for n in range(1, 60)]
-    first = planner.plan(cluster(*nodes), host_state())
+    first = planned(planner, cluster(*nodes), host_state())
     nodes[30] = node("node-31", "192.0.2.200", "10.244.31.0/24")
     copies = [Node(n.name, n.addresses, n.pod_cidrs) for n in nodes]  # equal, not the same
-    second = planner.plan(cluster(*copies), host_state())
+    second = planned(planner, cluster(*copies), host_state())
     changed = {n for n in second.peers if second.peers[n] is not first.peers[n]}
     assert changed == {"node-31"}
     moved = replace(host_state(), links=(*host_state().links, Link("eth9", kind="")))
-    assert planner.plan(cluster(*copies), moved) == second
+    assert planned(planner, cluster(*copies), moved) == second
 
 
 def test_facts_that_change_nothing_for_a_peer_keep_its_entries() -> None:
     planner = Planner(settings())
-    first = planner.plan(cluster(node(1), node(2)), host_state())
-    second = planner.plan(cluster(node(1), node(2)), host_state(more=[("eth0", "198.51.100.1/24")]))
+    first = planned(planner, cluster(node(1), node(2)), host_state())
+    second = planned(
+        planner, cluster(node(1), node(2)), host_state(more=[("eth0", "198.51.100.1/24")])
+    )
     assert second.peers["node-2"] is first.peers["node-2"]
 
 
 def test_nodes_that_left_leave_nothing() -> None:
     planner = Planner(settings())
-    planner.plan(cluster(node(1), node(2), node("b", "192.0.2.9", "10.244.2.0/24")), host_state())
-    desired = planner.plan(cluster(node(1)), host_state())
+    planned(
+        planner, cluster(node(1), node(2), node("b", "192.0.2.9", "10.244.2.0/24")), host_state()
+    )
+    desired = planned(planner, cluster(node(1)), host_state())
     assert desired.peers == {}
     assert desired.refused == ()
     assert [str(block) for block in desired.cluster] == ["10.244.1.0/24"]
@@ -542,25 +550,25 @@ def test_a_prefix_with_a_node_in_it_is_refused() -> None:
     ):
         outer = node(name, "203.0.113.7", f"{cidr} 10.244.8.0/24")
         planner = Planner(settings())
-        desired = planner.plan(cluster(node(1), outer, inner), host_state())
+        desired = planned(planner, cluster(node(1), outer, inner), host_state())
         why_not = f"{cidr} of a: {why}: the path there would lead into itself"
         assert refusals(desired) == [why_not]
         assert {n: len(e) for n, e in desired.peers.items()} == {"a": 3, "b": 3}
-        gone = planner.plan(cluster(node(1), node("a", "192.0.2.9", cidr)), host_state())
+        gone = planned(planner, cluster(node(1), node("a", "192.0.2.9", cidr)), host_state())
         assert gone.refused == ()
 
 
 def test_who_comes_with_an_address_in_a_prefix_that_another_has_is_refused() -> None:
     planner, outer = Planner(settings()), node("a", "203.0.113.7", "198.51.100.0/24")
-    kept = planner.plan(cluster(node(1), outer), host_state()).peers["a"]
+    kept = planned(planner, cluster(node(1), outer), host_state()).peers["a"]
     late = [node("b", "198.51.100.9", "10.244.9.0/24"), node("c", "10.244.1.9", "10.244.8.0/24")]
-    desired = planner.plan(cluster(node(1), outer, *late), host_state())
+    desired = planned(planner, cluster(node(1), outer, *late), host_state())
     assert refusals(desired) == [
         "10.244.9.0/24 of b: its address 198.51.100.9 is in 198.51.100.0/24 of a",
         "10.244.8.0/24 of c: its address 10.244.1.9 is in 10.244.1.0/24 of node-1",
     ]
     assert desired.peers["a"] is kept
-    assert planner.plan(cluster(node(1), *late), host_state()).peers["b"] != ()
+    assert planned(planner, cluster(node(1), *late), host_state()).peers["b"] != ()
 
 
 def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> None:
@@ -578,14 +586,14 @@ def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> Non
 def test_a_tolerated_prefix_that_was_lost_does_not_come_back_over_the_network() -> None:
     planner = Planner(settings())
     before, two = node("node-1", "192.0.2.1", "10.9.0.0/24"), node(2)
-    planner.plan(cluster(before, two), host_state())
+    planned(planner, cluster(before, two), host_state())
     pods = route("10.244.2.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE)
     found = host_state(routes=(route("10.244.0.0/16", "tun0"), pods))
-    kept = planner.plan(cluster(before, two), found)
+    kept = planned(planner, cluster(before, two), found)
     assert [r.node for r in kept.tolerated] == ["node-2"]
-    mine = planner.plan(cluster(node("node-1", "192.0.2.1", "10.244.2.0/24"), two), found)
+    mine = planned(planner, cluster(node("node-1", "192.0.2.1", "10.244.2.0/24"), two), found)
     assert (mine.pod_cidrs, mine.peers["node-2"]) == ((ip_network("10.244.2.0/24"),), ())
-    after = planner.plan(cluster(before, two), found)
+    after = planned(planner, cluster(before, two), found)
     assert refusals(after) == [
         "10.244.2.0/24 of node-2: overlaps 10.244.0.0/16 on tun0 of this node"
     ]
@@ -594,8 +602,8 @@ def test_a_tolerated_prefix_that_was_lost_does_not_come_back_over_the_network() 
 
 def test_host_gw_gives_the_node_its_source_addresses() -> None:
     planner = Planner(settings("backend: host-gw"))
-    first = planner.plan(cluster(node(1), node(2)), host_state()).own_routes
+    first = planned(planner, cluster(node(1), node(2)), host_state()).own_routes
     assert [str(e.dst) for e in first if isinstance(e, Route)] == ["10.244.1.0/32"]
     moved = node("node-1", "192.0.2.1", "10.244.9.0/24")
-    later = planner.plan(cluster(moved, node(3)), host_state()).own_routes
+    later = planned(planner, cluster(moved, node(3)), host_state()).own_routes
     assert [str(e.dst) for e in later if isinstance(e, Route)] == ["10.244.9.0/32"]

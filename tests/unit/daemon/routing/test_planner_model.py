@@ -14,7 +14,7 @@ from daemon.routing.host_state import HostState
 from daemon.routing.planner import Planner
 from kernel.model import IPAddress, IPNetwork, Link, Route
 from tests.unit.daemon import clusters
-from tests.unit.daemon.clusters import ME, host_state
+from tests.unit.daemon.clusters import ME, host_state, planned
 
 NAMES = ("a", ME, "z1", "z2")
 NETWORK = ip_network("10.64.0.0/10")
@@ -105,7 +105,7 @@ def claims_of(snapshot: Snapshot) -> set[Claim]:
 def test_each_step_leads_where_a_decision_from_nothing_leads(steps: list[Step]) -> None:
     planner, model = Planner(clusters.settings()), Model({}, {})
     for step in steps:
-        desired = planner.plan(step.snapshot, step.host_state)
+        desired = planned(planner, step.snapshot, step.host_state)
         model.decide(step)
         assert granted(desired) == model.prefixes
         refused = {(r.node, r.prefix) for r in desired.refused}
@@ -131,17 +131,17 @@ def test_a_restarted_daemon_plans_what_is_there(steps: list[Step], tunnel: bool)
     conf = clusters.settings(f"backend: {'vxlan' if tunnel else 'host-gw'}")
     planner = Planner(conf)
     for step in steps:
-        desired = planner.plan(step.snapshot, step.host_state)
+        desired = planned(planner, step.snapshot, step.host_state)
         found = [entry for entries in desired.peers.values() for entry in entries]
-        assert Planner(conf).plan(step.snapshot, step.host_state, found) == desired
+        assert planned(Planner(conf), step.snapshot, step.host_state, found) == desired
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
 def test_host_states_that_come_and_go_end_where_they_began(changes: list[bool]) -> None:
     planner = Planner(clusters.settings())
     snapshot = clusters.cluster(*(clusters.node(n) for n in range(1, 5)))
-    first = planner.plan(snapshot, host_state())
+    first = planned(planner, snapshot, host_state())
     for more in changes:
         found = host_state(links=(Link("eth1", kind=""),), more=[("eth1", "198.51.100.1/24")])
-        planner.plan(snapshot, found if more else host_state())
-    assert planner.plan(snapshot, host_state()) == first
+        planned(planner, snapshot, found if more else host_state())
+    assert planned(planner, snapshot, host_state()) == first

@@ -105,6 +105,20 @@ def test_a_multipath_route_is_one_route_for_each_next_hop() -> None:
     assert found == [(3, "10.0.0.1"), (7, "10.1.0.1")]
 
 
+def test_next_hops_of_the_other_family() -> None:
+    """RFC 8950: pyroute2 has no such attribute in what it encodes."""
+    route = Route(ip_network("10.0.0.0/24"), "", via=ip_address("fe80::1"))
+    head, attrs = (
+        routes.add_route(route, 3).body[:12],
+        members(decode(rtmsg, routes.add_route(route, 3))),
+    )
+    assert (attrs["RTA_VIA"]["addr"], attrs["RTA_VIA"]["family"]) == ("fe80::1", FAMILY[6])
+    assert "RTA_GATEWAY" not in attrs
+    ((index, found),) = routes.parse_route(Message(24, 0, routes.add_route(route, 3).body))
+    assert (index, found) == (3, route)
+    assert head[0] == FAMILY[4]
+
+
 @given(nouns.ip_addresses, INDEXES)
 def test_route_look_up(address: IPAddress, index: int) -> None:
     found = decode(rtmsg, routes.get_route(address))

@@ -18,7 +18,7 @@ DUAL = node("node-1", "192.0.2.1 2001:db8::1", "10.244.1.0/24 fd00:0:1::/64")
 
 def view(text: str = "", mtu: int = 1500) -> HostView:
     host = host_state("192.0.2.1/24", "2001:db8::1/64", uplink_mtu=mtu)
-    return view_host(settings(text), DUAL, host, ())
+    return view_host(settings(text), DUAL, host, {}, ())
 
 
 def test_each_name_of_the_configuration_has_a_class() -> None:

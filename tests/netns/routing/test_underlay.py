@@ -1,0 +1,59 @@
+"""The underlay as the kernel routes it: other nodes are reached by the links that packets take."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
+from tests.netns.routing.traffic import reach
+
+ROUTED = """\
+link add br0 type bridge
+link set br0 up
+address del {address}/{length} dev eth0
+address add {address}/32 dev br0
+address add {address}/32 dev lo
+route replace {peer}/32 via inet6 {hop} dev eth0
+"""
+
+
+def route_by_a_link_local_hop(one: Member, two: Member) -> None:
+    """The address of one on links that lead nowhere; a route leads to the other (RFC 8950)."""
+    [own] = filter(None, one.node.ip("-4 address show dev eth0")[0]["addr_info"])
+    [hop] = filter(None, two.node.ip("-6 address show dev eth0 scope link")[0]["addr_info"])
+    names = {
+        "address": one.node.address(4),
+        "length": own["prefixlen"],
+        "peer": two.node.address(4),
+        "hop": hop["local"],
+    }
+    one.node.run(["ip", "route", "flush", "default"], check=False)
+    one.node.ns.ip_batch(ROUTED.format(**names))
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "hybrid"])
+def test_a_routed_host_reaches_pods(cluster: Cluster, podwire_bin: Path, backend: str) -> None:
+    one, two = cluster.prepare(), cluster.prepare()
+    route_by_a_link_local_hop(one, two)
+    cluster.write()
+    for member in (one, two):
+        member.start(backend=backend, underlay="ipv4")
+    cluster.settle()
+    assert (one.status()["mtu"], one.status()["fault"]) == (1450, "")
+    [route] = one.node.ip("route show 10.244.2.0/24 proto 113")
+    assert route["dev"] == DEVICE
+    device = one.node.ns.link(DEVICE)
+    assert device is not None
+    assert device["linkinfo"]["info_data"]["link"] == "eth0"
+    pods = [member.attach(podwire_bin / "podwire") for member in (one, two)]
+    assert reach(*pods)
+
+
+def test_the_uplink_follows_the_routes_to_other_nodes(cluster: Cluster) -> None:
+    one, two = cluster.join(underlay="ipv4"), cluster.join(underlay="ipv4")
+    cluster.settle()
+    one.node.run(["ip", "link", "set", "eth0", "mtu", "1400"])
+    eventually(lambda: one.status().get("mtu") == 1350 or one.log)
+    route_by_a_link_local_hop(one, two)
+    eventually(one.is_in_sync)
+    eventually(lambda: one.node.ns.ping("10.244.2.0") or one.log)
