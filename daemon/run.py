@@ -30,6 +30,7 @@ from daemon.log import Log
 from daemon.options import Unusable, path_from_environment, settings_of
 from daemon.signals import Signals
 from daemon.systemd import notify
+from daemon.watchdog import Watchdog, WatchedLoop
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _started(log_level: str, work: Callable[[Log, Signals], int]) -> int:
 
 def _serve(socket_path: Path, data_dir: Path, log: Log, signals: Signals) -> int:
     _check_folder(data_dir)
-    return _serve_calls(socket_path, Common(data_dir, log), signals)
+    return _serve_calls(socket_path, _alone(data_dir, log), signals)
 
 
 def _check_folder(path: Path) -> None:
@@ -82,7 +83,7 @@ def _run(config: Path | None, log: Log, signals: Signals) -> int:
     log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
     socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    return _serve_calls(socket_path, Common(data_dir, log), signals)
+    return _serve_calls(socket_path, _alone(data_dir, log), signals)
 
 
 def _open_status(settings: Settings) -> StatusFile:
@@ -104,7 +105,7 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     from daemon.metrics.collector import Sources
     from daemon.routing.loop import Routing
 
-    counters = CallCounters(process_count())
+    counters, watchdog = CallCounters(process_count()), Watchdog(log)
 
     def keep(found: NodeStatus) -> None:
         faults = {**found.faults, "calls": counters.fault} if counters.fault else found.faults
@@ -112,9 +113,11 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
 
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
-    common = Common(settings.data_dir, log, readiness.fault, counters)
+    common = Common(settings.data_dir, log, watchdog, counters, readiness.fault)
     idle = IdleAttachments(common.locks).holding
-    routing = Routing(settings, journal, log, readiness.publish, idle)
+    routing = Routing(
+        settings, journal, log, readiness.publish, idle, lambda name: watchdog.add(name).beat
+    )
     sources = Sources(settings, counters, routing.counts, journal, routing.prober)
 
     @contextmanager
@@ -129,20 +132,28 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
 class Common:
     """What all processes that serve calls have in common, made before they are forked.
 
-    readiness: why a network cannot be served now (see `cni_plugin.host.Host`). counters: with a
-    row for each process.
+    counters: with a row for each process. readiness: why a network cannot be served now (see
+    `cni_plugin.host.Host`).
     """
 
     def __init__(
         self,
         data_dir: Path,
         log: Log,
+        watchdog: Watchdog,
+        counters: CallCounters,
         readiness: Callable[[str], CniError | None] = always_ready,
-        counters: CallCounters | None = None,
     ) -> None:
         self.data_dir, self.log, self.readiness = data_dir, log, readiness
-        self.counters = counters or CallCounters(process_count())
+        self.watchdog, self.counters = watchdog, counters
+        names = (f"calls of process {n + 1}" for n in range(len(counters.rows)))
+        self.loops = [watchdog.add(name) for name in names]
         self.locks = LocksFile()
+
+
+def _alone(data_dir: Path, log: Log) -> Common:
+    """For a daemon that serves calls, and keeps no routes."""
+    return Common(data_dir, log, Watchdog(log), CallCounters(process_count()))
 
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
@@ -191,9 +202,11 @@ def _lead(
         notify("READY=1")
         common.log.info("serving", socket=listener, data_dir=common.data_dir)
         while not signals.stop.wait(CHECK_SECONDS):
-            pool.relieve()
+            _check(pool, common.loops[0])
             for number in processes.find_dead():
                 common.counters.drop(number)
+                common.loops[number].end()
+            common.watchdog.check()
         notify("STOPPING=1")
         until = time.monotonic() + STOP_SECONDS
         listener.shut_down()
@@ -204,11 +217,17 @@ def _lead(
     return 0 if done else 1
 
 
+def _check(pool: WorkerPool, loop: WatchedLoop) -> None:
+    """Relieve a thread that is stuck, and note whether calls are taken."""
+    if pool.relieve():
+        loop.beat()
+
+
 def _serve_beside(listener: Listener, common: Common, number: int) -> int:
     """Serve in a further process until the socket is shut down; the exit status."""
     with _serving(listener, common, number) as (server, pool):
         while not pool.closed.wait(CHECK_SECONDS):
-            pool.relieve()
+            _check(pool, common.loops[number])
         return 0 if server.finish(STOP_SECONDS) else 1
 
 

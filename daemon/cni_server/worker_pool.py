@@ -101,16 +101,17 @@ class WorkerPool:
         self.pass_on()
         yield
 
-    def relieve(self) -> None:
+    def relieve(self) -> bool:
         """Call it every now and then: a thread that serves the same call as last time leads no
-        more."""
+        more. Whether calls are taken: one was since the last time, or could be."""
         with self._mutex:
-            leader = self._leader
+            leader, calls_were_taken = self._leader, self._seen != self._taken
             if leader is None:
                 self._find_leader()
-            elif not self._accepts and self._seen == self._taken:
+            elif not self._accepts and not calls_were_taken:
                 self._replace(leader)
             self._seen = self._taken
+            return calls_were_taken or self._leader is not None
 
     def join(self, until: float) -> bool:
         """Wait for the end of all threads, until a time of the monotonic clock; whether it came."""

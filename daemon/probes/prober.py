@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -31,7 +31,8 @@ _REOPEN = 5.0
 """Seconds until a socket that could not be opened is tried again."""
 _ITERATIONS, _ITERATIONS_BURST = 2.0, 20.0
 """Iterations a second, and after a rest: waking up is what costs."""
-_IDLE = 3600.0
+_IDLE = 20.0
+"""Seconds without anything to do after which the thread shows that it runs."""
 _REPORT_GAP, _REPORT_GAP_MAX, _REPORT_GAP_EACH = 0.5, 5.0, 0.001
 """Seconds between reports at least and at most, and for each peer."""
 _DROPS_GAP = 10.0
@@ -62,9 +63,16 @@ class ProbeCounts:
 class Prober:
     """Probes all peers from `start` to `stop`; every method may be called by any thread."""
 
-    def __init__(self, settings: HealthSettings, vxlan_port: int, log: Log) -> None:
+    def __init__(
+        self,
+        settings: HealthSettings,
+        vxlan_port: int,
+        log: Log,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self.counts = ProbeCounts()
         self._settings, self._vxlan_port, self._log = settings, vxlan_port, log
+        self._beat = beat
         self._lock = threading.Lock()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -124,6 +132,7 @@ class Prober:
 
     def _run(self) -> None:
         while not self._stopping:
+            self._beat()
             try:
                 self._iterate()
             except Exception as error:  # whatever it is, probing must go on
@@ -160,7 +169,7 @@ class Prober:
         waits += [self._reopen_at - now] if self._sockets.fault else []
         waits += [self._overload_ends - now] if self._overload else []
         waits += [self._report_at - now] if self._reported != self._peers.revision else []
-        return max(0.0, min((wait for wait in waits if wait is not None), default=_IDLE))
+        return max(0.0, min(_IDLE, *(wait for wait in waits if wait is not None), _IDLE))
 
     def _clear_wakeup(self, ready: Iterable[tuple[int, int]]) -> None:
         if any(fd == self._wakeup for fd, _events in ready):

@@ -276,7 +276,7 @@ class Routing:
 
     publish: takes the status whenever it may have changed. prober: probes the peers;
     None where it is not configured. counts: what was done since the start. idle: keeps CNI calls
-    away from attachments.
+    away from attachments. watched: declares a loop, and gives it what it calls in each iteration.
     """
 
     def __init__(
@@ -286,11 +286,12 @@ class Routing:
         log: Log,
         publish: Callable[[NodeStatus], None],
         idle: Idle = all_idle,
+        watched: Callable[[str], Callable[[], None]] = lambda _name: lambda: None,
     ) -> None:
         self._settings, self._journal, self._log = settings, journal, log
-        self._publish, self._idle = publish, idle
+        self._publish, self._idle, self._beat = publish, idle, watched("routing")
         health, port = settings.health, settings.vxlan.port
-        self.prober = Prober(health, port, log) if health else None
+        self.prober = Prober(health, port, log, watched("probes")) if health else None
         self.counts = Counts()
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -334,6 +335,7 @@ class Routing:
                 settings, self._journal, self._log, self._publish, prober, counts, self._idle
             ) as loop:
                 while not self._stopping:
+                    self._beat()
                     loop.iterate(self._wake_up)
         except Exception as error:  # whatever it is, routing must go on
             pause, attempts = self._pauses.next(time.monotonic()), self._pauses.attempts
