@@ -116,10 +116,10 @@ def start_daemon(podwired: Path, tmp_path: Path) -> Iterator[StartDaemon]:
     """Starts daemons: `start_daemon(node)`; more arguments as `Daemon` has them."""
     started: list[Daemon] = []
 
-    def start(node: Node, **keys: Any) -> Daemon:
+    def start(node: Node, program: Path = podwired, **keys: Any) -> Daemon:
         files = tmp_path / f"daemon-{len(started)}"
         files.mkdir()
-        started.append(Daemon(node, podwired, files, **keys))
+        started.append(Daemon(node, program, files, **keys))
         return started[-1]
 
     yield start

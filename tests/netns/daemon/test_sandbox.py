@@ -51,7 +51,7 @@ def test_every_verb_in_every_mode(
     nodes.write_text("nodes: [{name: a, addresses: [192.0.2.1], podCIDRs: [10.244.1.0/24]}]\n")
     config = tmp_path / "podwired.yaml"
     config.write_text(f"node: a\nsource: {{static: {nodes}}}\n")
-    daemon = start_daemon(node, podwired=script, words=["run", "--config", str(config)])
+    daemon = start_daemon(node, script, words=["run", "--config", str(config)])
     assert "NoNewPrivs:\t1" in confined(daemon)
     assert "CapEff:\t000001ffffffffff" not in confined(daemon)
     program, pods = podwire_bin / "podwire", [make_pod() for _ in range(4)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +52,37 @@ def test_signals_kill_neither_of_the_daemons() -> None:
     for verb in ("serve", "run"):
         done = start(verb, "--no-such-option")
         assert done.returncode == 2, "it has come to its complaint"
+
+
+WATCHED = """
+import os, sys
+import daemon.__main__ as program, daemon.watchdog
+daemon.watchdog.LIMIT = 2.0
+sys.exit(program.main())
+"""
+
+
+def test_a_process_that_is_stopped_is_no_longer_vouched_for(tmp_path: Path) -> None:
+    """systemd's watchdog is fed by the first process, on behalf of all of them."""
+    places = ("--socket", f"{tmp_path}/s", "--data-dir", f"{tmp_path}/d")
+    env = {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": f"{tmp_path}/n", "WATCHDOG_USEC": "1"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(env["NOTIFY_SOCKET"])
+        manager.settimeout(60)
+        command = [sys.executable, "-c", WATCHED, "serve", *places]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            assert [manager.recv(100) for _ in range(3)] == [b"READY=1", *[b"WATCHDOG=1"] * 2]
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            assert process.stderr is not None
+            if children:  # a machine with one processor has none
+                os.kill(int(children[0]), signal.SIGSTOP)
+                lines = iter(process.stderr)
+                assert any("no progress for 2 s: calls of process 2" in line for line in lines)
+                os.kill(int(children[0]), signal.SIGCONT)
+                while manager.recv(100) != b"WATCHDOG=1":
+                    pass
+            process.terminate()
+            assert process.wait(60) == 0
 
 
 def test_a_socket_whose_path_is_too_long(tmp_path: Path) -> None:
