@@ -29,6 +29,7 @@ _HEAD = {"pid", "time", "uptime"}
 PARTS = {
     "routes": "routes are not reconciled: ",
     "attachments": "",
+    "filter": "VXLAN and probes are taken from anybody: ",
     "pods": "",
     "source": "the last good state is in use: ",
     "conflist": "no CNI configuration: ",
@@ -76,6 +77,7 @@ class NodeStatus:
     mtu: of pods' links, in bytes. fault: why the node itself is not ready; empty while it is.
     faults: what is wrong with a part that pods can do without for a while (`PARTS`).
     tolerated: prefixes that are routed, although a network of this node overlaps them.
+    dropped: packets that the filter of peers dropped, by reason (kernel.nftables.peer_filter).
     health: whether other nodes are reachable; None where they are not probed. An unreachable node
     is no trouble of this one.
     last_error, with its time in seconds since 1970, stays after the error is over, which it was at
@@ -96,6 +98,7 @@ class NodeStatus:
     tolerated: tuple[Refused, ...] = ()
     fault: str = ""
     faults: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     health: HealthReport | None = None
     last_error: str = ""
     last_error_time: float = 0.0

@@ -110,6 +110,7 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
         ("peers", _peers(status)),
         ("entries", f"{status.in_sync} of {status.wanted} as planned"),
         ("attachments", f"{status.attachments_in_sync} of {status.attachments} as planned"),
+        *(("dropped", dropped) for dropped in [_dropped(status)] if dropped),
         ("last error", _last_error(status)),
         ("written", f"{render_duration(found.age)} ago by pid {found.pid}"),
         *(("!", trouble) for trouble in (*troubles, *beyond)),
@@ -132,6 +133,18 @@ def _peers(status: NodeStatus) -> str:
     """How many there are, and how many in each state where they are probed."""
     states = str(status.health) if status.health else ""
     return f"{status.peers}: {states}" if states and status.peers else str(status.peers)
+
+
+def _dropped(status: NodeStatus) -> str:
+    """What the filter of peers dropped; empty where nothing was."""
+    texts = {
+        "vxlan": "VXLAN packets that no peer sent",
+        "probes": "probes that no peer sent",
+        "limited": "probes beyond the rate of one address",
+        "pods": "packets of pods to peers' VXLAN or probes",
+    }
+    counts = ((status.dropped.get(reason, 0), text) for reason, text in texts.items())
+    return ", ".join(f"{count} {text}" for count, text in counts if count)
 
 
 def _peer_table(health: HealthReport) -> list[str]:

@@ -184,6 +184,7 @@ def read_status(status: NodeStatus) -> Values:
         f.REFUSED: {(): len(status.refused)},
         f.CONFLICTING: {(): len(status.tolerated)},
         f.MTU: {(): status.mtu},
+        f.DROPPED_PACKETS: _by_name(status.dropped),
     }
 
 

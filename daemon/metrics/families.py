@@ -101,6 +101,12 @@ PROBES_SERVED: Final = _counter("probes_served", "Probes of peers that this node
 PROBES_DROPPED: Final = _counter(
     "probes_dropped", "Datagrams at the port of the probes that were invalid or beyond its limits."
 )
+DROPPED_PACKETS: Final = _counter(
+    "dropped_packets",
+    "Packets to the ports of VXLAN and probes that were dropped, by reason: not from a peer (vxlan,"
+    " probes), beyond the rate of one address (limited), of pods to peers (pods).",
+    "reason",
+)
 
 PEERS: Final = _gauge("peers", "Peers in the desired state.")
 NODES: Final = _gauge("nodes", "Nodes that the cluster source lists, including this one.")

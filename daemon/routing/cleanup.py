@@ -22,6 +22,7 @@ from kernel.errors import KernelError
 from kernel.netlink.socket import open_netlink
 from kernel.nftables.dns_counters import stop_counting_dns
 from kernel.nftables.masquerade import ensure_elements
+from kernel.nftables.peer_filter import remove_peer_filter
 from kernel.nftables.table import TABLE
 from kernel.read import read_links
 from kernel.routes import change_entries, read_entries
@@ -40,6 +41,7 @@ def clean_up(conflist: Path, data_dir: Path, record: Callable[[Record], None]) -
         _remove_routes,
         _remove_devices,
         _remove_counters,
+        _remove_filter,
         partial(_remove_rules, data_dir),
     )
     faults = []
@@ -81,6 +83,11 @@ def _remove_devices() -> Iterator[Record]:
 def _remove_counters() -> Iterator[Record]:
     if stop_counting_dns():
         yield _record("nftables chain dns", f"counters of DNS in table inet {TABLE}")
+
+
+def _remove_filter() -> Iterator[Record]:
+    if remove_peer_filter():
+        yield _record("nftables chain peers", f"the filter of peers in table inet {TABLE}")
 
 
 def _remove_rules(data_dir: Path) -> Iterator[Record]:

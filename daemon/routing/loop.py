@@ -255,6 +255,7 @@ class Loop:
             tolerated=_refused(desired.tolerated) if desired else (),
             fault=faults.node,
             faults=faults.others,
+            dropped=self._kernel.filter.count(),
             health=self._prober.report if self._prober else None,
             last_error=faults.last_error,
             last_error_time=faults.last_error_time,

@@ -126,7 +126,7 @@ class NftRules:
             changes += refilled
         self._cluster_due = False
         if changes:
-            self._report(_text(changes), " ".join(map(str, desired.cluster)))
+            self._report(describe_changes(changes), " ".join(map(str, desired.cluster)))
         if compares:
             return self._next_comparison()
         return self._compare_at - now if self._tables_due else None
@@ -175,7 +175,8 @@ class NftRules:
             raise
 
 
-def _text(changes: Sequence[Change[Noun]]) -> str:
+def describe_changes(changes: Sequence[Change[Noun]]) -> str:
+    """What differed, for the journal."""
     sentences = [describe(change) for change in changes[:_NAMED]]
     more = [f"{len(changes) - _NAMED} more differed"] if len(changes) > _NAMED else []
     return "; ".join([*sentences, *more])

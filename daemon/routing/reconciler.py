@@ -1,7 +1,7 @@
 """The kernel is brought to the desired state and kept there; only what is due is read.
 
-Order: settings, device, FDB entries, neighbours, routes; removal the other way round. Rules come
-before routes where the plan changed them, and last where others did.
+Order: settings, filter of peers, device, FDB entries, neighbours, routes; removal the other way
+round. Rules come before routes where the plan changed them, and last where others did.
 Every step is repeatable: what failed is due again.
 """
 
@@ -13,6 +13,7 @@ from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.attachments import Attachments, Idle
 from daemon.routing.nft_rules import NftRules
+from daemon.routing.peer_filter import PeerFilter
 from daemon.routing.peer_routes import RETRY, PeerRoutes
 from daemon.routing.reporter import Part, Reporter, describe_event
 from daemon.routing.sysctls import Sysctls
@@ -23,8 +24,8 @@ from kernel.model import Address, Entry, Link
 from kernel.netlink.monitor import Event, Monitor, RuleChange
 from kernel.netlink.socket import Netlink
 
-_ROUTES_FIRST: tuple[Part, ...] = ("settings", "device", "routes", "rules")
-_RULES_FIRST: tuple[Part, ...] = ("settings", "device", "rules", "routes")
+_ROUTES_FIRST: tuple[Part, ...] = ("settings", "filter", "device", "routes", "rules")
+_RULES_FIRST: tuple[Part, ...] = ("settings", "filter", "device", "rules", "routes")
 Wait = float | None
 """Seconds until something may be done; None: until an event."""
 
@@ -40,13 +41,16 @@ class Reconciler:
         self._rules = NftRules(settings.data_dir, reporter, settings.host_ports.exclude)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)
         self.attachments = Attachments(self.nl, settings, reporter, idle)
-        self._parts: Mapping[Part, Sysctls | VxlanDevice | NftRules] = {
+        self.filter = PeerFilter(settings, reporter)
+        self._parts: Mapping[Part, Sysctls | PeerFilter | VxlanDevice | NftRules] = {
             "settings": self._sysctls,
+            "filter": self.filter,
             "device": self._device,
             "rules": self._rules,
         }
         self._steps: Mapping[Part, Callable[[Desired], Wait]] = {
             "settings": self._reconcile_sysctls,
+            "filter": self.filter.reconcile,
             "device": self._reconcile_device,
             "rules": self._rules.reconcile,
             "routes": self._reconcile_routes,
@@ -75,6 +79,7 @@ class Reconciler:
             self._sysctls.is_due = True
         elif isinstance(noun, RuleChange):
             self._rules.receive(noun, event)
+            self.filter.receive(noun, event)
         elif isinstance(noun, Link):
             self._rules.receive_link(noun.index, deleted=event.deleted)
             self._receive_link(noun, event, desired)
@@ -109,6 +114,7 @@ class Reconciler:
         self._routes.resync(cause)
         self._rules.resync(cause)
         self.attachments.resync(cause)
+        self.filter.resync(cause)
         self._sysctls.is_due = True
 
     def tick(self) -> None:

@@ -10,24 +10,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kernel.netlink.codec import Message, attributes, be32, text
-from kernel.netlink.socket import Netlink
 from kernel.nftables.table import (
-    ABSENT,
-    HEADER_BYTES,
-    SUBSYSTEM,
-    TABLE,
     Chain,
     Table,
     ensure_table,
-    header,
     open_nft,
-    render,
-    run_nft,
+    read_counters,
+    remove_part,
     table_is_present,
 )
 
-_CHAIN = "dns"
 _QUERIES, _ANSWERS = "dns_queries", "dns_answers"
 _RULE = (
     "meta l4proto udp ct original proto-dst 53 counter name ct direction"
@@ -35,18 +27,9 @@ _RULE = (
 )
 PART = Table(
     "inet",
-    chains=(Chain(_CHAIN, "type filter hook forward priority mangle", (_RULE,)),),
+    chains=(Chain("dns", "type filter hook forward priority mangle", (_RULE,)),),
     counters=(_QUERIES, _ANSWERS),
 )
-_REMOVE = f"""
-delete chain inet {TABLE} {_CHAIN}
-delete counter inet {TABLE} {_QUERIES}
-delete counter inet {TABLE} {_ANSWERS}
-"""
-# linux/netfilter/nf_tables.h
-_GETOBJ = SUBSYSTEM | 19
-_OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
-_OBJECT_COUNTER, _COUNTER_PACKETS = 1, 2
 
 
 class DnsCount(NamedTuple):
@@ -65,26 +48,10 @@ def count_dns() -> DnsCount | None:
         if not table_is_present(nl, "inet"):
             return None
         ensure_table(nl, PART)
-        found = _packets(nl, _QUERIES), _packets(nl, _ANSWERS)
-    return None if None in found else DnsCount(*(n or 0 for n in found))
+        found = read_counters(nl, PART.counters)
+    return DnsCount(*found) if found else None
 
 
 def stop_counting_dns() -> bool:
     """Remove chain and counters; whether they were there. Raises KernelError, MissingTool."""
-    with open_nft() as nl:
-        if _packets(nl, _QUERIES) is None:
-            return False
-    # Created first where one was removed, so that all can be deleted in one transaction.
-    run_nft(render(PART) + _REMOVE)
-    return True
-
-
-def _packets(nl: Netlink, name: str) -> int | None:
-    body = header("inet") + text(_OBJ_TABLE, TABLE) + text(_OBJ_NAME, name)
-    body += be32(_OBJ_TYPE, _OBJECT_COUNTER)
-    message = Message(_GETOBJ, 0, body, f"read nft counter {name}")
-    found = nl.run([message], tolerate=ABSENT)[0].objects
-    if not found:
-        return None
-    data = attributes(attributes(found[0].body, HEADER_BYTES).get(_OBJ_DATA, b""))
-    return int.from_bytes(data.get(_COUNTER_PACKETS, b""), "big")
+    return remove_part(PART)

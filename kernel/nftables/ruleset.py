@@ -1,7 +1,8 @@
 """podwire's tables, put together from the parts that features contribute.
 
 A feature that pods need for as long as they are there (masquerade, port mappings, spoof check) adds
-its part here; one that can be switched off while they run (DNS counters) ensures it by itself.
+its part here; one that can be switched off while they run (DNS counters), or is the daemon's alone
+(filter of peers), ensures it by itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kernel.model import Element
-from kernel.nftables import masquerade, port_mappings, spoof_check
+from kernel.nftables import masquerade, peer_filter, port_mappings, spoof_check
 from kernel.nftables.table import Set, Table
 
 TABLES: Mapping[str, Table] = {
@@ -25,7 +26,7 @@ ATTACHMENT_SETS: tuple[Set, ...] = (
 )
 """The sets that attachments put elements of their own into."""
 
-_SETS = {(s.family, s.name): s for table in TABLES.values() for s in table.sets}
+_SETS = {(s.family, s.name): s for t in (*TABLES.values(), peer_filter.PART) for s in t.sets}
 
 
 def set_of(element: Element) -> Set:

@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,19 +24,24 @@ from functools import cached_property
 from kernel.diff import Change, Key, by_key, diff
 from kernel.errors import KernelError, MissingTool
 from kernel.model import ChainRules, Element
-from kernel.netlink.codec import Message, first_attribute, string, text
+from kernel.netlink.codec import Message, attributes, be32, first_attribute, string, text
 from kernel.netlink.socket import NETLINK_NETFILTER, Answer, Netlink, open_netlink
 
 TABLE = "podwire"
 _COMMENT = "made by podwire, which rebuilds it when it is removed"
 _MARK = "podwire "
 _DIGEST_DIGITS = 8
+_DYNAMIC_MAX = 65535
+"""Elements that packets may add to a set."""
 
 # linux/netfilter/nf_tables.h
 SUBSYSTEM = 10 << 8
 _GETTABLE, _DELTABLE, _GETRULE = SUBSYSTEM | 1, SUBSYSTEM | 2, SUBSYSTEM | 7
+_GETOBJ = SUBSYSTEM | 19
 _TABLE_NAME, _RULE_TABLE, _RULE_CHAIN, _RULE_USERDATA = 1, 1, 2, 7
 _USERDATA_COMMENT = 0  # libnftnl/udata.h, NFTNL_UDATA_RULE_COMMENT
+_OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
+_OBJECT_COUNTER, _COUNTER_PACKETS = 1, 2
 HEADER_BYTES = 4  # struct nfgenmsg
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _FAMILY = {"inet": 1, "bridge": 7}  # NFPROTO_*
@@ -48,6 +53,7 @@ class Set:
     """A set of podwire's table of a family. fields: their types, in order; interval: of ranges.
 
     data: for a map, the types of what it leads to.
+    timeout: of a set that packets fill; an element lives for so long after its last packet.
     """
 
     family: str
@@ -55,6 +61,7 @@ class Set:
     fields: tuple[str, ...]
     interval: bool = False
     data: tuple[str, ...] = ()
+    timeout: str = ""
 
     def element(
         self, key: bytes, key_end: bytes | None = None, data: bytes | None = None
@@ -134,6 +141,10 @@ def _set_kind(a_set: Set) -> str:
 
 def _set_type(a_set: Set) -> str:
     types = " : ".join(" . ".join(fields) for fields in (a_set.fields, a_set.data) if fields)
+    if a_set.timeout:
+        return (
+            f"type {types}; flags dynamic, timeout; timeout {a_set.timeout}; size {_DYNAMIC_MAX};"
+        )
     return f"type {types};{' flags interval;' * a_set.interval}"
 
 
@@ -230,6 +241,37 @@ def table_is_present(nl: Netlink, family: str) -> bool:
     """Whether a family's table is there, complete or not."""
     message = Message(_GETTABLE, 0, header(family) + text(_TABLE_NAME, TABLE), "look up nft table")
     return bool(nl.run([message], tolerate=ABSENT)[0].objects)
+
+
+def remove_part(part: Table) -> bool:
+    """Remove chains, sets and counters of a part; whether it was there.
+
+    Raises KernelError, MissingTool.
+    """
+    with open_nft() as nl:
+        if not any(read_counters(nl, [name]) for name in part.counters):
+            return False
+    kinds = (("chain", part.chains), ("set", part.sets), ("counter", part.counters))
+    path = f"{part.family} {TABLE}"
+    removal = [f"delete {kind} {path} {getattr(m, 'name', m)}" for kind, ms in kinds for m in ms]
+    # Created first where one was removed, so that all can be deleted in one transaction.
+    run_nft("\n".join([render(part), *removal, ""]))
+    return True
+
+
+def read_counters(nl: Netlink, names: Iterable[str]) -> tuple[int, ...]:
+    """The packets that counters of `inet podwire` counted; nothing where any is missing."""
+    answers = nl.run([_counter_message(name) for name in names], tolerate=ABSENT)
+    if not all(answer.objects for answer in answers):
+        return ()
+    bodies = (answer.objects[0].body for answer in answers)
+    data = (attributes(attributes(b, HEADER_BYTES).get(_OBJ_DATA, b"")) for b in bodies)
+    return tuple(int.from_bytes(d.get(_COUNTER_PACKETS, b""), "big") for d in data)
+
+
+def _counter_message(name: str) -> Message:
+    body = header("inet") + text(_OBJ_TABLE, TABLE) + text(_OBJ_NAME, name)
+    return Message(_GETOBJ, 0, body + be32(_OBJ_TYPE, _OBJECT_COUNTER), f"read nft counter {name}")
 
 
 def remove_tables(nl: Netlink) -> None:

@@ -52,6 +52,7 @@ def everything_wrong() -> NodeStatus:
         faults={
             "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
             "source": "nodes.yaml:3: nodes is empty",
+            "filter": "load podwire's nftables tables: Operation not permitted",
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
         },

@@ -49,6 +49,7 @@ from tests.unit.cni_plugin import namespaces
 from tests.unit.daemon.clusters import cluster, host_state, node, planned, settings
 
 GOOD = NodeStatus("node-1", "vxlan", "static", peers=2, wanted=6, in_sync=6, mtu=1450)
+DROPPED = {"vxlan": 3, "probes": 2, "limited": 0, "pods": 1}
 PARTS = {("ipam",): 0, ("dns",): 0}
 
 
@@ -346,12 +347,17 @@ def test_which_peers_are_unreachable() -> None:
     assert find_unreachable(None, []) == set()
 
 
+def test_dropped_packets_are_counted_by_reason() -> None:
+    found = read_status(replace(GOOD, dropped=DROPPED))[f.DROPPED_PACKETS]
+    assert found == {(reason,): count for reason, count in DROPPED.items()}
+
+
 def test_every_value_has_its_labels() -> None:
     journal = Journal(Path("/nowhere/journal"), MIN_BYTES)
     values: Values = {
         **read_calls(CallCounters(1).read()),
         **read_work(Counts(), journal, 0.0),
-        **read_status(GOOD),
+        **read_status(replace(GOOD, dropped=DROPPED)),
         **read_source(Seen(GOOD, None, None, SourceActivity()), 0.0),
         **read_usage([Usage("a", 4)], "", ()),
         **read_peers([peer("a", State.ESTABLISHED, rtt=0.1, mtu=1400)]),

@@ -1,0 +1,136 @@
+"""VXLAN and probes are taken from peers alone: who they are is kept in podwire's nft sets.
+
+Order: a peer is admitted before anything is sent to it, and a port is filtered only once all peers
+are. Those that left are dropped from the sets a while after their routes.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Collection
+from contextlib import suppress
+
+from daemon.config.schema import Settings
+from daemon.model import Desired
+from daemon.routing.nft_rules import describe_changes, is_own
+from daemon.routing.reporter import Reporter, describe_event
+from kernel.errors import KernelError
+from kernel.model import Element, Route
+from kernel.netlink.monitor import Event, RuleChange
+from kernel.nftables.peer_filter import (
+    PART,
+    SETS,
+    Dropped,
+    admit_peers,
+    count_dropped,
+    ensure_peer_filter,
+    filters_peers,
+    node_elements,
+    peer_elements,
+)
+from kernel.nftables.table import TABLE
+
+RETIRE_SECONDS = 5.0
+"""Seconds for which a peer that left, or an address that it gave up, may still send."""
+START_SECONDS = 1.0
+"""Seconds after the daemon's first plan until it filters, so that routes come first."""
+_COUNT_GAP = 2.0
+_NAME = "nftables filter of peers"
+_SETS = frozenset(a_set.name for a_set in SETS)
+_CHAINS = frozenset(chain.name for chain in PART.chains)
+
+
+class PeerFilter:
+    """Reconciles the filter of this node's ports with the nodes of the plan."""
+
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+        self._vxlan = settings.vxlan
+        self._probe_port = settings.health.port if settings.health else None
+        self._reporter = reporter
+        self._planned: Desired | None = None
+        self._compare_at, self._cause, self._filters = 0.0, "", False
+        self._counts, self._count_at = Dropped(), 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it must be compared now."""
+        return self._compare_at <= time.monotonic()
+
+    def resync(self, cause: str) -> None:
+        """Compare everything, for what the cause may have changed."""
+        if self._filters:  # else it is yet to be made
+            self._compare_at, self._cause = 0.0, cause
+
+    def receive(self, change: RuleChange, event: Event) -> None:
+        """Take the event of a rule, a chain, a set or an element in."""
+        if change.table != TABLE or change.family != "inet" or is_own(event.port):
+            return
+        if (change.what == "table" and event.deleted) or change.name in _SETS | _CHAINS:
+            self.resync(describe_event("changed", event))
+
+    def reconcile(self, desired: Desired) -> float | None:
+        """Admit new peers, and compare what is due; seconds until more is. Raises KernelError."""
+        if self._planned is not desired:
+            self._admit(desired)
+        wait = max(self._compare_at - time.monotonic(), self._reporter.pause_before(_NAME))
+        if wait > 0:
+            return None if wait == math.inf else wait
+        changes = ensure_peer_filter(self._node(desired) | _elements(desired, desired.peers))
+        if changes and self._cause:
+            before = describe_changes(changes)
+            self._reporter.report_repair(_NAME, _NAME, self._cause, before, "as planned")
+        self._compare_at, self._cause, self._filters = math.inf, "", True
+        return None
+
+    def _admit(self, desired: Desired) -> None:
+        old = self._planned
+        if old is None:  # an earlier daemon's filter may be at work
+            new = set(desired.peers) if filters_peers() else set[str]()
+        else:
+            new = {n for n in desired.peers if not _is_same(n, old, desired)}
+        try:
+            admit_peers(_elements(desired, new))
+        except KernelError as error:
+            if error.errno != errno.ENOENT:  # the table is gone, and nothing is filtered
+                raise
+        now = time.monotonic()
+        if old is None:
+            self._compare_at = now + START_SECONDS
+        elif (old.device, old.uplink) != (desired.device, desired.uplink):
+            self._compare_at = 0.0
+        elif any(not _is_same(name, old, desired) for name in old.peers):
+            self._compare_at = min(self._compare_at, now + RETIRE_SECONDS)
+        self._planned = desired
+
+    def _node(self, desired: Desired) -> frozenset[Element]:
+        vxlan_port = self._vxlan.port if desired.device else None
+        return node_elements(desired.uplink, self._vxlan.device, vxlan_port, self._probe_port)
+
+    def count(self) -> dict[str, int]:
+        """The packets that were dropped since the table was made, by reason."""
+        now = time.monotonic()
+        if now >= self._count_at:
+            self._count_at = now + _COUNT_GAP
+            with suppress(KernelError):  # reconciling reports it
+                self._counts = count_dropped()
+        return self._counts._asdict()
+
+
+def _is_same(name: str, one: Desired, other: Desired) -> bool:
+    """Whether both plans have the same peer; unchanged ones are the same objects."""
+    same = one.peers.get(name) is other.peers.get(name)
+    return same and one.nodes.get(name) is other.nodes.get(name)
+
+
+def _elements(desired: Desired, names: Collection[str]) -> frozenset[Element]:
+    """The elements that let these peers send, without this node's own addresses."""
+    underlay = {address for name in names for address in desired.nodes[name].addresses}
+    pods = (
+        entry.dst.network_address
+        for name in names
+        for entry in desired.peers[name]
+        if isinstance(entry, Route)
+    )
+    return peer_elements(underlay.difference(desired.me.addresses), pods)

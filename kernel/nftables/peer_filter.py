@@ -1,0 +1,154 @@
+"""Who may send to this node's VXLAN and probes: the daemon's part of the table `inet podwire`.
+
+Packet path: local input, before the filters of others. It comes after translation, so no DNAT leads
+around it. What is dropped here leaves no entry in connection tracking, which keeps a connection at
+the end of input (nf_confirm). On the forwarding path pods reach no peer's ports: masqueraded, their
+packets would have this node's address. An overlay between pods passes.
+
+A port is filtered once it is an element of its set. So rules may be loaded while the sets of peers
+are still empty, and cut off nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from kernel.diff import Change, Noun, by_key, diff
+from kernel.model import Element, IPAddress
+from kernel.nftables.masquerade import IFNAMSIZ
+from kernel.nftables.set_messages import change_elements, read_sets
+from kernel.nftables.table import (
+    Chain,
+    Set,
+    Table,
+    ensure_table,
+    open_nft,
+    read_counters,
+    remove_part,
+)
+
+PROBES_MAX = 500
+"""Probes a second that are taken from one address."""
+_ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
+_UNDERLAY = {v: Set("inet", f"peers{v}", (a,)) for v, a in _ADDRESS.items()}
+_PODS = {v: Set("inet", f"pod_peers{v}", (a,)) for v, a in _ADDRESS.items()}
+_RATES = {v: Set("inet", f"probe_rates{v}", (a,), timeout="10s") for v, a in _ADDRESS.items()}
+_TUNNEL, _UPLINKS = Set("inet", "tunnel", ("ifname",)), Set("inet", "uplinks", ("ifname",))
+_VXLAN_PORT = Set("inet", "vxlan_port", ("inet_service",))
+_PROBE_PORT = Set("inet", "probe_port", ("inet_service",))
+SETS = (*_UNDERLAY.values(), *_PODS.values(), _TUNNEL, _UPLINKS, _PROBE_PORT, _VXLAN_PORT)
+# Pods are behind such links, and uplinks may be of these kinds, too (a kind node, a bridged host):
+# there a packet must come from where the route to its source leads.
+_FROM_PODS = 'iifname != @tunnel iifname != @uplinks meta iifkind { "veth", "bridge", "vxlan" }'
+_FORGED = f"{_FROM_PODS} fib saddr . iif oif missing"
+_NO_VXLAN = 'counter name "vxlan_refused" drop'
+_NOT_FORWARDED = 'counter name "pods_refused" drop'
+_NO_PROBE = 'counter name "probes_refused" drop'
+_OTHER_PORTS = "udp dport != @vxlan_port udp dport != @probe_port accept"
+_LIMIT = f"limit rate over {PROBES_MAX}/second burst {PROBES_MAX} packets"
+
+PART = Table(
+    "inet",
+    sets=(*SETS, *_RATES.values()),
+    counters=("vxlan_refused", "probes_refused", "probes_limited", "pods_refused"),
+    chains=(
+        Chain(
+            "peers",
+            "type filter hook input priority raw",
+            (
+                "meta l4proto != udp accept",
+                _OTHER_PORTS,
+                f"udp dport @vxlan_port iifname @tunnel {_NO_VXLAN}",
+                f"udp dport @vxlan_port {_FORGED} {_NO_VXLAN}",
+                "udp dport @vxlan_port ip saddr @peers4 accept",
+                "udp dport @vxlan_port ip6 saddr @peers6 accept",
+                f"udp dport @vxlan_port {_NO_VXLAN}",
+                f"{_FORGED} {_NO_PROBE}",
+                # Over the pod network a node sends from its address there.
+                f"iifname @tunnel ip saddr != @pod_peers4 {_NO_PROBE}",
+                f"iifname @tunnel ip6 saddr != @pod_peers6 {_NO_PROBE}",
+                f"ip saddr != @peers4 ip saddr != @pod_peers4 {_NO_PROBE}",
+                f"ip6 saddr != @peers6 ip6 saddr != @pod_peers6 {_NO_PROBE}",
+                f'update @probe_rates4 {{ ip saddr {_LIMIT} }} counter name "probes_limited" drop',
+                f'update @probe_rates6 {{ ip6 saddr {_LIMIT} }} counter name "probes_limited" drop',
+            ),
+        ),
+        Chain(
+            "pods_to_peers",
+            "type filter hook forward priority raw",
+            (
+                "meta l4proto != udp accept",
+                _OTHER_PORTS,
+                f"ip daddr @peers4 ip saddr != @peers4 {_FROM_PODS} {_NOT_FORWARDED}",
+                f"ip6 daddr @peers6 ip6 saddr != @peers6 {_FROM_PODS} {_NOT_FORWARDED}",
+                f"ip daddr @peers4 {_FORGED} {_NOT_FORWARDED}",
+                f"ip6 daddr @peers6 {_FORGED} {_NOT_FORWARDED}",
+            ),
+        ),
+    ),
+)
+
+
+class Dropped(NamedTuple):
+    """Packets that were dropped since the table was made.
+
+    vxlan, probes: not from a peer. limited: probes from a peer's address beyond PROBES_MAX. pods:
+    from pods of this node to these ports of peers.
+    """
+
+    vxlan: int = 0
+    probes: int = 0
+    limited: int = 0
+    pods: int = 0
+
+
+def node_elements(
+    uplink: str, tunnel: str, vxlan_port: int | None, probe_port: int | None
+) -> frozenset[Element]:
+    """The elements of this node: its links, and the UDP ports that are filtered (None: not)."""
+    links = ((_UPLINKS, uplink), (_TUNNEL, tunnel))
+    ports = ((_VXLAN_PORT, vxlan_port), (_PROBE_PORT, probe_port))
+    return frozenset(
+        {s.element(name.encode().ljust(IFNAMSIZ, b"\0")) for s, name in links}
+        | {s.element(port.to_bytes(2, "big")) for s, port in ports if port is not None}
+    )
+
+
+def peer_elements(underlay: Iterable[IPAddress], pods: Iterable[IPAddress]) -> frozenset[Element]:
+    """The elements of peers: their addresses on the underlay, and those in the pod network."""
+    found = {_UNDERLAY[a.version].element(a.packed) for a in underlay}
+    return frozenset(found | {_PODS[a.version].element(a.packed) for a in pods})
+
+
+def admit_peers(elements: Collection[Element]) -> None:
+    """Add elements; the others stay. Raises KernelError, with errno ENOENT without the table."""
+    with open_nft() as nl:
+        change_elements(nl, elements, ())
+
+
+def filters_peers() -> bool:
+    """Whether any port is filtered."""
+    with open_nft() as nl:
+        return bool(read_sets(nl, (_VXLAN_PORT, _PROBE_PORT)))
+
+
+def ensure_peer_filter(desired: frozenset[Element]) -> tuple[Change[Noun], ...]:
+    """Bring rules and sets to these elements; what differed. Raises KernelError, MissingTool."""
+    with open_nft() as nl:
+        rules = ensure_table(nl, PART)
+        observed = read_sets(nl, SETS)
+        # Peers before ports: the names of the sets sort that way.
+        change_elements(nl, desired - observed, observed - desired)
+    return (*rules, *diff(by_key(desired), by_key(observed)))
+
+
+def count_dropped() -> Dropped:
+    """What was dropped so far. Raises KernelError."""
+    with open_nft() as nl:
+        return Dropped(*read_counters(nl, PART.counters))
+
+
+def remove_peer_filter() -> bool:
+    """Remove the filter; whether it was there. Raises KernelError, MissingTool."""
+    return remove_part(PART)

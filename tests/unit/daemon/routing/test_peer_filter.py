@@ -1,0 +1,106 @@
+"""The filter of peers follows plans: peers are admitted before routes, and dropped after them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.journal import Journal
+from daemon.log import Log
+from daemon.model import Desired, Node
+from daemon.routing import peer_filter
+from daemon.routing.peer_filter import PeerFilter
+from daemon.routing.planner import Planner
+from daemon.routing.reporter import Reporter
+from tests.unit.cni_plugin.namespaces import elsewhere
+from tests.unit.daemon.clusters import cluster, host_state, node, settings
+
+Make = Callable[[], PeerFilter]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes the filter of a daemon that starts, in a namespace of its own."""
+    with elsewhere():
+        yield lambda: PeerFilter(
+            settings(), Reporter(Journal(tmp_path / "journal", 1 << 20), Log())
+        )
+
+
+@pytest.fixture
+def plan() -> Callable[..., Desired]:
+    planner = Planner(settings())
+    return lambda *nodes: planner.plan(cluster(node(1), *nodes), HOST)
+
+
+HOST = host_state()
+
+
+def admitted() -> set[str]:
+    """The underlay addresses that may send VXLAN."""
+    listed = ["nft", "list", "set", "inet", "podwire", "peers4"]
+    done = subprocess.run(listed, capture_output=True, text=True, check=False)
+    elements = done.stdout.partition("elements = {")[2].partition("}")[0]
+    return {word.strip() for word in elements.split(",")} - {""}
+
+
+def address(of: Node) -> str:
+    return str(of.address(4))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_filter, "START_SECONDS", 0.0)
+
+
+TWO, THREE = node(2), node(3)
+
+
+def test_the_routes_of_the_first_plan_do_not_wait(
+    make: Make, plan: Callable[..., Desired], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_filter, "START_SECONDS", 60.0)
+    assert (make().reconcile(plan(TWO)) or 0) > 50
+    assert admitted() == set()  # nothing is filtered, so nobody is cut off
+    monkeypatch.setattr(peer_filter, "START_SECONDS", 0.0)
+    assert make().reconcile(plan(TWO)) is None
+    assert admitted() == {address(TWO)}
+
+
+def test_a_new_peer_is_admitted_before_its_routes(make: Make, plan: Callable[..., Desired]) -> None:
+    kept = make()
+    for desired in (plan(TWO), plan(TWO, THREE)):
+        kept.reconcile(desired)
+    assert admitted() == {address(TWO), address(THREE)}
+    assert not kept.is_due
+
+
+def test_a_daemon_that_restarts_admits_who_came_meanwhile(
+    make: Make, plan: Callable[..., Desired], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, desired = make(), plan(TWO)
+    kept.reconcile(desired)
+    monkeypatch.setattr(peer_filter, "START_SECONDS", 60.0)
+    make().reconcile(plan(TWO, THREE))
+    assert admitted() == {address(TWO), address(THREE)}
+
+
+def test_a_peer_that_moves_or_leaves_is_dropped_later(
+    make: Make, plan: Callable[..., Desired], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, desired = make(), plan(TWO, THREE)
+    kept.reconcile(desired)
+    moved = replace(TWO, addresses=node(7).addresses)
+    desired = plan(moved)
+    wait = kept.reconcile(desired)
+    assert wait is not None
+    assert 0 < wait <= peer_filter.RETIRE_SECONDS
+    assert admitted() == {address(TWO), address(moved), address(THREE)}
+    monkeypatch.setattr(peer_filter, "RETIRE_SECONDS", 0.0)
+    desired = plan()
+    kept.reconcile(desired)
+    assert admitted() == set()
