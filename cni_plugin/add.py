@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -99,18 +99,29 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
         bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
-        try:
-            bridge = attach(nl, pod, plan, bridge, call.host.pause)
-        except KeyTaken as error:
-            from cni_plugin.host_ports import explain_conflict  # rarely needed
-
-            raise explain_conflict(nl, store, plan) from error
+        bridge = _attach(call, nl, pod, store, plan, bridge)
         undo.callback(remove, nl, store, call.owner, cleanup_record_of(Record(plan)))
         if plan.masquerade:
             networks.ensure_masquerade(store)
         _check_still_desired(call, store, text)
         undo.pop_all()
     return _with_bridge(result, bridge)
+
+
+def _attach(
+    call: Call, nl: Netlink, pod: Namespace, store: Store, plan: Plan, bridge: Link | None
+) -> Link | None:
+    """Attach; where another has a host port, that of a pod that is gone is freed."""
+    try:
+        return attach(nl, pod, plan, bridge, call.host.pause)
+    except KeyTaken as error:
+        from cni_plugin.host_ports import explain_conflict  # rarely needed
+        from cni_plugin.reclaim import reclaim
+
+        if reclaim(store, call.log):
+            with suppress(KeyTaken):
+                return attach(nl, pod, plan, bridge, call.host.pause)
+        raise explain_conflict(nl, store, plan) from error
 
 
 def _ensure_bridge(

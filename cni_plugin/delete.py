@@ -45,8 +45,8 @@ def _with_store(call: Call, folder: Path, act: Callable[[Store | None], None]) -
     except (StoreBusy, StoreDamaged):
         raise
     except StoreError as error:
-        call.log(f"links and rules are removed; addresses stay allocated for now: {error}")
         act(None)
+        call.log(f"links and rules are removed; addresses stay allocated for now: {error}")
 
 
 def _find(nl: Netlink, store: Store | None, owner: Owner) -> CleanupRecord | None:

@@ -1,4 +1,4 @@
-"""Rows of attachments that ended without a DEL, in this boot.
+"""What attachments have that ended without a DEL, in this boot.
 
 A node that is a container itself (kind) loses its pods' namespaces when it is started anew, and the
 boot ID stays.
@@ -19,6 +19,7 @@ from ipam.files import Files
 from ipam.store import Owner, Store, Transaction, open_store
 from kernel.errors import KernelError
 from kernel.netlink.socket import open_netlink
+from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.table import open_nft
 
@@ -77,7 +78,9 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
     with open_nft() as nl, store.transaction() as tx:
         same = [(owner, record) for owner, record in gone if tx.attachment(owner) == record]
         for owner, record in same:
-            remove_elements(nl, networks.elements_of(record))
+            elements = networks.elements_of(record)
+            remove_elements(nl, elements)
+            forget_datagrams(elements)
             addresses = tx.release(owner)
             tx.delete_attachment(owner)
             log(f"{owner} is gone without a DEL; freed {', '.join(map(str, addresses))}")

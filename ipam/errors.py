@@ -96,9 +96,9 @@ _BUSY = frozenset({5, 6, 15})  # BUSY, LOCKED, PROTOCOL
 _DAMAGED = frozenset({11, 26, 24})  # CORRUPT, NOTADB, FORMAT
 _DENIED = frozenset({14, 3, 23})  # CANTOPEN, PERM, AUTH
 
-_HINT_FULL = "free some space on it, then try again; nothing was changed"
-_HINT_READ_ONLY = "remount it writable, or set dataDir to a folder that is; nothing was changed"
-_HINT_DENIED = "check that podwire runs as root and owns the folder; nothing was changed"
+_HINT_FULL = "free some space on it, then try again"
+_HINT_READ_ONLY = "remount it writable, or set dataDir to a folder that is"
+_HINT_DENIED = "check that podwire runs as root and owns the folder"
 
 
 def damaged(path: Path, details: str) -> StoreDamaged:

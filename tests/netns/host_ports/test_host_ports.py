@@ -108,6 +108,17 @@ def test_a_port_that_another_pod_has(scene: Scene, make_pod: MakePod) -> None:
     scene.add(conf("ptp", mapping(8080, 80)), make_pod(), "c4")
 
 
+def test_a_port_of_a_pod_that_is_gone(scene: Scene, make_pod: MakePod) -> None:
+    """It ended without a DEL."""
+    gone = make_pod()
+    scene.add(conf("ptp", mapping(8080, 80)), gone, "gone")
+    gone.ip_batch("link delete eth0")
+    gone.remove()
+    one = scene.add(conf("ptp", mapping(8080, 80)), make_pod(), "one")
+    assert outside(scene).reaches(served(one)[4], to=(scene.node.address(4), 8080))
+    assert {row[1] for row in scene.rows()["attachment"]} == {"one"}
+
+
 def test_a_mapping_of_no_pod_is_removed(scene: Scene, pod: Namespace) -> None:
     scene.add(conf("ptp", mapping(1, 1)), pod, "c0", "eth7")
     stray = "add element inet podwire any_host_ports4 { tcp . 8080 : 10.77.0.99 . 80 }"
