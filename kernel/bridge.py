@@ -179,10 +179,10 @@ def _plan_gateways(
 
 def _contradicts(present: IPInterface, gateway: IPInterface) -> bool:
     # Of others, IPv4 has one address per bridge, IPv6 several whose subnets do not overlap.
-    if present.version != gateway.version:
+    # Link-local ones are nobody's network: of IPv4, a DHCP client may have added one (RFC 3927).
+    if present.version != gateway.version or present.is_link_local:
         return False
-    overlaps = present.network.overlaps(gateway.network) and not present.is_link_local
-    return gateway.version == 4 or overlaps
+    return gateway.version == 4 or present.network.overlaps(gateway.network)
 
 
 def _shares_subnet(address: IPInterface, others: Iterable[IPInterface]) -> bool:

@@ -25,7 +25,7 @@ IPNetwork = IPv4Network | IPv6Network
 RTPROT_PODWIRE = 112
 # The same for routes to other nodes' pods, which the daemon alone makes and removes.
 RTPROT_PODWIRE_PEERS = 113
-RTPROT_BOOT = 3
+RTPROT_KERNEL, RTPROT_BOOT = 2, 3
 
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 TABLE_MAIN, TABLE_LOCAL = 254, 255

@@ -20,8 +20,18 @@ from ipaddress import ip_address
 
 from kernel.diff import Change, by_key, compare, diff
 from kernel.errors import KernelError
-from kernel.model import Address, Link, Port, Sysctl, Vxlan
-from kernel.netlink import links
+from kernel.model import (
+    RTPROT_KERNEL,
+    RTPROT_PODWIRE_PEERS,
+    TABLE_MAIN,
+    Address,
+    Link,
+    Port,
+    Route,
+    Sysctl,
+    Vxlan,
+)
+from kernel.netlink import links, routes
 from kernel.netlink.codec import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -44,6 +54,7 @@ _IFINFO_BYTES = 16
 # What the kernel does not change on a device that is there (vxlan_changelink).
 _FIXED = frozenset({"kind", "vxlan", "vni", "port", "local", "uplink", "learning", "udp_checksum"})
 _GONE = frozenset({errno.ENODEV})
+_LOST = frozenset({errno.ESRCH})
 _PRESENT = frozenset({errno.EEXIST, errno.EADDRNOTAVAIL})
 
 
@@ -59,7 +70,7 @@ class Ensured:
     """
 
     link: Link
-    changes: tuple[Change[Link | Address], ...]
+    changes: tuple[Change[Link | Address | Route], ...]
     made: bool
     failed: tuple[KernelError, ...] = ()
 
@@ -149,7 +160,7 @@ def ensure_vxlan(
         # a larger one (net/ipv6/addrconf.c, addrconf_notify).
         _prepare(settings)
     moved, failed = _repair_addresses(nl, link, addresses)
-    changes = (found,) if made else (repair, *moved)
+    changes = (found,) if made else (repair, *moved, *_remove_stray_routes(nl, link))
     link = replace(desired, index=link.index)
     return Ensured(link, tuple(filter(None, changes)), made, tuple(failed))
 
@@ -221,7 +232,7 @@ def _repair_addresses(
     """The changes that were made, and why others could not be: one family may be refused alone."""
     wanted = by_key(desired)
     present = by_key(read_addresses(nl, [link]))
-    ours = {k: a for k, a in present.items() if k in wanted or not a.address.is_link_local}
+    ours = {k: a for k, a in present.items() if k in wanted or not is_automatic(a)}
     # An address has no traits: what differs is missing, or a stray, which goes first.
     changes = sorted(diff(wanted, ours), key=lambda change: change.observed is None)
     done, failed = list[Change[Address]](), list[KernelError]()
@@ -233,6 +244,34 @@ def _repair_addresses(
         except KernelError as error:
             failed.append(error)
     return done, failed
+
+
+def is_automatic(address: Address) -> bool:
+    """Whether the kernel itself gives a link such an address: the link-local one of IPv6.
+
+    Of IPv4 a DHCP client does, on whatever link it finds (RFC 3927).
+    """
+    return address.address.version == 6 and address.address.is_link_local
+
+
+def is_stray_route(route: Route) -> bool:
+    """Whether a route through the device cannot be meant: without a next hop, or a default route.
+
+    Behind the device are peers alone, each a next hop; others may route by one of these.
+    """
+    foreign = route.protocol not in (RTPROT_KERNEL, RTPROT_PODWIRE_PEERS)
+    return foreign and route.table == TABLE_MAIN and (route.via is None or not route.dst.prefixlen)
+
+
+def _remove_stray_routes(nl: Netlink, link: Link) -> tuple[Change[Route], ...]:
+    strays = []
+    for version in (4, 6):
+        for message in nl.dump(routes.list_routes(version, link=link.index)):
+            if routes.mark_of(message) != RTPROT_PODWIRE_PEERS:  # not decoded: there are thousands
+                found = routes.parse_named_route(message, {link.index: link.name})
+                strays += [found] if found and is_stray_route(found) else []
+    nl.run([routes.delete_route(route, link.index) for route in strays], tolerate=_LOST)
+    return tuple(Change(None, route) for route in strays)
 
 
 def remove_vxlan(nl: Netlink, name: str) -> bool:

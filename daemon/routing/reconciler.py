@@ -20,9 +20,10 @@ from daemon.routing.sysctls import Sysctls
 from daemon.routing.vxlan_device import VxlanDevice
 from ipam.errors import IpamError, StoreBusy
 from kernel.errors import KernelError
-from kernel.model import Address, Entry, Link
+from kernel.model import Address, Entry, Link, Route
 from kernel.netlink.monitor import Event, Monitor, RuleChange
 from kernel.netlink.socket import Netlink
+from kernel.vxlan import is_automatic, is_stray_route
 
 _ROUTES_FIRST: tuple[Part, ...] = ("settings", "filter", "device", "routes", "rules")
 _RULES_FIRST: tuple[Part, ...] = ("settings", "filter", "device", "rules", "routes")
@@ -84,10 +85,15 @@ class Reconciler:
             self._rules.receive_link(noun.index, deleted=event.deleted)
             self._receive_link(noun, event, desired)
         elif isinstance(noun, Address):
-            if noun.link == self._device.name and not noun.address.is_link_local:
+            if noun.link == self._device.name and not is_automatic(noun):
                 self._resync_device(describe_event("changed", event))
         else:
             self._routes.receive(event)
+            if not event.deleted and isinstance(noun, Route) and self._is_stray(noun):
+                self._resync_device(describe_event("changed", event))
+
+    def _is_stray(self, route: Route) -> bool:
+        return route.link == self._device.name and is_stray_route(route)
 
     def _receive_link(self, link: Link, event: Event, desired: Desired | None) -> None:
         how = describe_event("removed" if event.deleted else "changed", event)

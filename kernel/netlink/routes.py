@@ -94,10 +94,14 @@ def delete_route(route: Route, index: int) -> Message:
     return Message(RTM_DELROUTE, 0, body, f"delete route {route.dst} dev {route.link}")
 
 
-def list_routes(version: int, protocol: int = 0) -> Message:
-    """Ask for all routes of one address family, 4 or 6, or those with one mark (a dump)."""
+def list_routes(version: int, protocol: int = 0, link: int = 0) -> Message:
+    """Ask for all routes of one address family, 4 or 6 (a dump).
+
+    protocol: for those with that mark; link: for those through the link of that index.
+    """
     head = _RTMSG.pack(FAMILY[version], 0, 0, 0, 0, protocol, 0, 0, 0)
-    return Message(RTM_GETROUTE, 0, head, f"list IPv{version} routes")
+    body = head + u32(_RTA_OIF, link) if link else head
+    return Message(RTM_GETROUTE, 0, body, f"list IPv{version} routes")
 
 
 def mark_of(message: Message) -> int:

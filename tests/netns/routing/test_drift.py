@@ -33,6 +33,7 @@ def entries(member: Member) -> dict[str, object]:
             run(["bridge", "fdb", "show", "dev", DEVICE], check=False).stdout.split("\n")
         ),
         "addresses": member.node.ns.addresses(DEVICE),
+        "all routes": sorted(map(str, ip(f"route show dev {DEVICE}"))),
         "link": {k: link.get(k) for k in TRAITS},
         "rules": run(["nft", "list", "table", "inet", "podwire"], check=False).stdout,
         "forwarding": [member.node.ns.sysctl(key) for key in SYSCTLS],
@@ -148,6 +149,22 @@ DAMAGE = {
         f"link {DEVICE}",
     ),
     "address removed": ("ip address del 10.244.1.0/32 dev {dev}", f"link {DEVICE}"),
+    "link-local address of a DHCP client": (
+        "ip address add 169.254.7.7/16 dev {dev}",
+        f"link {DEVICE}",
+    ),
+    "default route through the device": (
+        "ip route add default dev {dev} metric 2000",
+        f"link {DEVICE}",
+    ),
+    "default route by a peer": (
+        "ip route add default via 10.244.{n}.0 dev {dev} onlink metric 2000",
+        f"link {DEVICE}",
+    ),
+    "IPv6 route that no peer is behind": (
+        "ip route add fd00:99::/64 dev {dev}",
+        f"link {DEVICE}",
+    ),
     "stray address": ("ip address add 10.77.0.1/24 dev {dev}", f"link {DEVICE}"),
     "forwarding off": ("sysctl -w net.ipv4.ip_forward=0", "sysctl net/ipv4/ip_forward"),
     "forwarding of the uplink off": (

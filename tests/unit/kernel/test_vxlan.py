@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # type: ignore[import-untyp
 
 from kernel.diff import Fault, compare
 from kernel.errors import KernelError
-from kernel.model import Address, Link, Port, Vxlan
+from kernel.model import Address, Link, Port, Route, Vxlan
 from kernel.netlink import links
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Netlink
@@ -221,6 +221,25 @@ def test_traits_are_repaired_in_place(nl: Netlink) -> None:
     assert (done.made, done.link.index) == (False, old.index)
     faults = {f.trait: f.observed for change in done.changes for f in change.faults}
     assert faults == {"up": False, "mtu": 1300, "arp": False, "master": "br0"}
+    assert ensure_vxlan(nl, WANTED, ADDRESSES).changes == ()
+
+
+def test_no_routes_of_others_but_those_by_a_peer(nl: Netlink) -> None:
+    ensure_vxlan(nl, WANTED, ADDRESSES)
+    ip("address add 169.254.7.7/16 dev vx")  # with its route; a DHCP client does so
+    ip("route add default dev vx metric 2000")
+    ip("route add 10.99.0.0/16 dev vx")
+    ip("route add 10.98.0.0/16 via 10.244.2.0 dev vx onlink proto bird")
+    ip("route add 10.97.0.0/16 dev vx table 7")
+    ip("route add 10.244.2.0/24 via 10.244.2.0 dev vx onlink proto 113")
+    ip("route add default via 10.244.2.0 dev vx onlink metric 3000")
+    done = ensure_vxlan(nl, WANTED, ADDRESSES)
+    gone = {str(c.noun.dst) for c in done.changes if isinstance(c.noun, Route)}
+    assert gone == {"0.0.0.0/0", "10.99.0.0/16"}
+    left = {line.split()[0] for line in ip("route show dev vx table all").splitlines()}
+    assert left >= {"10.98.0.0/16", "10.97.0.0/16", "10.244.2.0/24"}
+    assert not left & {"default", "10.99.0.0/16", "169.254.0.0/16"}
+    assert addresses(nl) == {str(a.address) for a in ADDRESSES}
     assert ensure_vxlan(nl, WANTED, ADDRESSES).changes == ()
 
 
