@@ -151,6 +151,7 @@ def _check_tools(call: Call) -> None:
 
     conf, shape = call.conf, shape_of(call.conf, call.host.program)
     hairpin = shape.mode == "ptp" or (shape.hairpin and shape.gateway)
-    if (hairpin or conf.ip_masq or conf.mac_spoof_check) and find_nft() is None:
+    checks = shape.source_check or shape.mac_check
+    if (hairpin or conf.ip_masq or checks) and find_nft() is None:
         msg = "the program nft is missing: rules cannot be made"
         raise CniError(NOT_AVAILABLE, msg, "install the package nftables on this node")

@@ -15,7 +15,8 @@ from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_plugin.plugins import portmap
 from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fault
 from ipam.errors import ConfigError
-from ipam.json_section import Dns, Section, parse_dns
+from ipam.json_section import Dns, Section, parse_dns, parse_network
+from ipam.ranges import IPNetwork
 
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
@@ -61,7 +62,9 @@ class NetConf:
     vlan: int = 0
     vlan_trunk: tuple[object, ...] = ()
     preserve_default_vlan: bool = False
-    mac_spoof_check: bool = False
+    mac_spoof_check: bool | None = None
+    source_check: bool | None = None
+    allowed_source_prefixes: tuple[IPNetwork, ...] = ()
     enable_dad: bool = False
     disable_container_interface: bool = False
     port_isolation: bool = False
@@ -174,7 +177,9 @@ def _read(keys: Section, name: str) -> NetConf:
         vlan=keys.integer("vlan", highest=4094) or 0,
         vlan_trunk=tuple(keys.items("vlanTrunk")),
         preserve_default_vlan=keys.boolean("preserveDefaultVlan") or False,
-        mac_spoof_check=keys.boolean("macspoofchk") or False,
+        mac_spoof_check=keys.boolean("macspoofchk"),
+        source_check=keys.boolean("sourceCheck"),
+        allowed_source_prefixes=_read_prefixes(keys, "allowedSourcePrefixes"),
         enable_dad=keys.boolean("enabledad") or False,
         disable_container_interface=keys.boolean("disableContainerInterface") or False,
         port_isolation=keys.boolean("portIsolation") or False,
@@ -187,6 +192,13 @@ def _read(keys: Section, name: str) -> NetConf:
         prev_result=keys.section("prevResult").values or None,
         valid_attachments=_read_valid(keys),
     )
+
+
+def _read_prefixes(keys: Section, key: str) -> tuple[IPNetwork, ...]:
+    try:
+        return tuple(parse_network(text) for text in keys.texts(key))
+    except ValueError as error:
+        raise CniError(INVALID_CONFIG, f"{key}: {error}") from error
 
 
 def _read_valid(keys: Section) -> frozenset[tuple[str, str]] | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import IPv6Address, ip_interface
 
 from ipam.transaction import Owner
-from kernel.model import IPInterface
+from kernel.model import HOST_LINK_PREFIX, IPInterface
 
 _MARK = "podwire"
-_HOST_LINK = re.compile(r"pw[0-9a-f]{11}\Z")
+_HOST_LINK = re.compile(HOST_LINK_PREFIX + r"[0-9a-f]{11}\Z")
 # IFALIASZ is 256, and the kernel counts the NUL that ends the text (net/core/dev.c).
 _ALIAS_MAX = 254
 
@@ -39,7 +39,7 @@ def owner_of(mark: Mark) -> Owner:
 
 def host_link_name(network: str, container_id: str, ifname: str) -> str:
     """The node-side link: pw and 11 hex digits of the attachment's key."""
-    return "pw" + _digest(network, container_id, ifname).hex()[:11]
+    return HOST_LINK_PREFIX + _digest(network, container_id, ifname).hex()[:11]
 
 
 def is_host_link_name(name: str) -> bool:
@@ -67,6 +67,13 @@ def pod_mac(mark: Mark) -> str:
 def node_mac(network: str, container_id: str, ifname: str) -> str:
     """The MAC of the node-side link."""
     return derive_mac("node", network, container_id, ifname)
+
+
+def link_local(mac: str) -> IPv6Address:
+    """The link-local address that follows from a MAC (RFC 4291 appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
 
 
 def _digest(*parts: str) -> bytes:

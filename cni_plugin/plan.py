@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cni_plugin.config import NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni_plugin.names import Mark, host_link_name, node_mac, pod_mac, render_alias
+from cni_plugin.names import Mark, host_link_name, link_local, node_mac, pod_mac, render_alias
 from cni_plugin.plugins.portmap import plan_port_mappings
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
@@ -33,7 +33,7 @@ from kernel.model import (
     Sysctl,
 )
 from kernel.nftables.masquerade import hairpin_element
-from kernel.nftables.spoof_check import spoof_check_elements
+from kernel.nftables.spoof_check import source_check_elements, spoof_check_elements
 
 T = TypeVar("T")
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
@@ -49,12 +49,15 @@ _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 class Shape:
     """How this configuration wires: mode, and what the drop-in names default to.
 
+    source_check: whether the pod is held to its addresses; mac_check: to its MAC, on a bridge.
     delegate: the IPAM plugin that gives the addresses; empty for podwire's own.
     """
 
     mode: str
     hairpin: bool
     gateway: bool
+    source_check: bool
+    mac_check: bool
     delegate: str = ""
 
 
@@ -62,14 +65,19 @@ def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
     """The mode and its defaults. program: the name that podwire was started under.
 
     As `bridge` or `ptp` podwire is that plugin, with its defaults; as itself it wires routed pairs
-    unless configured otherwise, and lets pods reach themselves through a service.
+    unless configured otherwise, lets pods reach themselves through a service, and lets them send
+    from their own addresses only.
     """
     drop_in = next((name for name in (program, conf.type) if name in ("bridge", "ptp")), None)
     mode = drop_in or conf.mode or "ptp"
     hairpin = conf.hairpin_mode
     if hairpin is None:
         hairpin = drop_in is None and not conf.promisc_mode
-    return Shape(mode, hairpin, conf.is_gateway or conf.is_default_gateway, delegate)
+    checked = drop_in is None if conf.source_check is None else conf.source_check
+    checked = checked and conf.uses_ipam  # else its addresses are not known
+    mac = checked and drop_in is None if conf.mac_spoof_check is None else conf.mac_spoof_check
+    gateway = conf.is_gateway or conf.is_default_gateway
+    return Shape(mode, hairpin, gateway, checked, mac, delegate)
 
 
 def plan_attachment(
@@ -160,7 +168,8 @@ def _plan_ptp(
         neighbours=tuple(Neighbour(pod.name, address, host.mac or "") for address in behind),
     )
     elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
-    plan = Plan(node, space, None, elements + ports, _masquerade(conf, ipam))
+    elements += ports + _source_checks(conf, shape, ipam, host, pod)
+    plan = Plan(node, space, None, elements, _masquerade(conf, ipam))
     return plan, _result(_interfaces(host, pod, request), conf, ipam)
 
 
@@ -228,9 +237,20 @@ def _bridge_elements(
     elements: tuple[Element, ...] = ()
     if shape.hairpin and shape.gateway:
         elements = tuple(hairpin_element(conf.bridge, ip.address.ip) for ip in ipam.ips)
-    if conf.mac_spoof_check and pod.mac:
+    if shape.mac_check and pod.mac:
         elements += spoof_check_elements(host.name, pod.mac)
-    return elements
+    return elements + _source_checks(conf, shape, ipam, host, pod)
+
+
+def _source_checks(
+    conf: NetConf, shape: Shape, ipam: Result, host: Link, pod: Link
+) -> tuple[Element, ...]:
+    if not shape.source_check or not ipam.ips:
+        return ()
+    addresses = [ip.address.ip for ip in ipam.ips]
+    addresses += [link_local(pod.mac)] if pod.mac else []
+    prefixes = conf.allowed_source_prefixes
+    return source_check_elements(host.name, addresses, prefixes, bridged=shape.mode == "bridge")
 
 
 def _with_default_routes(ipam: Result) -> Result:
@@ -356,6 +376,8 @@ def _pod_space(
             Sysctl(f"net/ipv6/conf/{name}/keep_addr_on_down", "1", required=False),
             # Not even for the link-local address: neighbour discovery would wait for it.
             Sysctl(f"net/ipv6/conf/{name}/accept_dad", dad, required=False),
+            # The link-local address follows from the MAC: no other one may be used.
+            Sysctl(f"net/ipv6/conf/{name}/addr_gen_mode", "0", required=False),
         ]
     return Space((pod,), addresses, routes, tuple(settings))
 

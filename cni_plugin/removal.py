@@ -26,7 +26,7 @@ from kernel.netns import Namespace
 from kernel.nftables.masquerade import hairpin_address
 from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.set_messages import remove_elements
-from kernel.nftables.spoof_check import spoof_elements_of
+from kernel.nftables.spoof_check import checks_of
 from kernel.nftables.table import open_nft
 from kernel.read import read_links
 
@@ -221,4 +221,4 @@ def _wants_bridge(record: str, name: str) -> bool:
 
 def _spoof_elements(port: str) -> tuple[Element, ...]:
     with open_nft() as nl:
-        return spoof_elements_of(nl, port)
+        return checks_of(nl, port)

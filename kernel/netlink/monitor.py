@@ -46,7 +46,7 @@ _NFT = {
     12: ("element", False), 14: ("element", True),
 }  # fmt: skip
 _NFT_GENERATION, _GENERATION_PID = 15, 2
-_NFT_FAMILY = {1: "inet", 2: "ip", 7: "bridge", 10: "ip6"}
+_NFT_FAMILY = {1: "inet", 2: "ip", 3: "arp", 7: "bridge", 10: "ip6"}
 
 
 @dataclass(frozen=True, slots=True)

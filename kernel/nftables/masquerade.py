@@ -17,9 +17,7 @@ from kernel.errors import KernelError
 from kernel.model import Element, IPAddress, IPNetwork
 from kernel.netlink.socket import Netlink
 from kernel.nftables.set_messages import change_elements, read_elements, read_sets
-from kernel.nftables.table import Chain, Set, Table, load, open_nft, remove_tables
-
-IFNAMSIZ = 16  # linux/if.h
+from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, load, open_nft, remove_tables
 
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 """nft's types of addresses, by version."""

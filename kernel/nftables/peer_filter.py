@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from kernel.diff import Change, Noun, by_key, diff
 from kernel.model import Element, IPAddress
-from kernel.nftables.masquerade import IFNAMSIZ
 from kernel.nftables.set_messages import change_elements, read_sets
 from kernel.nftables.table import (
+    IFNAMSIZ,
     Chain,
     Set,
     Table,

@@ -10,12 +10,12 @@ Each mapping is one element of a map: a packet costs the same whatever their num
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
+from ipaddress import ip_address
 
 from kernel.conntrack import Flow, forget_flows
 from kernel.model import Element, IPAddress, IPNetwork
-from kernel.nftables.masquerade import ADDRESS_TYPES, IFNAMSIZ
-from kernel.nftables.table import Chain, Set, Table
+from kernel.nftables.masquerade import ADDRESS_TYPES
+from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, disjoint
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 """Numbers of the protocols that have ports (IANA)."""
@@ -121,15 +121,9 @@ def return_elements(link: str, pod: IPAddress, *, always: bool) -> tuple[Element
 
 def exclusion_elements(prefixes: Iterable[IPNetwork]) -> frozenset[Element]:
     """The elements for addresses of the node that no mapping captures."""
-    known = tuple(prefixes)
-    # An interval set holds no overlaps.
-    separate: list[IPNetwork] = [
-        *collapse_addresses(p for p in known if isinstance(p, IPv4Network)),
-        *collapse_addresses(p for p in known if isinstance(p, IPv6Network)),
-    ]
     return frozenset(
         NOT_CAPTURED[p.version].element(p.network_address.packed, p.broadcast_address.packed)
-        for p in separate
+        for p in disjoint(prefixes)
     )
 
 

@@ -14,8 +14,8 @@ from kernel.nftables import masquerade, peer_filter, port_mappings, spoof_check
 from kernel.nftables.table import Set, Table
 
 TABLES: Mapping[str, Table] = {
-    "inet": masquerade.PART + port_mappings.PART,
-    "bridge": spoof_check.PART,
+    **spoof_check.PARTS,
+    "inet": masquerade.PART + port_mappings.PART + spoof_check.PARTS["inet"],
 }
 """By family."""
 

@@ -16,15 +16,16 @@ import errno
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from kernel.diff import Change, Key, by_key, diff
 from kernel.errors import KernelError, MissingTool
-from kernel.model import ChainRules, Element
-from kernel.netlink.codec import Message, attributes, be32, first_attribute, string, text
+from kernel.model import ChainRules, Element, IPNetwork
+from kernel.netlink.codec import Message, attributes, be32, string, text
 from kernel.netlink.socket import NETLINK_NETFILTER, Answer, Netlink, open_netlink
 
 TABLE = "podwire"
@@ -43,8 +44,9 @@ _USERDATA_COMMENT = 0  # libnftnl/udata.h, NFTNL_UDATA_RULE_COMMENT
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
 _OBJECT_COUNTER, _COUNTER_PACKETS = 1, 2
 HEADER_BYTES = 4  # struct nfgenmsg
+IFNAMSIZ = 16  # linux/if.h
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_FAMILY = {"inet": 1, "bridge": 7}  # NFPROTO_*
+_FAMILY = {"inet": 1, "arp": 3, "bridge": 7}  # NFPROTO_*
 ABSENT = frozenset({errno.ENOENT})
 
 
@@ -54,6 +56,7 @@ class Set:
 
     data: for a map, the types of what it leads to.
     timeout: of a set that packets fill; an element lives for so long after its last packet.
+    expression: what is looked up, where nft has no name for its type.
     """
 
     family: str
@@ -62,6 +65,7 @@ class Set:
     interval: bool = False
     data: tuple[str, ...] = ()
     timeout: str = ""
+    expression: str = ""
 
     def element(
         self, key: bytes, key_end: bytes | None = None, data: bytes | None = None
@@ -94,7 +98,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Table:
-    """What podwire's table of a family (inet, bridge) holds, or a feature's part of it."""
+    """What podwire's table of a family (inet, arp, bridge) holds, or a feature's part of it."""
 
     family: str
     sets: tuple[Set, ...] = ()
@@ -114,6 +118,14 @@ class Table:
     def rules(self) -> dict[Key, ChainRules]:
         """Its chains as the comparison knows them."""
         return by_key(ChainRules(self.family, chain.name, chain.digests) for chain in self.chains)
+
+
+def disjoint(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    """The same addresses in prefixes that do not overlap, which an interval set asks for."""
+    known = tuple(prefixes)
+    four = collapse_addresses(p for p in known if isinstance(p, IPv4Network))
+    six = collapse_addresses(p for p in known if isinstance(p, IPv6Network))
+    return [*four, *six]
 
 
 def _digest(hook: str, rule: str) -> str:
@@ -141,11 +153,10 @@ def _set_kind(a_set: Set) -> str:
 
 def _set_type(a_set: Set) -> str:
     types = " : ".join(" . ".join(fields) for fields in (a_set.fields, a_set.data) if fields)
+    kind = f"typeof {a_set.expression}" if a_set.expression else f"type {types}"
     if a_set.timeout:
-        return (
-            f"type {types}; flags dynamic, timeout; timeout {a_set.timeout}; size {_DYNAMIC_MAX};"
-        )
-    return f"type {types};{' flags interval;' * a_set.interval}"
+        return f"{kind}; flags dynamic, timeout; timeout {a_set.timeout}; size {_DYNAMIC_MAX};"
+    return f"{kind};{' flags interval;' * a_set.interval}"
 
 
 def table_changes(nl: Netlink, table: Table) -> tuple[Change[ChainRules], ...]:
@@ -154,28 +165,29 @@ def table_changes(nl: Netlink, table: Table) -> tuple[Change[ChainRules], ...]:
     return tuple(diff(desired, by_key(_read_rules(nl, table.family)), desired))
 
 
-def _read_rules(nl: Netlink, family: str) -> Iterator[ChainRules]:
-    """The rules of all chains of podwire's table of a family."""
-    message = Message(
-        _GETRULE, 0, header(family) + text(_RULE_TABLE, TABLE), f"list nft table {family} {TABLE}"
-    )
+def _read_rules(nl: Netlink, family: str) -> list[ChainRules]:
+    """The chains of podwire's table that have rules."""
+    body = header(family) + text(_RULE_TABLE, TABLE)
     try:
-        found = nl.dump(message)
+        found = nl.dump(Message(_GETRULE, 0, body, f"list rules of nft table {family} {TABLE}"))
     except KernelError as error:
         if error.errno not in ABSENT:
             raise
-        return
-    digests: dict[bytes, list[str]] = {}
+        return []
+    digests: dict[str, list[str]] = {}
     for rule in found:
-        chain = first_attribute(rule.body, HEADER_BYTES, _RULE_CHAIN) or b""
-        digests.setdefault(chain, []).append(read_digest(rule))
-    for chain, its_digests in digests.items():
-        yield ChainRules(family, string(chain), tuple(its_digests))
+        chain, digest = read_digest(rule)
+        digests.setdefault(chain, []).append(digest)
+    return [ChainRules(family, chain, tuple(each)) for chain, each in digests.items()]
 
 
-def read_digest(rule: Message) -> str:
-    """The digest in the comment of an NFT_MSG_NEWRULE; empty where there is none of podwire's."""
-    data = first_attribute(rule.body, HEADER_BYTES, _RULE_USERDATA) or b""
+def read_digest(rule: Message) -> tuple[str, str]:
+    """The chain of an NFT_MSG_NEWRULE, and the digest in its comment; empty where it has none."""
+    found = attributes(rule.body, HEADER_BYTES)
+    return string(found.get(_RULE_CHAIN, b"")), _digest_in(found.get(_RULE_USERDATA, b""))
+
+
+def _digest_in(data: bytes) -> str:
     # Type, length and value, one byte each for the first two (libnftnl/udata.h).
     while len(data) >= 2:
         kind, end = data[0], 2 + data[1]

@@ -22,7 +22,11 @@ GUARDED = {
     "macspoofchk": True,
     "ipam": {"ranges": [[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd00:66::/64"}]]},
 }
-SETS = {"hairpin4": "inet", "hairpin6": "inet", "checked_ports": "bridge", "allowed_macs": "bridge"}
+SETS = {
+    "hairpin4": "inet", "hairpin6": "inet", "checked_ports": "bridge", "allowed_macs": "bridge",
+    "allowed_addresses4": "bridge", "allowed_addresses6": "bridge", "checked_sources": "inet",
+}  # fmt: skip
+COUNTS = {"hairpin4": 2, "hairpin6": 2, "allowed_addresses6": 2}
 
 
 def members(member: Member, name: str) -> list[tuple[str, ...]]:
@@ -71,7 +75,7 @@ def test_single_members_come_back(pair: Pair, guarded: Namespace) -> None:
     one, _two = pair
     for name in SETS:
         before = members(one, name)
-        assert len(before) == (2 if name.startswith("hairpin") else 1)
+        assert len(before) == COUNTS.get(name, 1)
         victim = before[0]
         delete(one, name, victim)
         eventually(partial(are, one, name, before))

@@ -40,8 +40,8 @@ BOOLEANS = (
     "snat",
     "masqAll",
     "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "hairpinMode", "promiscMode",
-    "preserveDefaultVlan", "macspoofchk", "enabledad", "disableContainerInterface",
-    "portIsolation",
+    "preserveDefaultVlan", "macspoofchk", "sourceCheck", "enabledad",
+    "disableContainerInterface", "portIsolation",
 )  # fmt: skip
 OBJECTS = ("ipam", "dns", "args", "runtimeConfig", "prevResult")
 RIGHT: dict[str, str] = {
@@ -51,6 +51,7 @@ RIGHT: dict[str, str] = {
     "mtu": "integer",
     "vlan": "",
     "vlanTrunk": "",
+    "allowedSourcePrefixes": "",
     "cni.dev/valid-attachments": "",
     "ipam.type": "",
     "ipam.ranges": "",

@@ -9,13 +9,14 @@ import pytest
 
 from cni_plugin.config import parse_config
 from cni_plugin.errors import CniError
-from cni_plugin.names import derive_mac, host_link_name, parse_alias
+from cni_plugin.names import derive_mac, host_link_name, link_local, parse_alias
 from cni_plugin.plan import plan_attachment, requested_mac, shape_of
 from cni_plugin.request import Request, parse_request
 from cni_plugin.result import IPConfig, Result, ResultRoute
+from kernel.describe import name_of
 from kernel.model import Address, Bridge, Plan, Port, Route, Sysctl
 from kernel.nftables.masquerade import hairpin_element
-from kernel.nftables.spoof_check import spoof_check_elements
+from kernel.nftables.spoof_check import source_check_elements, spoof_check_elements
 from tests.unit.cni_plugin.calls import environment
 
 HOST = host_link_name("net", "container1", "eth0")
@@ -78,7 +79,12 @@ def test_ptp() -> None:
         Route(ip_network("0.0.0.0/0"), "eth0", via=V4.gateway),
         Route(ip_network("::/0"), "eth0", via=V6.gateway),
     )
-    assert made.elements == (hairpin_element(HOST, v4), hairpin_element(HOST, v6))
+    own = (v4, v6, link_local(made.pod.links[0].mac or ""))
+    assert made.elements == (
+        hairpin_element(HOST, v4),
+        hairpin_element(HOST, v6),
+        *source_check_elements(HOST, own, bridged=False),
+    )
 
 
 def test_ptp_needs_no_route_to_a_subnet_of_one_address() -> None:
@@ -126,11 +132,16 @@ def test_bridge_with_gateway() -> None:
         Route(ip_network("0.0.0.0/0"), "eth0", via=V4.gateway),
         Route(ip_network("::/0"), "eth0", via=V6.gateway),
     )
-    assert made.elements == tuple(hairpin_element("br7", ip.address.ip) for ip in DUAL.ips)
+    addresses, mac = [ip.address.ip for ip in DUAL.ips], made.pod.links[0].mac or ""
+    assert made.elements == (
+        *(hairpin_element("br7", address) for address in addresses),
+        *spoof_check_elements(HOST, mac),
+        *source_check_elements(HOST, (*addresses, link_local(mac)), bridged=True),
+    )
 
 
 def test_bridge_without_gateway() -> None:
-    made, _ = plan(mode="bridge", portIsolation=True, promiscMode=True)
+    made, _ = plan(mode="bridge", portIsolation=True, promiscMode=True, sourceCheck=False)
     assert made.bridge == Bridge("cni0", mtu=1450, promisc=True)
     assert made.node.links[0].port == Port("cni0", isolated=True)
     assert [s.path for s in made.node.sysctls] == [f"net/ipv6/conf/{HOST}/accept_ra"]
@@ -219,6 +230,7 @@ def test_settings_in_the_pod_are_ipv6s() -> None:
             Sysctl("net/ipv6/conf/eth0/disable_ipv6", "0"),
             Sysctl("net/ipv6/conf/eth0/keep_addr_on_down", "1", required=False),
             Sysctl("net/ipv6/conf/eth0/accept_dad", value, required=False),
+            Sysctl("net/ipv6/conf/eth0/addr_gen_mode", "0", required=False),
         )
 
 
@@ -229,12 +241,60 @@ def test_an_interface_that_stays_down() -> None:
         assert made.node.links[0].up
 
 
-def test_spoof_check() -> None:
-    made, _ = plan(Result(ips=(V4,)), mode="bridge", macspoofchk=True, mac="02:00:00:00:00:07")
-    mac = made.pod.links[0].mac
-    assert mac is not None
-    assert made.elements == spoof_check_elements(HOST, mac)
-    assert plan(Result(ips=(V4,)), mode="bridge")[0].elements == ()
+@pytest.mark.parametrize(
+    ("keys", "mac", "sources"),
+    [
+        ({}, True, True),
+        ({"mode": "ptp"}, False, True),
+        ({"macspoofchk": False}, False, True),
+        ({"sourceCheck": False}, False, False),
+        ({"sourceCheck": False, "macspoofchk": True}, True, False),
+        ({"type": "bridge"}, False, False),
+        ({"type": "bridge", "macspoofchk": True}, True, False),
+        ({"type": "bridge", "sourceCheck": True}, False, True),
+        ({"ipam": {}}, False, False),
+    ],
+)
+def test_what_a_pod_is_held_to(keys: dict[str, Any], mac: bool, sources: bool) -> None:
+    """Its MAC and addresses as podwire, neither as a reference plugin, unless asked for."""
+    addresses = Result(ips=(V4,) if keys.get("ipam") is None else ())
+    made, _ = plan(addresses, **{"mode": "bridge", "hairpinMode": False, **keys})
+    names = {e.set_name for e in made.elements}
+    assert ("checked_ports" in names, "checked_sources" in names) == (mac, sources)
+    own = made.pod.links[0].mac or ""
+    expected = [*spoof_check_elements(HOST, own)] if mac else []
+    bridged = made.bridge is not None
+    addresses_ = (V4.address.ip, link_local(own))
+    expected += source_check_elements(HOST, addresses_, bridged=bridged) if sources else ()
+    assert [e for e in made.elements if not e.set_name.startswith("hairpin")] == expected
+
+
+def test_prefixes_that_a_pod_may_send_from() -> None:
+    """Neighbouring and nested ones become one: a set of nftables holds no overlaps."""
+    made, _ = plan(
+        Result(ips=(V4,)),
+        mode="bridge",
+        allowedSourcePrefixes=["10.8.0.0/16", "10.9.0.0/16", "10.9.1.0/24", "fd01::/64"],
+    )
+    names = [name_of(e) for e in made.elements if "prefixes" in e.set_name]
+    assert [n.removeprefix("element ").split(" of ")[0] for n in names] == [
+        f"allowed_prefixes4 {HOST} . 10.8.0.0/15",
+        f"allowed_prefixes6 {HOST} . fd01::/64",
+        f"allowed_target_prefixes6 {HOST} . fd01::/64",
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["10.8.0.1/16", "10.8.0.0", "any", "fd01::/129"])
+def test_a_prefix_that_is_none(prefix: str) -> None:
+    with pytest.raises(CniError) as caught:
+        conf_of(allowedSourcePrefixes=[prefix])
+    assert caught.value.code == 7
+    assert "allowedSourcePrefixes" in str(caught.value)
+    assert prefix in str(caught.value)
+
+
+def test_the_link_local_address_of_a_mac() -> None:
+    assert str(link_local("02:11:22:33:44:55")) == "fe80::11:22ff:fe33:4455"
 
 
 @pytest.mark.parametrize(

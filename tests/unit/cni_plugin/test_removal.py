@@ -158,7 +158,7 @@ def test_the_element_of_an_address_that_another_has_by_now_stays(node: Node) -> 
     owner, next_owner = (Owner("podnet", name, "eth0") for name in ("container1", "next"))
     with open_store(node.data_dir) as store, store.transaction() as tx:
         record = tx.attachment(owner) or ""
-        (element,) = load_record(record).plan.elements
+        element, *_checks = load_record(record).plan.elements
         (address,) = tx.release(owner)
         tx.reserve(next_owner, address)
         tx.put_attachment(next_owner, record)
