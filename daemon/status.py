@@ -30,6 +30,7 @@ PARTS = {
     "routes": "routes are not reconciled: ",
     "attachments": "",
     "filter": "VXLAN and probes are taken from anybody: ",
+    "limit": "",
     "pods": "",
     "source": "the last good state is in use: ",
     "conflist": "no CNI configuration: ",

@@ -23,14 +23,14 @@ class Peer:
     misses: inspections in a row that found a fault. suspect_since: start of the first of them.
     turn: the main path that was probed last. inspection: the running one; outcomes: of its stage's
     probes, of which `awaited` are in flight. ended: when the last inspection ended. ticket, gone:
-    of the queue. overloaded, overloaded_at: bits of the paths on which the peer reported overload,
-    and when. is_inconclusive: an overload may have taken the answer to a probe of this stage.
+    of the queue. is_inconclusive: an overload of this node may have taken the answer to a probe of
+    this stage.
     """
 
     __slots__ = (
         "_received_at", "awaited", "detail", "ended", "entries", "gone", "inspection",
-        "is_inconclusive", "misses", "name", "node", "outcomes", "overloaded", "overloaded_at",
-        "path_mtu", "reason", "rtt", "since", "state", "suspect_since", "targets", "ticket", "turn",
+        "is_inconclusive", "misses", "name", "node", "outcomes", "path_mtu", "reason", "rtt",
+        "since", "state", "suspect_since", "targets", "ticket", "turn",
     )  # fmt: skip
 
     def __init__(self, node: Node, entries: tuple[Entry, ...], since: float) -> None:
@@ -40,7 +40,7 @@ class Peer:
         self.rtt: float | None = None
         self.path_mtu = self.misses = self.turn = self.awaited = self.ticket = 0
         self.suspect_since, self.ended, self.gone = 0.0, _NEVER, False
-        self.overloaded, self.overloaded_at, self.is_inconclusive = 0, _NEVER, False
+        self.is_inconclusive = False
         self.inspection: Inspection | None = None
         self.outcomes: dict[Probe, Outcome] | None = None
         self._received_at: list[float] | None = None
@@ -83,15 +83,6 @@ class Peer:
             if when >= moment:
                 bits |= bit
         return bits
-
-    def note_overload(self, paths: int, now: float) -> None:
-        """The peer reported overload on these paths, or on none."""
-        if paths:
-            self.overloaded, self.overloaded_at = paths, now
-
-    def was_overloaded(self, path: Path, moment: float) -> bool:
-        """Whether the peer reported overload on that path since then."""
-        return self.overloaded_at >= moment and bool(self.overloaded & path.bit)
 
     def conclude(self, verdict: Verdict, found: Inspection, mtu: int) -> State:
         """Take the verdict of an inspection; the state that follows."""

@@ -7,7 +7,7 @@ second are probed every 250 seconds.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -33,17 +33,11 @@ TIMEOUT = 1.0
 """Seconds until a probe without an answer is lost."""
 _BATCH = 0.25
 """Seconds whose share of the budget is sent at once: fewer wake-ups cost less."""
-_ANSWERS, _ANSWERS_LEAST = 10.0, 80.0
-"""Answers a second to all peers, as a multiple of the budget; the least size of a burst."""
-_ANSWERS_EACH = 25
-"""Answers a second to one peer: a sender that forges its address takes no share of others'."""
 _FAST, _SLOWEST = 0.2, 6.0
 """Intervals until the second inspection of a degraded peer, and at most between later ones."""
 _EARLY = 2.0
 """Seconds at least between inspections that packets of the peer bring forward."""
 _JITTER = 0.2
-_OVERLOADED = 2.0
-"""Seconds for which peers are informed of an overload."""
 _NEVER = float("-inf")
 _NO_TARGET = "it has no address to probe: its prefixes are refused, or of another family"
 _POPS = 64
@@ -84,8 +78,6 @@ class Peers:
         self._round = interval
         self._batch = _BATCH * budget
         self._budget = TokenBucket(budget, max(1.0, self._batch), full=False)
-        self._answers = TokenBucket(_ANSWERS * budget, max(_ANSWERS_LEAST, _ANSWERS * budget))
-        self._answered, self._second = Counter[str](), 0
         self._overloaded_at = dict.fromkeys(Path, _NEVER)
         self._peers: dict[str, Peer] = {}
         self._degraded: dict[str, Peer] = {}
@@ -162,7 +154,8 @@ class Peers:
             peer, probe = self._ready.popleft()
             if not peer.gone:
                 self._budget.take()
-                packet = Packet(False, probe.size, nonce(), *self._paths(peer, now))
+                received = peer.received_since(now - RECENT)
+                packet = Packet(False, probe.size, nonce(), received)
                 sent = self._in_flight[packet.nonce] = InFlight(peer, probe, packet, now)
                 probes.append(sent)
         return probes
@@ -208,12 +201,6 @@ class Peers:
         owners = self._owners[target.path]
         return target.path in self.local.own and owners.setdefault(target.address, peer) is peer
 
-    def _paths(self, peer: Peer, now: float) -> tuple[int, int]:
-        """The bits of paths in a packet to a peer: with received probes, and overloaded."""
-        moments = self._overloaded_at.items()
-        overloaded = sum(path.bit for path, at in moments if now - at < _OVERLOADED)
-        return peer.received_since(now - RECENT), overloaded
-
     # What is received.
 
     def knows(self, target: Target) -> bool:
@@ -221,25 +208,17 @@ class Peers:
         return target.address in self._owners[target.path]
 
     def receive_probe(self, origin: Target, packet: Packet, now: float) -> Packet | None:
-        """The answer to a probe; None where it gets none: of no peer, or beyond the limits."""
+        """The answer to a probe; None where it is of no peer.
+
+        Anybody may have sent it in the peer's name, so it changes no state: it only brings an
+        inspection forward.
+        """
         peer = self._owners[origin.path].get(origin.address)
         if peer is None:
             return None
         peer.note_received(origin.path, now)
-        peer.note_overload(packet.overloaded, now)
         self._inspect_early(peer, origin, now)
-        if not self._may_answer(peer, now):
-            return None
-        return Packet(True, packet.size, packet.nonce, *self._paths(peer, now))
-
-    def _may_answer(self, peer: Peer, now: float) -> bool:
-        if int(now) != self._second:
-            self._second, self._answered = int(now), Counter()
-        if self._answered[peer.name] >= _ANSWERS_EACH or not self._answers.has(now):
-            return False
-        self._answered[peer.name] += 1
-        self._answers.take()
-        return True
+        return Packet(True, packet.size, packet.nonce, peer.received_since(now - RECENT))
 
     def _inspect_early(self, peer: Peer, origin: Target, now: float) -> None:
         """A silent peer is back. A small packet says nothing about the size that arrives."""
@@ -255,18 +234,15 @@ class Peers:
             return False
         del self._in_flight[packet.nonce]
         rtt = received - sent.sent_at - packet.delay / 1e6
-        sent.peer.note_overload(packet.overloaded, now)
         self._take(sent, Answered(max(0.0, rtt), packet.received), now)
         return True
 
-    def reject(self, target: Target, nonce: int | None, rejection: Rejection, now: float) -> None:
-        """A kernel reported that a probe cannot arrive. nonce: None where the report has none."""
-        for number in list(self._in_flight) if nonce is None else [nonce]:
-            sent = self._in_flight.get(number)
-            if sent is not None and sent.target == target:
-                del self._in_flight[number]
-                self._take(sent, rejection, now)
-                return
+    def reject(self, target: Target, nonce: int, rejection: Rejection, now: float) -> None:
+        """A kernel reported that a probe cannot arrive."""
+        sent = self._in_flight.get(nonce)
+        if sent is not None and sent.target == target:
+            del self._in_flight[nonce]
+            self._take(sent, rejection, now)
 
     def note_overload(self, path: Path, now: float) -> None:
         """More datagrams came by that path until now than were read: some were lost."""
@@ -280,9 +256,8 @@ class Peers:
                 return
             del self._in_flight[nonce]
             path, peer = sent.target.path, sent.peer
-            # An overload at either end may have taken the probe or its answer.
+            # An overload may have taken the answer.
             peer.is_inconclusive |= self._overloaded_at[path] >= sent.sent_at
-            peer.is_inconclusive |= peer.was_overloaded(path, sent.sent_at - TIMEOUT)
             self._take(sent, None, now)
 
     def _take(self, sent: InFlight, outcome: Outcome, now: float) -> None:

@@ -225,13 +225,10 @@ class Prober:
             self._overload, self._overload_ends = "", float("inf")
 
     def _take_error(self, error: DeliveryError, now: float) -> None:
-        nonce = None
-        if error.payload:  # a router may quote no more than the headers
-            try:
-                nonce = parse_header(error.payload).nonce
-            except InvalidPacket:
-                return
-        self._peers.reject(error.target, nonce, error.rejection, now)
+        # Anybody can make up a report that quotes no more than the headers.
+        with suppress(InvalidPacket):
+            nonce = parse_header(error.payload).nonce
+            self._peers.reject(error.target, nonce, error.rejection, now)
 
     def _take_datagram(self, datagram: Datagram, now: float) -> bool:
         """Whether a datagram is of a peer's, valid and within the limits."""

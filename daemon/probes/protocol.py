@@ -3,8 +3,7 @@
 bytes  0-2    "pwh"
        3      version, 1
        4      type: 1 a probe, 2 an answer
-       5      paths by which the sender received probes from the receiver lately,
-              and 4 bits up the paths on which the sender is overloaded
+       5      paths by which the sender received probes from the receiver lately (4 bits)
        6-7    size of the probe's IP packet
        8-15   nonce, the same in the answer
        16-19  microseconds from the arrival of the probe to its answer
@@ -21,7 +20,6 @@ from typing import NamedTuple
 _HEADER = struct.Struct("!3sBBBHQI")
 _MAGIC, _VERSION = b"pwh", 1
 _PROBE, _ANSWER = 1, 2
-_OVERLOADED_SHIFT = 4
 HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Bytes of the IP header without options and of the UDP header, by address family."""
 DELAY_MAX = 0xFFFFFFFF
@@ -63,23 +61,23 @@ class InvalidPacket(Exception):
 class Packet(NamedTuple):
     """A probe or an answer.
 
-    size: of the probe's IP packet, in bytes. received, overloaded: bits of paths, see the module's
-    docstring. delay: from the probe's arrival to its answer, in microseconds.
+    size: of the probe's IP packet, in bytes. received: bits of paths, see the module's docstring.
+    delay: from the probe's arrival to its answer, in microseconds.
     """
 
     is_answer: bool
     size: int
     nonce: int
     received: int = 0
-    overloaded: int = 0
     delay: int = 0
 
 
 def render(packet: Packet, version: int) -> bytes:
     """The UDP payload of a packet: a probe is padded to its size."""
     kind = _ANSWER if packet.is_answer else _PROBE
-    paths = packet.received | packet.overloaded << _OVERLOADED_SHIFT
-    head = _HEADER.pack(_MAGIC, _VERSION, kind, paths, packet.size, packet.nonce, packet.delay)
+    head = _HEADER.pack(
+        _MAGIC, _VERSION, kind, packet.received, packet.size, packet.nonce, packet.delay
+    )
     return head if packet.is_answer else head.ljust(packet.size - HEADERS[version], b"\0")
 
 
@@ -99,5 +97,4 @@ def parse_header(payload: bytes | memoryview) -> Packet:
     magic, number, kind, paths, size, nonce, delay = _HEADER.unpack_from(payload)
     if magic != _MAGIC or number != _VERSION or kind not in (_PROBE, _ANSWER):
         raise InvalidPacket(f"a payload that begins with {bytes(payload[:5])!r}")
-    received, overloaded = paths & 0xF, paths >> _OVERLOADED_SHIFT
-    return Packet(kind == _ANSWER, size, nonce, received, overloaded, delay)
+    return Packet(kind == _ANSWER, size, nonce, paths & 0xF, delay)

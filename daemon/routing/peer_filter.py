@@ -21,6 +21,7 @@ from kernel.model import Element, Route
 from kernel.netlink.monitor import Event, RuleChange
 from kernel.nftables.peer_filter import (
     PART,
+    PROBES_MAX,
     SETS,
     Dropped,
     admit_peers,
@@ -36,7 +37,7 @@ RETIRE_SECONDS = 5.0
 """Seconds for which a peer that left, or an address that it gave up, may still send."""
 START_SECONDS = 1.0
 """Seconds after the daemon's first plan until it filters, so that routes come first."""
-_COUNT_GAP = 2.0
+_COUNT_GAP, _LIMITED_SECONDS = 2.0, 10.0
 _NAME = "nftables filter of peers"
 _SETS = frozenset(a_set.name for a_set in SETS)
 _CHAINS = frozenset(chain.name for chain in PART.chains)
@@ -51,7 +52,7 @@ class PeerFilter:
         self._reporter = reporter
         self._planned: Desired | None = None
         self._compare_at, self._cause, self._filters = 0.0, "", False
-        self._counts, self._count_at = Dropped(), 0.0
+        self._counts, self._count_at, self._limited_until = Dropped(), 0.0, 0.0
 
     @property
     def is_due(self) -> bool:
@@ -114,8 +115,23 @@ class PeerFilter:
         if now >= self._count_at:
             self._count_at = now + _COUNT_GAP
             with suppress(KernelError):  # reconciling reports it
-                self._counts = count_dropped()
+                self._note(count_dropped(), now)
         return self._counts._asdict()
+
+    def _note(self, counts: Dropped, now: float) -> None:
+        if counts.limited > self._counts.limited:
+            self._limited_until = now + _LIMITED_SECONDS
+        self._counts = counts
+        is_limited = now < self._limited_until
+        self._reporter.report_fault("limit", describe_limit(self._probe_port) * is_limited)
+
+
+def describe_limit(port: int | None) -> str:
+    """What it means that probes of an address are limited, and what to do."""
+    return (
+        f"more than {PROBES_MAX} probes a second come from the address of a peer, and the rest is "
+        f"dropped: `tcpdump udp port {port}` shows the sender: stop or filter it"
+    )
 
 
 def _is_same(name: str, one: Desired, other: Desired) -> bool:

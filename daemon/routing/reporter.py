@@ -34,10 +34,19 @@ NodePart = Literal["plan", "settings", "device", "rules", "bridge"]
 """A fault of one of these keeps pods from being attached. One of routes does not: a single peer may
 be its cause."""
 Part = Literal[
-    NodePart, "routes", "attachments", "filter", "source", "conflist", "journal", "pods", "metrics"
+    NodePart,
+    "routes",
+    "attachments",
+    "filter",
+    "limit",
+    "source",
+    "conflist",
+    "journal",
+    "pods",
+    "metrics",
 ]
 _NODE: tuple[NodePart, ...] = get_args(NodePart)
-_HARMLESS = {"metrics", "pods"}
+_HARMLESS = {"limit", "metrics", "pods"}
 Repair = tuple[Hashable, str, str]
 """What was repaired: its key, its name, and what others did."""
 

@@ -84,7 +84,7 @@ class Crowd:
             return
         self.answered += 1
         mine = _PKTINFO.unpack(extra[0][2])[2]
-        answer = render(packet._replace(is_answer=True, received=0, overloaded=0), 4)
+        answer = render(packet._replace(is_answer=True, received=0), 4)
         self._send(mine, target, source, answer)
 
     def _probe(self, peer: Listed, number: int) -> None:

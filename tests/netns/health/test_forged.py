@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 from contextlib import closing
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.health.conftest import FAST, PORT, Grow, expect_well, health
+from tests.netns.health.conftest import FAST, PORT, Grow, expect_well, health, trouble
 from tests.netns.routing.conftest import DEVICE, Cluster, Member, eventually
 from tests.netns.routing.traffic import Stream, address, reach
 from tests.pytest_netns import Namespace
@@ -36,9 +37,9 @@ def ipv4(source: str, to: str, payload: bytes) -> bytes:
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
 
 
-def udp(port: int, payload: bytes) -> bytes:
+def udp(port: int, payload: bytes, sport: int = 40000) -> bytes:
     """A UDP datagram without a checksum."""
-    return struct.pack("!HHHH", 40000, port, 8 + len(payload), 0) + payload
+    return struct.pack("!HHHH", sport, port, 8 + len(payload), 0) + payload
 
 
 def encapsulated(member: Member, source: str) -> bytes:
@@ -70,7 +71,7 @@ def send_raw(ns: Namespace, source: str, to: str, payload: bytes, port: int = VX
     raw = partial(socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     with closing(ns.call(raw)) as made:
         for _ in range(10):
-            made.sendto(ipv4(source, to, udp(port, payload)), (to, 0))
+            made.sendto(ipv4(source, to, udp(port, payload, port)), (to, 0))
 
 
 def is_dropped(member: Member, reason: str, least: int) -> object:
@@ -229,3 +230,24 @@ def test_without_an_overlay_its_port_is_anybodys(grow: Grow) -> None:
         theirs.settimeout(20)
         send(one.node.underlay.ns, one.addresses[0], b"x", count=1)
         assert theirs.recv(99) == b"x"
+
+
+def test_forged_probes_hide_no_dead_node_and_fail_no_healthy_one(grow: Grow) -> None:
+    one, two, three = grow(3)
+    world, to = one.node.underlay.ns, one.addresses[0]
+    probe = struct.pack("!3sBBBHQI", b"pwh", 1, 1, 0xFF, 48, 0x1234, 0)
+    answer = struct.pack("!3sBBBHQI", b"pwh", 1, 2, 0xFF, 48, 0x1234, 0)
+    three.stop(signal.SIGKILL)
+    three.node.ns.run(["ip", "link", "set", "eth0", "down"])
+
+    def is_failed() -> object:
+        for member in (two, three):
+            for payload in (probe, answer):
+                send_raw(world, member.addresses[0], to, payload, PORT)
+        return trouble(one, three.name).get("state") == "failed" or one.log
+
+    eventually(is_failed)
+    assert one.status()["dropped"]["probes"] == 0
+    assert health(one)["dropped"] > 0
+    assert health(one)["established"] == 1
+    assert trouble(one, two.name) == {}

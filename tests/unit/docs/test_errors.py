@@ -17,6 +17,7 @@ from daemon.metrics.endpoint import explain
 from daemon.probes.prober import describe_overload
 from daemon.probes.report import HealthReport, Reason, State, Trouble
 from daemon.routing import stale_pods
+from daemon.routing.peer_filter import describe_limit
 from daemon.status import NodeStatus, Refused, StatusFile
 from kernel.errors import KernelError
 from tests.unit.docs.pages import codes, read, rows, section
@@ -53,6 +54,7 @@ def everything_wrong() -> NodeStatus:
             "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
             "source": "nodes.yaml:3: nodes is empty",
             "filter": "load podwire's nftables tables: Operation not permitted",
+            "limit": describe_limit(8473),
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
         },

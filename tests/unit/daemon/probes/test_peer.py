@@ -136,14 +136,3 @@ def test_received_probes_are_remembered_by_path_and_time() -> None:
     assert peer.received_since(10.0) == Path.POD4.bit | Path.UNDERLAY6.bit
     assert peer.received_since(10.1) == Path.UNDERLAY6.bit
     assert peer.received_since(20.1) == 0
-
-
-def test_overload_is_remembered_by_path_and_time() -> None:
-    peer = make()
-    assert not peer.was_overloaded(Path.POD4, 0.0)
-    peer.note_overload(Path.POD4.bit | Path.POD6.bit, 10.0)
-    peer.note_overload(0, 11.0)  # which says nothing of the one before
-    assert peer.was_overloaded(Path.POD4, 10.0)
-    assert peer.was_overloaded(Path.POD6, 9.0)
-    assert not peer.was_overloaded(Path.UNDERLAY4, 9.0)
-    assert not peer.was_overloaded(Path.POD4, 10.1)

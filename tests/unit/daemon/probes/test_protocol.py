@@ -28,7 +28,6 @@ def packets(draw: st.DrawFn) -> tuple[Packet, int]:
         draw(st.integers(smallest(version), 65535)),
         draw(st.integers(0, 2**64 - 1)),
         draw(st.integers(0, 15)),
-        draw(st.integers(0, 15)),
         draw(st.integers(0, 2**32 - 1)),
     ), version
 
