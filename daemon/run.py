@@ -79,7 +79,7 @@ def _check_folder(path: Path) -> None:
 def _run(config: Path | None, log: Log, signals: Signals) -> int:
     settings = settings_of(config)
     if settings is not None:
-        return _route(settings, _open_status(settings), log, signals)
+        return _route(settings, config or DEFAULT_CONFIG, log, signals)
     log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
     socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
@@ -98,7 +98,7 @@ def _open_status(settings: Settings) -> StatusFile:
         raise Unusable(explain("the status", settings.status_file, error, "statusFile")) from error
 
 
-def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -> int:
+def _route(settings: Settings, config: Path, log: Log, signals: Signals) -> int:
     from daemon.cni_server.readiness import Readiness
     from daemon.journal import Journal
     from daemon.metrics import metrics_served
@@ -106,6 +106,7 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     from daemon.routing.loop import Routing
 
     counters, watchdog = CallCounters(process_count()), Watchdog(log)
+    status = _open_status(settings)
 
     def keep(found: NodeStatus) -> None:
         faults = {**found.faults, "calls": counters.fault} if counters.fault else found.faults
@@ -115,9 +116,11 @@ def _route(settings: Settings, status: StatusFile, log: Log, signals: Signals) -
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     common = Common(settings.data_dir, log, watchdog, counters, readiness.fault)
     idle = IdleAttachments(common.locks).holding
-    routing = Routing(
-        settings, journal, log, readiness.publish, idle, lambda name: watchdog.add(name).beat
-    )
+
+    def watched(name: str) -> Callable[[], None]:
+        return watchdog.add(name).beat
+
+    routing = Routing(settings, journal, log, readiness.publish, idle, watched, config)
     sources = Sources(settings, counters, routing.counts, journal, routing.prober)
 
     @contextmanager

@@ -30,9 +30,6 @@ from kernel.read import read_links
 
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ALIAS = "podwire"
-# Routes up to this length are default routes, whole or by halves (OpenVPN's 0.0.0.0/1, and
-# 2000::/3: all that is assigned of IPv6).
-_DEFAULT_MAX = {4: 1, 6: 3}
 _NOWHERE = frozenset({"", "lo"})
 # struct rtmsg (linux/rtnetlink.h): the table and the protocol are its fifth and sixth byte.
 _AT_TABLE, _AT_PROTOCOL = 4, 5
@@ -163,8 +160,9 @@ class HostView:
     families: the address families that this node takes part in; no_ipv6: why IPv6 is none of them
         though pods should have it.
     local: every address of the node, and those that podwire is to give it.
-    networks: of the node, with the link of each; pods' own and default routes left out.
-    refusing: the destinations of routes through no link (blackhole, unreachable, prohibit).
+    subnets: of the node's addresses, with the link of each; podwire's own left out.
+    routes: of others, by destination: their links, empty for those that refuse packets (blackhole,
+        unreachable, prohibit).
     on_link: the link of each address of other nodes that is on a link.
     in_use: those of the node's pod CIDRs that overlap a network, and that pods have addresses of.
     """
@@ -175,24 +173,32 @@ class HostView:
     mtu: int
     families: frozenset[int]
     local: frozenset[IPAddress]
-    networks: Mapping[Block, str]
-    refusing: frozenset[Block]
+    subnets: Mapping[Block, str]
+    routes: Mapping[Block, str]
     in_use: frozenset[Block]
     on_link: Mapping[IPAddress, str] = field(compare=False, repr=False)
-    _networks: PrefixSet = field(compare=False, repr=False)
-    _refusing: PrefixSet = field(compare=False, repr=False)
+    _subnets: PrefixSet = field(compare=False, repr=False)
+    _routes: PrefixSet = field(compare=False, repr=False)
     no_ipv6: str = ""
 
-    def overlapping_network(self, block: Block) -> str:
-        """A network of the node that shares addresses with the block; empty where none does."""
-        network = self._networks.overlapping(block)
-        return f"{network} on {self.networks[network]}" if network else ""
+    def overlapping_network(self, block: Block, *, own: bool) -> str:
+        """A network of the node that takes packets to a block; empty where none does.
 
-    def refusing_route(self, block: Block) -> str:
-        """A route through no link to a part of the block, or all of it; empty where none is."""
-        # One to more than the block does no harm: the route to the block is more specific.
-        inside = self._refusing.inside(block)
-        return f"{inside[0]} through no link" if inside else ""
+        own: whether the block is this node's. A route to more than the block takes none of them:
+        the route to the block is more specific.
+        """
+        subnet = self._subnets.overlapping(block)
+        if subnet:
+            return f"{subnet} on {self.subnets[subnet]}"
+        for route in self._routes.inside(block):
+            # In a node's own prefix it is usual: the routes to its pods are more specific.
+            if self.routes[route] or not own:
+                return f"{route} {_place(self.routes[route])}"
+        return ""
+
+
+def _place(link: str) -> str:
+    return f"on {link}" if link else "through no link"
 
 
 def view_host(
@@ -209,11 +215,8 @@ def view_host(
     own = _own_links(settings, host)
     underlay = _underlay(settings, me)
     uplink = _uplink(host, paths, own, underlay)
-    networks = dict(_networks(settings, host, own))
-    network_set = PrefixSet(networks)
-    overlapping = [b for b in map(block_of, me.pod_cidrs) if network_set.overlapping(b)]
-    refusing = frozenset(_refusing(settings, host))
-    return HostView(
+    subnets, routes = _foreign_networks(settings, host, own)
+    view = HostView(
         me=me,
         underlay=underlay,
         uplink=uplink.name,
@@ -224,13 +227,15 @@ def view_host(
             {a.address.ip for a in host.addresses if a.link != settings.vxlan.device}
             | {*own_addresses}
         ),
-        networks=networks,
-        refusing=refusing,
-        in_use=_in_use(overlapping, host, own) if overlapping else frozenset(),
+        subnets=subnets,
+        routes=routes,
+        in_use=frozenset(),
         on_link={a: p.link for a, p in paths.items() if not p.via and p.link not in own | _NOWHERE},
-        _networks=network_set,
-        _refusing=PrefixSet(refusing),
+        _subnets=PrefixSet(subnets),
+        _routes=PrefixSet(routes),
     )
+    overlapping = [b for b in map(block_of, me.pod_cidrs) if view.overlapping_network(b, own=True)]
+    return replace(view, in_use=_in_use(overlapping, host, own)) if overlapping else view
 
 
 def _own_links(settings: Settings, host: HostState) -> frozenset[str]:
@@ -278,29 +283,25 @@ def _likely_link(host: HostState, having: Set[str], version: int) -> str:
     return min(having - _NOWHERE, default=usable[0][1] if usable else "")
 
 
-def _networks(
+def _foreign_networks(
     settings: Settings, host: HostState, own: frozenset[str]
-) -> Iterator[tuple[Block, str]]:
-    allowed = _allowed(settings)
-    found: list[tuple[IPNetwork, str]] = [(a.address.network, a.link) for a in host.addresses]
-    found += [(r.dst, r.link) for r in host.routes if r.link and r.protocol not in _OUR_PROTOCOLS]
-    for network, link in sorted(found, key=lambda pair: pair[1]):
-        block = block_of(network)
-        is_default = network.prefixlen <= _DEFAULT_MAX[network.version]
-        if link not in own and not is_default and next(allowed.containing(block), None) is None:
-            yield block, link
+) -> tuple[dict[Block, str], dict[Block, str]]:
+    """The subnets of addresses and the routes that are not podwire's, with the link of each.
 
+    What `allowOverlap` names is left out.
+    """
+    allowed = PrefixSet(map(block_of, settings.allow_overlap))
 
-def _refusing(settings: Settings, host: HostState) -> Iterator[Block]:
-    allowed = _allowed(settings)
-    for route in host.routes:
-        block = block_of(route.dst)
-        if not route.link and next(allowed.containing(block), None) is None:
-            yield block
+    def relevant(found: Iterable[tuple[IPNetwork, str]]) -> dict[Block, str]:
+        # Of several links the last one: a link comes after none.
+        ordered = sorted((name, block_of(n)) for n, name in found if name not in own)
+        return {b: name for name, b in ordered if next(allowed.containing(b), None) is None}
 
-
-def _allowed(settings: Settings) -> PrefixSet:
-    return PrefixSet(map(block_of, settings.allow_overlap))
+    routes = (r for r in host.routes if r.protocol not in _OUR_PROTOCOLS)
+    return (
+        relevant((a.address.network, a.link) for a in host.addresses),
+        relevant((r.dst, r.link) for r in routes),
+    )
 
 
 def _in_use(blocks: Iterable[Block], host: HostState, own: frozenset[str]) -> frozenset[Block]:

@@ -14,8 +14,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from daemon.backoff import Backoff
+from daemon.config.reload import AllowedOverlap
 from daemon.config.schema import Settings
 from daemon.files import explain
 from daemon.journal import Journal
@@ -68,11 +70,13 @@ class Loop:
         prober: Prober | None = None,
         counts: Counts | None = None,
         idle: Idle = all_idle,
+        config: Path | None = None,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
         self._prober, self._counts = prober, counts or Counts()
         self._source: Source = open_source(settings, log)
         self._planner = Planner(settings)
+        self._overlap = AllowedOverlap(config, settings, log) if config else None
         self._reporter = Reporter(journal, log, counts=self._counts)
         self._faults = self._reporter.faults
         self._kernel = Reconciler(settings, self._reporter, idle)
@@ -169,6 +173,10 @@ class Loop:
     def _tick(self, now: float) -> None:
         self._kernel.tick()
         self._reporter.forget_calm()
+        allowed = self._overlap.poll() if self._overlap else None
+        if allowed is not None:
+            self._planner.allow_overlap(allowed)
+            self._plan_due = True
         if now >= self._next_resync:
             self._next_resync = now + RESYNC
             self._kernel.resync("found at the regular resync")
@@ -278,6 +286,7 @@ class Routing:
     publish: takes the status whenever it may have changed. prober: probes the peers;
     None where it is not configured. counts: what was done since the start. idle: keeps CNI calls
     away from attachments. watched: declares a loop, and gives it what it calls in each iteration.
+    config: the file of the settings, for what is taken of it later.
     """
 
     def __init__(
@@ -288,9 +297,11 @@ class Routing:
         publish: Callable[[NodeStatus], None],
         idle: Idle = all_idle,
         watched: Callable[[str], Callable[[], None]] = lambda _name: lambda: None,
+        config: Path | None = None,
     ) -> None:
         self._settings, self._journal, self._log = settings, journal, log
         self._publish, self._idle, self._beat = publish, idle, watched("routing")
+        self._config = config
         health, port = settings.health, settings.vxlan.port
         self.prober = Prober(health, port, log, watched("probes")) if health else None
         self.counts = Counts()
@@ -330,11 +341,9 @@ class Routing:
             close_kept_sockets()
 
     def _run_loop(self) -> None:
-        settings, prober, counts = self._settings, self.prober, self.counts
+        own = self._journal, self._log, self._publish, self.prober, self.counts
         try:
-            with Loop(
-                settings, self._journal, self._log, self._publish, prober, counts, self._idle
-            ) as loop:
+            with Loop(self._settings, *own, self._idle, self._config) as loop:
                 while not self._stopping:
                     self._beat()
                     loop.iterate(self._wake_up)

@@ -79,6 +79,11 @@ class Planner:
         self._replan(changed, view)
         return self._desired(snapshot, view, mtu)
 
+    def allow_overlap(self, prefixes: tuple[IPNetwork, ...]) -> None:
+        """Replace the networks of this node that pod CIDRs may overlap, from the next plan on."""
+        self._settings = self._settings.model_copy(update={"allow_overlap": prefixes})
+        self._host = None
+
     def _view_host(self, me: Node, host: HostState, paths: Paths) -> HostView:
         # A node may have thousands of routes of its own.
         same = host is self._host and paths is self._underlay
@@ -144,11 +149,9 @@ class Planner:
 
     def _overlap(self, name: str, path: PeerPath, view: HostView) -> Refusal | None:
         """The network of this node that a prefix overlaps, as a refusal."""
-        network = view.overlapping_network(path.block)
-        if not network and name != self._me:
-            # In a node's own prefix it is usual: the routes to its pods are more specific.
-            network = view.refusing_route(path.block)
-        return Refusal(name, path.prefix, f"overlaps {network} of this node") if network else None
+        network = view.overlapping_network(path.block, own=name == self._me)
+        why = f"overlaps {network} of this node, which `allowOverlap` does not name"
+        return Refusal(name, path.prefix, why) if network else None
 
     def _is_in_use(self, name: str, block: Block, view: HostView) -> bool:
         return block in view.in_use if name == self._me else self._owns(name, block)

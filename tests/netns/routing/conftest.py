@@ -70,15 +70,20 @@ class Member:
 
     def start(self, **settings: object) -> None:
         """Start the daemon, with settings beside the usual ones."""
-        self.settings |= settings
-        conf = self.folder / "podwired.yaml"
-        conf.write_text(json.dumps(self.settings))  # JSON is YAML
+        conf = self.write_settings(**settings)
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 [*self.node.enter, self.podwired, "run", "--config", conf],
                 stderr=log,
                 env={"PATH": os.environ["PATH"], **self.environment},
             )
+
+    def write_settings(self, **settings: object) -> Path:
+        """The file of the settings, these beside the usual ones."""
+        self.settings |= settings
+        conf, fresh = self.folder / "podwired.yaml", self.folder / "podwired.yaml.new"
+        fresh.write_text(json.dumps(self.settings))  # JSON is YAML
+        return fresh.rename(conf)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the daemon and wait for its end: its exit status."""

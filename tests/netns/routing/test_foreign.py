@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.netns.routing.conftest import Member, eventually
+from tests.netns.routing.conftest import Cluster, Member, eventually
 
 Pair = tuple[Member, Member]
 
@@ -53,6 +53,33 @@ def test_a_black_hole_around_prefixes_is_in_nobodys_way(pair: Pair) -> None:
     [trouble] = one.status()["troubles"]
     assert "10.0.0.0/8" not in trouble + one.log
     assert one.node.ns.ping("10.244.2.0")
+
+
+def test_a_wider_route_of_others_is_in_nobodys_way(pair: Pair) -> None:
+    one, two = pair
+    one.node.run(["ip", "route", "add", "10.0.0.0/8", "via", two.addresses[0]])
+    one.node.run(["ip", "route", "add", "10.244.0.0/16", "via", two.addresses[0]])
+    one.node.run(["ip", "route", "add", "10.244.2.128/25", "via", two.addresses[0]])
+    eventually(lambda: "10.244.2.128/25" in one.log)
+    assert "10.0.0.0/8" not in one.log
+    assert "10.244.0.0/16" not in one.log
+    assert one.node.ns.ping("10.244.2.0")
+
+
+def test_an_overlap_is_allowed_without_a_restart(cluster: Cluster) -> None:
+    one = cluster.prepare()
+    cluster.prepare()
+    one.node.run(["ip", "route", "add", "10.244.2.0/24", "via", one.addresses[0], "metric", "9"])
+    cluster.write()
+    one.start()
+    eventually(lambda: "which `allowOverlap` does not name" in one.log or one.log)
+    process = one.process
+    one.write_settings(allowOverlap=["10.244.2.0/24"])
+    eventually(lambda: one.has_route("10.244.2.0/24"))
+    eventually(one.is_in_sync)
+    one.write_settings(allowOverlap=[])
+    eventually(lambda: "which `allowOverlap` does not name" in str(one.status()) or one.log)
+    assert one.process is process
 
 
 def test_a_next_hop_that_is_merged_into_an_ipv6_route_goes(pair: Pair) -> None:

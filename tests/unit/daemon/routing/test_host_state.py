@@ -217,16 +217,14 @@ def test_packets_to_other_nodes_cannot_leave_by_podwires_own_link() -> None:
 
 def test_prefixes_of_pods_count_as_in_use_by_their_addresses_and_routes() -> None:
     me = node("node-1", "192.0.2.1", "10.244.1.0/24 10.244.2.0/24 10.244.3.0/24")
-    routes = (
-        route("10.244.0.0/16", "eth0", "192.0.2.254"),
-        route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),
-    )
+    routes = (route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),)
     links = (replace(POD_LINK, alias="podwire: a pod"),)
-    host = host_state(routes=routes, links=links, more=[("pw0123456789a", "10.244.2.1/32")])
+    pod = ("pw0123456789a", "10.244.2.1/32")
+    host = host_state(routes=routes, links=links, more=[pod, ("eth0", "10.244.0.1/16")])
     view = view_host(settings(), me, host, {}, ())
     assert view.in_use == {block_of(p) for p in me.pod_cidrs[:2]}
     # Without a network in their way there is no need to know.
-    assert view_host(settings(), me, host_state(routes=routes[1:]), {}, ()).in_use == frozenset()
+    assert view_host(settings(), me, host_state(routes=routes), {}, ()).in_use == frozenset()
 
 
 def test_the_lowest_metric_of_default_routes_names_the_uplink_of_a_routed_host() -> None:
@@ -255,8 +253,17 @@ def test_an_address_that_no_link_has_is_named() -> None:
 
 
 def test_a_network_is_named_with_its_link() -> None:
-    host = host_state(more=[("eth0", "10.244.0.1/16")])
+    routes = [route("10.9.7.0/25", "tun0"), route("10.9.8.0/24", ""), route("10.9.8.0/24", "tun1")]
+    host = host_state(more=[("eth0", "10.244.0.1/16")], routes=[*routes, route("10.9.9.0/30", "")])
     view = view_host(settings(), node(1), host, {}, ())
-    inside = block_of(ip_network("10.244.7.0/24"))
-    assert view.overlapping_network(inside) == "10.244.0.0/16 on eth0"
-    assert view.overlapping_network(block_of(ip_network("10.245.7.0/24"))) == ""
+
+    def overlapping(prefix: str, *, own: bool = False) -> str:
+        return view.overlapping_network(block_of(ip_network(prefix)), own=own)
+
+    assert overlapping("10.244.7.0/24") == "10.244.0.0/16 on eth0"
+    assert overlapping("10.245.7.0/24") == overlapping("10.9.7.128/25") == ""
+    assert overlapping("10.9.7.0/24") == overlapping("10.9.7.0/25") == "10.9.7.0/25 on tun0"
+    assert overlapping("10.9.7.0/26") == ""  # more specific than the route
+    assert overlapping("10.9.8.0/24", own=True) == "10.9.8.0/24 on tun1"
+    assert overlapping("10.9.9.0/24") == "10.9.9.0/30 through no link"
+    assert overlapping("10.9.9.0/24", own=True) == ""

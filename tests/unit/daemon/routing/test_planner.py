@@ -26,6 +26,7 @@ from kernel.model import (
 from tests.unit.daemon.clusters import cluster, host_state, node, planned, route, settings
 
 DEVICE = "podwire-vxlan"
+NOT_ALLOWED = "of this node, which `allowOverlap` does not name"
 ETH1 = Link("eth1", kind="", mtu=1500)
 DUAL_1 = node("node-1", "192.0.2.1 2001:db8::1", "10.244.1.0/24 fd00:0:1::/64")
 DUAL_2 = node("node-2", "192.0.2.2 2001:db8::2", "10.244.2.0/24 fd00:0:2::/64")
@@ -420,8 +421,8 @@ def test_story_24_a_prefix_that_overlaps_a_network_of_the_node_is_refused_and_na
     found = host_state(links=(Link("docker0", kind="bridge"),), more=[("docker0", "10.244.2.1/16")])
     desired = plan("", cluster(node(1), node(2), node("b", "192.0.2.9", "10.9.0.0/24")), found)
     assert refusals(desired) == [
-        "10.244.1.0/24 of node-1: overlaps 10.244.0.0/16 on docker0 of this node",
-        "10.244.2.0/24 of node-2: overlaps 10.244.0.0/16 on docker0 of this node",
+        f"10.244.1.0/24 of node-1: overlaps 10.244.0.0/16 on docker0 {NOT_ALLOWED}",
+        f"10.244.2.0/24 of node-2: overlaps 10.244.0.0/16 on docker0 {NOT_ALLOWED}",
     ]
     assert desired.pod_cidrs == ()
     assert desired.device_addresses == ()
@@ -431,8 +432,9 @@ def test_story_24_a_prefix_that_overlaps_a_network_of_the_node_is_refused_and_na
 @pytest.mark.parametrize(
     "more",
     [
-        {"routes": (route("10.244.0.0/16", "eth0", "192.0.2.254"),)},
+        {"routes": (route("10.244.2.0/24", "eth0", "192.0.2.254"),)},
         {"routes": (route("10.244.2.128/25", "eth0"),)},
+        {"more": [("eth0", "10.244.0.9/16")]},
         {"more": [("eth0", "10.244.2.9/32")]},
     ],
 )
@@ -440,20 +442,21 @@ def test_routes_and_single_addresses_count_as_networks(more: dict[str, object]) 
     snapshot = cluster(node("node-1", "192.0.2.1", "10.9.0.0/24"), node(2))
     desired = plan("", snapshot, host_state(**more))
     assert [str(r.prefix) for r in desired.refused] == ["10.244.2.0/24"]
-    assert "on eth0 of this node" in desired.refused[0].why
+    assert f"on eth0 {NOT_ALLOWED}" in desired.refused[0].why
     assert plan("allowOverlap: [10.244.0.0/16]", snapshot, host_state(**more)).refused == ()
 
 
 def test_allow_overlap_lets_only_what_it_covers() -> None:
-    found = host_state(routes=(route("10.0.0.0/8", "eth0", "192.0.2.254"),))
+    found = host_state(more=[("eth0", "10.0.0.9/8")])
     snapshot = cluster(node(1), node(2))
     assert len(plan("allowOverlap: [10.244.0.0/16]", snapshot, found).refused) == 2
     assert plan("allowOverlap: [10.0.0.0/8]", snapshot, found).refused == ()
 
 
-@pytest.mark.parametrize("default", ["0.0.0.0/0", "0.0.0.0/1"])
-def test_default_routes_overlap_nothing(default: str) -> None:
-    found = host_state(routes=(route(default, "tun0", "192.0.2.9"),))
+@pytest.mark.parametrize("wider", ["0.0.0.0/0", "0.0.0.0/1", "10.0.0.0/8", "10.244.0.0/16"])
+@pytest.mark.parametrize("link", ["tun0", ""])
+def test_a_wider_route_of_others_overlaps_nothing(wider: str, link: str) -> None:
+    found = host_state(routes=(route(wider, link, "192.0.2.9"),))
     assert plan("", cluster(node(1), node(2)), found).refused == ()
 
 
@@ -488,17 +491,15 @@ def test_a_network_that_comes_later_does_not_take_down_what_is_in_use() -> None:
     planner, snapshot = Planner(settings()), cluster(node(1), node(2))
     first = planned(planner, snapshot, host_state())
     found = host_state(
-        routes=(
-            route("10.0.0.0/8", "tun0"),
-            route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),
-        )
+        more=[("tun0", "10.0.0.9/8")],
+        routes=(route("10.244.1.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE),),
     )
     later = planned(planner, cluster(node(1), node(2), node(3)), found)
     assert later.peers["node-2"] is first.peers["node-2"]
     assert later.pod_cidrs == (ip_network("10.244.1.0/24"),)
     assert [str(r) for r in later.tolerated] == [
-        "10.244.1.0/24 of node-1: overlaps 10.0.0.0/8 on tun0 of this node",
-        "10.244.2.0/24 of node-2: overlaps 10.0.0.0/8 on tun0 of this node",
+        f"10.244.1.0/24 of node-1: overlaps 10.0.0.0/8 on tun0 {NOT_ALLOWED}",
+        f"10.244.2.0/24 of node-2: overlaps 10.0.0.0/8 on tun0 {NOT_ALLOWED}",
     ]
     assert [r.node for r in later.refused] == ["node-3"]
     entries = [entry for own in later.peers.values() for entry in own]
@@ -575,7 +576,7 @@ def test_a_hole_in_a_peers_prefix_refuses_it_and_one_around_it_does_not() -> Non
     holes = [route(dst, "") for dst in ("10.0.0.0/8", "10.244.2.0/25", "10.244.1.0/24")]
     desired = plan("", cluster(node(1), node(2), node(3)), host_state(routes=holes))
     assert refusals(desired) == [
-        "10.244.2.0/24 of node-2: overlaps 10.244.2.0/25 through no link of this node"
+        f"10.244.2.0/24 of node-2: overlaps 10.244.2.0/25 through no link {NOT_ALLOWED}"
     ]
     assert desired.pod_cidrs == (ip_network("10.244.1.0/24"),)
     assert not plan(
@@ -588,14 +589,14 @@ def test_a_tolerated_prefix_that_was_lost_does_not_come_back_over_the_network() 
     before, two = node("node-1", "192.0.2.1", "10.9.0.0/24"), node(2)
     planned(planner, cluster(before, two), host_state())
     pods = route("10.244.2.5/32", "pw0123456789a", protocol=RTPROT_PODWIRE)
-    found = host_state(routes=(route("10.244.0.0/16", "tun0"), pods))
+    found = host_state(more=[("tun0", "10.244.0.9/16")], routes=(pods,))
     kept = planned(planner, cluster(before, two), found)
     assert [r.node for r in kept.tolerated] == ["node-2"]
     mine = planned(planner, cluster(node("node-1", "192.0.2.1", "10.244.2.0/24"), two), found)
     assert (mine.pod_cidrs, mine.peers["node-2"]) == ((ip_network("10.244.2.0/24"),), ())
     after = planned(planner, cluster(before, two), found)
     assert refusals(after) == [
-        "10.244.2.0/24 of node-2: overlaps 10.244.0.0/16 on tun0 of this node"
+        f"10.244.2.0/24 of node-2: overlaps 10.244.0.0/16 on tun0 {NOT_ALLOWED}"
     ]
     assert (after.peers["node-2"], after.tolerated) == ((), ())
 

@@ -32,7 +32,7 @@ peer_lists = st.dictionaries(st.sampled_from(NAMES), st.tuples(addresses, prefix
 
 @dataclass(frozen=True)
 class Step:
-    """A cluster, and whether this node has a network of its own in the pods' range."""
+    """A cluster, and whether this node has a route of another's in the pods' range."""
 
     snapshot: Snapshot
     collides: bool
@@ -73,10 +73,11 @@ class Model:
         self.prefixes = given
 
     def may(self, claim: Claim, step: Step) -> bool:
-        """Whether no network of the node is in the way, or the prefix was in use before."""
+        """Whether no route of others takes a part of it, or the prefix was in use before."""
         name, prefix = claim
         held = name != ME and self.prefixes.get(prefix) == name
-        return held or not step.collides or not prefix.overlaps(NETWORK)
+        taken = prefix.prefixlen <= NETWORK.prefixlen and prefix.overlaps(NETWORK)
+        return held or not step.collides or not taken
 
     def rank(self, claim: Claim) -> tuple[bool, bool, str, int, int]:
         name, prefix = claim
