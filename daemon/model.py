@@ -44,6 +44,14 @@ class Node:
         """Its underlay address of that family, if it has one."""
         return next((a for a in self.addresses if a.version == version), None)
 
+    def underlay(self, version: int | None) -> IPAddress | None:
+        """The address that encapsulated packets from and to it have.
+
+        version: the family that `underlay` names. None: IPv4 where the node has an address of it,
+        else IPv6. That every node decides of every other alike, whatever the order of addresses.
+        """
+        return self.address(version) if version else self.address(4) or self.address(6)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

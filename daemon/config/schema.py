@@ -239,7 +239,7 @@ class Settings(Section):
     """podwired.yaml.
 
     node: this node's name in the source.
-    underlay: the family that encapsulated packets go in; None = that of the node's first address.
+    underlay: the family that encapsulated packets go in; None = see `Node.underlay`.
     mtu: of pods' links in bytes; 0 = what the uplink leaves.
     allow_overlap: networks of the node that pod CIDRs may overlap.
     conflist: None = not written. health, metrics: None = off.

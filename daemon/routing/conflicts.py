@@ -289,16 +289,15 @@ def _find_shared(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _find_lacking(settings: Settings, me: Node, snapshot: Snapshot) -> Iterator[str]:
-    underlay = settings.underlay or me.addresses[0].version
-    if not me.address(underlay):
-        yield f"{me.name}, this node, has no IPv{underlay} address, which `underlay` asks for"
+    if not me.underlay(settings.underlay):
+        why = f"has no IPv{settings.underlay} address, which `underlay` asks for"
+        yield f"{me.name}, this node, {why}"
     if not me.pod_cidrs:
         yield f"{me.name}, this node, has no pod CIDR: no pod will be made here"
     families = {a.version for a in me.addresses} | {p.version for p in me.pod_cidrs}
     backend = backend_of(settings)
     for node in snapshot.nodes:
         for prefix in node.pod_cidrs if node is not me else ():
-            usable = backend.usable_families(underlay, prefix.version)
-            if prefix.version in families and not any(map(node.address, usable)):
-                wanted = " or ".join(f"IPv{version}" for version in sorted(usable))
-                yield f"{node.name}: its pod CIDR {prefix} is not reached: no {wanted} address"
+            why = backend.lacking_address(me, node, prefix.version)
+            if prefix.version in families and why:
+                yield f"{node.name}: its pod CIDR {prefix} is not reached: {why}"

@@ -249,7 +249,7 @@ def _own_links(settings: Settings, host: HostState) -> frozenset[str]:
 
 
 def _underlay(settings: Settings, me: Node) -> IPAddress:
-    address = me.address(settings.underlay) if settings.underlay else me.addresses[0]
+    address = me.underlay(settings.underlay)
     if address is None:
         why = f"{me.name} has no IPv{settings.underlay} address, which `underlay` asks for"
         raise Unplannable(f"{why}; it has {', '.join(map(str, me.addresses))}")

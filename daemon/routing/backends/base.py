@@ -42,8 +42,13 @@ class RemoteNode:
         """Its underlay address of that family, or why there is none to use."""
         address = self.node.address(version)
         if address is None:
-            return f"the node has no IPv{version} address"
+            return lacking_family(version)
         return self.taken.get(address) or address
+
+
+def lacking_family(version: int) -> str:
+    """Why a node is not reached in a family."""
+    return f"the node has no IPv{version} address"
 
 
 class Backend(Protocol):
@@ -93,11 +98,8 @@ class Backend(Protocol):
         """How one prefix of a peer is reached, or why it is not."""
         ...
 
-    def usable_families(self, underlay: int, version: int) -> frozenset[int]:
-        """The families of a peer's address by which its prefixes of a version can be reached.
-
-        underlay: the IP version of encapsulated packets.
-        """
+    def lacking_address(self, me: Node, peer: Node, version: int) -> str:
+        """Why a peer's addresses leave no path to its prefixes of a version; empty where one is."""
         ...
 
 

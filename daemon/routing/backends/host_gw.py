@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 from daemon.config.schema import Settings
+from daemon.model import Node
 from daemon.prefix_set import block_of
-from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
+from daemon.routing.backends.base import Backend, PeerPath, RemoteNode, lacking_family
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
     SCOPE_HOST,
@@ -43,10 +44,10 @@ class HostGatewayBackend(Backend):
         """The route to one prefix of a peer, or why there is none."""
         return plan_direct_path(peer, prefix)
 
-    def usable_families(self, underlay: int, version: int) -> frozenset[int]:
+    def lacking_address(self, me: Node, peer: Node, version: int) -> str:
         """A next hop is of the route's own version."""
-        del underlay
-        return frozenset({version})
+        del me
+        return "" if peer.address(version) else lacking_family(version)
 
 
 def plan_direct_path(peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:

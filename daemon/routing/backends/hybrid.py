@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daemon.model import Node
 from daemon.routing.backends.base import PeerPath, RemoteNode
 from daemon.routing.backends.host_gw import plan_direct_path
 from daemon.routing.backends.vxlan import VxlanBackend
@@ -16,6 +17,6 @@ class HybridBackend(VxlanBackend):
         path = plan_direct_path(peer, prefix)
         return super().plan_path(peer, prefix) if isinstance(path, str) else path
 
-    def usable_families(self, underlay: int, version: int) -> frozenset[int]:
+    def lacking_address(self, me: Node, peer: Node, version: int) -> str:
         """Either path will do."""
-        return frozenset({underlay, version})
+        return "" if peer.address(version) else super().lacking_address(me, peer, version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from daemon.config.schema import Settings
+from daemon.model import Node
 from daemon.prefix_set import block_of
 from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
 from kernel.model import IPAddress, IPNetwork
@@ -26,7 +27,7 @@ class NoBackend(Backend):
         del peer
         return PeerPath(prefix, block_of(prefix), ())
 
-    def usable_families(self, underlay: int, version: int) -> frozenset[int]:
-        """Any: podwire does not need the peer's address."""
-        del underlay, version
-        return frozenset({4, 6})
+    def lacking_address(self, me: Node, peer: Node, version: int) -> str:
+        """Nothing: podwire does not need the peer's address."""
+        del me, peer, version
+        return ""

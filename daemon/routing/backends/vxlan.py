@@ -11,8 +11,9 @@ from ipaddress import IPv6Address
 
 from cni_plugin.names import derive_mac
 from daemon.config.schema import Settings
+from daemon.model import Node
 from daemon.prefix_set import block_of
-from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
+from daemon.routing.backends.base import Backend, PeerPath, RemoteNode, lacking_family
 from daemon.routing.host_state import HostView
 from kernel.model import (
     RTPROT_PODWIRE_PEERS,
@@ -34,7 +35,7 @@ class VxlanBackend(Backend):
     """All peers are reached through the overlay."""
 
     def __init__(self, settings: Settings) -> None:
-        self._vxlan = settings.vxlan
+        self._vxlan, self._underlay = settings.vxlan, settings.underlay
 
     @property
     def device(self) -> str:
@@ -53,7 +54,8 @@ class VxlanBackend(Backend):
 
     def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
         """Route, neighbour and FDB entry to one prefix of a peer, or why it is not reached."""
-        address = peer.address(peer.host.underlay.version)
+        lacking = explain_family(self._underlay, peer.host.me, peer.node)
+        address = lacking or peer.address(peer.host.underlay.version)
         if isinstance(address, str):
             return address
         mac = vtep_mac(address)
@@ -63,10 +65,27 @@ class VxlanBackend(Backend):
         fdb = FdbEntry(self.device, mac, address)
         return PeerPath(prefix, block_of(prefix), (neighbour, route), fdb)
 
-    def usable_families(self, underlay: int, version: int) -> frozenset[int]:
-        """Encapsulated packets of both versions go to the peer's address of the underlay's."""
+    def lacking_address(self, me: Node, peer: Node, version: int) -> str:
+        """Packets of both versions are encapsulated in one family."""
         del version
-        return frozenset({underlay})
+        return explain_family(self._underlay, me, peer)
+
+
+def explain_family(underlay: int | None, me: Node, peer: Node) -> str:
+    """Why packets between two nodes are not encapsulated in one family; empty where they are.
+
+    underlay: the family that the key of this name has. A device encapsulates in one family alone
+    (drivers/net/vxlan, vxlan_sock_add), so both ends must have chosen the same.
+    """
+    own, other = me.underlay(underlay), peer.underlay(underlay)
+    if own is None or (other and other.version == own.version):
+        return ""
+    version = own.version
+    common = next((v for v in (4, 6) if me.address(v) and peer.address(v)), None)
+    if other is None or common is None:
+        return lacking_family(version)
+    does = f"encapsulates in IPv{other.version}, and this node in IPv{version}"
+    return f"the node {does}: set `underlay: ipv{common}` on all nodes"
 
 
 def vtep_mac(address: IPAddress) -> str:

@@ -49,6 +49,14 @@ def test_a_routed_host_reaches_pods(cluster: Cluster, podwire_bin: Path, backend
     assert reach(*pods)
 
 
+def test_the_order_of_addresses_is_nobodys_choice(cluster: Cluster) -> None:
+    one, two = (cluster.join() for _ in range(2))
+    cluster.write(node_2={"addresses": two.addresses[::-1]})
+    cluster.settle()
+    eventually(lambda: one.node.ns.ping("10.244.2.0") or one.log)
+    eventually(lambda: two.node.ns.ping("10.244.1.0") or two.log)
+
+
 def test_the_uplink_follows_the_routes_to_other_nodes(cluster: Cluster) -> None:
     one, two = cluster.join(underlay="ipv4"), cluster.join(underlay="ipv4")
     cluster.settle()

@@ -111,9 +111,29 @@ def test_vxlan_over_ipv6_with_the_settings_of_the_file() -> None:
     )
 
 
-def test_the_first_address_decides_on_the_underlay() -> None:
-    me = replace(DUAL_1, addresses=DUAL_1.addresses[::-1])
-    assert plan("", cluster(me, DUAL_2), DUAL_HOST).underlay == ip_address("2001:db8::1")
+def test_the_order_of_addresses_decides_nothing() -> None:
+    swapped = replace(DUAL_1, addresses=DUAL_1.addresses[::-1])
+    assert plan("", cluster(swapped, DUAL_2), DUAL_HOST).underlay == ip_address("192.0.2.1")
+    assert plan("", cluster(swapped, DUAL_2), DUAL_HOST).refused == ()
+    only = node("node-1", "2001:db8::1", "10.244.1.0/24")
+    here = host_state("2001:db8::1/64")
+    three = node("three", "2001:db8::3", "10.244.3.0/24")
+    alone = plan("", cluster(only, three), here)
+    assert (alone.underlay, alone.refused) == (ip_address("2001:db8::1"), ())
+
+
+def test_nodes_that_encapsulate_in_different_families_name_the_key_that_unites_them() -> None:
+    six = node("six", "2001:db8::6", "10.244.6.0/24")
+    assert refusals(plan("", cluster(DUAL_1, six), DUAL_HOST)) == [
+        "10.244.6.0/24 of six: the node encapsulates in IPv6, and this node in IPv4: "
+        "set `underlay: ipv6` on all nodes"
+    ]
+    # The other end refuses it, too.
+    me = node("node-1", "2001:db8::1", "10.244.1.0/24")
+    seen = plan("", cluster(me, DUAL_2), host_state("2001:db8::1/64"))
+    assert refusals(seen)[0].endswith("this node in IPv6: set `underlay: ipv6` on all nodes")
+    both = plan("underlay: ipv6", cluster(DUAL_1, six), DUAL_HOST)
+    assert (both.refused, both.peers["six"][0]) == ((), fdb("2001:db8::6"))
 
 
 def test_host_gw() -> None:

@@ -60,12 +60,21 @@ def test_the_source_addresses_are_the_first_of_the_prefixes() -> None:
     assert given == ["10.0.1.0/32", "fd00:0:1::/128"]
 
 
-def test_any_family_will_do_where_podwire_makes_no_path() -> None:
-    families = {
-        name: BACKENDS[name](settings()).usable_families(underlay=6, version=4)
-        for name in get_args(Backend)
-    }
-    assert families == {"vxlan": {6}, "host-gw": {4}, "hybrid": {4, 6}, "none": {4, 6}}
+@pytest.mark.parametrize(
+    ("addresses", "reached"),
+    [
+        ("192.0.2.2", {"vxlan", "host-gw", "hybrid", "none"}),
+        ("2001:db8::2", {"none"}),
+        ("2001:db8::2 192.0.2.2", {"vxlan", "host-gw", "hybrid", "none"}),
+    ],
+)
+def test_which_addresses_leave_a_path(addresses: str, reached: set[str]) -> None:
+    peer = node("node-2", addresses, "10.244.2.0/24")
+    lacking = {n: BACKENDS[n](settings()).lacking_address(DUAL, peer, 4) for n in get_args(Backend)}
+    assert {name for name, why in lacking.items() if not why} == reached
+    six = {n: BACKENDS[n](settings()).lacking_address(DUAL, peer, 6) for n in get_args(Backend)}
+    assert six["hybrid"] == six["none"] == ""
+    assert (six["host-gw"] == "") is (":" in addresses)
 
 
 def test_the_mtu_is_what_encapsulation_leaves() -> None:
