@@ -21,6 +21,8 @@ class Record:
     """An attachment as it was made. ipam: the delegated plugin's name, empty for podwire's own.
 
     complete is False for one that was rebuilt from the kernel after the store was lost.
+    foreign: where another plugin made the attachment and podwire only added to it, the node's link
+    that leads to the pod.
     """
 
     plan: Plan
@@ -30,6 +32,7 @@ class Record:
     aliases: tuple[str, ...] = ()
     dns: Mapping[str, Any] | None = None
     complete: bool = True
+    foreign: str = ""
 
 
 def dump_record(record: Record) -> str:
@@ -87,6 +90,7 @@ class CleanupRecord:
     """What the removal of an attachment needs of its record.
 
     host: the node-side link's name. mac: that of the pod's link, empty where it is not known.
+    foreign: as in `Record`.
     """
 
     host: str
@@ -94,13 +98,15 @@ class CleanupRecord:
     elements: tuple[Element, ...] = ()
     ipam: str = ""
     complete: bool = True
+    foreign: str = ""
 
 
 def cleanup_record_of(record: Record) -> CleanupRecord:
     """What removal needs of a record."""
     plan = record.plan
     host, pod = plan.node.links[0], plan.pod.links[0]
-    return CleanupRecord(host.name, pod.mac or "", plan.elements, record.ipam, record.complete)
+    rest = record.ipam, record.complete, record.foreign
+    return CleanupRecord(host.name, pod.mac or "", plan.elements, *rest)
 
 
 def load_cleanup_record(text: str) -> CleanupRecord:
@@ -109,7 +115,7 @@ def load_cleanup_record(text: str) -> CleanupRecord:
     plan = raw["plan"]
     elements = _each(_element, plan.get("elements", ()))
     host, pod = plan["node"]["links"][0], plan["pod"]["links"][0]
-    rest = raw.get("ipam", ""), raw.get("complete", True)
+    rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", "")
     return CleanupRecord(host["name"], pod.get("mac", ""), elements, *rest)
 
 

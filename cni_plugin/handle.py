@@ -88,8 +88,11 @@ def _run_verb(
 
 def _verb(command: str, program: str) -> Callable[[Call], Result | None]:
     """The function of a verb; imported here, so that a call loads only what it needs."""
+    from cni_plugin.chained import CHAINED_PROGRAMS, chained_verb
     from cni_plugin.ipam_client import IPAM_PROGRAMS
 
+    if program in CHAINED_PROGRAMS:
+        return chained_verb(command, program)
     if program in IPAM_PROGRAMS:
         from cni_plugin import ipam_plugin
 

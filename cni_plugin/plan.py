@@ -169,7 +169,7 @@ def _plan_ptp(
     )
     elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
     elements += ports + _source_checks(conf, shape, ipam, host, pod)
-    plan = Plan(node, space, None, elements, _masquerade(conf, ipam))
+    plan = Plan(node, space, None, _unique(elements), _masquerade(conf, ipam))
     return plan, _result(_interfaces(host, pod, request), conf, ipam)
 
 
@@ -217,7 +217,7 @@ def _plan_bridge(
         force_address=conf.force_address,
         sysctls=_routed_sysctls(conf.bridge, ipam) if shape.gateway else (),
     )
-    elements = _bridge_elements(conf, shape, ipam, host, pod) + ports
+    elements = _unique(_bridge_elements(conf, shape, ipam, host, pod) + ports)
     plan = Plan(node, space, bridge, elements, _masquerade(conf, ipam))
     interfaces = Interface(conf.bridge), *_interfaces(host, pod, request)
     return plan, _result(interfaces, conf, ipam)

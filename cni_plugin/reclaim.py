@@ -63,6 +63,8 @@ def _is_over(record: str, age: float) -> bool:
         read = load_record(record)
     except DAMAGE:
         return age >= IN_FLIGHT
+    if read.foreign:  # its link has another plugin's name
+        return not _is_namespace(read.netns)
     # Another IPAM plugin must be executed, with the network's configuration.
     return not read.ipam and (age >= IN_FLIGHT or not _is_namespace(read.netns))
 

@@ -127,7 +127,8 @@ def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Cleanup
     """Attachments (of one network) whose link is there, each with its index."""
     with open_netlink() as nl:
         links = {link.name: link.index for link in read_links(nl)}
-    return [(r, links[r.host]) for r in cleanup_records(tx, network) if r.host in links]
+    found = ((r, links.get(r.foreign or r.host, 0)) for r in cleanup_records(tx, network))
+    return [(record, index) for record, index in found if index]
 
 
 def _missing_tables(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def attach(
         # The bridge as its new port left it: its MAC may change with its first one.
         settled = wait_for_node(nl, plan, pause)
         if plan.elements:
-            _add_elements(plan.elements, added)
+            add_elements(plan.elements, added)
             forget_datagrams(plan.elements)
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, _settings(plan.node, own=False))
@@ -157,8 +157,11 @@ def _configure_node(nl: Netlink, desired: Space, index: int) -> None:
         raise KernelError(error.operation, error.target, error.errno, hint) from error
 
 
-def _add_elements(elements: tuple[Element, ...], added: list[Element]) -> None:
-    """Add elements, and note those that were."""
+def add_elements(elements: tuple[Element, ...], added: list[Element]) -> None:
+    """Add elements, with their tables where those are missing, and note those that were.
+
+    Raises KernelError, KeyTaken.
+    """
     waiting = ordered(elements)
     with open_nft() as nl:
         while waiting:
@@ -200,14 +203,15 @@ def delete_link(nl: Netlink, name: str) -> bool:
     return answer.errno == 0
 
 
-def _open_in(pod: Namespace) -> Netlink:
+def run_in(pod: Namespace) -> Netlink:
+    """A socket of the pod's namespace."""
     with inside(pod):
         return Netlink()
 
 
 def delete_pod_link(pod: Namespace, name: str, macs: Collection[str]) -> None:
     """Delete the pod's link of that name if it is a veth with one of the MACs."""
-    with _open_in(pod) as nl:
+    with run_in(pod) as nl:
         link = read_link(nl, name)
         if link is not None and link.kind == "veth" and link.mac in macs:
             nl.run([links.delete_link(name)], tolerate=_GONE)
@@ -215,7 +219,7 @@ def delete_pod_link(pod: Namespace, name: str, macs: Collection[str]) -> None:
 
 def pod_has_link(pod: Namespace, name: str) -> bool:
     """Whether the pod has a link of that name."""
-    with _open_in(pod) as nl:
+    with run_in(pod) as nl:
         return read_link(nl, name) is not None
 
 
@@ -231,7 +235,10 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
     return [
         *(("pod", change) for change in diff_space(_checked(plan.pod), in_pod)),
         *(("node", change) for change in diff_space(_checked(node), in_node)),
-        *(("", change) for change in _check_rules(plan)),
+        *(
+            ("", change)
+            for change in check_rules((*plan.elements, *masquerade_elements([plan.masquerade])))
+        ),
     ]
 
 
@@ -255,8 +262,9 @@ def _with_bridge(plan: Plan) -> Space:
     )
 
 
-def _check_rules(plan: Plan) -> list[Change[ChainRules | Element]]:
-    desired = {*plan.elements, *masquerade_elements([plan.masquerade])}
+def check_rules(elements: Iterable[Element]) -> list[Change[ChainRules | Element]]:
+    """What is missing of these elements, and of the tables that they are in."""
+    desired = set(elements)
     if not desired:
         return []
     sets = {set_of(element) for element in desired}

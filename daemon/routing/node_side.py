@@ -148,9 +148,10 @@ def _read_store(folder: Path) -> list[tuple[Owner, str]]:
 def _load(owner: Owner, text: str) -> Attached | None:
     try:
         record = load_record(text)
-        return Attached(owner, record, node_space(record))
     except DAMAGE:
         return None  # of another version: it is removed by its DEL
+    # Links of another plugin are not podwire's to repair.
+    return None if record.foreign else Attached(owner, record, node_space(record))
 
 
 def node_space(record: Record) -> Space:

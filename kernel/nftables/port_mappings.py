@@ -14,7 +14,7 @@ from ipaddress import ip_address
 
 from kernel.conntrack import Flow, forget_flows
 from kernel.model import Element, IPAddress, IPNetwork
-from kernel.nftables.masquerade import ADDRESS_TYPES
+from kernel.nftables.masquerade import ADDRESS_TYPES, hairpin_element
 from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, disjoint
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -115,8 +115,10 @@ def return_elements(link: str, pod: IPAddress, *, always: bool) -> tuple[Element
     name = link.encode().ljust(IFNAMSIZ, b"\0")
     if always:
         return (ALWAYS[pod.version].element(name + pod.packed),)
-    same = SAME_LINK[pod.version].element(name * 2 + pod.packed)
-    return (LOOPBACK.element(name + pod.packed), same) if pod.version == 4 else (same,)
+    # Where bridges pass their packets to iptables (bridge-nf-call-iptables) a packet does not come
+    # in by the bridge, and answers come back by this node but for the pod's own.
+    same = SAME_LINK[pod.version].element(name * 2 + pod.packed), hairpin_element(link, pod)
+    return (LOOPBACK.element(name + pod.packed), *same) if pod.version == 4 else same
 
 
 def exclusion_elements(prefixes: Iterable[IPNetwork]) -> frozenset[Element]:

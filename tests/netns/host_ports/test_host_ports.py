@@ -36,20 +36,23 @@ def served(
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "filtered"), [("ptp", "0"), ("bridge", "0"), ("bridge", "1")])
 def test_who_reaches_a_mapped_port(
-    scene: Scene, make_pod: MakePod, mode: str, protocol: Protocol
+    scene: Scene, make_pod: MakePod, mode: str, filtered: str, protocol: Protocol
 ) -> None:
+    """filtered: whether what a bridge forwards passes the rules for IP."""
+    for name in ("iptables", "ip6tables"):
+        scene.node.ns.sysctl(f"bridge/bridge-nf-call-{name}", filtered)
     one = scene.add(conf(mode, mapping(8080, 80, protocol)), make_pod(), "c1")
     two = scene.add(conf(mode), make_pod(), "c2")
     for family, server in served(one, protocol).items():
         to = scene.node.address(family), 8080
         gateway = scene.node.underlay.gateway(family)
         assert outside(scene).exchange(server, to=to) == gateway, "the source is kept"
-        assert two.pod.reaches(server, to=to), "another pod of the node"
+        assert two.pod.exchange(server, to=to), "another pod of the node"
         assert one.pod.exchange(server, to=to) != one.address(family), "the pod itself"
-        assert two.pod.reaches(server, to=(GATEWAYS[family], 8080)), "another of its addresses"
-        assert scene.node.ns.reaches(server, to=to), "the node"
+        assert two.pod.exchange(server, to=(GATEWAYS[family], 8080)), "another of its addresses"
+        assert scene.node.ns.exchange(server, to=to), "the node"
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -64,7 +67,7 @@ def test_loopback(scene: Scene, make_pod: MakePod, mode: str, protocol: Protocol
     one.pod.sysctl("ipv4/conf/all/route_localnet", "1")
     one.pod.ip_batch("rule add to 127.0.0.1 lookup 99 pref 0\nrule del pref 0 lookup local")
     assert not one.pod.reaches(private)
-    assert scene.node.ns.reaches(private)
+    assert scene.node.ns.exchange(private)
 
 
 def test_addresses_of_the_node(scene: Scene, make_pod: MakePod) -> None:
@@ -76,10 +79,10 @@ def test_addresses_of_the_node(scene: Scene, make_pod: MakePod) -> None:
     ports = {"c1": mapping(8080, 80, hostIP=named), "c2": every_ipv4}
     one, two = (scene.add(conf("ptp", each), make_pod(), c) for c, each in ports.items())
     first, second = served(one), served(two)
-    assert outside(scene).reaches(first[4], to=(named, 8080))
-    assert outside(scene).reaches(second[4], to=(node, 8080))
+    assert outside(scene).exchange(first[4], to=(named, 8080))
+    assert outside(scene).exchange(second[4], to=(node, 8080))
     second[4].close()
-    assert outside(scene).reaches(first[4], to=(named, 8080))
+    assert outside(scene).exchange(first[4], to=(named, 8080))
     assert not outside(scene).reaches(second[4], to=(node, 8080))
     assert not outside(scene).reaches(second[6], to=(scene.node.address(6), 8080))
 
@@ -149,7 +152,7 @@ def test_delete_leaves_what_is_another_pods_by_now(scene: Scene, make_pod: MakeP
     other = scene.add(conf("ptp", mapping(8080, 80)), two, "c2")
     server = served(other)[4]
     scene.delete(attached)
-    assert outside(scene).reaches(server, to=(scene.node.address(4), 8080))
+    assert outside(scene).exchange(server, to=(scene.node.address(4), 8080))
 
 
 def test_a_sender_that_goes_on_reaches_the_new_pod(scene: Scene, make_pod: MakePod) -> None:
@@ -177,7 +180,7 @@ def test_many_mappings(scene: Scene, pod: Namespace) -> None:
     """More than one transaction holds; the last of them fails, and nothing stays."""
     ports = [mapping(port, port) for port in range(1000, 1700)]
     attached = scene.add(conf("ptp", *ports), pod)
-    assert scene.node.ns.reaches(
+    assert scene.node.ns.exchange(
         pod.echo("tcp", attached.address(4), 1699), to=(scene.node.address(4), 1699)
     )
     scene.delete(attached)

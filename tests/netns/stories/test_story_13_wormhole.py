@@ -45,7 +45,7 @@ def test_an_address_that_an_agent_bound_to_the_node(
     agent = scene.node.ns.echo("tcp", BALANCER, 80)
     source = balanced.exchange(agent)
     agent.close()
-    assert balanced.reaches(agent), "captured: the pod answers where the agent does not"
+    assert balanced.exchange(agent), "captured: the pod answers where the agent does not"
     nodes, config = tmp_path / "nodes.yaml", tmp_path / "podwired.yaml"
     node = {"name": "a", "addresses": [scene.node.address(4)], "podCIDRs": ["10.77.0.0/24"]}
     nodes.write_text(json.dumps({"clusterCIDRs": ["10.77.0.0/16"], "nodes": [node]}))

@@ -42,8 +42,10 @@ def test_both_families() -> None:
         "any_host_ports6 tcp . 8080 : fd00::2 . 80",
         "any_host_ports4 tcp . 8080 : 10.0.0.2 . 80",
         "same_link6 pw0 . pw0 . fd00::2",
+        "hairpin6 pw0 . fd00::2 . fd00::2",
         "from_loopback4 pw0 . 10.0.0.2",
         "same_link4 pw0 . pw0 . 10.0.0.2",
+        "hairpin4 pw0 . 10.0.0.2 . 10.0.0.2",
     ]
     assert settings == (Sysctl("net/ipv4/conf/pw0/route_localnet", "1"),)
 
@@ -65,7 +67,11 @@ def test_an_address_of_the_node(host: str, expected: list[str]) -> None:
 def test_a_family_that_the_pod_lacks_has_no_effect() -> None:
     assert planned({**WEB, "hostIP": "::"}, addresses=(V4,)) == ([], ())
     names, settings = planned(WEB, addresses=(V6,))
-    assert names == ["any_host_ports6 tcp . 8080 : fd00::2 . 80", "same_link6 pw0 . pw0 . fd00::2"]
+    assert names == [
+        "any_host_ports6 tcp . 8080 : fd00::2 . 80",
+        "same_link6 pw0 . pw0 . fd00::2",
+        "hairpin6 pw0 . fd00::2 . fd00::2",
+    ]
     assert settings == ()
 
 
