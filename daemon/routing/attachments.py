@@ -9,51 +9,45 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 
 from cni_plugin.names import is_host_link_name
 from cni_plugin.store_access import bridge_users
 from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.conflist import bridge_of
-from daemon.routing.node_side import PATIENCE, Attached, Changes, NodeSide, NodeSideReader
+from daemon.routing.node_side import (
+    AGAIN,
+    LATER,
+    PATIENCE,
+    YOUNG,
+    Changes,
+    Idle,
+    NodeSide,
+    NodeSideReader,
+    all_idle,
+    text_of,
+)
+from daemon.routing.pod_sides import PodSides
 from daemon.routing.reporter import Reporter, describe_event
 from ipam.files import Files
 from ipam.store import open_store
 from kernel.bridge import IsUsed, check_bridge, ensure_bridge, no_users
-from kernel.describe import describe, name_of, state_of
+from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPNetwork, Link, Route, Sysctl
 from kernel.netlink import links
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
-from kernel.pod_side import open_pod, repair_pod
 from kernel.repair import repair
 
 GAP = 0.2
 """Seconds between two comparisons, however many events there are."""
-LATER = 1.0
-"""Seconds until what calls make, and what could not be repaired, is compared."""
-AGAIN = 5.0
-"""Seconds between comparisons while an attachment has no link."""
-YOUNG = 2.0
-"""Seconds that a link must have existed: without a daemon an ADD holds no lock."""
-_PODS = 8
-"""Pods that are entered in one comparison."""
 _NAMED = 2
 """Attachments that the status names."""
 _LOST = "its link is gone, or is another's by now: recreate the pod"
-
-Idle = Callable[[Iterable[Hashable]], AbstractContextManager[Container[Hashable]]]
-"""Keeps calls away from attachments (container ID and interface) that none is about; which."""
-
-
-@contextmanager
-def all_idle(attachments: Iterable[Hashable]) -> Iterator[Container[Hashable]]:
-    """No calls are served beside."""
-    yield frozenset(attachments)
 
 
 class Attachments:
@@ -78,8 +72,7 @@ class Attachments:
         self._causes = {"": "found at the start"}
         self._since: dict[int, float] = {}
         self._gone: dict[str, float] = {}
-        self._pods_due = set[str]()
-        self._is_first = True
+        self._pods = PodSides(nl, settings, reporter, idle)
         self._macs: dict[str, str] = {}
 
     def receive(self, event: Event) -> None:
@@ -99,7 +92,7 @@ class Attachments:
                 self._settings_of.add(name)
         if name in self._watched:
             if isinstance(noun, Link):
-                self._pods_due.add(name)  # the pod's end may have gone down
+                self._pods.expect([name])  # the pod's end may have gone down
             how = describe_event("removed" if event.deleted else "changed", event)
             self._causes.setdefault(name, f"{event.kind} was {how}")
             self._wake(0.0)
@@ -116,7 +109,6 @@ class Attachments:
     def resync(self, cause: str) -> None:
         """Compare everything, for what the cause may have changed."""
         self._settings_of = None
-        self._pods_due |= self._watched
         self._causes.setdefault("", cause)
         self._wake(0.0)
 
@@ -156,7 +148,9 @@ class Attachments:
         if ripe:
             found = self._repair_all(found, ripe, wrong)
         wrong |= self._missing(found, now)
-        wrong |= self._check_pods(found, now)
+        wrong |= self._pods.repair(found.attached.values(), self._since, now)
+        if self._pods.wait is not None:
+            self._wake(self._pods.wait)
         self._check_own_bridge(found)
         self._settings_of, self._taken = set(), set()
         self._causes = {n: c for n, c in self._causes.items() if n in found.changes}
@@ -164,6 +158,8 @@ class Attachments:
 
     def _note(self, found: NodeSide, now: float) -> None:
         """What the next events and comparisons need of this one."""
+        if "" in self._causes:
+            self._pods.expect(found.attached)
         own = {self._own.name} if self._own else set[str]()
         self._watched = frozenset({*found.attached, *found.bridges, *own})
         self._routes = {
@@ -173,8 +169,6 @@ class Attachments:
         }
         links = [each.link for each in found.attached.values() if each.link]
         self._since = {link.index: self._since.get(link.index, now) for link in links}
-        if self._is_first:
-            self._is_first, self._pods_due = False, set(found.attached)
         for name in found.bridges.keys() & found.present.keys():
             self._macs[name] = found.present[name].links[0].mac or ""
 
@@ -205,7 +199,7 @@ class Attachments:
             found = self._reader.read(self._own, self._settings_of)
         for name in ready:
             if name in found.changes:
-                wrong.setdefault(name, _text(found.changes[name]))
+                wrong.setdefault(name, text_of(found.changes[name]))
         return found
 
     def _repair(self, found: NodeSide, name: str, changes: Changes) -> dict[str, str]:
@@ -221,14 +215,14 @@ class Attachments:
                 self._repair_bridge(found.bridges[name])
         except KernelError as error:
             self._reporter.report_failure(f"{_title(found, name)}: {error}")
-            self._wake(LATER)
+            self._wake(AGAIN)
             return {name: str(error)}
         cause = self._causes.get(name) or self._causes.get("", "found by a comparison")
         after = "; ".join(
             f"{name_of(c.desired)} {state_of(c.desired)}" for c in changes if c.desired
         )
         title = _title(found, name)
-        self._reporter.report_repair(_key(name), title, cause, _text(changes), after)
+        self._reporter.report_repair(_key(name), title, cause, text_of(changes), after)
         return {}
 
     def _repair_bridge(self, bridge: Bridge) -> None:
@@ -265,49 +259,6 @@ class Attachments:
                 self._reporter.report_change("found", _title(found, name), _LOST)
         return dict.fromkeys(lost, _LOST)
 
-    def _check_pods(self, found: NodeSide, now: float) -> dict[str, str]:
-        """Repair the pod's side of some attachments that are due; why that failed, by link."""
-        conflist, wrong = self._settings.conflist, dict[str, str]()
-        # Of other networks a later plugin of the chain may have changed it.
-        mine = conflist.name if conflist else ""
-        due = [each for n, each in found.attached.items() if n in self._pods_due and each.link]
-        due = [each for each in due if each.owner.network == mine and each.record.complete]
-        batch = [each for each in due if self._pod_wait(each, now) <= 0][:_PODS]
-        self._pods_due = {each.name for each in due} - {each.name for each in batch}
-        for each in due:
-            if each.name in self._pods_due:
-                self._wake(max(GAP, self._pod_wait(each, now)))
-        with self._idle(each.call for each in batch) as idle:
-            for each in batch:
-                if each.call in idle:
-                    wrong |= self._repair_pod(each)
-                else:
-                    self._pods_due.add(each.name)
-                    self._wake(LATER)
-        return wrong
-
-    def _pod_wait(self, each: Attached, now: float) -> float:
-        """Seconds until the pod's side may be repaired."""
-        age = now - self._since[each.link.index] if each.link else 0.0
-        return max(YOUNG - age, self._reporter.pause_before(("pod", each.name)))
-
-    def _repair_pod(self, each: Attached) -> dict[str, str]:
-        plan, title = each.record.plan.pod, each.title_in_pod
-        try:
-            pod = open_pod(self._nl, each.record.netns, each.name)
-            if pod is None:
-                return {}  # where the daemon is a container it may not see the runtime's paths
-            with pod:
-                done, left = repair_pod(pod, plan)
-        except KernelError as error:
-            self._reporter.report_failure(f"{title}: {error}")
-            return {each.name: f"in the pod: {error}"}
-        if done:
-            after = "; ".join(name_of(change.noun) for change in done)
-            cause = "changed in the pod"
-            self._reporter.report_repair(("pod", each.name), title, cause, _text(done), after)
-        return {each.name: f"in the pod: {_text(left)}"} if left else {}
-
     def _check_own_bridge(self, found: NodeSide) -> None:
         """Find out whether an ADD of the daemon's own network could use its bridge."""
         fault, own = "", self._own
@@ -334,10 +285,6 @@ def _key(name: str) -> Hashable:
 
 def _title(found: NodeSide, name: str) -> str:
     return found.attached[name].title if name in found.attached else f"link {name}"
-
-
-def _text(changes: Changes) -> str:
-    return "; ".join(map(describe, changes))
 
 
 def _own_bridge(settings: Settings, desired: Desired) -> Bridge | None:

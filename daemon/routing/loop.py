@@ -24,7 +24,6 @@ from daemon.journal import Journal
 from daemon.log import Log
 from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Prober
-from daemon.routing.attachments import Idle, all_idle
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.host_state import (
@@ -35,6 +34,7 @@ from daemon.routing.host_state import (
     affects_plan,
     read_host_state,
 )
+from daemon.routing.node_side import Idle, all_idle
 from daemon.routing.planner import Planner
 from daemon.routing.reconciler import Reconciler
 from daemon.routing.reporter import Refusals, Reporter

@@ -6,7 +6,16 @@ needs them, with the gateways of all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +24,7 @@ from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.store_index import find_stores
 from ipam.files import Files
 from ipam.store import Owner, open_store
+from kernel.describe import describe
 from kernel.diff import Change, Noun, diff_space
 from kernel.link_states import LinkStates
 from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPInterface, Link, Port, Space, Sysctl
@@ -24,7 +34,27 @@ from kernel.sysctl import read_sysctl
 PATIENCE = 0.1
 """Seconds to wait for a store that others lock."""
 _NOTHING = Space()
+LATER = 1.0
+"""Seconds until what a call is about is compared again."""
+AGAIN = 5.0
+"""Seconds until what could not be repaired is."""
+YOUNG = 2.0
+"""Seconds that a link must have existed: without a daemon an ADD holds no lock."""
 Changes = tuple[Change[Noun], ...]
+
+Idle = Callable[[Iterable[Hashable]], AbstractContextManager[Container[Hashable]]]
+"""Keeps calls away from attachments (container ID and interface) that none is about; which."""
+
+
+@contextmanager
+def all_idle(attachments: Iterable[Hashable]) -> Iterator[Container[Hashable]]:
+    """No calls are served beside."""
+    yield frozenset(attachments)
+
+
+def text_of(changes: Changes) -> str:
+    """The differences in sentences."""
+    return "; ".join(map(describe, changes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from daemon.config.schema import Settings
 from daemon.model import Desired
-from daemon.routing.attachments import Attachments, Idle
+from daemon.routing.attachments import Attachments
 from daemon.routing.nft_rules import NftRules
+from daemon.routing.node_side import Idle
 from daemon.routing.peer_filter import PeerFilter
 from daemon.routing.peer_routes import RETRY, PeerRoutes
 from daemon.routing.reporter import Part, Reporter, describe_event

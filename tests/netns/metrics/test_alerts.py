@@ -31,6 +31,7 @@ HEALTHY: Series = {
     f"podwire_routing_iteration_age_seconds{{{N}}}": steady(0.4),
     f"podwire_routing_restarts_total{{{N}}}": steady(2),
     f"podwire_entries_out_of_sync{{{N}}}": steady(0),
+    f"podwire_attachments_out_of_sync{{{N}}}": steady(0),
     f"podwire_peers_unreachable{{{N}}}": steady(0),
     f'podwire_peers_unreachable_addresses_ratio{{{N}, family="ipv4"}}': steady(0),
     f'podwire_peer_connections_degraded{{{N}, reason="mtu"}}': steady(0),
@@ -66,6 +67,7 @@ FIRES: Mapping[str, Series] = {
     "PodwireRoutingStuck": {f"podwire_routing_iteration_age_seconds{{{N}}}": rising(60)},
     "PodwireRoutingRestarts": {f"podwire_routing_restarts_total{{{N}}}": rising(3)},
     "PodwireEntriesOutOfSync": {f"podwire_entries_out_of_sync{{{N}}}": steady(3)},
+    "PodwireAttachmentsOutOfSync": {f"podwire_attachments_out_of_sync{{{N}}}": steady(1)},
     "PodwirePeersUnreachable": {f"podwire_peers_unreachable{{{N}}}": steady(1)},
     "PodwirePeersUnreachableMany": {
         f'podwire_peers_unreachable_addresses_ratio{{{N}, family="ipv4"}}': steady(0.3)

@@ -256,7 +256,10 @@ def test_the_node_is_not_ready_while_its_bridge_cannot_be_used(
     cluster: Cluster, podwire_bin: Path
 ) -> None:
     member = start(cluster, "bridge")
-    member.node.ns.ip_batch("link add cni0 type bridge\naddress add 10.99.0.1/16 dev cni0\n")
+    # With its address from the beginning: the daemon would give an empty one its gateways.
+    member.node.ns.ip_batch(
+        "link add br7 type bridge\naddress add 10.99.0.1/16 dev br7\nlink set br7 name cni0\n"
+    )
     eventually(lambda: "it has 10.99.0.1/16 already" in member.status()["fault"] or member.log)
     member.node.run(["ip", "link", "del", "cni0"])
     eventually(member.is_in_sync)
