@@ -134,7 +134,8 @@ def describe(change: Change[Noun], where: str = "") -> str:
         how = "are missing" if change.observed is None else "are not podwire's"
         return f"rules of nft table {noun.family} {TABLE} {how}"
     if isinstance(noun, Sysctl) and change.desired is not None:
-        return f"{noun.path}{place} is not {noun.value}"
+        found = f"is {state_of(change.observed)}" if change.observed else "is missing"
+        return f"{noun.path}{place} {found}, not {noun.value}"
     if change.desired is None:
         return f"{_subject(noun)} should not be{place or ' there'}"
     if change.observed is None:

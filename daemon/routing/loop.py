@@ -199,8 +199,7 @@ class Loop:
             paths = self._underlay.read(self._kernel.nl, nodes, me)
         except KernelError as error:
             self._host_due = True
-            self._faults.note_error(str(error))
-            self._log.error(str(error))
+            self._reporter.report_fault("plan", str(error))
             return False
         # Thousands of nodes, or routes that change all the time, must not take all the time.
         self._host_gap = max(_HOST_STATE_GAP, 4 * (time.monotonic() - now))

@@ -113,7 +113,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "ruleset flushed": (nft("flush ruleset"), "rules of nft table inet podwire are missing"),
     "allocation lost": (lose_allocation, "allocation of 10.77.0.2 is lost"),
-    "forwarding off": (stop_forwarding, "net/ipv4/ip_forward in the node is not 1"),
+    "forwarding off": (stop_forwarding, "net/ipv4/ip_forward in the node is 0, not 1"),
 }
 
 BRIDGE_ONLY: dict[str, tuple[Break, str]] = {

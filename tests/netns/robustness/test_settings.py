@@ -80,10 +80,11 @@ def test_a_setting_of_a_link_that_was_changed_is_named(
     family = "ipv6" if "6" in setting or "gen" in setting else "ipv4"
     path = f"{family}/conf/{link}/{setting}"
     before = scene.node.ns.sysctl(path)
-    scene.node.ns.sysctl(path, "1" if before == "0" else "0")
+    other = "1" if before == "0" else "0"
+    scene.node.ns.sysctl(path, other)
     answer = scene.check(attached)
     assert answer.json["code"] == 102
-    assert f"net/{path} in the node is not {before}" in str(answer.json)
+    assert f"net/{path} in the node is {other}, not {before}" in str(answer.json)
     if mode == "bridge":  # the next pod repairs what all share
         again = scene.add(netconf(mode, (4, 6)), pod, container_id="c2", ifname="eth1")
         assert scene.node.ns.sysctl(path) == before

@@ -78,7 +78,7 @@ WANT = Space((ETH0,), (ADDRESS,), (DEFAULT,), (FORWARD,))
             replace(WANT, links=(replace(ETH0, port=Port("cni0", isolated=True)),)),
             "link eth0 in the pod has isolation on, not off",
         ),
-        (replace(WANT, sysctls=()), "net/ipv4/ip_forward in the pod is not 1"),
+        (replace(WANT, sysctls=()), "net/ipv4/ip_forward in the pod is missing, not 1"),
     ],
 )
 def test_each_difference_has_its_sentence(have: Space, text: str) -> None:
@@ -115,7 +115,7 @@ HAIRPIN = Element("inet", "hairpin4", b"cni0".ljust(16, b"\0") + bytes((10, 0, 0
             compare(replace(DEVICE, alias="ours"), DEVICE),
             "link vx has alias None, not ours",
         ),
-        (compare(FORWARD, Sysctl(FORWARD.path, "0")), "net/ipv4/ip_forward is not 1"),
+        (compare(FORWARD, Sysctl(FORWARD.path, "0")), "net/ipv4/ip_forward is 0, not 1"),
         (Change(None, FORWARD), "sysctl net/ipv4/ip_forward 1 should not be there"),
         (Change(None, ADDRESS), "address 10.0.0.2/24 dev eth0 should not be there"),
         (Change(None, PEER), "route 10.2.0.0/24 via 10.2.0.0 dev vx should not be there"),
