@@ -20,7 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
-Action = Literal["added", "removed", "changed", "restored", "refused", "found"]
+Action = Literal["added", "removed", "changed", "restored", "refused", "found", "failed", "ended"]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
 MIN_BYTES = 64 << 10
@@ -35,6 +35,7 @@ class Record:
 
     added, removed, changed: what podwire did by its plan. restored: an external change that podwire
     repaired. refused: what it does not do. found: an external change that it left as it is.
+    failed: the beginning of an outage. ended: the end of one, or of a refusal.
     """
 
     time: float

@@ -103,6 +103,7 @@ def _route(settings: Settings, config: Path, log: Log, signals: Signals) -> int:
     from daemon.journal import Journal
     from daemon.metrics import metrics_served
     from daemon.metrics.collector import Sources
+    from daemon.outages import FailedCalls
     from daemon.routing.loop import Routing
 
     counters, watchdog = CallCounters(process_count()), Watchdog(log)
@@ -111,9 +112,12 @@ def _route(settings: Settings, config: Path, log: Log, signals: Signals) -> int:
     def keep(found: NodeStatus) -> None:
         faults = {**found.faults, "calls": counters.fault} if counters.fault else found.faults
         status.write(replace(found, faults=faults))
+        if failed_calls.is_due(now := time.monotonic()):
+            failed_calls.note(counters.read()["ADD"].codes, now)
 
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
+    failed_calls = FailedCalls(journal)
     common = Common(settings.data_dir, log, watchdog, counters, readiness.fault)
     idle = IdleAttachments(common.locks).holding
 

@@ -20,7 +20,7 @@ entries are routes, neighbours and FDB entries (MAC address -> node) of the othe
 peers are probed, unless podwired.yaml says `health: false`:
   established      answers, with packets of pods' MTU, over the pod network
   pending          not tried yet         connecting   probed, no answer yet
-  retrying         answered before       failed       does not answer: see the line with `!`
+  retrying         answered before       failed       does not answer any more
 reasons:
   overlay-blocked  its node answers, over the pod network it does not
   underlay-down    nothing of it answers
@@ -89,6 +89,7 @@ def _as_json(
     found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
 ) -> dict[str, object]:
     head = {
+        "ok": not troubles and not beyond,
         "inSync": not troubles,
         "troubles": [*troubles, *beyond],
         "running": found.running,
@@ -103,7 +104,7 @@ def _as_json(
 def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]) -> str:
     status = found.status
     rows = (
-        ("node", f"{status.node} is {'NOT in sync' if troubles else 'in sync'}"),
+        ("node", f"{status.node} {_headline(status, troubles, beyond)}"),
         ("pod CIDRs", ", ".join(status.prefixes) or "none"),
         ("back end", f"{status.backend}, pods' MTU {status.mtu or 'unknown'}"),
         ("source", status.source),
@@ -127,6 +128,15 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
     if status.health and status.health.troubles:
         lines += ["", *_peer_table(status.health)]
     return "\n".join(lines)
+
+
+def _headline(status: NodeStatus, troubles: tuple[str, ...], beyond: tuple[str, ...]) -> str:
+    """The worst finding: the exit status follows from the same."""
+    if troubles:
+        return "is NOT in sync"
+    if status.health and status.health.unreached:
+        return f"does NOT reach {status.health.unreached} of {status.peers} peers"
+    return "does NOT probe its peers" if beyond else "is in sync"
 
 
 def _peers(status: NodeStatus) -> str:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from random import Random
 
 from daemon.config.schema import HealthSettings
+from daemon.journal import Journal
 from daemon.log import Log
 from daemon.model import Desired
+from daemon.outages import Outages
 from daemon.probes.diagnosis import LocalNode, Rejection
 from daemon.probes.peers import InFlight, Peers
 from daemon.probes.protocol import DELAY_MAX, InvalidPacket, parse, parse_header, render
@@ -68,11 +70,12 @@ class Prober:
         settings: HealthSettings,
         vxlan_port: int,
         log: Log,
+        journal: Journal,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts = ProbeCounts()
         self._settings, self._vxlan_port, self._log = settings, vxlan_port, log
-        self._beat = beat
+        self._beat, self._outages = beat, Outages(journal, "peer")
         self._lock = threading.Lock()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -271,6 +274,9 @@ class Prober:
         dropped = self.counts.dropped
         self._report = make_report(peers.counts, peers.degraded(), self._fault, dropped)
         changed, self._transitions = self._transitions, []
+        self._outages.update(
+            {p.name: f"{p.reason}: {p.detail}" for p in peers.degraded() if p.state is State.FAILED}
+        )
         self._log_failed([peer for peer in changed if peer.state is State.FAILED])
         self._log_established([peer.name for peer in changed if peer.state is State.ESTABLISHED])
 

@@ -11,7 +11,7 @@ from typing import Any
 TROUBLES_MAX = 50
 """Peers listed in a report."""
 _NAMED = 3
-"""Failed peers with a line of their own."""
+"""Peers with a line of their own."""
 
 
 class State(StrEnum):
@@ -90,11 +90,15 @@ class HealthReport:
     dropped: int = 0
 
     @property
+    def unreached(self) -> int:
+        """Peers whose last probes failed, judged or given up."""
+        return self.failed + sum(t.state != State.FAILED for t in self.troubles)
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """What an operator must look at."""
-        failed = [t for t in self.troubles if t.state == State.FAILED][:_NAMED]
-        lines = [f"{t.node} is not reached ({t.reason}): {t.detail}" for t in failed]
-        more = self.failed - len(lines)
+        lines = [f"{_headline(t)}: {t.detail}" for t in self.troubles[:_NAMED]]
+        more = self.unreached - len(lines)
         lines += [f"{more} more nodes are not reached"] if more > 0 else []
         return (self.fault, *lines) if self.fault else tuple(lines)
 
@@ -102,6 +106,12 @@ class HealthReport:
         counts = ((getattr(self, state), str(state)) for state in reversed(State))
         dropped = ((self.dropped, "datagrams dropped"),)
         return ", ".join(f"{count} {name}" for count, name in (*counts, *dropped) if count)
+
+
+def _headline(trouble: Trouble) -> str:
+    if trouble.state == State.FAILED:
+        return f"{trouble.node} is not reached ({trouble.reason})"
+    return f"{trouble.node} does not answer as it should ({trouble.reason}, {trouble.state})"
 
 
 def no_counts() -> dict[State, int]:

@@ -302,7 +302,7 @@ class Routing:
         self._publish, self._idle, self._beat = publish, idle, watched("routing")
         self._config = config
         health, port = settings.health, settings.vxlan.port
-        self.prober = Prober(health, port, log, watched("probes")) if health else None
+        self.prober = Prober(health, port, log, journal, watched("probes")) if health else None
         self.counts = Counts()
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from daemon.journal import Action, Journal, Record
 from daemon.log import Log
 from daemon.model import Refusal
+from daemon.outages import Outages
 from daemon.routing.backoff import FLAPPING, RepairPauses
 from daemon.routing.counters import Counts
 from kernel.netlink.monitor import Event
@@ -115,7 +116,7 @@ class Reporter:
         self.error, self.faults = "", Faults()
         self.log, self.counts = log, counts or Counts()
         self._clock = clock
-        self._journal = journal
+        self.journal = journal
         self._pauses = RepairPauses()
         self._failures: dict[str, float] = {}
 
@@ -149,10 +150,10 @@ class Reporter:
     def record(self, records: Iterable[Record]) -> None:
         """Changes, to the journal alone."""
         self.counts.note_changes()
-        self._journal.write(records)
-        self.faults.set("journal", self._journal.fault)
-        if self._journal.fault:
-            self.report_failure(f"the journal cannot be written: {self._journal.fault}")
+        self.journal.write(records)
+        self.faults.set("journal", self.journal.fault)
+        if self.journal.fault:
+            self.report_failure(f"the journal cannot be written: {self.journal.fault}")
 
     def report_repair(self, key: Hashable, name: str, cause: str, *states: str) -> None:
         """The repair of one object that others changed; states: before, after."""
@@ -200,6 +201,7 @@ class Refusals:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter, self._log = reporter, reporter.log
+        self._outages = Outages(reporter.journal, "node", began="refused")
         self._refused: frozenset[Refusal] = frozenset()
         self._tolerated: dict[Refusal, float] = {}
 
@@ -209,7 +211,8 @@ class Refusals:
         self._report_tolerated(tolerated)
 
     def _report_refused(self, refused: Sequence[Refusal]) -> None:
-        self._report("refused", [r for r in refused if r not in self._refused])
+        self._log_each("refused", [r for r in refused if r not in self._refused])
+        self._outages.update({f"{r.node} {r.prefix}": r.why for r in refused})
         if over := len(self._refused.difference(refused)):
             self._log.info(f"{over} prefixes are no longer refused", left=len(refused))
         self._refused = frozenset(refused)
@@ -219,18 +222,21 @@ class Refusals:
         now = time.monotonic()
         known = self._tolerated
         left = {t: min(until, now + OVERLAP_AGAIN) for t, until in known.items() if until > now}
-        self._report("found", [t for t in tolerated if t not in left], _KEPT)
+        texts = self._log_each("found", [t for t in tolerated if t not in left], _KEPT)
+        if texts:
+            self._reporter.record(Record(time.time(), "found", *text) for text in texts)
         self._tolerated = left | dict.fromkeys(tolerated, math.inf)
 
-    def _report(self, action: Action, fresh: Sequence[Refusal], more: str = "") -> None:
-        """To journal and log, one by one unless they are many."""
+    def _log_each(
+        self, action: Action, fresh: Sequence[Refusal], more: str = ""
+    ) -> list[tuple[str, str]]:
+        """Log them one by one unless they are many; names and reasons."""
         texts = [(f"node {r.node} {r.prefix}", f"{r.why}{more}") for r in fresh[:_NAMED]]
         if len(fresh) > _NAMED:
             texts.append((f"{len(fresh) - _NAMED} more prefixes", f"see {_STATUS}{more}"))
         for name, why in texts:
             self._log.warning(f"{action} {name}: {why}")
-        if texts:
-            self._reporter.record(Record(time.time(), action, name, why) for name, why in texts)
+        return texts
 
 
 def describe_event(change: str, event: Event) -> str:

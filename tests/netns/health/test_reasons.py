@@ -20,7 +20,7 @@ from tests.netns.health.conftest import (
     trouble,
     uplink,
 )
-from tests.netns.routing.conftest import eventually
+from tests.netns.routing.conftest import STATUS, Member, eventually
 
 VXLAN = 8472
 BACKENDS = ["vxlan", "host-gw", "hybrid", "none"]
@@ -37,6 +37,7 @@ def test_an_overlay_that_is_blocked(grow: Grow, outer: str) -> None:
         [one.podwirectl, "status", "--config", one.folder / "podwired.yaml"], check=False
     )
     assert done.returncode == 1
+    assert "node        node-1 does NOT reach 1 of 1 peers\n" in done.stdout
     assert "!           node-2 is not reached (overlay-blocked): its node" in done.stdout
     assert "1: 1 failed" in done.stdout
     # What it keeps itself is as planned, and pods may start.
@@ -141,5 +142,19 @@ def test_before_it_fails_it_is_retrying(grow: Grow) -> None:
     one, two = grow(health={"interval": 5, "budget": 50})
     two.node.underlay.ns.run(["ip", "link", "set", uplink(two), "down"])
     eventually(partial(is_found, one, two, "retrying", "underlay-down"))
-    assert one.status()["troubles"] == []
+    [line] = one.status()["troubles"]
+    assert line.startswith("node-2 does not answer as it should (underlay-down, retrying): ")
+    done = one.node.run([one.podwirectl, "status", "--file", STATUS], check=False)
+    assert done.returncode == 1
+    assert "node        node-1 does NOT reach 1 of 1 peers\n" in done.stdout
     expect(one, two, "underlay-down")
+    two.node.underlay.ns.run(["ip", "link", "set", uplink(two), "up"])
+    expect_well([one, two])
+    eventually(partial(are_journaled, one, ["failed", "ended"]))
+    assert one.status()["ok"]
+
+
+def are_journaled(member: Member, actions: list[str]) -> object:
+    """True where the journal has these records of peers."""
+    found = member.history("peer node-2")
+    return [record["action"] for record in found] == actions or (found, member.log)

@@ -44,7 +44,10 @@ def everything_wrong() -> NodeStatus:
     calls.drop(1)
     health = HealthReport(
         failed=2,
-        troubles=(Trouble("node-2", "failed", "mtu", "small packets arrive", 0.0),),
+        troubles=(
+            Trouble("node-2", "failed", "mtu", "small packets arrive", 0.0),
+            Trouble("node-3", "retrying", "one-way", "let it pass", 0.0),
+        ),
         fault="peers are not probed: port 8473 is in use",
     )
     return NodeStatus(

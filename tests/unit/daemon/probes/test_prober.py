@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from daemon.config.schema import HealthSettings
+from daemon.journal import MIN_BYTES, Journal
 from daemon.log import Log
 from daemon.model import Desired
 from daemon.probes.prober import Prober, describe_overload
@@ -38,12 +40,12 @@ def port() -> int:
 
 
 @pytest.fixture
-def start(port: int) -> Iterator[Callable[[str, str], Prober]]:
+def start(port: int, tmp_path: Path) -> Iterator[Callable[[str, str], Prober]]:
     with ExitStack() as started:
 
         def make(me: str, peer: str) -> Prober:
             wanted = HealthSettings(port=port, interval=1, budget=50)
-            prober = Prober(wanted, 8472, Log())
+            prober = Prober(wanted, 8472, Log(), Journal(tmp_path / me, MIN_BYTES))
             prober.start()
             started.callback(prober.stop)
             prober.update(plan(me, peer))

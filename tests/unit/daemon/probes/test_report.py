@@ -43,7 +43,9 @@ def test_a_report_has_all_that_failed_or_their_number(
     assert len(report.troubles) <= TROUBLES_MAX
     states = [t.state == "failed" for t in report.troubles]
     assert states == sorted(states, reverse=True)
-    assert bool(report.lines) == bool(report.failed or fault)
+    assert bool(report.lines) == bool(report.troubles or report.failed or fault)
+    judged = sum(bool(h.reason) for h in degraded if h.state is not State.FAILED)
+    assert report.failed <= report.unreached <= report.failed + judged
     assert parse_report(json.loads(json.dumps(asdict(report)))) == report
 
 
@@ -58,6 +60,9 @@ def test_words() -> None:
     assert report.lines[0] == "node-0 is not reached (mtu): raise it"
     assert report.lines[-1] == "2 more nodes are not reached"
     assert len(report.lines) == 4
+    retrying = PeerHealth("node-9", State.RETRYING, Reason.ONE_WAY, "let it pass", 5.0, None, 0)
+    report = make_report({**no_counts(), State.RETRYING: 1}, [retrying], "", 0)
+    assert report.lines == ("node-9 does not answer as it should (one-way, retrying): let it pass",)
     assert str(HealthReport()) == ""
     assert str(HealthReport(established=2, dropped=9)) == "2 established, 9 datagrams dropped"
     assert HealthReport(fault="no socket", failed=1).lines[0] == "no socket"

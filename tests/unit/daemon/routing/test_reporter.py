@@ -102,7 +102,7 @@ def test_thousands_of_refusals_are_summed_up(
     assert len(records) == 33
     assert {r.action for r in records} == {"refused"}
     assert (records[0].object, records[0].cause) == ("node n0 0.0.0.0/24", "it overlaps")
-    assert records[-1].object == "2968 more prefixes"
+    assert records[-1].object == "2968 more of node"
 
 
 def test_only_new_refusals_are_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +176,7 @@ def test_each_part_has_its_fault() -> None:
         is_node = part in ("plan", "settings", "device", "rules", "bridge")
         assert faults.node == ("odd" if is_node else "")
         assert faults.others == ({} if is_node else {part: "odd"})
-        assert faults.are_over == (part in ("metrics", "pods"))
+        assert faults.are_over == (part in ("limit", "metrics", "pods"))
         assert not faults.set(part, "")
         assert (faults.node, faults.others, faults.are_over) == ("", {}, True)
 
