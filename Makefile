@@ -69,7 +69,7 @@ conformance: test-packages $(VENV)/.installed ## the CNI specification against p
 	@$(PODWIRE_AS_REFERENCE)
 
 # A test's store is its own: what delegates to another IPAM would use the machine's.
-OWN_STORE = --cni-env=PODWIRE_DATA_DIR=@TMPDIR@/podwire
+OWN_STORE = --cni-env=PODWIRE_DATA_DIR=@TMPDIR@/podwire --cni-env=PODWIRE_STORES=@TMPDIR@/stores
 # Under another name the configuration's defaults and the plan differ, not the protocol. Where ARGS
 # choose none of these tests pytest ends with 5.
 OF_THE_PLAN = $(patsubst %,tests/conformance/test_%.py,add chaining check connectivity delete result)

@@ -97,9 +97,10 @@ def _serve(program: str, executable: Path, env: Mapping[str, str] = os.environ) 
         data_dir=Path(os.environ.get("PODWIRE_DATA_DIR") or DEFAULT_DATA_DIR),
     )
     try:
-        if not host.data_dir.is_absolute():
-            msg = f"PODWIRE_DATA_DIR={str(host.data_dir)!r} must be an absolute path"
-            raise CniError(INVALID_ENVIRONMENT, msg)
+        for key, path in (("PODWIRE_DATA_DIR", host.data_dir), ("PODWIRE_STORES", host.index)):
+            if not path.is_absolute():
+                msg = f"{key}={str(path)!r} must be an absolute path"
+                raise CniError(INVALID_ENVIRONMENT, msg)
         reply = handle(env, _read_stdin(STDIN_MAX), host)
     except CniError as error:
         reply = refuse(error)

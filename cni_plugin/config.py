@@ -93,7 +93,8 @@ class NetConf:
 class ParsedConfig:
     """stdin decoded (raw), its CNI version, and the checked configuration.
 
-    fault: why conf has only the keys that DEL needs. derived: values that other modules computed
+    fault: why conf has only the keys that DEL needs. refusal: that of a version which podwire does
+    not speak, where the verb is DEL. derived: values that other modules computed
     from the configuration alone, by a key of theirs.
     """
 
@@ -101,6 +102,7 @@ class ParsedConfig:
     version: str
     conf: NetConf
     fault: CniError | None = None
+    refusal: CniError | None = None
     derived: dict[Hashable, object] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import NodeLinks, find_cleanup_record, remove
 from cni_plugin.result import canonical_mac, parse_result
-from cni_plugin.store_access import open_node_store, stores_of_attachment, stores_of_node
+from cni_plugin.store_access import knows, open_node_store, stores_of_attachment, stores_of_node
 from ipam.errors import IpamError, StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store
 from kernel.errors import KernelError, NotANamespace
@@ -29,8 +29,16 @@ def delete(call: Call) -> None:
     with ExitStack() as resources:
         pod = _open_pod(call, resources)
         nl = resources.enter_context(open_netlink())
+        if call.parsed.refusal and pod and not _is_known(call, nl):
+            raise call.parsed.refusal
         for folder in stores_of_attachment(call):
             _with_store(call, folder, partial(_delete, call, nl, pod))
+
+
+def _is_known(call: Call, nl: Netlink) -> bool:
+    """Whether there is anything to remove in spite of a version that podwire does not speak."""
+    in_stores = (knows(call, folder) for folder in stores_of_node(call))
+    return bool(NodeLinks(nl).find(call.owner)) or any(in_stores)
 
 
 def _with_store(call: Call, folder: Path, act: Callable[[Store | None], None]) -> None:

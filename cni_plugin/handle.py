@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -39,23 +39,20 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
 
         parsed = cached_config(stdin)
         raw = parsed.raw if parsed else decode(stdin)
-        version = parsed.version if parsed else _version(raw.get("cniVersion"), request.command)
+        refusal = None
+        try:
+            version = versions.require_supported(raw.get("cniVersion"))
+        except CniError as error:
+            if request.command != "DEL":
+                raise
+            refusal = error  # DEL is the same in all versions
         versions.require_verb(version, request.command)
         parsed = parsed or read_config(stdin, raw, version, request.command)
+        parsed = replace(parsed, refusal=refusal) if refusal else parsed
         body = _run_verb(request, parsed, env, stdin, host)
         return Reply(0, b"") if body is None else _reply(0, body)
     except Exception as error:
         return _reply(1, _error_body(_translate(error, host), version))
-
-
-def _version(named: object, command: str) -> str:
-    """The configuration's version. DEL is the same in all, so it takes any."""
-    try:
-        return versions.require_supported(named)
-    except CniError:
-        if command != "DEL":
-            raise
-        return versions.LATEST
 
 
 def refuse(error: CniError) -> Reply:

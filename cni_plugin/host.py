@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     OpenStore = Callable[[Path, Refill], AbstractContextManager[Store]]
 
 DEFAULT_DATA_DIR = Path(ipam.DEFAULT_DATA_DIR)
-DEFAULT_INDEX = Path("/run/podwire/stores")
+DEFAULT_INDEX = Path(os.environ.get("PODWIRE_STORES") or "/run/podwire/stores")
 """Where the node's stores are entered (`store_index`)."""
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
 """Where the executable connects to unless PODWIRE_SOCKET names another socket (shim.c)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cni_plugin.host import Call
 from cni_plugin.store_index import enter_store, find_stores
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
+from ipam.files import Files
 from ipam.store import Purged, Store, Transaction
 
 if TYPE_CHECKING:
@@ -49,10 +50,13 @@ def stores_of_attachment(call: Call) -> list[Path]:
     folders = stores_of_node(call)
     if len(folders) == 1:
         return folders
-    return [f for f in folders if _knows(call, f)] or [call.ipam.data_dir(call)]
+    return [f for f in folders if knows(call, f)] or [call.ipam.data_dir(call)]
 
 
-def _knows(call: Call, folder: Path) -> bool:
+def knows(call: Call, folder: Path) -> bool:
+    """Whether the folder has a store with the attachment."""
+    if not Files(folder).database.exists():
+        return False
     try:
         with open_node_store(call, folder) as store, store.read() as tx:
             return tx.knows(call.owner)

@@ -129,7 +129,8 @@ NO_VERSIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", [verb for verb in TAKES_A_CONFIG if verb != "DEL"])
+@pytest.mark.usefixtures("no_links")
+@pytest.mark.parametrize("verb", TAKES_A_CONFIG)
 @pytest.mark.parametrize("version", [*UNKNOWN_VERSIONS, *NO_VERSIONS], ids=lambda v: repr(v)[:20])
 def test_versions_that_podwire_does_not_speak(node: Node, verb: str, version: Any) -> None:
     body = refused(node.call(environment(verb), config(cniVersion=version)))

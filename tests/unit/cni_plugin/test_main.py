@@ -33,7 +33,12 @@ def run(
     wrapper = ["-c", CLOSE_STDIN] if closed else []
     return subprocess.run(
         [sys.executable, *wrapper, "-c", code, *args],
-        env={**env, "PYTHONPATH": str(ROOT), "PODWIRE_DATA_DIR": str(data_dir)},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PODWIRE_DATA_DIR": str(data_dir),
+            "PODWIRE_STORES": str(data_dir.with_name("stores")),
+            **env,
+        },
         capture_output=True,
         check=False,
         timeout=60,
