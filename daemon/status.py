@@ -28,6 +28,7 @@ _NAMED = 3
 _HEAD = {"pid", "time", "uptime"}
 PARTS = {
     "routes": "routes are not reconciled: ",
+    "paths": "",
     "attachments": "",
     "filter": "VXLAN and probes are taken from anybody: ",
     "limit": "",

@@ -14,18 +14,20 @@ from daemon.prefix_set import Block, PrefixSet, block_of, host_block
 from kernel.model import (
     RTPROT_PODWIRE,
     RTPROT_PODWIRE_PEERS,
+    TABLE_LOCAL,
     TABLE_MAIN,
     Address,
     IPAddress,
     IPNetwork,
     Link,
     Route,
+    Rule,
 )
 from kernel.netlink import links, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
-from kernel.paths import Packet, PacketPath, find_paths
+from kernel.paths import Packet, PacketPath, find_paths, read_rules
 from kernel.read import read_links
 
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
@@ -52,11 +54,13 @@ class HostState:
     routes: unicast routes of the main table, also those that the kernel makes itself for connected
         networks; those that refuse packets (blackhole and its kin) have an empty link name. Routes
         to other nodes' pods (RTPROT_PODWIRE_PEERS) may be left out: they are ignored.
+    rules: policy rules that are asked before the main table, without the kernel's own.
     """
 
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 def read_host_state(nl: Netlink) -> HostState:
@@ -68,7 +72,17 @@ def read_host_state(nl: Netlink) -> HostState:
     present = read_links(nl)
     names = {link.index: link.name for link in present}
     known = tuple(replace(a, link=names[i]) for i, a in addresses if i in names)
-    return HostState(tuple(present), known, tuple(_read_routes(messages, names)))
+    rules = (rule for version in (4, 6) for rule in _first_rules(nl, version))
+    return HostState(tuple(present), known, tuple(_read_routes(messages, names)), tuple(rules))
+
+
+def _first_rules(nl: Netlink, version: int) -> Iterator[Rule]:
+    for rule in read_rules(nl, version):
+        plain = Rule(version, rule.priority, "lookup", rule.table)
+        if rule == plain and rule.table == TABLE_MAIN:
+            return
+        if rule != plain or rule.table != TABLE_LOCAL:
+            yield rule
 
 
 def _dump_routes(nl: Netlink) -> Iterator[Message]:
@@ -138,6 +152,8 @@ def affects_plan(event: Event, host: HostState) -> bool:
     noun = event.noun
     if isinstance(noun, Route):
         return noun.protocol not in _OUR_PROTOCOLS
+    if isinstance(noun, Rule):
+        return True
     if isinstance(noun, Address):
         return not is_host_link_name(noun.link)
     if isinstance(noun, Link) and not is_host_link_name(noun.name):

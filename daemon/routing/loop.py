@@ -26,6 +26,7 @@ from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Prober
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
+from daemon.routing.diversions import Diversions
 from daemon.routing.host_state import (
     HostState,
     Paths,
@@ -80,6 +81,7 @@ class Loop:
         self._reporter = Reporter(journal, log, counts=self._counts)
         self._faults = self._reporter.faults
         self._kernel = Reconciler(settings, self._reporter, idle)
+        self._diversions = Diversions(self._kernel.nl, self._reporter)
         self._snapshot: Snapshot | None = None
         self._host: HostState | None = None
         self._underlay = UnderlayPaths()
@@ -123,6 +125,9 @@ class Loop:
             self._reconcile()
             if self._prober and self._desired:
                 self._prober.update(self._desired)
+            self._diversions.expect()
+        if self._desired and self._host:
+            self._diversions.check(self._desired, self._host)
         status = self._finish()
         seen = Seen(status, self._snapshot, self._desired, self._source.activity)
         self._counts.note_iteration(began, seen)

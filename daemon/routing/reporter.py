@@ -37,6 +37,7 @@ be its cause."""
 Part = Literal[
     NodePart,
     "routes",
+    "paths",
     "attachments",
     "filter",
     "limit",

@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kernel.errors import KernelError
-from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
-from kernel.netlink import links, neighbours, routes
+from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Sysctl
+from kernel.netlink import links, neighbours, routes, rules
 from kernel.netlink.codec import Message, attributes, string, unpack
 from kernel.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE
 
-Kind = Literal["link", "address", "route", "neighbour", "fdb", "netconf", "nft", "lost"]
+Kind = Literal["link", "address", "route", "neighbour", "fdb", "netconf", "rule", "nft", "lost"]
 
-# linux/rtnetlink.h, enum rtnetlink_groups: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR,
-# IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF.
-_GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 9, 11, 24, 25))
+# linux/rtnetlink.h, enum rtnetlink_groups: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE,
+# IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF.
+_GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 8, 9, 11, 19, 24, 25))
 _NFT_GROUPS = 1 << 6  # NFNLGRP_NFTABLES
 _BUFFER_BYTES = 8 << 20
 _RECEIVE_BYTES = 1 << 17
@@ -59,7 +59,7 @@ class RuleChange:
     name: str
 
 
-Noun = Link | Address | Route | Neighbour | FdbEntry | Sysctl | RuleChange
+Noun = Link | Address | Route | Rule | Neighbour | FdbEntry | Sysctl | RuleChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,8 @@ class Monitor(AbstractContextManager["Monitor"]):
             noun, kind = replace(address, link=self._name(index)), "address"
         elif message.type in (routes.RTM_NEWROUTE, routes.RTM_DELROUTE):
             noun, kind = self._note_route(message), "route"
+        elif message.type in (rules.RTM_NEWRULE, rules.RTM_DELRULE):
+            noun, kind = rules.parse_rule(message), "rule"
         elif message.type in (neighbours.RTM_NEWNEIGH, neighbours.RTM_DELNEIGH):
             index, entry, permanent = neighbours.parse_entry(message)
             noun = replace(entry, link=self._name(index)) if entry else None

@@ -1,5 +1,7 @@
 """What others put in the way stays theirs, and is told: status, log and journal name it."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.netns.routing.conftest import Cluster, Member, eventually
@@ -80,6 +82,31 @@ def test_an_overlap_is_allowed_without_a_restart(cluster: Cluster) -> None:
     one.write_settings(allowOverlap=[])
     eventually(lambda: "which `allowOverlap` does not name" in str(one.status()) or one.log)
     assert one.process is process
+
+
+def test_a_policy_rule_that_takes_packets_of_pods_is_named(pair: Pair, podwire_bin: Path) -> None:
+    one, _two = pair
+    one.attach(podwire_bin / "podwire")
+    one.node.ns.ip_batch(
+        "link add tun0 type bridge\nlink set tun0 up\n"
+        "route add 10.244.2.0/24 dev tun0 table 52\nrule add pref 5270 lookup 52\n"
+    )
+    text = "packets of pods to 10.244.2.0/24 of node-2 go dev tun0 by rule 5270: from all lookup 52"
+    eventually(lambda: text in one.fault("paths") or one.log)
+    status = one.status()
+    assert (status["inSync"], status["fault"]) == (False, "")
+    one.node.run(["ip", "route", "flush", "table", "52"])
+    eventually(one.is_in_sync)
+    # By the link of a pod alone: what the node sends itself goes as planned.
+    iif = next(k["ifname"] for k in one.node.ip("link show") if k["ifname"].startswith("pw"))
+    one.node.run(["ip", "-6", "rule", "add", "pref", "9", "iif", iif, "prohibit"])
+    eventually(lambda: f"by rule 9: from all iif {iif} prohibit" in one.fault("paths") or one.log)
+    assert "nowhere (Permission denied)" in one.fault("paths")
+    one.node.run(["ip", "-6", "rule", "del", "pref", "9"])
+    eventually(one.is_in_sync)
+    causes = [r["cause"] for r in one.history("packets of pods")]
+    assert len(causes) == 4, causes
+    assert [c.startswith("no policy rule") for c in causes] == [False, True] * 2
 
 
 def test_a_next_hop_that_is_merged_into_an_ipv6_route_goes(pair: Pair) -> None:

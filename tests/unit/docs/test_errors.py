@@ -35,6 +35,10 @@ def test_each_code_has_a_meaning_and_advice() -> None:
 
 
 STALE_PODS = "1 pod has an address of no pod CIDR of this node (10.244.9.2)"
+DIVERTED = (
+    "packets of pods to 10.244.2.0/24 of node-2 go dev tun0 "
+    "by rule 5270: from all lookup 52, not dev eth0"
+)
 ROUTES = str(KernelError("add", "route 10.244.2.0/24", 12))
 REFUSED = Refused("node-2", "10.244.2.0/24", "overlaps 10.244.2.0/24 on eth1 of this node")
 
@@ -54,7 +58,7 @@ def everything_wrong() -> NodeStatus:
         "node-1", "vxlan", "static", wanted=2, in_sync=1, fault="no link has its address",
         refused=(REFUSED,), tolerated=(REFUSED,), health=health,
         faults={
-            "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
+            "paths": DIVERTED, "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
             "source": "nodes.yaml:3: nodes is empty",
             "filter": "load podwire's nftables tables: Operation not permitted",
             "limit": describe_limit(8473),
