@@ -205,6 +205,8 @@ class ConflistSettings(Section):
     name: Annotated[str, v.text(v.parse_network_name)] = "podwire"
     mode: Annotated[Mode, v.one_of(Mode)] = "ptp"
     ip_masq: Annotated[bool, v.boolean()] = True
+    source_check: Annotated[bool, v.boolean()] = True
+    allowed_source_prefixes: Prefixes = ()
     cni_version: Annotated[str, v.text(v.parse_version)] = "1.0.0"
 
 

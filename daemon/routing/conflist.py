@@ -68,7 +68,7 @@ def _plugin(
 ) -> dict[str, Any]:
     families = sorted({prefix.version for prefix in prefixes})
     ipam: dict[str, Any] = {"ranges": [_range_set(prefixes, family) for family in families]}
-    plugin = {
+    plugin: dict[str, Any] = {
         "type": "podwire",
         "mode": settings.mode,
         "mtu": mtu,
@@ -76,6 +76,10 @@ def _plugin(
         "capabilities": dict.fromkeys(_CAPABILITIES, True),
         "ipam": ipam,
     }
+    if not settings.source_check:
+        plugin["sourceCheck"] = False
+    if settings.allowed_source_prefixes:
+        plugin["allowedSourcePrefixes"] = list(map(str, settings.allowed_source_prefixes))
     if settings.mode == "bridge":
         plugin["isDefaultGateway"] = True  # which adds the default routes
     else:

@@ -37,6 +37,8 @@ conflist:
   name: pods
   mode: bridge
   ipMasq: false
+  sourceCheck: false
+  allowedSourcePrefixes: [10.8.0.0/16]
   cniVersion: 1.1.0
 journal: {path: /srv/j, maxBytes: 65536}
 health: {port: 9000, interval: 5, budget: 100}
@@ -88,6 +90,8 @@ def test_every_key() -> None:
             name="pods",
             mode="bridge",
             ip_masq=False,
+            source_check=False,
+            allowed_source_prefixes=(ip_network("10.8.0.0/16"),),
             cni_version="1.1.0",
         ),
         health=HealthSettings(port=9000, interval=5, budget=100),

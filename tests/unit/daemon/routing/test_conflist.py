@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugin.config import parse_config
+from cni_plugin.plan import shape_of
 from cni_plugin.versions import SUPPORTED, require_supported
 from daemon.config.schema import ConflistSettings, Mode
 from daemon.routing.conflist import (
@@ -96,6 +97,15 @@ def test_the_capabilities_are_those_of_the_file_to_copy() -> None:
     copied = json.loads((ROOT / "conf" / "ptp.conflist").read_bytes())["plugins"][0]
     rendered = plugin_of(render_conflist(ConflistSettings(), [V4, V6], 1450))
     assert rendered["capabilities"] == copied["capabilities"]
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_the_source_check_is_passed_on(checked: bool) -> None:
+    settings = ConflistSettings(source_check=checked, allowed_source_prefixes=(V4, V6))
+    conf = parse_config(plugin_of(render_conflist(settings, [V4], 1450)))
+    assert shape_of(conf, "podwire").source_check is checked
+    assert conf.allowed_source_prefixes == (V4, V6)
+    assert "sourceCheck" not in plugin_of(render_conflist(ConflistSettings(), [V4], 1450))
 
 
 def test_a_store_elsewhere_is_named() -> None:
