@@ -288,9 +288,15 @@ def _counter_message(name: str) -> Message:
 
 def remove_tables(nl: Netlink) -> None:
     """Remove podwire's tables with all that is in them; those that are absent are no error."""
-    for family in _FAMILY:
-        body = header(family) + text(_TABLE_NAME, TABLE)
-        commit(nl, [Message(_DELTABLE, 0, body, f"remove table {family} {TABLE}")], ABSENT)
+    messages = [
+        Message(_DELTABLE, 0, header(f) + text(_TABLE_NAME, TABLE), f"remove nft table {f} {TABLE}")
+        for f in _FAMILY
+        if table_is_present(nl, f)
+    ]
+    # One transaction: the next one would wait until this one is cleaned up, a grace period later.
+    # Who removes one of them meanwhile removes them all.
+    if messages:
+        commit(nl, messages, ABSENT)
 
 
 def header(family: str, resource: int = 0) -> bytes:
