@@ -28,6 +28,11 @@ class Block(NamedTuple):
         """The first address."""
         return _address(self.version, self.first)
 
+    @property
+    def ends(self) -> tuple[IPAddress, IPAddress]:
+        """The first address and the last."""
+        return self.address, _address(self.version, self.last)
+
     def __str__(self) -> str:
         inner = self.last - self.first
         if inner & (inner + 1) == 0 == self.first & inner:

@@ -156,14 +156,8 @@ class Loop:
             self._log_departures(self._snapshot, fresh)
             self._snapshot, self._plan_due = fresh, True
         fault, before = self._source.fault, self._faults["source"]
-        if fault == before:
-            return
-        self._faults.set("source", fault)
-        if fault:
-            text = f"the last good state stays in use: {fault}"
-            self._faults.note_error(text)
-            self._log.error(text)
-        else:
+        self._reporter.report_fault("source", fault)
+        if before and not fault:
             self._log.info("the source is good again")
 
     def _log_departures(self, old: Snapshot | None, fresh: Snapshot) -> None:

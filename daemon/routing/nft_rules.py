@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +20,7 @@ from ipam.errors import StoreBusy
 from kernel.describe import describe
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
-from kernel.model import Element, IPAddress, IPNetwork
+from kernel.model import Element, IPNetwork
 from kernel.netlink.monitor import Event, RuleChange
 from kernel.nftables.masquerade import (
     CLUSTER_SETS,
@@ -35,7 +34,6 @@ from kernel.nftables.table import TABLE
 
 T = TypeVar("T")
 
-_BYTES = {4: 4, 6: 16}
 NODE_SETS = (*CLUSTER_SETS, *EXCLUSION_SETS)
 """The sets whose elements are the daemon's."""
 _SHARED = frozenset(a_set.name for a_set in (*NODE_SETS, *NETWORK_SETS))
@@ -81,7 +79,9 @@ class NftRules:
         """
         if desired.cluster != self._planned:
             self._planned = desired.cluster
-            self._elements = self._excluded | cluster_elements(map(_ends, desired.cluster))
+            self._elements = self._excluded | cluster_elements(
+                block.ends for block in desired.cluster
+            )
             self._cluster_due = True
         return self._cluster_due
 
@@ -180,12 +180,6 @@ def describe_changes(changes: Sequence[Change[Noun]]) -> str:
     sentences = [describe(change) for change in changes[:_NAMED]]
     more = [f"{len(changes) - _NAMED} more differed"] if len(changes) > _NAMED else []
     return "; ".join([*sentences, *more])
-
-
-def _ends(block: Block) -> tuple[IPAddress, IPAddress]:
-    size = _BYTES[block.version]
-    first, last = (ip_address(n.to_bytes(size, "big")) for n in (block.first, block.last))
-    return first, last
 
 
 def is_own(port: int) -> bool:

@@ -141,7 +141,7 @@ class Reconciler:
 
     def _is_due(self, part: Part) -> bool:
         if part == "routes":
-            return self._routes.entries.out_of_sync() > 0
+            return self._routes.entries.has_touched  # a stray that stays counts, too
         return self._parts[part].is_due
 
     def reconcile(self, desired: Desired) -> Wait:
