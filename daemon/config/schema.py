@@ -107,11 +107,13 @@ class KubernetesSettings(Section):
     cluster_cidrs: contain all nodes' pod CIDRs; nothing outside of them is ever routed.
     kubeconfig: None = the pod's own service account.
     namespace: of the objects that the daemons publish.
+    node_addresses: prefixes of the internal addresses that nodes may be reached by; none = any.
     """
 
     cluster_cidrs: _ClusterCidrs
     kubeconfig: AnyPath | None = None
     namespace: Annotated[str, v.text(v.parse_namespace)] = "podwire"
+    node_addresses: Prefixes = ()
 
 
 class PrefixLengths(Section):

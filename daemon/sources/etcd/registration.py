@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Container, Iterable, Sequence
-from urllib.parse import urlsplit
 
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
-from daemon.model import Node, parse_node_address
+from daemon.model import Node
 from daemon.sources.etcd.cluster_view import EtcdView, Holder
 from daemon.sources.etcd.gateway import Gateway
 from daemon.sources.etcd.keys import (
@@ -40,6 +38,7 @@ from daemon.sources.etcd.subnet_pool import (
     choose_subnets,
     make_pool,
 )
+from daemon.sources.local_address import sources_to
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
@@ -229,8 +228,7 @@ def own_addresses(endpoints: Iterable[str]) -> tuple[IPAddress, ...]:
     """The addresses from which etcd is reached, one of each family. Raises SourceError."""
     found: dict[int, IPAddress] = {}
     for endpoint in endpoints:
-        url = urlsplit(endpoint)
-        for address in _sources(url.hostname or "", url.port or 0):
+        for address in sources_to(endpoint):
             found.setdefault(address.version, address)
     if not found:
         raise SourceError(
@@ -238,21 +236,6 @@ def own_addresses(endpoints: Iterable[str]) -> tuple[IPAddress, ...]:
             " set source.etcd.addresses"
         )
     return tuple(found[version] for version in sorted(found))
-
-
-def _sources(host: str, port: int) -> Iterable[IPAddress]:
-    try:
-        targets = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except OSError:
-        return
-    for family, kind, _, _, target in targets:
-        try:
-            with socket.socket(family, kind) as probe:
-                # No packet: the kernel only chooses the source address (udp(7)).
-                probe.connect(target)
-                yield parse_node_address(str(probe.getsockname()[0]))
-        except (OSError, ValueError):  # no route there, or by the loopback
-            continue
 
 
 # -- transactions

@@ -68,8 +68,12 @@ class BadResponse(SourceError):
 class Api:
     """One client's connections. received: called with the bytes of each response as they arrive."""
 
+    server = ""
+    """The server's URL."""
+
     def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
         config = read_config(settings)
+        self.server = str(config.cluster.server)
         import httpx2
         from lightkube.core.exceptions import ConfigError
 

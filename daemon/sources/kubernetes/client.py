@@ -131,7 +131,7 @@ class KubernetesClient:
             workers[0].receive_own(thing, is_current)
 
         view = ClusterView(self._me, ranges, feed, log, on_own)
-        own = OwnObject(self._me, settings.namespace, ranges, view, log, feed.degraded)
+        own = OwnObject(self._me, settings, view, log, feed.degraded)
         workers.append(Worker(own, view, ranges, log, feed.degraded))
         return _Parts(view, own, workers[0])
 

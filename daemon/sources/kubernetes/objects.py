@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ ADDRESSES_MAX = 2
 PREFIXES_MAX = 16
 _TEXT_MAX = 80
 _UID_MAX = 128
-_INTERNAL = "InternalIP"
+_INTERNAL, _EXTERNAL = "InternalIP", "ExternalIP"
 
 
 _POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -50,7 +51,8 @@ class Claim:
 class NodeRecord:
     """What podwire uses of a Node, which only the control plane and the node's kubelet write.
 
-    left_out: why parts of it are not used.
+    addresses: the first internal one of each family; all of them: internal; external: those of
+    type ExternalIP, which are not used. left_out: why parts of it are not used.
     """
 
     name: str
@@ -58,6 +60,8 @@ class NodeRecord:
     addresses: tuple[IPAddress, ...]
     pod_cidrs: tuple[IPNetwork, ...]
     left_out: tuple[str, ...] = ()
+    internal: tuple[IPAddress, ...] = ()
+    external: tuple[IPAddress, ...] = ()
 
     @property
     def node(self) -> Node:
@@ -66,9 +70,8 @@ class NodeRecord:
 
     def covers(self, node: Node) -> bool:
         """Whether the Node has all addresses and pod CIDRs of a claim."""
-        return set(node.addresses) <= set(self.addresses) and set(node.pod_cidrs) <= set(
-            self.pod_cidrs
-        )
+        addresses, pod_cidrs = {*self.addresses, *self.internal}, set(self.pod_cidrs)
+        return addresses.issuperset(node.addresses) and pod_cidrs.issuperset(node.pod_cidrs)
 
 
 NODES = "/api/v1/nodes"
@@ -115,23 +118,26 @@ def parse_node_record(thing: object, ranges: Iterable[IPNetwork]) -> NodeRecord:
     texts = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
     texts = [text for text in texts if text != ""] if isinstance(texts, list) else texts
     cidrs, left_out = _read_prefixes(_texts({"podCIDRs": texts}, "podCIDRs", PREFIXES_MAX), ranges)
-    addresses = tuple(_read_internal(_mapping(thing, "status")))
-    return NodeRecord(name, uid, addresses, cidrs, left_out)
+    internal, external = (
+        tuple(_read_addresses(_mapping(thing, "status"), kind)) for kind in (_INTERNAL, _EXTERNAL)
+    )
+    # Of each family the first: dictionaries keep the last of a key.
+    first = {address.version: address for address in reversed(internal)}
+    addresses = tuple(address for address in internal if address in first.values())
+    return NodeRecord(name, uid, addresses, cidrs, left_out, internal, external)
 
 
-def _read_internal(status: Mapping[str, Any]) -> Iterable[IPAddress]:
-    """The first internal address of each family (core/v1, NodeAddress)."""
+def _read_addresses(status: Mapping[str, Any], kind: str) -> Iterable[IPAddress]:
+    """The addresses of a type, in their order (core/v1, NodeAddress)."""
     entries = status.get("addresses") or []
-    found: dict[int, IPAddress] = {}
+    found: dict[IPAddress, None] = {}
     for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, dict) or entry.get("type") != _INTERNAL:
+        if not isinstance(entry, dict) or entry.get("type") != kind:
             continue
-        try:
-            address = _parse(parse_node_address, entry.get("address"), "its address")
-        except UnusableObject:
-            continue  # a node may have addresses that are no use to others
-        found.setdefault(address.version, address)
-    return found.values()
+        # A node may have addresses that are no use to others.
+        with suppress(UnusableObject):
+            found[_parse(parse_node_address, entry.get("address"), "its address")] = None
+    return found
 
 
 def _read_prefixes(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
@@ -25,8 +27,8 @@ from daemon.sources.kubernetes.objects import (
     render,
     version_of,
 )
+from daemon.sources.kubernetes.own_address import OwnAddress
 from daemon.sources.remote import SourceError
-from kernel.model import IPNetwork
 
 MANAGER = "podwired"
 """The field manager of server-side apply."""
@@ -50,14 +52,14 @@ class OwnObject:
     def __init__(
         self,
         me: str,
-        namespace: str,
-        ranges: tuple[IPNetwork, ...],
+        settings: KubernetesSettings,
         view: ClusterView,
         log: Log,
         trouble: Trouble,
     ) -> None:
-        self.path = f"{objects_path(namespace)}/{me}"
-        self._me, self._namespace, self._ranges = me, namespace, ranges
+        self.path = f"{objects_path(settings.namespace)}/{me}"
+        self._me, self._settings = me, settings
+        self._own_address = OwnAddress(settings.node_addresses, log)
         self._view, self._log, self._trouble = view, log, trouble
         self._selector = {"fieldSelector": f"metadata.name={me}"}
         self._desired: dict[str, Any] | None = None
@@ -84,7 +86,7 @@ class OwnObject:
         except ApiError as error:
             self._trouble("node", str(error))
             raise
-        self._take_node(nodes[0] if nodes else None)
+        self._take_node(nodes[0] if nodes else None, api.server)
         return position
 
     def watch_node(self, api: Api, position: str, changed: Callable[[], None]) -> None:
@@ -97,36 +99,46 @@ class OwnObject:
                 except UnusableObject as error:
                     raise BadResponse(f"an event of Node {self._me} {error}") from error
                 if event.kind in CHANGES:
-                    self._take_node(None if event.kind == "DELETED" else event.thing)
+                    thing = None if event.kind == "DELETED" else event.thing
+                    self._take_node(thing, api.server)
                     changed()
 
-    def _take_node(self, thing: object) -> None:
-        """The Node, None where there is none."""
+    def _take_node(self, thing: object, server: str) -> None:
+        """The Node, None where there is none. server: the API's URL."""
         if thing is None:
             self._desired = None
             hint = "`node` in podwired.yaml must be the Node's name"
             self._trouble("node", f"the cluster has no Node {self._me}: {hint}")
             return
         try:
-            record = parse_node_record(thing, self._ranges)
+            record = parse_node_record(thing, self._settings.cluster_cidrs)
             if record.name != self._me:
                 raise UnusableObject(f"the API answers with {record.name}")
         except UnusableObject as error:
             self._trouble("node", f"Node {self._me}: {error}")
             return
-        self._take(record)
+        self._take(replace(record, addresses=self._own_address.choose(record.internal, server)))
 
     def _take(self, record: NodeRecord) -> None:
         why = "; ".join(record.left_out)
         if not record.addresses:
-            why = "has no InternalIP address"
+            why = self._explain_no_address(record)
         elif not record.pod_cidrs:
             why = why or _NO_CIDRS
         self._trouble("node", f"Node {self._me} {why}" if why else "")
         if record.addresses:
             self._view.put_own(record)
-        is_complete = record.addresses and record.pod_cidrs
-        self._desired = render(record.node, record.uid, self._namespace) if is_complete else None
+        namespace, is_complete = self._settings.namespace, record.addresses and record.pod_cidrs
+        self._desired = render(record.node, record.uid, namespace) if is_complete else None
+
+    def _explain_no_address(self, record: NodeRecord) -> str:
+        if record.internal:
+            among = " ".join(map(str, self._settings.node_addresses))
+            found = ", ".join(map(str, record.internal))
+            return f"has no InternalIP in source.kubernetes.nodeAddresses, {among}: it has {found}"
+        found = ", ".join(map(str, record.external))
+        only = f", only ExternalIP {found}, which nodes do not use: set kubelet's --node-ip"
+        return f"has no InternalIP address{only if found else ''}"
 
     # -- the NodeNetwork
 

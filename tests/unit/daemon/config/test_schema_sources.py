@@ -45,12 +45,14 @@ def test_every_key_of_kubernetes() -> None:
     clusterCIDRs: [10.244.0.0/16, "fd00:10:244::/48"]
     kubeconfig: /etc/podwire/kubeconfig
     namespace: net-1
+    nodeAddresses: [192.0.2.0/24]
 """
     ranges = ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")
     assert parse_source(text).kubernetes == KubernetesSettings(
         cluster_cidrs=ranges,
         kubeconfig=Path("/etc/podwire/kubeconfig"),
         namespace="net-1",
+        node_addresses=(ip_network("192.0.2.0/24"),),
     )
 
 

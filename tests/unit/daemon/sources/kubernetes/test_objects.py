@@ -190,8 +190,14 @@ def test_a_node_is_read() -> None:
         {"type": "InternalIP", "address": "2001:db8::1"},
     ]
     found = parse_node_record(thing, RANGES)
-    assert found == NodeRecord("a", "u", NODE.addresses, NODE.pod_cidrs)
+    internal = tuple(map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1")))
+    external = (ip_address("198.51.100.1"),)
+    expected = NodeRecord("a", "u", NODE.addresses, NODE.pod_cidrs, (), internal, external)
+    assert found == expected
     assert found.node == NODE
+    # A daemon may publish any of its Node's internal addresses, see OwnAddress.
+    assert found.covers(Node("a", internal[1:], ()))
+    assert not found.covers(Node("a", external, ()))
 
 
 @pytest.mark.parametrize("spec", [{"podCIDRs": None}, {"podCIDRs": [], "podCIDR": ""}])

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.cache import CacheWriter
 from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.remote import Feed, SourceError
+from kernel.model import IPNetwork
 from tests.cluster.follower import Notes
 
 RANGES = (ip_network("10.244.0.0/16"),)
@@ -80,11 +82,12 @@ class Server(Api):
 class Mine:
     """A node that is published."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, among: tuple[IPNetwork, ...] = ()) -> None:
         self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
         self.feed, self.log, self.server = Feed(self.keeper, "here"), Notes(), Server()
         view = ClusterView("me", RANGES, self.feed, self.log, lambda *_: None)
-        self.own = OwnObject("me", "podwire", RANGES, view, self.log, self.feed.degraded)
+        settings = KubernetesSettings(cluster_cidrs=RANGES, node_addresses=among)
+        self.own = OwnObject("me", settings, view, self.log, self.feed.degraded)
         assert self.own.read_node(self.server) == "7"
         assert not self.own.must_publish  # what there is is not known yet
         self.own.receive(None, is_current=True)
@@ -249,6 +252,10 @@ def test_while_the_node_cannot_be_read_the_object_is_kept_as_it_was(mine: Mine) 
     [
         ({"spec": {}}, "Node me has no podCIDRs yet"),
         ({"status": {}}, "Node me has no InternalIP address"),
+        (
+            {"status": {"addresses": [{"type": "ExternalIP", "address": "198.51.100.1"}]}},
+            "has no InternalIP address, only ExternalIP 198.51.100.1, which nodes do not use",
+        ),
         ({"spec": {"podCIDRs": ["10.9.0.0/24"]}}, "its pod CIDR 10.9.0.0/24 is outside of"),
         ({"metadata": {"name": "you", "uid": "u"}}, "Node me: the API answers with you"),
     ],
@@ -257,3 +264,17 @@ def test_what_a_node_lacks_is_a_fault(mine: Mine, change: Thing, fault: str) -> 
     mine.server.node = {**node(9), **change}
     mine.own.read_node(mine.server)
     assert fault in mine.feed.fault
+
+
+def test_the_key_decides_among_internal_addresses(tmp_path: Path) -> None:
+    mine = Mine(tmp_path, (ip_network("192.0.2.0/24"),))
+    found = [{"type": "InternalIP", "address": a} for a in ("10.9.0.11", "192.0.2.7")]
+    mine.server.node = {**node(9), "status": {"addresses": found}}
+    mine.own.read_node(mine.server)
+    mine.publish()
+    assert mine.thing["spec"]["addresses"] == ["192.0.2.7"]
+    mine.server.node = {**node(9), "status": {"addresses": found[:1]}}
+    mine.own.read_node(mine.server)
+    assert mine.feed.fault.endswith(
+        "has no InternalIP in source.kubernetes.nodeAddresses, 192.0.2.0/24: it has 10.9.0.11"
+    )

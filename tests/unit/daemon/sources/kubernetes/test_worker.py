@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.cache import CacheWriter
@@ -84,7 +85,9 @@ class OneNode:
         self.feed, self.server, log = Feed(self.keeper, "here"), Server(), Log("error")
         on_own: Callable[[Any, bool], None] = lambda *own: self.worker.receive_own(*own)  # noqa: E731
         self.view = ClusterView("me", RANGES, self.feed, log, on_own)
-        own = OwnObject("me", "podwire", RANGES, self.view, log, self.feed.degraded)
+        own = OwnObject(
+            "me", KubernetesSettings(cluster_cidrs=RANGES), self.view, log, self.feed.degraded
+        )
         self.worker = Worker(own, self.view, RANGES, log, self.feed.degraded)
 
     def names(self) -> list[str]:

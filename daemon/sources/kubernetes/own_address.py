@@ -1,0 +1,54 @@
+"""Which of its Node's internal addresses other nodes reach this node by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from daemon.log import Log
+from daemon.sources.local_address import sources_to
+from kernel.model import IPAddress, IPNetwork
+
+# Documentation addresses (RFC 5737, RFC 3849): packets to them take the default route.
+_ANYWHERE = ("udp://192.0.2.1:9", "udp://[2001:db8::1]:9")
+
+
+class OwnAddress:
+    """The choice. among: prefixes of the addresses that may be chosen; empty: any may."""
+
+    def __init__(self, among: Sequence[IPNetwork], log: Log) -> None:
+        self._among, self._log = among, log
+        self._shown: dict[int, str] = {}
+
+    def choose(self, candidates: Sequence[IPAddress], server: str) -> tuple[IPAddress, ...]:
+        """One address of each family, in the order of the candidates. server: the API's URL.
+
+        Of several it is the source of packets to the API server, else that of packets that take
+        the default route, else the first.
+        """
+        usable = [a for a in candidates if not self._among or any(a in n for n in self._among)]
+        by_family: dict[int, list[IPAddress]] = {}
+        for address in usable:
+            by_family.setdefault(address.version, []).append(address)
+        return tuple(self._choose(found, server) for found in by_family.values())
+
+    def _choose(self, found: list[IPAddress], server: str) -> IPAddress:
+        if len(found) == 1:
+            return found[0]
+        by_server = _first(found, sources_to(server))
+        chosen = by_server or _first(found, (a for url in _ANYWHERE for a in sources_to(url)))
+        why = "the first, for no route leads to the API server"
+        if chosen:
+            why = "the API server" if by_server else "the default route"
+            why = f"{why} is reached by it"
+        self._show(found, chosen or found[0], why)
+        return chosen or found[0]
+
+    def _show(self, found: list[IPAddress], chosen: IPAddress, why: str) -> None:
+        text = f"of the Node's InternalIPs {', '.join(map(str, found))} {chosen} is used: {why}"
+        if self._shown.get(chosen.version) != text:
+            self._shown[chosen.version] = text
+            self._log.info(f"{text}; source.kubernetes.nodeAddresses decides otherwise")
+
+
+def _first(found: list[IPAddress], sources: Iterable[IPAddress]) -> IPAddress | None:
+    return next((source for source in sources if source in found), None)
