@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cni_plugin import errors, versions
 from cni_plugin.errors import CniError
 from cni_plugin.request import Request, decode, parse_request
-from ipam.errors import IpamError, StoreDamaged
+from ipam.errors import EXHAUSTED, IpamError, StoreDamaged
 from kernel.errors import KernelError, NotANamespace
 
 if TYPE_CHECKING:
@@ -136,8 +136,11 @@ def _translate(error: Exception, host: Host) -> CniError:
         return CniError(errors.INVALID_ENVIRONMENT, f"CNI_NETNS: {error}")
     if isinstance(error, KernelError):
         return CniError(errors.KERNEL_REFUSED, str(error))
+    if isinstance(error, MemoryError):
+        return CniError(errors.TRY_AGAIN, "out of memory", "see what uses the node's memory")
     if isinstance(error, OSError):
-        return CniError(errors.IO_FAILURE, f"{error.strerror or error}", str(error.filename or ""))
+        code = errors.TRY_AGAIN if error.errno in EXHAUSTED else errors.IO_FAILURE
+        return CniError(code, f"{error.strerror or error}", str(error.filename or ""))
     where = _innermost(error)
     host.log(f"podwire: internal error {type(error).__name__}: {error} at {where}")
     msg = f"internal error: {type(error).__name__}: {error}"

@@ -49,8 +49,9 @@ class Log:
         self._write("info", text, fields)
 
     def debug(self, text: str, **fields: object) -> None:
-        """How it did that."""
-        self._write("debug", text, fields)
+        """How it did that; of several lines each is written by itself."""
+        for line in text.splitlines():
+            self._write("debug", line, fields)
 
     def switch(self) -> None:
         """Go to debug, or back to info."""
@@ -62,7 +63,9 @@ class Log:
             return
         head = f"<{_JOURNAL_PRIORITY[level]}>" if self._journal else f"{_now()} {level:7} "
         tail = "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value != "")
-        line = f"{head}{text}{tail}\n".encode(errors="backslashreplace")
+        # A process chooses its own name, and a peer its words: neither writes a line of the log.
+        safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        line = f"{head}{safe}{tail}\n".encode(errors="backslashreplace")
         # The reader of stderr may be gone: calls matter more than their log lines.
         with self._mutex, suppress(OSError):
             os.write(_STDERR, line)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,9 +59,22 @@ def _started(log_level: str, work: Callable[[Log, Signals], int]) -> int:
     log = Log(log_level, journal="JOURNAL_STREAM" in os.environ)
     try:
         return work(log, Signals(log))
+    except _Displaced as found:
+        log.error(f"{found}: podwired restarts")
+        _restart()
     except (Unusable, CniError, IpamError, OSError) as error:
         log.error(str(error))
-        return 1
+    return 1
+
+
+class _Displaced(Exception):
+    """A file by which others find the daemon, or keep away from it, is gone."""
+
+
+def _restart() -> None:
+    """Execute the program anew, in this process: no forked process can be given a new socket."""
+    with suppress(OSError):
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _serve(socket_path: Path, data_dir: Path, log: Log, signals: Signals) -> int:
@@ -118,7 +132,9 @@ def _route(settings: Settings, config: Path, log: Log, signals: Signals) -> int:
     readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     failed_calls = FailedCalls(journal)
-    common = Common(settings.data_dir, log, watchdog, counters, readiness.fault)
+    common = Common(
+        settings.data_dir, log, watchdog, counters, readiness.fault, lambda: status.is_in_place
+    )
     idle = IdleAttachments(common.locks).holding
 
     def watched(name: str) -> Callable[[], None]:
@@ -140,7 +156,7 @@ class Common:
     """What all processes that serve calls have in common, made before they are forked.
 
     counters: with a row for each process. readiness: why a network cannot be served now (see
-    `cni_plugin.host.Host`).
+    `cni_plugin.host.Host`). is_in_place: whether the daemon's other files are where they were.
     """
 
     def __init__(
@@ -150,8 +166,10 @@ class Common:
         watchdog: Watchdog,
         counters: CallCounters,
         readiness: Callable[[str], CniError | None] = always_ready,
+        is_in_place: Callable[[], bool] = lambda: True,
     ) -> None:
         self.data_dir, self.log, self.readiness = data_dir, log, readiness
+        self.is_in_place = is_in_place
         self.watchdog, self.counters = watchdog, counters
         names = (f"calls of process {n + 1}" for n in range(len(counters.rows)))
         self.loops = [watchdog.add(name) for name in names]
@@ -172,7 +190,7 @@ def _serve_calls(
     signals: Signals,
     beside: AbstractContextManager[object] = _NOTHING,
 ) -> int:
-    """Serve CNI calls until `signals.stop`; the exit status. Raises CniError, OSError.
+    """Serve CNI calls until `signals.stop`; the exit status. Raises CniError, OSError, _Displaced.
 
     No thread may run yet. beside: what else runs in the first process meanwhile.
     """
@@ -208,20 +226,31 @@ def _lead(
     with _serving(listener, common, 0) as (server, pool), beside:
         notify("READY=1")
         common.log.info("serving", socket=listener, data_dir=common.data_dir)
-        while not signals.stop.wait(CHECK_SECONDS):
+        displaced = ""
+        while not displaced and not signals.stop.wait(CHECK_SECONDS):
             _check(pool, common.loops[0])
             for number in processes.find_dead():
                 common.counters.drop(number)
                 common.loops[number].end()
             common.watchdog.check()
-        notify("STOPPING=1")
+            displaced = _find_displaced(listener, common)
+        if not displaced:
+            notify("STOPPING=1")
         until = time.monotonic() + STOP_SECONDS
         listener.shut_down()
         done = server.finish(STOP_SECONDS)
         done = processes.wait(max(_GRACE_SECONDS, until - time.monotonic())) and done
+    if displaced and not signals.stop.is_set():
+        raise _Displaced(displaced)
     text = "stopped" if done else "stopped with calls in flight"
     common.log.info(f"{text}; a process had died before" if processes.died else text)
     return 0 if done else 1
+
+
+def _find_displaced(listener: Listener, common: Common) -> str:
+    if not listener.is_in_place:
+        return f"the socket {listener} was removed"
+    return "" if common.is_in_place() else "the lock of the status was removed"
 
 
 def _check(pool: WorkerPool, loop: WatchedLoop) -> None:

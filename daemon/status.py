@@ -147,10 +147,17 @@ class StatusFile:
         self._path, self._written = path, 0.0
         self._last: NodeStatus | None = None
         self._lock = _take_lock(path)
+        self._place = _identity(_lock_of(path))
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the lock still keeps other daemons away: a file that was removed does not."""
+        return _identity(_lock_of(self._path)) == self._place
 
     def write(self, status: NodeStatus) -> None:
         """Write a status, unless the file has the same and is fresh. Raises OSError."""
-        if status == self._last and time.monotonic() - self._written < HEARTBEAT:
+        is_fresh = status == self._last and time.monotonic() - self._written < HEARTBEAT
+        if is_fresh and self._path.exists():
             return
         head = {"pid": os.getpid(), "time": time.time(), "uptime": _uptime()}
         content = json.dumps({**head, **as_json(status)}, indent=1).encode() + b"\n"
@@ -216,6 +223,14 @@ def _uptime() -> float:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _take_lock(path: Path) -> FileLock:

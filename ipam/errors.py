@@ -96,6 +96,8 @@ _BUSY = frozenset({5, 6, 15})  # BUSY, LOCKED, PROTOCOL
 _DAMAGED = frozenset({11, 26, 24})  # CORRUPT, NOTADB, FORMAT
 _DENIED = frozenset({14, 3, 23})  # CANTOPEN, PERM, AUTH
 
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that pass: too many open files, or no memory."""
 _HINT_FULL = "free some space on it, then try again"
 _HINT_READ_ONLY = "remount it writable, or set dataDir to a folder that is"
 _HINT_DENIED = "check that podwire runs as root and owns the folder"
@@ -116,6 +118,12 @@ def _read_only(path: Path, details: str) -> StoreError:
     return StoreError(path, f"{path} cannot be written", f"{details}; {_HINT_READ_ONLY}")
 
 
+def _exhausted(path: Path, details: str) -> StoreError:
+    """The error for a node or a process that has no more descriptors or memory."""
+    hint = "too many files are open, or memory is full"
+    return StoreError(path, f"cannot use {path} now", f"{details}; {hint}", code=TRY_AGAIN)
+
+
 def from_sqlite(path: Path, error: sqlite3.Error) -> StoreError:
     """The exception for an error of SQLite on the database at `path`."""
     # The low byte is the primary code (https://www.sqlite.org/rescode.html). Errors that
@@ -132,6 +140,8 @@ def from_sqlite(path: Path, error: sqlite3.Error) -> StoreError:
         return _full(path, details)
     if primary == _READONLY:
         return _read_only(path, details)
+    if primary in _DENIED and _is_out_of_descriptors():
+        return _exhausted(path, details)
     if primary in _DENIED:
         return StoreError(path, f"cannot open database {path}", f"{details}; {_HINT_DENIED}")
     return StoreError(path, f"database {path} failed", details)
@@ -143,6 +153,8 @@ def from_os(path: Path, error: OSError) -> StoreError:
         return _full(path, str(error))
     if error.errno == errno.EROFS:
         return _read_only(path, str(error))
+    if error.errno in EXHAUSTED:
+        return _exhausted(path, str(error))
     return StoreError(path, f"cannot use {path}", f"{error}; {_HINT_DENIED}")
 
 
@@ -150,6 +162,15 @@ def _is_schema_gone(primary: int | None, text: str) -> bool:
     if primary is None:
         return "UTF-8" in text
     return primary == _ERROR and text.startswith(("no such table", "no such column"))
+
+
+def _is_out_of_descriptors() -> bool:
+    """SQLite does not say why it cannot open a file."""
+    try:
+        os.close(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in EXHAUSTED
+    return False
 
 
 def _has_no_space(path: Path) -> bool:

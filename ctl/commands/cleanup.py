@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -36,7 +37,9 @@ exit codes: 0 nothing is left; 1 something could not be removed, or a daemon run
 """
 _SHOWN = 10
 """Routes that are named; of more than these, the number is printed."""
-_STORE = "podwire.db*"
+_STORE = re.compile(
+    r"podwire\.db(\.lock|\.new|\.replacing|\.damaged-\d{8}T\d{6}Z(\.\d+)?)?(-wal|-shm|-journal)?"
+)
 """The database, what SQLite and podwire keep beside it, and damaged ones that were set aside."""
 
 
@@ -75,7 +78,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _remove_data(files: Files) -> Iterator[Path]:
     """Remove the daemon's files and sockets, no other kind; yields each. Raises OSError."""
-    names = (*sorted(files.data_dir.glob(_STORE)), *(files.data_dir / name for name in DATA_FILES))
+    found = sorted(p for p in files.data_dir.glob("podwire.db*") if _STORE.fullmatch(p.name))
+    names = (*found, *(files.data_dir / name for name in DATA_FILES))
     places = (files.journal, previous_file(files.journal), files.status, files.socket)
     for path in (*names, *places):
         if not path.is_symlink() and (path.is_file() or path.is_socket()):

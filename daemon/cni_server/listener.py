@@ -43,13 +43,18 @@ class Listener:
         """What the calling process, which is forked already, takes connections by."""
         return Acceptor(self._socket, log)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether callers find it: the file may have been removed, or another's is there."""
+        return _identity(self._path) == self._file
+
     def shut_down(self) -> None:
         """Take no further connection, in no process; those that wait are still accepted.
 
         New calls go the standalone way at once: they find no socket, and a caller that has found
         it is refused (net/unix/af_unix.c, unix_stream_connect checks RCV_SHUTDOWN).
         """
-        if _identity(self._path) == self._file:
+        if self.is_in_place:
             self._path.unlink(missing_ok=True)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

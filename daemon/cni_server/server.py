@@ -156,20 +156,19 @@ class Server:
 
 
 class PassedNamespace:
-    """The shim's descriptor of CNI_NETNS, closed whether the call opens it or not."""
+    """The shim's descriptor of CNI_NETNS, as often as the call opens it."""
 
     def __init__(self, request: protocol.Request) -> None:
         self._fd, self._errno = request.netns, request.netns_errno
 
     def open(self, path: str) -> Namespace:
         """The namespace; the path is for messages only. Raises NotANamespace."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
+        if self._fd < 0:
             raise NotANamespace("open network namespace", path, self._errno)
-        return Namespace(fd, path)
+        return Namespace(os.dup(self._fd), path)
 
     def close(self) -> None:
-        """Close what was not opened."""
+        """Close the shim's descriptor; namespaces that were opened are their users'."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

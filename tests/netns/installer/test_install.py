@@ -57,12 +57,12 @@ class Place:
         return ["--cni-bin", self.cni_bin, "--bin", self.bin]
 
     def answers(self, name: str) -> bool:
-        """Whether the plugin of that name answers VERSION."""
-        env = {"CNI_COMMAND": "VERSION", "PODWIRE_SOCKET": str(self.prefix / "no-daemon")}
+        """Whether the plugin of that name answers, with its Python: it refuses the verb."""
+        env = {"CNI_COMMAND": "NONE", "PODWIRE_SOCKET": str(self.prefix / "no-daemon")}
         done = subprocess.run(
             [self.cni_bin / name], env=env, input=b"{}", capture_output=True, check=False
         )
-        return done.returncode == 0 and "1.0.0" in json.loads(done.stdout)["supportedVersions"]
+        return bool(json.loads(done.stdout)["code"] == 4)
 
     def environments(self) -> list[str]:
         """The Python environments that are there; the one in use last."""
@@ -341,18 +341,36 @@ def test_what_the_configuration_moved_goes_from_there_and_nothing_beside_it(
     used.start()
     used.kill()
     assert (tmp_path / "run" / "s").exists()
-    for name in ("podwire.db-wal", "podwire.db", "mine"):
+    damaged = "podwire.db.damaged-20260101T000000Z"
+    mine = {"mine", "podwire.db.backup-of-admin", "podwire.db-2026", "podwire.db.damaged-mine"}
+    for name in ("podwire.db-wal", "podwire.db", damaged, f"{damaged}.2-wal", *mine):
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / name).touch()
     done = used.uninstall("--data", "--config", used.config)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"removed {tmp_path}/data/podwire.db\n" in done.stdout
     assert f"removed {tmp_path}/log/j\n" in done.stdout
-    assert [p.name for p in (tmp_path / "data").iterdir()] == ["mine"]
+    assert {p.name for p in (tmp_path / "data").iterdir()} == mine
     assert not (tmp_path / "run").exists()
     assert not list((tmp_path / "log").iterdir())
     assert not list(tmp_path.glob("status*"))
     assert used.files() == files
+
+
+def test_other_environments_in_the_prefix_stay(place: Place) -> None:
+    """A prefix like /opt is not podwire's alone."""
+    names = ("venv-mine", "venv-20260101000000-1", "venv-2026")
+    for name in names:
+        (place.prefix / name).mkdir(parents=True)
+        (place.prefix / name / "file").touch()
+    place.install()
+    place.install()
+    assert place.run("uninstall").returncode == 0
+    assert {path.name for path in place.prefix.iterdir()} == set(names)
+    (place.prefix / "venv").mkdir()
+    refused = place.run("install", *place.folders)
+    assert refused.returncode == 1
+    assert f"{place.prefix}/venv is not podwire's" in refused.stderr
 
 
 def test_data_of_another_installation_is_left_alone(used: Used, tmp_path: Path) -> None:

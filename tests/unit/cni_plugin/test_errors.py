@@ -1,5 +1,6 @@
 """Each error code, by a real cause of it."""
 
+import errno
 import json
 import os
 import sys
@@ -256,6 +257,15 @@ def test_a_bug_is_an_answer_too(node: Node) -> None:
     assert "test_errors.py" in body["details"]
     assert "Traceback" not in reply.stdout.decode()
     assert [line for line in node.log if "internal error" in line and "test_errors.py" in line]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "x"), OSError(12, "x")])
+def test_what_a_node_lacks_for_a_while_is_tried_again(node: Node, error: Exception) -> None:
+    def fail(_path: str) -> Any:
+        raise error
+
+    reply = node.call(environment(), CONFIG, fail)
+    assert (reply.status, json.loads(reply.stdout)["code"]) == (1, errors.TRY_AGAIN)
 
 
 def test_descriptors_are_closed_after_failures(node: Node, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -143,3 +144,25 @@ def test_a_block_leaves_other_errors_alone() -> None:
 def test_an_error_reads_as_message_and_details() -> None:
     assert str(ConfigError("what", details="why")) == "what: why"
     assert str(ConfigError("what")) == "what"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_passes_is_tried_again(number: int) -> None:
+    found = from_os(Path("/x/podwire.db"), OSError(number, os.strerror(number)))
+    assert found.code == 11
+    assert "runs as root" not in found.details
+
+
+def test_a_process_without_descriptors_is_not_told_to_run_as_root(tmp_path: Path) -> None:
+    path = tmp_path / "podwire.db"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(StoreError) as caught, translated(path):
+            sqlite3.connect(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.code == 11
+    assert "too many files are open" in caught.value.details
