@@ -364,7 +364,6 @@ def test_other_environments_in_the_prefix_stay(place: Place) -> None:
         (place.prefix / name).mkdir(parents=True)
         (place.prefix / name / "file").touch()
     place.install()
-    place.install()
     assert place.run("uninstall").returncode == 0
     assert {path.name for path in place.prefix.iterdir()} == set(names)
     (place.prefix / "venv").mkdir()
