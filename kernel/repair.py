@@ -10,9 +10,10 @@ from kernel.describe import name_of, state_of
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
-from kernel.model import Address, IPNetwork, Link, Route, Sysctl
+from kernel.model import Address, IPNetwork, Link, Neighbour, Route, Sysctl
 from kernel.netlink import links, routes
 from kernel.netlink.codec import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
+from kernel.netlink.neighbours import add_neighbour
 from kernel.netlink.socket import Netlink
 from kernel.read import read_link
 from kernel.routes import find_rival
@@ -35,6 +36,7 @@ def repair(
         if isinstance(change.desired, Link):
             messages += _link_messages(nl, change, change.desired)
     messages += [links.add_address(noun, index) for noun in nouns if isinstance(noun, Address)]
+    messages += [add_neighbour(noun, index) for noun in nouns if isinstance(noun, Neighbour)]
     nl.run(messages, tolerate=frozenset({errno.EEXIST}))
     for change in changes:
         if isinstance(change.desired, Route):

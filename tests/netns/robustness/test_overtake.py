@@ -16,7 +16,7 @@ BEFORE = {
     "the pair": "attach.py:_create_pair",
     "the node's end": "attach.py:_configure_node",
     "the pod's end": "attach.py:_configure_pod",
-    "hairpin members": "attach.py:_add_elements",
+    "hairpin members": "attach.py:add_elements",
     "the last look": "add.py:_check_still_desired",
 }
 
