@@ -29,6 +29,7 @@ _HEAD = {"pid", "time", "uptime"}
 PARTS = {
     "routes": "routes are not reconciled: ",
     "paths": "",
+    "firewall": "",
     "attachments": "",
     "filter": "VXLAN and probes are taken from anybody: ",
     "limit": "",

@@ -20,6 +20,8 @@ from daemon.probes.schedule import Target, Targets
 
 Stage = Literal["check", "paths", "mtu", "search", "done"]
 
+_OF_PATHS = frozenset({Reason.OVERLAY_BLOCKED, Reason.UNDERLAY_DOWN, Reason.ONE_WAY})
+"""Reasons that a fault of this node may have, too."""
 STEP = 8
 """Precision of the search for the largest size, in bytes."""
 
@@ -196,8 +198,17 @@ class Verdict:
     detail: str = ""
 
 
-def judge(found: Inspection, local: LocalNode, received: int) -> Verdict:
-    """The verdict of an inspection. received: bits of the paths that probes of the peer came by."""
+def judge(found: Inspection, local: LocalNode, received: int, blocked: str = "") -> Verdict:
+    """The verdict of an inspection. received: bits of the paths that probes of the peer came by.
+
+    blocked: why packets get nowhere on this node; it comes before what may be wrong elsewhere.
+    """
+    verdict = _judge(found, local, received)
+    is_local = blocked and verdict.reason in _OF_PATHS
+    return Verdict(verdict.reason, blocked) if is_local else verdict
+
+
+def _judge(found: Inspection, local: LocalNode, received: int) -> Verdict:
     if found.is_ok:
         return Verdict(Reason.NONE)
     if found.narrow:

@@ -62,8 +62,9 @@ class InFlight:
 class Peers:
     """counts: peers by state. terminated: connections that ended: the peer failed, left or moved.
 
-    local: this node, set with each plan. transitions: peers that failed, or are
-    established after they had failed, since the reader cleared it.
+    local: this node, set with each plan. blocked: why packets get nowhere on this node.
+    transitions: peers that failed, or are established after they had failed, since the reader
+    cleared it.
     revision: grows with every change of `counts` and `degraded`.
     """
 
@@ -71,7 +72,7 @@ class Peers:
         self, interval: float, budget: float, random: Random, clock: Callable[[], float]
     ) -> None:
         """clock: seconds since 1970, for people; all other times are arguments."""
-        self.local = LocalNode({}, 0, 0, 0, 0)
+        self.local, self.blocked = LocalNode({}, 0, 0, 0, 0), ""
         self.counts, self.terminated, self.revision = no_counts(), 0, 0
         self.transitions: list[PeerHealth] = []
         self._interval, self._random, self._clock = interval, random, clock
@@ -299,7 +300,8 @@ class Peers:
 
     def _conclude(self, peer: Peer, found: Inspection, now: float) -> None:
         peer.inspection, peer.ended = None, now
-        verdict = judge(found, self.local, peer.received_since(peer.suspect_since))
+        received = peer.received_since(peer.suspect_since)
+        verdict = judge(found, self.local, received, self.blocked)
         self.revision += (verdict.reason, verdict.detail) != (peer.reason, peer.detail)
         self._set(peer, peer.conclude(verdict, found, self.local.mtu))
         if peer.state is State.ESTABLISHED:

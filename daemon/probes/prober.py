@@ -63,7 +63,10 @@ class ProbeCounts:
 
 
 class Prober:
-    """Probes all peers from `start` to `stop`; every method may be called by any thread."""
+    """Probes all peers from `start` to `stop`; every method may be called by any thread.
+
+    blocked: why packets get nowhere on this node, set by others.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Prober:
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._desired: Desired | None = None
+        self.blocked = ""
         self._random = Random(os.urandom(16))  # noqa: S311 - spreads load, keeps no secret
         self._peers, self._sockets = self._reset()
         self._report, self._error = HealthReport(), ""
@@ -162,6 +166,7 @@ class Prober:
         with self._lock:
             now = time.monotonic()
             self._apply(now)
+            self._peers.blocked = self.blocked
             self._receive(ready, now)
             for probe in self._peers.next_probes(now, _nonce):
                 self._send(probe, now)

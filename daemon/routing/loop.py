@@ -27,6 +27,7 @@ from daemon.probes.prober import Prober
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.diversions import Diversions
+from daemon.routing.foreign_filters import ForeignFilters
 from daemon.routing.host_state import (
     HostState,
     Paths,
@@ -44,6 +45,7 @@ from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
 from kernel.errors import KernelError
 from kernel.model import Entry
+from kernel.netlink.monitor import RuleChange
 from kernel.netlink.socket import close_kept_sockets, keep_sockets_open
 
 TICK = 0.5
@@ -82,6 +84,7 @@ class Loop:
         self._faults = self._reporter.faults
         self._kernel = Reconciler(settings, self._reporter, idle)
         self._diversions = Diversions(self._kernel.nl, self._reporter)
+        self._firewall = ForeignFilters(settings, self._reporter)
         self._snapshot: Snapshot | None = None
         self._host: HostState | None = None
         self._underlay = UnderlayPaths()
@@ -128,6 +131,9 @@ class Loop:
             self._diversions.expect()
         if self._desired and self._host:
             self._diversions.check(self._desired, self._host)
+            self._firewall.check(self._desired)
+            if self._prober:
+                self._prober.blocked = self._faults["paths"] or self._firewall.blocked
         status = self._finish()
         seen = Seen(status, self._snapshot, self._desired, self._source.activity)
         self._counts.note_iteration(began, seen)
@@ -146,6 +152,8 @@ class Loop:
     def _receive(self) -> None:
         for event in self._kernel.events.read():
             self._kernel.receive(event, self._desired)
+            if isinstance(event.noun, RuleChange):
+                self._firewall.receive(event.noun)
             if event.kind == "lost" or (self._host and affects_plan(event, self._host)):
                 self._host_due = True
         self._poll()

@@ -38,6 +38,7 @@ Part = Literal[
     NodePart,
     "routes",
     "paths",
+    "firewall",
     "attachments",
     "filter",
     "limit",

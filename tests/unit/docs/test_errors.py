@@ -62,6 +62,7 @@ def everything_wrong() -> NodeStatus:
             "source": "nodes.yaml:3: nodes is empty",
             "filter": "load podwire's nftables tables: Operation not permitted",
             "limit": describe_limit(8473),
+            "firewall": "this node's own firewall drops VXLAN (UDP port 8472) from peers: …",
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
         },

@@ -341,3 +341,22 @@ def test_a_size_that_the_next_inspection_does_not_confirm_is_no_advice() -> None
     assert [found.is_confirmed for found in (first, second, third)] == [False, False, True]
     assert "`mtu: " not in judge(second, LOCAL, 0).detail
     assert f"`mtu: {third.largest}`" in judge(third, LOCAL, 0).detail
+
+
+BLOCKED = "this node's own firewall drops VXLAN"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "is_local"),
+    [
+        (None, Reason.UNDERLAY_DOWN, True),
+        (PORT, Reason.DAEMON_GONE, False),
+        (OK, Reason.NONE, False),
+    ],
+)
+def test_a_fault_of_this_node_comes_before_what_may_be_wrong_elsewhere(
+    outcome: Outcome, reason: Reason, is_local: bool
+) -> None:
+    found, _number = inspect(TUNNEL, lambda _probe: outcome)
+    verdict = judge(found, LOCAL, 0, BLOCKED)
+    assert (verdict.reason, verdict.detail == BLOCKED) == (reason, is_local)

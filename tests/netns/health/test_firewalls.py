@@ -1,0 +1,62 @@
+"""Firewalls of other programs on the node itself are named before a peer is blamed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.netns.health.conftest import Grow, allow_again, expect, expect_well, health, nft
+from tests.netns.routing.conftest import STATUS, Member, eventually
+
+OWN = "this node's own firewall drops "
+
+
+def has_finding(member: Member, *words: str) -> object:
+    """True where a finding has all these words."""
+    found = member.status()["troubles"]
+    return any(all(word in text for word in words) for text in found) or (found, member.log)
+
+
+def is_ok(member: Member) -> object:
+    return member.status()["ok"] or (member.status()["troubles"], member.log)
+
+
+def is_journaled(member: Member, actions: list[str]) -> object:
+    found = member.history("firewall of this node")
+    return [record["action"] for record in found] == actions or (found, member.log)
+
+
+@pytest.mark.parametrize("program", ["nft", "iptables-nft"])
+def test_a_drop_on_the_forwarding_path_is_a_finding(grow: Grow, program: str) -> None:
+    one, two = grow()
+    if program == "nft":
+        nft(one, "forward ip saddr 10.244.0.0/16 drop")
+        where = "of chain forward of table inet test"
+    else:
+        one.node.run([program, "-P", "FORWARD", "DROP"])
+        where = "the policy of chain FORWARD of table ip filter"
+    eventually(partial(has_finding, one, OWN, "pods send", where))
+    done = one.node.run([one.podwirectl, "status", "--file", STATUS], check=False)
+    assert done.returncode == 1
+    assert "node        node-1 is NOT in sync\n" in done.stdout
+    assert health(one)["established"] == health(two)["established"] == 1
+    assert two.status()["ok"]
+    if program == "nft":
+        allow_again(one)
+    else:
+        one.node.run([program, "-A", "FORWARD", "-s", "10.244.0.0/16", "-j", "ACCEPT"])
+    eventually(partial(is_ok, one))
+    eventually(partial(is_journaled, one, ["failed", "ended"]))
+
+
+@pytest.mark.parametrize("hook", ["input", "output"])
+def test_a_drop_of_the_overlay_is_not_blamed_on_the_peer(grow: Grow, hook: str) -> None:
+    one, two = grow()
+    nft(one, f"{hook} udp dport 8472 drop")
+    eventually(partial(has_finding, one, OWN, "VXLAN (UDP port 8472)", f"chain {hook} of table"))
+    expect(one, two, "one-way", OWN, f"chain {hook} of table inet test")
+    assert not [text for text in one.status()["troubles"] if "let UDP" in text]
+    allow_again(one)
+    expect_well([one, two])
+    eventually(partial(is_ok, one))

@@ -1,0 +1,125 @@
+"""Rules of others are evaluated as the kernel would: real rules of nft and iptables-nft."""
+
+from __future__ import annotations
+
+import subprocess
+from ipaddress import ip_address
+
+import pytest
+
+from kernel.netlink.socket import Netlink
+from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, PREROUTING, Flow, ForeignRules
+
+FLOWS = {
+    4: Flow(ip_address("10.244.1.2"), ip_address("10.244.2.2"), 6, 49151, "cni0", "podwire-vxlan"),
+    6: Flow(ip_address("fd00:1::2"), ip_address("fd00:2::2"), 6, 49151, "cni0", "podwire-vxlan"),
+}
+VXLAN = Flow(ip_address("192.0.2.12"), ip_address("192.0.2.11"), 17, 8472, iif="eth0")
+
+
+def nft(rules: str, *, family: str = "inet", hook: str = "forward", policy: str = "accept") -> None:
+    body = f"type filter hook {hook} priority 0; policy {policy};\n{rules}"
+    script = f"table {family} other {{\n chain side {{ }}\n chain base {{ {body}\n }}\n}}\n"
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+
+
+def drop(nl: Netlink, flow: Flow = FLOWS[4], *hooks: int) -> str:
+    return ForeignRules(nl).find_drop(flow, *(hooks or (FORWARD,)))
+
+
+DROPPING = (
+    "drop",
+    "reject",
+    "counter drop",
+    "ip saddr 10.244.0.0/16 drop",
+    "ip daddr 10.244.2.2 log drop",
+    'oifname "podwire-vxlan" drop',
+    'iifname "cni*" drop',
+    'iifname != "eth0" drop',
+    "ip saddr 10.0.0.1 accept\ndrop",
+    'oifname "docker0" ct state established accept\ndrop',
+    "ct state established,related accept\ndrop",
+    "meta l4proto udp accept\ntcp dport 80 accept\ndrop",
+    "ip protocol tcp drop",
+    "ct state new drop",
+    "jump side\ndrop",
+    "limit rate 1/second drop\ndrop",
+)
+PASSING = (
+    "",
+    "accept",
+    "ip saddr 10.244.0.0/16 accept\ndrop",
+    "ip saddr 10.9.0.0/16 drop",
+    'iifname "cni0" accept\ndrop',
+    "udp dport 8472 drop",
+    "ct state invalid drop",
+    "limit rate 1/second accept\ndrop",  # who knows
+    "ip saddr { 10.244.1.2 } accept\ndrop",
+    "ip saddr { 10.9.9.9 } drop",
+    "return\ndrop",
+    "ct state vmap { established : accept, new : accept }\ndrop",
+)
+
+
+@pytest.mark.parametrize("rules", DROPPING)
+def test_a_certain_drop_is_found(nl: Netlink, rules: str) -> None:
+    nft(rules)
+    assert drop(nl).endswith(" of chain base of table inet other")
+
+
+@pytest.mark.parametrize("rules", PASSING)
+def test_what_passes_or_may_pass_is_not_reported(nl: Netlink, rules: str) -> None:
+    nft(rules)
+    assert drop(nl) == ""
+
+
+@pytest.mark.parametrize(("family", "version"), [("ip", 4), ("ip6", 6), ("inet", 6)])
+def test_a_policy_drops_its_family(nl: Netlink, family: str, version: int) -> None:
+    nft("ct state established accept", family=family, policy="drop")
+    text = f"the policy of chain base of table {family} other"
+    assert drop(nl, FLOWS[version]) == text
+    assert drop(nl, FLOWS[10 - version]) == (text if family == "inet" else "")
+
+
+@pytest.mark.parametrize(
+    ("hook", "number"), [("input", INPUT), ("output", OUTPUT), ("prerouting", PREROUTING)]
+)
+def test_a_hook_has_its_chains(nl: Netlink, hook: str, number: int) -> None:
+    nft("udp dport 8472 drop", hook=hook)
+    assert "rule" in drop(nl, VXLAN, number)
+    assert drop(nl, VXLAN, FORWARD) == ""
+    assert drop(nl, FLOWS[4], number) == ""
+
+
+def iptables(*rules: str, program: str = "iptables-nft") -> None:
+    for rule in rules:
+        subprocess.run([program, *rule.split()], check=True)
+
+
+DOCKER = (
+    "-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER",
+    "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT", "-A DOCKER-USER -j RETURN",
+)  # fmt: skip
+UFW = (
+    "-P FORWARD DROP", "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward",
+    "-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-A ufw-before-forward -p icmp --icmp-type 8 -j ACCEPT",
+    "-A FORWARD -m comment --comment end -j REJECT",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", [DOCKER, UFW])
+def test_rules_of_iptables_are_evaluated(nl: Netlink, rules: tuple[str, ...]) -> None:
+    iptables(*rules)
+    assert drop(nl).endswith("of chain FORWARD of table ip filter")
+    iptables("-I FORWARD -s 10.244.0.0/16 -m comment --comment pods -j ACCEPT")
+    assert drop(nl) == ""
+
+
+def test_podwires_own_tables_are_left_out(nl: Netlink) -> None:
+    script = (
+        "table inet podwire { chain c { type filter hook forward priority 0; policy drop;\n}\n}"
+    )
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+    assert drop(nl) == ""
