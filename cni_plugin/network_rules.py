@@ -19,6 +19,7 @@ from ipam.store import Store, Transaction
 from kernel.diff import Change
 from kernel.model import ChainRules, Element, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
+from kernel.nftables.generation import are_whole, note_whole, read_generation
 from kernel.nftables.masquerade import (
     apply_masquerade,
     hairpin_element,
@@ -74,16 +75,26 @@ def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainR
     Returns what differed.
     """
     with open_nft() as nl:
-        changes = [c for family in families for c in table_changes(nl, TABLES[family])]
-        broken = {change.noun.family for change in changes}
-        if not broken:
+        generation = read_generation(nl)
+        if are_whole(generation, families):
+            return []
+        if not _broken(nl, families):
+            note_whole(generation, families)
             return []
         with store.transaction() as tx:
-            load(*(TABLES[family] for family in sorted(broken)))
-            elements = [e for record in cleanup_records(tx) for e in record.elements]
-            elements += foreign_elements(tx)
-            change_elements(nl, [e for e in elements if e.family in broken], ())
+            # Of many calls that wait for the lock, the first restores them.
+            changes = _broken(nl, families)
+            broken = {change.noun.family for change in changes}
+            if broken:
+                load(*(TABLES[family] for family in sorted(broken)))
+                elements = [e for record in cleanup_records(tx) for e in record.elements]
+                elements += foreign_elements(tx)
+                change_elements(nl, [e for e in elements if e.family in broken], ())
     return changes
+
+
+def _broken(nl: Netlink, families: Collection[str]) -> list[Change[ChainRules]]:
+    return [change for family in families for change in table_changes(nl, TABLES[family])]
 
 
 def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[CleanupRecord]:

@@ -20,6 +20,7 @@ from kernel.netlink.codec import (
     text,
 )
 from kernel.netlink.socket import Netlink
+from kernel.nftables.generation import commit_elements
 from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, TABLE, Set, commit, header
 
 # linux/netfilter/nf_tables.h
@@ -100,7 +101,7 @@ def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[El
     messages = [element_message(e, remove=True) for e in ordered(remove)]
     messages += [element_message(e) for e in ordered(add)]
     for start in range(0, len(messages), PER_TRANSACTION):
-        commit(nl, messages[start : start + PER_TRANSACTION])
+        commit_elements(nl, messages[start : start + PER_TRANSACTION])
 
 
 def read_mapped(nl: Netlink, elements: Iterable[Element]) -> frozenset[Element]:

@@ -46,6 +46,7 @@ _OBJECT_COUNTER, _COUNTER_PACKETS = 1, 2
 HEADER_BYTES = 4  # struct nfgenmsg
 IFNAMSIZ = 16  # linux/if.h
 _BATCH_BEGIN, _BATCH_END = 16, 17
+_BATCH_GENERATION = 1  # NFNL_BATCH_GENID, linux/netfilter/nfnetlink.h
 _FAMILY = {"inet": 1, "arp": 3, "bridge": 7}  # NFPROTO_*
 ABSENT = frozenset({errno.ENOENT})
 
@@ -305,13 +306,20 @@ def header(family: str, resource: int = 0) -> bytes:
 
 
 def commit(
-    nl: Netlink, messages: Sequence[Message], tolerate: frozenset[int] = frozenset()
+    nl: Netlink,
+    messages: Sequence[Message],
+    tolerate: frozenset[int] = frozenset(),
+    generation: int = 0,
 ) -> list[Answer]:
-    """Run messages as one transaction. Raises KernelError for what is not tolerated."""
-    return nl.run([_batch(_BATCH_BEGIN), *messages, _batch(_BATCH_END)], tolerate=tolerate)
+    """Run messages as one transaction. Raises KernelError for what is not tolerated.
+
+    generation: the one of the rules that it is for; refused with ERESTART in another. 0: any.
+    """
+    begin = _batch(_BATCH_BEGIN, be32(_BATCH_GENERATION, generation) if generation else b"")
+    return nl.run([begin, *messages, _batch(_BATCH_END)], tolerate=tolerate)
 
 
-def _batch(kind: int) -> Message:
+def _batch(kind: int, attributes: bytes = b"") -> Message:
     # The subsystem's number is the resource id.
-    body = header("", SUBSYSTEM >> 8)
+    body = header("", SUBSYSTEM >> 8) + attributes
     return Message(kind, 0, body, "commit nft transaction", ack=False)

@@ -1,0 +1,97 @@
+"""Generations of the node's rules: whether podwire's tables are what they were when last compared.
+
+Each transaction on any table makes another generation (net/netfilter/nf_tables_api.c, base_seq).
+While nobody but podwire changes elements, an ADD need not read the rules again.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+from collections.abc import Collection, Sequence
+
+from kernel.errors import KernelError
+from kernel.netlink.codec import NLM_F_EXCL, Message, attributes
+from kernel.netlink.socket import Answer, Netlink
+from kernel.nftables.table import HEADER_BYTES, SUBSYSTEM, commit, header
+
+# linux/netfilter/nf_tables.h
+_GETGEN, _GEN_ID = SUBSYSTEM | 16, 1
+_FAMILIES = {"inet": 1, "bridge": 2, "arp": 4}
+_STATE = struct.Struct("=IBxxx")
+_LAST = 0xFFFFFFFF
+_NOT_SO = frozenset({errno.ERESTART, errno.EEXIST})
+
+
+class _Whole:
+    """The generation in which tables of these families were whole, for all processes of a daemon.
+
+    The page is shared with processes that are forked later. It is written in one piece, and whoever
+    reads an older state than the kernel's compares again.
+    """
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._space = 0
+
+    def read(self) -> tuple[int, int]:
+        """The generation, and the families as bits; nothing in another network namespace."""
+        generation, families = _STATE.unpack_from(self._page)
+        return (generation, families) if self._is_here() else (0, 0)
+
+    def write(self, generation: int, families: int) -> None:
+        """Replace both."""
+        if self._is_here():
+            _STATE.pack_into(self._page, 0, generation, families)
+
+    def _is_here(self) -> bool:
+        # Each namespace counts for itself; a process works in one, but for tests.
+        inode = os.stat("/proc/thread-self/ns/net").st_ino
+        self._space = self._space or inode
+        return inode == self._space
+
+
+_whole = _Whole()
+
+
+def read_generation(nl: Netlink) -> int:
+    """The generation of this namespace's rules. Raises KernelError."""
+    answer = nl.run([Message(_GETGEN, 0, header(""), "read nft generation")])[0]
+    found = attributes(answer.objects[0].body, HEADER_BYTES) if answer.objects else {}
+    return int.from_bytes(found.get(_GEN_ID, b""))
+
+
+def are_whole(generation: int, families: Collection[str]) -> bool:
+    """Whether the tables of these families are known to be whole in this generation."""
+    known, bits = _whole.read()
+    return generation == known != 0 and not _bits(families) & ~bits
+
+
+def note_whole(generation: int, families: Collection[str]) -> None:
+    """Note that these tables were whole; read the generation before the rules."""
+    known, bits = _whole.read()
+    _whole.write(generation, _bits(families) | (bits if known == generation else 0))
+
+
+def commit_elements(nl: Netlink, messages: Sequence[Message]) -> list[Answer]:
+    """Commit changes of elements alone; what is known of the rules stays so. Raises KernelError."""
+    known, bits = _whole.read()
+    if not known:
+        return commit(nl, messages)
+    try:
+        # Refused in any other generation, so nobody's change lies between; and where nothing would
+        # change, for that makes no generation.
+        exclusive = [m._replace(flags=m.flags | NLM_F_EXCL) if m.flags else m for m in messages]
+        answers = commit(nl, exclusive, generation=known)
+    except KernelError as error:
+        if error.errno not in _NOT_SO:
+            raise
+        return commit(nl, messages)
+    _whole.write(1 if known == _LAST else known + 1, bits)
+    return answers
+
+
+def _bits(families: Collection[str]) -> int:
+    return sum(_FAMILIES[family] for family in set(families))
