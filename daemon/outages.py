@@ -1,4 +1,4 @@
-"""What fails for a while: its beginning and its end stand in the journal."""
+"""What fails for a while: its beginning and its end, in the journal and in the log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import islice
 
 from cni_plugin.errors import RANGE_EXHAUSTED
 from daemon.journal import Action, Journal, Record
+from daemon.log import Log
 
 _RECORDS = 32
 """Records at once; of more, the number is recorded."""
@@ -21,9 +22,11 @@ _MEANINGS = {str(RANGE_EXHAUSTED): "a range of addresses is exhausted"}
 class Outages:
     """Outages of objects of one kind. kind: the first word of their names in the journal."""
 
-    def __init__(self, journal: Journal, kind: str, began: Action = "failed") -> None:
-        """began: the action of the record of a beginning."""
-        self._journal, self._kind, self._began = journal, kind, began
+    def __init__(
+        self, journal: Journal, kind: str, log: Log | None = None, began: Action = "failed"
+    ) -> None:
+        """log: None where others log it. began: the action of the record of a beginning."""
+        self._journal, self._kind, self._log, self._began = journal, kind, log, began
         self._open: dict[str, tuple[float, str]] = {}
 
     def update(self, failing: Mapping[str, str]) -> None:
@@ -42,6 +45,11 @@ class Outages:
         if (more := len(causes) - _RECORDS) > 0:
             records.append(Record(now, action, f"{more} more of {self._kind}", "see the log"))
         self._journal.write(records)
+        if self._log is None:
+            return
+        emit = self._log.info if action == "ended" else self._log.warning
+        for record in records:
+            emit(f"{action} {record.object}: {record.cause}")
 
 
 class FailedCalls:

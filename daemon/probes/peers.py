@@ -63,8 +63,6 @@ class Peers:
     """counts: peers by state. terminated: connections that ended: the peer failed, left or moved.
 
     local: this node, set with each plan. blocked: why packets get nowhere on this node.
-    transitions: peers that failed, or are established after they had failed, since the reader
-    cleared it.
     revision: grows with every change of `counts` and `degraded`.
     """
 
@@ -74,7 +72,6 @@ class Peers:
         """clock: seconds since 1970, for people; all other times are arguments."""
         self.local, self.blocked = LocalNode({}, 0, 0, 0, 0), ""
         self.counts, self.terminated, self.revision = no_counts(), 0, 0
-        self.transitions: list[PeerHealth] = []
         self._interval, self._random, self._clock = interval, random, clock
         self._round = interval
         self._batch = _BATCH * budget
@@ -323,8 +320,6 @@ class Peers:
             self._degraded.pop(peer.name, None)
         else:
             self._degraded[peer.name] = peer
-        if State.FAILED in (state, before):
-            self.transitions.append(peer.health())
 
     def __len__(self) -> int:
         return len(self._peers)

@@ -43,8 +43,6 @@ _OVERLOAD_SECONDS = 10.0
 """For so long after its last moment an overload is reported."""
 _RESTART = 5.0
 """Seconds until the prober restarts after an unexpected error."""
-_NAMED = 3
-"""Peers that fail at the same time and are logged by name."""
 _NO_ADDRESS = Rejection("unreachable", "this node has no such address any more")
 
 
@@ -78,7 +76,7 @@ class Prober:
     ) -> None:
         self.counts = ProbeCounts()
         self._settings, self._vxlan_port, self._log = settings, vxlan_port, log
-        self._beat, self._outages = beat, Outages(journal, "peer")
+        self._beat, self._outages = beat, Outages(journal, "peer", log)
         self._lock = threading.Lock()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -95,7 +93,6 @@ class Prober:
         self._reopen_at = self._report_at = 0.0
         self._iterations = TokenBucket(_ITERATIONS, _ITERATIONS_BURST)
         self._reported = -1
-        self._transitions: list[PeerHealth] = []
         self._fault, self._overload, self._overload_ends = "", "", float("inf")
         settings = self._settings
         sockets = Sockets(settings.port)
@@ -265,8 +262,6 @@ class Prober:
 
     def _make_report(self, now: float) -> None:
         peers = self._peers
-        self._transitions += peers.transitions
-        peers.transitions.clear()
         self._check_fault()
         is_old = self._reported != peers.revision
         is_old |= (
@@ -278,12 +273,9 @@ class Prober:
         self._report_at, self._reported = now + gap, peers.revision
         dropped = self.counts.dropped
         self._report = make_report(peers.counts, peers.degraded(), self._fault, dropped)
-        changed, self._transitions = self._transitions, []
         self._outages.update(
             {p.name: f"{p.reason}: {p.detail}" for p in peers.degraded() if p.state is State.FAILED}
         )
-        self._log_failed([peer for peer in changed if peer.state is State.FAILED])
-        self._log_established([peer.name for peer in changed if peer.state is State.ESTABLISHED])
 
     def _check_fault(self) -> None:
         before, fault = self._fault, self._overload
@@ -296,19 +288,6 @@ class Prober:
             self._log.error(fault)
         else:
             self._log.info("peers are probed again")
-
-    def _log_failed(self, failed: Sequence[PeerHealth]) -> None:
-        for health in failed[:_NAMED]:
-            self._log.warning(f"{health.name} is not reached ({health.reason}): {health.detail}")
-        if len(failed) > _NAMED:
-            self._log.warning(
-                f"{len(failed) - _NAMED} more nodes are not reached: podwirectl status"
-            )
-
-    def _log_established(self, names: Sequence[str]) -> None:
-        if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            self._log.info(f"reached again: {' '.join(names[:_NAMED])}{more}")
 
 
 def describe_overload(address: str, port: int) -> str:

@@ -203,42 +203,28 @@ class Refusals:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter, self._log = reporter, reporter.log
-        self._outages = Outages(reporter.journal, "node", began="refused")
-        self._refused: frozenset[Refusal] = frozenset()
+        self._outages = Outages(reporter.journal, "node", reporter.log, began="refused")
         self._tolerated: dict[Refusal, float] = {}
 
     def report(self, refused: Sequence[Refusal], tolerated: Sequence[Refusal]) -> None:
         """Take all prefixes that a plan refuses, and those that it tolerates."""
-        self._report_refused(refused)
-        self._report_tolerated(tolerated)
-
-    def _report_refused(self, refused: Sequence[Refusal]) -> None:
-        self._log_each("refused", [r for r in refused if r not in self._refused])
         self._outages.update({f"{r.node} {r.prefix}": r.why for r in refused})
-        if over := len(self._refused.difference(refused)):
-            self._log.info(f"{over} prefixes are no longer refused", left=len(refused))
-        self._refused = frozenset(refused)
-
-    def _report_tolerated(self, tolerated: Sequence[Refusal]) -> None:
         # A route that comes and goes all the time must not fill the journal.
         now = time.monotonic()
         known = self._tolerated
         left = {t: min(until, now + OVERLAP_AGAIN) for t, until in known.items() if until > now}
-        texts = self._log_each("found", [t for t in tolerated if t not in left], _KEPT)
-        if texts:
-            self._reporter.record(Record(time.time(), "found", *text) for text in texts)
+        self._report_found([t for t in tolerated if t not in left])
         self._tolerated = left | dict.fromkeys(tolerated, math.inf)
 
-    def _log_each(
-        self, action: Action, fresh: Sequence[Refusal], more: str = ""
-    ) -> list[tuple[str, str]]:
-        """Log them one by one unless they are many; names and reasons."""
-        texts = [(f"node {r.node} {r.prefix}", f"{r.why}{more}") for r in fresh[:_NAMED]]
+    def _report_found(self, fresh: Sequence[Refusal]) -> None:
+        """To journal and log, one by one unless they are many."""
+        texts = [(f"node {r.node} {r.prefix}", f"{r.why}{_KEPT}") for r in fresh[:_NAMED]]
         if len(fresh) > _NAMED:
-            texts.append((f"{len(fresh) - _NAMED} more prefixes", f"see {_STATUS}{more}"))
+            texts.append((f"{len(fresh) - _NAMED} more prefixes", f"see {_STATUS}{_KEPT}"))
         for name, why in texts:
-            self._log.warning(f"{action} {name}: {why}")
-        return texts
+            self._log.warning(f"found {name}: {why}")
+        if texts:
+            self._reporter.record(Record(time.time(), "found", name, why) for name, why in texts)
 
 
 def describe_event(change: str, event: Event) -> str:

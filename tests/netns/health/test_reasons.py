@@ -45,7 +45,7 @@ def test_an_overlay_that_is_blocked(grow: Grow, outer: str) -> None:
     assert one.conflist.exists()
     allow_again(two)
     expect_well([one, two])
-    eventually(lambda: "reached again: node-2" in one.log or one.log)
+    eventually(lambda: "ended peer node-2" in one.log or one.log)
     assert one.status()["troubles"] == []
 
 

@@ -458,24 +458,6 @@ def test_a_rejection_is_that_of_a_probe_to_its_target() -> None:
     assert [p.peer.name for p in world.peers._in_flight.values()] == ["node-2"]
 
 
-def test_failing_and_recovering_are_transitions() -> None:
-    world = World()
-    world.list(1, 2)
-    world.run(30)
-    assert world.peers.transitions == []
-    world.moods["node-1"] = "silent"
-    world.run(60)
-    [failed] = world.peers.transitions
-    assert (failed.name, failed.state, failed.reason) == (
-        "node-1", State.FAILED, Reason.UNDERLAY_DOWN,
-    )  # fmt: skip
-    world.moods["node-1"] = "well"
-    world.run(100)
-    assert [health.state for health in world.peers.transitions] == [
-        State.FAILED, State.ESTABLISHED,
-    ]  # fmt: skip
-
-
 def test_every_change_has_a_new_revision() -> None:
     world = World()
     world.list(1)

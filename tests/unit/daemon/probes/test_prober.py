@@ -79,7 +79,7 @@ def test_two_probers_reach_each_other_until_one_ends(
     [trouble] = one.report.troubles
     assert (trouble.node, trouble.reason) == ("node-2", "daemon-gone")
     assert one.terminated == 1
-    assert "node-2 is not reached (daemon-gone): its kernel" in capfd.readouterr().err
+    assert "failed peer node-2: daemon-gone: its kernel" in capfd.readouterr().err
 
 
 def test_a_peer_that_leaves_the_plan_is_gone(start: Start) -> None:

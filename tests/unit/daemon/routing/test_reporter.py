@@ -97,7 +97,7 @@ def test_thousands_of_refusals_are_summed_up(
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 33
     assert "refused node n0 0.0.0.0/24: it overlaps" in lines[0]
-    assert "refused 2968 more prefixes" in lines[-1]
+    assert "refused 2968 more of node" in lines[-1]
     records = list(read(tmp_path / "journal"))
     assert len(records) == 33
     assert {r.action for r in records} == {"refused"}
@@ -109,12 +109,12 @@ def test_only_new_refusals_are_reported(tmp_path: Path, capfd: pytest.CaptureFix
     reported = Refusals(Reporter(Journal(tmp_path / "journal", MIN_BYTES), Log()))
     reported.report(refusals(3), ())
     capfd.readouterr()
-    reported.report([*refusals(2), *refusals(1, "another why")], ())
+    reported.report([*refusals(2), Refusal("n9", IPv4Network("10.9.0.0/24"), "it is taken")], ())
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert "refused node n0 0.0.0.0/24: another why" in lines[0]
-    assert "1 prefixes are no longer refused" in lines[1]
-    assert len(list(read(tmp_path / "journal"))) == 4
+    assert "refused node n9 10.9.0.0/24: it is taken" in lines[0]
+    assert "ended node n2 0.0.2.0/24: after 0s: it overlaps" in lines[1]
+    assert [r.action for r in read(tmp_path / "journal")] == ["refused"] * 4 + ["ended"]
 
 
 def test_the_kernel_and_processes_are_named() -> None:
