@@ -77,7 +77,8 @@ class NodeStatus:
 
     wanted, in_sync: how many entries (routes, neighbours, FDB entries) are desired, and how many of
     them the kernel has so; attachments, attachments_in_sync: the same of this node's pods.
-    mtu: of pods' links, in bytes. fault: why the node itself is not ready; empty while it is.
+    mtu: of pods' links, in bytes. underlay: this node's address there, and the link that packets to
+    other nodes leave by. fault: why the node itself is not ready; empty while it is.
     faults: what is wrong with a part that pods can do without for a while (`PARTS`).
     tolerated: prefixes that are routed, although a network of this node overlaps them.
     dropped: packets that the filter of peers dropped, by reason (kernel.nftables.peer_filter).
@@ -96,6 +97,7 @@ class NodeStatus:
     attachments: int = 0
     attachments_in_sync: int = 0
     mtu: int = 0
+    underlay: str = ""
     prefixes: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     tolerated: tuple[Refused, ...] = ()

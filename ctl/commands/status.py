@@ -107,6 +107,7 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
         ("node", f"{status.node} {_headline(status, troubles, beyond)}"),
         ("pod CIDRs", ", ".join(status.prefixes) or "none"),
         ("back end", f"{status.backend}, pods' MTU {status.mtu or 'unknown'}"),
+        ("underlay", status.underlay or "unknown"),
         ("source", status.source),
         ("peers", _peers(status)),
         ("entries", f"{status.in_sync} of {status.wanted} as planned"),

@@ -264,6 +264,7 @@ class Loop:
             attachments=self._kernel.attachments.total,
             attachments_in_sync=self._kernel.attachments.in_sync,
             mtu=desired.pod_mtu if desired else 0,
+            underlay=f"{desired.underlay} by {desired.uplink}" if desired else "",
             prefixes=tuple(map(str, desired.pod_cidrs)) if desired else (),
             refused=_refused(desired.refused) if desired else (),
             tolerated=_refused(desired.tolerated) if desired else (),

@@ -40,6 +40,7 @@ def test_a_routed_host_reaches_pods(cluster: Cluster, podwire_bin: Path, backend
         member.start(backend=backend, underlay="ipv4")
     cluster.settle()
     assert (one.status()["mtu"], one.status()["fault"]) == (1450, "")
+    assert one.status()["underlay"] == f"{one.addresses[0]} by eth0"
     [route] = one.node.ip("route show 10.244.2.0/24 proto 113")
     assert route["dev"] == DEVICE
     device = one.node.ns.link(DEVICE)

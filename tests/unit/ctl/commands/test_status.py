@@ -16,7 +16,8 @@ from tests.unit.ctl.conftest import Run
 
 GOOD = NodeStatus(
     "node-1", "vxlan", "static /etc/podwire/nodes.yaml",
-    peers=2, wanted=6, in_sync=6, mtu=1450, prefixes=("10.244.1.0/24", "fd00:10:244:1::/64"),
+    peers=2, wanted=6, in_sync=6, mtu=1450, underlay="192.0.2.11 by eth0",
+    prefixes=("10.244.1.0/24", "fd00:10:244:1::/64"),
 )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def test_a_node_in_sync(
     assert (status, err) == (0, "")
     assert "node        node-1 is in sync\n" in out
     assert "back end    vxlan, pods' MTU 1450\n" in out
+    assert "underlay    192.0.2.11 by eth0\n" in out
     assert "peers       2\n" in out
     assert "entries     6 of 6 as planned\n" in out
     assert f"ago by pid {os.getpid()}" in out
