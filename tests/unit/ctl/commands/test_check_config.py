@@ -31,7 +31,11 @@ def test_a_node_that_the_list_lacks_is_pointed_at(run: Run, config: Path) -> Non
     [
         ("10.244.2.0/24", "10.244.1.128/25", "its pod CIDR 10.244.1.128/25 overlaps 10.244.1.0/24"),
         ("[192.0.2.2]", "[192.0.2.1]", "node-2: its address 192.0.2.1 is that of node-1 too"),
-        ("[192.0.2.2]", '["2001:db8::2"]', "10.244.2.0/24 is not reached: no IPv4 address"),
+        (
+            "[192.0.2.2]",
+            '["2001:db8::2"]',
+            "is not reached: the node encapsulates in IPv6, and this",
+        ),
         ('[10.244.1.0/24, "fd00:10:244:1::/64"]', "[]", "node-1, this node, has no pod CIDR"),
     ],
 )
