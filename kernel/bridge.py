@@ -51,14 +51,15 @@ def ensure_bridge(
         prepare_own_link(desired.name)
         link = read_link(nl, desired.name)
     link = _require_bridge(desired, link)
-    _apply_settings(nl, desired)
     present = _read_gateways(nl, desired, link)
     if _is_settled(present, desired):
+        _apply_settings(nl, desired)
         _set_flags(nl, desired, link)
         return link
     with users() as is_used:
-        # Whether all gateways can be had is known before the first one is touched.
+        # Whether all gateways can be had is known before anything is touched.
         gateways = _plan_gateways(nl, desired, present, is_used)
+        _apply_settings(nl, desired)
         _set_flags(nl, desired, link)
         _change_gateways(nl, link, gateways)
     return link

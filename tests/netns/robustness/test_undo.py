@@ -14,8 +14,8 @@ from tests.netns.robustness.scene import Scene
 from tests.pytest_netns import Namespace
 
 DEBIAN = Path("/usr/lib/cni")
-UNREACHABLE = {"dst": "198.51.100.0/24", "gw": "203.0.113.1"}
-"""A route that no kernel takes: nothing leads to its gateway."""
+REFUSED = {"dst": "198.51.100.0/24", "scope": 255}
+"""A route that no kernel takes: 255 is the scope of what is nowhere (RT_SCOPE_NOWHERE)."""
 
 
 def fail_add(scene: Scene, conf: Conf, pod: Namespace, **keys: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ FAILURES = {
         101, "it has fd00:77::99/64 already; set forceAddress", ("bridge",), overlapping_gateway
     ),
     "route is refused": Failure(
-        101, "add route 198.51.100.0/24", conf={"ipam": ipam(4, 6, routes=[UNREACHABLE])}
+        101, "add route 198.51.100.0/24", conf={"ipam": ipam(4, 6, routes=[REFUSED])}
     ),
     "IPAM is missing": Failure(7, "is no executable in", conf={"ipam": {"type": "nowhere"}}),
     "address is none of the range's": Failure(
@@ -149,7 +149,7 @@ ANSWERS: dict[str, tuple[str, int, str]] = {
         "is no CNI",
     ),
     "gives a route that is refused": (
-        f"echo '{json.dumps({'cniVersion': '1.0.0', 'ips': [{'address': '10.77.0.9/24'}], 'routes': [UNREACHABLE]})}'",  # noqa: E501
+        f"echo '{json.dumps({'cniVersion': '1.0.0', 'ips': [{'address': '10.77.0.9/24'}], 'routes': [REFUSED]})}'",  # noqa: E501
         101,
         "add route",
     ),
@@ -172,8 +172,9 @@ def test_ipam_plugin_fails(
 
 
 def test_delegated_address_is_given_back(scene: Scene, pod: Namespace, tmp_path: Path) -> None:
-    delegated = {"type": "host-local", "dataDir": str(tmp_path), **ipam(4, routes=[UNREACHABLE])}
-    conf = netconf("ptp", cniVersion="1.0.0", ipam=delegated)
+    refused = {"dst": "198.51.100.0/24", "gw": "10.77.0.255"}  # the subnet's broadcast address
+    delegated = {"type": "host-local", "dataDir": str(tmp_path), **ipam(4, routes=[refused])}
+    conf = netconf("bridge", cniVersion="1.0.0", ipam=delegated)
     error = fail_add(scene, conf, pod, cni_path=str(DEBIAN))
     assert error["code"] == 101, error
     files = {path.name for path in (tmp_path / "robust").iterdir()}
@@ -250,7 +251,7 @@ def test_second_add_of_an_attachment_leaves_the_first_alone(
 @pytest.mark.parametrize("mode", MODES)
 def test_works_after_a_failure(scene: Scene, pod: Namespace, mode: str) -> None:
     good = netconf(mode, (4, 6))
-    fail_add(scene, {**good, "ipam": ipam(4, 6, routes=[UNREACHABLE])}, pod)
+    fail_add(scene, {**good, "ipam": ipam(4, 6, routes=[REFUSED])}, pod)
     attached = scene.add(good, pod, "failing")
     assert pod.ping("10.77.0.1")
     scene.delete(attached)
