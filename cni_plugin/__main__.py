@@ -106,8 +106,15 @@ def _serve(program: str, executable: Path, env: Mapping[str, str] = os.environ) 
         reply = refuse(error)
     except OSError as error:
         reply = refuse(CniError(IO_FAILURE, f"cannot read stdin: {error.strerror or error}"))
-    sys.stdout.buffer.write(reply.stdout)
-    sys.stdout.buffer.flush()
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sys.stdout.buffer.write(reply.stdout)
+        sys.stdout.buffer.flush()
+    except OSError as error:  # as the shim: an answer that is lost is no success
+        print(f"podwire: cannot write to stdout: {error.strerror}", file=sys.stderr)
+        sys.stdout = None
+        return 1
     return reply.status
 
 

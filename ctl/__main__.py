@@ -32,18 +32,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run its command; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     options = _parser(words[0] if words else "").parse_args(words)
+    if sys.stdout is None:
+        warn("stdout is closed: there is no place for the answer")
+        return FAILED
     try:
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has gone; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return FAILED
     except (Unusable, OSError) as error:
+        _drop_output()
         hint = " (are you root?)" if isinstance(error, PermissionError) else ""
         warn(f"{error}{hint}")
         return FAILED
     return status
+
+
+def _drop_output() -> None:
+    """What is left of our output goes nowhere: Python would fail to write it again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:

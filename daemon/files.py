@@ -21,6 +21,17 @@ _HINTS = {
 _OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it stays"
 
 
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder and those that contain it. Raises OSError.
+
+    A link that leads nowhere is no folder: mkdir(2) says of it that the file exists.
+    """
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+
+
 def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
     """Write a file beside `path` and rename it into place. Raises OSError.
 
@@ -56,4 +67,5 @@ def explain(what: str, path: Path, error: OSError, key: str) -> str:
     """Why a file cannot be written. what: what it is for; key: of podwired.yaml, where it is."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     hint = _HINTS.get(error.errno or 0, _OTHER).format(key=f"`{key}`")
-    return f"{what} {path} cannot be written: {reason}; {hint}"
+    found = f" ({error.filename})" if error.errno == errno.ENOTDIR and error.filename else ""
+    return f"{what} {path} cannot be written: {reason}{found}; {hint}"

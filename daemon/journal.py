@@ -26,6 +26,7 @@ ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 MIN_BYTES = 64 << 10
 """The smallest bound: half of it holds the longest line."""
 _TEXT_MAX = 500  # characters; in JSON at most twelve bytes each
+_BEGINNING = 64 << 10  # bytes; more than any record has
 _NAMES = ("action", "object", "cause", "before", "after")
 
 
@@ -169,7 +170,9 @@ class Journal:
             self._close()  # deleted or rotated by another program
         if self._fd >= 0:
             return
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        from daemon.files import make_folder  # not for readers
+
+        make_folder(self.path.parent)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self.path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
@@ -209,6 +212,13 @@ def read(path: Path, since: float = 0.0, wanted: str = "") -> Generator[Record, 
             for record in _records(file):
                 if record.time >= since and folded in record.object.casefold():
                     yield record
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file may be a journal: it is empty, or a line of its beginning is a record."""
+    with open(path, "rb") as file:
+        beginning = file.read(_BEGINNING)
+    return not beginning or any(map(decode, beginning.splitlines()))
 
 
 def _open_all(path: Path, stack: ExitStack) -> list[BufferedReader]:

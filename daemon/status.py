@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.files import replace_file
+from daemon.files import make_folder, replace_file
 from daemon.probes.report import HealthReport, parse_report
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ PARTS = {
     "limit": "",
     "pods": "",
     "source": "the last good state is in use: ",
+    "cluster": "no state of the cluster is known: ",
     "conflist": "no CNI configuration: ",
     "journal": "the journal is incomplete: ",
     "metrics": "",
@@ -146,7 +147,7 @@ class StatusFile:
 
     def __init__(self, path: Path) -> None:
         """Take the lock. Raises AnotherDaemon, OSError."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._path, self._written = path, 0.0
         self._last: NodeStatus | None = None
         self._lock = _take_lock(path)

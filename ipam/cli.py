@@ -55,6 +55,9 @@ the damaged one beside it as podwire.db.damaged-TIME. Do not delete it: that wou
 def main(argv: Sequence[str]) -> int:
     """Run one command (`argv` without the program's name); returns the exit code."""
     args = build_parser().parse_args(argv)
+    if sys.stdout is None:
+        print("podwire-ipam: stdout is closed: there is no place for the answer", file=sys.stderr)
+        return 1
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ctl.options import DONE, add_output, files_of, printable, warn
-from daemon.journal import Record, as_json, previous_file, read, render_time
-from daemon.options import add_config
+from daemon.journal import Record, as_json, is_journal, previous_file, read, render_time
+from daemon.options import Unusable, add_config
 from ipam.cli import render_table
 
 DESCRIPTION = "List every change that podwire made, or found made by other programs, oldest first."
@@ -69,6 +69,8 @@ def _since(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Print the records; the exit status."""
     path = options.file or files_of(options).journal
+    if path.exists() and not (path.is_file() and is_journal(path)):
+        raise Unusable(f"{path} is no journal of podwired: none of its lines is a record")
     records = read(path, options.since, options.object)
     if options.output == "json":
         _print_json(records)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, CniError
+from daemon.files import make_folder
 from daemon.log import Log
 
 BACKLOG = 1024
@@ -109,7 +110,7 @@ def listen(path: Path) -> Listener:
     if size > _PATH_MAX:
         msg = f"socket {path} cannot be: its path has {size} bytes"
         raise CniError(INVALID_ENVIRONMENT, msg, f"the kernel takes {_PATH_MAX} at most")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _folder_locked(path.parent):
         _clear(path)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -152,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: _Server
     timeout = IO_SECONDS
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(code)d %(message)s\n"
 
     def do_GET(self) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from cni_plugin.config import DEFAULT_BRIDGE
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.config.schema import ConflistSettings, Settings
-from daemon.files import explain, replace_file
+from daemon.files import explain, make_folder, replace_file
 from daemon.journal import Action
 from daemon.model import Desired
 from daemon.routing.reporter import Reporter
@@ -113,13 +113,19 @@ def keep_conflist(path: Path, content: bytes) -> Kept:
         return "same"
     if observed is not None and not _is_marked(observed):
         raise ForeignConflist(path, f'it has no key "{MARK}"')
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_folder(path.parent, 0o755)
     replace_file(path, content, 0o644, durable=True)
     return "new" if observed is None else "rewritten"
 
 
 def remove_conflist(path: Path) -> bool:
-    """Remove the file if it is podwire's; whether it was. Raises OSError."""
+    """Remove the file if it is podwire's; whether it was. Raises OSError.
+
+    Behind a link podwire's may be somebody's copy: that is refused.
+    """
+    if path.is_symlink() and path.is_file() and _is_marked(path.read_bytes()[:_READ_MAX]):
+        why = "a symbolic link to a CNI configuration of podwire: remove both by hand"
+        raise OSError(f"{path} is {why}")
     try:
         content = _read(path)
     except ForeignConflist:

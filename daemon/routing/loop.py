@@ -163,8 +163,10 @@ class Loop:
         if fresh is not None:
             self._log_departures(self._snapshot, fresh)
             self._snapshot, self._plan_due = fresh, True
-        fault, before = self._source.fault, self._faults["source"]
-        self._reporter.report_fault("source", fault)
+        fault, before = self._source.fault, self._faults["source"] or self._faults["cluster"]
+        known = self._snapshot is not None
+        self._reporter.report_fault("source", fault if known else "")
+        self._reporter.report_fault("cluster", "" if known else fault)
         if before and not fault:
             self._log.info("the source is good again")
 

@@ -43,6 +43,7 @@ Part = Literal[
     "filter",
     "limit",
     "source",
+    "cluster",
     "conflist",
     "journal",
     "pods",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.files import explain, replace_file
+from daemon.files import explain, make_folder, replace_file
 from daemon.log import Log
 from daemon.machine_id import read_host
 from daemon.model import parse_pod_cidr
@@ -168,7 +168,7 @@ class LeaseFile:
             "podCIDRs": list(map(str, saved.subnets)),
         }
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             replace_file(self._path, f"{json.dumps(content)}\n".encode(), 0o600, durable=True)
             self._fault = ""
         except OSError as error:

@@ -147,6 +147,16 @@ def test_a_broken_list_changes_nothing(cluster: Cluster) -> None:
     assert two.process is not None
 
 
+def test_a_list_that_was_never_right_is_no_last_good_state(cluster: Cluster) -> None:
+    member = cluster.join(start=False)
+    cluster.file.write_text("{")
+    member.start()
+    eventually(lambda: "no state of the cluster is known" in str(member.status()))
+    assert "last good state" not in str(member.status())
+    cluster.write()
+    eventually(lambda: "state of the cluster" not in str(member.status()["troubles"]))
+
+
 def actions(member: Member, wanted: str) -> list[str]:
     """What the journal says was done about it; shortly after it was done."""
     return [record["action"] for record in member.history(wanted)]

@@ -93,3 +93,21 @@ def test_the_version_is_the_plugins(word: str, capsys: pytest.CaptureFixture[str
     ).stdout  # fmt: skip
     assert plugin.startswith("podwire ")
     assert capsys.readouterr().out == plugin.replace("podwire ", "podwirectl ", 1)
+
+
+@pytest.mark.parametrize("closed", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("program", ["ctl", "cni_plugin"])
+def test_an_answer_that_cannot_be_written_is_a_line_and_no_traceback(
+    config: Path, program: str, closed: str
+) -> None:
+    words = {
+        "ctl": f"-m ctl check-config {config}",
+        "cni_plugin": "-m cni_plugin serve podwire /x",
+    }
+    command = f"exec {sys.executable} {words[program]} {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env={**os.environ, "CNI_COMMAND": "VERSION"},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -59,7 +59,7 @@ def everything_wrong() -> NodeStatus:
         refused=(REFUSED,), tolerated=(REFUSED,), health=health,
         faults={
             "paths": DIVERTED, "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
-            "source": "nodes.yaml:3: nodes is empty",
+            "source": "nodes.yaml:3: nodes is empty", "cluster": "nodes.yaml: is empty",
             "filter": "load podwire's nftables tables: Operation not permitted",
             "limit": describe_limit(8473),
             "firewall": "this node's own firewall drops VXLAN (UDP port 8472) from peers: …",

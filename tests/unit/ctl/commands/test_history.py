@@ -118,3 +118,16 @@ def test_a_reader_that_goes_away_is_no_error(journal: Path) -> None:
     assert process.stderr.read() == b""
     process.wait()
     process.stderr.close()
+
+
+def test_a_file_that_is_no_journal_is_named(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "podwire.db"
+    for path in (tmp_path, tmp_path / "podwire.db"):
+        if path != tmp_path:
+            path.write_bytes(b"SQLite format 3\0" * 1000)
+        for words in ([], ["-o", "json"]):
+            status, out, err = run("history", "--file", path, *words)
+            assert (status, out) == (1, "")
+            assert f"{path} is no journal of podwired" in err
+    path.write_bytes(b"")
+    assert run("history", "--file", path)[0] == 0

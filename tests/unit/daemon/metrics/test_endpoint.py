@@ -157,7 +157,10 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
 def test_an_invalid_request_is_refused(served: Served, data: bytes, status: int) -> None:
     with served.connect() as sock:
         sock.sendall(data)
-        assert read_all(sock).startswith(b"HTTP/1.0 %d " % status)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.0 %d " % status)
+    assert b"Content-Type: text/plain" in answer
+    assert b"<" not in answer, "a line of text, as of every other path"
     assert served.requests == []
     assert served.get()[0] == 200
 

@@ -21,6 +21,7 @@ from cni_plugin.config import parse_config
 from cni_plugin.plan import shape_of
 from cni_plugin.versions import SUPPORTED, require_supported
 from daemon.config.schema import ConflistSettings, Mode
+from daemon.files import explain
 from daemon.routing.conflist import (
     MARK,
     ForeignConflist,
@@ -182,7 +183,8 @@ def test_links_folders_and_pipes_are_left_alone(path: Path, tmp_path: Path) -> N
     path.symlink_to(other)
     with pytest.raises(ForeignConflist, match="symbolic link"):
         keep_conflist(path, OTHER)
-    assert not remove_conflist(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        remove_conflist(path)
     assert other.read_bytes() == CONTENT
     path.unlink()
     path.mkdir()
@@ -275,3 +277,23 @@ def test_a_killed_writer_leaves_a_whole_file(path: Path, tmp_path: Path) -> None
 
 def test_the_mark_tells_a_person_what_to_do() -> None:
     assert "podwired.yaml" in json.loads(CONTENT)[MARK]
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "net.d").symlink_to(tmp_path / "gone")
+    with pytest.raises(NotADirectoryError) as caught:
+        keep_conflist(tmp_path / "net.d" / "05-podwire.conflist", CONTENT)
+    text = explain("the CNI configuration", tmp_path / "x", caught.value, "conflist.path")
+    assert f"Not a directory ({tmp_path}/net.d); a part of its path is no folder" in text
+
+
+def test_podwires_file_behind_a_link_is_reported(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "05-podwire.conflist"
+    link.symlink_to(target)
+    target.write_bytes(b'{"plugins": []}')
+    assert not remove_conflist(link), "another program's"
+    target.write_bytes(CONTENT)
+    with pytest.raises(OSError, match="is a symbolic link to a CNI configuration of podwire"):
+        remove_conflist(link)
+    assert link.is_symlink()
+    assert target.exists()
