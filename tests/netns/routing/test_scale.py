@@ -43,7 +43,7 @@ def memory(member: Member) -> str:
 def has(member: Member, entries: int) -> object:
     status = member.status()
     counts = status.get("wanted"), status.get("inSyncEntries", status.get("inSync"))
-    return (status.get("wanted") == entries and status.get("troubles") == []) or (
+    return (status.get("wanted") == entries and status.get("inSync")) or (
         counts,
         member.log,
     )
