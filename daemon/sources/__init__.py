@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from daemon.model import Source
     from daemon.sources.remote import Client
 
+_PACKAGES = ("httpx2", "lightkube")
+
 
 def open_source(settings: Settings, log: Log) -> Source:
     """The source of a daemon that starts."""
@@ -30,10 +32,22 @@ def open_source(settings: Settings, log: Log) -> Source:
 
 def open_client(settings: Settings, log: Log) -> Client:
     """The client of a source that is no file; it has not connected yet. Raises SourceError."""
-    from daemon.sources import etcd, kubernetes
+    from daemon.sources.remote import SourceError
 
     source, name, folder = settings.source, settings.node, settings.data_dir
-    if source.kubernetes:
-        return kubernetes.open_client(source.kubernetes, node=name, log=log)
-    assert source.etcd is not None  # noqa: S101 - SourceSettings has exactly one of them
-    return etcd.open_client(source.etcd, node=name, data_dir=folder, log=log)
+    kind = "kubernetes" if source.kubernetes else "etcd"
+    try:
+        if source.kubernetes:
+            from daemon.sources.kubernetes.client import KubernetesClient
+
+            return KubernetesClient(source.kubernetes, node=name, log=log)
+        from daemon.sources.etcd.client import EtcdClient
+
+        assert source.etcd is not None  # noqa: S101 - SourceSettings has exactly one of them
+        return EtcdClient(source.etcd, node=name, data_dir=folder, log=log)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
+            raise
+        why = f"needs the Python package {package}: pip install 'podwire[{kind}]'"
+        raise SourceError(f"source.{kind} {why}") from error

@@ -132,16 +132,11 @@ class Feed:
                 self._position = position
                 self._keep(self._last, urgent=False)
 
-    def received(self, bytes: int = 0, events: int = 0) -> None:
+    def received(self, events: int = 0) -> None:
         """The API sent something: a connection that was lost is back."""
         with self._mutex:
-            old = self.activity
-            self.activity = replace(
-                old,
-                last_received=time.monotonic(),
-                events=old.events + events,
-                bytes=old.bytes + bytes,
-            )
+            now, events = time.monotonic(), self.activity.events + events
+            self.activity = replace(self.activity, last_received=now, events=events)
             self._why = ""
 
     def count(self, bytes: int) -> None:

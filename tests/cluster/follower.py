@@ -12,7 +12,7 @@ from daemon.config import LAST_KNOWN
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.model import Node, Snapshot
-from daemon.sources import kubernetes
+from daemon.sources.kubernetes.client import KubernetesClient
 from daemon.sources.remote import Client, RemoteSource
 from tests.cluster.apiserver import make_kubeconfig
 
@@ -78,8 +78,7 @@ class Follower:
         settings = KubernetesSettings(
             cluster_cidrs=tuple(map(ip_network, self.cluster)), kubeconfig=self.kubeconfig
         )
-        made: Client = kubernetes.open_client(settings, node=self.name, log=self.log)
-        return made
+        return KubernetesClient(settings, node=self.name, log=self.log)
 
     def start(self) -> Follower:
         """Begin, with short pauses after failures."""

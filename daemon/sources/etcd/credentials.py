@@ -44,15 +44,19 @@ def read_password(settings: EtcdSettings) -> str:
     return text
 
 
-def find_authorities(settings: EtcdSettings) -> str:
-    """The file or folder of the authorities that may sign etcd's certificate."""
-    if settings.ca_file is not None:
-        return str(settings.ca_file)
-    places = ssl.get_default_verify_paths()
-    found = places.cafile or places.capath
-    if not found:
-        raise SourceError("this system has no certificate authorities: set source.etcd.caFile")
-    return found
+def make_context(settings: EtcdSettings) -> ssl.SSLContext:
+    """The authorities that may sign etcd's certificate, and this node's certificate.
+
+    Raises SourceError.
+    """
+    ca, certificate = settings.ca_file, settings.cert_file
+    try:
+        context = ssl.create_default_context(cafile=str(ca) if ca else None)
+        if certificate is not None:
+            context.load_cert_chain(certificate, settings.key_file)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise SourceError(f"source.etcd: its certificates cannot be used: {error}") from error
+    return context
 
 
 def _read(key: str, path: Path, *, secret: bool) -> bytes:

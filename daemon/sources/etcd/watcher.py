@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import requests
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
-
-from daemon.sources.etcd.gateway import Denied, Gateway, Unauthenticated, Unreachable, root_of
+from daemon.sources.etcd.gateway import Denied, Gateway, Unauthenticated
 from daemon.sources.etcd.keys import Keys, KeyValue, Malformed, encode, parse_key_value
+from daemon.sources.etcd.stream import Stream
+from daemon.sources.http import Unreachable
 from daemon.sources.remote import Feed
 
 SILENCE = 1500.0
 """Seconds: etcd reports progress after 10 minutes without an event (mvcc, progress reports)."""
 RENEW_MAX = 120.0
 """Seconds between two renewals, where a third of the lease's time is longer."""
-_ANSWER_MAX = 256 << 20
 
 
 class Compacted(Exception):
@@ -98,20 +94,18 @@ class Watcher:
             "progress_notify": True,
         }
         self._renewer.start()
-        self._stream = Stream(*self._gateway.watch(body), SILENCE)
+        self._stream = self._gateway.watch(body, SILENCE)
         if not self._done.is_set():
             yield from self._follow(self._stream)
         if self._fault is not None:
             raise self._fault
 
     def _follow(self, stream: Stream) -> Iterator[WatchAnswer]:
-        counted = 0
         try:
             for result in stream.answers():
                 answer = self._read(result)
                 self._answered = True
-                self._feed.received(stream.bytes - counted, len(answer.changes))
-                counted = stream.bytes
+                self._feed.received(len(answer.changes))
                 yield answer
         except Unreachable:
             self._gateway.leave(stream.endpoint)
@@ -173,82 +167,3 @@ class Watcher:
 def renewal_seconds(lease_seconds: int) -> float:
     """Seconds between two renewals of a lease."""
     return min(lease_seconds / 3, RENEW_MAX)
-
-
-# -- the stream
-
-
-class Stream:
-    """The open answer to a watch, which another thread can end at once.
-
-    endpoint: the member that gives it. silence: seconds without data that end it, after the first.
-    """
-
-    def __init__(self, endpoint: str, response: requests.Response, silence: float) -> None:
-        self.endpoint, self._silence = endpoint, silence
-        self.interrupted = False
-        self.bytes = 0
-        self._response = response
-
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Each answer (rpc.proto, WatchResponse) as it comes; ends where it is interrupted.
-
-        Raises Unreachable where the stream ends by itself, breaks, or is silent for too long.
-        """
-        try:
-            for line in self._lines():
-                answer = json.loads(line)
-                if "error" in answer:
-                    raise Unreachable(f"{self.endpoint}: {str(answer['error'])[:200]}")
-                yield answer["result"]
-        except (HTTPError, requests.RequestException, OSError, ValueError, KeyError, TypeError,
-                AttributeError) as error:  # fmt: skip
-            # What is read while another thread ends the stream may break anywhere.
-            if not self.interrupted:
-                raise Unreachable(f"{self.endpoint}: {_describe(error)}") from None
-            return
-        if not self.interrupted:
-            raise Unreachable(f"{self.endpoint}: the stream of events ended")
-
-    def interrupt(self) -> None:
-        """End `answers`, which waits in another thread. Repeatable, never raises."""
-        self.interrupted = True
-        with suppress(Exception):  # it is closed already, or was never connected
-            self._response.raw.shutdown()
-
-    def close(self) -> None:
-        """Close the connection: it is of no use for anything else."""
-        self._response.close()
-
-    def _lines(self) -> Iterator[bytes]:
-        """One answer a line, as the gateway writes them (grpc-gateway, ForwardResponseStream)."""
-        rest: list[bytes] = []
-        size = 0
-        for chunk in self._response.raw.stream(None):
-            if not self.bytes:
-                self._extend_timeout()
-            self.bytes += len(chunk)
-            *whole, tail = chunk.split(b"\n")
-            for part in whole:
-                line = b"".join([*rest, part])
-                rest, size = [], 0
-                if line.strip():
-                    yield line
-            rest.append(tail)
-            size += len(tail)
-            if size > _ANSWER_MAX:
-                raise ValueError(f"an answer of more than {_ANSWER_MAX >> 20} MiB")
-
-    def _extend_timeout(self) -> None:
-        # urllib3 has no other access to the socket of an answer; over TLS it is the same object.
-        socket = getattr(self._response.raw._sock_shutdown, "__self__", None)
-        if socket is not None:
-            socket.settimeout(self._silence)
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, ReadTimeoutError):
-        return "nothing was received for too long"
-    if isinstance(error, ProtocolError):  # it ended in the middle of a chunk (RFC 9112, 7.1)
-        return "the connection was lost"
-    return f"the stream of events broke: {root_of(error)}"

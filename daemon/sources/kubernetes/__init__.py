@@ -7,20 +7,3 @@
 The position of the last known state has the watch's resourceVersion and the own Node's uid: with
 another uid it is another cluster, or the Node was made again, and a list is needed.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from daemon.config.schema import KubernetesSettings
-from daemon.log import Log
-
-if TYPE_CHECKING:
-    from daemon.sources.kubernetes.client import KubernetesClient
-
-
-def open_client(settings: KubernetesSettings, *, node: str, log: Log) -> KubernetesClient:
-    """The client for a node of that name. Nothing is opened or imported yet."""
-    from daemon.sources.kubernetes.client import KubernetesClient
-
-    return KubernetesClient(settings, node=node, log=log)

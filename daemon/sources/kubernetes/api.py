@@ -6,41 +6,26 @@ lightkube verifies and authenticates; a token file that was rotated is read agai
 from __future__ import annotations
 
 import json
-import logging
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import Any
+
+from lightkube.config.client_adapter import user_auth, verify_cluster
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import User
+from lightkube.core.exceptions import ConfigError
 
 from daemon.config.schema import KubernetesSettings
+from daemon.sources.http import BadResponse, Refused, Session
 from daemon.sources.kubernetes.kubeconfig import exposed_files, read_config
 from daemon.sources.kubernetes.objects import find_position
 from daemon.sources.remote import SourceError
 
-if TYPE_CHECKING:
-    import httpx2
-    from lightkube.config.kubeconfig import SingleConfig
-    from lightkube.config.models import User
-
-CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
-ANSWER_MAX, ANSWER_SECONDS = 32 << 20, 120.0
-"""Bytes of an answer, unpacked, and how long it may take: of a list, a node has about 800 bytes."""
-EVENT_MAX = 2 << 20
-"""Bytes of an event: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes)."""
 VERSION_MIN = 1, 30
 """From here on ValidatingAdmissionPolicy is stable (KEP-3488)."""
+_NAME = "the Kubernetes API"
 _MESSAGE_MAX = 200
-_LOGGERS = ("httpx2", "httpcore2", "lightkube", "hpack", "h2")
-# A peer that disappears is noticed in about two minutes, whatever the API sends.
-_KEEP_ALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),  # milliseconds
-]
 Query = Mapping[str, str]
 
 
@@ -61,10 +46,6 @@ def failure_of(status: object, request: str, code: int = 0) -> ApiError:
     return ApiError(code, str(known.get("reason", "")), str(known.get("message", "")), request)
 
 
-class BadResponse(SourceError):
-    """A request was accepted, and its response cannot be read."""
-
-
 class Api:
     """One client's connections. received: called with the bytes of each response as they arrive."""
 
@@ -74,20 +55,9 @@ class Api:
     def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
         config = read_config(settings)
         self.server = str(config.cluster.server)
-        import httpx2
-        from lightkube.core.exceptions import ConfigError
-
-        # ConfigError: of an exec plugin that gives out tokens.
-        self._errors = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ConfigError)
-        self._unsendable = (httpx2.LocalProtocolError, UnicodeError)
-        self._secrets = _secrets_of(config)
         self.exposed = tuple(exposed_files(config))
         """Files with secrets that other users may read."""
-        self._timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        self._received = received
-        self._client = _open_session(config, self._timeout)
-        self._watched: list[Any] = []
-        self._interrupted = False
+        self._session = _open_session(config, received)
 
     def get(self, path: str, query: Query | None = None) -> Any:
         """An object or a whole list. Raises SourceError."""
@@ -146,12 +116,12 @@ class Api:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Any:
-        with self._send(verb, path, query, headers, body) as response:
-            data = self._read(response)
+        with _failures(f"{verb} {path}"):
+            data = self._session.ask(verb, path, query, headers, body)
         try:
             return json.loads(data, object_hook=_without_managers)
         except (ValueError, RecursionError) as error:
-            raise BadResponse(f"the Kubernetes API answers {verb} {path} with no JSON") from error
+            raise BadResponse(f"{_NAME} answers {verb} {path} with no JSON") from error
 
     @contextmanager
     def watch(self, path: str, query: Query, silence: float) -> Iterator[Iterator[list[bytes]]]:
@@ -159,113 +129,41 @@ class Api:
 
         silence: seconds without any byte after which the connection counts as dead.
         """
-        with self._send("GET", path, {**query, "watch": "1"}, read=silence) as response:
-            stream = response.extensions.get("network_stream")
-            self._watched.append(stream)
-            try:
-                if self._interrupted:
-                    raise SourceError("the watch was interrupted")
-                yield self._lines(response)
-            finally:
-                self._watched.remove(stream)
-
-    def _lines(self, response: httpx2.Response) -> Iterator[list[bytes]]:
-        rest = b""
-        for part in response.iter_raw():
-            self._received(len(part))
-            *lines, rest = (rest + part).split(b"\n")
-            if max(map(len, (rest, *lines))) > EVENT_MAX:
-                raise BadResponse(f"the Kubernetes API's event has more than {EVENT_MAX} bytes")
-            yield [line for line in lines if line.strip()]
+        query = {**query, "watch": "1"}
+        with (
+            _failures(f"GET {path}"),
+            self._session.stream("GET", path, query, silence=silence) as batches,
+        ):
+            yield batches
 
     def interrupt(self) -> None:
         """End all watches, from another thread. Never raises."""
-        self._interrupted = True
-        for stream in tuple(self._watched):
-            with suppress(Exception):
-                # Not the method of SSLSocket, which takes TLS off a socket that is being read.
-                socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+        self._session.interrupt()
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._session.close()
 
-    @contextmanager
-    def _send(
-        self,
-        verb: str,
-        path: str,
-        query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        read: float = READ_SECONDS,
-    ) -> Iterator[httpx2.Response]:
-        extensions = {"timeout": {**self._timeout.as_dict(), "read": read}}
-        # A watch is not packed (apiserver, watch.go); a list above 128 kB is.
-        fields = {"Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})}
-        asked = f"{verb} {path}"
+
+@contextmanager
+def _failures(request: str) -> Iterator[None]:
+    """The API's refusals as ApiError; of an exec plugin that gives no token as SourceError."""
+    try:
+        yield
+    except Refused as error:
         try:
-            request = self._client.build_request(
-                verb, path, params=query, headers=fields, content=body, extensions=extensions
-            )
-            response = self._client.send(request, stream=True)
-            try:
-                self._received(_head_size(response))
-                if not response.is_success:
-                    raise self._refusal(response, asked)
-                yield response
-            finally:
-                response.close()
-        except self._unsendable as error:
-            # Its message quotes what was to be sent, the token too.
-            what = "is the user's token one line of ASCII?"
-            kind = type(error).__name__
-            raise SourceError(f"the Kubernetes API cannot be asked: {kind}: {what}") from None
-        except self._errors as error:
-            raise SourceError(
-                f"the Kubernetes API cannot be reached: {self._describe(error)}"
-            ) from None
-        except (OSError, EOFError) as error:
-            raise SourceError(
-                f"the Kubernetes API cannot be asked: {self._describe(error)}"
-            ) from None
-
-    def _describe(self, error: Exception) -> str:
-        """An error's message, or only its type where a secret might be in it."""
-        text = str(error)
-        if not text or "Bearer" in text or any(secret in text for secret in self._secrets):
-            return type(error).__name__
-        return cut(text)
-
-    def _refusal(self, response: httpx2.Response, asked: str) -> ApiError:
-        try:
-            status = json.loads(self._read(response))
-        except (ValueError, RecursionError, SourceError):
+            status = json.loads(error.data)
+        except (ValueError, RecursionError):
             status = None
-        return failure_of(status, asked, response.status_code)
-
-    def _read(self, response: httpx2.Response) -> bytearray:
-        """The body, unpacked."""
-        data, counted, end = bytearray(), 0, time.monotonic() + ANSWER_SECONDS
-        for part in response.iter_bytes():
-            self._received(response.num_bytes_downloaded - counted)
-            counted = response.num_bytes_downloaded
-            data += part
-            if len(data) > ANSWER_MAX:
-                raise BadResponse(f"the Kubernetes API's answer has more than {ANSWER_MAX} bytes")
-            if time.monotonic() > end:
-                raise SourceError(f"the Kubernetes API's answer takes over {ANSWER_SECONDS:.0f} s")
-        return data
+        raise failure_of(status, request, error.status) from None
+    except ConfigError as error:
+        raise SourceError(f"{_NAME} cannot be asked: {cut(str(error))}") from None
 
 
 def _without_managers(thing: dict[str, Any]) -> dict[str, Any]:
     # What the API server notes about writers is most of an object: it goes while it is parsed.
     thing.pop("managedFields", None)
     return thing
-
-
-def _head_size(response: httpx2.Response) -> int:
-    return 17 + sum(len(name) + len(value) + 4 for name, value in response.headers.raw)
 
 
 def _secrets_of(config: SingleConfig) -> tuple[str, ...]:
@@ -287,31 +185,13 @@ def _strip_token(user: User) -> None:
         raise SourceError("source.kubernetes: the user's token is no single line of ASCII")
 
 
-def _open_session(config: SingleConfig, timeout: httpx2.Timeout) -> httpx2.Client:
-    import httpx2
-    from lightkube.config.client_adapter import user_auth, verify_cluster
-    from lightkube.config.models import User as NoUser
-    from lightkube.core.exceptions import ConfigError
-
-    for name in _LOGGERS:  # they print requests and headers, tokens included
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    user = config.user or NoUser()
+def _open_session(config: SingleConfig, received: Callable[[int], None]) -> Session:
+    user = config.user or User()
     _strip_token(user)
     try:
         context = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
         auth = user_auth(user)
     except (ConfigError, OSError, ValueError) as error:
         raise SourceError(f"source.kubernetes: its certificates or user: {error}") from error
-    limits = httpx2.Limits(max_connections=8, max_keepalive_connections=1, keepalive_expiry=15)
-    transport = httpx2.HTTPTransport(
-        verify=context, trust_env=False, limits=limits, socket_options=_KEEP_ALIVE
-    )
-    headers = {"User-Agent": "podwired"}
-    return httpx2.Client(
-        base_url=config.cluster.server,
-        auth=auth,
-        transport=transport,
-        timeout=timeout,
-        headers=headers,
-        trust_env=False,
-    )
+    url, secrets = config.cluster.server, _secrets_of(config)
+    return Session(_NAME, url, context, received, auth=auth, secrets=secrets)

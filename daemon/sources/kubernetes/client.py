@@ -13,9 +13,9 @@ from typing import Any
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
+from daemon.sources.http import BadResponse
+from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
-from daemon.sources.kubernetes.kubeconfig import require_library
 from daemon.sources.kubernetes.objects import objects_path
 from daemon.sources.kubernetes.own_object import NOT_FOUND, SILENCE, OwnObject, watch_query
 from daemon.sources.kubernetes.worker import Worker
@@ -67,11 +67,10 @@ class KubernetesClient:
         return f"kubernetes {place} {settings.namespace} {ranges} {self._me}"
 
     def check(self) -> None:
-        """Check library and kubeconfig. Raises SourceError.
+        """Check the kubeconfig. Raises SourceError.
 
         A pod's service account is there in the pod only.
         """
-        require_library()
         if self._settings.kubeconfig is not None:
             self._open(lambda _: None).close()
 
@@ -205,7 +204,7 @@ class KubernetesClient:
             with api.watch(self._path, watch_query(parts.view.position), SILENCE) as batches:
                 feed.received()
                 for lines in batches:
-                    feed.received(events=parts.view.events(lines))
+                    feed.received(parts.view.events(lines))
                     if parts.view.waiting:
                         parts.worker.wake()
                     if feed.stopping:

@@ -10,16 +10,15 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+from lightkube.config.models import User
+from lightkube.core.exceptions import ConfigError
 
 from daemon.config.schema import KubernetesSettings
 from daemon.sources.remote import SourceError
-
-if TYPE_CHECKING:
-    from lightkube.config.kubeconfig import SingleConfig
-    from lightkube.config.models import User
 
 FILE_MAX = 4 << 20  # bytes
 _MANY = {"clusters": "cluster", "contexts": "context", "users": "user"}
@@ -29,19 +28,8 @@ _OTHERS = 0o077
 _READING = threading.Lock()
 
 
-def require_library() -> None:
-    """Whether lightkube can be used. Raises SourceError saying what to do."""
-    try:
-        import httpx2  # noqa: F401
-        import lightkube.config.kubeconfig  # noqa: F401
-    except ImportError as error:
-        why = f"needs {error.name}, which is not installed: pip install 'podwire[kubernetes]'"
-        raise SourceError(f"source.kubernetes {why}") from error
-
-
 def read_config(settings: KubernetesSettings) -> SingleConfig:
     """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
-    require_library()
     with _READING:
         return _read(settings)
 
@@ -52,9 +40,6 @@ def _read(settings: KubernetesSettings) -> SingleConfig:
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
         raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
-    from lightkube.config.kubeconfig import KubeConfig
-    from lightkube.core.exceptions import ConfigError
-
     try:
         config = KubeConfig.from_service_account().get()
         assert config is not None  # noqa: S101 - it has one context
@@ -68,8 +53,6 @@ def _read(settings: KubernetesSettings) -> SingleConfig:
 
 def _read_kubeconfig(path: Path) -> SingleConfig:
     """How its current context reaches the API. Raises SourceError naming what is missing."""
-    from lightkube.config.kubeconfig import KubeConfig
-
     found = path.expanduser()
     root = _load(found)
     missing = _missing(root)

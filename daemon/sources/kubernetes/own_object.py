@@ -14,7 +14,8 @@ from typing import Any
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
+from daemon.sources.http import BadResponse
+from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import (

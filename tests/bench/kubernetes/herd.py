@@ -12,7 +12,7 @@ from typing import Any
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources import kubernetes
+from daemon.sources.kubernetes.client import KubernetesClient
 from daemon.sources.remote import RemoteSource
 
 
@@ -54,7 +54,7 @@ def _start(wanted: Any, name: str) -> RemoteSource:
     log = Log("error")
     cidrs = tuple(map(ip_network, wanted["cidrs"]))
     settings = KubernetesSettings(cluster_cidrs=cidrs, kubeconfig=Path(wanted["kubeconfig"]))
-    made = kubernetes.open_client(settings, node=name, log=log)
+    made = KubernetesClient(settings, node=name, log=log)
     return RemoteSource(made, last_known=folder / "cluster.json", log=log)
 
 

@@ -11,7 +11,7 @@ import pytest
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.model import Node, Snapshot
-from daemon.sources.etcd import open_client
+from daemon.sources.etcd.client import EtcdClient
 from daemon.sources.remote import RemoteSource
 from tests.netns.etcd.server import PREFIX, Etcd
 from tests.netns.routing.conftest import eventually
@@ -80,7 +80,7 @@ class Seat:
 
     def client(self) -> Any:
         """What speaks to etcd, without a source around it."""
-        return open_client(
+        return EtcdClient(
             settings_of(self.settings), node=self.name, data_dir=self.folder, log=Log()
         )
 

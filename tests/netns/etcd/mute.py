@@ -1,12 +1,13 @@
 """Servers that are no etcd: a proxy before one that answers no watch, and one of pages."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import requests
+import httpx2
 
 from tests.netns.etcd.server import Etcd
 
@@ -72,13 +73,11 @@ def _handler(etcd: Etcd, head: bool) -> type[BaseHTTPRequestHandler]:
             headers = {"Content-Type": "application/json"}
             if "Authorization" in self.headers:
                 headers["Authorization"] = self.headers["Authorization"]
-            with requests.Session() as session:
-                session.trust_env = False
-                session.verify = str(etcd.authority.certificate)
-                certificate, key = map(str, etcd.client_files)
-                session.cert = certificate, key
+            context = ssl.create_default_context(cafile=str(etcd.authority.certificate))
+            context.load_cert_chain(*etcd.client_files)
+            with httpx2.Client(verify=context, trust_env=False, timeout=10) as client:
                 url = etcd.urls[0] + self.path
-                answer = session.request(self.command, url, data=body, headers=headers, timeout=10)
+                answer = client.request(self.command, url, content=body, headers=headers)
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()

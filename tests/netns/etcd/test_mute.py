@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 
-from daemon.sources.etcd.gateway import Gateway
 from tests.netns.etcd.conftest import MakeSeat, Seat
 from tests.netns.etcd.mute import mute_proxy
 from tests.netns.etcd.server import Etcd
@@ -17,9 +16,8 @@ pytestmark = pytest.mark.xdist_group("etcd_mute")
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers must come within a second and a half."""
-    defaults = Gateway.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "timeouts", (1.5, 1.5))
+    monkeypatch.setattr("daemon.sources.http.READ_SECONDS", 1.5)
+    monkeypatch.setattr("daemon.sources.etcd.stream.Stream.__init__.__defaults__", (1.5,))
 
 
 def test_the_lease_is_kept_though_no_watch_is_answered(

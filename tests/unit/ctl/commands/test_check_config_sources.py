@@ -72,13 +72,15 @@ def test_a_kubeconfig_that_is_none_is_named_without_its_content(
     assert "secret" not in text
 
 
-@pytest.mark.parametrize("library", ["lightkube.config.kubeconfig", "httpx2"])
+@pytest.mark.parametrize("library", ["lightkube.core.exceptions", "httpx2"])
 def test_a_library_that_is_missing_is_named(
     config: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     library: str,
 ) -> None:
+    for module in [m for m in sys.modules if m.startswith("daemon.sources.") and "remote" not in m]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
     status, text = check(config, capsys)
     assert status == 1

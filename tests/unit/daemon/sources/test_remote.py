@@ -112,7 +112,7 @@ def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
     def burst(feed: Feed) -> None:
         for number in range(1, 100):
             feed.snapshot([node("a", number)], RANGES)
-        feed.received(bytes=10, events=99)
+        feed.received(99)
         feed.wait(60)
 
     with source_of(Script(burst), tmp_path) as source:
@@ -123,8 +123,8 @@ def test_only_the_newest_snapshot_is_polled(tmp_path: Path) -> None:
 
 def test_what_is_heard_is_counted(tmp_path: Path) -> None:
     def receive(feed: Feed) -> None:
-        feed.received(bytes=100, events=2)
-        feed.received(bytes=11)
+        feed.received(2)
+        feed.count(111)
         feed.count(1000)
         feed.wait(60)
 

@@ -18,8 +18,9 @@ import yaml
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.kubernetes import api as api_module
-from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
+from daemon.sources import http
+from daemon.sources.http import BadResponse
+from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.client import KubernetesClient
 from daemon.sources.remote import SourceError
 
@@ -163,7 +164,7 @@ def test_what_is_no_json_is_no_object(tmp_path: Path, body: bytes) -> None:
 
 
 def test_an_answer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "ANSWER_MAX", 1 << 20)
+    monkeypatch.setattr(http, "ANSWER_MAX", 1 << 20)
 
     def answer(handler: Handler) -> None:
         handler.send_response(200)
@@ -299,7 +300,7 @@ def test_what_is_no_list_is_refused(tmp_path: Path, body: bytes, encoding: str, 
 def test_what_unpacks_to_more_than_any_cluster_has_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_module, "ANSWER_MAX", 1 << 20)
+    monkeypatch.setattr(http, "ANSWER_MAX", 1 << 20)
     bomb = gzip.compress(b'{"items":[' + b" " * (8 << 20))
     assert len(bomb) < 20_000
     with (
@@ -310,7 +311,7 @@ def test_what_unpacks_to_more_than_any_cluster_has_is_refused(
 
 
 def test_an_answer_that_drips_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.3)
     end = threading.Event()
 
     def answer(handler: Handler) -> None:
@@ -351,7 +352,7 @@ def test_a_watch_gives_lines_as_they_come_until_it_is_interrupted(tmp_path: Path
 
 
 def test_a_line_without_end_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "EVENT_MAX", 100_000)
+    monkeypatch.setattr(http, "LINE_MAX", 100_000)
 
     def answer(handler: Handler) -> None:
         handler.send_response(200)

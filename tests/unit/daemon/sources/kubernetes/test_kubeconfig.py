@@ -80,11 +80,3 @@ def test_outside_of_a_pod_a_kubeconfig_is_needed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SourceError, match=r"needs the key kubeconfig: .* this is no pod"):
         read_config(KubernetesSettings(cluster_cidrs=RANGES))
-
-
-def test_the_library_is_named_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lightkube.config.kubeconfig", None)
-    with pytest.raises(SourceError, match=r"not installed: pip install 'podwire\[kubernetes\]'"):
-        read_config(KubernetesSettings(cluster_cidrs=RANGES, kubeconfig=tmp_path / "kubeconfig"))

@@ -14,7 +14,8 @@ import pytest
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.cache import CacheWriter
-from daemon.sources.kubernetes.api import Api, ApiError, BadResponse
+from daemon.sources.http import BadResponse
+from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.remote import Feed, SourceError
