@@ -1,11 +1,16 @@
-"""Files that the daemon writes: a reader sees the old one or the new one, never half of one."""
+"""Files that the daemon reads and writes.
+
+A reader of what it writes sees the old file or the new one, never half of one.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ipam.files import sync_directory
 
@@ -30,6 +35,17 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError, also where it is something else."""
+    # O_NONBLOCK: a FIFO in the file's place must not block the daemon.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = open(fd, "rb")  # noqa: SIM115 - it is the caller's
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
 
 
 def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.files import explain, replace_file
+from daemon.files import explain, open_regular, replace_file
 from daemon.log import Log
 from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPNetwork
@@ -49,7 +49,7 @@ class Unreadable(Exception):
 def load(path: Path, identity: str) -> LastKnown | None:
     """The state of that source; None where there is no file. Raises Unreadable."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
     except FileNotFoundError:
         return None

@@ -56,7 +56,8 @@ class Session:
     """Connections to one server.
 
     name: of the server, in messages. received: called with the number of bytes as they arrive.
-    secrets: texts that no message may contain.
+    server_name: of its certificate, where that is not the URL's host. secrets: texts that no
+    message may contain.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Session:
         *,
         auth: httpx2.Auth | None = None,
         proxy: str | None = None,
+        server_name: str | None = None,
         secrets: tuple[str, ...] = (),
     ) -> None:
         for logger in _LOGGERS:  # they print requests and headers, tokens included
@@ -89,6 +91,7 @@ class Session:
             headers={"User-Agent": "podwired", "Accept": "application/json"},
             trust_env=False,
         )
+        self._extensions = {"sni_hostname": server_name} if server_name else {}
         self._streams: list[Any] = []
         self._interrupted = False
 
@@ -159,7 +162,7 @@ class Session:
                 params=query,
                 headers={"Accept-Encoding": "gzip", **(headers or {})},
                 content=body,
-                extensions={"timeout": timeout},
+                extensions={"timeout": timeout, **self._extensions},
             )
             response = self._client.send(request, stream=True)
         try:

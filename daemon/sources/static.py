@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from daemon.config.load import read_section
 from daemon.config.schema import NodeAddress, NodeName, PodCidr, Prefixes, Section
 from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
+from daemon.files import open_regular
 from daemon.model import Node, Snapshot, SourceActivity, keep_same, overlap
 
 SETTLE_SECONDS = 0.5
@@ -91,14 +91,11 @@ class StaticSource:
 
     def _read(self, state: _FileState) -> bytes | None:
         """The whole file; None where it changed meanwhile. Raises OSError, FileFault."""
-        # O_NONBLOCK: a FIFO in the file's place must not block the daemon.
-        fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
-                raise FileFault(self._path, 0, "is no regular file")
+        with open_regular(self._path) as file:
+            before = os.fstat(file.fileno())
             data = file.read(FILE_MAX + 1)
-            return data if _state_of(before) == _state_of(os.fstat(fd)) == state else None
+            after = os.fstat(file.fileno())
+            return data if _state_of(before) == _state_of(after) == state else None
 
     def _parse(self, data: bytes) -> Snapshot:
         """The snapshot. Raises FileFault, also where the end is missing that was there before.

@@ -69,8 +69,8 @@ class Stream:
         connection.end_headers()
         for part in self.parts:
             connection.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-        end = time.monotonic() + 60
-        while not self.ends and not connection.server.is_over() and time.monotonic() < end:
+        era, end = connection.server.era, time.monotonic() + 60
+        while not self.ends and connection.server.era == era and time.monotonic() < end:
             time.sleep(0.05)
         connection.wfile.write(b"0\r\n\r\n")
 
@@ -88,7 +88,8 @@ class Impostor(ThreadingHTTPServer):
         self.answers: dict[str, Answer] = {}
         self.counts: Counter[str] = Counter()
         self.tokens: set[str] = set()
-        self._era, self._over = 0, False
+        self.era = 0
+        """Counts changes of the answers: what is under way ends with the era that it began in."""
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(authority.certificate, authority.key)
         super().__init__(("127.0.0.1", 0), Connection)
@@ -100,20 +101,14 @@ class Impostor(ThreadingHTTPServer):
         """Where it listens."""
         return "127.0.0.1", self.server_port
 
-    def is_over(self) -> bool:
-        """Whether answers are to end."""
-        return self._over
-
     def set(self, **answers: Answer) -> None:
         """Other answers than usual from now on; those that are under way end."""
-        self._over = True
-        time.sleep(0.1)
         self.answers = answers
-        self._over = False
+        self.era += 1
 
     def close(self) -> None:
         """End it."""
-        self._over = True
+        self.era += 1
         self.shutdown()
         self.server_close()
 

@@ -117,6 +117,9 @@ def test_a_bad_list_later_changes_nothing(impostor: Impostor, one: Follower, wha
     one.await_routes({"n2": GOOD["n2"], "n4": ["10.244.4.0/24"]})
 
 
+MENDED = Stream((event("MODIFIED", own_node()),))
+"""A watch of the own Node, which was changed since the list."""
+
 NODES: dict[str, Answer] = {
     "a page for people": HTML,
     "a Node of another name": listed({**own_node(), "metadata": {"name": "n9", "uid": "u"}}),
@@ -135,7 +138,7 @@ def test_a_bad_node_is_a_fault_and_passes(impostor: Impostor, one: Follower, wha
     one.start()
     eventually(lambda: one.fault != "" or one.describe())
     assert "n9" not in one.nodes()
-    impostor.set()
+    impostor.set(heartbeats=MENDED)
     one.await_routes(GOOD)
     eventually(lambda: "n1" in one.nodes() or one.describe())
 
@@ -261,7 +264,7 @@ def test_a_node_without_pod_cidrs_is_told(impostor: Impostor, one: Follower) -> 
     impostor.set(node=listed({**own_node(), "spec": {}}))
     one.start()
     one.await_fault("Node n1 has no podCIDRs yet", "--allocate-node-cidrs?")
-    impostor.set()
+    impostor.set(heartbeats=MENDED)
     one.await_routes(GOOD)
 
 

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from daemon.config.schema import EtcdSettings
+from daemon.files import open_regular
 from daemon.sources.remote import SourceError
 
 _PASSWORD_MAX = 4096
@@ -61,18 +62,13 @@ def make_context(settings: EtcdSettings) -> ssl.SSLContext:
 
 def _read(key: str, path: Path, *, secret: bool) -> bytes:
     try:
-        with open(path, "rb", opener=_open) as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             if secret:
                 _check_mode(key, path, status)
             return file.read(1 << 20)
     except OSError as error:
         raise SourceError(f"{key} {path} could not be read: {error.strerror}") from error
-
-
-def _open(path: str, flags: int) -> int:
-    # O_NONBLOCK: a FIFO in the file's place must not block the daemon.
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _check_mode(key: str, path: Path, status: os.stat_result) -> None:

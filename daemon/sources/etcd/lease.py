@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.files import explain, make_folder, replace_file
+from daemon.files import explain, make_folder, open_regular, replace_file
 from daemon.log import Log
 from daemon.machine_id import read_host
 from daemon.model import parse_pod_cidr
@@ -143,7 +143,7 @@ class LeaseFile:
         """What was held; None where nothing was saved."""
         if self._saved is None:
             try:
-                with open(self._path, "rb") as file:
+                with open_regular(self._path) as file:
                     self._saved = self._parse(json.loads(file.read(_FILE_MAX)))
             except FileNotFoundError:
                 return None

@@ -9,16 +9,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from lightkube.config.client_adapter import user_auth, verify_cluster
-from lightkube.config.kubeconfig import SingleConfig
-from lightkube.config.models import User
+from lightkube.config.client_adapter import verify_cluster
 from lightkube.core.exceptions import ConfigError
 
 from daemon.config.schema import KubernetesSettings
 from daemon.sources.http import BadResponse, Refused, Session
-from daemon.sources.kubernetes.kubeconfig import exposed_files, read_config
+from daemon.sources.kubernetes.kubeconfig import Access, read_access
 from daemon.sources.kubernetes.objects import find_position
 from daemon.sources.remote import SourceError
 
@@ -53,11 +52,11 @@ class Api:
     """The server's URL."""
 
     def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
-        config = read_config(settings)
-        self.server = str(config.cluster.server)
-        self.exposed = tuple(exposed_files(config))
+        access = read_access(settings)
+        self.server = str(access.cluster.server)
+        self.exposed = tuple(access.exposed_files())
         """Files with secrets that other users may read."""
-        self._session = _open_session(config, received)
+        self._session = _open_session(access, received)
 
     def get(self, path: str, query: Query | None = None) -> Any:
         """An object or a whole list. Raises SourceError."""
@@ -147,7 +146,7 @@ class Api:
 
 @contextmanager
 def _failures(request: str) -> Iterator[None]:
-    """The API's refusals as ApiError; of an exec plugin that gives no token as SourceError."""
+    """The API's refusals as ApiError; a token file that is missing as SourceError."""
     try:
         yield
     except Refused as error:
@@ -166,32 +165,24 @@ def _without_managers(thing: dict[str, Any]) -> dict[str, Any]:
     return thing
 
 
-def _secrets_of(config: SingleConfig) -> tuple[str, ...]:
-    user = config.user
-    return tuple(filter(None, (user.token, user.password))) if user else ()
-
-
 def cut(text: str) -> str:
     """Text of the API, shortened so that a message has room for our hint."""
     return text if len(text) <= _MESSAGE_MAX else f"{text[:_MESSAGE_MAX]}..."
 
 
-def _strip_token(user: User) -> None:
-    """Strip white space as client-go does. Raises SourceError where a token cannot be sent."""
-    if user.token is None:
-        return
-    user.token = user.token.strip()
-    if not (user.token.isascii() and user.token.isprintable()):
-        raise SourceError("source.kubernetes: the user's token is no single line of ASCII")
-
-
-def _open_session(config: SingleConfig, received: Callable[[int], None]) -> Session:
-    user = config.user or User()
-    _strip_token(user)
+def _open_session(access: Access, received: Callable[[int], None]) -> Session:
+    cluster, user = access.cluster, access.user
     try:
-        context = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
-        auth = user_auth(user)
+        context = verify_cluster(cluster, user, Path, trust_env=False)
     except (ConfigError, OSError, ValueError) as error:
-        raise SourceError(f"source.kubernetes: its certificates or user: {error}") from error
-    url, secrets = config.cluster.server, _secrets_of(config)
-    return Session(_NAME, url, context, received, auth=auth, secrets=secrets)
+        raise SourceError(f"source.kubernetes: its certificates: {error}") from error
+    return Session(
+        _NAME,
+        cluster.server,
+        context,
+        received,
+        auth=access.auth,
+        proxy=access.proxy,
+        server_name=access.server_name,
+        secrets=access.secrets,
+    )

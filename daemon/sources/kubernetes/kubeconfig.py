@@ -1,160 +1,231 @@
-"""How to reach the Kubernetes API: a kubeconfig file, or the pod's service account.
+"""How to reach the Kubernetes API: a kubeconfig file as kubectl reads it, or the service account.
 
-lightkube reads both. Messages name what is missing, and never contain a secret.
+lightkube parses both. What the file has and podwire cannot do is refused by its name. No message
+contains a secret. https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx2
 import yaml
+from lightkube.config.client_adapter import user_auth
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import User
+from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 
 from daemon.config.schema import KubernetesSettings
+from daemon.files import open_regular
+from daemon.sources.kubernetes.exec_plugin import ExecAuth, parse_exec
 from daemon.sources.remote import SourceError
 
 FILE_MAX = 4 << 20  # bytes
-_MANY = {"clusters": "cluster", "contexts": "context", "users": "user"}
+_MANY = {"cluster": "clusters", "context": "contexts", "user": "users"}
+_UNSUPPORTED = {
+    "user": ("as", "as-uid", "as-groups", "as-user-extra", "auth-provider"),
+    "cluster": (),
+    "context": (),
+}
+_PROXIES = ("http", "https")
 _OTHERS = 0o077
 # msgspec, by which lightkube parses, crashes the process (0.22, SIGSEGV) where two threads are the
 # first to use a type.
 _READING = threading.Lock()
+Section = dict[str, Any]
 
 
-def read_config(settings: KubernetesSettings) -> SingleConfig:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach the API.
+
+    file: the kubeconfig; None = the service account. server_name: what the API server's certificate
+    must be for, where it is not the URL's host. proxy: its URL.
+    """
+
+    file: Path | None
+    cluster: Cluster
+    user: User
+    auth: httpx2.Auth | None
+    server_name: str | None = None
+    proxy: str | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that no message may contain."""
+        return tuple(filter(None, (self.user.token, self.user.password)))
+
+    def exposed_files(self) -> Iterator[Path]:
+        """Files with a secret of the user's that others than their owner may read."""
+        for path in self._secret_files():
+            try:
+                mode = os.stat(path).st_mode
+            except OSError:
+                continue  # the request that needs it fails with a message
+            if mode & _OTHERS:
+                yield path
+
+    def _secret_files(self) -> Iterator[Path]:
+        user = self.user
+        if self.file and (user.token or user.password or user.client_key_data):
+            yield self.file
+        yield from (Path(path) for path in (user.token_file, user.client_key) if path)
+
+
+def read_access(settings: KubernetesSettings) -> Access:
     """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
     with _READING:
-        return _read(settings)
+        if settings.kubeconfig is not None:
+            return _read_kubeconfig(settings.kubeconfig)
+        return _read_account()
 
 
-def _read(settings: KubernetesSettings) -> SingleConfig:
-    if settings.kubeconfig is not None:
-        return _read_kubeconfig(settings.kubeconfig)
+def _read_account() -> Access:
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
         raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
     try:
         config = KubeConfig.from_service_account().get()
-        assert config is not None  # noqa: S101 - it has one context
-        return config
     except ConfigError as error:
         raise SourceError(f"source.kubernetes: {error}") from error
     except Exception as error:
         what = "the service account is no configuration"
         raise SourceError(f"source.kubernetes: {what} ({type(error).__name__})") from error
+    return _access_of(config, None)
 
 
-def _read_kubeconfig(path: Path) -> SingleConfig:
-    """How its current context reaches the API. Raises SourceError naming what is missing."""
-    found = path.expanduser()
-    root = _load(found)
-    missing = _missing(root)
-    if missing:
-        raise _refusal(path, missing)
+def _access_of(config: SingleConfig | None, file: Path | None) -> Access:
+    assert config is not None  # noqa: S101 - it has a current context
+    user = config.user or User()
+    _strip_token(user)
+    return Access(file, config.cluster, user, user_auth(user))
+
+
+def _strip_token(user: User) -> None:
+    """Strip white space as client-go does. Raises SourceError where a token cannot be sent."""
+    if user.token is None:
+        return
+    user.token = user.token.strip()
+    if not (user.token.isascii() and user.token.isprintable()):
+        raise SourceError("source.kubernetes: the user's token is no single line of ASCII")
+
+
+# -- the file
+
+
+class _Fault(Exception):
+    """What a kubeconfig has, or lacks, so that it cannot be used."""
+
+
+def _read_kubeconfig(path: Path) -> Access:
+    """How its current context reaches the API. Other entries may be as they like."""
+    file = path.expanduser()
     try:
-        config = KubeConfig.from_dict(root, fname=found).get()
-        assert config is not None  # noqa: S101 - it has a current context
-        return config
-    except Exception as error:
-        # What a parser says of the file may quote it.
-        raise _unreadable(path, error) from error
+        root = _load(file)
+        name = root.get("current-context")
+        if not isinstance(name, str) or not name:
+            raise _Fault("has no `current-context`")
+        context = _find(root, "context", name, "which is its `current-context`")
+        by = f"which its context {name!r} names"
+        if not context.get("cluster"):
+            raise _Fault(f"has no `cluster` in its context {name!r}")
+        cluster = _find(root, "cluster", context["cluster"], by)
+        user = _find(root, "user", context["user"], by) if context.get("user") else {}
+        return _read_sections(cluster, user, file)
+    except _Fault as error:
+        raise SourceError(f"source.kubernetes: the kubeconfig {path} {error}") from error.__cause__
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> Section:
     try:
-        # Not to wait for the other end of a pipe.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise _refusal(path, "is no regular file")
+        with open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
     except FileNotFoundError as error:
-        raise _refusal(path, "does not exist") from error
+        raise _Fault("does not exist") from error
     except OSError as error:
-        raise _refusal(path, f"cannot be read: {error.strerror}") from error
+        raise _Fault(f"cannot be read: {error.strerror}") from error
     if len(data) > FILE_MAX:
-        raise _refusal(path, f"is larger than {FILE_MAX >> 20} MiB")
+        raise _Fault(f"is larger than {FILE_MAX >> 20} MiB")
     try:
-        return yaml.safe_load(data)
+        root = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _refusal(path: Path, why: str) -> SourceError:
-    return SourceError(f"source.kubernetes: the kubeconfig {path} {why}")
-
-
-def _unreadable(path: Path, error: Exception) -> SourceError:
-    return _refusal(path, f"is no configuration ({type(error).__name__})")
-
-
-def _missing(root: Any) -> str:
-    """What a kubeconfig must have and this one lacks; empty where it lacks nothing."""
-    if root is None:
-        return "is empty"
+        # What a parser says of the file may quote it.
+        raise _Fault(f"is no configuration ({type(error).__name__})") from error
     if not isinstance(root, dict):
-        return "is no mapping"
-    for key, one in _MANY.items():
-        entries = root.get(key, [] if key == "users" else None)
-        if not isinstance(entries, list) or not all(_is_entry(entry, one) for entry in entries):
-            return f"has no list `{key}` of entries with `name` and `{one}`"
-    name = root.get("current-context")
-    if not isinstance(name, str) or not name:
-        return "has no `current-context`"
-    return _missing_of(root, name)
+        raise _Fault("is empty" if root is None else "is no mapping")
+    return root
 
 
-def _is_entry(entry: Any, one: str) -> bool:
-    named = isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    return named and isinstance(entry.get(one), dict)
+def _find(root: Section, kind: str, name: object, why: str) -> Section:
+    """An entry's content, without keys that have no value."""
+    entries = root.get(_MANY[kind]) or ()
+    found = [e for e in entries if isinstance(e, dict) and e.get("name") == name]
+    if not found:
+        raise _Fault(f"has no {kind} {name!r}, {why}")
+    content = found[0].get(kind)
+    if not isinstance(content, dict):
+        raise _Fault(f"has no mapping `{kind}` in its {kind} {name!r}")
+    given = {key: value for key, value in content.items() if value not in (None, "", [], {})}
+    for key in _UNSUPPORTED[kind]:
+        if key in given:
+            raise _Fault(f"has `{key}` in its {kind} {name!r}, which podwire does not support")
+    return given
 
 
-def _missing_of(root: dict[str, Any], name: str) -> str:
-    context = _find(root, "contexts", name)
-    if context is None:
-        return f"has no context {name!r}, which is its `current-context`"
-    if not isinstance(context.get("cluster"), str):
-        return f"has no `cluster` in its context {name!r}"
-    for one, many in (("cluster", "clusters"), ("user", "users")):
-        wanted = context.get(one)
-        if wanted is not None and _find(root, many, wanted) is None:
-            return f"has no {one} {wanted!r}, which its context {name!r} names"
-    cluster = _find(root, "clusters", context["cluster"]) or {}
-    return "" if cluster.get("server") else f"has no `server` in its cluster {context['cluster']!r}"
-
-
-def _find(root: dict[str, Any], many: str, name: object) -> dict[str, Any] | None:
-    found = (entry for entry in root.get(many, []) if entry["name"] == name)
-    entry = next(found, None)
-    content: dict[str, Any] | None = entry[_MANY[many]] if entry else None
-    return content
-
-
-def exposed_files(config: SingleConfig) -> Iterator[Path]:
-    """Files with a secret of the user's that others than their owner may read."""
-    for path in _secret_files(config):
+def _read_sections(cluster: Section, user: Section, file: Path) -> Access:
+    _check_cluster(cluster)
+    plugin = user.pop("exec", None)
+    for section, key in (
+        (cluster, "certificate-authority"),
+        (user, "client-certificate"),
+        (user, "client-key"),
+        (user, "tokenFile"),
+    ):
+        if f"{key}-data" in section:
+            section.pop(key, None)  # client-go: the data counts
+        elif isinstance(section.get(key), str):
+            section[key] = str(file.parent / section[key])
+    try:
+        entries = {
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+            "clusters": [{"name": "x", "cluster": cluster}],
+            "users": [{"name": "x", "user": user}],
+        }
+        access = _access_of(KubeConfig.from_dict(entries).get("x"), file)
+    except SourceError:
+        raise
+    except Exception as error:
+        raise _Fault(f"is no configuration ({type(error).__name__})") from error
+    auth = access.auth
+    if plugin is not None and auth is None:
         try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            continue  # the request that needs it fails with a message
-        if mode & _OTHERS:
-            yield path
+            auth = ExecAuth(parse_exec(plugin, file.parent), cluster)
+        except ValueError as error:
+            raise _Fault(f"has an `exec` that {error}") from error
+    if access.user.token_file:
+        try:
+            open_regular(Path(access.user.token_file)).close()
+        except OSError as error:
+            why = f"{access.user.token_file}, which cannot be read: {error.strerror}"
+            raise _Fault(f"has the `tokenFile` {why}") from error
+    names = cluster.get("tls-server-name"), cluster.get("proxy-url")
+    return Access(file, access.cluster, access.user, auth, *names)
 
 
-def _secret_files(config: SingleConfig) -> Iterator[Path]:
-    user: User | None = config.user
-    if user is None:
-        return
-    if config.fname and (user.token or user.password or user.client_key_data):
-        yield config.fname
-    if user.token_file:
-        yield Path(user.token_file)
-    if user.client_key:
-        yield Path(config.abs_file(user.client_key))
+def _check_cluster(cluster: Section) -> None:
+    if not cluster.get("server"):
+        raise _Fault("has no `server` in its cluster")
+    if cluster.get("insecure-skip-tls-verify") and (
+        cluster.get("certificate-authority") or cluster.get("certificate-authority-data")
+    ):
+        raise _Fault("has both `insecure-skip-tls-verify` and a certificate authority")
+    proxy = cluster.get("proxy-url")
+    if proxy is not None and urlsplit(str(proxy)).scheme not in _PROXIES:
+        # A URL may contain a password.
+        raise _Fault("has a `proxy-url` of another kind than http: and https:")

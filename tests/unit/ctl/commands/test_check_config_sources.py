@@ -58,7 +58,7 @@ def test_a_pods_account_is_not_looked_for_elsewhere(
     ("content", "fault"),
     [
         ("", "is empty"),
-        ("users: very-secret", "has no list `clusters`"),
+        ("users: very-secret", "has no `current-context`"),
         ("{", "is no configuration"),
     ],
 )
@@ -69,6 +69,28 @@ def test_a_kubeconfig_that_is_none_is_named_without_its_content(
     status, text = check(config, capsys)
     assert status == 1
     assert f"{config.parent}/kubeconfig {fault}" in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("user", "fault"),
+    [
+        ("auth-provider: {name: very-secret}", "`auth-provider` in its user 'u', which podwire"),
+        ("tokenFile: token", "`tokenFile` {folder}/token, which cannot be read: No such file"),
+        (
+            "exec: {apiVersion: client.authentication.k8s.io/v1, command: ./helper}",
+            "`exec` that has a command that is not found: {folder}/helper",
+        ),
+    ],
+)
+def test_what_a_kubeconfig_has_and_podwire_cannot_do_is_named(
+    config: Path, capsys: pytest.CaptureFixture[str], user: str, fault: str
+) -> None:
+    kubeconfig = KUBECONFIG.replace("token: very-secret", user)
+    (config.parent / "kubeconfig").write_text(kubeconfig)
+    status, text = check(config, capsys)
+    assert status == 1
+    assert fault.format(folder=config.parent) in text
     assert "secret" not in text
 
 
