@@ -24,8 +24,6 @@ from daemon.model import Node, Snapshot, SourceActivity
 from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load
 from kernel.model import IPNetwork
 
-PAUSE, PAUSE_MAX = 1.0, 30.0
-"""Seconds: the first pause after a failure is at most that long, a later one at most that."""
 CALM = 60.0
 """Seconds without failure after which the next one counts as the first."""
 _PAUSE_MIN = 0.05
@@ -41,7 +39,12 @@ class SourceError(Exception):
 
 
 class Client(Protocol):
-    """Follows one kind of API."""
+    """Follows one kind of API.
+
+    pauses: seconds; the first pause after a failure is at most that long, a later one at most that.
+    """
+
+    pauses: tuple[float, float]
 
     @property
     def identity(self) -> str:
@@ -228,21 +231,13 @@ class Feed:
 class RemoteSource:
     """A daemon.model.Source that a client feeds, from its construction to `close`.
 
-    last_known: the file of the last known state. pause, pause_max: see PAUSE, PAUSE_MAX.
+    last_known: the file of the last known state.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        last_known: Path,
-        log: Log,
-        pause: float = PAUSE,
-        pause_max: float = PAUSE_MAX,
-    ) -> None:
+    def __init__(self, client: Client, *, last_known: Path, log: Log) -> None:
         self._client, self._path, self._log = client, last_known, log
         # Full jitter: thousands of daemons that lost one API do not come back at the same moment.
-        self._backoff = Backoff(pause, pause_max, calm=CALM, jitter=1.0)
+        self._backoff = Backoff(*client.pauses, calm=CALM, jitter=1.0)
         self._cache = CacheWriter(last_known, log)
         self._feed = Feed(self._cache, client.identity)
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)

@@ -85,9 +85,9 @@ class Follower:
         if not self.token.exists():
             self.rotate()
         self.latest = None
-        self.source = RemoteSource(
-            self.client(), last_known=self.known, log=self.log, pause=0.2, pause_max=1.0
-        )
+        client = self.client()
+        client.pauses = 0.2, 1.0
+        self.source = RemoteSource(client, last_known=self.known, log=self.log)
         return self
 
     def rotate(self, token: str = "") -> None:

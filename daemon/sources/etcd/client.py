@@ -37,6 +37,8 @@ from daemon.sources.etcd.watcher import (
 )
 from daemon.sources.remote import Feed, SourceError
 
+PAUSES = 1.0, 30.0
+"""Seconds: the first and the longest pause after etcd could not be reached."""
 PAGE = 2_000
 """Keys in an answer: etcd and this daemon hold one page at a time, not the cluster."""
 OUT_OF_RANGE = 11
@@ -54,6 +56,7 @@ class EtcdClient:
     """The client of `daemon.sources.remote.RemoteSource` for etcd."""
 
     def __init__(self, settings: EtcdSettings, *, node: str, data_dir: Path, log: Log) -> None:
+        self.pauses = PAUSES
         self._settings, self._log = settings, log
         self._keys = Keys(settings.prefix)
         self._view = EtcdView(self._keys, settings.cluster_cidrs, node)
@@ -67,7 +70,6 @@ class EtcdClient:
         self._missed = False
         self._newest: Header | None = None
         self._kept = KeptNodes()
-        self._kept_until = 0
         most = min(settings.lease_seconds / 3, _REPAIR_MOST)
         self._repairs = Backoff(0.1, most, calm=_REPAIR_CALM)
         self._logged: dict[str, str] = {}
@@ -120,13 +122,10 @@ class EtcdClient:
         """Go on where an earlier daemon ended; see `_position`."""
         if feed.known is None:
             return
-        cluster, revision, end = f"{feed.known.position}::".split(":")[:3]
+        cluster, _, revision = feed.known.position.partition(":")
         if cluster and revision.isdecimal():
             self._view.restore(feed.known.nodes)
             self._at = self._newest = Header(cluster, int(revision))
-        if end.isdecimal():
-            # Some of those nodes were missing in etcd: only a read of all keys shows which.
-            self._missed, self._kept_until = True, int(end)
 
     def _synchronize(self, feed: Feed) -> None:
         """Register this node, and know the cluster as of some revision."""
@@ -185,9 +184,6 @@ class EtcdClient:
     def _check_history(self, header: Header) -> None:
         """Keep the nodes known so far where etcd was replaced, or restored from a backup."""
         newest, self._newest = self._newest, header
-        end, self._kept_until = self._kept_until, 0
-        if end:
-            self._kept.keep(self._view.nodes, end - time.time())
         lease = self._registration.lease
         lost_early, lease.lost_early = lease.lost_early, False
         if not lost_early and (newest is None or header.follows(newest)):
@@ -274,12 +270,12 @@ class EtcdClient:
         self._log_refused()
 
     def _position(self) -> str:
-        """CLUSTER:REVISION[:END]; END: until when nodes are kept that are missing in etcd."""
-        if self._at is None:
-            return ""
-        left = self._kept.seconds_left
-        end = "" if math.isinf(left) else f":{int(time.time() + left)}"
-        return f"{self._at.cluster}:{self._at.revision}{end}"
+        """CLUSTER:REVISION; empty while nodes are kept that are missing in etcd.
+
+        A daemon that starts then reads all keys, and knows no others.
+        """
+        is_whole = self._at is not None and math.isinf(self._kept.seconds_left)
+        return f"{self._at.cluster}:{self._at.revision}" if self._at and is_whole else ""
 
     def _log_refused(self) -> None:
         """Log once what is left out, and why."""

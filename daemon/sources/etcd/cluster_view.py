@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from daemon.model import Node
 from daemon.sources.etcd.keys import (
@@ -28,10 +27,6 @@ from daemon.sources.etcd.keys import (
 from daemon.sources.etcd.subnet_pool import is_within
 from kernel.model import IPNetwork
 
-K = TypeVar("K")
-
-_NODES_MAX = 20_000
-_SUBNETS_MAX = 80_000
 _REFUSED_MAX = 1_000
 _QUOTES = ("'", '"')
 GRACE = 600.0
@@ -136,7 +131,6 @@ class EtcdView:
     def _put_record(self, name: str, pair: KeyValue) -> None:
         if name == self.me:
             self.own_record = pair
-        _check_room(name, self._records, _NODES_MAX, "nodes")
         try:
             self._records[name] = parse_record(name, pair.value)
         except ValueError:
@@ -146,7 +140,6 @@ class EtcdView:
             self._rebuild(name)
 
     def _put_holder(self, subnet: IPNetwork, pair: KeyValue) -> None:
-        _check_room(subnet, self.holders, _SUBNETS_MAX, "subnets")
         old = self.holders.get(subnet)
         try:
             name = parse_holder(pair.value)
@@ -229,11 +222,6 @@ def _is_same(old: Holder, pair: KeyValue) -> bool:
     return old.created == pair.created or (not old.created and pair.created != pair.modified)
 
 
-def _check_room(key: K, table: Mapping[K, object], most: int, what: str) -> None:
-    if key not in table and len(table) >= most:
-        raise ValueError(f"is beyond the limit of {most} {what}")
-
-
 class KeptNodes:
     """Nodes of an etcd that was replaced by another one, or by an older state of itself.
 
@@ -251,15 +239,11 @@ class KeptNodes:
         """Seconds until they are dropped; infinite where there are none."""
         return max(0.0, self._until - self._now()) if self._nodes else math.inf
 
-    def keep(self, nodes: Mapping[str, Node], seconds: float = math.inf) -> int:
-        """Keep these beside those that are kept already; the number of all.
-
-        seconds: drop them after that, if it is less than the grace.
-        """
+    def keep(self, nodes: Mapping[str, Node]) -> int:
+        """Keep these beside those that are kept already; the number of all."""
         self._expire()
         self._nodes |= nodes
-        self._until = self._now() + min(self._grace, seconds)
-        self._expire()
+        self._until = self._now() + self._grace
         return len(self._nodes)
 
     def missing(self, present: Container[str], taken: Container[IPNetwork]) -> list[Node]:

@@ -21,6 +21,8 @@ from daemon.sources.kubernetes.own_object import NOT_FOUND, SILENCE, OwnObject, 
 from daemon.sources.kubernetes.worker import Worker
 from daemon.sources.remote import Feed, SourceError
 
+PAUSES = 1.0, 30.0
+"""Seconds: the first and the longest pause after the API server could not be reached."""
 LISTS_PER_SECOND = 100
 """Of all daemons of a cluster that start together."""
 WATCHES_PER_LIST = 2
@@ -48,6 +50,7 @@ class KubernetesClient:
     """A daemon.sources.remote.Client of the Kubernetes API, for the node of that name."""
 
     def __init__(self, settings: KubernetesSettings, *, node: str, log: Log) -> None:
+        self.pauses = PAUSES
         self._settings, self._me, self._log = settings, node, log
         self._path = objects_path(settings.namespace)
         self._api: Api | None = None

@@ -70,13 +70,8 @@ class Seat:
     def _open(self) -> RemoteSource:
         # The thread that the source starts stays in this thread's namespace.
         self._client = self.client()
-        return RemoteSource(
-            self._client,
-            last_known=self.folder / "cluster.json",
-            log=Log(),
-            pause=0.2,
-            pause_max=1.0,
-        )
+        self._client.pauses = 0.2, 1.0
+        return RemoteSource(self._client, last_known=self.folder / "cluster.json", log=Log())
 
     def client(self) -> Any:
         """What speaks to etcd, without a source around it."""

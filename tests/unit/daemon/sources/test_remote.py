@@ -28,6 +28,7 @@ class Script:
     """A client that does one step of the test each time it is called."""
 
     identity = "here"
+    pauses = 0.01, 0.02
 
     def __init__(self, *steps: Callable[[Feed], None]) -> None:
         self.steps = list(steps)
@@ -53,9 +54,7 @@ class Script:
 
 @contextmanager
 def source_of(client: Script, path: Path) -> Iterator[RemoteSource]:
-    source = RemoteSource(
-        client, last_known=path / "cluster.json", log=Log(), pause=0.01, pause_max=0.02
-    )
+    source = RemoteSource(client, last_known=path / "cluster.json", log=Log())
     try:
         yield source
     finally:
