@@ -26,6 +26,7 @@ VERSION_MIN = 1, 30
 _NAME = "the Kubernetes API"
 _MESSAGE_MAX = 200
 Query = Mapping[str, str]
+Hook = Callable[[dict[str, Any]], Any]
 
 
 class ApiError(SourceError):
@@ -58,16 +59,24 @@ class Api:
         """Files with secrets that other users may read."""
         self._session = _open_session(access, received)
 
-    def get(self, path: str, query: Query | None = None) -> Any:
-        """An object or a whole list. Raises SourceError."""
-        return self._ask("GET", path, query)
+    def get(self, path: str, query: Query | None = None, hook: Hook | None = None) -> Any:
+        """An object or a whole list. hook: as json.loads takes it. Raises SourceError."""
+        return self._ask("GET", path, query, hook=hook)
 
-    def get_list(self, path: str, query: Query) -> tuple[list[Any], str]:
+    def get_list(
+        self, path: str, query: Query, make: Callable[[Any], Any] = lambda thing: thing
+    ) -> tuple[list[Any], str]:
         """The items of a list, and its resourceVersion. Raises SourceError.
 
-        With anything else in its place all routes would be withdrawn.
+        make: what takes an item's place; it is called while the list is parsed, so that thousands
+        of objects are never in memory together. With no list all routes would be withdrawn.
         """
-        root = self.get(path, query)
+
+        def hook(thing: dict[str, Any]) -> Any:
+            is_item = "metadata" in thing and "spec" in thing
+            return make(_without_managers(thing)) if is_item else _without_managers(thing)
+
+        root = self.get(path, query, hook)
         items = root.get("items") if isinstance(root, dict) else None
         position = find_position(root)
         if not isinstance(items, list) or not position:
@@ -114,11 +123,12 @@ class Api:
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        hook: Hook | None = None,
     ) -> Any:
         with _failures(f"{verb} {path}"):
             data = self._session.ask(verb, path, query, headers, body)
         try:
-            return json.loads(data, object_hook=_without_managers)
+            return json.loads(data, object_hook=hook or _without_managers)
         except (ValueError, RecursionError) as error:
             raise BadResponse(f"{_NAME} answers {verb} {path} with no JSON") from error
 

@@ -191,7 +191,7 @@ class KubernetesClient:
         if self._newest not in ("", "0"):
             query["resourceVersionMatch"] = "NotOlderThan"
         try:
-            parts.view.replace(*api.get_list(self._path, query))
+            parts.view.replace(*api.get_list(self._path, query, parts.view.read_listed))
         except ApiError as error:
             if error.status in (_GONE, _TIMEOUT) and self._newest:
                 # Also where the cluster was restored from a backup, and counts from there again.

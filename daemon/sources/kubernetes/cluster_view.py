@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from daemon.log import Log
@@ -25,6 +26,15 @@ from kernel.model import IPNetwork
 FORMER_MAX = 100
 """Former nodes of the saved state."""
 _LOGGED_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """An object of a list. claim: None where it cannot be used. own: this node's object."""
+
+    name: str
+    claim: Node | None = None
+    own: Any = None
 
 
 class ClusterView:
@@ -104,23 +114,30 @@ class ClusterView:
         claims: list[Node] = []
         unusable: set[str] = set()
         own = None
-        for thing in items:
-            try:
-                name = name_of(thing)
-            except UnusableObject as error:
-                self._refuse("a NodeNetwork", str(error))
-                continue
-            if name == self._me:
-                own = thing
-            elif claim := self._parse(name, thing):
-                claims.append(claim)
+        for item in items:
+            listed = item if isinstance(item, _Listed) else self.read_listed(item)
+            if listed.name == self._me:
+                own = listed.own
+            elif listed.claim:
+                claims.append(listed.claim)
             else:
-                unusable.add(name)
+                unusable.add(listed.name)
         with self._mutex:
             self._check.replace(claims, unusable)
             self._is_whole, self.position = True, position
             self._emit()
         self._on_own(own, True)
+
+    def read_listed(self, thing: object) -> _Listed:
+        """What `replace` needs of an object of a list."""
+        try:
+            name = name_of(thing)
+        except UnusableObject as error:
+            self._refuse("a NodeNetwork", str(error))
+            return _Listed("")
+        if name == self._me:
+            return _Listed(name, own=thing)
+        return _Listed(name, self._parse(name, thing))
 
     def events(self, lines: Iterable[bytes]) -> int:
         """Take lines of a watch; the number of changes. Raises ApiError where they end it."""

@@ -64,6 +64,7 @@ class OwnObject:
         self._view, self._log, self._trouble = view, log, trouble
         self._selector = {"fieldSelector": f"metadata.name={me}"}
         self._desired: dict[str, Any] | None = None
+        self._written: dict[str, Any] | None = None
         self._observed: Any = _UNKNOWN
         self._version = "", 0
 
@@ -168,11 +169,11 @@ class OwnObject:
             why = f"this node's NodeNetwork was {what} by another client; it is written again"
             self._log.warning(why, object=self.path)
 
-    def publish(self, api: Api) -> None:
-        """Write the object. Raises SourceError."""
+    def publish(self, api: Api) -> bool:
+        """Write the object; whether it is another one than was written last. Raises SourceError."""
         desired = self._desired
         if desired is None:
-            return
+            return False
         try:
             self._observed = self._write(api, desired)
         except SourceError as error:
@@ -181,6 +182,8 @@ class OwnObject:
         self._version = version_of(self._observed)
         self._trouble("object", "")
         self._log.info("this node is published", object=self.path)
+        written, self._written = self._written, desired
+        return written != desired
 
     def _write(self, api: Api, desired: Mapping[str, Any]) -> Any:
         """The object as it is stored then. Raises SourceError."""

@@ -98,9 +98,9 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._node_backoff = _backoff()
+        self._node_backoff = Backoff(PAUSE, PAUSE_MAX, 2 * PAUSE_MAX, jitter=0.5)
         self._jobs = (
-            _Job(own.publish, lambda: own.must_publish),
+            _Job(self._publish, lambda: own.must_publish),
             _Job(self._look_up, lambda: view.waiting),
             _Job(self._reopen_denied, due=time.monotonic() + DENIED_SECONDS),
         )
@@ -181,6 +181,10 @@ class Worker:
                 self._inbox.get_nowait()()
 
     # -- the jobs
+
+    def _publish(self, api: Api) -> float | None:
+        """Soon again for another change of the Node; ever later against another client."""
+        return PAUSE if self._own.publish(api) else None
 
     def _look_up(self, api: Api) -> float | None:
         waiting = self._view.waiting

@@ -46,7 +46,7 @@ class Server(Api):
         self.lives = self.deleted = 0
         self.is_cut_off = False
 
-    def get(self, path: str, query: object = None) -> Any:
+    def get(self, path: str, query: object = None, hook: object = None) -> Any:
         if path != "/api/v1/nodes":
             if self.object is None:
                 raise ApiError(404, "NotFound", "not found", path)

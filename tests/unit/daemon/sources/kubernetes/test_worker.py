@@ -46,7 +46,7 @@ class Server(Api):
         self.events: list[bytes] = []
         self.over, self.watches = threading.Event(), 0
 
-    def get(self, path: str, query: object = None) -> Any:
+    def get(self, path: str, query: object = None, hook: object = None) -> Any:
         name = path.removeprefix("/api/v1/nodes/")
         if path == "/api/v1/nodes":
             return {"metadata": {"resourceVersion": "7"}, "items": [self.nodes["me"]]}
@@ -137,6 +137,20 @@ def test_a_change_of_the_node_is_published_at_once(one: OneNode) -> None:
     one.server.events.append(json.dumps(event).encode())
     eventually(lambda: len(one.server.applied) == 2)
     assert one.server.applied[1]["spec"]["podCIDRs"] == ["10.244.8.0/24"]
+
+
+def test_changes_of_the_node_are_not_published_ever_more_slowly(one: OneNode) -> None:
+    one.worker.receive_own(None, True)
+    for number in range(1, 8):
+        event = {"type": "MODIFIED", "object": node("me", number)}
+        one.server.events.append(json.dumps(event).encode())
+        eventually(lambda n=number: published(one, n))  # type: ignore[misc]
+    assert one.worker._jobs[0].backoff.attempts == 0
+
+
+def published(one: OneNode, number: int) -> bool:
+    cidrs = [thing["spec"]["podCIDRs"] for thing in one.server.applied]
+    return [f"10.244.{number}.0/24"] in cidrs
 
 
 def test_a_conflicting_claim_is_looked_up(one: OneNode) -> None:
