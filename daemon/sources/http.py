@@ -44,7 +44,7 @@ class BadResponse(Unreachable):
     """There is an answer that cannot be read."""
 
 
-class Refused(Exception):
+class HttpRefusal(Exception):
     """The answer to a request is no success. data: its body, as far as it could be read."""
 
     def __init__(self, status: int, data: bytes) -> None:
@@ -103,7 +103,7 @@ class Session:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> bytearray:
-        """The body of the answer, unpacked. Raises Unreachable, Refused, SourceError."""
+        """The body of the answer, unpacked. Raises Unreachable, HttpRefusal, SourceError."""
         with self._send(verb, path, query, headers, body) as response:
             return self._read(response)
 
@@ -118,7 +118,7 @@ class Session:
         *,
         silence: float,
     ) -> Iterator[Iterator[list[bytes]]]:
-        """The lines of an answer as they arrive. Raises Unreachable, Refused, SourceError.
+        """The lines of an answer as they arrive. Raises Unreachable, HttpRefusal, SourceError.
 
         silence: seconds without any byte after which the connection counts as dead.
         """
@@ -168,7 +168,7 @@ class Session:
         try:
             self._received(_head_size(response))
             if not response.is_success:
-                raise Refused(response.status_code, self._read_refusal(response))
+                raise HttpRefusal(response.status_code, self._read_refusal(response))
             yield response
         finally:
             response.close()

@@ -15,7 +15,7 @@ from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.sources.etcd.credentials import check_files, make_context, read_password
 from daemon.sources.etcd.stream import Stream
-from daemon.sources.http import Refused, Session, Unreachable
+from daemon.sources.http import HttpRefusal, Session, Unreachable
 from daemon.sources.remote import SourceError
 
 Body = Mapping[str, Any]
@@ -197,7 +197,7 @@ def _refusals(endpoint: str) -> Iterator[None]:
     """etcd's errors as those of this module."""
     try:
         yield
-    except Refused as error:
+    except HttpRefusal as error:
         raise error_of(endpoint, error.data, error.status) from None
 
 

@@ -16,7 +16,7 @@ from lightkube.config.client_adapter import verify_cluster
 from lightkube.core.exceptions import ConfigError
 
 from daemon.config.schema import KubernetesSettings
-from daemon.sources.http import BadResponse, Refused, Session
+from daemon.sources.http import BadResponse, HttpRefusal, Session
 from daemon.sources.kubernetes.kubeconfig import Access, read_access
 from daemon.sources.kubernetes.objects import find_position
 from daemon.sources.remote import SourceError
@@ -159,7 +159,7 @@ def _failures(request: str) -> Iterator[None]:
     """The API's refusals as ApiError; a token file that is missing as SourceError."""
     try:
         yield
-    except Refused as error:
+    except HttpRefusal as error:
         try:
             status = json.loads(error.data)
         except (ValueError, RecursionError):
