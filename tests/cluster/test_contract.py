@@ -89,6 +89,8 @@ def test_nothing_is_written_again_without_a_change(
     one = follow("n1", 1).start()
     one.await_routes(others(2))
     eventually(lambda: published(api) == wanted(1) or one.describe())
+    # The request is noted after the object is there.
+    eventually(lambda: "this node is published" in one.log.text or one.describe())
     version = (api.network("n1") or {})["metadata"]["resourceVersion"]
     before = len(api.requests("podwired"))
     for _ in range(2):
@@ -259,6 +261,7 @@ def test_bookmarks_move_the_position(api: ApiServer, follow: MakeFollower) -> No
     one.stop()
     first = position(one)
     one.start().await_routes(others(2))
+    eventually(lambda: one.running.activity.last_received > 0 or one.describe())
     for number in range(30):
         api.add_node(f"other{number}", [], [])
     heard, events = one.running.activity.last_received, one.running.activity.events
