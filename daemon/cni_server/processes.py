@@ -21,6 +21,7 @@ from functools import partial
 from cni_plugin.exec import describe_end
 from daemon.log import Log
 from daemon.signals import NUMBERS
+from kernel.nftables.generation import share_with_forked
 
 PROCESSES = 2
 """Where the node has as many processors."""
@@ -46,6 +47,7 @@ class Processes:
     def fork(self, count: int, work: Callable[[int], int]) -> None:
         """Start processes: each does `work(number)`, from 1 on, and exits with its status."""
         parent = os.getpid()
+        share_with_forked()
         for number in range(1, count + 1):
             pid = os.fork()
             if pid == 0:

@@ -26,15 +26,19 @@ _NOT_SO = frozenset({errno.ERESTART, errno.EEXIST})
 
 
 class _Whole:
-    """The generation in which tables of these families were whole, for all processes of a daemon.
-
-    The page is shared with processes that are forked later. It is written in one piece, and whoever
-    reads an older state than the kernel's compares again.
-    """
+    """The generation in which tables of these families were whole, in this process's namespace."""
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._page: bytearray | mmap.mmap = bytearray(_STATE.size)
         self._space = 0
+
+    def share(self) -> None:
+        """Share it with processes that are forked from now on, all in one namespace.
+
+        It is written in one piece, and whoever reads an older state than the kernel's compares
+        again.
+        """
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
 
     def read(self) -> tuple[int, int]:
         """The generation, and the families as bits; nothing in another network namespace."""
@@ -54,6 +58,11 @@ class _Whole:
 
 
 _whole = _Whole()
+
+
+def share_with_forked() -> None:
+    """Let processes that are forked from now on know what one of them has compared."""
+    _whole.share()
 
 
 def read_generation(nl: Netlink) -> int:

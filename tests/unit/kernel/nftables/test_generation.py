@@ -1,5 +1,6 @@
 """Generations of rules: what is known of tables is true, whoever changes what in between."""
 
+import os
 import random
 import subprocess
 from ipaddress import ip_address
@@ -69,6 +70,20 @@ def test_what_changes_nothing_hides_no_change(whole: Netlink) -> None:
     change_elements(whole, [ONE], [])
     nft("flush chain inet podwire postrouting")
     assert not is_whole(whole)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_forked_processes(nl: Netlink, shared: bool) -> None:
+    """What one compared the others know only where they share it."""
+    load(*TABLES.values())
+    if shared:
+        generation.share_with_forked()
+    pid = os.fork()
+    if pid == 0:
+        note_whole(read_generation(nl), ["inet"])
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert is_whole(nl) == shared
 
 
 def test_a_key_that_is_taken_is_refused(whole: Netlink) -> None:
