@@ -52,7 +52,7 @@ class Diversions:
         if not self._is_due or began < self._not_before:
             return
         try:
-            found = list(self._find(desired, host)) if host.rules else []
+            found = sorted(self._find(desired, host), key=_whose) if host.rules else []
         except KernelError as error:
             self._reporter.report_failure(str(error))
             return
@@ -104,6 +104,10 @@ def _pod(desired: Desired, host: HostState, version: int) -> tuple[IPAddress | N
         if address.link in bridges and any(address.address.ip in prefix for prefix in own):
             return address.address.network.network_address + _POD, address.link
     return next((prefix.network_address for prefix in own), None), ""
+
+
+def _whose(found: tuple[_Expected, PacketPath]) -> str:
+    return found[0].whose
 
 
 def _describe(found: list[tuple[_Expected, PacketPath]]) -> str:
