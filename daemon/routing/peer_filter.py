@@ -35,10 +35,9 @@ from kernel.nftables.table import TABLE
 
 RETIRE_SECONDS = 5.0
 """Seconds for which a peer that left, or an address that it gave up, may still send."""
-START_SECONDS = 1.0
-"""Seconds after the daemon's first plan until it filters, so that routes come first."""
 _COUNT_GAP, _LIMITED_SECONDS = 2.0, 10.0
 _NAME = "nftables filter of peers"
+_NOT_YET = "the filter is yet to be made"
 _SETS = frozenset(a_set.name for a_set in SETS)
 _CHAINS = frozenset(chain.name for chain in PART.chains)
 
@@ -56,8 +55,8 @@ class PeerFilter:
 
     @property
     def is_due(self) -> bool:
-        """Whether it must be compared now."""
-        return self._compare_at <= time.monotonic()
+        """Whether it is yet to be made, or must be compared now."""
+        return not self._filters or self._compare_at <= time.monotonic()
 
     def resync(self, cause: str) -> None:
         """Compare everything, for what the cause may have changed."""
@@ -73,6 +72,11 @@ class PeerFilter:
 
     def reconcile(self, desired: Desired) -> float | None:
         """Admit new peers, and compare what is due; seconds until more is. Raises KernelError."""
+        if self._planned is None:
+            # Routes come first: it is made in the next iteration, and until then it is a fault.
+            self._admit(desired)
+            self._reporter.faults.set("filter", "" if self._filters else _NOT_YET)
+            return 0.0
         if self._planned is not desired:
             self._admit(desired)
         wait = max(self._compare_at - time.monotonic(), self._reporter.pause_before(_NAME))
@@ -88,7 +92,8 @@ class PeerFilter:
     def _admit(self, desired: Desired) -> None:
         old = self._planned
         if old is None:  # an earlier daemon's filter may be at work
-            new = set(desired.peers) if filters_peers() else set[str]()
+            self._filters = filters_peers()
+            new = set(desired.peers) if self._filters else set[str]()
         else:
             new = {n for n in desired.peers if not _is_same(n, old, desired)}
         try:
@@ -98,7 +103,7 @@ class PeerFilter:
                 raise
         now = time.monotonic()
         if old is None:
-            self._compare_at = now + START_SECONDS
+            self._compare_at = now
         elif (old.device, old.uplink) != (desired.device, desired.uplink):
             self._compare_at = 0.0
         elif any(not _is_same(name, old, desired) for name in old.peers):

@@ -94,7 +94,7 @@ def drain(made: socket.socket) -> list[bytes]:
 @pytest.mark.parametrize("outer", ["ipv4", "ipv6"])
 def test_vxlan_of_others_is_dropped_and_counted(grow: Grow, podwire_bin: Path, outer: str) -> None:
     one, two = grow(underlay=outer)
-    eventually(lambda: one.filters_peers() and two.filters_peers())
+    eventually(lambda: one.is_in_sync() is True and two.is_in_sync() is True)
     pod, far = (m.attach(podwire_bin / "podwire") for m in (one, two))
     target = one.addresses[outer == "ipv6"]
     packet = encapsulated(one, "10.244.2.77")
@@ -119,7 +119,7 @@ def test_vxlan_of_others_is_dropped_and_counted(grow: Grow, podwire_bin: Path, o
 
 def test_probes_of_others_are_dropped_and_counted(grow: Grow, podwire_bin: Path) -> None:
     one, two = grow()
-    eventually(lambda: one.filters_peers() and two.filters_peers())
+    eventually(lambda: one.is_in_sync() is True and two.is_in_sync() is True)
     pod, far = (m.attach(podwire_bin / "podwire") for m in (one, two))
     for ns in (pod, far, one.node.underlay.ns):
         for to in (*one.addresses, "10.244.1.0", "10.244.1.1"):

@@ -56,11 +56,6 @@ class Member:
     _said: str = ""
     _asked: tuple[float, object] = (0.0, None)
 
-    def filters_peers(self) -> bool:
-        """Whether the filter of peers, which is made last, is there."""
-        listed = self.node.run(["nft", "list", "set", "inet", "podwire", "uplinks"], check=False)
-        return "elements" in listed.stdout
-
     @property
     def podwirectl(self) -> Path:
         return self.podwired.with_name("podwirectl")
@@ -252,7 +247,6 @@ class Cluster:
                 others = {c for m in self.members if m is not member for c in m.cidrs}
                 eventually(partial(member.has_routes, others))
                 eventually(member.is_in_sync)
-                eventually(member.filters_peers)
 
 
 @pytest.fixture

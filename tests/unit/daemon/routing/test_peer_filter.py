@@ -23,12 +23,16 @@ Make = Callable[[], PeerFilter]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the filter of a daemon that starts, in a namespace of its own."""
+def reporter(tmp_path: Path) -> Iterator[Reporter]:
+    """In a namespace of its own."""
     with elsewhere():
-        yield lambda: PeerFilter(
-            settings(), Reporter(Journal(tmp_path / "journal", 1 << 20), Log())
-        )
+        yield Reporter(Journal(tmp_path / "journal", 1 << 20), Log())
+
+
+@pytest.fixture
+def make(reporter: Reporter) -> Make:
+    """Makes the filter of a daemon that starts."""
+    return lambda: PeerFilter(settings(), reporter)
 
 
 @pytest.fixture
@@ -52,39 +56,48 @@ def address(of: Node) -> str:
     return str(of.address(4))
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_filter, "START_SECONDS", 0.0)
+def started(kept: PeerFilter, desired: Desired) -> PeerFilter:
+    """After its first plan: it is made in the second iteration."""
+    assert kept.reconcile(desired) == 0
+    assert kept.reconcile(desired) is None
+    return kept
 
 
 TWO, THREE = node(2), node(3)
 
 
-def test_the_routes_of_the_first_plan_do_not_wait(
-    make: Make, plan: Callable[..., Desired], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peer_filter, "START_SECONDS", 60.0)
-    assert (make().reconcile(plan(TWO)) or 0) > 50
+def test_the_routes_of_the_first_plan_do_not_wait(make: Make, plan: Callable[..., Desired]) -> None:
+    kept, desired = make(), plan(TWO)
+    assert kept.reconcile(desired) == 0
     assert admitted() == set()  # nothing is filtered, so nobody is cut off
-    monkeypatch.setattr(peer_filter, "START_SECONDS", 0.0)
-    assert make().reconcile(plan(TWO)) is None
+    assert kept.is_due
+    assert kept.reconcile(desired) is None
     assert admitted() == {address(TWO)}
+    assert not kept.is_due
+
+
+def test_until_it_is_made_that_is_a_fault(reporter: Reporter, plan: Callable[..., Desired]) -> None:
+    """Nor does a daemon that finds an earlier one's at work report one."""
+    kept, desired = PeerFilter(settings(), reporter), plan(TWO)
+    kept.reconcile(desired)
+    assert reporter.faults["filter"]
+    assert reporter.faults.last_error == ""
+    kept.reconcile(desired)
+    PeerFilter(settings(), reporter).reconcile(desired)
+    assert reporter.faults["filter"] == ""
 
 
 def test_a_new_peer_is_admitted_before_its_routes(make: Make, plan: Callable[..., Desired]) -> None:
-    kept = make()
-    for desired in (plan(TWO), plan(TWO, THREE)):
-        kept.reconcile(desired)
+    kept = started(make(), plan(TWO))
+    kept.reconcile(plan(TWO, THREE))
     assert admitted() == {address(TWO), address(THREE)}
     assert not kept.is_due
 
 
 def test_a_daemon_that_restarts_admits_who_came_meanwhile(
-    make: Make, plan: Callable[..., Desired], monkeypatch: pytest.MonkeyPatch
+    make: Make, plan: Callable[..., Desired]
 ) -> None:
-    kept, desired = make(), plan(TWO)
-    kept.reconcile(desired)
-    monkeypatch.setattr(peer_filter, "START_SECONDS", 60.0)
+    started(make(), plan(TWO))
     make().reconcile(plan(TWO, THREE))
     assert admitted() == {address(TWO), address(THREE)}
 
@@ -92,8 +105,7 @@ def test_a_daemon_that_restarts_admits_who_came_meanwhile(
 def test_a_peer_that_moves_or_leaves_is_dropped_later(
     make: Make, plan: Callable[..., Desired], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, desired = make(), plan(TWO, THREE)
-    kept.reconcile(desired)
+    kept = started(make(), plan(TWO, THREE))
     moved = replace(TWO, addresses=node(7).addresses)
     desired = plan(moved)
     wait = kept.reconcile(desired)
