@@ -190,8 +190,8 @@ def _changes(
 def remove_empty_tables() -> None:
     """Remove podwire's tables; for when the last attachment of the node is gone.
 
-    They stay while the daemon keeps elements there: the next pod's first packet needs them.
+    That of the family inet stays while the daemon keeps elements there: the next pod's first packet
+    needs them.
     """
     with open_nft() as nl:
-        if not read_sets(nl, CLUSTER_SETS):
-            remove_tables(nl)
+        remove_tables(nl, keep=["inet"] if read_sets(nl, CLUSTER_SETS) else [])

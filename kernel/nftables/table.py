@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -287,12 +287,15 @@ def _counter_message(name: str) -> Message:
     return Message(_GETOBJ, 0, body + be32(_OBJ_TYPE, _OBJECT_COUNTER), f"read nft counter {name}")
 
 
-def remove_tables(nl: Netlink) -> None:
-    """Remove podwire's tables with all that is in them; those that are absent are no error."""
+def remove_tables(nl: Netlink, keep: Collection[str] = ()) -> None:
+    """Remove podwire's tables with all that is in them; those that are absent are no error.
+
+    keep: the families whose tables stay.
+    """
     messages = [
         Message(_DELTABLE, 0, header(f) + text(_TABLE_NAME, TABLE), f"remove nft table {f} {TABLE}")
         for f in _FAMILY
-        if table_is_present(nl, f)
+        if f not in keep and table_is_present(nl, f)
     ]
     # One transaction: the next one would wait until this one is cleaned up, a grace period later.
     # Who removes one of them meanwhile removes them all.

@@ -24,6 +24,7 @@ from kernel.nftables.masquerade import (
     masquerade_elements,
     remove_empty_tables,
 )
+from kernel.nftables.ruleset import TABLES
 from kernel.nftables.set_messages import read_sets
 from kernel.nftables.table import load, table_is_present
 from tests.unit.kernel.strategies import crowded_networks, ip_addresses, names, versions
@@ -272,8 +273,10 @@ def test_tables_stay_while_the_cluster_has_elements(nl: Netlink) -> None:
     load(PART)
     assert [change.desired for change in ensure_elements(wanted, CLUSTER_SETS)] == list(wanted)
     assert ensure_elements(wanted, CLUSTER_SETS) == ()
+    load(*TABLES.values())
     remove_empty_tables()
     assert read_sets(nl, CLUSTER_SETS) == wanted
+    assert [family for family in TABLES if table_is_present(nl, family)] == ["inet"]
     assert [change.observed for change in ensure_elements(frozenset(), CLUSTER_SETS)] == list(
         wanted
     )
