@@ -20,6 +20,8 @@ NAME = f"podwire-demo-{os.getpid()}"
 UNDERLAY = f"{NAME}-underlay"
 OUTSIDE = ("192.0.2.1", "2001:db8::1")
 STOP_SECONDS, WAIT_SECONDS = 40.0, 30.0
+# Elements that probes add, each for some seconds.
+RATES = re.compile(r"set probe_rates\d \{.*?\n\t\}\n", re.DOTALL)
 
 
 def fail(message: str) -> NoReturn:
@@ -273,12 +275,13 @@ class Node:
             "addresses": ("ip", "-o", "addr", "show", "scope", "global"),
             "routes": ("ip", "route", "show", "table", "all"),
             "IPv6 routes": ("ip", "-6", "route", "show", "table", "all"),
-            "rules": ("nft", "list", "ruleset"),
+            "rules": ("nft", "--stateless", "list", "ruleset"),
         }
         found = {name: inside(self.namespace, *argv) for name, argv in listings.items()}
         # A device that came back has a new number, and another place in the list.
         for name in ("links", "addresses"):
             found[name] = "\n".join(sorted(re.sub(r"(?m)^\d+: ", "", found[name]).splitlines()))
+        found["rules"] = RATES.sub("", found["rules"])
         return {**found, "allocated addresses": self._allocated()}
 
     def _allocated(self) -> str:
