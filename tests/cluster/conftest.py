@@ -10,7 +10,9 @@ from typing import Protocol
 import pytest
 
 from tests.cluster.apiserver import ApiServer, KubeApiServer, StandIn
+from tests.cluster.authority import Authority, make_authority
 from tests.cluster.follower import Follower
+from tests.cluster.impostor import Impostor
 from tests.cluster.wire import Wire
 from tests.pytest_netns.plugin import Registry
 
@@ -88,6 +90,28 @@ def follow(api: ApiServer, wire: Wire, tmp_path: Path) -> Iterator[MakeFollower]
             return made
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """What signs an impostor's certificate."""
+    return make_authority(tmp_path_factory.mktemp("impostor"))
+
+
+@pytest.fixture
+def impostor(authority: Authority) -> Iterator[Impostor]:
+    """A server that answers what a test wants."""
+    made = Impostor(authority)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def one(impostor: Impostor, authority: Authority, tmp_path: Path) -> Iterator[Follower]:
+    """A source that believes it."""
+    made = Follower("n1", impostor.address, authority.ca, tmp_path / "n1", lambda: "secret-1")
+    yield made
+    made.stop()
 
 
 def facts(number: int) -> tuple[list[str], list[str]]:

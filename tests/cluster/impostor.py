@@ -18,6 +18,8 @@ from tests.cluster.authority import Authority
 from tests.cluster.rest import Object
 
 Answer = Callable[["Connection"], None]
+GOOD = {"n2": ["10.244.2.0/24"], "n3": ["10.244.3.0/24"]}
+"""The other nodes' prefixes, where it answers as a good server does."""
 
 
 @dataclass(frozen=True, slots=True)

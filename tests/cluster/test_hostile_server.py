@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from tests.cluster.authority import Authority, make_authority
 from tests.cluster.follower import Follower, eventually
 from tests.cluster.impostor import (
+    GOOD,
     Answer,
     Impostor,
     Raw,
@@ -27,29 +27,8 @@ from tests.cluster.impostor import (
     said,
 )
 
-GOOD = {"n2": ["10.244.2.0/24"], "n3": ["10.244.3.0/24"]}
 GROWTH_MAX = 64 << 20
 """Bytes that an answer of any size may cost."""
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("impostor"))
-
-
-@pytest.fixture
-def impostor(authority: Authority) -> Iterator[Impostor]:
-    made = Impostor(authority)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def one(impostor: Impostor, authority: Authority, tmp_path: Path) -> Iterator[Follower]:
-    """A source that believes it."""
-    made = Follower("n1", impostor.address, authority.ca, tmp_path / "n1", lambda: "secret-1")
-    yield made
-    made.stop()
 
 
 def resident() -> int:

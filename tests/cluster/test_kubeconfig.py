@@ -7,35 +7,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.cluster.authority import Authority, make_authority
 from tests.cluster.follower import Follower
-from tests.cluster.impostor import Impostor
-
-GOOD = {"n2": ["10.244.2.0/24"], "n3": ["10.244.3.0/24"]}
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("kubeconfig"))
-
-
-@pytest.fixture
-def impostor(authority: Authority) -> Iterator[Impostor]:
-    made = Impostor(authority)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def one(impostor: Impostor, authority: Authority, tmp_path: Path) -> Iterator[Follower]:
-    made = Follower("n1", impostor.address, authority.ca, tmp_path / "n1", lambda: "secret-1")
-    yield made
-    made.stop()
+from tests.cluster.impostor import GOOD, Impostor
 
 
 def change(one: Follower, part: str, **keys: Any) -> None:
