@@ -226,6 +226,14 @@ def _unrouted(prefix: IPNetwork) -> IPNetwork | None:
     return next((n for n in _UNROUTED if overlap(n, prefix)), None)
 
 
+def any_pod(prefix: IPNetwork) -> IPAddress:
+    """An address that a pod has, for questions about pods of a prefix.
+
+    The first address of a prefix is the node's, the second the gateway.
+    """
+    return prefix.network_address + 2
+
+
 def overlap(one: IPNetwork, other: IPNetwork) -> bool:
     """Whether two prefixes share addresses.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from daemon.journal import Record
-from daemon.model import Desired, overlap
+from daemon.model import Desired, any_pod, overlap
 from daemon.routing.host_state import HostState
 from daemon.routing.reporter import Reporter
 from kernel.errors import KernelError
@@ -20,8 +20,6 @@ from kernel.netlink.socket import Netlink
 from kernel.paths import Packet, PacketPath, find_paths
 
 _NAME = "packets of pods"
-_POD = 2
-"""A pod's place in a prefix: the first address is the node's, the second the gateway."""
 _SHARE = 9
 """Lookups for thousands of nodes take at most a tenth of the time."""
 
@@ -83,7 +81,7 @@ def _packets(desired: Desired, host: HostState) -> Iterator[_Expected]:
     for name, entries in desired.peers.items():
         for route in (e for e in entries if isinstance(e, Route)):
             source, iif = pods[route.dst.version]
-            to = route.dst.network_address + _POD
+            to = any_pod(route.dst)
             yield _Expected(Packet(to, source, iif), f"{route.dst} of {name}", route.link)
             if iif and source:
                 back = Packet(source, to, route.link)
@@ -102,7 +100,7 @@ def _pod(desired: Desired, host: HostState, version: int) -> tuple[IPAddress | N
     bridges = {link.port.bridge for link in host.links if link.port}
     for address in host.addresses:
         if address.link in bridges and any(address.address.ip in prefix for prefix in own):
-            return address.address.network.network_address + _POD, address.link
+            return any_pod(address.address.network), address.link
     return next((prefix.network_address for prefix in own), None), ""
 
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 
 from cni_plugin.config import DEFAULT_BRIDGE
 from daemon.config.schema import Settings
-from daemon.model import Desired
+from daemon.model import Desired, any_pod
 from daemon.outages import Outages
 from daemon.routing.reporter import Reporter
 from kernel.errors import KernelError
-from kernel.model import IPAddress, IPNetwork, Route
+from kernel.model import Route
 from kernel.netlink.monitor import RuleChange
 from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, PREROUTING, Flow, ForeignRules
 from kernel.nftables.table import TABLE, open_nft
@@ -30,8 +30,6 @@ _TCP, _UDP = 6, 17
 _ANY_PORT = 49151
 """The port of a service that no rule is about."""
 _POD_LINK = "pw00000000000"
-_POD = 2
-"""A pod's place in a prefix: the first address is the node's, the second the gateway."""
 
 _Case = tuple[str, Flow, tuple[int, ...]]
 """What a packet is, and the hooks that it passes."""
@@ -91,7 +89,7 @@ class ForeignFilters:
         for prefix in desired.pod_cidrs:
             route = _route(desired, prefix.version)
             if route:
-                here, there = _pod(prefix), _pod(route.dst)
+                here, there = any_pod(prefix), any_pod(route.dst)
                 out = Flow(here, there, _TCP, _ANY_PORT, pods, route.link)
                 back = Flow(there, here, _TCP, _ANY_PORT, route.link, pods)
                 yield "what pods send to other nodes", out, hooks
@@ -111,7 +109,3 @@ def _route(desired: Desired, version: int) -> Route | None:
     entries = (entry for entries in desired.peers.values() for entry in entries)
     routes = (entry for entry in entries if isinstance(entry, Route))
     return next((route for route in routes if route.dst.version == version), None)
-
-
-def _pod(prefix: IPNetwork) -> IPAddress:
-    return prefix.network_address + _POD
