@@ -68,7 +68,7 @@ def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None)
     record = _find(nl, store, call.owner)
     ipam = ipam_of_record(record.ipam) if record else call.ipam
     release = partial(ipam.run, "DEL", call)
-    macs = _previous_macs(call)
+    macs = partial(_previous_macs, call)
     remove(nl, store, call.owner, record, pod, macs, release, call.host.delete_link)
 
 

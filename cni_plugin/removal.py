@@ -91,7 +91,7 @@ def remove(
     owner: Owner,
     record: CleanupRecord | None,
     pod: Namespace | None = None,
-    macs: Collection[str] = (),
+    macs: Callable[[], Collection[str]] = tuple,
     release: Callable[[], object] = str,
     delete: Callable[[Netlink, str], bool] = delete_link,
 ) -> None:
@@ -100,7 +100,7 @@ def remove(
     store: None where it cannot be used; addresses and record stay then. It raises StoreError after
     everything else is removed.
     pod: its namespace; where no node-side link is found, the pod's own link of that name goes if
-    it has the attachment's MAC. macs: MACs that it had besides the one that the record names.
+    it has the attachment's MAC. macs: other MACs that it had besides the one that the record names.
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
     delete: deletes a link of the node by name, for a daemon that gathers deletions.
@@ -110,7 +110,7 @@ def remove(
     if not record.complete:
         elements += _spoof_elements(record.host)
     if not delete(nl, record.host):
-        _delete_renamed(nl, owner, pod, {record.mac, *macs}, delete)
+        _delete_renamed(nl, owner, pod, {record.mac, *macs()}, delete)
     if elements:
         _remove_elements(store, owner, elements)
         forget_datagrams(elements)

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from kernel.errors import KernelError
 from kernel.netlink import links
-from kernel.netlink.socket import Netlink
+from kernel.netlink.socket import Netlink, open_netlink
 
 _GONE = frozenset({errno.ENODEV})
 # Group 0 is the default of every link; no other program uses this one (linux/netdevice.h).
@@ -74,23 +75,22 @@ class LinkRemover:
 
     def _delete(self, batch: Sequence[_Deletion]) -> None:
         """Delete the batch's links, and wait until they are gone; the permit ends later."""
-        with Netlink() as nl, ExitStack() as permit:
+        with open_netlink() as nl, ExitStack() as permit:
             permit.callback(self._permits.release)
             found = _mark(nl, batch)
             if not found:
                 return
-            begun, sender = threading.Event(), permit.enter_context(Netlink())
-            sending = self._senders.submit(_delete_group, sender, begun)
+            begun = threading.Event()
+            sending = self._senders.submit(_delete_group, begun)
             held = permit.pop_all()
             sending.add_done_callback(lambda _done: held.close())
             begun.wait()
             # Who took the link that was marked last took all.
             while nl.run([links.get_link(found[-1].name)], tolerate=_GONE)[0].objects:
-                try:
-                    sending.result(_PAUSE)
-                except TimeoutError:
-                    continue
-                return
+                if sending.done():
+                    sending.result()
+                    return
+                time.sleep(_PAUSE)
 
 
 class _Deletion:
@@ -125,6 +125,7 @@ def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
     return [deletion for deletion in batch if deletion.found]
 
 
-def _delete_group(nl: Netlink, begun: threading.Event) -> None:
+def _delete_group(begun: threading.Event) -> None:
     begun.set()
-    nl.run([links.delete_group(_GROUP)], tolerate=_GONE)
+    with Netlink() as nl:
+        nl.run([links.delete_group(_GROUP)], tolerate=_GONE)
