@@ -71,8 +71,8 @@ class Stream:
         connection.end_headers()
         for part in self.parts:
             connection.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-        era, end = connection.server.era, time.monotonic() + 60
-        while not self.ends and connection.server.era == era and time.monotonic() < end:
+        end = time.monotonic() + 60
+        while not self.ends and connection.server.era == connection.era and time.monotonic() < end:
             time.sleep(0.05)
         connection.wfile.write(b"0\r\n\r\n")
 
@@ -134,6 +134,8 @@ class Connection(BaseHTTPRequestHandler):
         what = self._what()
         self.server.counts[what] += 1
         self.server.tokens.add(self.headers.get("Authorization", ""))
+        # Before the answer is chosen: an old answer may not outlast the change of the answers.
+        self.era = self.server.era
         with contextlib.suppress(OSError):
             self.server.answers.get(what, _USUAL[what])(self)
             return

@@ -62,7 +62,7 @@ class Place:
         done = subprocess.run(
             [self.cni_bin / name], env=env, input=b"{}", capture_output=True, check=False
         )
-        return bool(json.loads(done.stdout)["code"] == 4)
+        return bool(done.stdout) and bool(json.loads(done.stdout)["code"] == 4)
 
     def environments(self) -> list[str]:
         """The Python environments that are there; the one in use last."""
