@@ -111,7 +111,11 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
 def _attach(
     call: Call, nl: Netlink, pod: Namespace, store: Store, plan: Plan, bridge: Link | None
 ) -> Link | None:
-    """Attach; where another has a host port, that of a pod that is gone is freed."""
+    """Attach; where another pod has a host port, that of a pod that is gone is freed."""
+    if any(element.data is not None for element in plan.elements):
+        from cni_plugin.host_ports import refuse_reserved
+
+        refuse_reserved(plan.elements)
     try:
         return attach(nl, pod, plan, bridge, call.host.pause)
     except KeyTaken as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from cni_plugin.attachment import DAMAGE, load_record
@@ -11,10 +12,21 @@ from ipam.store import Store, Transaction
 from kernel.describe import name_of
 from kernel.model import Element, Plan
 from kernel.netlink.socket import Netlink
-from kernel.nftables.port_mappings import describe_port, pod_of
-from kernel.nftables.set_messages import read_mapped, remove_elements
+from kernel.nftables.port_mappings import RESERVED, describe_port, is_reserved, pod_of
+from kernel.nftables.set_messages import read_mapped, read_sets, remove_elements
 from kernel.nftables.table import open_nft
 from kernel.read import read_links
+
+
+def refuse_reserved(elements: Iterable[Element]) -> None:
+    """Raise code 106 for mappings of ports that the daemon needs: they would have no effect."""
+    with open_nft() as nl:
+        reserved = read_sets(nl, (RESERVED,))
+    ports = sorted({describe_port(e) for e in elements if is_reserved(e, reserved)})
+    if ports:
+        msg = f"host port {', '.join(ports)} is podwired's own on this node"
+        hint = "use another hostPort: with this one a pod would receive other nodes' packets"
+        raise CniError(PORT_TAKEN, msg, hint)
 
 
 def explain_conflict(nl: Netlink, store: Store, plan: Plan) -> CniError:

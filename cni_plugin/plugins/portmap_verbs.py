@@ -16,7 +16,7 @@ from cni_plugin.attachment import DAMAGE, Record, dump_record, load_record
 from cni_plugin.chained import pod_addresses, require_previous
 from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
 from cni_plugin.host import Call
-from cni_plugin.host_ports import explain_conflict
+from cni_plugin.host_ports import explain_conflict, refuse_reserved
 from cni_plugin.names import host_link_name
 from cni_plugin.plugins.portmap import plan_port_mappings
 from cni_plugin.result import Result
@@ -74,6 +74,7 @@ def _map(
     elements: tuple[Element, ...],
     settings: tuple[Sysctl, ...],
 ) -> None:
+    refuse_reserved(elements)
     record = _extended(call, store, link, elements, settings)
     added: list[Element] = []
     try:

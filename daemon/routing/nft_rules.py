@@ -7,12 +7,13 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
 from cni_plugin.rule_repair import TABLE_MISSING, MissingRule, find_missing_rules, repair_rules
+from daemon.config.schema import ENCAPSULATING, Settings
 from daemon.model import Desired
 from daemon.prefix_set import Block
 from daemon.routing.reporter import Reporter, describe_event
@@ -20,7 +21,7 @@ from ipam.errors import StoreBusy
 from kernel.describe import describe
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
-from kernel.model import Element, IPNetwork
+from kernel.model import Element
 from kernel.netlink.monitor import Event, RuleChange
 from kernel.nftables.masquerade import (
     CLUSTER_SETS,
@@ -28,7 +29,12 @@ from kernel.nftables.masquerade import (
     cluster_elements,
     ensure_elements,
 )
-from kernel.nftables.port_mappings import EXCLUSION_SETS, exclusion_elements
+from kernel.nftables.port_mappings import (
+    EXCLUSION_SETS,
+    exclusion_elements,
+    forget_reserved,
+    reserved_elements,
+)
 from kernel.nftables.ruleset import ATTACHMENT_SETS
 from kernel.nftables.table import TABLE
 
@@ -54,11 +60,10 @@ _PARENTS = re.compile(r"^Tgid:\s*(\d+)$.*?^PPid:\s*(\d+)$", re.MULTILINE | re.DO
 class NftRules:
     """Reconciles the tables, what all pods share, and what each pod has in the sets."""
 
-    def __init__(
-        self, data_dir: Path, reporter: Reporter, excluded: Iterable[IPNetwork] = ()
-    ) -> None:
-        self._data_dir, self._reporter = data_dir, reporter
-        self._excluded = exclusion_elements(excluded)
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+        self._data_dir, self._reporter = settings.data_dir, reporter
+        self._excluded = exclusion_elements(settings.host_ports.exclude)
+        self._excluded |= reserved_elements(_own_ports(settings))
         self._planned: tuple[Block, ...] | None = None
         self._elements: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
@@ -159,12 +164,14 @@ class NftRules:
 
     def _fill_cluster(self) -> Sequence[Change[Noun]]:
         try:
-            return ensure_elements(self._elements, NODE_SETS)
+            changes = ensure_elements(self._elements, NODE_SETS)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
             self._with_store(partial(repair_rules, missing={TABLE_MISSING}))
-            return ensure_elements(self._elements, NODE_SETS)
+            changes = ensure_elements(self._elements, NODE_SETS)
+        forget_reserved(change.desired for change in changes if change.desired is not None)
+        return changes
 
     def _with_store(self, act: Callable[..., T]) -> T:
         """Do what needs the store; one that is locked for long is not tried again for a while."""
@@ -173,6 +180,16 @@ class NftRules:
         except StoreBusy:
             self._busy_until = time.monotonic() + _BUSY_GAP
             raise
+
+
+def _own_ports(settings: Settings) -> Iterator[tuple[str, int]]:
+    """The daemon's ports, which no pod may have as a host port."""
+    if settings.backend in ENCAPSULATING:
+        yield "udp", settings.vxlan.port
+    if settings.health:
+        yield "udp", settings.health.port
+    if settings.metrics:
+        yield "tcp", settings.metrics.listen[1]
 
 
 def describe_changes(changes: Sequence[Change[Noun]]) -> str:

@@ -40,7 +40,7 @@ class Reconciler:
         self._reporter = reporter
         self._sysctls = Sysctls(self.nl, reporter)
         self._device = VxlanDevice(self.nl, settings, reporter)
-        self._rules = NftRules(settings.data_dir, reporter, settings.host_ports.exclude)
+        self._rules = NftRules(settings, reporter)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)
         self.attachments = Attachments(self.nl, settings, reporter, idle)
         self.filter = PeerFilter(settings, reporter)

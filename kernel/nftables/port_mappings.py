@@ -2,14 +2,15 @@
 
 Packet path: a new connection to an address of the node (`fib daddr type local`, so never one that
 only passes through) is looked up by address, protocol and port, then by protocol and port alone,
-and translated. On its way out it is masqueraded where the answer would not come back by this node:
-from the node's loopback, back by the link that it came from, or always where that is configured.
+and translated; the daemon's own ports are not. On its way out it is masqueraded where the answer
+would not come back by this node: from the node's loopback, back by the link that it came from, or
+always where that is configured.
 Each mapping is one element of a map: a packet costs the same whatever their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
 from kernel.conntrack import Flow, forget_flows
@@ -39,7 +40,8 @@ ALWAYS = {v: Set("inet", f"always_masq{v}", ("ifname", a)) for v, a in ADDRESS_T
 NOT_CAPTURED = {
     v: Set("inet", f"not_captured{v}", (a,), interval=True) for v, a in ADDRESS_TYPES.items()
 }
-EXCLUSION_SETS = tuple(NOT_CAPTURED.values())
+RESERVED = Set("inet", "reserved_ports", _KEY)
+EXCLUSION_SETS = (*NOT_CAPTURED.values(), RESERVED)
 SETS = (
     *BY_ADDRESS.values(),
     *ANY_ADDRESS.values(),
@@ -52,6 +54,7 @@ SETS = (
 # IPv6's loopback is left out: no packet of ::1 leaves the node (RFC 4291 section 2.5.3).
 _CAPTURE = (
     "fib daddr type != local accept",
+    "meta l4proto . th dport @reserved_ports accept",
     "ip daddr @not_captured4 accept",
     "ip6 daddr @not_captured6 accept",
     "ip6 daddr ::1 accept",
@@ -94,11 +97,15 @@ def mapping_element(
     protocol: str, host: IPAddress | None, host_port: int, pod: IPAddress, pod_port: int
 ) -> Element:
     """The element that leads a port of the node to a pod's. host: None for all addresses."""
-    key = _padded(bytes([PROTOCOLS[protocol]])) + _padded(host_port.to_bytes(2))
+    key = _port_key(protocol, host_port)
     data = pod.packed + _padded(pod_port.to_bytes(2))
     if host is None:
         return ANY_ADDRESS[pod.version].element(key, data=data)
     return BY_ADDRESS[pod.version].element(host.packed + key, data=data)
+
+
+def _port_key(protocol: str, port: int) -> bytes:
+    return _padded(bytes([PROTOCOLS[protocol]])) + _padded(port.to_bytes(2))
 
 
 def _padded(field: bytes) -> bytes:
@@ -129,13 +136,28 @@ def exclusion_elements(prefixes: Iterable[IPNetwork]) -> frozenset[Element]:
     )
 
 
+def reserved_elements(ports: Iterable[tuple[str, int]]) -> frozenset[Element]:
+    """The elements for ports (protocol, number) of the node that no mapping may have."""
+    return frozenset(RESERVED.element(_port_key(*port)) for port in ports)
+
+
+def is_reserved(mapping: Element, reserved: Collection[Element]) -> bool:
+    """Whether a mapping is for one of the node's reserved ports; False for other elements."""
+    return mapping.data is not None and RESERVED.element(mapping.key[-8:]) in reserved
+
+
 def flow_of(element: Element) -> Flow | None:
     """The connections that a mapping's element translates; None for other elements."""
     if element.data is None:
         return None
     version = 4 if element.set_name.endswith("4") else 6
-    host, key = element.key[:-8], element.key[-8:]
-    return Flow(version, key[0], int.from_bytes(key[4:6]), ip_address(host) if host else None)
+    host = element.key[:-8]
+    return Flow(version, *_port_of(element.key), ip_address(host) if host else None)
+
+
+def _port_of(key: bytes) -> tuple[int, int]:
+    """The protocol's number and the port at the end of a key."""
+    return key[-8], int.from_bytes(key[-4:-2])
 
 
 def describe_port(element: Element) -> str:
@@ -160,3 +182,12 @@ def forget_datagrams(elements: Iterable[Element]) -> None:
     """
     flows = filter(None, map(flow_of, elements))
     forget_flows(flow for flow in flows if flow.protocol == PROTOCOLS["udp"])
+
+
+def forget_reserved(elements: Iterable[Element]) -> None:
+    """Delete the tracked UDP flows to ports that are reserved from now on, among other elements.
+
+    A pod may have had such a port, and flows to it would go on. Raises KernelError.
+    """
+    ports = [_port_of(e.key) for e in elements if e.set_name == RESERVED.name]
+    forget_flows(Flow(v, UDP, port) for kind, port in ports if kind == UDP for v in ADDRESS_TYPES)

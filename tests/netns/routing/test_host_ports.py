@@ -6,6 +6,7 @@ import pytest
 
 from tests.netns.routing.conftest import Member, eventually
 from tests.netns.routing.traffic import address
+from tests.pytest_netns import CniResult, Namespace
 
 Pair = tuple[Member, Member]
 MAP = "inet podwire any_host_ports4"
@@ -36,3 +37,39 @@ def test_a_mapped_port_comes_back(pair: Pair, podwire_bin: Path, damage: str) ->
     one.node.run(["nft", "-f", "-"], stdin=DAMAGE[damage])
     eventually(lambda: two.node.ns.reaches(server, to=to) or one.log)
     eventually(lambda: "restored" in [r["action"] for r in one.history("nftables")[known:]])
+
+
+def add(member: Member, plugin: Path, port: int, protocol: str) -> tuple[CniResult, Namespace]:
+    """ADD of a pod that asks for a port of the node."""
+    eventually(member.conflist.exists)
+    pod = member.make_pod()
+    ports = [{"hostPort": port, "containerPort": port, "protocol": protocol}]
+    conf = {**member.conf(), "runtimeConfig": {"portMappings": ports}}
+    name = f"{protocol}{port}"
+    return member.node.cni("ADD", plugin, conf, container_id=name, netns=pod.path), pod
+
+
+@pytest.mark.parametrize(("port", "protocol"), [(8472, "udp"), (8473, "udp"), (9473, "tcp")])
+def test_no_pod_gets_a_port_of_the_daemon(
+    pair: Pair, podwire_bin: Path, port: int, protocol: str
+) -> None:
+    """It would receive all that other nodes send."""
+    one, _two = pair
+    answer, _pod = add(one, podwire_bin / "podwire", port, protocol)
+    assert answer.json["code"] == 106
+    assert f"host port {port}/{protocol} is podwired's own" in answer.json["msg"]
+    other = {"udp": "tcp", "tcp": "udp"}[protocol]
+    assert add(one, podwire_bin / "podwire", port, other)[0].code == 0
+
+
+def test_a_pod_that_had_the_port_before_the_daemon(pair: Pair, podwire_bin: Path) -> None:
+    one, two = pair
+    eventually(one.conflist.exists)
+    one.stop()
+    one.node.run(["nft", "flush", "set", "inet", "podwire", "reserved_ports"])
+    answer, pod = add(one, podwire_bin / "podwire", 8472, "udp")
+    assert answer.code == 0, answer
+    far = two.attach(podwire_bin / "podwire")
+    assert not far.ping(address(pod))
+    one.start()
+    eventually(lambda: far.ping(address(pod)) or one.log)
