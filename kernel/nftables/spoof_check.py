@@ -3,8 +3,9 @@
 Packet path: a routed pair's packets are checked before connection tracking (`inet`), its ARP where
 it is received (`arp`); a bridge port's frames before they are forwarded (`bridge`). There a pod
 claims an address as the sender of ARP, as the target of a neighbour advertisement and of duplicate
-address detection; a router's messages claim the gateway's role. Nested VLAN tags are dropped, for
-they hide what they carry, and receivers ignore those of VLAN 0.
+address detection; a router's messages claim the gateway's role, and queries for the members of
+groups that of a multicast router. Nested VLAN tags are dropped, for they hide what they carry, and
+receivers ignore those of VLAN 0.
 
 What is dropped is matched by `meta protocol`: the Ethernet header's type, which nft would take for
 ICMPv6, shows a single tag as well (net/netfilter/nft_payload.c).
@@ -79,11 +80,23 @@ _ARP = (
     "iifname . arp saddr ip @allowed_prefixes4 accept",
     "arp saddr ip 0.0.0.0 accept",
 )
+# Who may announce itself as a router of groups: from there on the bridge forwards multicast, and so
+# neighbour solicitations, to it and to the groups that answered it alone (net/bridge/br_multicast.c,
+# br_multicast_select_querier, br_multicast_mark_router). Numbers: multicast router discovery
+# (RFC 4286).
+_IGMP_REPORTS = "{ membership-report-v1, membership-report-v2, leave-group, membership-report-v3 }"
+_ROUTERS = "{ nd-router-advert, nd-redirect, mld-listener-query, 151, 153 }"
 _BRIDGED = (
     "iifname @checked_ports iifname . ether saddr != @allowed_macs drop",
-    "iifname . ip saddr @allowed_addresses4 accept",
+    "iifname . ip saddr @allowed_addresses4 ip protocol != { igmp, pim } accept",
     "iifname != @checked_sources accept",
-    f"{_ND} {{ nd-router-advert, nd-redirect }} counter drop",
+    "iifname . ip saddr @allowed_addresses4 ip protocol igmp"
+    f" igmp type {_IGMP_REPORTS} accept",
+    "meta protocol ip ip protocol { igmp, pim } counter drop",
+    f"{_ND} {_ROUTERS} counter drop",
+    # It may hide the target address; receivers ignore it (RFC 6980), unless it was put together on
+    # the way, as br_netfilter does.
+    f"{_ND} {{ {_SOLICIT}, nd-neighbor-advert }} exthdr frag exists counter drop",
     f"{_ND} nd-neighbor-advert {_TARGET} != @allowed_target_addresses6"
     f" {_TARGET} != @allowed_target_prefixes6 counter drop",
     "iifname . ip6 saddr @allowed_addresses6 accept",

@@ -9,6 +9,7 @@ from tests.pytest_netns import Namespace
 IPV4, ARP, IPV6, VLAN = 0x0800, 0x0806, 0x86DD, 0x8100
 UDP, ICMPV6 = 17, 58
 ROUTER_ADVERT, SOLICIT, ADVERT, MLD_REPORT = 134, 135, 136, 143
+MLD_QUERY, MLD_ROUTER = 130, 151
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 PORT = 4242
 
@@ -97,3 +98,53 @@ def report(source: str, group: str) -> tuple[int, bytes]:
     record = struct.pack("!BBH", 4, 0, 0) + IPv6Address(group).packed
     body = struct.pack("!BBHHH", MLD_REPORT, 0, 0, 0, 1) + record
     return IPV6, _ipv6(source, "ff02::16", ICMPV6, body, 2)
+
+
+def fragments(whole: bytes, first: int) -> list[tuple[int, bytes]]:
+    """An IPv6 packet in two; first: bytes of its payload in the first one."""
+    found = []
+    for offset, part in ((0, whole[40 : 40 + first]), (first, whole[40 + first :])):
+        header = struct.pack("!BBHI", whole[6], 0, offset | (not offset), 7)
+        head = whole[:4] + struct.pack("!HBB", len(header) + len(part), 44, whole[7])
+        found.append((IPV6, head + whole[8:40] + header + part))
+    return found
+
+
+def multicast_query(source: str, kind: int, group: str = "::") -> tuple[int, bytes]:
+    """A query for members (MLDv1), or an advertisement of a multicast router (RFC 4286)."""
+    body = struct.pack("!BBHHH", kind, 0, 0, 1000, 0) + IPv6Address(group).packed
+    to = "ff02::1" if kind == MLD_QUERY else "ff02::6a"
+    whole = _ipv6(source, to, ICMPV6, body if kind == MLD_QUERY else body[:8], 2)
+    option = struct.pack("!BB", ICMPV6, 0) + bytes((5, 2, 0, 0, 1, 0))  # router alert (RFC 2711)
+    length = struct.pack("!HBB", len(whole) - 40 + len(option), 0, 1)
+    return IPV6, whole[:4] + length + whole[8:40] + option + whole[40:]
+
+
+def multicast_query4(source: str) -> tuple[int, bytes]:
+    """A query for members (IGMPv2)."""
+    body = struct.pack("!BBHI", 0x11, 100, 0, 0)
+    body = body[:2] + struct.pack("!H", _checksum(body)) + body[4:]
+    return IPV4, _ipv4(source, "224.0.0.1", 2, body)
+
+
+def multicast_router4(source: str) -> tuple[int, bytes]:
+    """PIM's hello (RFC 7761)."""
+    body = struct.pack("!BBH", 0x20, 0, 0)
+    body = body[:2] + struct.pack("!H", _checksum(body))
+    return IPV4, _ipv4(source, "224.0.0.13", 103, body)
+
+
+def membership4(source: str, group: str) -> tuple[int, bytes]:
+    """A report of one group (IGMPv2)."""
+    body = struct.pack("!BBH", 0x16, 0, 0) + ip_address(group).packed
+    body = body[:2] + struct.pack("!H", _checksum(body)) + body[4:]
+    return IPV4, _ipv4(source, group, 2, body)
+
+
+def _ipv4(source: str, to: str, protocol: int, payload: bytes) -> bytes:
+    """A packet with the router alert option (RFC 2113), which IGMP needs."""
+    ends = ip_address(source).packed + ip_address(to).packed
+    size = 24 + len(payload)
+    head = struct.pack("!BBHHHBBH", 0x46, 0, size, 0, 0, 1, protocol, 0) + ends
+    head += bytes((0x94, 4, 0, 0))
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + payload

@@ -18,7 +18,7 @@ from tests.pytest_netns.underlay import Family
 MakePod = Callable[[], Namespace]
 BOTH: tuple[Family, ...] = (4, 6)
 STRANGERS: dict[Family, str] = {4: "8.8.8.8", 6: "2001:db8::8888"}
-EVERYBODY = "33:33:00:00:00:01"
+EVERYBODY, GROUP_MAC4 = "33:33:00:00:00:01", "01:00:5e:00:00:01"
 UNSPECIFIED = "0.0.0.0"  # noqa: S104 - a sender, where no address is bound yet
 GROUP = "ff02::1:ff00:1"
 
@@ -159,6 +159,7 @@ def test_no_pod_claims_anothers_address(scene: Scene, make_pod: MakePod, checked
                 neighbour(frames.ADVERT, source, to, address, own),
                 neighbour(frames.ADVERT, source, to, address, own, hop_by_hop=True),
                 neighbour(frames.SOLICIT, address, to, to, own),
+                *frames.fragments(neighbour(frames.ADVERT, source, to, address, own)[1], 8),
             ]
         else:
             claims += [frames.arp(own, address, victim.address(4), n) for n in (1, 2)]
@@ -191,6 +192,39 @@ def test_no_pod_plays_the_router_or_disturbs_an_addresss_trial(
             received.append(listener.recv(2048))
     kinds = [types_of(frame) for frame in received if frame[6:12] == frames.mac(own)]
     assert kinds[:-1] == ([] if checked else [frames.ROUTER_ADVERT, frames.SOLICIT])
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("what", ["query", "router", "query4", "router4"])
+def test_no_pod_plays_the_multicast_router(
+    scene: Scene, make_pod: MakePod, what: str, checked: bool
+) -> None:
+    """The bridge would forward to it, and to those that answered it, what others solicit."""
+    conf = conf_of("bridge", sourceCheck=checked)
+    pods = [scene.add(conf, make_pod(), f"c{n}") for n in range(2)]
+    own, address = mac_of(pods[0].pod), pods[0].address(4)
+    claim = {
+        "query": lambda: frames.multicast_query(link_local(pods[0].pod), frames.MLD_QUERY),
+        "router": lambda: frames.multicast_query(link_local(pods[0].pod), frames.MLD_ROUTER),
+        "query4": lambda: frames.multicast_query4(address),
+        "router4": lambda: frames.multicast_router4(address),
+    }[what]()
+    group = {frames.IPV4: GROUP_MAC4, frames.IPV6: EVERYBODY}[claim[0]]
+    send(pods[0].pod, [ethernet(group, own, *claim)])
+    assert sources_seen(scene, "bridge", 4, pods, []) == []
+    routers = scene.node.ns.run(["bridge", "-d", "mdb", "show", "dev", BRIDGE]).stdout
+    assert (pods[0].host in routers.partition("router ports on")[2]) is not checked
+
+
+def test_a_pod_joins_groups(scene: Scene, make_pod: MakePod) -> None:
+    """The bridge learns it from reports, those of IGMP, too."""
+    pods = [scene.add(conf_of("bridge"), make_pod(), f"c{n}") for n in range(2)]
+    own, group = mac_of(pods[0].pod), "239.1.2.3"
+    report = frames.membership4(pods[0].address(4), group)
+    send(pods[0].pod, [ethernet("01:00:5e:01:02:03", own, *report)])
+    assert sources_seen(scene, "bridge", 4, pods, []) == []
+    known = scene.node.ns.run(["bridge", "mdb", "show", "dev", BRIDGE]).stdout
+    assert f"port {pods[0].host} grp {group} " in known
 
 
 def listen_to_icmpv6() -> socket.socket:
