@@ -6,6 +6,7 @@ Keys and their meaning are those of the reference `host-local`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,8 +279,8 @@ def _set_of(request: _Requested, range_sets: tuple[RangeSet, ...]) -> int:
 def _read_resolv_conf(path: str) -> Dns:
     """The settings of a resolv.conf file; IpamError with code 5 if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(RESOLV_CONF_MAX + 1)
+        with open(path, "rb", opener=_open_at_once) as file:
+            content = file.read(RESOLV_CONF_MAX + 1) or b""
     except OSError as error:
         raise IpamError(IO_FAILURE, f"cannot read ipam.resolvConf {path}", str(error)) from error
     if len(content) > RESOLV_CONF_MAX:
@@ -287,6 +288,11 @@ def _read_resolv_conf(path: str) -> Dns:
             IO_FAILURE, f"ipam.resolvConf {path} is larger than {RESOLV_CONF_MAX} bytes"
         )
     return parse_resolv_conf(content.decode("utf-8", "replace"))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A FIFO in the file's place must not block the call.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def parse_resolv_conf(text: str) -> Dns:

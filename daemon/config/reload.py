@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from daemon.config.load import load_settings
@@ -52,5 +53,7 @@ def _state_of(file: Path) -> object:
     try:
         found = os.stat(file)
     except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):  # a FIFO would block the routing loop
         return None
     return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,12 @@ def test_the_file_wins_over_the_dns_object(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_bytes(b"domain \xffexample.net\n")
     assert parse_with(path) == Dns(domain="\ufffdexample.net")
+
+
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    os.mkfifo(path)
+    assert parse_with(path) == Dns()
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "huge"])

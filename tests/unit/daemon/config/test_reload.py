@@ -1,5 +1,6 @@
 """`allowOverlap` is taken while the daemon runs; everything else waits for the next start."""
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def test_a_mistake_or_a_missing_file_changes_nothing(
     assert [edited.overlap.poll() for _ in range(3)] == [None] * 3
     assert capfd.readouterr().err.count("allowOverlap") == 1
     edited.path.unlink()
+    assert [edited.overlap.poll() for _ in range(3)] == [None] * 3
+    os.mkfifo(edited.path)  # opening it would wait for a writer
     assert [edited.overlap.poll() for _ in range(3)] == [None] * 3
     edited.write("allowOverlap: [10.0.0.0/8]\n")
     assert [edited.overlap.poll() for _ in range(2)] == [None, ALLOWED]
