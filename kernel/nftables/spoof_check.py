@@ -80,8 +80,8 @@ _ARP = (
     "iifname . arp saddr ip @allowed_prefixes4 accept",
     "arp saddr ip 0.0.0.0 accept",
 )
-# Where a multicast router is known, the bridge forwards multicast, neighbour solicitations among it,
-# to routers and to known members of groups alone (net/bridge/br_multicast.c,
+# Where a multicast router is known, the bridge forwards multicast, with neighbour solicitations, to
+# routers and to known members of groups alone (net/bridge/br_multicast.c,
 # br_multicast_select_querier, br_multicast_mark_router). Numbers: router discovery (RFC 4286).
 _IGMP_REPORTS = "{ membership-report-v1, membership-report-v2, leave-group, membership-report-v3 }"
 _ROUTERS = "{ nd-router-advert, nd-redirect, mld-listener-query, 151, 153 }"
