@@ -89,8 +89,7 @@ _BRIDGED = (
     "iifname @checked_ports iifname . ether saddr != @allowed_macs drop",
     "iifname . ip saddr @allowed_addresses4 ip protocol != { igmp, pim } accept",
     "iifname != @checked_sources accept",
-    "iifname . ip saddr @allowed_addresses4 ip protocol igmp"
-    f" igmp type {_IGMP_REPORTS} accept",
+    f"iifname . ip saddr @allowed_addresses4 ip protocol igmp igmp type {_IGMP_REPORTS} accept",
     "meta protocol ip ip protocol { igmp, pim } counter drop",
     f"{_ND} {_ROUTERS} counter drop",
     # It may hide the target address; receivers ignore it (RFC 6980), unless it was put together on
