@@ -5,6 +5,7 @@ A reader of what it writes sees the old file or the new one, never half of one.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -23,6 +24,9 @@ _HINTS = {
     errno.ENOTDIR: "a part of its path is no folder: move that away, or set {key}",
     errno.EISDIR: "a folder is in its place: move that away, or set {key}",
 }
+_AT_FDCWD = -100  # linux/fcntl.h
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
+_libc = ctypes.CDLL(None, use_errno=True)
 _OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it stays"
 
 
@@ -67,6 +71,53 @@ def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def swap_file(path: Path, data: bytes, mode: int, read_max: int) -> bytes | None:
+    """As `replace_file`, durable, and what the file had at that instant; None where it was missing.
+
+    So nothing is lost that another program renamed into place meanwhile. Of a file system that
+    cannot exchange names the answer is `data`. read_max: bytes of the old file that are read.
+    """
+    # The name of `replace_file`'s: one that was left behind is overwritten by both.
+    fresh = path.with_name(f".{path.name}.new")
+    with suppress(FileNotFoundError):
+        fresh.unlink()
+    try:
+        _write(fresh, data, mode, durable=True)
+        old = _put(fresh, path, data, read_max)
+    finally:
+        with suppress(OSError):
+            fresh.unlink()
+    sync_directory(path.parent)
+    return old
+
+
+def _put(fresh: Path, path: Path, data: bytes, read_max: int) -> bytes | None:
+    """Rename a file with `data` into place; what was there before."""
+    while True:
+        try:
+            _rename(fresh, path, _RENAME_EXCHANGE)
+        except FileNotFoundError:
+            try:
+                _rename(fresh, path, _RENAME_NOREPLACE)
+            except FileExistsError:
+                continue
+            return None
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            os.replace(fresh, path)
+            return data
+        with open_regular(fresh) as file:
+            return file.read(read_max)
+
+
+def _rename(old: Path, new: Path, flags: int) -> None:
+    names = os.fsencode(old), os.fsencode(new)
+    if _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(new))
 
 
 def _write(path: Path, data: bytes, mode: int, durable: bool) -> None:

@@ -5,6 +5,7 @@ The models are what the daemon uses. An attribute is the key in snake case: `dat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -35,6 +36,8 @@ SourceKind = Literal["static", "kubernetes", "etcd"]
 SECTION = "section"
 """The type of errors that concern the members of a mapping together."""
 _VNI_MAX = 2**24 - 1  # RFC 7348 section 5
+PLUGIN_MAX = 64 << 10
+"""Bytes that the configuration of one chained plugin may have."""
 _LEASE_MIN, _LEASE_MAX = 60, 366 * 86400  # the longest pause between two attempts, twice
 
 AnyPath = Annotated[Path, v.text(v.parse_path)]
@@ -200,8 +203,30 @@ class VxlanSettings(Section):
     checksum_offload: Annotated[Offload, v.one_of(Offload)] = "auto"
 
 
+class ChainedPlugin(Section):
+    """A member of `conflist.plugins`: the configuration of another plugin, all of it its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, v.text(v.parse_plugin_type)]
+
+    def render(self) -> dict[str, object]:
+        """The configuration as JSON has it."""
+        others = {key: v.plain_json(value) for key, value in (self.model_extra or {}).items()}
+        return {"type": self.type, **others}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(json.dumps(self.render())) > PLUGIN_MAX:
+            raise section_error(f"has more than {PLUGIN_MAX >> 10} KiB as JSON")
+        return self
+
+
 class ConflistSettings(Section):
-    """`conflist`: the CNI configuration that the daemon writes for its node."""
+    """`conflist`: the CNI configuration that the daemon writes for its node.
+
+    plugins: what follows podwire's own entry.
+    """
 
     path: Annotated[Path, v.text(v.parse_conflist_path)] = DEFAULT_CONFLIST
     name: Annotated[str, v.text(v.parse_network_name)] = "podwire"
@@ -209,6 +234,7 @@ class ConflistSettings(Section):
     ip_masq: Annotated[bool, v.boolean()] = True
     source_check: Annotated[bool, v.boolean()] = True
     allowed_source_prefixes: Prefixes = ()
+    plugins: Annotated[tuple[ChainedPlugin, ...], AfterValidator(v.check_few)] = ()
     cni_version: Annotated[str, v.text(v.parse_version)] = "1.0.0"
 
 

@@ -6,6 +6,8 @@ value must be; `daemon.config.load` adds file, line and key.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -26,7 +28,9 @@ T = TypeVar("T")
 
 MTU_MIN, MTU_MAX = 576, 65535  # RFC 791: what every IPv4 host takes
 PORT_MAX = 2**16 - 1
-_PATH_MAX = 4096
+PLUGINS_MAX = 16
+"""Chained plugins that podwire keeps behind its own: of the configuration, and of others."""
+_PATH_MAX, _FILE_NAME_MAX = 4096, 255  # bytes, linux/limits.h
 _SOCKET_PATH_MAX = 107  # sun_path, linux/un.h
 _POD_LINK = re.compile("pw[0-9a-f]+$")  # cni_plugin.names
 _DIGITS_MAX = 20  # more than any number in range has
@@ -35,6 +39,8 @@ _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?\Z")
 _HOST = re.compile(r"[A-Za-z0-9](?:[-.A-Za-z0-9]{0,252})\Z")
 _KEY_PREFIX = re.compile(r"(?:/[A-Za-z0-9._-]+)+\Z")
 _TEXT_MAX = 200
+# RFC 8259 section 6; of more digits than these no float64 has all.
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,3})?\Z")
 _FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 
@@ -137,6 +143,38 @@ def parse_conflist_path(text: str) -> Path:
     return path
 
 
+def is_plugin_type(value: object) -> bool:
+    """Whether a runtime finds an executable by it: a plain file name."""
+    if not isinstance(value, str) or not value.isprintable() or value in ("", ".", ".."):
+        return False
+    return "/" not in value and len(value.encode()) <= _FILE_NAME_MAX
+
+
+def parse_plugin_type(text: str) -> str:
+    """The type of a chained plugin."""
+    if not is_plugin_type(text):
+        raise ValueError("must be a plain file name, that of the plugin's executable")
+    if text == "podwire":
+        raise ValueError("must be another plugin: podwire's own entry is always the first")
+    return text
+
+
+def plain_json(value: object) -> object:
+    """What a value of the file is in JSON: text without quotes may be a number or a truth value."""
+    if isinstance(value, dict):
+        return {str(key): plain_json(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(member) for member in value]
+    if not isinstance(value, Plain):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    if not _JSON_NUMBER.match(value):
+        return str(value)
+    number = json.loads(value)
+    return number if math.isfinite(number) else str(value)
+
+
 def parse_link_name(text: str) -> str:
     """A name that the kernel takes for a device, and that podwire gives to no other link."""
     fault = link_name_fault(text)
@@ -237,6 +275,13 @@ def check_filled(members: tuple[T, ...]) -> tuple[T, ...]:
     """A list that is not empty."""
     if not members:
         raise ValueError("must hold a member at least")
+    return members
+
+
+def check_few(members: tuple[T, ...]) -> tuple[T, ...]:
+    """A list of chained plugins, each of which is executed for every pod."""
+    if len(members) > PLUGINS_MAX:
+        raise ValueError(f"must hold {PLUGINS_MAX} members at most")
     return members
 
 

@@ -1,33 +1,75 @@
 """The node's CNI configuration, written from its pod CIDRs once the node is ready, and kept so.
 
-It stays when the daemon ends: pods can still be attached and deleted without it.
+It stays when the daemon ends: pods can still be attached and deleted without it. What a file with
+podwire's mark has more than that are plugins that others appended (`plugin_list`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import stat
-from collections.abc import Iterable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cni_plugin.config import DEFAULT_BRIDGE
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.config.schema import ConflistSettings, Settings
-from daemon.files import explain, make_folder, replace_file
+from daemon.files import explain, make_folder, open_regular, swap_file
 from daemon.journal import Action
 from daemon.model import Desired
+from daemon.routing.plugin_list import (
+    CHAINED,
+    FILE_MAX,
+    Conf,
+    is_same,
+    merge,
+    parse_conf,
+    render_conf,
+)
 from daemon.routing.reporter import Reporter
 from ipam.ranges import build_range, interface_of
 from kernel.model import Bridge, IPNetwork
 
 MARK = "podwired"
-_MARK_TEXT = "written by podwired, which undoes changes: set `conflist` in podwired.yaml instead"
+_MARK_TEXT = (
+    "written by podwired: plugins appended by others stay, other changes are undone; "
+    "set `conflist` in podwired.yaml instead"
+)
 _CAPABILITIES = ("ips", "ipRanges", "mac", "dns", "aliases", "portMappings")
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
-_READ_MAX = 1 << 20  # bytes; no configuration of podwire's is near
+_READ_MAX = FILE_MAX + 1
 
-Kept = Literal["same", "new", "rewritten"]
+_MODE = 0o644
+_ROUNDS = 8
+"""Times that a file is merged again because another program wrote it in the same instant."""
+_SETTLED = 0.4
+"""Seconds after which what is no configuration is replaced: not every writer renames."""
+_AGAIN = 60.0
+"""Seconds after which the same plugins, appended or removed by others, are reported again."""
+
+Done = Literal["same", "new", "rewritten"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What had to be done with the file; others, dropped: see `Merged`."""
+
+    done: Done
+    others: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+class NoConflist(Exception):
+    """The file is no configuration: half written, or damaged."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.content = content
 
 
 class ForeignConflist(Exception):
@@ -54,13 +96,16 @@ def render_conflist(
 
     A pod gets one address of each family: CIDRs of one family are one range set.
     """
-    conf = {
+    chained = [plugin.render() for plugin in settings.plugins]
+    conf: Conf = {
         "cniVersion": settings.cni_version,
         "name": settings.name,
         MARK: _MARK_TEXT,
-        "plugins": [_plugin(settings, prefixes, mtu, data_dir)],
+        "plugins": [_plugin(settings, prefixes, mtu, data_dir), *chained],
     }
-    return json.dumps(conf, indent=2).encode() + b"\n"
+    if chained:
+        conf[CHAINED] = [plugin["type"] for plugin in chained]
+    return render_conf(conf)
 
 
 def _plugin(
@@ -103,19 +148,50 @@ def _range_set(prefixes: Iterable[IPNetwork], family: int) -> list[dict[str, str
     return [{"subnet": str(prefix)} for prefix in prefixes if prefix.version == family]
 
 
-def keep_conflist(path: Path, content: bytes) -> Kept:
-    """Make sure that the file has this content; what had to be done.
+def keep_conflist(path: Path, content: bytes, unreadable: bytes | None = None) -> Kept:
+    """Make sure that the file has this content, and behind it the plugins that others appended.
 
-    Raises ForeignConflist where the file there is not podwire's, OSError.
+    unreadable: what the file may have without being a configuration, to be replaced. Raises
+    NoConflist where it has something else that is none, ForeignConflist where it is not podwire's,
+    OSError.
     """
-    observed = _read(path)
-    if observed == content and stat.S_IMODE(path.stat().st_mode) == 0o644:
-        return "same"
-    if observed is not None and not _is_marked(observed):
+    own, observed = json.loads(content), _read(path)
+    present = theirs = None if observed is None else _parse(path, observed, unreadable)
+    done: Done = "new" if observed is None else "rewritten"
+    for attempt in range(_ROUNDS):
+        merged = merge(own, theirs or {})
+        if is_same(merged.conf, present):
+            return Kept(done if attempt or _open_to_all(path) else "same", merged.kept)
+        make_folder(path.parent, 0o755)
+        data = render_conf(merged.conf)
+        replaced = swap_file(path, data, _MODE, _READ_MAX)
+        if replaced in (observed, data):
+            break
+        # Another program's rename came between: what it wrote counts, and what it removed.
+        observed, present, theirs = data, merged.conf, parse_conf(replaced or b"")
+    return Kept(done, merged.kept, merged.dropped)
+
+
+def _parse(path: Path, observed: bytes, unreadable: bytes | None) -> Conf | None:
+    """The configuration in the file; None where it is none, and known as such."""
+    conf = parse_conf(observed)
+    if conf is None and observed != unreadable:
+        raise NoConflist(observed)
+    if conf is not None and MARK not in conf:
         raise ForeignConflist(path, f'it has no key "{MARK}"')
-    make_folder(path.parent, 0o755)
-    replace_file(path, content, 0o644, durable=True)
-    return "new" if observed is None else "rewritten"
+    return conf
+
+
+def _open_to_all(path: Path) -> bool:
+    """Let every program read the file; whether it had another mode.
+
+    Not by a new file: each of these an installer answers by writing its own.
+    """
+    with open_regular(path) as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) == _MODE:
+            return False
+        os.fchmod(file.fileno(), _MODE)
+    return True
 
 
 def remove_conflist(path: Path) -> bool:
@@ -149,45 +225,77 @@ def _read(path: Path) -> bytes | None:
 
 
 def _is_marked(content: bytes) -> bool:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and MARK in value
+    return MARK in (parse_conf(content) or {})
 
 
 class ConflistReconciler:
     """Keeps the file as desired, and reports why it is not as the fault "conflist"."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
-        self._settings, self._reporter = settings, reporter
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._reporter, self._clock = settings, reporter, clock
         self._written = b""
+        self._unreadable, self._since = b"", 0.0
+        self._others: tuple[str, ...] = ()
+        self._reported: dict[str, float] = {}
 
     def reconcile(self, desired: Desired) -> None:
         """Write the file where it differs."""
         conflist = self._settings.conflist
         if conflist is None:
             return
-        prefixes, mtu = desired.pod_cidrs, desired.pod_mtu
+        path, prefixes, mtu = conflist.path, desired.pod_cidrs, desired.pod_mtu
         content = render_conflist(conflist, prefixes, mtu, self._settings.data_dir)
+        if content == self._written and self._reporter.pause_before(path):
+            return
         try:
-            kept = keep_conflist(conflist.path, content)
+            kept = keep_conflist(path, content, self._replaceable())
+        except NoConflist as found:
+            self._note_unreadable(found.content)
         except ForeignConflist as error:
             self._reporter.report_fault("conflist", str(error))
         except OSError as error:
-            text = explain("the CNI configuration", conflist.path, error, "conflist.path")
+            text = explain("the CNI configuration", path, error, "conflist.path")
             self._reporter.report_fault("conflist", text)
         else:
             self._reporter.report_fault("conflist", "")
-            if kept != "same":
-                self._report(f"file {conflist.path}", kept, desired, content)
+            if kept.done != "same":
+                self._report(path, kept, desired, content)
+            self._report_others(f"file {path}", kept.others)
             self._written = content
 
-    def _report(self, name: str, kept: Kept, desired: Desired, content: bytes) -> None:
-        action: Action = "added" if kept == "new" else "changed"
-        cause = "this node is ready"
-        if content == self._written:
-            action, cause = "restored", "removed" if kept == "new" else "changed by others"
-            self._reporter.counts.note_repair(name, name)
+    def _replaceable(self) -> bytes | None:
+        return self._unreadable if self._clock() - self._since >= _SETTLED else None
+
+    def _note_unreadable(self, content: bytes) -> None:
+        if content != self._unreadable:
+            self._unreadable, self._since = content, self._clock()
+
+    def _report(self, path: Path, kept: Kept, desired: Desired, content: bytes) -> None:
+        name, before = f"file {path}", "; ".join(kept.dropped)
         after = f"{' '.join(map(str, desired.pod_cidrs))} mtu {desired.pod_mtu}"
-        self._reporter.report_change(action, name, cause, after=after)
+        if content == self._written:
+            cause = "removed" if kept.done == "new" else "changed by others"
+            self._reporter.report_repair(path, name, cause, before, after)
+        else:
+            action: Action = "added" if kept.done == "new" else "changed"
+            self._reporter.report_change(action, name, "this node is ready", before, after)
+
+    def _report_others(self, name: str, others: tuple[str, ...]) -> None:
+        """Others' plugins that came or went, each once."""
+        before, self._others = self._others, others
+        for kind in Counter(others) - Counter(before):
+            self._report_found(name, f"{kind} is appended by another program, and stays")
+        for kind in Counter(before) - Counter(others):
+            self._report_found(name, f"{kind} is no longer appended by another program")
+
+    def _report_found(self, name: str, text: str) -> None:
+        now = self._clock()
+        self._reported = {t: at for t, at in self._reported.items() if now - at < _AGAIN}
+        if text not in self._reported:
+            self._reported[text] = now
+            self._reporter.report_change("found", name, text)

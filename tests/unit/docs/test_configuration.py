@@ -118,6 +118,7 @@ def test_required_keys_are_required() -> None:
         "source.kubernetes.clusterCIDRs",
         "source.etcd.endpoints",
         "source.etcd.clusterCIDRs",
+        "conflist.plugins[].type",
     }
 
 

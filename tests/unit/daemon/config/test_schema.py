@@ -206,6 +206,36 @@ def test_no_conflist(value: str) -> None:
         (f"{SOURCE}conflist: {{name: -x}}", "2: conflist.name is '-x', must start"),
         (f"{SOURCE}conflist: {{mode: ipvlan}}", "2: conflist.mode is 'ipvlan', must be one of"),
         (f"{SOURCE}conflist: {{cniVersion: 2.0.0}}", "2: conflist.cniVersion is '2.0.0', must be"),
+        (f"{SOURCE}conflist: {{plugins: tuning}}", "2: conflist.plugins is 'tuning', must be a li"),
+        (f"{SOURCE}conflist: {{plugins: [tuning]}}", "2: conflist.plugins[0] is 'tuning', must be"),
+        (
+            f"{SOURCE}conflist:\n  plugins:\n  - type: tuning\n  - mtu: 1",
+            "5: conflist.plugins[1]: needs the key type",
+        ),
+        (
+            f"{SOURCE}conflist: {{plugins: [{{type: /bin/sh}}]}}",
+            "2: conflist.plugins[0].type is '/bin/sh', must be a plain file name",
+        ),
+        (
+            f"{SOURCE}conflist: {{plugins: [{{type: ..}}]}}",
+            "2: conflist.plugins[0].type is '..', mu",
+        ),
+        (
+            f"{SOURCE}conflist: {{plugins: [{{type: podwire}}]}}",
+            "2: conflist.plugins[0].type is 'podwire', must be another plugin",
+        ),
+        (
+            f"{SOURCE}conflist: {{plugins: [{{type: [x]}}]}}",
+            "2: conflist.plugins[0].type is a list",
+        ),
+        (
+            f"{SOURCE}conflist: {{plugins: [{{type: x, y: {'z' * 70_000}}}]}}",
+            "2: conflist.plugins[0]: has more than 64 KiB as JSON",
+        ),
+        (
+            f"{SOURCE}conflist: {{plugins: [{'{type: x}, ' * 17}]}}",
+            "2: conflist.plugins is a list, must hold 16 members at most",
+        ),
         (f"{SOURCE}journal: {{maxBytes: 10}}", "2: journal.maxBytes is 10, must be"),
         (f"{SOURCE}socket: /{'x' * 107}", "2: socket is '/xxx"),
         (f'{SOURCE}dataDir: "/a\\0b"', "2: dataDir is '/a\\x00b', must be an absolute path"),
@@ -314,6 +344,38 @@ def test_the_members_of_a_list_have_their_own_lines() -> None:
     assert str(caught.value) == "podwired.yaml:4: allowOverlap[1] is empty, must be text"
     with pytest.raises(FileFault, match=r":2: allowOverlap is '10\.0\.0\.0/8', must be a list"):
         parse(f"{SOURCE}allowOverlap: 10.0.0.0/8")
+
+
+def test_a_chained_plugin_keeps_its_keys_and_their_types() -> None:
+    plugin = """
+    - type: tuning
+      sysctl: {net.core.somaxconn: "4096", net.ipv4.ip_forward: 1}
+      promisc: false
+      name: yes
+      rate: 1.5e3
+      date: 2026-01-02
+      octal: 007
+      huge: 1e999
+      text: "true"
+      none:
+      list: [1, [two], {three: -3}]
+      _Any.key/at all: x
+    """
+    (found,) = parse(f"{SOURCE}conflist:\n  plugins:{plugin}").conflist.plugins  # type: ignore[union-attr]
+    assert found.render() == {
+        "type": "tuning",
+        "sysctl": {"net.core.somaxconn": "4096", "net.ipv4.ip_forward": 1},
+        "promisc": False,
+        "name": "yes",
+        "rate": 1500.0,
+        "date": "2026-01-02",
+        "octal": "007",
+        "huge": "1e999",
+        "text": "true",
+        "none": None,
+        "list": [1, ["two"], {"three": -3}],
+        "_Any.key/at all": "x",
+    }
 
 
 KEYS = st.sampled_from(

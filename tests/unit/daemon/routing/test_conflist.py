@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from cni_plugin.config import parse_config
 from cni_plugin.plan import shape_of
 from cni_plugin.versions import SUPPORTED, require_supported
-from daemon.config.schema import ConflistSettings, Mode
+from daemon.config.schema import ChainedPlugin, ConflistSettings, Mode
 from daemon.files import explain
 from daemon.routing.conflist import (
     MARK,
     ForeignConflist,
+    Kept,
+    NoConflist,
     keep_conflist,
     remove_conflist,
     render_conflist,
@@ -127,16 +129,16 @@ OTHER = render_conflist(ConflistSettings(), [V4, V6], 1430)
 
 
 def test_written_once_and_rewritten_when_it_differs(path: Path) -> None:
-    assert keep_conflist(path, CONTENT) == "new"
+    assert keep_conflist(path, CONTENT).done == "new"
     first = path.stat()
-    assert keep_conflist(path, CONTENT) == "same"
+    assert keep_conflist(path, CONTENT).done == "same"
     assert path.stat().st_ino == first.st_ino
-    assert keep_conflist(path, OTHER) == "rewritten"
+    assert keep_conflist(path, OTHER).done == "rewritten"
     assert path.read_bytes() == OTHER
     path.write_bytes(CONTENT.replace(b"1450", b"9000"))
-    assert keep_conflist(path, CONTENT) == "rewritten"
+    assert keep_conflist(path, CONTENT).done == "rewritten"
     path.unlink()
-    assert keep_conflist(path, CONTENT) == "new"
+    assert keep_conflist(path, CONTENT).done == "new"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -149,21 +151,15 @@ def test_every_runtime_may_read_it(path: Path, mask: int) -> None:
         os.umask(old)
     assert path.stat().st_mode & 0o7777 == 0o644
     path.chmod(0o600)
-    assert keep_conflist(path, CONTENT) == "rewritten"
+    assert keep_conflist(path, CONTENT).done == "rewritten"
     assert path.stat().st_mode & 0o7777 == 0o644
 
 
 @pytest.mark.parametrize(
     "foreign",
     [
-        b"",
-        b"not JSON",
-        b"[" * 100_000,
-        b"null",
-        b'["podwired"]',
         json.dumps({"cniVersion": "1.0.0", "name": "x", "plugins": [{"podwired": 1}]}).encode(),
         (ROOT / "conf" / "ptp.conflist").read_bytes(),
-        CONTENT[:-10],
     ],
 )
 def test_a_file_without_the_mark_is_left_alone(path: Path, foreign: bytes) -> None:
@@ -173,6 +169,35 @@ def test_a_file_without_the_mark_is_left_alone(path: Path, foreign: bytes) -> No
         keep_conflist(path, CONTENT)
     assert not remove_conflist(path)
     assert path.read_bytes() == foreign
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"not JSON",
+        b"[" * 100_000,
+        b"null",
+        b'["podwired"]',
+        CONTENT[:-10],
+        CONTENT.replace(b"1450", b"NaN"),
+        CONTENT.decode().encode("utf-16"),
+        b"\xef\xbb\xbf" + CONTENT,
+        CONTENT + b" " * (5 << 20) + b"{",
+    ],
+)
+def test_what_no_runtime_can_read_is_replaced_if_it_stays(path: Path, damage: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    with pytest.raises(NoConflist) as caught:
+        keep_conflist(path, CONTENT)
+    with pytest.raises(NoConflist):
+        keep_conflist(path, CONTENT, b"another state of it")
+    assert path.read_bytes() == damage
+    assert not remove_conflist(path), "it may be another program's"
+    assert keep_conflist(path, CONTENT, caught.value.content).done == "rewritten"
+    assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -214,7 +239,7 @@ def test_the_remains_of_a_killed_writer_are_no_hindrance(path: Path) -> None:
     path.parent.mkdir()
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(b"half")
-    assert keep_conflist(path, CONTENT) == "new"
+    assert keep_conflist(path, CONTENT).done == "new"
     assert list(path.parent.iterdir()) == [path]
     # And no runtime takes it meanwhile: libcni reads .conf, .conflist and .json.
     assert fresh.suffix == ".new"
@@ -297,3 +322,89 @@ def test_podwires_file_behind_a_link_is_reported(tmp_path: Path) -> None:
         remove_conflist(link)
     assert link.is_symlink()
     assert target.exists()
+
+
+# -- other programs' plugins
+
+
+MESH = {"name": "istio-cni", "type": "istio-cni", "log_level": "info"}
+
+
+def install(path: Path, entry: dict[str, Any], *, remove: bool = False) -> None:
+    """As the installers of istio and linkerd: keys sorted, an entry of the type replaced."""
+    conf = json.loads(path.read_bytes())
+    conf["plugins"] = [e for e in conf["plugins"] if e["type"] != entry["type"]]
+    conf["plugins"] += [] if remove else [entry]
+    fresh = path.with_name(f"{path.name}.install")
+    fresh.write_text(json.dumps(conf, sort_keys=True, indent=1))
+    fresh.rename(path)
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_bytes())["plugins"])
+
+
+def test_an_installers_entry_stays_until_it_is_removed(path: Path) -> None:
+    keep_conflist(path, CONTENT)
+    install(path, MESH)
+    as_installed = path.stat()
+    assert keep_conflist(path, CONTENT) == Kept("same", ("istio-cni",))
+    assert path.stat().st_ino == as_installed.st_ino, "rewritten, and so the installer woken"
+    assert keep_conflist(path, OTHER) == Kept("rewritten", ("istio-cni",))
+    assert entries(path) == [*json.loads(OTHER)["plugins"], MESH]
+    install(path, MESH, remove=True)
+    assert keep_conflist(path, OTHER) == Kept("same")
+    assert entries(path) == json.loads(OTHER)["plugins"]
+
+
+def test_podwires_own_entry_is_restored_beside_an_installers(path: Path) -> None:
+    keep_conflist(path, CONTENT)
+    install(path, MESH)
+    path.write_bytes(path.read_bytes().replace(b"1450", b"9000"))
+    assert keep_conflist(path, CONTENT) == Kept("rewritten", ("istio-cni",))
+    assert entries(path) == [*json.loads(CONTENT)["plugins"], MESH]
+
+
+def test_another_mode_is_no_new_file(path: Path) -> None:
+    keep_conflist(path, CONTENT)
+    path.chmod(0o600)
+    inode = path.stat().st_ino
+    assert keep_conflist(path, CONTENT).done == "rewritten"
+    assert path.stat().st_ino == inode
+
+
+def test_configured_plugins_follow_podwires_entry(path: Path) -> None:
+    portmap = ChainedPlugin.model_validate({"type": "portmap", "capabilities": {"p": True}})
+    content = render_conflist(ConflistSettings(plugins=(portmap,)), [V4], 1450)
+    keep_conflist(path, content)
+    install(path, MESH)
+    assert keep_conflist(path, content).others == ("istio-cni",)
+    assert [entry["type"] for entry in entries(path)] == ["podwire", "portmap", "istio-cni"]
+    assert entries(path)[1] == {"type": "portmap", "capabilities": {"p": True}}
+    assert keep_conflist(path, CONTENT).others == ("istio-cni",)
+    assert [entry["type"] for entry in entries(path)] == ["podwire", "istio-cni"]
+
+
+@pytest.mark.parametrize("last", ["appended", "removed"])
+def test_nothing_is_lost_when_both_write_at_once(path: Path, last: str) -> None:
+    """Whatever the interleaving: the installer's last write counts, by one more look at most."""
+    keep_conflist(path, CONTENT)
+    for _ in range(40):
+        start = threading.Barrier(2)
+
+        def append() -> None:
+            start.wait()  # noqa: B023 - joined below
+            for n in range(4):
+                install(path, MESH, remove=n % 2 == (0 if last == "appended" else 1))
+
+        installer = threading.Thread(target=append)
+        installer.start()
+        start.wait()
+        for content in (OTHER, CONTENT) * 3:
+            keep_conflist(path, content)
+        installer.join()
+        # It read a file, and wrote it with its change: ours may be the one of before.
+        keep_conflist(path, CONTENT)
+        expected = [*json.loads(CONTENT)["plugins"], *([MESH] if last == "appended" else [])]
+        assert entries(path) == expected
+        assert {file.name for file in path.parent.iterdir()} == {path.name}
