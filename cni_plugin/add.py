@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import Record, cleanup_record_of, dump_record
+from cni_plugin.chained import native_pieces
 from cni_plugin.errors import (
     ALREADY_ATTACHED,
     INVALID_CONFIG,
@@ -90,22 +91,32 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
     with ExitStack() as undo:
         allocate = call.ipam.add(call, undo)
         record = partial(_record, call, shape, allocate, pod, store, call.conf.mtu or mtu)
-        plan, result, text = _with_space(call, store, record)
+        made, result, text = _with_space(call, store, record)
+        plan = made.plan
         bridges: list[str] = []
         undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
-        undo.callback(forget, store, call.owner, had_rules=bool(plan.elements))
-        networks.ensure_tables(store, _nft_families(plan))
+        undo.callback(forget, store, call.owner, had_rules=bool(plan.elements or made.pieces))
+        networks.ensure_tables(store, _nft_families(made.whole if made.pieces else plan))
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
         bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
         bridge = _attach(call, nl, pod, store, plan, bridge)
-        undo.callback(remove, nl, store, call.owner, cleanup_record_of(Record(plan)))
+        undo.callback(remove, nl, store, call.owner, cleanup_record_of(made))
+        if made.pieces:
+            _apply_pieces(nl, pod, made)
         if plan.masquerade:
             networks.ensure_masquerade(store)
         _check_still_desired(call, store, text)
         undo.pop_all()
     return _with_bridge(result, bridge)
+
+
+def _apply_pieces(nl: Netlink, pod: Namespace, record: Record) -> None:
+    from kernel.pieces import apply_piece  # few networks need it
+
+    for piece in record.pieces:
+        apply_piece(nl, pod, piece, record.elements_beside(piece.name))
 
 
 def _attach(
@@ -173,7 +184,7 @@ def _record(
     pod: Namespace,
     store: Store,
     mtu: int | None,
-) -> tuple[Plan, Result, str]:
+) -> tuple[Record, Result, str]:
     """Addresses and the attachment's record, in one commit, before the kernel is touched."""
     request, conf = call.request, call.conf
     with store.transaction() as tx:
@@ -183,11 +194,13 @@ def _record(
         plan, result = plan_attachment(request, conf, shape, allocate(tx), mtu)
         aliases, dns = tuple(conf.runtime_config.aliases), result.dns or None
         record = Record(plan, request.netns, request.pod, call.ipam.plugin, aliases, dns)
+        if conf.features and shape.native:
+            record = replace(record, pieces=native_pieces(conf.features, plan))
         text = dump_record(record)
         tx.put_attachment(call.owner, text)
         if plan.masquerade:
             networks.add_prefixes(tx, conf.name, plan.masquerade)
-    return plan, result, text
+    return record, result, text
 
 
 def _check_still_desired(call: Call, store: Store, text: str) -> None:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
+from functools import reduce
 from ipaddress import ip_address, ip_interface, ip_network
 from operator import attrgetter
 from typing import Any
 
-from kernel.model import Address, Bridge, Element, Link, Neighbour, Plan, Port, Route, Space, Sysctl
+from kernel.model import (
+    Address,
+    Bridge,
+    Element,
+    Link,
+    Neighbour,
+    Piece,
+    Plan,
+    Port,
+    Route,
+    Space,
+    Sysctl,
+)
 
 _SCHEMA = 1
 # What a text raises that is no record, or none of this version.
@@ -23,6 +36,7 @@ class Record:
     complete is False for one that was rebuilt from the kernel after the store was lost.
     foreign: where another plugin made the attachment and podwire only added to it, the node's link
     that leads to the pod.
+    pieces: what plugins of the chain, or features, add to the plan.
     """
 
     plan: Plan
@@ -33,6 +47,52 @@ class Record:
     dns: Mapping[str, Any] | None = None
     complete: bool = True
     foreign: str = ""
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def whole(self) -> Plan:
+        """The plan with all pieces."""
+        return reduce(_with_piece, self.pieces, self.plan)
+
+    def piece(self, name: str) -> Piece | None:
+        """The piece of that plugin, if it has one."""
+        return next((piece for piece in self.pieces if piece.name == name), None)
+
+    def elements_beside(self, name: str) -> frozenset[Element]:
+        """The elements that the attachment needs without that plugin's piece."""
+        others = (e for piece in self.pieces if piece.name != name for e in piece.elements)
+        return frozenset((*self.plan.elements, *others))
+
+
+def _with_piece(plan: Plan, piece: Piece) -> Plan:
+    elements = tuple(dict.fromkeys((*plan.elements, *piece.elements)))
+    node, pod = _with_share(plan.node, piece.node), _with_share(plan.pod, piece.pod)
+    return replace(plan, node=node, pod=pod, elements=elements)
+
+
+def _with_share(space: Space, share: Space) -> Space:
+    """Both; of a link's traits, and of a setting, the share's holds."""
+    links = {link.name: link for link in space.links}
+    for link in share.links:
+        links[link.name] = _with_traits(links[link.name], link) if link.name in links else link
+    settings = {setting.path: setting for setting in (*space.sysctls, *share.sysctls)}
+    lists = {
+        name: (*getattr(space, name), *getattr(share, name))
+        for name in Space.__slots__
+        if name not in ("links", "sysctls")
+    }
+    return Space(links=tuple(links.values()), sysctls=tuple(settings.values()), **lists)
+
+
+def _with_traits(link: Link, traits: Link) -> Link:
+    return replace(
+        link,
+        mac=traits.mac or link.mac,
+        mtu=traits.mtu or link.mtu,
+        promisc=traits.promisc or link.promisc,
+        allmulti=link.allmulti if traits.allmulti is None else traits.allmulti,
+        queue_length=link.queue_length if traits.queue_length is None else traits.queue_length,
+    )
 
 
 def dump_record(record: Record) -> str:
@@ -80,7 +140,10 @@ def _default(field: Field[Any]) -> object:
     return None if field.default is MISSING else field.default
 
 
-_NOUNS = (Record, Plan, Space, Link, Port, Address, Route, Sysctl, Neighbour, Bridge, Element)
+_NOUNS = (
+    *(Record, Plan, Piece, Space, Bridge),
+    *(Link, Port, Address, Route, Sysctl, Neighbour, Element),
+)
 # Every ADD writes a record: what a noun consists of is read once.
 _READERS: dict[type[object], _Reader] = {noun: _reader(noun) for noun in _NOUNS}
 
@@ -90,7 +153,8 @@ class CleanupRecord:
     """What the removal of an attachment needs of its record.
 
     host: the node-side link's name. mac: that of the pod's link, empty where it is not known.
-    foreign: as in `Record`.
+    elements: of the plan and of all pieces. foreign: as in `Record`. links: those of the node that
+    the attachment has besides.
     """
 
     host: str
@@ -99,19 +163,22 @@ class CleanupRecord:
     ipam: str = ""
     complete: bool = True
     foreign: str = ""
+    links: tuple[str, ...] = ()
 
 
 def cleanup_record_of(record: Record) -> CleanupRecord:
     """What removal needs of a record."""
-    plan = record.plan
-    host, pod = plan.node.links[0], plan.pod.links[0]
-    rest = record.ipam, record.complete, record.foreign
+    plan = record.whole if record.pieces else record.plan
+    (host, *more), pod = plan.node.links, plan.pod.links[0]
+    rest = record.ipam, record.complete, record.foreign, tuple(link.name for link in more)
     return CleanupRecord(host.name, pod.mac or "", plan.elements, *rest)
 
 
 def load_cleanup_record(text: str) -> CleanupRecord:
     """What removal needs of a record in JSON text, at a fraction of the cost. Raises DAMAGE."""
     raw = _decode(text)
+    if "pieces" in raw:
+        return cleanup_record_of(_record(raw))
     plan = raw["plan"]
     elements = _each(_element, plan.get("elements", ()))
     host, pod = plan["node"]["links"][0], plan["pod"]["links"][0]
@@ -128,8 +195,25 @@ def _decode(text: str) -> dict[str, Any]:
 
 def load_record(text: str) -> Record:
     """A record from JSON text. Raises DAMAGE where it is none that this version knows."""
-    raw = _decode(text)
-    return Record(**{**raw, "plan": _plan(raw["plan"]), "aliases": tuple(raw.get("aliases", ()))})
+    return _record(_decode(text))
+
+
+def _record(raw: dict[str, Any]) -> Record:
+    lists = {
+        "aliases": tuple(raw.get("aliases", ())),
+        "pieces": _each(_piece, raw.get("pieces", ())),
+    }
+    return Record(**{**raw, "plan": _plan(raw["plan"]), **lists})
+
+
+def _piece(raw: Any) -> Piece:
+    return Piece(
+        name=raw["name"],
+        node=_space(raw.get("node", {})),
+        pod=_space(raw.get("pod", {})),
+        elements=_each(_element, raw.get("elements", ())),
+        original=_link(raw["original"]) if raw.get("original") else None,
+    )
 
 
 def _plan(raw: Any) -> Plan:

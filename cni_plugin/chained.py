@@ -1,33 +1,70 @@
-"""The names of the reference's chained plugins, and what their verbs share.
+"""The names of the reference's chained plugins, and what their modules share.
 
-Each name is a module of `plugins/` with the verbs that it has.
+Each name is a module of `plugins/`. Most add a piece of a plan to the attachment: such a module has
+`plan_piece(call, nl, previous)`, and its verbs are those of `pieces`. A module's own verbs outrank
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
-from cni_plugin.host import Call
-from cni_plugin.result import Result, parse_result
+from ipam.json_section import Section
 from ipam.ranges import IPInterface
 
-_MODULES = {"loopback": "loopback", "portmap": "portmap_verbs"}
-CHAINED_PROGRAMS = frozenset(_MODULES)
+if TYPE_CHECKING:
+    from cni_plugin.host import Call
+    from cni_plugin.result import Result
+    from kernel.model import Piece, Plan
+    from kernel.netlink.socket import Netlink
+
+CHAINED_PROGRAMS = frozenset({"loopback", "portmap"})
+_NATIVE_KEYS: Mapping[str, frozenset[str]] = {}
+"""Features of a native configuration, by plugin, each with the keys that ask for it (lower case).
+
+Its module has `parse_native(conf)`, and `native_piece(that, plan)`.
+"""
 _VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "collect", "STATUS": "status"}
 
+Verb = Callable[["Call"], "Result | None"]
 
-def chained_verb(command: str, program: str) -> Callable[[Call], Result | None]:
+
+def chained_verb(command: str, program: str) -> Verb:
     """The function of a verb; one that does nothing where the plugin has no such verb."""
-    module: ModuleType = import_module(f"cni_plugin.plugins.{_MODULES[program]}")
-    verb: Callable[[Call], Result | None] = getattr(module, _VERBS[command], _do_nothing)
-    return verb
+    module, name = import_module(f"cni_plugin.plugins.{program}"), _VERBS[command]
+    own: Verb | None = getattr(module, name, None)
+    if own or not hasattr(module, "plan_piece"):
+        return own or _do_nothing
+    shared = getattr(import_module("cni_plugin.pieces"), name, None)
+    return partial(shared, module.plan_piece, program) if shared else _do_nothing
 
 
 def _do_nothing(_call: Call) -> None:
     return None
+
+
+def read_features(conf: Section) -> dict[str, object]:
+    """What a native configuration asks for, by the plugin's name. Raises ConfigError, CniError.
+
+    A plugin is imported where one of its keys is there.
+    """
+    asked = {key.lower() for place in _places(conf) for key in place.values}
+    found = [name for name, keys in _NATIVE_KEYS.items() if not asked.isdisjoint(keys)]
+    return {name: import_module(f"cni_plugin.plugins.{name}").parse_native(conf) for name in found}
+
+
+def _places(conf: Section) -> tuple[Section, ...]:
+    return conf, conf.section("runtimeConfig"), conf.section("args").section("cni")
+
+
+def native_pieces(features: Mapping[str, object], plan: Plan) -> tuple[Piece, ...]:
+    """The pieces of a native attachment, whose plan is made."""
+    modules = ((import_module(f"cni_plugin.plugins.{n}"), conf) for n, conf in features.items())
+    return tuple(module.native_piece(conf, plan) for module, conf in modules)
 
 
 def require_previous(call: Call) -> Result:
@@ -36,6 +73,8 @@ def require_previous(call: Call) -> Result:
     if not raw:
         msg = f"{call.host.program} must be called as chained plugin: there is no prevResult"
         raise CniError(INVALID_CONFIG, msg, f"list it behind another plugin of {call.conf.name}")
+    from cni_plugin.result import parse_result
+
     return parse_result(raw, call.version)
 
 
@@ -47,3 +86,16 @@ def pod_addresses(call: Call, previous: Result) -> tuple[IPInterface, ...]:
         if interface.sandbox and interface.name == call.request.ifname
     }
     return tuple(i.address for i in previous.ips if i.interface is None or i.interface in mine)
+
+
+def link_to_pod(nl: Netlink, addresses: Sequence[IPInterface]) -> str:
+    """The node's link that leads to the pod; empty without an address. Raises KernelError."""
+    from kernel.errors import KernelError
+    from kernel.paths import Packet, find_paths
+
+    if not addresses:
+        return ""
+    path = find_paths(nl, [Packet(addresses[0].ip)])[0]
+    if not path.link:
+        raise KernelError("find the link to", str(addresses[0].ip), path.errno)
+    return path.link

@@ -35,7 +35,7 @@ def check(call: Call) -> None:
         store, record = _find(call, nl, resources)
         if record is None:
             raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
-        plan = _expected(record.plan, previous, call.request.ifname)
+        plan = _expected(record.whole, previous, call.request.ifname)
         faults = _result_faults(record.plan, previous, call.request.ifname)
         faults += [describe(change, where) for where, change in attach.check(nl, pod, plan)]
         ipam, addresses = ipam_of_record(record.ipam), record.plan.pod.addresses

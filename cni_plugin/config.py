@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cni_plugin.chained import CHAINED_PROGRAMS, read_features
 from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_plugin.plugins import portmap
 from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fault
@@ -20,6 +21,7 @@ from ipam.ranges import IPNetwork
 
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
+_OTHERS = frozenset(DROP_IN_MODES) | CHAINED_PROGRAMS
 DEFAULT_BRIDGE = "cni0"
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _NO_DNS = Dns()
@@ -43,6 +45,7 @@ class NetConf:
     """A network configuration. mtu in bytes, 0 = that of the node's uplink.
 
     args_mac and args_ips are of args.cni; args' other members are other tools'.
+    features: what a native configuration asks for besides, by the name of the plugin that does it.
     valid_attachments: container ID and interface of each attachment that the runtime lists as
     still there; None where it sent no list. Go's runtimes write null for an empty one.
     """
@@ -74,6 +77,7 @@ class NetConf:
     args_ips: tuple[str, ...] = ()
     runtime_config: RuntimeConfig = field(default_factory=RuntimeConfig)
     port_map: portmap.PortMapConf = _NO_PORTS
+    features: Mapping[str, object] = field(default_factory=dict)
     prev_result: Mapping[str, Any] | None = None
     valid_attachments: frozenset[tuple[str, str]] | None = None
 
@@ -191,6 +195,7 @@ def _read(keys: Section, name: str) -> NetConf:
         args_ips=args.texts("ips"),
         runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
         port_map=portmap.parse(keys),
+        features=read_features(keys) if keys.get("type") not in _OTHERS else {},
         prev_result=keys.section("prevResult").values or None,
         valid_attachments=_read_valid(keys),
     )

@@ -131,16 +131,29 @@ def _collect(call: Call, nl: Netlink, failures: list[str], store: Store | None) 
 def _stale(nl: Netlink, store: Store | None, call: Call) -> list[Owner]:
     """Attachments that the store records, addresses' owners and marked links beyond the list."""
     network, valid = call.conf.name, call.conf.valid_attachments
-    recorded, allocated = set(), set()
+    recorded: dict[Owner, str] = {}
+    allocated: set[Owner] = set()
     if store:
         with store.read() as tx:
-            recorded = {owner for owner, _record in tx.attachments(network)}
+            recorded = dict(tx.attachments(network))
             allocated = {allocation.owner for allocation in tx.allocations(network)}
     links = NodeLinks(nl)
     if valid is None:
-        return sorted(owner for owner in recorded if not links.find(owner))
-    every = recorded | allocated | links.owners(network)
+        gone = (owner for owner in recorded if not links.find(owner))
+        return sorted(owner for owner in gone if not _is_other_plugins(recorded[owner]))
+    every = recorded.keys() | allocated | links.owners(network)
     return sorted(o for o in every if (o.container_id, o.ifname) not in valid)
+
+
+def _is_other_plugins(text: str) -> bool:
+    """Whether another plugin made the attachment, and its pod may be there still."""
+    from cni_plugin.attachment import DAMAGE, load_record
+    from cni_plugin.reclaim import is_foreign_over
+
+    with suppress(*DAMAGE):
+        record = load_record(text)
+        return bool(record.foreign) and not is_foreign_over(record)
+    return False
 
 
 def _collect_rules(store: Store, failures: list[str]) -> None:

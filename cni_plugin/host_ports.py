@@ -49,7 +49,7 @@ def _holder(nl: Netlink, tx: Transaction, element: Element) -> str:
     for owner, text in tx.attachments():
         with suppress(*DAMAGE):
             record = load_record(text)
-            if element in record.plan.elements:
+            if element in record.whole.elements:
                 return f"{record.pod or owner.container_id} ({owner.ifname} on {owner.network})"
     pod = pod_of(element)
     for link in read_links(nl):

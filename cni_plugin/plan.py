@@ -50,7 +50,8 @@ class Shape:
     """How this configuration wires: mode, and what the drop-in names default to.
 
     source_check: whether the pod is held to its addresses; mac_check: to its MAC, on a bridge.
-    delegate: the IPAM plugin that gives the addresses; empty for podwire's own.
+    delegate: the IPAM plugin that gives the addresses; empty for podwire's own. native: whether it
+    is podwire under its own name, with the features that are plugins of their own elsewhere.
     """
 
     mode: str
@@ -59,6 +60,7 @@ class Shape:
     source_check: bool
     mac_check: bool
     delegate: str = ""
+    native: bool = False
 
 
 def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
@@ -77,7 +79,7 @@ def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
     checked = checked and conf.uses_ipam  # else its addresses are not known
     mac = checked and drop_in is None if conf.mac_spoof_check is None else conf.mac_spoof_check
     gateway = conf.is_gateway or conf.is_default_gateway
-    return Shape(mode, hairpin, gateway, checked, mac, delegate)
+    return Shape(mode, hairpin, gateway, checked, mac, delegate, native=drop_in is None)
 
 
 def plan_attachment(

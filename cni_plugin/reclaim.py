@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import DAMAGE, load_record
+from cni_plugin.attachment import DAMAGE, Record, load_record
 from cni_plugin.removal import NodeLinks
 from cni_plugin.store_index import find_stores
 from ipam.errors import IpamError
@@ -63,10 +63,18 @@ def _is_over(record: str, age: float) -> bool:
         read = load_record(record)
     except DAMAGE:
         return age >= IN_FLIGHT
-    if read.foreign:  # its link has another plugin's name
-        return not _is_namespace(read.netns)
+    if read.foreign:
+        return is_foreign_over(read)
     # Another IPAM plugin must be executed, with the network's configuration.
     return not read.ipam and (age >= IN_FLIGHT or not _is_namespace(read.netns))
+
+
+def is_foreign_over(record: Record) -> bool:
+    """Whether another plugin's attachment is gone: its link has a name that podwire does not know.
+
+    Where the folder of the namespaces is not there either, this process cannot see them.
+    """
+    return os.path.isdir(os.path.dirname(record.netns)) and not _is_namespace(record.netns)
 
 
 def _is_namespace(path: str) -> bool:

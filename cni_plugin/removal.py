@@ -73,7 +73,8 @@ def _bare_plan(host: Link, ifname: str) -> Plan:
 
 def rebuild(link: Link, mark: Mark) -> Record:
     """A record from the alias of a node-side link, enough for CHECK's first half and for DEL."""
-    plan = _bare_plan(replace(link, index=0, port=None), mark.ifname)
+    host = replace(link, index=0, port=None, promisc=False, allmulti=None, queue_length=None)
+    plan = _bare_plan(host, mark.ifname)
     addresses = tuple(Address(mark.ifname, a) for a in mark.addresses)
     masquerade = tuple(dict.fromkeys(a.network for a in mark.addresses)) if mark.masquerade else ()
     plan = replace(
@@ -111,6 +112,8 @@ def remove(
         elements += _spoof_elements(record.host)
     if not delete(nl, record.host):
         _delete_renamed(nl, owner, pod, {record.mac, *macs()}, delete)
+    for link in record.links:
+        delete(nl, link)
     if elements:
         _remove_elements(store, owner, elements)
         forget_datagrams(elements)

@@ -243,8 +243,8 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
 
 
 def _checked(space: Space) -> Space:
-    """What CHECK compares of a plan's share: aliases and flags may be changed from outside."""
-    links = tuple(replace(link, alias=None, promisc=False, arp=None) for link in space.links)
+    """What CHECK compares of a plan's share: aliases may be changed from outside."""
+    links = tuple(replace(link, alias=None, arp=None) for link in space.links)
     return replace(space, links=links)
 
 

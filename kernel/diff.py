@@ -188,13 +188,15 @@ def _planned(desired: Route, observed: Route) -> Iterator[_Row]:
 
 def _link_faults(desired: Link, observed: Link) -> tuple[Fault, ...]:
     rows: tuple[_Row, ...] = (
-        ("kind", desired.kind, observed.kind),
+        ("kind", desired.kind or None, observed.kind),
         ("up", desired.up or None, observed.up),
         ("mac", desired.mac or None, observed.mac),
         ("mtu", desired.mtu or None, observed.mtu),
         ("alias", desired.alias, observed.alias),
         ("promisc", desired.promisc or None, observed.promisc),
         ("arp", desired.arp, observed.arp),
+        ("allmulti", desired.allmulti, observed.allmulti),
+        ("queue_length", desired.queue_length, observed.queue_length),
         *_port_rows(desired, observed),
         *_vxlan_rows(desired, observed),
     )

@@ -64,7 +64,8 @@ class Vxlan:
 class Link:
     """A network device. mtu in bytes; None or 0 where the plan leaves the value to the kernel.
 
-    arp: whether it resolves neighbours (not IFF_NOARP); None leaves that open.
+    arp: whether it resolves neighbours (not IFF_NOARP). allmulti: whether it receives all multicast
+    frames (IFF_ALLMULTI). queue_length: packets of its transmit queue. None leaves them open.
     """
 
     name: str
@@ -78,6 +79,8 @@ class Link:
     index: int = 0
     vxlan: Vxlan | None = None
     arp: bool | None = None
+    allmulti: bool | None = None
+    queue_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +246,19 @@ class Plan:
     bridge: Bridge | None = None
     elements: tuple[Element, ...] = ()
     masquerade: tuple[IPNetwork, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one plugin of a chain, or one feature, adds to an attachment's plan.
+
+    name: the plugin's. node.links: links that it makes. pod.links: the attachment's own, with the
+    traits that the piece gives it. original: that link as it was before; None where it was not
+    another's.
+    """
+
+    name: str
+    node: Space = Space()
+    pod: Space = Space()
+    elements: tuple[Element, ...] = ()
+    original: Link | None = None

@@ -15,13 +15,13 @@ _LONGEST = 4096  # bytes; the settings that podwire knows are numbers
 
 
 def read_sysctl(path: str) -> str | None:
-    """The value without its newline; None where the kernel has no such setting."""
+    """The value, its fields divided by blanks; None where the kernel has no such setting."""
     try:
         fd = os.open(f"/proc/sys/{path}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return os.read(fd, _LONGEST).decode(errors="replace").strip()
+        return " ".join(os.read(fd, _LONGEST).decode(errors="replace").split())
     except OSError:
         return None
     finally:

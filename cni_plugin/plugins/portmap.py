@@ -11,7 +11,10 @@ from ipam.json_section import Section
 from ipam.ranges import IPAddress
 
 if TYPE_CHECKING:  # the IPAM plugin, which reads configurations, needs nothing of the kernel
-    from kernel.model import Element, Sysctl
+    from cni_plugin.host import Call
+    from cni_plugin.result import Result
+    from kernel.model import Element, Piece, Sysctl
+    from kernel.netlink.socket import Netlink
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _HIGHEST = 65535
@@ -108,3 +111,16 @@ def plan_port_mappings(
     # ip_route_output_key_hash_rcu).
     settings = (Sysctl(f"net/ipv4/conf/{link}/route_localnet", "1"),) if 4 in targets else ()
     return tuple(dict.fromkeys(elements)), settings
+
+
+def plan_piece(call: Call, nl: Netlink, previous: Result) -> Piece | None:
+    """The mappings as a piece of a chain's attachment."""
+    from cni_plugin.chained import link_to_pod, pod_addresses
+    from kernel.model import Piece, Space
+
+    addresses = pod_addresses(call, previous)
+    if not call.conf.port_map.mappings or not addresses:
+        return None
+    link = link_to_pod(nl, addresses)
+    elements, settings = plan_port_mappings(call.conf.port_map, link, (a.ip for a in addresses))
+    return Piece("portmap", Space(sysctls=settings), elements=elements) if elements else None

@@ -186,7 +186,8 @@ def _load(owner: Owner, text: str) -> Attached | None:
 
 def node_space(record: Record) -> Space:
     """What the node should have of an attachment; settings of the whole node are the back end's."""
-    space, host = record.plan.node, record.plan.node.links[0]
+    space = record.whole.node if record.pieces else record.plan.node
+    host = space.links[0]
     if record.complete and host.port is None:
         host = replace(host, port=Port(""))
     own = tuple(s for s in space.sysctls if host.name in s.path.split("/"))

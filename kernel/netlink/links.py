@@ -28,9 +28,9 @@ from kernel.netlink.codec import (
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
-IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
+IFF_UP, IFF_NOARP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x80, 0x100, 0x200
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-_IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 16, 18, 20, 28
+_IFLA_TXQLEN, _IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 13, 16, 18, 20, 28
 _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP (RFC 2863)
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_LINK_NETNSID = 26, 27, 37
@@ -170,6 +170,12 @@ def set_mtu(name: str, mtu: int) -> Message:
     return Message(RTM_NEWLINK, 0, _link_body(name) + u32(IFLA_MTU, mtu), f"set MTU of {name}")
 
 
+def set_queue_length(name: str, packets: int) -> Message:
+    """Set the length of a link's transmit queue."""
+    body = _link_body(name) + u32(_IFLA_TXQLEN, packets)
+    return Message(RTM_NEWLINK, 0, body, f"set queue length of {name}")
+
+
 def creation_body(link: Link) -> bytes:
     """The body of a message that creates the link, but for what its kind needs (IFLA_LINKINFO)."""
     return _link_body(link.name) + _traits(link)
@@ -219,6 +225,8 @@ def parse_link(message: Message) -> Link:
         promisc=bool(flags & IFF_PROMISC),
         index=index,
         arp=not flags & IFF_NOARP,
+        allmulti=bool(flags & IFF_ALLMULTI),
+        queue_length=number(found[_IFLA_TXQLEN]) if _IFLA_TXQLEN in found else None,
     )
 
 

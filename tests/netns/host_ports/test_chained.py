@@ -99,6 +99,24 @@ def test_a_port_that_another_pod_has(node: Node, plugins: Path, make_pod: Any) -
     assert left == (plugins / "bridge").resolve().samefile((plugins / "portmap").resolve())
 
 
+def test_gc_without_a_list(node: Node, plugins: Path, make_pod: Any, podwire_bin: Path) -> None:
+    """The main plugin does not know the links of another plugin's pods."""
+    stays, goes = make_pod(), make_pod()
+    result = chain(node, plugins, "bridge", stays)
+    second = conf("portmap", runtimeConfig={"portMappings": [mapping(8090, 80)]})
+    gone = node.cni("ADD", plugins / "bridge", main("bridge"), netns=goes.path, container_id="c2")
+    more = {**second, "prevResult": gone.json}
+    added = node.cni("ADD", plugins / "portmap", more, netns=goes.path, container_id="c2")
+    assert added.code == 0
+    goes.remove()
+    bare = conf("podwire", cniVersion="1.1.0")
+    assert node.cni("GC", podwire_bin / "podwire", bare).code == 0
+    server = stays.echo("tcp", addresses(result)[4], 80)
+    assert node.underlay.ns.exchange(server, to=(node.address(4), 8080))
+    assert "8090" not in node.ns.run(["nft", "list", "table", "inet", "podwire"]).stdout
+    assert call(node, plugins, "DEL", stays, result).code == 0
+
+
 def test_it_must_be_chained(node: Node, plugins: Path, pod: Namespace) -> None:
     alone = conf("portmap", runtimeConfig=PORTS)
     answer = node.cni("ADD", plugins / "portmap", alone, netns=pod.path)

@@ -21,6 +21,7 @@ from kernel.model import (
     IPNetwork,
     Link,
     Neighbour,
+    Piece,
     Plan,
     Port,
     Route,
@@ -90,6 +91,8 @@ links = st.builds(
     promisc=st.booleans(),
     index=st.integers(0, 2**31 - 1),
     arp=st.booleans(),
+    allmulti=st.booleans(),
+    queue_length=st.none() | U32,
 )
 tunnels = st.builds(Vxlan, st.integers(1, 2**24 - 1), st.integers(1, 65535), ip_addresses, names)
 neighbours = st.builds(Neighbour, names, ip_addresses, macs)
@@ -139,3 +142,4 @@ bridges = st.builds(
 plans = st.builds(
     Plan, spaces, spaces, st.none() | bridges, tuples_of(elements), tuples_of(ip_networks)
 )
+pieces = st.builds(Piece, names, spaces, spaces, tuples_of(elements), st.none() | links)

@@ -96,6 +96,8 @@ def test_changes_of_a_link(name: str, mac: str, flags: int) -> None:
     changed = decode(ifinfmsg, links.set_mac(name, mac))
     assert (changed["flags"], changed["change"]) == (0, 0)
     assert members(changed) == {"IFLA_IFNAME": name, "IFLA_ADDRESS": mac}
+    queue = decode(ifinfmsg, links.set_queue_length(name, flags))
+    assert members(queue) == {"IFLA_IFNAME": name, "IFLA_TXQLEN": flags}
     gone = decode(ifinfmsg, links.delete_link(name))
     assert gone["header"]["type"] == links.RTM_DELLINK
     assert members(gone) == {"IFLA_IFNAME": name}
@@ -126,13 +128,15 @@ def test_a_link_as_the_kernel_reports_it(link: Link, index: int, master: int) ->
         IFLA_ADDRESS=link.mac,
         IFLA_MTU=link.mtu,
         IFLA_IFALIAS=link.alias,
+        IFLA_TXQLEN=link.queue_length,
     )
-    attrs |= {"IFLA_LINKINFO": {"attrs": info}, "IFLA_TXQLEN": 1000}
+    attrs |= {"IFLA_LINKINFO": {"attrs": info}}
     attrs |= {"IFLA_MASTER": master} if link.port else {}
+    flags = link.up * 1 | link.promisc * 0x100 | (not link.arp) * 0x80 | 0x1000
     message = encode(
         ifinfmsg,
         index=index,
-        flags=link.up * 1 | link.promisc * 0x100 | (not link.arp) * 0x80 | 0x1000,
+        flags=flags | (link.allmulti or False) * 0x200,
         attrs=list(attrs.items()),
     )
     port = link.port and Port(str(master), link.port.hairpin, link.port.isolated)

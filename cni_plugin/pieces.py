@@ -1,0 +1,255 @@
+"""The verbs of a plugin that adds a piece to the plan of an attachment.
+
+The piece is part of the attachment's record, from before the kernel is changed until after it is
+changed back. Another plugin's attachment gets a record of its own for the pieces, and no more than
+what these list is ever removed. Several plugins of a chain add to one record; the DEL of each takes
+its own piece away, that of the main plugin, which comes last, whatever is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from cni_plugin import network_rules as networks
+from cni_plugin.attachment import DAMAGE, Record, dump_record, load_record
+from cni_plugin.chained import link_to_pod, pod_addresses, require_previous
+from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
+from cni_plugin.host import Call
+from cni_plugin.names import host_link_name
+from cni_plugin.result import Result
+from cni_plugin.store_access import (
+    enter_own_store,
+    open_node_store,
+    stores_of_attachment,
+    stores_of_node,
+)
+from ipam.errors import IpamError
+from ipam.store import Owner, Store
+from kernel.attach import KeyTaken, run_in
+from kernel.describe import describe
+from kernel.errors import KernelError, NotANamespace
+from kernel.model import Link, Piece, Plan, Space
+from kernel.netlink.socket import Netlink, open_netlink
+from kernel.netns import Namespace
+from kernel.pieces import apply_piece, check_piece, remove_piece
+from kernel.read import read_link
+
+PlanPiece = Callable[[Call, Netlink, Result], Piece | None]
+"""A plugin's piece of a call's attachment; None where the configuration asks for nothing.
+
+The socket is the node's, the result that of the plugins before. Raises CniError, KernelError.
+"""
+
+
+def add(plan: PlanPiece, name: str, call: Call) -> Result:
+    """Add the piece, or change nothing. Raises CniError, IpamError or KernelError.
+
+    name: the plugin's.
+    """
+    previous = require_previous(call)
+    with open_netlink() as nl:
+        piece = plan(call, nl, previous)
+        if piece is None:
+            return previous
+        enter_own_store(call)
+        with _pod_of(call, piece) as pod, open_node_store(call, _folder(call)) as store:
+            _remove(nl, store, call.owner, name, pod)  # of an ADD that is repeated
+            piece = _with_original(pod, piece)
+            _add(call, nl, pod, store, piece, previous)
+    return _changed(previous, call.request.ifname, piece)
+
+
+def _folder(call: Call) -> Path:
+    return stores_of_attachment(call)[0]
+
+
+@contextmanager
+def _pod_of(call: Call, piece: Piece) -> Iterator[Namespace | None]:
+    """The pod's namespace, where the piece has a share in it."""
+    if piece.pod == Space():
+        yield None
+        return
+    with call.host.open_netns(call.request.netns) as pod:
+        yield pod
+
+
+def _with_original(pod: Namespace | None, piece: Piece) -> Piece:
+    """The piece with the pod's link as it is before it is changed."""
+    if pod is None or not piece.pod.links:
+        return piece
+    name = piece.pod.links[0].name
+    with run_in(pod) as nl:
+        return replace(piece, original=read_link(nl, name))
+
+
+def _add(
+    call: Call,
+    nl: Netlink,
+    pod: Namespace | None,
+    store: Store,
+    piece: Piece,
+    previous: Result,
+) -> None:
+    if any(element.data is not None for element in piece.elements):
+        from cni_plugin.host_ports import refuse_reserved
+
+        refuse_reserved(piece.elements)
+    record = _extended(call, nl, store, piece, previous)
+    try:
+        networks.ensure_tables(store, sorted({element.family for element in piece.elements}))
+        apply_piece(nl, pod, piece, record.elements_beside(piece.name))
+    except BaseException as error:
+        _withdraw(store, call.owner, piece.name)
+        if isinstance(error, KeyTaken):
+            from cni_plugin.host_ports import explain_conflict  # rarely needed
+
+            raise explain_conflict(nl, store, record.whole) from error
+        raise
+
+
+def _extended(call: Call, nl: Netlink, store: Store, piece: Piece, previous: Result) -> Record:
+    """The attachment's record with the piece, written before the kernel is changed."""
+    with store.transaction() as tx:
+        text = tx.attachment(call.owner)
+        record = _loaded(text) if text else _foreign(call, nl, previous)
+        record = replace(record, pieces=(*record.pieces, piece))
+        tx.put_attachment(call.owner, dump_record(record))
+    return record
+
+
+def _loaded(text: str) -> Record:
+    try:
+        return load_record(text)
+    except DAMAGE as error:
+        msg = "the attachment's record was written by another version of podwire"
+        raise CniError(TRY_AGAIN, msg, "recreate the pod") from error
+
+
+def _foreign(call: Call, nl: Netlink, previous: Result) -> Record:
+    owner, link = call.owner, _NO_LINK
+    with suppress(KernelError):
+        link = link_to_pod(nl, pod_addresses(call, previous)) or link
+    name = host_link_name(owner.network, owner.container_id, owner.ifname)
+    plan = Plan(Space((Link(name),)), Space((Link(owner.ifname),)))
+    return Record(plan, call.request.netns, call.request.pod, foreign=link)
+
+
+_NO_LINK = "/"
+"""For an attachment that no address leads to; no link can have this name."""
+
+
+def _changed(previous: Result, ifname: str, piece: Piece) -> Result:
+    """The result with the MAC and the MTU that the piece gives the pod's link."""
+    if not piece.pod.links:
+        return previous
+    link = piece.pod.links[0]
+    interfaces = tuple(
+        replace(i, mac=link.mac or i.mac, mtu=(link.mtu or i.mtu) if i.mtu else 0)
+        if i.name == ifname and i.sandbox
+        else i
+        for i in previous.interfaces
+    )
+    return replace(previous, interfaces=interfaces)
+
+
+def delete(_plan: PlanPiece, name: str, call: Call) -> None:
+    """Take the plugin's piece away; success where there is none."""
+    with open_netlink() as nl, _pod_if_there(call) as pod:
+        for folder in stores_of_attachment(call):
+            with open_node_store(call, folder) as store:
+                _remove(nl, store, call.owner, name, pod)
+
+
+@contextmanager
+def _pod_if_there(call: Call) -> Iterator[Namespace | None]:
+    try:
+        pod = call.host.open_netns(call.request.netns) if call.request.netns else None
+    except NotANamespace:
+        pod = None
+    if pod is None:
+        yield None
+        return
+    with pod:
+        yield None if pod.is_current() else pod
+
+
+def _remove(
+    nl: Netlink, store: Store, owner: Owner, name: str, pod: Namespace | None = None
+) -> None:
+    with store.read() as tx:
+        text = tx.attachment(owner)
+    with suppress(*DAMAGE):
+        record = load_record(text) if text else None
+        piece = record.piece(name) if record else None
+        if record and piece:
+            remove_piece(nl, pod, piece, record.elements_beside(name))
+            _withdraw(store, owner, name)
+
+
+def _withdraw(store: Store, owner: Owner, name: str) -> None:
+    """The record without the piece; another plugin's attachment needs none without pieces."""
+    with store.transaction() as tx:
+        text = tx.attachment(owner)
+        if text is None:
+            return
+        record = _loaded(text)
+        rest = tuple(piece for piece in record.pieces if piece.name != name)
+        if rest or not record.foreign:
+            tx.put_attachment(owner, dump_record(replace(record, pieces=rest)))
+            return
+        tx.delete_attachment(owner)
+        networks.remove_unused(tx, owner.network, had_rules=True)
+
+
+def check(plan: PlanPiece, _name: str, call: Call) -> None:
+    """Raise code 102 where the kernel differs from the piece."""
+    previous = require_previous(call)
+    with open_netlink() as nl:
+        piece = plan(call, nl, previous)
+        if piece is None:
+            return
+        with _pod_of(call, piece) as pod:
+            faults = [describe(change, where) for where, change in check_piece(nl, pod, piece)]
+    if faults:
+        who = call.request.pod or call.owner.container_id
+        raise CniError(CHECK_FAILED, f"{who}: {faults[0]}", "; ".join(faults))
+
+
+def collect(_plan: PlanPiece, name: str, call: Call) -> None:
+    """Take the piece from other plugins' attachments that the runtime does not list.
+
+    Those of podwire's own are their main plugin's to collect.
+    """
+    failures: list[str] = []
+    if call.conf.valid_attachments is not None:
+        with open_netlink() as nl:
+            for folder in stores_of_node(call):
+                failures += _collect(call, nl, folder, name)
+    if failures:
+        raise CniError(TRY_AGAIN, "GC could not remove everything", "; ".join(failures))
+
+
+def _collect(call: Call, nl: Netlink, folder: Path, name: str) -> list[str]:
+    valid = call.conf.valid_attachments or frozenset()
+    failures: list[str] = []
+    with open_node_store(call, folder) as store:
+        with store.read() as tx:
+            known = tx.attachments(call.conf.name)
+        for owner, text in known:
+            if (owner.container_id, owner.ifname) in valid or not _is_foreign(text):
+                continue
+            try:
+                _remove(nl, store, owner, name)
+            except (KernelError, IpamError) as error:
+                failures.append(f"{owner.container_id} {owner.ifname}: {error}")
+    return failures
+
+
+def _is_foreign(text: str) -> bool:
+    try:
+        return bool(load_record(text).foreign)
+    except DAMAGE:
+        return False
