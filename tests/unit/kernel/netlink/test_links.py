@@ -132,11 +132,11 @@ def test_a_link_as_the_kernel_reports_it(link: Link, index: int, master: int) ->
     )
     attrs |= {"IFLA_LINKINFO": {"attrs": info}}
     attrs |= {"IFLA_MASTER": master} if link.port else {}
-    flags = link.up * 1 | link.promisc * 0x100 | (not link.arp) * 0x80 | 0x1000
+    state = link.up * 1 | link.promisc * 0x100 | (not link.arp) * 0x80 | 0x1000
     message = encode(
         ifinfmsg,
         index=index,
-        flags=flags | (link.allmulti or False) * 0x200,
+        flags=state | (link.allmulti or False) * 0x200,
         attrs=list(attrs.items()),
     )
     port = link.port and Port(str(master), link.port.hairpin, link.port.isolated)
