@@ -8,9 +8,10 @@ import pytest
 from tests.netns.differential.cases import CASES, Case
 from tests.netns.differential.conftest import Observe
 from tests.netns.differential.differences import DIFFERENCES, Difference, differing, unexplained
+from tests.netns.differential.port_cases import PortCase
 
 
-def marks(reference: str, case: Case) -> Sequence[pytest.MarkDecorator]:
+def marks(reference: str, case: Case | PortCase) -> Sequence[pytest.MarkDecorator]:
     group = pytest.mark.xdist_group(case.name)
     return (group, pytest.mark.needs("newest-reference")) if reference == "newest" else (group,)
 
@@ -36,7 +37,7 @@ def test_same_result_and_same_kernel_state(
 ) -> None:
     which, plugins = reference
     lines = differing(facts_of(plugins, case), facts_of(podwire_bin, case))
-    left = unexplained(which, case, lines)
+    left = unexplained(which, case.name, lines, DIFFERENCES)
     assert not left, "\n".join(left)
 
 
@@ -47,4 +48,4 @@ def test_deliberate_difference_does_occur(
     which, plugins = reference
     case = CASES[difference.example]
     lines = differing(facts_of(plugins, case), facts_of(podwire_bin, case))
-    assert any(difference.explains(which, case, line) for line in lines), difference.why
+    assert any(difference.explains(which, case.name, line) for line in lines), difference.why

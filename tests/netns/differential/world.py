@@ -41,10 +41,10 @@ class World:
         assert answer.code == 0, answer
         self.results.append(answer.json)
         if self.settles:
-            self._settle()
+            self.settle()
         return self.pods[-1]
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         for ns in (self.node.ns, *self.pods):
             while any(link.get("addr_info") for link in ns.ip("-6 address show tentative")):
                 time.sleep(0.05)
