@@ -92,23 +92,36 @@ class _Rules:
     def __init__(self, nl: Netlink) -> None:
         self._nl = nl
         self._rules: dict[int, list[Rule]] = {}
+        self._refusals: dict[int, list[tuple[int, IPNetwork]]] = {}
 
     def name(self, packet: Packet, table: int, answer: Answer) -> str:
         """The rule that decided on a packet in place of the main table; empty where that did."""
-        action = _REFUSING.get(answer.errno, "") if answer.errno else "lookup"
-        if not action or table in _DEFAULT_TABLES:
+        if table in _DEFAULT_TABLES:
             return ""
-        version = packet.to.version
-        if version not in self._rules:
-            self._rules[version] = read_rules(self._nl, version)
-        found = [
-            rule
-            for rule in self._rules[version]
-            if (rule.action, rule.table) == (action, table) and _may_catch(rule, packet)
-        ]
+        action = _REFUSING.get(answer.errno) if answer.errno else "lookup"
+        rules = [rule for rule in self._read(packet.to.version) if _may_catch(rule, packet)]
+        found = [rule for rule in rules if (rule.action, rule.table) == (action, table)]
+        if answer.errno and not found:
+            refusing = self._refusing_tables(packet.to)
+            found = [r for r in rules if r.action == "lookup" and r.table in refusing]
         # The packets that are looked up have no mark, protocol or port.
         plain = [rule for rule in found if rule.inverted or not rule.more]
         return str((plain or found)[0]) if found else ""
+
+    def _read(self, version: int) -> list[Rule]:
+        if version not in self._rules:
+            self._rules[version] = read_rules(self._nl, version)
+        return self._rules[version]
+
+    def _refusing_tables(self, to: IPAddress) -> set[int]:
+        """The tables, beside the usual ones, that have a route which refuses packets to there.
+
+        The answer to a refused packet does not name the table.
+        """
+        if to.version not in self._refusals:
+            found = map(routes.parse_refusal, self._nl.dump(routes.list_routes(to.version)))
+            self._refusals[to.version] = [r for r in found if r and r[0] not in _DEFAULT_TABLES]
+        return {table for table, dst in self._refusals[to.version] if to in dst}
 
 
 def _may_catch(rule: Rule, packet: Packet) -> bool:

@@ -28,7 +28,8 @@ _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE = 6, 7, 8,
 _RTA_VIA, _VIA_ADDRESS = 18, 2  # struct rtvia: a family, then the address
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RTN_UNICAST, _RTN_LOCAL, _RT_TABLE_COMPAT = 1, 2, 252
-_REFUSALS = frozenset({6, 7, 8, 9})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW
+_RTN_THROW = 9
+_REFUSALS = frozenset({6, 7, 8, _RTN_THROW})  # RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT
 _RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _RTNH_F_ONLINK = 4
 _RT_SCOPE_NOWHERE = 255  # in a deletion: whatever its scope is
@@ -148,6 +149,15 @@ def _parse(message: Message) -> tuple[int, Route, dict[int, bytes]]:
         local=kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS,
     )
     return 0 if flags & _RTM_F_CLONED else kind, route, found
+
+
+def parse_refusal(message: Message) -> tuple[int, IPNetwork] | None:
+    """The table and the destination of a route that lets nothing pass; None for any other.
+
+    After a `throw` the next rule decides.
+    """
+    kind, route, _found = _parse(message)
+    return (route.table, route.dst) if kind in _REFUSALS - {_RTN_THROW} else None
 
 
 def _next_hops(data: bytes) -> Iterator[tuple[int, IPAddress | None]]:

@@ -119,6 +119,20 @@ def test_a_rule_that_refuses_is_named(nl: Netlink, action: str, code: int) -> No
     ]
 
 
+@pytest.mark.parametrize("kind", ["prohibit", "unreachable", "blackhole"])
+def test_a_rule_whose_table_refuses_is_named(nl: Netlink, kind: str) -> None:
+    ip(
+        f"route replace {kind} 10.244.2.0/24 table 52\nroute add {kind} ::/0 table 300\n"
+        "route del fd02::/64 dev tun0 table 300\n"
+        "route add throw 10.244.2.0/24 table 51\nroute add blackhole 10.9.0.0/16 table 50\n"
+        "rule add pref 5 lookup 50\nrule add pref 6 lookup 51\n"
+        "rule add pref 7 lookup 52\nrule add pref 7 from ::/0 lookup 300"
+    )
+    found = find_paths(nl, [FOUR, SIX])
+    assert [f.link for f in found] == ["", ""]
+    assert [f.rule for f in found] == ["7: from all lookup 52", "7: from all lookup 300"]
+
+
 def test_a_path_that_ends_has_its_reason(nl: Netlink) -> None:
     far, refused, gone = find_paths(
         nl,
