@@ -137,15 +137,12 @@ def _route(settings: Settings, config: Path, log: Log, signals: Signals) -> int:
     )
     idle = IdleAttachments(common.locks).holding
 
-    def watched(name: str) -> Callable[[], None]:
-        return watchdog.add(name).beat
-
-    routing = Routing(settings, journal, log, readiness.publish, idle, watched, config)
+    routing = Routing(settings, journal, log, readiness.publish, idle, watchdog.add, config)
     sources = Sources(settings, counters, routing.counts, journal, routing.prober)
 
     @contextmanager
     def beside() -> Iterator[None]:
-        with routing, metrics_served(sources, log):
+        with routing, metrics_served(sources, log, watchdog.add):
             yield
 
     with closing(status), closing(journal):

@@ -1,7 +1,8 @@
 """systemd's watchdog (sd_watchdog_enabled(3)), fed only while the daemon's loops make progress.
 
-Each loop notes when it last did, in memory that the daemon's processes share. The first process
-compares, and reports to systemd, which kills a daemon that is silent and starts another one.
+Each loop notes until when it will again, in memory that the daemon's processes share. The first
+process compares, and reports to systemd, which kills a daemon that is silent and starts another
+one.
 """
 
 from __future__ import annotations
@@ -9,38 +10,47 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from daemon.log import Log
 from daemon.systemd import notify
 
 LIMIT = 60.0
-"""Seconds that a loop may take for one iteration."""
+"""Seconds that a loop may take for one iteration, unless it asks for more."""
 _LOOPS_MAX = mmap.PAGESIZE // 8
 
 
 class WatchedLoop:
     """A loop as it notes its progress; any process may do so."""
 
-    def __init__(self, beats: memoryview[float], number: int) -> None:
-        self._beats, self._number = beats, number
+    def __init__(self, ends: memoryview[float], number: int) -> None:
+        self._ends, self._number = ends, number
 
-    def beat(self) -> None:
-        """To be called in each iteration."""
-        self._beats[self._number] = time.monotonic()
+    def beat(self, within: float = LIMIT) -> None:
+        """To be called in each iteration. within: seconds that this one may take."""
+        self._ends[self._number] = time.monotonic() + within
 
     def end(self) -> None:
         """It runs no more, which is no fault."""
-        self._beats[self._number] = 0.0
+        self._ends[self._number] = 0.0
+
+
+Watch = Callable[[str], WatchedLoop]
+"""Declares a loop of that name."""
+
+
+def unwatched(_name: str) -> WatchedLoop:
+    """A loop that nobody watches."""
+    return WatchedLoop(memoryview(bytearray(8)).cast("d"), 0)
 
 
 class Watchdog:
-    """The loops, declared before the processes are forked and the threads are started."""
+    """The loops. Those of other processes are declared before these are forked."""
 
     def __init__(self, log: Log, env: Mapping[str, str] = os.environ) -> None:
         self._log = log
         # A double is stored at once. 0: the loop does not run.
-        self._beats = memoryview(mmap.mmap(-1, _LOOPS_MAX * 8)).cast("d")
+        self._ends = memoryview(mmap.mmap(-1, _LOOPS_MAX * 8)).cast("d")
         self._names: list[str] = []
         self._stuck: tuple[str, ...] = ()
         # systemd names the process that it expects to hear of; a child would inherit the rest.
@@ -48,17 +58,18 @@ class Watchdog:
         self._is_watched = is_ours and "WATCHDOG_USEC" in env
 
     def add(self, name: str) -> WatchedLoop:
-        """Declare a loop. It counts from its first iteration on."""
-        self._names.append(name)
-        return WatchedLoop(self._beats, len(self._names) - 1)
+        """Declare a loop, or find it again. It counts from its first iteration on."""
+        if name not in self._names:
+            self._names.append(name)
+        return WatchedLoop(self._ends, self._names.index(name))
 
     def check(self) -> None:
         """Feed the watchdog, or log which loops are stuck."""
-        least = time.monotonic() - LIMIT
-        stuck = tuple(n for n, at in zip(self._names, self._beats, strict=False) if 0 < at < least)
+        now = time.monotonic()
+        stuck = tuple(n for n, end in zip(self._names, self._ends, strict=False) if 0 < end < now)
         if stuck and stuck != self._stuck:
             end = "systemd restarts podwired" if self._is_watched else "restart podwired"
-            self._log.error(f"no progress for {LIMIT:.0f} s: {', '.join(stuck)}; {end}")
+            self._log.error(f"no progress: {', '.join(stuck)}; {end}")
         self._stuck = stuck
         if self._is_watched and not stuck:
             notify("WATCHDOG=1")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from daemon.watchdog import Watch, unwatched
 from kernel.errors import KernelError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def metrics_served(sources: Sources, log: Log) -> Iterator[None]:
+def metrics_served(sources: Sources, log: Log, watch: Watch = unwatched) -> Iterator[None]:
     """Serve the configured endpoint for the duration; its errors never fail the daemon.
 
     It starts threads: no process may be forked afterwards.
@@ -36,5 +37,5 @@ def metrics_served(sources: Sources, log: Log) -> Iterator[None]:
     from daemon.metrics.endpoint import Endpoint, Exposition, Pages
 
     pages = Pages(Exposition(Collector(sources).read), sources.counts)
-    with Endpoint(*settings.listen, pages, sources.counts.note_endpoint, log):
+    with Endpoint(*settings.listen, pages, sources.counts.note_endpoint, log, watch("metrics")):
         yield

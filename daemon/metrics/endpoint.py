@@ -22,6 +22,7 @@ from daemon.metrics.families import FAMILIES, Family
 from daemon.model import Histogram
 from daemon.routing.counters import BOUNDS as RECONCILE_BOUNDS
 from daemon.routing.counters import Counts
+from daemon.watchdog import WatchedLoop, unwatched
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -187,6 +188,7 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_port = False
     request_queue_size = 64
     daemon_threads, block_on_close = True, False
+    timeout = 10.0  # of handle_request, which accepts one connection
 
     def __init__(self, host: str, port: int, answer: Answer, stopping: threading.Event) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -231,14 +233,22 @@ class _Server(ThreadingMixIn, TCPServer):
 class Endpoint:
     """Serves from `start` to `stop`.
 
-    report: takes why the endpoint cannot listen, and an empty text once it does.
+    report: takes why the endpoint cannot listen, and an empty text once it does. loop: notes that
+    it makes progress.
     """
 
     def __init__(
-        self, host: str, port: int, answer: Answer, report: Callable[[str], None], log: Log
+        self,
+        host: str,
+        port: int,
+        answer: Answer,
+        report: Callable[[str], None],
+        log: Log,
+        loop: WatchedLoop | None = None,
     ) -> None:
         self._host, self._port, self._log = host, port, log
         self._answer, self._report = answer, report
+        self._loop = loop or unwatched("metrics")
         self._stopping, self._fault, self._error = threading.Event(), "", ""
         self._server: _Server | None = None
         self._lock = threading.Lock()
@@ -257,6 +267,7 @@ class Endpoint:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._loop.beat()
             try:
                 server = _Server(self._host, self._port, self._get, self._stopping)
             except OSError as error:
@@ -268,7 +279,9 @@ class Endpoint:
                 with self._lock:
                     self._server = server
                 while not self._stopping.is_set():
+                    self._loop.beat()
                     server.handle_request()
+        self._loop.end()
 
     def _note(self, fault: str) -> None:
         if fault == self._fault:

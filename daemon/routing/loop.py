@@ -43,6 +43,7 @@ from daemon.routing.reporter import Refusals, Reporter
 from daemon.routing.stale_pods import StalePods
 from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
+from daemon.watchdog import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Entry
 from kernel.netlink.monitor import RuleChange
@@ -74,10 +75,11 @@ class Loop:
         counts: Counts | None = None,
         idle: Idle = all_idle,
         config: Path | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
         self._prober, self._counts = prober, counts or Counts()
-        self._source: Source = open_source(settings, log)
+        self._source: Source = open_source(settings, log, watch)
         self._planner = Planner(settings)
         self._overlap = AllowedOverlap(config, settings, log) if config else None
         self._reporter = Reporter(journal, log, counts=self._counts)
@@ -294,7 +296,7 @@ class Routing:
 
     publish: takes the status whenever it may have changed. prober: probes the peers;
     None where it is not configured. counts: what was done since the start. idle: keeps CNI calls
-    away from attachments. watched: declares a loop, and gives it what it calls in each iteration.
+    away from attachments. watch: declares what the watchdog watches.
     config: the file of the settings, for what is taken of it later.
     """
 
@@ -305,14 +307,14 @@ class Routing:
         log: Log,
         publish: Callable[[NodeStatus], None],
         idle: Idle = all_idle,
-        watched: Callable[[str], Callable[[], None]] = lambda _name: lambda: None,
+        watch: Watch = unwatched,
         config: Path | None = None,
     ) -> None:
         self._settings, self._journal, self._log = settings, journal, log
-        self._publish, self._idle, self._beat = publish, idle, watched("routing")
-        self._config = config
+        self._publish, self._idle, self._beat = publish, idle, watch("routing").beat
+        self._config, self._watch = config, watch
         health, port = settings.health, settings.vxlan.port
-        self.prober = Prober(health, port, log, journal, watched("probes")) if health else None
+        self.prober = Prober(health, port, log, journal, watch("probes").beat) if health else None
         self.counts = Counts()
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -352,7 +354,7 @@ class Routing:
     def _run_loop(self) -> None:
         own = self._journal, self._log, self._publish, self.prober, self.counts
         try:
-            with Loop(self._settings, *own, self._idle, self._config) as loop:
+            with Loop(self._settings, *own, self._idle, self._config, self._watch) as loop:
                 while not self._stopping:
                     self._beat()
                     loop.iterate(self._wake_up)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daemon.watchdog import Watch, unwatched
+
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
     from daemon.log import Log
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 _PACKAGES = ("httpx2", "lightkube")
 
 
-def open_source(settings: Settings, log: Log) -> Source:
-    """The source of a daemon that starts."""
+def open_source(settings: Settings, log: Log, watch: Watch = unwatched) -> Source:
+    """The source of a daemon that starts. watch: declares what the watchdog watches."""
     from daemon.config import LAST_KNOWN
     from daemon.sources.remote import RemoteSource
     from daemon.sources.static import StaticSource
@@ -27,7 +29,7 @@ def open_source(settings: Settings, log: Log) -> Source:
     if settings.source.static:
         return StaticSource(settings.source.static)
     client = open_client(settings, log)
-    return RemoteSource(client, last_known=settings.data_dir / LAST_KNOWN, log=log)
+    return RemoteSource(client, last_known=settings.data_dir / LAST_KNOWN, log=log, watch=watch)
 
 
 def open_client(settings: Settings, log: Log) -> Client:

@@ -12,8 +12,8 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from daemon.backoff import Backoff
 from daemon.log import Log
 from daemon.model import Node, Snapshot, SourceActivity
 from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load
+from daemon.watchdog import Watch, WatchedLoop, unwatched
 from kernel.model import IPNetwork
 
 CALM = 60.0
@@ -42,9 +43,11 @@ class Client(Protocol):
     """Follows one kind of API.
 
     pauses: seconds; the first pause after a failure is at most that long, a later one at most that.
+    patience: seconds that `follow` waits for a byte at most, with room for what it does then.
     """
 
     pauses: tuple[float, float]
+    patience: float
 
     @property
     def identity(self) -> str:
@@ -76,7 +79,9 @@ class Feed:
     wakeup: a descriptor, readable while there is a snapshot that was not taken.
     """
 
-    def __init__(self, cache: CacheWriter, identity: str) -> None:
+    def __init__(self, cache: CacheWriter, identity: str, watch: Watch = unwatched) -> None:
+        self._watch = watch
+        self._watched: dict[int, tuple[WatchedLoop, float]] = {}
         self.known: LastKnown | None = None
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.activity = SourceActivity()
@@ -100,7 +105,26 @@ class Feed:
 
     def wait(self, seconds: float) -> bool:
         """Sleep, until the source is closed at most; whether it is."""
+        self.progress(seconds)
         return self._stop.wait(seconds)
+
+    @contextmanager
+    def watched(self, name: str, within: float) -> Iterator[None]:
+        """The calling thread makes progress, or receives something, in so many seconds."""
+        thread, loop = threading.get_ident(), self._watch(name)
+        self._watched[thread] = loop, within
+        try:
+            self.progress()
+            yield
+        finally:
+            del self._watched[thread]
+            loop.end()
+
+    def progress(self, more: float = 0.0) -> None:
+        """The calling thread makes progress; more: seconds that it is about to sleep."""
+        if found := self._watched.get(threading.get_ident()):
+            loop, within = found
+            loop.beat(within + more)
 
     def snapshot(
         self,
@@ -137,6 +161,7 @@ class Feed:
 
     def received(self, events: int = 0) -> None:
         """The API sent something: a connection that was lost is back."""
+        self.progress()
         with self._mutex:
             now, events = time.monotonic(), self.activity.events + events
             self.activity = replace(self.activity, last_received=now, events=events)
@@ -144,6 +169,7 @@ class Feed:
 
     def count(self, bytes: int) -> None:
         """Count received bytes, which do not show that the connection is back."""
+        self.progress()
         with self._mutex:
             self.activity = replace(self.activity, bytes=self.activity.bytes + bytes)
 
@@ -234,12 +260,14 @@ class RemoteSource:
     last_known: the file of the last known state.
     """
 
-    def __init__(self, client: Client, *, last_known: Path, log: Log) -> None:
+    def __init__(
+        self, client: Client, *, last_known: Path, log: Log, watch: Watch = unwatched
+    ) -> None:
         self._client, self._path, self._log = client, last_known, log
         # Full jitter: thousands of daemons that lost one API do not come back at the same moment.
         self._backoff = Backoff(*client.pauses, calm=CALM, jitter=1.0)
         self._cache = CacheWriter(last_known, log)
-        self._feed = Feed(self._cache, client.identity)
+        self._feed = Feed(self._cache, client.identity, watch)
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._thread.start()
 
@@ -270,10 +298,11 @@ class RemoteSource:
         self._feed.close()
 
     def _run(self) -> None:
-        self._load()
-        while not self._feed.stopping:
-            self._follow()
-            self._feed.wait(max(_PAUSE_MIN, self._backoff.next(time.monotonic())))
+        with self._feed.watched("source", self._client.patience):
+            self._load()
+            while not self._feed.stopping:
+                self._follow()
+                self._feed.wait(max(_PAUSE_MIN, self._backoff.next(time.monotonic())))
 
     def _follow(self) -> None:
         try:

@@ -29,6 +29,8 @@ from daemon.sources.etcd.lease import LeaseFile, LeaseLost
 from daemon.sources.etcd.registration import Registration
 from daemon.sources.etcd.subnet_pool import NoSubnet
 from daemon.sources.etcd.watcher import (
+    REQUEST_PATIENCE,
+    SILENCE,
     Compacted,
     KeyChange,
     WatchAnswer,
@@ -56,7 +58,7 @@ class EtcdClient:
     """The client of `daemon.sources.remote.RemoteSource` for etcd."""
 
     def __init__(self, settings: EtcdSettings, *, node: str, data_dir: Path, log: Log) -> None:
-        self.pauses = PAUSES
+        self.pauses, self.patience = PAUSES, SILENCE + REQUEST_PATIENCE
         self._settings, self._log = settings, log
         self._keys = Keys(settings.prefix)
         self._view = EtcdView(self._keys, settings.cluster_cidrs, node)

@@ -18,6 +18,8 @@ from daemon.sources.remote import Feed
 
 SILENCE = 1500.0
 """Seconds: etcd reports progress after 10 minutes without an event (mvcc, progress reports)."""
+REQUEST_PATIENCE = 600.0
+"""Seconds that a request may take, with every member tried in turn."""
 RENEW_MAX = 120.0
 """Seconds between two renewals, where a third of the lease's time is longer."""
 
@@ -143,11 +145,16 @@ class Watcher:
 
     def _renew_until_end(self) -> None:
         """Renew the lease until the watch ends; where that fails the watch ends too."""
+        with self._feed.watched("etcd-lease", self._renew_seconds + REQUEST_PATIENCE):
+            self._renew_in_time()
+
+    def _renew_in_time(self) -> None:
         end = time.monotonic() + self._limit
         while not self._done.wait(self._jittered()):
             if time.monotonic() > end:
                 self.interrupt()
                 return
+            self._feed.progress()
             try:
                 ended = self._renew()
                 if self._answered:  # a renewal alone does not show that events come

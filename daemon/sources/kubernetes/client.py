@@ -17,7 +17,13 @@ from daemon.sources.http import BadResponse
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
 from daemon.sources.kubernetes.objects import objects_path
-from daemon.sources.kubernetes.own_object import NOT_FOUND, SILENCE, OwnObject, watch_query
+from daemon.sources.kubernetes.own_object import (
+    NOT_FOUND,
+    PATIENCE,
+    SILENCE,
+    OwnObject,
+    watch_query,
+)
 from daemon.sources.kubernetes.worker import Worker
 from daemon.sources.remote import Feed, SourceError
 
@@ -50,7 +56,7 @@ class KubernetesClient:
     """A daemon.sources.remote.Client of the Kubernetes API, for the node of that name."""
 
     def __init__(self, settings: KubernetesSettings, *, node: str, log: Log) -> None:
-        self.pauses = PAUSES
+        self.pauses, self.patience = PAUSES, PATIENCE
         self._settings, self._me, self._log = settings, node, log
         self._path = objects_path(settings.namespace)
         self._api: Api | None = None
@@ -134,7 +140,7 @@ class KubernetesClient:
 
         view = ClusterView(self._me, ranges, feed, log, on_own)
         own = OwnObject(self._me, settings, view, log, feed.degraded)
-        workers.append(Worker(own, view, ranges, log, feed.degraded))
+        workers.append(Worker(own, view, ranges, log, feed))
         return _Parts(view, own, workers[0])
 
     # -- the start

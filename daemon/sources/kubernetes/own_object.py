@@ -37,6 +37,9 @@ NOT_FOUND = 404
 SILENCE = 180.0
 """Seconds without a byte after which a watch counts as dead; the API sends a bookmark each minute
 (apiserver, cacher.go, bookmarkFrequency)."""
+PATIENCE = SILENCE + 180.0
+"""Seconds that a thread may take without a byte: a silent watch, then a request that first runs a
+credentials plugin."""
 _WATCH_SECONDS = 1800, 3600
 _UNKNOWN = object()
 _NO_CIDRS = "has no podCIDRs yet: does kube-controller-manager run with --allocate-node-cidrs?"

@@ -27,8 +27,8 @@ from daemon.sources.kubernetes.objects import (
     UnusableObject,
     parse_node_record,
 )
-from daemon.sources.kubernetes.own_object import NOT_FOUND, OwnObject, Trouble
-from daemon.sources.remote import SourceError
+from daemon.sources.kubernetes.own_object import NOT_FOUND, PATIENCE, OwnObject
+from daemon.sources.remote import Feed, SourceError
 from kernel.model import IPNetwork
 
 DENIED_SECONDS = 300.0
@@ -91,10 +91,10 @@ class Worker:
         view: ClusterView,
         ranges: tuple[IPNetwork, ...],
         log: Log,
-        trouble: Trouble,
+        feed: Feed,
     ) -> None:
         self._own, self._view, self._ranges = own, view, ranges
-        self._log, self._trouble = log, trouble
+        self._log, self._feed, self._trouble = log, feed, feed.degraded
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -108,8 +108,11 @@ class Worker:
     def start(self, api: Api) -> None:
         """Start, over those connections."""
         self._stop = threading.Event()
-        for name, step in (("api-jobs", self._do_jobs), ("api-node", self._follow_node)):
-            arguments = name, step, api, self._stop
+        for name, step, patience in (
+            ("api-jobs", self._do_jobs, DENIED_SECONDS + PATIENCE),
+            ("api-node", self._follow_node, PATIENCE),
+        ):
+            arguments = name, step, patience, api, self._stop
             thread = threading.Thread(target=self._repeat, args=arguments, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -136,19 +139,22 @@ class Worker:
         self,
         name: str,
         step: Callable[[Api, threading.Event], None],
+        patience: float,
         api: Api,
         stop: threading.Event,
     ) -> None:
-        while not stop.is_set():
-            try:
-                step(api, stop)
-                self._trouble(name, "")
-            except Exception as error:  # whatever it is, the daemon must go on
-                if stop.is_set():
-                    return  # its connections were closed
-                self._trouble(name, f"the source fails: {error!r}")
-                self._log.debug(traceback.format_exc())
-                stop.wait(PAUSE_MAX)
+        with self._feed.watched(name, patience):
+            while not stop.is_set():
+                self._feed.progress()
+                try:
+                    step(api, stop)
+                    self._trouble(name, "")
+                except Exception as error:  # whatever it is, the daemon must go on
+                    if stop.is_set():
+                        return  # its connections were closed
+                    self._trouble(name, f"the source fails: {error!r}")
+                    self._log.debug(traceback.format_exc())
+                    stop.wait(PAUSE_MAX)
 
     def _follow_node(self, api: Api, stop: threading.Event) -> None:
         """Read this node's Node, and watch it until that ends."""

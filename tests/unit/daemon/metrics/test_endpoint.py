@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon import watchdog as watchdog_module
 from daemon.log import Log
 from daemon.metrics import endpoint
 from daemon.metrics import families as f
@@ -34,6 +35,8 @@ from daemon.metrics.endpoint import (
 from daemon.model import Histogram
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
+from daemon.watchdog import LIMIT, Watchdog
+from tests.unit.daemon.test_watchdog import Clock
 
 DEADLINE = 60.0
 LARGE = 16 << 20
@@ -399,3 +402,42 @@ def test_a_node_is_ready_as_status_says() -> None:
     counts.note_iteration(0.0, Seen(bad, None, None, None))
     answer = check_ready(counts)
     assert (answer.status, answer.body) == (503, b"this node is not ready: no\nlink \\udcff\n")
+
+
+def test_an_endpoint_that_hangs_is_noticed(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """When no client is served any more; one without clients does not hang."""
+    clock, release, hanging = Clock(), threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr(watchdog_module, "time", clock)
+    monkeypatch.setattr(endpoint._Server, "timeout", 0.01)
+    watchdog, port = Watchdog(Log(), {}), free_port("127.0.0.1")
+
+    def answer(path: str, accept: str) -> Response:
+        hanging.release()
+        release.wait(DEADLINE)
+        return Response(200, b"")
+
+    loop = watchdog.add("metrics")
+    stack.enter_context(Endpoint("127.0.0.1", port, answer, lambda _: None, Log(), loop))
+    stack.callback(release.set)
+    wait(lambda: _listens("127.0.0.1", port))
+
+    def is_named() -> bool:
+        watchdog.check()
+        return "no progress: metrics;" in capfd.readouterr().err
+
+    clock.now += LIMIT + 1
+    wait(lambda: not is_named())
+    for _ in range(HANDLERS_MAX + 1):
+        client = socket.create_connection(("127.0.0.1", port), DEADLINE)
+        stack.callback(client.close)
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    for _ in range(HANDLERS_MAX):
+        assert hanging.acquire(timeout=DEADLINE)
+
+    def hangs() -> bool:
+        clock.now += LIMIT + 1
+        return is_named()
+
+    wait(hangs)

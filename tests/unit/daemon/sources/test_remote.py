@@ -15,6 +15,7 @@ from daemon.log import Log
 from daemon.model import Node, Snapshot, Source
 from daemon.sources.cache import LastKnown, load, render
 from daemon.sources.remote import Feed, RemoteSource, SourceError
+from daemon.watchdog import Watchdog
 from tests.unit.daemon.waiting import wait_until
 
 RANGES = (ip_network("10.244.0.0/16"),)
@@ -28,7 +29,7 @@ class Script:
     """A client that does one step of the test each time it is called."""
 
     identity = "here"
-    pauses = 0.01, 0.02
+    pauses, patience = (0.01, 0.02), 60.0
 
     def __init__(self, *steps: Callable[[Feed], None]) -> None:
         self.steps = list(steps)
@@ -61,6 +62,10 @@ def source_of(client: Script, path: Path) -> Iterator[RemoteSource]:
         source.close()
 
 
+def _ignore(_result: object) -> None:
+    """For a step that gives something."""
+
+
 def readable(source: Source, seconds: float) -> bool:
     fd = source.fileno()
     assert fd is not None
@@ -72,6 +77,31 @@ def polled(source: Source) -> Snapshot:
     snapshot = source.poll()
     assert snapshot is not None
     return snapshot
+
+
+def test_a_client_that_hangs_is_noticed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One that waits is not."""
+    release, watchdog = threading.Event(), Watchdog(Log(), {})
+    client = Script(lambda _feed: _ignore(release.wait(60)))
+    client.patience = 0.05
+    path = tmp_path / "cluster.json"
+    source = RemoteSource(client, last_known=path, log=Log(), watch=watchdog.add)
+
+    def is_named() -> bool:
+        watchdog.check()
+        return "no progress: source;" in capfd.readouterr().err
+
+    def is_well() -> bool:
+        watchdog.check()
+        return not watchdog._stuck
+
+    try:
+        wait_until(is_named)
+        release.set()
+        wait_until(is_well)  # it waits, for longer than its patience
+    finally:
+        release.set()
+        source.close()
 
 
 def test_it_is_a_source(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class OneNode:
         own = OwnObject(
             "me", KubernetesSettings(cluster_cidrs=RANGES), self.view, log, self.feed.degraded
         )
-        self.worker = Worker(own, self.view, RANGES, log, self.feed.degraded)
+        self.worker = Worker(own, self.view, RANGES, log, self.feed)
 
     def names(self) -> list[str]:
         return [n.name for n in self.view._check.nodes]
