@@ -32,7 +32,8 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
     """Serve one call. Never raises; every failure is one error object of the specification."""
     version = versions.LATEST
     try:
-        request = parse_request(env)
+        # A runtime attaches a pod to `loopback` by the name of the link that the kernel has made.
+        request = parse_request(env, "lo" if host.program == "loopback" else "")
         if request.command == "VERSION":
             return _answer_version(stdin)
         from cni_plugin.config import cached_config, read_config  # VERSION needs none of it

@@ -55,8 +55,11 @@ class Request:
         return f"{namespace}/{name}" if name else ""
 
 
-def parse_request(env: Mapping[str, str]) -> Request:
-    """Check a call's environment. Raises code 4 naming each variable that is missing or wrong."""
+def parse_request(env: Mapping[str, str], own_link: str = "") -> Request:
+    """Check a call's environment. Raises code 4 naming each variable that is missing or wrong.
+
+    own_link: a link's name that only this plugin may be called for.
+    """
     command = env.get("CNI_COMMAND", "")
     if command not in _REQUIRED:
         verbs = ", ".join(_REQUIRED)
@@ -71,7 +74,7 @@ def parse_request(env: Mapping[str, str]) -> Request:
     container_id, ifname = env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
     if container_id and not is_name(container_id):
         raise _wrong("CNI_CONTAINERID", container_id, NAME_RULE)
-    if ifname and (fault := link_name_fault(ifname)):
+    if ifname and ifname != own_link and (fault := link_name_fault(ifname)):
         raise _wrong("CNI_IFNAME", ifname, fault)
     return Request(
         command=command,

@@ -127,7 +127,9 @@ def test_it_must_be_chained(node: Node, plugins: Path, pod: Namespace) -> None:
 @pytest.mark.parametrize("program", [DEBIAN / "loopback", None], ids=["reference", "podwire"])
 def test_loopback(node: Node, plugins: Path, pod: Namespace, program: Path | None) -> None:
     pod.ip_batch("link set lo down")
-    answer = node.cni("ADD", program or plugins / "loopback", conf("loopback"), netns=pod.path)
+    answer = node.cni(
+        "ADD", program or plugins / "loopback", conf("loopback"), netns=pod.path, ifname="lo"
+    )
     assert answer.code == 0, answer
     assert answer.json == json.loads(json.dumps(answer.json)) | {
         "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": str(pod.path)}],
