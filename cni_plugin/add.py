@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,8 @@ from ipam.errors import AddressTaken, RangeExhausted
 from ipam.store import Store
 from kernel.attach import KeyTaken, LinkExists, attach, pod_has_link
 from kernel.bridge import ensure_bridge
-from kernel.model import Link, Plan
+from kernel.conntrack import forget_senders
+from kernel.model import IPAddress, Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 from kernel.read import read_uplink_and_bridge
@@ -91,12 +92,15 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
     with ExitStack() as undo:
         allocate = call.ipam.add(call, undo)
         record = partial(_record, call, shape, allocate, pod, store, call.conf.mtu or mtu)
-        made, result, text = _with_space(call, store, record)
+        made, result, text, reused = _with_space(call, store, record)
         plan = made.plan
         bridges: list[str] = []
         undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
         undo.callback(forget, store, call.owner, had_rules=bool(plan.elements or made.pieces))
+        if reused:
+            # Whoever sent to the pod that had it before, and goes on, would reach this one.
+            forget_senders(reused)
         networks.ensure_tables(store, _nft_families(made.whole if made.pieces else plan))
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
@@ -184,8 +188,11 @@ def _record(
     pod: Namespace,
     store: Store,
     mtu: int | None,
-) -> tuple[Record, Result, str]:
-    """Addresses and the attachment's record, in one commit, before the kernel is touched."""
+) -> tuple[Record, Result, str, Sequence[IPAddress]]:
+    """Addresses and the attachment's record, in one commit, before the kernel is touched.
+
+    Last those addresses that another pod may have had before.
+    """
     request, conf = call.request, call.conf
     with store.transaction() as tx:
         # What the store knew before is not ours to delete when the kernel refuses the link.
@@ -200,7 +207,9 @@ def _record(
         tx.put_attachment(call.owner, text)
         if plan.masquerade:
             networks.add_prefixes(tx, conf.name, plan.masquerade)
-    return record, result, text
+        # What another IPAM plugin gave to whom is not known.
+        reused = [ip.address.ip for ip in result.ips] if call.ipam.plugin else tx.reused
+    return record, result, text, reused
 
 
 def _check_still_desired(call: Call, store: Store, text: str) -> None:

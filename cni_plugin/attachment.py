@@ -14,6 +14,7 @@ from kernel.model import (
     Address,
     Bridge,
     Element,
+    IPAddress,
     Link,
     Neighbour,
     Piece,
@@ -153,12 +154,13 @@ class CleanupRecord:
     """What the removal of an attachment needs of its record.
 
     host: the node-side link's name. mac: that of the pod's link, empty where it is not known.
-    elements: of the plan and of all pieces. foreign: as in `Record`. links: those of the node that
-    the attachment has besides.
+    addresses: the pod's. elements: of the plan and of all pieces. foreign: as in `Record`.
+    links: those of the node that the attachment has besides.
     """
 
     host: str
     mac: str = ""
+    addresses: tuple[IPAddress, ...] = ()
     elements: tuple[Element, ...] = ()
     ipam: str = ""
     complete: bool = True
@@ -171,7 +173,8 @@ def cleanup_record_of(record: Record) -> CleanupRecord:
     plan = record.whole if record.pieces else record.plan
     (host, *more), pod = plan.node.links, plan.pod.links[0]
     rest = record.ipam, record.complete, record.foreign, tuple(link.name for link in more)
-    return CleanupRecord(host.name, pod.mac or "", plan.elements, *rest)
+    addresses = tuple(a.address.ip for a in plan.pod.addresses)
+    return CleanupRecord(host.name, pod.mac or "", addresses, plan.elements, *rest)
 
 
 def load_cleanup_record(text: str) -> CleanupRecord:
@@ -183,7 +186,12 @@ def load_cleanup_record(text: str) -> CleanupRecord:
     elements = _each(_element, plan.get("elements", ()))
     host, pod = plan["node"]["links"][0], plan["pod"]["links"][0]
     rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", "")
-    return CleanupRecord(host["name"], pod.get("mac", ""), elements, *rest)
+    addresses = _each(_single, plan["pod"].get("addresses", ()))
+    return CleanupRecord(host["name"], pod.get("mac", ""), addresses, elements, *rest)
+
+
+def _single(raw: Any) -> IPAddress:
+    return ip_address(raw["address"].partition("/")[0])
 
 
 def _decode(text: str) -> dict[str, Any]:

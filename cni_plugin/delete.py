@@ -69,7 +69,9 @@ def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None)
     ipam = ipam_of_record(record.ipam) if record else call.ipam
     release = partial(ipam.run, "DEL", call)
     macs = partial(_previous_macs, call)
-    remove(nl, store, call.owner, record, pod, macs, release, call.host.delete_link)
+    host = call.host
+    delete, forget = host.delete_link, host.forget_connections
+    remove(nl, store, call.owner, record, pod, macs, release, delete, forget)
 
 
 def _previous_macs(call: Call) -> list[str]:
@@ -118,7 +120,11 @@ def _collect(call: Call, nl: Netlink, failures: list[str], store: Store | None) 
             record = _find(nl, store, owner)
             ipam = ipam_of_record(record.ipam if record else "")
             release = partial(ipam.run, "DEL", call, owner)
-            remove(nl, store, owner, record, release=release, delete=call.host.delete_link)
+            delete, forget = call.host.delete_link, call.host.forget_connections
+            remove(
+                nl, store, owner, record,
+                release=release, delete=delete, forget_connections=forget,
+            )  # fmt: skip
             call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
         except (KernelError, IpamError, CniError) as error:
             if isinstance(error, StoreError) and not isinstance(error, StoreBusy):

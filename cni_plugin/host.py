@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ipam.files import Refill
     from ipam.store import Store
     from ipam.transaction import Owner
+    from kernel.model import IPAddress
     from kernel.netlink.socket import Netlink
     from kernel.netns import Namespace
 
@@ -60,6 +61,12 @@ def _delete_link(nl: Netlink, name: str) -> bool:
     return delete_link(nl, name)
 
 
+def _forget_connections(addresses: Collection[IPAddress]) -> None:
+    from kernel.conntrack import forget_pods
+
+    forget_pods(addresses)
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """The node as one call sees it.
@@ -73,6 +80,8 @@ class Host:
     open_store: opens the store of a folder; the daemon keeps it open between calls.
     delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
         deletions, for they cost the same together.
+    forget_connections: deletes what the kernel tracks of pods' addresses; the daemon gathers these,
+        too.
     outside: what a call is in while it waits for the kernel or another program.
     began: when the call came, in seconds of the monotonic clock.
     delegating: what a call is in while it has to do with the IPAM plugin of that name; the daemon
@@ -90,6 +99,7 @@ class Host:
     log: Callable[[str], None] = field(default=_to_stderr)
     open_store: OpenStore = field(default=_open_once)
     delete_link: Callable[[Netlink, str], bool] = field(default=_delete_link)
+    forget_connections: Callable[[Collection[IPAddress]], None] = field(default=_forget_connections)
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     readiness: Callable[[str], CniError | None] = field(default=always_ready)
     began: float = field(default_factory=time.monotonic)

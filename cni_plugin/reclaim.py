@@ -17,9 +17,11 @@ from cni_plugin.store_index import find_stores
 from ipam.errors import IpamError
 from ipam.files import Files
 from ipam.store import Owner, Store, Transaction, open_store
+from kernel.conntrack import forget_pods
 from kernel.errors import KernelError
+from kernel.model import IPAddress
 from kernel.netlink.socket import open_netlink
-from kernel.nftables.port_mappings import forget_datagrams
+from kernel.nftables.port_mappings import pod_of
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.table import open_nft
 
@@ -87,13 +89,16 @@ def _is_namespace(path: str) -> bool:
 def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None]) -> int:
     with open_nft() as nl, store.transaction() as tx:
         same = [(owner, record) for owner, record in gone if tx.attachment(owner) == record]
+        forgotten: set[IPAddress] = set()
         for owner, record in same:
             elements = networks.elements_of(record)
             remove_elements(nl, elements)
-            forget_datagrams(elements)
+            forgotten.update(filter(None, map(pod_of, elements)))
             addresses = tx.release(owner)
+            forgotten.update(addresses)
             tx.delete_attachment(owner)
             log(f"{owner} is gone without a DEL; freed {', '.join(map(str, addresses))}")
+        forget_pods(forgotten)
         _remove_unused(tx, {owner.network for owner, _record in same})
     return len(same)
 

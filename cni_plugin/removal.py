@@ -20,11 +20,12 @@ from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_link, delete_pod_link
 from kernel.bridge import remove_unused_bridge
-from kernel.model import Address, Element, Link, Plan, Space
+from kernel.conntrack import forget_pods
+from kernel.model import Address, Element, IPAddress, Link, Plan, Space
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
 from kernel.nftables.masquerade import hairpin_address
-from kernel.nftables.port_mappings import forget_datagrams
+from kernel.nftables.port_mappings import pod_of
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.spoof_check import checks_of
 from kernel.nftables.table import open_nft
@@ -95,6 +96,7 @@ def remove(
     macs: Callable[[], Collection[str]] = tuple,
     release: Callable[[], object] = str,
     delete: Callable[[Netlink, str], bool] = delete_link,
+    forget_connections: Callable[[Collection[IPAddress]], None] = forget_pods,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
 
@@ -105,6 +107,7 @@ def remove(
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
     delete: deletes a link of the node by name, for a daemon that gathers deletions.
+    forget_connections: deletes what the kernel tracks of the pod's addresses, for the same daemon.
     """
     record = record or CleanupRecord(_host_link(owner))
     elements = record.elements
@@ -116,7 +119,11 @@ def remove(
         delete(nl, link)
     if elements:
         _remove_elements(store, owner, elements)
-        forget_datagrams(elements)
+    # While a sender goes on, an entry would lead to the pod that has had the address, or has it
+    # next. The rules that translate are gone: none is made anew by us.
+    addresses = {*record.addresses, *(a for a in map(pod_of, elements) if a)}
+    if addresses:
+        forget_connections(addresses)
     release()
     if store:
         forget(store, owner, had_rules=bool(elements))

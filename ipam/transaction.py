@@ -40,6 +40,8 @@ class Transaction:
 
     Every method raises StoreError (StoreBusy, StoreDamaged) if the database fails. The records of
     attachments and networks are the main plugin's, JSON text.
+
+    reused: addresses that it gave to an owner and that another had before.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Transaction:
         self.path = path
         self.boot_id = boot_id
         self.clock = clock
+        self.reused: list[IPAddress] = []
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         try:
@@ -228,6 +231,8 @@ class Transaction:
             "DELETE FROM freed WHERE network = ? AND address = ? RETURNING pool",
             owner.network, encode(address),
         )  # fmt: skip
+        if tags:
+            self.reused.append(address)
         self.insert(owner, address, tags[0][0] if tags else pool, created_at)
 
     def insert(

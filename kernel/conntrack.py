@@ -1,26 +1,43 @@
-"""Connection tracking, through ctnetlink (linux/netfilter/nfnetlink_conntrack.h)."""
+"""Connection tracking, through ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
+
+Entries are deleted by a pattern. The kernel walks its table once for each, and not at all where it
+tracks nothing in this namespace (net/netfilter/nf_conntrack_core.c, nf_ct_iterate_cleanup). From
+some patterns on one dump of everything costs less than their walks. What a dump finds is deleted
+entry by entry: so it is for many patterns, for those that the kernel cannot filter by, and before
+Linux 6.11, which filters dumps alone.
+"""
 
 from __future__ import annotations
 
 import errno
+import re
 import struct
-from collections.abc import Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kernel.errors import KernelError
 from kernel.model import IPAddress
-from kernel.netlink.codec import FAMILY, Message, attribute, nested, u8, u32
-from kernel.netlink.socket import NETLINK_NETFILTER, open_netlink
+from kernel.netlink.codec import FAMILY, Message, attribute, attributes, nested, u8, u32
+from kernel.netlink.socket import NETLINK_NETFILTER, Netlink, open_netlink
 
-_DELETE = 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
-_TUPLE_ORIGINAL, _FILTER = 1, 25
+# NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+_GET, _DELETE, _STATS = 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5
+_STATS_ENTRIES = 1
+_ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_*
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
-_IP_DESTINATION = {4: 2, 6: 4}
+_SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _PROTOCOL_NUMBER, _DESTINATION_PORT = 1, 3
-_FILTER_ORIGINAL, _FILTER_REPLY = 1, 2
 # net/netfilter/nf_internals.h, CTA_FILTER_F_*
-_BY_DESTINATION, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 1, 1 << 3, 1 << 5
-# Nothing to delete, or a kernel without connection tracking.
-_NOTHING = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP})
+_BY_SOURCE, _BY_DESTINATION, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 1, 1 << 3, 1 << 5
+_HEADER_BYTES = 4  # struct nfgenmsg
+# A kernel that deletes by whole tuples alone, or one without connection tracking.
+_NO_FILTER = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+_GONE = frozenset({errno.ENOENT})
+WALKS_MAX = 8
+"""Patterns for which the kernel's walks cost less than one dump."""
+_PER_BATCH = 256
 
 
 class Flow(NamedTuple):
@@ -32,29 +49,202 @@ class Flow(NamedTuple):
     address: IPAddress | None = None
 
 
+class Pattern(NamedTuple):
+    """Entries of which one direction's packets look so. direction: _ORIGINAL or _REPLY.
+
+    Addresses are packed; what is empty or 0 may be anything.
+    """
+
+    version: int
+    direction: int
+    source: bytes = b""
+    destination: bytes = b""
+    protocol: int = 0
+    port: int = 0
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether the kernel can filter by it.
+
+        It takes an IPv6 address for all others, for it compares the wrong way round
+        (net/netfilter/nf_conntrack_netlink.c, ctnetlink_filter_match_tuple, up to 6.18 at least).
+        """
+        return self.version == 4 or not (self.source or self.destination)
+
+
 def forget_flows(flows: Iterable[Flow]) -> None:
     """Delete the entries of these connections: their next packet is translated anew.
 
-    The kernel walks its table once for each (net/netfilter/nf_conntrack_netlink.c,
-    ctnetlink_flush_conntrack). Raises KernelError.
+    Raises KernelError.
     """
-    messages = [_delete(flow) for flow in dict.fromkeys(flows)]
-    if messages:
-        with open_netlink(NETLINK_NETFILTER) as nl:
-            nl.run(messages, tolerate=_NOTHING)
-
-
-def _delete(flow: Flow) -> Message:
-    flags = _BY_PROTOCOL | _BY_DESTINATION_PORT
-    parts = []
-    if flow.address is not None:
-        flags |= _BY_DESTINATION
-        parts.append(
-            nested(_TUPLE_IP, attribute(_IP_DESTINATION[flow.version], flow.address.packed))
+    forget(
+        Pattern(
+            flow.version, _ORIGINAL, b"", flow.address.packed if flow.address else b"",
+            flow.protocol, flow.port,
         )
-    port = attribute(_DESTINATION_PORT, struct.pack("!H", flow.port))
-    parts.append(nested(_TUPLE_PROTOCOL, u8(_PROTOCOL_NUMBER, flow.protocol), port))
-    chosen = nested(_FILTER, u32(_FILTER_ORIGINAL, flags), u32(_FILTER_REPLY, 0))
-    header = struct.pack("!BBH", FAMILY[flow.version], 0, 0)
-    body = header + nested(_TUPLE_ORIGINAL, *parts) + chosen
-    return Message(_DELETE, 0, body, ("forget connections to port", flow.port))
+        for flow in flows
+    )  # fmt: skip
+
+
+def forget_pods(addresses: Iterable[IPAddress]) -> None:
+    """Delete the entries of all connections from and to these addresses, translated or not.
+
+    Raises KernelError.
+    """
+    forget(of_pods(addresses))
+
+
+def forget_senders(addresses: Iterable[IPAddress]) -> None:
+    """Delete the entries of connections to these addresses, translated or not.
+
+    A sender that goes on after the pod has ended makes such an entry anew. Raises KernelError.
+    """
+    # Where a connection leads is where its answers come from.
+    forget(Pattern(address.version, _REPLY, address.packed) for address in addresses)
+
+
+def of_pods(addresses: Iterable[IPAddress]) -> Iterator[Pattern]:
+    """The patterns of all connections from and to these addresses."""
+    for address in addresses:
+        for direction in (_ORIGINAL, _REPLY):
+            yield Pattern(address.version, direction, address.packed)
+
+
+def forget(patterns: Iterable[Pattern]) -> None:
+    """Delete the entries that any of the patterns matches. Raises KernelError."""
+    chosen = tuple(dict.fromkeys(patterns))
+    if not chosen:
+        return
+    with open_netlink(NETLINK_NETFILTER) as nl:
+        walked = [p for p in chosen if p.is_filter] if len(chosen) <= WALKS_MAX else []
+        refused = _walk(nl, walked) if walked else []
+        listed = [p for p in chosen if p not in walked or p in refused]
+        if listed and _tracks(nl):
+            forget_listed(nl, listed)
+
+
+def _walk(nl: Netlink, patterns: Sequence[Pattern]) -> list[Pattern]:
+    """Let the kernel delete by these patterns; those that it cannot take."""
+    requests = [_request(_DELETE, pattern) for pattern in patterns]
+    refused = []
+    for pattern, request, answer in zip(patterns, requests, nl.exchange(requests), strict=True):
+        if answer.errno in _NO_FILTER:
+            refused.append(pattern)
+        elif answer.errno not in (0, errno.ENOENT):
+            raise KernelError(str(request), "", answer.errno, answer.hint)
+    return refused
+
+
+def forget_listed(nl: Netlink, patterns: Collection[Pattern]) -> None:
+    """Delete what a dump finds: filtered dumps for few patterns, or one of all entries.
+
+    Raises KernelError.
+    """
+    filtered = [p for p in patterns if p.is_filter] if len(patterns) <= WALKS_MAX else []
+    lists = [_request(_GET, pattern) for pattern in filtered]
+    families = {FAMILY[p.version] for p in patterns if p not in filtered}
+    if families:
+        family = families.pop() if len(families) == 1 else 0
+        lists.append(Message(_GET, 0, struct.pack("!BBH", family, 0, 0), "list connections"))
+    wanted, known = re.compile(b"|".join(map(_expression, patterns))), frozenset(patterns)
+    for message in lists:
+        found = [e for e in nl.search(message, wanted) if not known.isdisjoint(_patterns_of(e))]
+        for start in range(0, len(found), _PER_BATCH):
+            batch = [_delete(entry) for entry in found[start : start + _PER_BATCH]]
+            nl.run(batch, tolerate=_GONE)
+
+
+def _tracks(nl: Netlink) -> bool:
+    """Whether this namespace has any entry."""
+    answer = nl.exchange([Message(_STATS, 0, bytes(_HEADER_BYTES))])[0]
+    stats = attributes(answer.objects[0].body, _HEADER_BYTES) if answer.objects else {}
+    return any(stats.get(_STATS_ENTRIES, b""))
+
+
+def _request(kind: int, pattern: Pattern) -> Message:
+    """The message that lists or deletes the entries of a pattern."""
+    version, direction, source, destination, protocol, port = pattern
+    addresses, ports = b"", b""
+    flags = 0
+    if source:
+        flags |= _BY_SOURCE
+        addresses += attribute(_SOURCE[version], source)
+    if destination:
+        flags |= _BY_DESTINATION
+        addresses += attribute(_DESTINATION[version], destination)
+    if protocol:
+        flags |= _BY_PROTOCOL | _BY_DESTINATION_PORT
+        ports = u8(_PROTOCOL_NUMBER, protocol)
+        ports += attribute(_DESTINATION_PORT, port.to_bytes(2))
+    parts = [nested(_TUPLE_IP, addresses)] if addresses else []
+    parts += [nested(_TUPLE_PROTOCOL, ports)] if ports else []
+    by = {_ORIGINAL: 0, _REPLY: 0, direction: flags}
+    chosen = nested(_FILTER, *(u32(which, by[which]) for which in (_ORIGINAL, _REPLY)))
+    body = struct.pack("!BBH", FAMILY[version], 0, 0) + nested(direction, *parts) + chosen
+    return Message(kind, 0, body, "forget tracked connections")
+
+
+def _expression(pattern: Pattern) -> bytes:
+    """What an entry's bytes have if the pattern matches it; others may have it, too."""
+    port = attribute(_DESTINATION_PORT, pattern.port.to_bytes(2))
+    return re.escape(pattern.source or pattern.destination or port)
+
+
+def _patterns_of(entry: Message) -> Iterator[Pattern]:
+    """All patterns that match an entry."""
+    version = 4 if entry.body[0] == FAMILY[4] else 6
+    found = attributes(entry.body, _HEADER_BYTES)
+    for direction in (_ORIGINAL, _REPLY):
+        parts = attributes(found.get(direction, b""))
+        addresses = attributes(parts.get(_TUPLE_IP, b""))
+        ends = attributes(parts.get(_TUPLE_PROTOCOL, b""))
+        source = addresses.get(_SOURCE[version], b"")
+        destination = addresses.get(_DESTINATION[version], b"")
+        protocol = int.from_bytes(ends.get(_PROTOCOL_NUMBER, b""))
+        port = int.from_bytes(ends.get(_DESTINATION_PORT, b""))
+        yield Pattern(version, direction, source)
+        yield Pattern(version, direction, b"", b"", protocol, port)
+        yield Pattern(version, direction, b"", destination, protocol, port)
+
+
+def _delete(entry: Message) -> Message:
+    """The message that deletes this entry, and none that has taken its place."""
+    found = attributes(entry.body, _HEADER_BYTES)
+    body = entry.body[:_HEADER_BYTES] + nested(_ORIGINAL, found[_ORIGINAL])
+    body += b"".join(attribute(kind, found[kind]) for kind in (_ZONE, _ID) if kind in found)
+    return Message(_DELETE, 0, body, "forget a tracked connection")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The addresses that one pass is for, and its outcome."""
+
+    addresses: set[IPAddress] = field(default_factory=set)
+    done: bool = False
+    error: KernelError | None = None
+
+
+class SharedPass:
+    """`forget_pods` for many threads of one namespace: what comes during a pass shares the next."""
+
+    def __init__(self) -> None:
+        self._mutex, self._passing = threading.Lock(), threading.Lock()
+        self._waiting = _Batch()
+
+    def forget_pods(self, addresses: Iterable[IPAddress]) -> None:
+        """The same, and raises the same."""
+        with self._mutex:
+            mine = self._waiting
+            mine.addresses.update(addresses)
+        with self._passing:
+            if not mine.done:
+                with self._mutex:
+                    self._waiting = _Batch()
+                try:
+                    forget_pods(mine.addresses)
+                except KernelError as error:
+                    mine.error = error
+                finally:
+                    mine.done = True
+        if mine.error is not None:
+            raise mine.error

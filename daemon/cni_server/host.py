@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,9 @@ from cni_plugin.host import Host, always_ready
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from ipam.files import Files, Refill
 from ipam.store import Store, open_store
+from kernel.conntrack import SharedPass
 from kernel.link_deletion import LinkRemover
+from kernel.model import IPAddress
 from kernel.netlink.socket import Netlink
 
 FileId = tuple[int, int] | None
@@ -100,11 +102,15 @@ def daemon_host(
 
     readiness: see `Host`.
     """
-    stores, links = Stores(), LinkRemover()
+    stores, links, connections = Stores(), LinkRemover(), SharedPass()
 
     def delete_link(_nl: Netlink, name: str) -> bool:
         with pool.waiting():
             return links.remove(name)
+
+    def forget_connections(addresses: Collection[IPAddress]) -> None:
+        with pool.waiting():
+            connections.forget_pods(addresses)
 
     try:
         yield partial(
@@ -112,6 +118,7 @@ def daemon_host(
             data_dir=data_dir,
             open_store=stores.open,
             delete_link=delete_link,
+            forget_connections=forget_connections,
             outside=pool.waiting,
             readiness=readiness,
             delegating=delegations.admitted,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ _SO_RCVBUFFORCE = 33
 _ANSWER_BYTES = 1 << 10
 _TIMEOUT = 30  # seconds
 _TIMEVAL = struct.Struct("@ll")
+_TYPE = struct.Struct("=4xH")  # of a datagram's first message (struct nlmsghdr)
 _DUMP_ATTEMPTS = 5
 # struct nlmsgerr: the error and the request's header, without its body (NETLINK_CAP_ACK).
 _ERROR_BYTES = 20
@@ -147,6 +149,26 @@ class Netlink(AbstractContextManager["Netlink"]):
             if consistent:
                 return objects
         return objects
+
+    def search(self, message: Message, wanted: re.Pattern[bytes]) -> Iterator[Message]:
+        """Objects of a dump, at least those whose bytes match; for dumps too long to be kept.
+
+        Datagrams without a match are passed over. A change meanwhile is no reason to repeat it.
+        """
+        mine = self._send([Message(message.type, message.flags | NLM_F_DUMP, message.body)], -1)
+        while True:
+            data = self._receive()
+            kind = _TYPE.unpack_from(data)[0]
+            # What ends a dump comes by itself (net/netlink/af_netlink.c, netlink_dump), unless the
+            # kernel has no such objects at all.
+            if kind not in (NLMSG_DONE, NLMSG_ERROR) and not wanted.search(data):
+                continue
+            for sequence, _port, part in unpack(data):
+                if sequence == mine and part.type in (NLMSG_DONE, NLMSG_ERROR):
+                    _raise_dump_error(message, part)
+                    return
+                if sequence == mine:
+                    yield part
 
     def _dump_once(self, message: Message) -> tuple[list[Message], bool]:
         mine = self._send([Message(message.type, message.flags | NLM_F_DUMP, message.body)], -1)
