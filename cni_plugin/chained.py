@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kernel.netlink.socket import Netlink
 
 CHAINED_PROGRAMS = frozenset({"loopback", "portmap"})
+STAND_INS = frozenset({"bridge", "ptp", "host-local"}) | CHAINED_PROGRAMS
+"""The reference plugins that podwire is when it is started under their name."""
 _NATIVE_KEYS: Mapping[str, frozenset[str]] = {}
 """Features of a native configuration, by plugin, each with the keys that ask for it (lower case).
 

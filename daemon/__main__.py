@@ -6,16 +6,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.config import DEFAULT_CONFIG
-from daemon.options import VersionAction, absolute, add_config, add_log_level
+from daemon.log import printable
+from daemon.options import Unusable, VersionAction, absolute, add_config, add_log_level
 from daemon.signals import catch
 
 COMMANDS = {
     "run": "serve CNI calls and keep the routes to all other nodes",
     "serve": "serve CNI calls only",
+    "install": "put the executables into a directory of CNI plugins",
+    "uninstall": "take off this node what podwire put there",
 }
 MOVED = frozenset({"check-config", "cleanup", "history", "status"})
 """Commands that are `podwirectl`'s; for one release `podwired` passes them on."""
@@ -56,8 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         catch()  # before the daemon is even loaded
     if words and words[0] in MOVED:
         _pass_on(words)
-    options = _parser().parse_args(words)
-    status: int = options.run(options)
+    options = _parser(words[0] if words else "").parse_args(words)
+    try:
+        status: int = options.run(options)
+    except (Unusable, OSError) as error:
+        named = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        text = error.strerror if named and isinstance(error, OSError) else str(error)
+        print(f"podwired: {named}{printable(str(text))}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -68,7 +78,8 @@ def _pass_on(words: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-I", "-m", "ctl", *words])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser, complete for the chosen command alone: the others' modules are not loaded."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "podwired", description="podwire's node daemon.", epilog=EPILOG, formatter_class=style
@@ -80,6 +91,15 @@ def _parser() -> argparse.ArgumentParser:
         configure(verb)
         add_log_level(verb)
         verb.set_defaults(run=run)
+    for name in ("install", "uninstall"):
+        if name != chosen:
+            verbs.add_parser(name, help=COMMANDS[name])
+            continue
+        module = import_module(f"daemon.commands.{name}")
+        text = module.DESCRIPTION
+        verb = verbs.add_parser(name, help=COMMANDS[name], description=text, formatter_class=style)
+        module.configure(verb)
+        verb.set_defaults(run=module.run)
     return parser
 
 

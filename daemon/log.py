@@ -64,11 +64,16 @@ class Log:
         head = f"<{_JOURNAL_PRIORITY[level]}>" if self._journal else f"{_now()} {level:7} "
         tail = "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value != "")
         # A process chooses its own name, and a peer its words: neither writes a line of the log.
-        safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        safe = printable(text)
         line = f"{head}{safe}{tail}\n".encode(errors="backslashreplace")
         # The reader of stderr may be gone: calls matter more than their log lines.
         with self._mutex, suppress(OSError):
             os.write(_STDERR, line)
+
+
+def printable(text: str) -> str:
+    """The text on one line, without characters that a terminal interprets."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _plain(value: object) -> str:

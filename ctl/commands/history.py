@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ctl.options import DONE, add_output, files_of, printable, warn
+from ctl.options import DONE, add_output, warn
 from daemon.journal import Record, as_json, is_journal, previous_file, read, render_time
+from daemon.log import printable
+from daemon.node_files import files_of
 from daemon.options import Unusable, add_config
 from ipam.cli import render_table
 
@@ -68,7 +70,7 @@ def _since(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Print the records; the exit status."""
-    path = options.file or files_of(options).journal
+    path = options.file or files_of(options.config).journal
     if path.exists() and not (path.is_file() and is_journal(path)):
         raise Unusable(f"{path} is no journal of podwired: none of its lines is a record")
     records = read(path, options.since, options.object)

@@ -7,7 +7,9 @@ import json
 import time
 from pathlib import Path
 
-from ctl.options import DONE, FAILED, add_output, files_of, printable, warn
+from ctl.options import DONE, FAILED, add_output, warn
+from daemon.log import printable
+from daemon.node_files import files_of
 from daemon.options import Unusable, add_config
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
@@ -48,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status; the exit status."""
     try:
-        path = options.file or files_of(options).status
+        path = options.file or files_of(options.config).status
     except Unusable as error:
         warn(str(error))
         return NO_DAEMON

@@ -226,6 +226,8 @@ class ConflistSettings(Section):
     """`conflist`: the CNI configuration that the daemon writes for its node.
 
     plugins: what follows podwire's own entry.
+    exclusive: those of others in its folder are set aside, but for what `leave` matches: patterns
+    of file names.
     """
 
     path: Annotated[Path, v.text(v.parse_conflist_path)] = DEFAULT_CONFLIST
@@ -236,6 +238,8 @@ class ConflistSettings(Section):
     allowed_source_prefixes: Prefixes = ()
     plugins: Annotated[tuple[ChainedPlugin, ...], AfterValidator(v.check_few)] = ()
     cni_version: Annotated[str, v.text(v.parse_version)] = "1.0.0"
+    exclusive: Annotated[bool, v.boolean()] = False
+    leave: tuple[Annotated[str, v.text(v.parse_file_pattern)], ...] = ("*multus*", "*istio*")
 
 
 class JournalSettings(Section):

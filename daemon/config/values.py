@@ -175,6 +175,13 @@ def plain_json(value: object) -> object:
     return number if math.isfinite(number) else str(value)
 
 
+def parse_file_pattern(text: str) -> str:
+    """A pattern of file names, as in a shell. Raises ValueError."""
+    if not text.isprintable() or "/" in text or not 0 < len(text) <= _FILE_NAME_MAX:
+        raise ValueError("must be a pattern of file names, like 00-multus*")
+    return text
+
+
 def parse_link_name(text: str) -> str:
     """A name that the kernel takes for a device, and that podwire gives to no other link."""
     fault = link_name_fault(text)

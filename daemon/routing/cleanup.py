@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,13 +29,14 @@ from kernel.read import read_links
 from kernel.routes import change_entries, read_entries
 from kernel.vxlan import remove_vxlan
 
-CAUSE = "podwirectl cleanup"
 
-
-def clean_up(conflist: Path, data_dir: Path, record: Callable[[Record], None]) -> tuple[str, ...]:
+def clean_up(
+    conflist: Path, data_dir: Path, cause: str, record: Callable[[Record], None]
+) -> tuple[str, ...]:
     """Remove all of it from the calling thread's node; what could not be removed, and why.
 
-    record: called for each object that was removed. One that is missing is no fault.
+    cause: of the records. record: called for each object that was removed. One that is missing is
+    no fault.
     """
     steps: tuple[Callable[[], Iterator[Record]], ...] = (
         partial(_remove_conflist, conflist),
@@ -48,14 +50,14 @@ def clean_up(conflist: Path, data_dir: Path, record: Callable[[Record], None]) -
     for step in steps:
         try:
             for removed in step():
-                record(removed)
+                record(replace(removed, cause=cause))
         except (KernelError, IpamError, OSError) as error:
             faults.append(str(error))
     return tuple(faults)
 
 
 def _record(name: str, before: str = "") -> Record:
-    return Record(time.time(), "removed", name, CAUSE, before)
+    return Record(time.time(), "removed", name, "", before)
 
 
 def _remove_conflist(path: Path) -> Iterator[Record]:

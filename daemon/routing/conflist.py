@@ -243,15 +243,18 @@ class ConflistReconciler:
         self._others: tuple[str, ...] = ()
         self._reported: dict[str, float] = {}
 
-    def reconcile(self, desired: Desired) -> None:
-        """Write the file where it differs."""
+    def reconcile(self, desired: Desired) -> bool:
+        """Write the file where it differs; whether it is as desired."""
         conflist = self._settings.conflist
         if conflist is None:
-            return
+            return False
         path, prefixes, mtu = conflist.path, desired.pod_cidrs, desired.pod_mtu
+        if self._written and not path.parent.is_dir():
+            self._reporter.report_fault("conflist", _explain_folder(path.parent))
+            return False
         content = render_conflist(conflist, prefixes, mtu, self._settings.data_dir)
         if content == self._written and self._reporter.pause_before(path):
-            return
+            return False
         try:
             kept = keep_conflist(path, content, self._replaceable())
         except NoConflist as found:
@@ -267,6 +270,8 @@ class ConflistReconciler:
                 self._report(path, kept, desired, content)
             self._report_others(f"file {path}", kept.others)
             self._written = content
+            return True
+        return False
 
     def _replaceable(self) -> bytes | None:
         return self._unreadable if self._clock() - self._since >= _SETTLED else None
@@ -299,3 +304,9 @@ class ConflistReconciler:
         if text not in self._reported:
             self._reported[text] = now
             self._reporter.report_change("found", name, text)
+
+
+def _explain_folder(folder: Path) -> str:
+    # A watch is of a directory, not of its name (inotify(7)): a new one nobody would look into.
+    how = "a runtime that watches it would not see a new one: restart the runtime, which makes it"
+    return f"the folder {folder} was removed; {how}"

@@ -41,6 +41,8 @@ from daemon.routing.planner import Planner
 from daemon.routing.reconciler import Reconciler
 from daemon.routing.reporter import Refusals, Reporter
 from daemon.routing.stale_pods import StalePods
+from daemon.routing.takeover import Takeover
+from daemon.routing.unwired_pods import UnwiredPods
 from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
 from daemon.watchdog import Watch, unwatched
@@ -96,6 +98,8 @@ class Loop:
         self._conflist = ConflistReconciler(settings, self._reporter)
         self._refusals = Refusals(self._reporter)
         self._stale_pods = StalePods(settings, self._reporter)
+        self._takeover = Takeover(settings, self._reporter)
+        self._unwired_pods = UnwiredPods(settings, self._reporter)
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
@@ -183,6 +187,7 @@ class Loop:
 
     def _tick(self, now: float) -> None:
         self._kernel.tick()
+        self._takeover.check_programs()
         self._reporter.forget_calm()
         allowed = self._overlap.poll() if self._overlap else None
         if allowed is not None:
@@ -238,7 +243,9 @@ class Loop:
     def _finish(self) -> NodeStatus:
         """Do what waits for a node that is ready, and publish the status."""
         if self._desired and not self._faults.node:
-            self._conflist.reconcile(self._desired)
+            if self._conflist.reconcile(self._desired):
+                self._takeover.check_conflists()
+                self._unwired_pods.check()
             self._stale_pods.check(self._desired.pod_cidrs)
         if self._reporter.error:
             self._faults.note_error(self._reporter.error)

@@ -45,12 +45,15 @@ Part = Literal[
     "source",
     "cluster",
     "conflist",
+    "takeover",
+    "programs",
     "journal",
     "pods",
+    "unwired",
     "metrics",
 ]
 _NODE: tuple[NodePart, ...] = get_args(NodePart)
-_HARMLESS = {"limit", "metrics", "pods"}
+_HARMLESS = {"limit", "metrics", "pods", "unwired"}
 Repair = tuple[Hashable, str, str]
 """What was repaired: its key, its name, and what others did."""
 

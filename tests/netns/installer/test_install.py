@@ -6,89 +6,20 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
-from tests.pytest_netns import Node, changes, snapshot
+from tests.netns.installer.place import ROOT, Place, Used
+from tests.pytest_netns import changes, snapshot
 
 COMMANDS = ("podwire-ipam", "podwired", "podwirectl")
-ROOT = Path(__file__).resolve().parents[3]
+PLUGINS = ("bridge", "podwire", "podwire-ipam", "ptp")
 COMPILER = re.compile(r"(.*-)?(gcc|cc|clang|tcc|c\d\d)(-[\d.]+)?")
 NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nonexistent"}
 """What pip needs to find no package at all."""
-
-Done: TypeAlias = "subprocess.CompletedProcess[str]"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A release unpacked somewhere, and where it is installed to."""
-
-    source: Path
-    prefix: Path
-    cni_bin: Path
-    bin: Path
-
-    def run(
-        self, script: str, *words: str | Path, **env: str
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a script of packaging/."""
-        argv = [self.source / "packaging" / script, "--prefix", self.prefix, *words]
-        inherited = {k: v for k, v in os.environ.items() if k != "CC"}
-        return subprocess.run(
-            argv, env={**inherited, **env}, capture_output=True, text=True, check=False
-        )
-
-    def install(self, *words: str | Path, **env: str) -> str:
-        """A successful installation's words."""
-        done = self.run("install", *self.folders, *words, **env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    @property
-    def folders(self) -> list[str | Path]:
-        """Options that keep an installation off this machine."""
-        return ["--cni-bin", self.cni_bin, "--bin", self.bin]
-
-    def answers(self, name: str) -> bool:
-        """Whether the plugin of that name answers, with its Python: it refuses the verb."""
-        env = {"CNI_COMMAND": "NONE", "PODWIRE_SOCKET": str(self.prefix / "no-daemon")}
-        done = subprocess.run(
-            [self.cni_bin / name], env=env, input=b"{}", capture_output=True, check=False
-        )
-        return bool(done.stdout) and bool(json.loads(done.stdout)["code"] == 4)
-
-    def environments(self) -> list[str]:
-        """The Python environments that are there; the one in use last."""
-        used = (self.prefix / "venv").resolve()
-        found = [path for path in self.prefix.glob("venv-*") if path != used]
-        return [*sorted(path.name for path in found), used.name]
-
-    def names(self) -> dict[str, str]:
-        """What the runtime finds in its folder: a link's target, or a file's text."""
-        return self._list(self.cni_bin)
-
-    def commands(self) -> dict[str, str]:
-        """What people find in theirs."""
-        return self._list(self.bin)
-
-    @staticmethod
-    def _list(folder: Path) -> dict[str, str]:
-        found = sorted(folder.iterdir())
-        return {p.name: os.readlink(p) if p.is_symlink() else p.read_text() for p in found}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    ignored = shutil.ignore_patterns("build", ".*", "*.egg-info", "__pycache__")
-    source = shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)
-    return Place(source, tmp_path / "opt" / "podwire", tmp_path / "cni" / "bin", tmp_path / "bin")
 
 
 def path_without_compilers(folder: Path) -> str:
@@ -137,8 +68,10 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     program = str(place.prefix / "venv" / "bin" / "podwire")
     assert place.names() == {
         "bridge": program, "podwire": program, "podwire-ipam": f"{program}-ipam", "ptp": program,
+        "bridge.set-aside-by-podwire": "the reference plugin",
+        "ptp.set-aside-by-podwire": "gone-with-an-upgrade",
     }  # fmt: skip
-    assert all(map(place.answers, place.names()))
+    assert all(map(place.answers, PLUGINS))
     folder = place.prefix / "venv" / "bin"
     assert place.commands() == {n: str(folder / n) for n in COMMANDS}
     for command in place.commands():
@@ -152,7 +85,7 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     assert "compiler" not in told
     assert "set aside" not in told
     assert not is_python(place.cni_bin / "podwire")
-    assert all(map(place.answers, place.names()))
+    assert all(map(place.answers, PLUGINS))
     assert answers
     # A script's interpreter opens it once more by its path (fs/binfmt_script.c), and finds a
     # compiled program where that took its place in between: that one call has to be made again.
@@ -177,11 +110,11 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     assert not other.exists()
     assert (sorted(place.prefix.iterdir()), place.names()) == installed
 
-    assert place.run("uninstall").returncode == 0
+    assert place.run("uninstall", "--keep-network").returncode == 0
     assert place.names() == before
     assert place.commands() == {}
     assert not place.prefix.exists()
-    again = place.run("uninstall")
+    again = place.run("uninstall", "--keep-network")
     assert again.returncode == 1
     assert "has no installation of podwire" in again.stderr
 
@@ -221,80 +154,9 @@ def test_commands_of_others_are_left_alone(place: Place, command: str) -> None:
 # -- off a node that podwire was used on
 
 
-CLUSTER = {
-    "nodes": [
-        {"name": "node-1", "addresses": ["{}"], "podCIDRs": ["10.244.1.0/24"]},
-        {"name": "node-2", "addresses": ["192.0.2.200"], "podCIDRs": ["10.244.2.0/24"]},
-    ]
-}
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >>/run/systemctl-calls
 """
-
-
-@dataclass
-class Used:
-    """A node with an installation, and a daemon that may run on it."""
-
-    node: Node
-    place: Place
-    config: Path
-    conflist: Path
-    daemon: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        """Start the daemon, and wait until it has done its work."""
-        program = self.place.prefix / "venv" / "bin" / "podwired"
-        argv: list[str | Path] = [*self.node.enter, program, "run", "--config", self.config]
-        self.daemon = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
-        status = program.with_name("podwirectl"), "status", "--config", self.config
-        while self.node.run(status, check=False).returncode:
-            assert time.monotonic() < until
-            time.sleep(0.1)
-
-    def kill(self) -> None:
-        """As kill -9 does."""
-        assert self.daemon is not None
-        self.daemon.kill()
-        self.daemon.wait()
-
-    def uninstall(self, *words: str | Path) -> Done:
-        """Run the script on the node."""
-        script = self.place.source / "packaging" / "uninstall"
-        return self.node.run([script, "--prefix", self.place.prefix, *words], check=False)
-
-    def files(self) -> list[str]:
-        """What is below the node's own /var/lib and /run."""
-        argv = ["find", "/var/lib", "/run", "-mindepth", "1", "-path", "/run/netns", "-prune"]
-        return sorted(self.node.run([*argv, "-o", "-print"]).stdout.split())
-
-
-@pytest.fixture
-def used(place: Place, node: Node, podwire_bin: Path, tmp_path: Path) -> Iterator[Used]:
-    """Installed by hand, for an environment of its own takes long: it is another test's."""
-    (place.prefix / "venv" / "bin").mkdir(parents=True)
-    for folder in (place.cni_bin, place.bin):
-        folder.mkdir(parents=True)
-    for name in ("podwired", "podwirectl"):
-        program = (podwire_bin / "podwire").resolve().with_name(name)
-        (place.prefix / "venv" / "bin" / name).symlink_to(program)
-    (place.prefix / "cni-bin").write_text(f"{place.cni_bin}\n")
-    (place.prefix / "commands-bin").write_text(f"{place.bin}\n")
-    (place.bin / "podwired").symlink_to(place.prefix / "venv" / "bin" / "podwired")
-    config, nodes = tmp_path / "podwired.yaml", tmp_path / "nodes.yaml"
-    nodes.write_text(json.dumps(CLUSTER).replace("{}", node.address(4)))
-    conflist = tmp_path / "05-podwire.conflist"
-    settings = {
-        "node": "node-1",
-        "source": {"static": str(nodes)},
-        "conflist": {"path": str(conflist)},
-    }
-    config.write_text(json.dumps(settings))
-    found = Used(node, place, config, conflist)
-    yield found
-    if found.daemon is not None:
-        found.kill()
 
 
 def test_all_that_it_made_goes_if_asked(used: Used) -> None:
@@ -304,7 +166,7 @@ def test_all_that_it_made_goes_if_asked(used: Used) -> None:
     used.start()
     assert changes(before, snapshot(used.node.ns))
     installed, running = used.place.commands(), snapshot(used.node.ns)
-    refused = used.uninstall("--data", "--config", used.config)
+    refused = used.uninstall("--purge", "--config", used.config)
     assert refused.returncode == 1
     assert "a daemon runs" in refused.stderr
     assert "podwire is installed yet" in refused.stderr
@@ -312,9 +174,12 @@ def test_all_that_it_made_goes_if_asked(used: Used) -> None:
     assert changes(running, snapshot(used.node.ns)) == []
 
     used.kill()
-    # A store that cannot be read is no reason to stop: it goes.
+    # A store that cannot be read may be of pods that run.
     used.node.run(["touch", "/var/lib/podwire/podwire.db", "/var/lib/podwire/podwire.db-wal"])
-    done = used.uninstall("--data", "--config", used.config)
+    unsure = used.uninstall("--purge", "--config", used.config)
+    assert unsure.returncode == 1
+    assert "whether pods run cannot be seen" in unsure.stderr
+    done = used.uninstall("--purge", "--force", "--config", used.config)
     assert (done.returncode, done.stderr) == (0, "")
     for thing in ("route 10.244.2.0/24", "link podwire-vxlan", f"file {used.conflist}"):
         assert f"removed {thing}" in done.stdout
@@ -346,7 +211,7 @@ def test_what_the_configuration_moved_goes_from_there_and_nothing_beside_it(
     for name in ("podwire.db-wal", "podwire.db", damaged, f"{damaged}.2-wal", *mine):
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / name).touch()
-    done = used.uninstall("--data", "--config", used.config)
+    done = used.uninstall("--purge", "--force", "--config", used.config)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"removed {tmp_path}/data/podwire.db\n" in done.stdout
     assert f"removed {tmp_path}/log/j\n" in done.stdout
@@ -364,7 +229,7 @@ def test_other_environments_in_the_prefix_stay(place: Place) -> None:
         (place.prefix / name).mkdir(parents=True)
         (place.prefix / name / "file").touch()
     place.install()
-    assert place.run("uninstall").returncode == 0
+    assert place.run("uninstall", "--keep-network").returncode == 0
     assert {path.name for path in place.prefix.iterdir()} == set(names)
     (place.prefix / "venv").mkdir()
     refused = place.run("install", *place.folders)
@@ -382,18 +247,18 @@ def test_data_of_another_installation_is_left_alone(used: Used, tmp_path: Path) 
     used.node.run(["mkdir", "-p", "/var/lib/podwire"])
     used.node.run(["touch", "/var/lib/podwire/podwire.db"])
     files, installed = used.files(), used.place.commands()
-    done = used.uninstall("--data")
+    done = used.uninstall("--purge")
     assert done.returncode == 1
     assert f"podwire is installed in {tmp_path}/other too" in done.stderr
     assert (used.files(), used.place.commands()) == (files, installed)
-    assert used.uninstall("--data", "--config", used.config).returncode == 0
+    assert used.uninstall("--purge", "--force", "--config", used.config).returncode == 0
 
 
 def test_it_stays_otherwise(used: Used) -> None:
     used.start()
     used.kill()
     before, files, content = snapshot(used.node.ns), used.files(), used.conflist.read_text()
-    done = used.uninstall()
+    done = used.uninstall("--keep-network")
     assert (done.returncode, done.stderr) == (0, "")
     assert changes(before, snapshot(used.node.ns)) == []
     assert used.files() == files

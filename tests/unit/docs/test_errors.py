@@ -13,11 +13,16 @@ import pytest
 from cni_plugin import errors
 from ctl.__main__ import main
 from daemon.cni_server.call_counters import CallCounters
+from daemon.config.schema import ConflistSettings
+from daemon.files import explain as explain_file
 from daemon.metrics.endpoint import explain
 from daemon.probes.prober import describe_overload
 from daemon.probes.report import HealthReport, Reason, State, Trouble
 from daemon.routing import stale_pods
 from daemon.routing.peer_filter import describe_limit
+from daemon.routing.takeover import explain_first
+from daemon.routing.unwired_pods import Cached
+from daemon.routing.unwired_pods import describe as describe_unwired
 from daemon.status import NodeStatus, Refused, StatusFile
 from kernel.errors import KernelError
 from tests.unit.docs.pages import codes, read, rows, section
@@ -34,6 +39,7 @@ def test_each_code_has_a_meaning_and_advice() -> None:
         assert advice or int(code) == errors.UNKNOWN_CONTAINER, code
 
 
+NO_SPACE = explain_file("podwire's executable", Path("/opt/a"), OSError(28, "x"), "dataDir")
 STALE_PODS = "1 pod has an address of no pod CIDR of this node (10.244.9.2)"
 DIVERTED = (
     "packets of pods to 10.244.2.0/24 of node-2 go dev tun0 "
@@ -63,6 +69,9 @@ def everything_wrong() -> NodeStatus:
             "filter": "load podwire's nftables tables: Operation not permitted",
             "limit": describe_limit(8473),
             "firewall": "this node's own firewall drops VXLAN (UDP port 8472) from peers: …",
+            "takeover": explain_first(ConflistSettings(), "00-flannel.conf"),
+            "programs": NO_SPACE,
+            "unwired": describe_unwired([Cached("c1", "default/web")]),
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
         },

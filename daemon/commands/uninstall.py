@@ -1,0 +1,134 @@
+"""`podwired uninstall`: off this node, what was installed on it and what the daemon made."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from cni_plugin.attachment import DAMAGE, load_record
+from cni_plugin.host import DEFAULT_INDEX
+from cni_plugin.reclaim import reclaim
+from cni_plugin.store_index import find_stores
+from daemon.commands.cleanup import clean_node
+from daemon.installer.conflists import put_back_conflists
+from daemon.installer.manifest import (
+    ManifestFault,
+    changing_manifest,
+    remove_manifest,
+    save_manifest,
+)
+from daemon.installer.programs import remove_programs
+from daemon.node_files import Files, files_of
+from daemon.options import Unusable, absolute, add_config, settings_of
+from ipam.errors import IpamError
+from ipam.files import Files as StoreFiles
+from ipam.store import Owner, open_store
+from kernel.errors import KernelError
+
+DESCRIPTION = """\
+Take off this node what podwire put there: the CNI configuration, routes to other nodes' pods, the
+VXLAN device, nftables rules, what this node published, and the executables in the directory of CNI
+plugins. What was set aside for them is put back. Nothing else is touched.
+
+Stop the daemon first, and drain the node: pods of podwire that run are named, and nothing is done.
+A run that was interrupted is finished by the next one.
+
+examples:
+  podwired uninstall
+  podwired uninstall --purge          the addresses of pods are forgotten, too
+"""
+_SHOWN = 5
+"""Pods that are named; of more than these, the number is printed."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_config(parser)
+    words = "where the record of the installation is kept (default: the configuration's dataDir)"
+    parser.add_argument("--data-dir", metavar="DIR", type=absolute, help=words)
+    words = "remove store, journal, status and socket as well"
+    parser.add_argument("--purge", action="store_true", help=words)
+    words = "do it while pods of podwire run: they lose their way to other nodes, and keep the rest"
+    parser.add_argument("--force", action="store_true", help=words)
+    words = "only look whether pods of podwire run: exit status 1 where they do"
+    parser.add_argument("--check", action="store_true", help=words)
+    words = "take the executables off alone: pods, routes and the CNI configuration stay"
+    parser.add_argument("--keep-network", action="store_true", help=words)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Remove, and print what was removed; the exit status."""
+    files = files_of(options.config)
+    if not options.keep_network:
+        _refuse_pods(files, force=options.force)
+    if options.check:
+        return 0
+    faults: tuple[str, ...] = ()
+    lines: list[str] = []
+    if not options.keep_network:
+        settings = settings_of(options.config)
+        removed = clean_node(settings, files, "podwired uninstall", data=False)
+        lines, faults = list(removed.describe()), tuple(removed.faults)
+    if not faults:
+        folder = options.data_dir or files.data_dir
+        lines += _take_off(folder, conflists=not options.keep_network)
+    if options.purge and not faults:
+        removed = clean_node(None, files, "podwired uninstall", data=True)
+        lines, faults = lines + list(removed.describe()), tuple(removed.faults)
+    print("\n".join(lines) or "nothing was left")
+    if faults:
+        raise Unusable("podwire is installed yet: " + "; ".join(faults))
+    return 0
+
+
+def _take_off(folder: Path, *, conflists: bool) -> list[str]:
+    if not folder.is_dir():
+        return []
+    try:
+        with changing_manifest(folder) as manifest:
+            save = partial(save_manifest, folder)
+            lines = put_back_conflists(manifest, save) if conflists else []
+            lines += remove_programs(manifest, save)
+            if manifest.is_empty:
+                remove_manifest(folder)
+    except ManifestFault as fault:
+        raise Unusable(str(fault)) from fault
+    with suppress(OSError):  # unless it has the store, or the journal
+        folder.rmdir()
+    return lines
+
+
+def _refuse_pods(files: Files, *, force: bool) -> None:
+    """Raise Unusable where pods of podwire run."""
+    try:
+        pods = [pod for folder in _stores(files) for pod in _pods(folder)]
+    except (IpamError, KernelError) as error:
+        if force:
+            return
+        raise Unusable(f"whether pods run cannot be seen: {error}; --force goes on") from error
+    if pods and not force:
+        more = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
+        are = "1 pod of podwire runs" if len(pods) == 1 else f"{len(pods)} pods of podwire run"
+        what = "drain the node, or remove them, first; --force goes on"
+        raise Unusable(f"{are} on this node ({', '.join(pods[:_SHOWN])}{more}): {what}")
+
+
+def _stores(files: Files) -> list[Path]:
+    found = find_stores(DEFAULT_INDEX, files.data_dir)
+    return [folder for folder in found if StoreFiles(folder).database.exists()]
+
+
+def _pods(folder: Path) -> list[str]:
+    with open_store(folder, create=False) as store:
+        reclaim(store, lambda _line: None)
+        with store.read() as tx:
+            return [_name(owner, text) for owner, text in tx.attachments()]
+
+
+def _name(owner: Owner, text: str) -> str:
+    with suppress(*DAMAGE):
+        if pod := load_record(text).pod:
+            return pod
+    return f"{owner.container_id[:12]} {owner.ifname}"

@@ -1,0 +1,143 @@
+"""The executables that container runtimes find in a directory of CNI plugins.
+
+A runtime that looks finds the file of before or podwire's at any instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from daemon.installer.manifest import Manifest, Program, aside, digest_of
+
+Save = Callable[[Manifest], None]
+
+
+def put_programs(
+    manifest: Manifest, folder: Path, sources: Iterable[tuple[str, Path]], *, copy: bool, save: Save
+) -> list[str]:
+    """Put executables in a folder, by name and what to link or copy there; what was done.
+
+    copy: where the folder is on a host that has none of podwire's other files. save: stores the
+    manifest. Raises OSError; a second run goes on where the first one was interrupted.
+    """
+    _check_folder(folder)
+    lines: list[str] = []
+    for name, source in sources:
+        path = folder / name
+        lines += _put(manifest, path, source, copy, save)
+    return lines
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        kind = "a link that leads nowhere" if folder.is_symlink() else "no folder"
+        raise NotADirectoryError(errno.ENOTDIR, f"it is {kind}", str(folder)) from error
+
+
+def _put(manifest: Manifest, path: Path, source: Path, copy: bool, save: Save) -> list[str]:
+    desired = digest_of(source.resolve(strict=True)) if copy else f"link:{source}"
+    known, found = manifest.programs.get(path), digest_of(path)
+    mine = known.digests if known else ()
+    foreign = bool(found) and found not in mine and found != desired
+    set_aside = foreign or bool(known and known.set_aside)
+    entry = Program((*(d for d in mine if d != desired), desired), str(source), copy, set_aside)
+    if entry != known:
+        manifest.programs[path] = entry
+        save(manifest)
+    lines = []
+    if foreign:
+        _keep(path)
+        lines.append(f"set aside {path} (kept as {aside(path).name})")
+    if found != desired:
+        _replace(path, source, copy)
+        lines.append(str(path))
+    if len(entry.digests) > 1:
+        manifest.programs[path] = replace(entry, digests=(desired,))
+        save(manifest)
+    return lines
+
+
+def _keep(path: Path) -> None:
+    """Give what is there a second name, in place of an older file of that name."""
+    # Of two names of one file rename(2) leaves both.
+    if os.path.lexists(aside(path)) and os.path.samestat(os.lstat(path), os.lstat(aside(path))):
+        return
+    fresh = _fresh(path, "old")
+    with suppress(FileNotFoundError):
+        fresh.unlink()
+    try:
+        os.link(path, fresh, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+            raise
+        shutil.copy2(path, fresh, follow_symlinks=False)  # a file system without hard links
+    os.replace(fresh, aside(path))
+
+
+def _replace(path: Path, source: Path, copy: bool) -> None:
+    fresh = _fresh(path, "new")
+    with suppress(FileNotFoundError):
+        fresh.unlink()
+    if copy:
+        shutil.copyfile(source, fresh)
+        os.chmod(fresh, 0o755)  # noqa: S103 - runtimes of all users execute it
+        with open(fresh, "rb") as file:
+            os.fsync(file.fileno())
+    else:
+        os.symlink(source, fresh)
+    os.replace(fresh, path)
+
+
+def _fresh(path: Path, kind: str) -> Path:
+    """The name of a file that is about to be renamed into place."""
+    return path.with_name(f".{path.name}.{kind}")
+
+
+def restore_programs(manifest: Manifest, save: Save) -> list[str]:
+    """Put back, among podwire's executables, what is missing or was replaced; what was done.
+
+    What another program put in place of one is set aside in turn. Where the installation that
+    they are of is gone, or is not the one that the manifest tells of, nothing is done.
+    Raises OSError.
+    """
+    lines: list[str] = []
+    for path, entry in list(manifest.programs.items()):
+        source = Path(entry.source)
+        with suppress(FileNotFoundError):
+            current = digest_of(source.resolve(strict=True)) if entry.copied else f"link:{source}"
+            if source.exists() and current == entry.digests[-1] and path.parent.is_dir():
+                lines += _put(manifest, path, source, entry.copied, save)
+    return lines
+
+
+def remove_programs(manifest: Manifest, save: Save) -> list[str]:
+    """Remove podwire's executables and put back what was in their place; what was done.
+
+    Another's file that has taken the place of one stays. Raises OSError.
+    """
+    lines = []
+    for path, entry in list(manifest.programs.items()):
+        for kind in ("old", "new"):  # of an installation that was interrupted
+            _fresh(path, kind).unlink(missing_ok=True)
+        found, kept = digest_of(path), digest_of(aside(path)) if entry.set_aside else ""
+        if found and found not in entry.digests:
+            lines.append(f"left {path}: it is not podwire's any more")
+            if kept == found:  # an installation was interrupted between the two
+                aside(path).unlink()
+        elif kept:
+            os.replace(aside(path), path)
+            lines.append(f"put back {path}")
+        elif found:
+            path.unlink()
+            lines.append(f"removed {path}")
+        del manifest.programs[path]
+        save(manifest)
+    return lines

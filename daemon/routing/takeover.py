@@ -1,0 +1,111 @@
+"""What container runtimes find: podwire's executables stay where they were installed, and its CNI
+configuration is the one that they take.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from daemon.config.schema import ConflistSettings, Settings
+from daemon.files import explain
+from daemon.installer.conflists import other_conflists, set_aside_conflists
+from daemon.installer.manifest import (
+    NAME,
+    ManifestFault,
+    aside,
+    changing_manifest,
+    load_manifest,
+    save_manifest,
+)
+from daemon.installer.programs import restore_programs
+from daemon.routing.reporter import Reporter
+
+
+class Takeover:
+    """Compares both whenever it is told to, and reports what it did and what is in the way."""
+
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+        self._folder, self._conflist = settings.data_dir, settings.conflist
+        self._reporter = reporter
+        self._paths: tuple[Path, ...] = ()
+        self._seen: object = None
+
+    def check_programs(self) -> None:
+        """Put back executables that are missing or were replaced."""
+        seen = self._read_marks()
+        if seen == self._seen:
+            return
+        fault = ""
+        try:
+            self._paths = tuple(load_manifest(self._folder).programs)
+            if self._paths:
+                self._restore()
+        except ManifestFault as error:
+            fault = str(error)
+        except OSError as error:
+            fault = explain("podwire's executable", Path(error.filename), error, "dataDir")
+        self._seen = self._read_marks()
+        self._reporter.report_fault("programs", fault)
+
+    def _read_marks(self) -> object:
+        """What differs when the manifest or an executable changed."""
+        return tuple(map(_mark, (self._folder / NAME, *self._paths)))
+
+    def _restore(self) -> None:
+        with changing_manifest(self._folder, wait=0) as manifest:
+            lines = restore_programs(manifest, partial(save_manifest, self._folder))
+        for line in lines:
+            self._reporter.report_repair(line, f"file {line}", "removed or replaced by others")
+
+    def check_conflists(self) -> None:
+        """Set aside what a runtime would take before podwire's, or report it."""
+        conflist = self._conflist
+        if conflist is None:
+            return
+        try:
+            names = os.listdir(conflist.path.parent)
+        except OSError:
+            return  # why the own one cannot be written is reported
+        others = other_conflists(names, conflist.path.name, conflist.leave)
+        fault = ""
+        if others and conflist.exclusive:
+            fault = self._set_aside(conflist, others)
+        elif others and others[0] < conflist.path.name:
+            fault = explain_first(conflist, others[0])
+        self._reporter.report_fault("takeover", fault)
+
+    def _set_aside(self, conflist: ConflistSettings, names: Sequence[str]) -> str:
+        """Do it; why it cannot be done."""
+        folder = conflist.path.parent
+        paths = [folder / name for name in names]
+        try:
+            with changing_manifest(self._folder, wait=0) as manifest:
+                set_aside_conflists(manifest, paths, partial(save_manifest, self._folder))
+        except ManifestFault as error:
+            return str(error)
+        except OSError as error:
+            return explain("another CNI configuration", paths[0], error, "conflist.path")
+        for path in paths:
+            cause = f"conflist.exclusive; it is {aside(path).name} now"
+            self._reporter.report_change("removed", f"file {path}", cause)
+        return ""
+
+
+def explain_first(conflist: ConflistSettings, name: str) -> str:
+    """The fault of a configuration that comes before podwire's."""
+    where = conflist.path.parent
+    return (
+        f"runtimes take {name} in {where} before {conflist.path.name}: new pods are not podwire's; "
+        "move it away, or set conflist.exclusive in podwired.yaml"
+    )
+
+
+def _mark(path: Path) -> object:
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        return error.errno
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
