@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cni_plugin.errors import UNSUPPORTED_FIELD
 from ipam.errors import ConfigError
-from ipam.json_section import Section
+from ipam.json_section import Section, show
 from ipam.ranges import IPAddress
 
 if TYPE_CHECKING:  # the IPAM plugin, which reads configurations, needs nothing of the kernel
@@ -53,15 +54,23 @@ def parse(conf: Section) -> PortMapConf:
 
 
 def _mappings(runtime: Section) -> Iterator[PortMapping]:
-    targets: dict[tuple[str, int, IPAddress | None], int] = {}
+    targets: dict[tuple[object, ...], int] = {}
     for entry in runtime.sections("portMappings"):
         mapping = _mapping(entry)
-        key = (mapping.protocol, mapping.host_port, mapping.host_ip)
-        other = targets.setdefault(key, mapping.pod_port)
-        if other != mapping.pod_port:
-            msg = f"{entry.name('hostPort')}: {mapping.host_port} leads to {other} already"
-            raise ConfigError(f"{msg}, not to {mapping.pod_port} as well")
+        for place in _places(mapping):
+            other = targets.setdefault(place, mapping.pod_port)
+            if other != mapping.pod_port:
+                msg = f"{entry.name('hostPort')}: {mapping.host_port} leads to {other} already"
+                raise ConfigError(f"{msg}, not to {mapping.pod_port} as well")
         yield mapping
+
+
+def _places(mapping: PortMapping) -> Iterator[tuple[object, ...]]:
+    """What no other mapping may have: of each family, and of one address or of all (None)."""
+    host = mapping.host_ip
+    node = None if host is None or host.is_unspecified else host
+    for version in (4, 6) if host is None else (host.version,):
+        yield mapping.protocol, mapping.host_port, version, node
 
 
 def _mapping(entry: Section) -> PortMapping:
@@ -113,11 +122,30 @@ def plan_port_mappings(
     return tuple(dict.fromkeys(elements)), settings
 
 
+def _check_keys(conf: Section) -> None:
+    """Refuse what the reference refuses, and conditions: a map has none. Raises ConfigError.
+
+    What the other keys ask for is the same in podwire's rules.
+    """
+    backend = conf.choice("backend", ("iptables", "nftables"))
+    chain = conf.string("externalSetMarkChain")
+    if conf.integer("markMasqBit", highest=31) is not None and chain is not None:
+        raise ConfigError("markMasqBit and externalSetMarkChain exclude each other")
+    if chain is not None and backend == "nftables":
+        raise conf.fail("externalSetMarkChain", chain, "absent where backend is nftables")
+    for key in ("conditionsV4", "conditionsV6"):
+        if words := " ".join(conf.texts(key)):
+            why = "name the node's address in hostIP instead"
+            msg = f"{key}: {show(words)} is not supported"
+            raise ConfigError(msg, code=UNSUPPORTED_FIELD, details=why)
+
+
 def plan_piece(call: Call, nl: Netlink, previous: Result) -> Piece | None:
     """The mappings as a piece of a chain's attachment."""
     from cni_plugin.chained import link_to_pod, pod_addresses
     from kernel.model import Piece, Space
 
+    _check_keys(Section("", call.parsed.raw))
     addresses = pod_addresses(call, previous)
     if not call.conf.port_map.mappings or not addresses:
         return None

@@ -10,6 +10,7 @@ NODE4, NODE6 = "192.0.2.11", "2001:db8:ffff::b"
 """The node's addresses on its uplink: each world's underlay has one node."""
 SECOND4, SECOND6 = "198.51.100.7", "2001:db8:77::7"
 """More addresses of the node, on its loopback link."""
+EVERY4 = "0.0.0.0"  # noqa: S104
 V4, V6 = "10.20.0.0/24", "2001:db8:20::/64"
 
 
@@ -102,7 +103,7 @@ PORT_CASES = {
             "host-ip", mappings=((tcp(8080, 80, hostIP=SECOND4), udp(8053, 53)),), debian=True
         ),
         PortCase("host-ip-v6", mappings=((tcp(8080, 80, hostIP=SECOND6), udp(8053, 53)),)),
-        PortCase("every-v4", mappings=((tcp(8080, 80, hostIP="0.0.0.0"),),)),  # noqa: S104
+        PortCase("every-v4", mappings=((tcp(8080, 80, hostIP=EVERY4),),)),
         PortCase("every-v6", mappings=((tcp(8080, 80, hostIP="::"),),)),
         PortCase("on-loopback", mappings=((tcp(8080, 80, hostIP="127.0.0.1"),),)),
         PortCase(
@@ -127,12 +128,17 @@ PORT_CASES = {
 
 
 @dataclass(frozen=True)
-class BadCase:
-    """A configuration of `portmap` that is wrong, or unlike. keys replace those of `plain`."""
+class OddCase:
+    """A configuration of `portmap` that is wrong, or that podwire treats otherwise.
+
+    keys: in the place of those of `plain`. code: of podwire's error; 0: success. better: why it is
+    not the reference's answer.
+    """
 
     name: str
     keys: Mapping[str, Any]
-    newest_only: bool = False
+    code: int = 7
+    better: str = ""
 
 
 def mapped(**keys: Any) -> dict[str, Any]:
@@ -141,38 +147,45 @@ def mapped(**keys: Any) -> dict[str, Any]:
     return {"runtimeConfig": {"portMappings": [entry]}}
 
 
-BAD_CASES = (
-    BadCase("no-previous-result", {"prevResult": None}),
-    BadCase("host-port-0", mapped(hostPort=0)),
-    BadCase("host-port-negative", mapped(hostPort=-1)),
-    BadCase("host-port-too-high", mapped(hostPort=65536)),
-    BadCase("host-port-missing", mapped(hostPort=None)),
-    BadCase("host-port-text", mapped(hostPort="8080")),
-    BadCase("pod-port-0", mapped(containerPort=0)),
-    BadCase("pod-port-too-high", mapped(containerPort=65536)),
-    BadCase("pod-port-missing", mapped(containerPort=None)),
-    BadCase("protocol-missing", mapped(protocol=None)),
-    BadCase("protocol-unknown", mapped(protocol="carrier-pigeon")),
-    BadCase("protocol-without-ports", mapped(protocol="icmp")),
-    BadCase("host-ip-no-address", mapped(hostIP="node")),
-    BadCase("host-ip-mapped", mapped(hostIP=f"::ffff:{NODE4}")),
-    BadCase("mark-bit-32", {"markMasqBit": 32}),
-    BadCase("mark-bit-negative", {"markMasqBit": -1}),
-    BadCase("mark-bit-and-chain", {"markMasqBit": 1, "externalSetMarkChain": "OTHERS-MARK"}),
-    BadCase("mark-chain-missing", {"externalSetMarkChain": "OTHERS-MARK"}),
-    BadCase("backend-unknown", {"backend": "ebtables"}, newest_only=True),
-    BadCase(
-        "backend-and-chain",
-        {"backend": "nftables", "externalSetMarkChain": "OTHERS-MARK"},
-        newest_only=True,
+ODD_CASES = (
+    OddCase("no-previous-result", {"prevResult": None}),
+    OddCase("host-port-0", mapped(hostPort=0)),
+    OddCase("host-port-negative", mapped(hostPort=-1)),
+    OddCase("host-port-too-high", mapped(hostPort=65536)),
+    OddCase("host-port-missing", mapped(hostPort=None)),
+    OddCase("host-port-text", mapped(hostPort="8080")),
+    OddCase("pod-port-0", mapped(containerPort=0)),
+    OddCase("pod-port-too-high", mapped(containerPort=65536)),
+    OddCase("pod-port-missing", mapped(containerPort=None)),
+    OddCase("protocol-missing", mapped(protocol=None), 0, "without a protocol it is TCP"),
+    OddCase("protocol-unknown", mapped(protocol="carrier-pigeon")),
+    OddCase("protocol-without-ports", mapped(protocol="icmp")),
+    OddCase("host-ip-no-address", mapped(hostIP="node")),
+    OddCase("host-ip-mapped", mapped(hostIP=f"::ffff:{NODE4}"), 0),
+    OddCase("mark-bit-32", {"markMasqBit": 32}),
+    OddCase("mark-bit-negative", {"markMasqBit": -1}),
+    OddCase("mark-bit-and-chain", {"markMasqBit": 1, "externalSetMarkChain": "OTHERS-MARK"}),
+    OddCase("mark-chain-missing", {"externalSetMarkChain": "OTHERS-MARK"}, 0, "it is not needed"),
+    OddCase("backend-unknown", {"backend": "ebtables"}),
+    OddCase("backend-and-chain", {**NFT, "externalSetMarkChain": "OTHERS-MARK"}),
+    OddCase(
+        "conditions",
+        {"conditionsV4": ["!", "-d", NODE4], "conditionsV6": ["!", "-d", NODE6]},
+        2,
+        "a map has no conditions, and ignoring them would open what they keep closed",
     ),
-    BadCase("conditions", {"conditionsV4": ["!", "-d", NODE4], "conditionsV6": ["!", "-d", NODE6]}),
-    BadCase("conditions-empty", {"conditionsV4": [], "conditionsV6": []}),
-    BadCase(
-        "conditions-of-the-other-backend",
-        {"backend": "nftables", "conditionsV4": ["!", "-d", NODE4]},
-        newest_only=True,
+    OddCase("conditions-empty", {"conditionsV4": [], "conditionsV6": []}, 0),
+    OddCase("conditions-of-iptables", {**NFT, "conditionsV4": ["!", "-d", NODE4]}, 2),
+    OddCase("snat-text", {"snat": "yes"}),
+    OddCase("mappings-no-list", {"runtimeConfig": {"portMappings": {"hostPort": 1}}}),
+    OddCase(
+        "one-port-of-two",
+        {"runtimeConfig": {"portMappings": [tcp(8080, 80), tcp(8080, 81)]}},
+        better="the reference serves the first, and says nothing",
     ),
-    BadCase("snat-text", {"snat": "yes"}),
-    BadCase("mappings-no-list", {"runtimeConfig": {"portMappings": {"hostPort": 1}}}),
+    OddCase(
+        "one-port-of-two-by-address",
+        {"runtimeConfig": {"portMappings": [tcp(8080, 80), tcp(8080, 81, hostIP=EVERY4)]}},
+        better="likewise",
+    ),
 )
