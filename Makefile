@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-newest lint unit netns conformance conformance-reference bench lock \
+.PHONY: help demo test test-newest lint unit netns conformance conformance-reference bench lock manifest \
         clean run-packages test-packages go-tools programs
 
 help: ## show the targets
@@ -136,6 +136,9 @@ $(VENV)/.installed: $(VENV)/.made $(SOURCES) pyproject.toml
 	    --force-reinstall .
 	@rm -rf build/lib build/bdist.* *.egg-info
 	@touch $@
+
+manifest: $(VENV)/.made ## renew packaging/kubernetes/podwire.yaml after a change of its parts
+	@$(PY) packaging/kubernetes/render.py
 
 clean: ## remove everything that was built
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

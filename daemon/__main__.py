@@ -39,7 +39,7 @@ alone, like `podwired serve`. A configuration that is wrong is an error with its
 exit status 1; container runtimes do without the daemon meanwhile. When the daemon ends, routes and
 the CNI configuration stay as they are.
 
-{_SIGNALS}environment: PODWIRE_SOCKET, PODWIRE_DATA_DIR for what the file leaves out;
+{_SIGNALS}environment: PODWIRE_NODE, PODWIRE_SOCKET, PODWIRE_DATA_DIR for what the file leaves out;
          NOTIFY_SOCKET (systemd)
 see also: podwirectl check-config, podwirectl status, podwirectl history
 """

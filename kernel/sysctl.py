@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 
 from kernel.errors import KernelError
 from kernel.model import Sysctl
@@ -12,6 +14,9 @@ from kernel.model import Sysctl
 _OWN_LINK = ("accept_ra", "accept_dad")
 _DOTTED = str.maketrans("/.", "./")
 _LONGEST = 4096  # bytes; the settings that podwire knows are numbers
+# Container runtimes mount a container's own /proc/sys read-only, and refuse any other mount there.
+# Of one mounted elsewhere the kernel shows the caller's namespace, too (net/sysctl_net.c).
+_WRITABLE = "/host/proc/sys"
 
 
 def read_sysctl(path: str) -> str | None:
@@ -36,7 +41,7 @@ def apply_sysctl(setting: Sysctl, *, fresh: bool = False) -> None:
     if not fresh and read_sysctl(setting.path) == setting.value:
         return
     try:
-        fd = os.open(f"/proc/sys/{setting.path}", os.O_WRONLY | os.O_CLOEXEC)
+        fd = _open_to_write(setting.path)
         try:
             os.write(fd, setting.value.encode())
         finally:
@@ -44,6 +49,18 @@ def apply_sysctl(setting: Sysctl, *, fresh: bool = False) -> None:
     except OSError as error:
         if setting.required and (found := read_sysctl(setting.path)) != setting.value:
             raise _unwritable(setting, found, error.errno or 0) from error
+
+
+def _open_to_write(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/sys/{path}", flags)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        with suppress(OSError):
+            return os.open(f"{_WRITABLE}/{path}", flags)
+        raise
 
 
 def _unwritable(setting: Sysctl, found: str | None, number: int) -> KernelError:

@@ -30,8 +30,8 @@ def load_settings(
 ) -> Settings:
     """The settings in a file. Raises FileFault, also where the file cannot be read.
 
-    What the file leaves out comes from the environment (PODWIRE_SOCKET, PODWIRE_DATA_DIR), then
-    from the defaults.
+    What the file leaves out comes from the environment (PODWIRE_NODE, PODWIRE_SOCKET,
+    PODWIRE_DATA_DIR), then from the defaults.
     """
     return parse_settings(read_file(path), path, env, host_name)
 
@@ -47,7 +47,7 @@ def parse_settings(
     name = os.uname().nodename if host_name is None else host_name
 
     def read(root: Item) -> Settings:
-        settings = read_section(Settings, root, *_defaults(root, environment, name.strip().lower()))
+        settings = read_section(Settings, root, *_defaults(root, environment, name))
         _check_ports(settings, root)
         return settings
 
@@ -55,7 +55,7 @@ def parse_settings(
 
 
 def _defaults(
-    root: Item, env: Mapping[str, str], name: str
+    root: Item, env: Mapping[str, str], host_name: str
 ) -> tuple[dict[str, object], dict[str, str]]:
     """What the keys are that depend on the host or on other keys; why there is none for `node`."""
     data_dir = _path(root, "dataDir", env, "PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
@@ -66,11 +66,14 @@ def _defaults(
         "statusFile": socket.parent / "status.json",
         "journal": {"path": data_dir / "journal.jsonl"},
     }
+    # Kubernetes names a node by its host name in lower case (kubelet, nodeutil.GetHostname).
+    name, origin = host_name.strip().lower(), "the host name"
+    if given := env.get("PODWIRE_NODE"):
+        name, origin = given, "PODWIRE_NODE"
     try:
-        # Kubernetes names a node by its host name in lower case (kubelet, nodeutil.GetHostname).
         return defaults | {"node": parse_node_name(name)}, {}
     except ValueError as error:
-        return defaults, {"node": f", for the host name {name!r} {error}"}
+        return defaults, {"node": f", for {origin} {name!r} {error}"}
 
 
 def _path(root: Item, key: str, env: Mapping[str, str], variable: str, default: Path) -> Path:

@@ -6,6 +6,7 @@ The one account of what is wrong now is `Faults`; the status is made from it.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
@@ -255,6 +256,9 @@ def _name_author(port: int, _second: int) -> str:
         return "the kernel"
     if port > _PID_MAX:
         return f"a process (netlink port {port})"
+    if os.getpid() == 1:
+        # In a container of its own process IDs /proc has other processes by those of the node.
+        return f"pid {port}"
     try:
         return f"pid {port} ({Path(f'/proc/{port}/comm').read_text().strip()})"
     except (OSError, UnicodeDecodeError):

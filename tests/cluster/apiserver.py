@@ -28,7 +28,7 @@ from tests.pytest_netns import Namespace
 from tests.pytest_netns.tools import ROOT
 
 ASSETS = "KUBEBUILDER_ASSETS"
-MANIFESTS = ROOT / "packaging/kubernetes"
+MANIFEST = ROOT / "packaging/kubernetes/podwire.yaml"
 SPACE = "podwire"
 """The namespace of podwire's objects."""
 PORT = 6443
@@ -159,16 +159,10 @@ class ApiServer(ABC):
         return self.client(self._wire, self.admin_token)
 
     def install(self) -> None:
-        """Bring in podwire's namespace, its definition and its rights, from packaging/."""
-        made: list[Object] = [
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
-        ]
-        for path in sorted(MANIFESTS.glob("*.yaml")):
-            made += [d for d in yaml.safe_load_all(path.read_text()) if d]
-        first = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
-        for manifest in sorted(made, key=lambda m: m["kind"] not in first):
-            if manifest["kind"] not in ("DaemonSet", "ConfigMap"):
-                self.admin.apply(manifest).expect(200, 201)
+        """Bring in podwire as users do: its namespace, its definition, its rights, its daemons."""
+        made: list[Object] = list(yaml.safe_load_all(MANIFEST.read_text()))
+        for manifest in made:
+            self.admin.apply(manifest).expect(200, 201)
         [self._account] = {
             s["name"] for m in made if m["kind"] == "RoleBinding" for s in m["subjects"]
         }

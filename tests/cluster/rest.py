@@ -21,9 +21,11 @@ TIMEOUT = 30.0
 PLACES = {
     "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles", False),
     "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", False),
+    "ConfigMap": ("/api/v1", "configmaps", True),
     "CustomResourceDefinition": (
         *("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", False),
     ),
+    "DaemonSet": ("/apis/apps/v1", "daemonsets", True),
     "Namespace": ("/api/v1", "namespaces", False),
     "Node": ("/api/v1", "nodes", False),
     "NodeNetwork": ("/apis/podwire.dev/v1", "nodenetworks", True),

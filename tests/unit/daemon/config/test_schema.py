@@ -419,6 +419,15 @@ def test_a_host_name_that_is_no_node_name_needs_the_key() -> None:
     assert parse(f"{SOURCE}node: n", host="my_host").node == "n"
 
 
+def test_a_pod_is_given_the_name_of_its_node() -> None:
+    env = {"PODWIRE_NODE": "node-1.example"}
+    assert parse(SOURCE, env, host="podwired-x7f2m").node == "node-1.example"
+    assert parse(f"{SOURCE}node: n", env).node == "n"
+    with pytest.raises(FileFault, match="needs the key node, for PODWIRE_NODE 'Node_1' must be"):
+        parse(SOURCE, {"PODWIRE_NODE": "Node_1"}, host="node-1")
+    assert parse(SOURCE, {"PODWIRE_NODE": ""}, host="node-1").node == "node-1"
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileFault, match=r"none\.yaml: could not be read: No such file"):
         load_settings(tmp_path / "none.yaml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -25,6 +27,7 @@ from daemon.routing.reporter import (
 from daemon.status import PARTS
 from kernel.model import Link
 from kernel.netlink.monitor import Event
+from tests import ROOT
 from tests.unit.daemon.routing.test_peer_routes import peer_entries
 
 
@@ -122,6 +125,13 @@ def test_the_kernel_and_processes_are_named() -> None:
     assert name_author(1).startswith("pid 1 (")
     assert name_author((1 << 22) + 1) == f"a process (netlink port {(1 << 22) + 1})"
     assert name_author(1 << 22) == f"pid {1 << 22}"  # no such process
+
+
+def test_in_a_container_no_process_is_named_for_another_one() -> None:
+    code = "from daemon.routing.reporter import name_author; print(name_author(1))"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "pid 1\n"
 
 
 def test_no_author_is_named_where_the_kernel_names_none() -> None:

@@ -1,0 +1,72 @@
+"""packaging/kubernetes: one manifest, made of its parts; few rights; settings that are valid."""
+
+from __future__ import annotations
+
+import runpy
+import tomllib
+from typing import Any
+
+import yaml
+
+from daemon.config.load import parse_settings
+from tests import ROOT
+
+FOLDER = ROOT / "packaging/kubernetes"
+MANIFEST = FOLDER / "podwire.yaml"
+
+Object = dict[str, Any]
+
+
+def read(kind: str, name: str) -> Object:
+    found = yaml.safe_load_all(MANIFEST.read_text())
+    [one] = [d for d in found if (d["kind"], d["metadata"]["name"]) == (kind, name)]
+    return dict(one)
+
+
+def pod() -> Object:
+    return dict(read("DaemonSet", "podwired")["spec"]["template"]["spec"])
+
+
+def test_the_manifest_is_that_of_its_parts() -> None:
+    render = runpy.run_path(str(FOLDER / "render.py"))["render"]
+    assert MANIFEST.read_text() == render(), "make manifest renews it"
+
+
+def test_the_settings_are_valid_and_name_the_node_by_the_environment() -> None:
+    text = read("ConfigMap", "podwired")["data"]["podwired.yaml"]
+    settings = parse_settings(text.encode(), "podwired.yaml", {"PODWIRE_NODE": "n1"}, "podwired-x")
+    assert settings.node == "n1"
+    assert settings.source.kubernetes is not None
+    assert (
+        settings.source.kubernetes.namespace
+        == read("DaemonSet", "podwired")["metadata"]["namespace"]
+    )
+    assert settings.metrics is not None
+    [port] = pod()["containers"][0]["ports"]
+    annotations = read("DaemonSet", "podwired")["spec"]["template"]["metadata"]["annotations"]
+    assert settings.metrics.listen[1] == port["containerPort"]
+    assert annotations["prometheus.io/port"] == str(port["containerPort"])
+
+
+def test_the_image_is_that_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    spec = pod()
+    images = {c["image"] for c in (*spec["containers"], *spec["initContainers"])}
+    assert images == {f"localhost/podwire:{version}"}
+
+
+def test_no_container_has_a_right_that_it_does_not_need() -> None:
+    spec = pod()
+    assert not {"hostPID", "hostIPC"} & spec.keys()
+    for container in (*spec["containers"], *spec["initContainers"]):
+        rights = dict(container["securityContext"])
+        needed = {"add": ["NET_ADMIN", "SYS_ADMIN"]} if container["name"] == "podwired" else {}
+        assert rights.pop("capabilities") == {"drop": ["ALL"], **needed}
+        assert rights == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+
+
+def test_the_account_reads_nodes_and_podwires_own_objects_alone() -> None:
+    [nodes] = read("ClusterRole", "podwired")["rules"]
+    assert (nodes["resources"], nodes["verbs"]) == (["nodes"], ["get", "list", "watch"])
+    [own] = read("Role", "podwired")["rules"]
+    assert (own["apiGroups"], own["resources"]) == (["podwire.dev"], ["nodenetworks"])
