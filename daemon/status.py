@@ -31,6 +31,7 @@ PARTS = {
     "paths": "",
     "firewall": "",
     "attachments": "",
+    "unchecked": "",
     "filter": "VXLAN and probes are taken from anybody: ",
     "limit": "",
     "pods": "",

@@ -41,6 +41,7 @@ from kernel.netlink import links
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
+from kernel.nftables.spoof_check import has_source_check
 from kernel.repair import repair
 
 GAP = 0.2
@@ -152,6 +153,7 @@ class Attachments:
         if self._pods.wait is not None:
             self._wake(self._pods.wait)
         self._check_own_bridge(found)
+        self._report_unchecked(found)
         self._settings_of, self._taken = set(), set()
         self._causes = {n: c for n, c in self._causes.items() if n in found.changes}
         self._report_wrong(found, wrong)
@@ -268,6 +270,24 @@ class Attachments:
             except KernelError as error:
                 fault = str(error)
         self._reporter.report_fault("bridge", fault)
+
+    def _report_unchecked(self, found: NodeSide) -> None:
+        """Report pods that were made without the source check that their network has by now."""
+        conflist = self._settings.conflist
+        if not conflist or not conflist.source_check:
+            return
+        bare = [
+            each.title
+            for each in found.attached.values()
+            if each.owner.network == conflist.name
+            and not has_source_check(each.record.plan.elements)
+        ]
+        text = (
+            f"{len(bare)} of {len(found.attached)} attachments were made without the source check"
+        )
+        why = f"{text}, and may send from any address ({', '.join(bare[:_NAMED])}): recreate them"
+        if self._reporter.faults.set("unchecked", why if bare else ""):
+            self._reporter.log.warning(why)
 
     def _report_wrong(self, found: NodeSide, wrong: dict[str, str]) -> None:
         bad = [n for n, each in found.attached.items() if n in wrong or each.bridge in wrong]

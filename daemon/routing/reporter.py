@@ -41,6 +41,7 @@ Part = Literal[
     "paths",
     "firewall",
     "attachments",
+    "unchecked",
     "filter",
     "limit",
     "source",
@@ -54,7 +55,7 @@ Part = Literal[
     "metrics",
 ]
 _NODE: tuple[NodePart, ...] = get_args(NodePart)
-_HARMLESS = {"limit", "metrics", "pods", "unwired"}
+_HARMLESS = {"limit", "metrics", "pods", "unchecked", "unwired"}
 Repair = tuple[Hashable, str, str]
 """What was repaired: its key, its name, and what others did."""
 

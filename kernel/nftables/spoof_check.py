@@ -152,6 +152,11 @@ def source_check_elements(
     return (*allowed, *checked)
 
 
+def has_source_check(elements: Collection[Element]) -> bool:
+    """Whether these elements of a pod hold it to its addresses."""
+    return any(element.set_name == _CHECKED["inet"].name for element in elements)
+
+
 def _allowed_elements(
     name: bytes,
     families: Collection[str],

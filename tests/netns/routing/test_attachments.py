@@ -276,3 +276,28 @@ def delete(member: Member, podwire_bin: Path, container_id: str) -> None:
     conf = {**listed["plugins"][0], "name": listed["name"], "cniVersion": listed["cniVersion"]}
     plugin = podwire_bin / "podwire"
     assert member.node.cni("DEL", plugin, conf, container_id=container_id).code == 0
+
+
+def test_pods_that_were_made_without_the_source_check_are_counted(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    """As those of an earlier version; recreated, they are checked."""
+    member = start(cluster, "ptp")
+    plugin = podwire_bin / "podwire"
+    eventually(member.conflist.exists)
+    pods = [member.make_pod() for _ in range(2)]
+
+    def call(verb: str, number: int, **keys: object) -> None:
+        conf, netns = {**member.conf(), **keys}, pods[number].path
+        answer = member.node.cni(verb, plugin, conf, container_id=f"c{number}", netns=netns)
+        assert answer.code == 0, (answer, member.log)
+
+    call("ADD", 0)
+    call("ADD", 1, sourceCheck=False)
+    text = "1 of 2 attachments were made without the source check, and may send from any address"
+    eventually(lambda: text in member.fault("unchecked") or member.status())
+    assert "of container c1" in member.fault("unchecked")
+    call("DEL", 1)
+    call("ADD", 1)
+    eventually(lambda: member.status()["attachments"] == 2 and not member.fault("unchecked"))
+    eventually(member.is_in_sync)

@@ -67,7 +67,7 @@ def everything_wrong() -> NodeStatus:
             "paths": DIVERTED, "routes": ROUTES, "attachments": ATTACHMENTS, "pods": STALE_PODS,
             "source": "nodes.yaml:3: nodes is empty", "cluster": "nodes.yaml: is empty",
             "filter": "load podwire's nftables tables: Operation not permitted",
-            "limit": describe_limit(8473),
+            "limit": describe_limit(8473), "unchecked": UNCHECKED,
             "firewall": "this node's own firewall drops VXLAN (UDP port 8472) from peers: …",
             "takeover": explain_first(ConflistSettings(), "00-flannel.conf"),
             "programs": NO_SPACE,
@@ -78,6 +78,7 @@ def everything_wrong() -> NodeStatus:
     )  # fmt: skip
 
 
+UNCHECKED = "1 of 2 attachments were made without the source check, and may send from any address"
 ATTACHMENTS = "1 of 2 attachments are not as planned: link pw0123 of default/web: its link is gone"
 
 
