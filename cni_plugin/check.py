@@ -38,6 +38,7 @@ def check(call: Call) -> None:
         plan = _expected(record.whole, previous, call.request.ifname)
         faults = _result_faults(record.plan, previous, call.request.ifname)
         faults += [describe(change, where) for where, change in attach.check(nl, pod, plan)]
+        faults += filter(None, [attach.explain_silence_to(plan.node)])
         ipam, addresses = ipam_of_record(record.ipam), record.plan.pod.addresses
         with store.read() as tx:
             faults += ipam.lost(tx, call.owner, [a.address.ip for a in addresses])

@@ -154,8 +154,7 @@ def _plan_ptp(
         ),
         sysctls=(
             *_routed_sysctls(host.name, ipam),
-            # The gateway has a subnet of its own: with 2 the kernel answers no ARP for it.
-            Sysctl(f"net/ipv4/conf/{host.name}/arp_ignore", "0"),
+            *_arp_sysctls(host.name, ipam),
             *_link_sysctls(host),
             *port_settings,
             *_forwarding_sysctls(ipam),
@@ -341,6 +340,11 @@ def _routed_sysctls(link: str, ipam: Result) -> tuple[Sysctl, ...]:
         for version in _versions(ipam)
         for name, value in _ROUTED[version]
     )
+
+
+def _arp_sysctls(link: str, ipam: Result) -> tuple[Sysctl, ...]:
+    # The gateway has a subnet of its own: with 2 the kernel answers no ARP for it.
+    return (Sysctl(f"net/ipv4/conf/{link}/arp_ignore", "0"),) if 4 in _versions(ipam) else ()
 
 
 def _link_sysctls(host: Link) -> tuple[Sysctl, ...]:

@@ -29,7 +29,7 @@ from kernel.nftables.set_messages import (
 from kernel.nftables.table import load, open_nft, table_changes
 from kernel.operstate import Pause, wait_for_node, wait_for_pod
 from kernel.read import read_link, read_space
-from kernel.sysctl import apply_sysctl
+from kernel.sysctl import apply_sysctl, explain_silence
 
 _GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST})
@@ -57,6 +57,8 @@ def attach(
     LinkExists where the pod has a link of that name, KeyTaken.  pause: sleeps while the kernel
     finishes the pair. bridge: the plan's, as `ensure_bridge` left it.
     """
+    if why := explain_silence_to(plan.node):
+        raise KernelError("attach the pod", "", 0, why)
     with ExitStack() as undo:
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         added: list[Element] = []
@@ -75,6 +77,12 @@ def attach(
         apply_node_settings(nl, _settings(plan.node, own=False))
         undo.pop_all()
     return links.parse_link(settled) if settled else bridge
+
+
+def explain_silence_to(node: Space) -> str:
+    """Why the node does not answer the pod's ARP; empty where it does, or the plan needs none."""
+    asks = any(setting.path.endswith("/arp_ignore") for setting in node.sysctls)
+    return explain_silence() if asks else ""
 
 
 def _settings(node: Space, *, own: bool) -> list[Sysctl]:

@@ -69,6 +69,22 @@ def _unwritable(setting: Sysctl, found: str | None, number: int) -> KernelError:
     return KernelError("set sysctl", what, number, hint)
 
 
+def explain_silence() -> str:
+    """Why this node answers no ARP for the gateway of routed pods; empty where it does.
+
+    Of a link's arp_ignore and that of `all` the larger one holds (linux/inetdevice.h,
+    IN_DEV_ARP_IGNORE). The gateway is no address of the pods' subnet, which 2 asks for; with 8 no
+    ARP is answered at all.
+    """
+    value = read_sysctl("net/ipv4/conf/all/arp_ignore")
+    if value not in ("2", "8"):
+        return ""
+    return (
+        f"net.ipv4.conf.all.arp_ignore={value} overrules what pods' links have: they get no answer"
+        " to ARP for their gateway: set it to 0 or 1"
+    )
+
+
 def dotted(path: str) -> str:
     """A setting as sysctl(8) names it; a dot in a link's name becomes a slash."""
     return path.translate(_DOTTED)

@@ -38,7 +38,8 @@ class Reconciler:
     def __init__(self, settings: Settings, reporter: Reporter, idle: Idle) -> None:
         self.nl, self.events = Netlink(), Monitor()
         self._reporter = reporter
-        self._sysctls = Sysctls(self.nl, reporter)
+        mode = settings.conflist.mode if settings.conflist else ""
+        self._sysctls = Sysctls(self.nl, reporter, routes_pods=mode == "ptp")
         self._device = VxlanDevice(self.nl, settings, reporter)
         self._rules = NftRules(settings, reporter)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)

@@ -17,7 +17,7 @@ from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.model import Sysctl
 from kernel.netlink.socket import Netlink
-from kernel.sysctl import read_sysctl
+from kernel.sysctl import explain_silence, read_sysctl
 
 
 def plan_sysctls(host: HostView, device: str) -> Iterator[Sysctl]:
@@ -52,10 +52,13 @@ def device_sysctls(desired: Desired) -> list[Sysctl]:
 
 
 class Sysctls:
-    """Reconciles the settings. is_due: whether they must be compared."""
+    """Reconciles the settings. is_due: whether they must be compared.
 
-    def __init__(self, nl: Netlink, reporter: Reporter) -> None:
-        self.is_due = False
+    routes_pods: pods get routed pairs, and ask the node for their gateway.
+    """
+
+    def __init__(self, nl: Netlink, reporter: Reporter, *, routes_pods: bool) -> None:
+        self.is_due, self._routes_pods = False, routes_pods
         self._nl, self._reporter = nl, reporter
         self._planned: tuple[Sysctl, ...] = ()
         self._is_new = False
@@ -82,6 +85,9 @@ class Sysctls:
                 waits.append(self._reconcile(setting))
             except KernelError as error:
                 errors.append(error)
+        if self._routes_pods and any(p.version == 4 for p in desired.pod_cidrs):
+            if why := explain_silence():
+                errors.append(KernelError("attach pods", "", 0, why))
         if errors:
             raise errors[0]
         self.is_due, self._is_new = any(waits), False

@@ -112,3 +112,23 @@ def test_a_bridge_too_small_for_ipv6_is_named(scene: Scene, pod: Namespace) -> N
     assert answer.json["code"] == 101
     assert "it has an MTU of 1200, and IPv6 needs 1280" in answer.json["msg"]
     assert before.changes_to(scene.state(pod)) == []
+
+
+def test_arp_that_is_turned_off_for_all_links_is_named(scene: Scene, netns: MakeNamespace) -> None:
+    """The larger of both values holds, so no link's own setting helps."""
+    one, other = (scene.add(netconf("ptp", (4, 6)), netns("pod"), f"c{n}") for n in (1, 2))
+    for value in ("2", "8"):
+        scene.node.ns.sysctl("ipv4/conf/all/arp_ignore", value)
+        text = f"net.ipv4.conf.all.arp_ignore={value} overrules"
+        checked = scene.check(one).json
+        assert (checked["code"], text in checked["msg"]) == (102, True)
+        before = scene.state()
+        answer = scene.call("ADD", netconf("ptp", (4, 6)), netns("pod"), "c3").json
+        assert (answer["code"], text in answer["msg"]) == (101, True)
+        assert before.changes_to(scene.state()) == []
+        scene.add(netconf("bridge"), netns("pod"), f"bridged{value}", "eth1")
+        six = scene.add(netconf("ptp", (6,)), netns("pod"), f"six{value}", "eth1")
+        assert six.pod.ping(GATEWAYS[6])
+    scene.node.ns.sysctl("ipv4/conf/all/arp_ignore", "1")
+    reaches(one, other)
+    assert scene.check(one).code == 0

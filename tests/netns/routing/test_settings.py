@@ -42,6 +42,16 @@ def test_a_setting_that_cannot_be_set_is_a_fault_until_it_can(
     assert fetch(one, "/readyz") == "ready\n"
 
 
+def test_arp_that_is_turned_off_for_all_links_is_a_fault(cluster: Cluster) -> None:
+    one = cluster.join()
+    eventually(one.is_in_sync)
+    one.node.ns.sysctl("ipv4/conf/all/arp_ignore", "2")
+    text = "net.ipv4.conf.all.arp_ignore=2 overrules what pods' links have"
+    eventually(lambda: text in one.status()["fault"] or one.log)
+    one.node.ns.sysctl("ipv4/conf/all/arp_ignore", "0")
+    eventually(one.is_in_sync)
+
+
 def fetch(member: Member, path: str) -> str:
     """What the daemon's endpoint answers on its own node."""
     code = (
