@@ -154,11 +154,11 @@ def _stale(nl: Netlink, store: Store | None, call: Call) -> list[Owner]:
 def _is_other_plugins(text: str) -> bool:
     """Whether another plugin made the attachment, and its pod may be there still."""
     from cni_plugin.attachment import DAMAGE, load_record
-    from cni_plugin.reclaim import is_foreign_over
+    from cni_plugin.reclaim import has_lost_namespace
 
     with suppress(*DAMAGE):
         record = load_record(text)
-        return bool(record.foreign) and not is_foreign_over(record)
+        return bool(record.foreign) and not has_lost_namespace(record)
     return False
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
@@ -29,12 +30,17 @@ IN_FLIGHT = 120.0
 """Seconds after which an ADD is over, for kubelet waits two minutes."""
 
 
-def reclaim(store: Store, log: Callable[[str], None]) -> int:
+IsOver = Callable[[str, float], bool]
+"""Whether an attachment without a link has ended, by its record and its age in seconds."""
+
+
+def reclaim(store: Store, log: Callable[[str], None], is_over: IsOver | None = None) -> int:
     """Free what attachments have whose link is gone, and their pod; how many there were.
 
     The two ends of a pair vanish together. Where the pod's namespace is still there, an ADD
     may have written its record and be about to make the link. Raises KernelError, StoreError.
     """
+    is_over = is_over or _is_over
     with store.read() as tx:
         ages = {a.owner: tx.clock.wall() - a.created_at for a in tx.allocations()}
         records = tx.attachments()
@@ -44,7 +50,7 @@ def reclaim(store: Store, log: Callable[[str], None]) -> int:
     gone = [
         (owner, record)
         for owner, record in records
-        if not links.find(owner) and _is_over(record, ages.get(owner, IN_FLIGHT))
+        if not links.find(owner) and is_over(record, ages.get(owner, IN_FLIGHT))
     ]
     return _free(store, gone, log) if gone else 0
 
@@ -60,19 +66,49 @@ def reclaim_in_all_stores(own: Path, index: Path, log: Callable[[str], None]) ->
                 log(f"addresses of pods that are gone were not searched for: {error}")
 
 
+def reclaim_vanished(own: Path, index: Path, log: Callable[[str], None], patience: float) -> int:
+    """The same in every store, where the pod's namespace is seen to be gone as well; how many.
+
+    A DEL that could not write its store has removed the rest. A store that cannot be used is left
+    for the next time. patience: seconds to wait for one that others lock.
+    """
+    freed = 0
+    for folder in find_stores(index, own):
+        opened = open_store(folder, create=False, patience=patience)
+        with suppress(IpamError, KernelError), opened as store:
+            freed += reclaim(store, log, _has_vanished)
+    return freed
+
+
+def _has_vanished(record: str, _age: float) -> bool:
+    try:
+        return has_vanished(load_record(record))
+    except DAMAGE:
+        return False
+
+
+def has_vanished(record: Record) -> bool:
+    """Whether the pod of an attachment without a link is gone, and podwire may free the rest.
+
+    Of another IPAM plugin's addresses it may not: that is executed with the configuration of a
+    call.
+    """
+    return not record.ipam and has_lost_namespace(record)
+
+
 def _is_over(record: str, age: float) -> bool:
     try:
         read = load_record(record)
     except DAMAGE:
         return age >= IN_FLIGHT
-    if read.foreign:
-        return is_foreign_over(read)
+    if read.foreign:  # its link has a name that podwire does not know
+        return has_lost_namespace(read)
     # Another IPAM plugin must be executed, with the network's configuration.
     return not read.ipam and (age >= IN_FLIGHT or not _is_namespace(read.netns))
 
 
-def is_foreign_over(record: Record) -> bool:
-    """Whether another plugin's attachment is gone: its link has a name that podwire does not know.
+def has_lost_namespace(record: Record) -> bool:
+    """Whether the pod's namespace is gone.
 
     Where the folder of the namespaces is not there either, this process cannot see them.
     """

@@ -65,7 +65,9 @@ def _open_to_write(path: str) -> int:
 
 def _unwritable(setting: Sysctl, found: str | None, number: int) -> KernelError:
     what = f"{dotted(setting.path)}={setting.value}"
-    hint = "this kernel has no such setting" if found is None else f"it is {found}: set it yourself"
+    hint = "" if found is None else f"it is {found}: set it yourself"
+    if number == errno.ENOENT:
+        hint = "this kernel has no such setting"
     return KernelError("set sysctl", what, number, hint)
 
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 
+from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.names import is_host_link_name
+from cni_plugin.reclaim import has_lost_namespace, has_vanished, reclaim_vanished
 from cni_plugin.store_access import bridge_users
 from daemon.config.schema import Settings
 from daemon.model import Desired
@@ -22,6 +24,7 @@ from daemon.routing.node_side import (
     LATER,
     PATIENCE,
     YOUNG,
+    Attached,
     Changes,
     Idle,
     NodeSide,
@@ -49,6 +52,7 @@ GAP = 0.2
 _NAMED = 2
 """Attachments that the status names."""
 _LOST = "its link is gone, or is another's by now: recreate the pod"
+_LEFT = "its pod is gone, and was not deleted: what it had is freed by DEL or GC"
 
 
 class Attachments:
@@ -253,13 +257,24 @@ class Attachments:
         due = {n: each for n, each in gone.items() if now - self._gone[n] >= YOUNG}
         with self._idle(each.call for each in due.values()) as idle:
             lost = {n: each for n, each in due.items() if each.call in idle}
+            lost = self._without_vanished(lost)
         if gone:  # of the DEL of an attachment without a link there is no event
             self._wake(LATER if len(lost) < len(gone) else AGAIN)
-        for name in lost:
+        wrong = {n: _LEFT if has_lost_namespace(e.record) else _LOST for n, e in lost.items()}
+        for name, why in wrong.items():
             if self._gone[name] > -math.inf:
                 self._gone[name] = -math.inf
-                self._reporter.report_change("found", _title(found, name), _LOST)
-        return dict.fromkeys(lost, _LOST)
+                self._reporter.report_change("found", _title(found, name), why)
+        return wrong
+
+    def _without_vanished(self, lost: dict[str, Attached]) -> dict[str, Attached]:
+        """The same, without those whose pod is gone as well, which are freed."""
+        kept = {name: each for name, each in lost.items() if not has_vanished(each.record)}
+        if len(kept) == len(lost):
+            return lost
+        log, folder = self._reporter.log.info, self._settings.data_dir
+        freed = reclaim_vanished(folder, DEFAULT_INDEX, log, PATIENCE)
+        return kept if freed else lost
 
     def _check_own_bridge(self, found: NodeSide) -> None:
         """Find out whether an ADD of the daemon's own network could use its bridge."""

@@ -85,9 +85,9 @@ class Sysctls:
                 waits.append(self._reconcile(setting))
             except KernelError as error:
                 errors.append(error)
-        if self._routes_pods and any(p.version == 4 for p in desired.pod_cidrs):
-            if why := explain_silence():
-                errors.append(KernelError("attach pods", "", 0, why))
+        needs_arp = self._routes_pods and any(p.version == 4 for p in desired.pod_cidrs)
+        if needs_arp and (why := explain_silence()):
+            errors.append(KernelError("attach pods", "", 0, why))
         if errors:
             raise errors[0]
         self.is_due, self._is_new = any(waits), False

@@ -210,6 +210,19 @@ def test_a_pod_without_its_link_is_reported_until_it_is_deleted(
     assert status_of(member) == (1, 1)
 
 
+def test_a_pod_that_is_gone_without_a_del_is_freed(cluster: Cluster, podwire_bin: Path) -> None:
+    """As after a DEL that found the disk full, and removed all but the rows."""
+    member = start(cluster, "ptp")
+    pods = [member.attach(podwire_bin / "podwire") for _ in range(2)]
+    eventually(lambda: status_of(member) == (2, 2) or member.log)
+    pods[0].remove()
+    eventually(lambda: status_of(member) == (1, 1) or member.log)
+    eventually(member.is_in_sync)
+    held = member.node.run([podwire_bin / "podwire-ipam", "list"]).stdout
+    assert (" c1 " in held, " c2 " in held) == (False, True)
+    assert "container c1 interface eth0 is gone without a DEL" in member.log
+
+
 def test_a_link_that_only_has_the_name_is_left_alone(cluster: Cluster, podwire_bin: Path) -> None:
     member = start(cluster, "ptp")
     host = host_of(member, member.attach(podwire_bin / "podwire"))
