@@ -41,6 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help=words)
     words = "where podwire's executables are (default: beside the Python that runs this)"
     parser.add_argument("--programs", metavar="DIR", type=absolute, help=words)
+    words = (
+        "where systemd-networkd and NetworkManager find files that keep them off podwire's links"
+    )
+    words += " and routes, if they are there (/etc; with --copy: none)"
+    parser.add_argument("--etc", metavar="DIR", type=absolute, help=words)
     words = f"where the record of the installation is kept (default: {DEFAULT_DATA_DIR})"
     parser.add_argument("--data-dir", metavar="DIR", type=absolute, help=words)
 

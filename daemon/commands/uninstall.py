@@ -19,7 +19,7 @@ from daemon.installer.manifest import (
     remove_manifest,
     save_manifest,
 )
-from daemon.installer.programs import remove_programs
+from daemon.installer.programs import remove_files
 from daemon.node_files import Files, files_of
 from daemon.options import Unusable, absolute, add_config, settings_of
 from ipam.errors import IpamError
@@ -90,7 +90,7 @@ def _take_off(folder: Path, *, conflists: bool) -> list[str]:
         with changing_manifest(folder) as manifest:
             save = partial(save_manifest, folder)
             lines = put_back_conflists(manifest, save) if conflists else []
-            lines += remove_programs(manifest, save)
+            lines += remove_files(manifest, save)
             if manifest.is_empty:
                 remove_manifest(folder)
     except ManifestFault as fault:

@@ -25,6 +25,7 @@ NAME = "install.json"
 """Below the data directory."""
 SUFFIX = ".set-aside-by-podwire"
 """Of what was in the place of a file of podwire's; no runtime reads such a file."""
+EXECUTABLE = 0o755
 _VERSION = 1
 _WAIT = 60.0
 """Seconds to wait for another process that changes the manifest."""
@@ -35,30 +36,31 @@ class ManifestFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """An executable in a directory of CNI plugins.
+class Placed:
+    """A file of podwire's.
 
     digests: of what podwire put there; two while one takes the other's place. source: what it is
-    a link to, or a copy of. set_aside: whether another's file was there before.
+    a link to, or a copy of. set_aside: whether another's file was there before. mode: of a copy.
     """
 
     digests: tuple[str, ...]
     source: str
     copied: bool
     set_aside: bool = False
+    mode: int = EXECUTABLE
 
 
 @dataclass(slots=True)
 class Manifest:
-    """programs: by path. conflists: where others' configurations were that are set aside."""
+    """files: by path. conflists: where others' configurations were that are set aside."""
 
-    programs: dict[Path, Program] = field(default_factory=dict)
+    files: dict[Path, Placed] = field(default_factory=dict)
     conflists: list[Path] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it is on the node."""
-        return not self.programs and not self.conflists
+        return not self.files and not self.conflists
 
 
 def aside(path: Path) -> Path:
@@ -75,7 +77,7 @@ def load_manifest(folder: Path) -> Manifest:
             why = f"it has version {raw['version']!r:.20}, this podwire knows {_VERSION}"
             raise ManifestFault(f"{path}: {why}; use the podwire that wrote it")
         return Manifest(
-            {Path(name): _program(entry) for name, entry in raw["programs"].items()},
+            {Path(name): _placed(entry) for name, entry in raw["files"].items()},
             [Path(name) for name in raw["conflists"]],
         )
     except FileNotFoundError:
@@ -87,15 +89,15 @@ def load_manifest(folder: Path) -> Manifest:
         raise ManifestFault(f"{path} is damaged ({error!r:.80}); {hint}") from error
 
 
-def _program(entry: dict[str, Any]) -> Program:
-    return Program(**{**entry, "digests": tuple(entry["digests"])})
+def _placed(entry: dict[str, Any]) -> Placed:
+    return Placed(**{**entry, "digests": tuple(entry["digests"])})
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest, also against power loss. Raises OSError."""
     content = {
         "version": _VERSION,
-        "programs": {str(path): asdict(entry) for path, entry in manifest.programs.items()},
+        "files": {str(path): asdict(entry) for path, entry in manifest.files.items()},
         "conflists": [str(path) for path in manifest.conflists],
     }
     data = json.dumps(content, indent=1).encode() + b"\n"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.installer.manifest import Manifest, Program, aside, digest_of
+from daemon.installer.manifest import EXECUTABLE, Manifest, Placed, aside, digest_of
 
 Save = Callable[[Manifest], None]
 
@@ -30,7 +30,7 @@ def put_programs(
     lines: list[str] = []
     for name, source in sources:
         path = folder / name
-        lines += _put(manifest, path, source, copy, save)
+        lines += put_file(manifest, path, source, copy=copy, save=save)
     return lines
 
 
@@ -42,25 +42,35 @@ def _check_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, f"it is {kind}", str(folder)) from error
 
 
-def _put(manifest: Manifest, path: Path, source: Path, copy: bool, save: Save) -> list[str]:
+def put_file(
+    manifest: Manifest,
+    path: Path,
+    source: Path,
+    *,
+    copy: bool,
+    save: Save,
+    mode: int = EXECUTABLE,
+) -> list[str]:
+    """Put one file in a folder that is there, as `put_programs` does; what was done."""
     desired = digest_of(source.resolve(strict=True)) if copy else f"link:{source}"
-    known, found = manifest.programs.get(path), digest_of(path)
+    known, found = manifest.files.get(path), digest_of(path)
     mine = known.digests if known else ()
     foreign = bool(found) and found not in mine and found != desired
     set_aside = foreign or bool(known and known.set_aside)
-    entry = Program((*(d for d in mine if d != desired), desired), str(source), copy, set_aside)
+    digests = (*(d for d in mine if d != desired), desired)
+    entry = Placed(digests, str(source), copy, set_aside, mode)
     if entry != known:
-        manifest.programs[path] = entry
+        manifest.files[path] = entry
         save(manifest)
     lines = []
     if foreign:
         _keep(path)
         lines.append(f"set aside {path} (kept as {aside(path).name})")
     if found != desired:
-        _replace(path, source, copy)
+        _replace(path, source, copy, mode)
         lines.append(str(path))
     if len(entry.digests) > 1:
-        manifest.programs[path] = replace(entry, digests=(desired,))
+        manifest.files[path] = replace(entry, digests=(desired,))
         save(manifest)
     return lines
 
@@ -82,13 +92,13 @@ def _keep(path: Path) -> None:
     os.replace(fresh, aside(path))
 
 
-def _replace(path: Path, source: Path, copy: bool) -> None:
+def _replace(path: Path, source: Path, copy: bool, mode: int) -> None:
     fresh = _fresh(path, "new")
     with suppress(FileNotFoundError):
         fresh.unlink()
     if copy:
         shutil.copyfile(source, fresh)
-        os.chmod(fresh, 0o755)  # noqa: S103 - runtimes of all users execute it
+        os.chmod(fresh, mode)
         with open(fresh, "rb") as file:
             os.fsync(file.fileno())
     else:
@@ -109,22 +119,24 @@ def restore_programs(manifest: Manifest, save: Save) -> list[str]:
     Raises OSError.
     """
     lines: list[str] = []
-    for path, entry in list(manifest.programs.items()):
+    for path, entry in list(manifest.files.items()):
         source = Path(entry.source)
+        if entry.mode != EXECUTABLE:
+            continue
         with suppress(FileNotFoundError):
             current = digest_of(source.resolve(strict=True)) if entry.copied else f"link:{source}"
             if source.exists() and current == entry.digests[-1] and path.parent.is_dir():
-                lines += _put(manifest, path, source, entry.copied, save)
+                lines += put_file(manifest, path, source, copy=entry.copied, save=save)
     return lines
 
 
-def remove_programs(manifest: Manifest, save: Save) -> list[str]:
-    """Remove podwire's executables and put back what was in their place; what was done.
+def remove_files(manifest: Manifest, save: Save) -> list[str]:
+    """Remove podwire's files and put back what was in their place; what was done.
 
     Another's file that has taken the place of one stays. Raises OSError.
     """
     lines = []
-    for path, entry in list(manifest.programs.items()):
+    for path, entry in list(manifest.files.items()):
         for kind in ("old", "new"):  # of an installation that was interrupted
             _fresh(path, kind).unlink(missing_ok=True)
         found, kept = digest_of(path), digest_of(aside(path)) if entry.set_aside else ""
@@ -138,6 +150,6 @@ def remove_programs(manifest: Manifest, save: Save) -> list[str]:
         elif found:
             path.unlink()
             lines.append(f"removed {path}")
-        del manifest.programs[path]
+        del manifest.files[path]
         save(manifest)
     return lines

@@ -40,7 +40,7 @@ class Takeover:
             return
         fault = ""
         try:
-            self._paths = tuple(load_manifest(self._folder).programs)
+            self._paths = tuple(load_manifest(self._folder).files)
             if self._paths:
                 self._restore()
         except ManifestFault as error:

@@ -43,7 +43,8 @@ class Place:
     @property
     def folders(self) -> list[str | Path]:
         """Options that keep an installation off this machine."""
-        return ["--cni-bin", self.cni_bin, "--bin", self.bin, "--data-dir", self.data]
+        own: list[str | Path] = ["--data-dir", self.data, "--etc", self.data]
+        return ["--cni-bin", self.cni_bin, "--bin", self.bin, *own]
 
     def answers(self, name: str) -> bool:
         """Whether the plugin of that name answers, with its Python: it refuses the verb."""
@@ -99,8 +100,9 @@ class Used:
         if not wait:
             return
         until = time.monotonic() + 60
-        status = program.with_name("podwirectl"), "status", "--config", self.config
-        while self.node.run(status, check=False).returncode:
+        status = program.with_name("podwirectl"), "status", "-o", "json", "--config", self.config
+        # Not by the exit status: the other node does not answer, which is a finding soon.
+        while not json.loads(self.node.run(status, check=False).stdout or "{}").get("inSync"):
             assert time.monotonic() < until
             time.sleep(0.1)
 

@@ -34,7 +34,7 @@ def node(used: Used, podwire_bin: Path, tmp_path: Path) -> Used:
     used.config.write_text(json.dumps(settings))
     (used.place.cni_bin / "bridge").write_text("the reference plugin")
     programs = (podwire_bin / "podwire").resolve().parent
-    folders = ("--cni-bin", used.place.cni_bin, "--programs", programs)
+    folders = ("--cni-bin", used.place.cni_bin, "--programs", programs, "--etc", tmp_path)
     done = used.podwired("install", *folders, "--as", "bridge")
     assert done.returncode == 0, done.stderr
     for name in (*OTHERS, *LEFT):

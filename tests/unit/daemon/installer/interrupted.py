@@ -43,7 +43,7 @@ class Node:
         with changing_manifest(self.data) as found:
             save = partial(save_manifest, self.data)
             conflists.put_back_conflists(found, save)
-            programs.remove_programs(found, save)
+            programs.remove_files(found, save)
 
     def upgrade(self) -> None:
         (self.source / "podwire").write_text("version 2")

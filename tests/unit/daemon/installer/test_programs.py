@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.installer.manifest import Manifest, ManifestFault, load_manifest, save_manifest
-from daemon.installer.programs import put_programs, remove_programs, restore_programs
+from daemon.installer.programs import put_programs, remove_files, restore_programs
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Place:
         return restore_programs(self.manifest, lambda _manifest: None)
 
     def remove(self) -> list[str]:
-        return remove_programs(self.manifest, lambda _manifest: None)
+        return remove_files(self.manifest, lambda _manifest: None)
 
     def read(self) -> dict[str, str]:
         found = sorted(self.folder.iterdir())
@@ -94,7 +94,7 @@ def test_an_installation_that_is_gone_or_another_version_puts_nothing_back(place
     assert place.restore() == []
     place.copy = True
     place.source.write_text("another version")
-    (entry,) = place.manifest.programs.values()
+    (entry,) = place.manifest.files.values()
     assert place.restore() == [] or not entry.copied
 
 
@@ -138,7 +138,7 @@ def test_the_manifest_is_read_as_it_was_written(place: Place, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"version":1}', '{"version":1,"programs":{"/a":{}},"conflists":[]}']
+    "text", ["", "{}", "[]", '{"version":1}', '{"version":1,"files":{"/a":{}},"conflists":[]}']
 )
 def test_a_damaged_manifest_is_not_taken_for_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "install.json").write_text(text)

@@ -1,0 +1,109 @@
+"""The host's network managers, and podwire's links and routes: real systemd-networkd."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from daemon.installer.host_files import put_host_files
+from daemon.installer.manifest import Manifest, load_manifest, save_manifest
+from daemon.installer.programs import remove_files
+from tests.pytest_netns import Node
+
+NETWORKD = "/lib/systemd/systemd-networkd"
+EVERYTHING = "[Match]\nName=*\n[Network]\nAddress=198.51.100.1/24\n"
+"""As an installer of a distribution, or an administrator, writes it."""
+EXTERNAL = "192.0.2.254"
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    for folder in ("systemd/network", "NetworkManager/conf.d"):
+        (tmp_path / "etc" / folder).mkdir(parents=True)
+    return tmp_path / "etc"
+
+
+@pytest.fixture
+def linked(node: Node) -> Node:
+    """A node with links and routes as podwire makes them."""
+    for command in (
+        "link add pw0123456789a type veth peer name pod",
+        "link set pw0123456789a up",
+        "address add 10.1.0.1/32 dev pw0123456789a",
+        "route add 10.1.0.2/32 dev pw0123456789a proto 112",
+        f"route add 10.9.0.0/24 via {EXTERNAL} dev eth0 proto 113",
+    ):
+        node.run(["ip", *command.split()])
+    return node
+
+
+@contextmanager
+def networkd(node: Node, etc: Path) -> Iterator[None]:
+    """It runs on the node, with this /etc/systemd, and has configured eth0."""
+    (etc / "systemd" / "network" / "90-all.network").write_text(EVERYTHING)
+    node.run(["mount", "--bind", etc / "systemd", "/etc/systemd"])
+    node.run(["mkdir", "-p", "/run/systemd/netif"])
+    # As in a container: with a /sys that can be written it waits for udev.
+    node.run(["mount", "-o", "remount,ro,bind", "/sys"])
+    process = subprocess.Popen(
+        [*node.enter, NETWORKD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 60
+        while not has_address(node, "eth0"):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def has_address(node: Node, link: str) -> bool:
+    found = node.ip(f"address show dev {link}")
+    return any(a["local"] == "198.51.100.1" for entry in found for a in entry["addr_info"])
+
+
+def routes(node: Node) -> set[tuple[str, str]]:
+    return {(r["dst"], r["dev"]) for r in node.ip("route show proto 113 table all")}
+
+
+def test_networkd_configures_podwires_links_otherwise(linked: Node, etc: Path) -> None:
+    with networkd(linked, etc):
+        assert has_address(linked, "pw0123456789a")
+
+
+def test_networkd_leaves_podwires_links_and_routes(linked: Node, etc: Path) -> None:
+    put_host_files(Manifest(), etc, lambda _manifest: None)
+    with networkd(linked, etc):
+        assert not has_address(linked, "pw0123456789a")
+        (link,) = linked.ip("-4 address show dev pw0123456789a")
+        assert [a["local"] for a in link["addr_info"]] == ["10.1.0.1"]
+        assert routes(linked) == {("10.9.0.0/24", "eth0")}
+    assert routes(linked) == {("10.9.0.0/24", "eth0")}
+
+
+def test_only_managers_that_are_there_get_files(tmp_path: Path) -> None:
+    manifest = Manifest()
+    assert put_host_files(manifest, tmp_path, lambda _manifest: None) == []
+    (tmp_path / "NetworkManager" / "conf.d").mkdir(parents=True)
+    (line,) = put_host_files(manifest, tmp_path, lambda _manifest: None)
+    assert line == str(tmp_path / "NetworkManager/conf.d/podwire.conf")
+    assert Path(line).stat().st_mode & 0o777 == 0o644
+
+
+def test_they_go_with_the_installation(etc: Path, tmp_path: Path) -> None:
+    save = partial(save_manifest, tmp_path)
+    before = sorted(etc.rglob("*"))
+    put_host_files(Manifest(), etc, save)
+    manifest = load_manifest(tmp_path)
+    assert len(manifest.files) == 4
+    remove_files(manifest, save)
+    assert [p for p in sorted(etc.rglob("*")) if p.name != "networkd.conf.d"] == before
