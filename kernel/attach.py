@@ -280,9 +280,11 @@ def check_rules(elements: Iterable[Element]) -> list[Change[ChainRules | Element
         tables = [TABLES[family] for family in sorted({a_set.family for a_set in sets})]
         broken = [change for table in tables for change in table_changes(nl, table)]
         present = read_sets(nl, sets)
-    missing = [e for e in desired if not is_covered(e, (p for p in present if _is_beside(p, e)))]
-    return [*broken, *(Change(element, None) for element in missing)]
+    return [*broken, *(Change(e, None) for e in desired - present if not _is_merged(e, present))]
 
 
-def _is_beside(one: Element, other: Element) -> bool:
-    return (one.family, one.set_name) == (other.family, other.set_name)
+def _is_merged(element: Element, present: Iterable[Element]) -> bool:
+    if element.key_end is None:  # of no interval: thousands would be compared with thousands
+        return False
+    place = element.family, element.set_name
+    return is_covered(element, (p for p in present if (p.family, p.set_name) == place))

@@ -3,6 +3,7 @@
     python -m tests.bench                   everything, some minutes
     python -m tests.bench --quick           few rounds: a first look, not a result
     python -m tests.bench --only growth     one section: latency, burst, growth, memory (CNI calls);
+                                            ports (mapped ports, masquerade, bandwidth in one);
                                             routing, restart, heal, overlay (routes to other nodes)
     python -m tests.bench --check           exit status 1 where a target is not reached
 

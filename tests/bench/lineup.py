@@ -106,7 +106,7 @@ class Lineup:
             conf=podwire_conf(network),
             ledger=StoreLedger(data_dir),
             env=env,
-            daemon=_serve(host, daemon, data_dir, env) if daemon else None,
+            daemon=serve(host, daemon, data_dir, env) if daemon else None,
             stride=stride,
         )  # fmt: skip
 
@@ -124,7 +124,8 @@ class Lineup:
         )  # fmt: skip
 
 
-def _serve(host: Host, program: Path, data_dir: Path, env: Mapping[str, str]) -> Daemon:
+def serve(host: Host, program: Path, data_dir: Path, env: Mapping[str, str]) -> Daemon:
+    """A podwired on a node, which serves calls."""
     socket = env["PODWIRE_SOCKET"]
     argv = (program, "serve", "--socket", socket, "--data-dir", data_dir)
     return Daemon(host, argv, env)

@@ -19,7 +19,11 @@ from tests.bench.stats import Summary
 from tests.bench.table import show, show_ratio
 
 COLOURS = dict(
-    zip(CONTENDERS, ("#9a9a9a", "#d97b29", "#c9a227", "#1f6fb4", "#7fb3dd", "#5a9e5a"), strict=True)
+    zip(
+        CONTENDERS,
+        ("#9a9a9a", "#d97b29", "#c9a227", "#1f6fb4", "#4f8f9f", "#7fb3dd", "#5a9e5a"),
+        strict=True,
+    )
 )
 WIDTH, RIGHT, TOP = 11.0, 0.9, 0.9
 """Inches: the picture, and its margins for ratios and units, title and legend."""

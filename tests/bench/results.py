@@ -8,10 +8,10 @@ from typing import Any
 
 from tests.bench.stats import Summary, ratio, summarize
 
-FLOOR, PEER, BY_HAND, PODWIRE, STANDALONE, KINDNET = (
-    "floor", "reference", "by hand", "podwire", "standalone", "kindnet",
+FLOOR, PEER, BY_HAND, PODWIRE, DROP_IN, STANDALONE, KINDNET = (
+    "floor", "reference", "by hand", "podwire", "drop-in", "standalone", "kindnet",
 )  # fmt: skip
-CONTENDERS = (FLOOR, PEER, BY_HAND, PODWIRE, STANDALONE, KINDNET)
+CONTENDERS = (FLOOR, PEER, BY_HAND, PODWIRE, DROP_IN, STANDALONE, KINDNET)
 """In the order in which tables show them."""
 YARDSTICKS = (PEER, BY_HAND, FLOOR)
 """What podwire is compared with: the first of them that did the same."""

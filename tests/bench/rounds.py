@@ -1,4 +1,4 @@
-"""One pod at a time: rounds in which every contender attaches and detaches a pod, in turns."""
+"""Rounds in which every contender attaches and detaches a pod, or many at once, in turns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from tests.bench.checks import Baseline, check_attached, check_gone, read_baseline
+from tests.bench.checks import (
+    Baseline,
+    check_attached,
+    check_distinct,
+    check_gone,
+    read_baseline,
+)
 from tests.bench.contender import Contender, Cost
 from tests.bench.results import Figure, Results
-from tests.bench.sizes import PODS
+from tests.bench.sizes import BURST_PODS, PODS
 from tests.bench.world import World
 
 T = TypeVar("T")
@@ -69,3 +75,31 @@ class Rounds:
 def takes_part(contender: Contender, number: int) -> bool:
     """Whether it is the contender's turn in a round; all warm up."""
     return number == 0 or number % contender.stride == 0
+
+
+def one_burst(
+    world: World, results: Results, section: str, contender: Contender, baseline: Baseline
+) -> None:
+    """Many ADDs, then many DELs, some at once, checked."""
+    pods = world.pods(contender.label, BURST_PODS)
+    before = contender.background_cpu()
+    attached, add = contender.add_many(pods)
+    for one in attached:
+        check_attached(world, contender, one)
+    check_distinct(contender, attached)
+    between = contender.background_cpu()
+    delete = contender.delete_many(attached)
+    check_gone(contender, baseline, attached)
+    after = contender.background_cpu()
+    case = contender.network.case
+    for verb, cost, background in (
+        ("ADD", add, between - before),
+        ("DEL", delete, after - between),
+    ):
+        name = f"{BURST_PODS} {verb}s"
+        cpu = (cost.cpu + background) * 1e3 / BURST_PODS
+        results.add(Figure(section, case, name), contender.label, cost.wall * 1e3)
+        results.add(Figure(section, case, f"{name}, CPU of each"), contender.label, cpu)
+        if cost.each:
+            each = [wall * 1e3 for wall in cost.each]
+            results.add(Figure(section, case, f"{name}, one of them"), contender.label, *each)

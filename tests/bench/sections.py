@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
-from tests.bench.checks import Baseline, check_attached, check_distinct, check_gone
+from tests.bench.checks import Baseline
 from tests.bench.contender import Contender, Plugin
 from tests.bench.empty_call import empty_calls
 from tests.bench.filling import fill
@@ -14,8 +14,10 @@ from tests.bench.kubernetes.quiet import KUBERNETES
 from tests.bench.kubernetes.section import kubernetes
 from tests.bench.lineup import Entry, Lineup
 from tests.bench.networks import BRIDGE_MASQ, BRIDGE_PLAIN, NETWORKS, PTP_DUAL
+from tests.bench.ports.mapped import PORTS
+from tests.bench.ports.section import ports
 from tests.bench.results import FLOOR, KINDNET, PEER, PODWIRE, STANDALONE, Figure, Results
-from tests.bench.rounds import Rounds, Say, in_turns, in_use, takes_part
+from tests.bench.rounds import Rounds, Say, in_turns, in_use, one_burst, takes_part
 from tests.bench.routing.heal import HEAL, heal
 from tests.bench.routing.health import HEALTH, health
 from tests.bench.routing.overlay import OVERLAY, overlay
@@ -63,32 +65,7 @@ def burst(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
             for number in range(sizes.bursts):
                 say(f"{BURST}, {network.case}: {number + 1} of {sizes.bursts}")
                 for contender in in_turns(contenders, number):
-                    _one_burst(lineup, results, contender, baselines[contender])
-
-
-def _one_burst(lineup: Lineup, results: Results, contender: Contender, baseline: Baseline) -> None:
-    pods = lineup.world.pods(contender.label, BURST_PODS)
-    before = contender.background_cpu()
-    attached, add = contender.add_many(pods)
-    for one in attached:
-        check_attached(lineup.world, contender, one)
-    check_distinct(contender, attached)
-    between = contender.background_cpu()
-    delete = contender.delete_many(attached)
-    check_gone(contender, baseline, attached)
-    after = contender.background_cpu()
-    case = contender.network.case
-    for verb, cost, background in (
-        ("ADD", add, between - before),
-        ("DEL", delete, after - between),
-    ):
-        name = f"{BURST_PODS} {verb}s"
-        cpu = (cost.cpu + background) * 1e3 / BURST_PODS
-        results.add(Figure(BURST, case, name), contender.label, cost.wall * 1e3)
-        results.add(Figure(BURST, case, f"{name}, CPU of each"), contender.label, cpu)
-        if cost.each:
-            each = [wall * 1e3 for wall in cost.each]
-            results.add(Figure(BURST, case, f"{name}, one of them"), contender.label, *each)
+                    one_burst(lineup.world, results, BURST, contender, baselines[contender])
 
 
 def growth(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
@@ -135,13 +112,14 @@ def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
         with in_use(lineup.world, [contender]) as baselines:
             for done in range(0, sizes.operations, 2 * BURST_PODS):
                 say(f"{MEMORY}: {done:,} of {sizes.operations:,} operations")
-                _one_burst(lineup, Results(), contender, baselines[contender])
+                one_burst(lineup.world, Results(), BURST, contender, baselines[contender])
             time.sleep(SETTLE)
             results.add(busy(sizes.operations), PODWIRE, contender.daemon.pss())
 
 
 CALLS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}
 """Sections about CNI calls, in which other plugins take part."""
+CHAINS = {PORTS: ports}
 ROUTES = {ROUTING: routing, RESTART: restart, HEAL: heal, OVERLAY: overlay, HEALTH: health}
 SOURCES = {KUBERNETES: kubernetes}
-SECTIONS = {**CALLS, **ROUTES, **SOURCES}
+SECTIONS = {**CALLS, **CHAINS, **ROUTES, **SOURCES}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,10 @@ class Exit:
     cpu: float
 
 
+Job = Generator[Command, Exit, None]
+"""Yields programs, one after the other, and gets how each ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     pid: int
@@ -52,10 +57,20 @@ def run(command: Command, stderr: int) -> Exit:
 
 def run_many(commands: Sequence[Command], stderr: int, at_once: int) -> tuple[float, list[Exit]]:
     """Run programs, so many at once; the wall time in seconds, and how each ended, in order."""
+    wall, ends = run_jobs([_only(command) for command in commands], stderr, at_once)
+    return wall, [ended for (ended,) in ends]
+
+
+def _only(command: Command) -> Job:
+    yield command
+
+
+def run_jobs(jobs: Sequence[Job], stderr: int, at_once: int) -> tuple[float, list[list[Exit]]]:
+    """Run jobs, so many at once; the wall time in seconds, and how the programs of each ended."""
     began = time.perf_counter()
     running: dict[int, tuple[int, _Running]] = {}
-    exits: list[Exit | None] = [None] * len(commands)
-    waiting = list(enumerate(commands))[::-1]
+    ends: list[list[Exit]] = [[] for _ in jobs]
+    waiting = list(enumerate(next(job) for job in jobs))[::-1]
     while waiting or running:
         while waiting and len(running) < at_once:
             index, command = waiting.pop()
@@ -65,8 +80,10 @@ def run_many(commands: Sequence[Command], stderr: int, at_once: int) -> tuple[fl
         pid, status, usage = os.wait4(0, 0)
         if pid in running:
             index, started = running.pop(pid)
-            exits[index] = _finish(started, status, usage)
-    return time.perf_counter() - began, [e for e in exits if e is not None]
+            ends[index].append(_finish(started, status, usage))
+            with suppress(StopIteration):
+                waiting.append((index, jobs[index].send(ends[index][-1])))
+    return time.perf_counter() - began, ends
 
 
 def _start(command: Command, stderr: int) -> _Running:

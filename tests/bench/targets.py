@@ -20,7 +20,9 @@ from tests.bench.networks import (
     PTP_PLAIN,
     Network,
 )
-from tests.bench.results import FLOOR, PODWIRE, STANDALONE, Figure, Results
+from tests.bench.ports.lineup import PORTS_NETWORK
+from tests.bench.ports.mapped import MAPPINGS, PORTS, connecting
+from tests.bench.results import DROP_IN, FLOOR, PEER, PODWIRE, STANDALONE, Figure, Results
 from tests.bench.routing.heal import FEW, HEAL, MANY
 from tests.bench.routing.health import BUDGET, HEALTH, PROBES
 from tests.bench.routing.health import CPU as HEALTH_CPU
@@ -152,6 +154,17 @@ def _of_starts(what: str, *, few: bool) -> Measure:
     return measure
 
 
+def _with_ports(what: str, contender: str) -> Measure:
+    """A contender's ratio to the reference's chain of plugins."""
+    figure = Figure(PORTS, PORTS_NETWORK.case, what)
+    return lambda results: ratio(results.median(figure, contender), results.median(figure, PEER))
+
+
+def _mapped_growth(results: Results) -> float | None:
+    most, least = (connecting(count) for count in (MAPPINGS[-1], MAPPINGS[0]))
+    return ratio(results.median(most, PODWIRE), results.median(least, PODWIRE))
+
+
 JOINS, LEAVES, MOVES = CHANGES
 
 TARGETS = (
@@ -173,6 +186,10 @@ TARGETS = (
     Target(BURST, "burst of DELs", 0.3, _burst("DEL", BRIDGE_PLAIN)),
     Target(BURST, "burst of DELs, ipMasq", 0.05, _burst("DEL", BRIDGE_MASQ)),
     Target(GROWTH, "podwire's ADD at 30,000 allocations against 0", 1.3, _growth),
+    Target(PORTS, "ADD with ports, ipMasq, bandwidth", 0.08, _with_ports("ADD", PODWIRE)),
+    Target(PORTS, "the same by the drop-in names", 0.2, _with_ports("ADD", DROP_IN)),
+    Target(PORTS, "burst of DELs with ports", 0.05, _with_ports(f"{BURST_PODS} DELs", PODWIRE)),
+    Target(PORTS, "new connection at 10,000 mappings against 10", 1.1, _mapped_growth),
     Target(LATENCY, "standalone ADD bridge", 120, _standalone, "ms", must=False),
     Target(MEMORY, "podwired, idle", 55, _median(IDLE), "MB"),
     Target(MEMORY, "podwired, after the operations", 55, _after_operations, "MB"),
