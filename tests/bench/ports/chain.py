@@ -149,9 +149,7 @@ class Chain(Contender):
         address, number = self.host.node.address(4), int(attached.container_id, 16)
         for place, port in enumerate(POD_PORTS):
             with ExitStack() as stack:
-                server = stack.enter_context(attached.pod.socket(*STREAM))
-                server.bind((attached.addresses[0], port))
-                server.listen()
+                server = stack.enter_context(listening(attached, port))
                 client = stack.enter_context(self._world.underlay.ns.socket(*STREAM))
                 for end in (server, client):
                     end.settimeout(10)
@@ -160,3 +158,12 @@ class Chain(Contender):
 
 
 STREAM = (socket.AF_INET, socket.SOCK_STREAM)
+
+
+def listening(attached: Attached, port: int) -> socket.socket:
+    """A listener in a pod; an earlier one's connections may still be in TIME_WAIT."""
+    server = attached.pod.socket(*STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((attached.addresses[0], port))
+    server.listen()
+    return server

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from tests.bench.lineup import Lineup
-from tests.bench.ports.chain import POD_PORTS, STREAM, Chain, host_port
+from tests.bench.ports.chain import POD_PORTS, STREAM, Chain, host_port, listening
 from tests.bench.ports.lineup import port_contenders
 from tests.bench.results import PEER, PODWIRE, Figure, Results
 from tests.bench.rounds import Say, in_turns
@@ -73,9 +73,7 @@ def _prepare(lineup: Lineup, stack: ExitStack, contender: Chain, count: int) -> 
     _fill(contender, others[:half])
     attached, _ = contender.add(pod)
     _fill(contender, others[half:])
-    listener = stack.enter_context(pod.socket(*STREAM))
-    listener.bind((attached.addresses[0], POD_PORTS[0]))
-    listener.listen(_CONNECTIONS)
+    listener = stack.enter_context(listening(attached, POD_PORTS[0]))
     to = contender.host.node.address(4), host_port(int(attached.container_id, 16))
     return Mapped(contender.label, count, to, listener)
 
