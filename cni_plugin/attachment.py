@@ -20,9 +20,11 @@ from kernel.model import (
     Piece,
     Plan,
     Port,
+    Redirect,
     Route,
     Space,
     Sysctl,
+    TokenBucket,
 )
 
 _SCHEMA = 1
@@ -143,7 +145,7 @@ def _default(field: Field[Any]) -> object:
 
 _NOUNS = (
     *(Record, Plan, Piece, Space, Bridge),
-    *(Link, Port, Address, Route, Sysctl, Neighbour, Element),
+    *(Link, Port, Address, Route, Sysctl, Neighbour, Element, TokenBucket, Redirect),
 )
 # Every ADD writes a record: what a noun consists of is read once.
 _READERS: dict[type[object], _Reader] = {noun: _reader(noun) for noun in _NOUNS}
@@ -184,8 +186,9 @@ def load_cleanup_record(text: str) -> CleanupRecord:
         return cleanup_record_of(_record(raw))
     plan = raw["plan"]
     elements = _each(_element, plan.get("elements", ()))
-    host, pod = plan["node"]["links"][0], plan["pod"]["links"][0]
-    rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", "")
+    (host, *more), pod = plan["node"]["links"], plan["pod"]["links"][0]
+    names = tuple(link["name"] for link in more)
+    rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", ""), names
     addresses = _each(_single, plan["pod"].get("addresses", ()))
     return CleanupRecord(host["name"], pod.get("mac", ""), addresses, elements, *rest)
 
@@ -245,6 +248,8 @@ def _space(raw: Any) -> Space:
         routes=_each(_route, raw.get("routes", ())),
         sysctls=_sysctls(raw),
         neighbours=_each(_neighbour, raw.get("neighbours", ())),
+        buckets=_each(lambda bucket: TokenBucket(**bucket), raw.get("buckets", ())),
+        redirects=_each(lambda redirect: Redirect(**redirect), raw.get("redirects", ())),
     )
 
 

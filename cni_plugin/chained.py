@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from kernel.model import Piece, Plan
     from kernel.netlink.socket import Netlink
 
-CHAINED_PROGRAMS = frozenset({"loopback", "portmap"})
+CHAINED_PROGRAMS = frozenset({"bandwidth", "loopback", "portmap"})
 STAND_INS = frozenset({"bridge", "ptp", "host-local"}) | CHAINED_PROGRAMS
 """The reference plugins that podwire is when it is started under their name."""
-_NATIVE_KEYS: Mapping[str, frozenset[str]] = {}
+_NATIVE_KEYS: Mapping[str, frozenset[str]] = {
+    "bandwidth": frozenset(
+        {"bandwidth", "ingressrate", "ingressburst", "egressrate", "egressburst"}
+    ),
+}
 """Features of a native configuration, by plugin, each with the keys that ask for it (lower case).
 
-Its module has `parse_native(conf)`, and `native_piece(that, plan)`.
+Its module has `parse_native(conf)`, and `native_piece(that, plan)` unless the plan has it.
 """
 _VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "collect", "STATUS": "status"}
 
@@ -66,7 +70,8 @@ def _places(conf: Section) -> tuple[Section, ...]:
 def native_pieces(features: Mapping[str, object], plan: Plan) -> tuple[Piece, ...]:
     """The pieces of a native attachment, whose plan is made."""
     modules = ((import_module(f"cni_plugin.plugins.{n}"), conf) for n, conf in features.items())
-    return tuple(module.native_piece(conf, plan) for module, conf in modules)
+    some = ((module, conf) for module, conf in modules if hasattr(module, "native_piece"))
+    return tuple(module.native_piece(conf, plan) for module, conf in some)
 
 
 def require_previous(call: Call) -> Result:

@@ -70,7 +70,7 @@ def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None)
     release = partial(ipam.run, "DEL", call)
     macs = partial(_previous_macs, call)
     host = call.host
-    delete, forget = host.delete_link, host.forget_connections
+    delete, forget = host.delete_links, host.forget_connections
     remove(nl, store, call.owner, record, pod, macs, release, delete, forget)
 
 
@@ -120,7 +120,7 @@ def _collect(call: Call, nl: Netlink, failures: list[str], store: Store | None) 
             record = _find(nl, store, owner)
             ipam = ipam_of_record(record.ipam if record else "")
             release = partial(ipam.run, "DEL", call, owner)
-            delete, forget = call.host.delete_link, call.host.forget_connections
+            delete, forget = call.host.delete_links, call.host.forget_connections
             remove(
                 nl, store, owner, record,
                 release=release, delete=delete, forget_connections=forget,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +55,10 @@ def _open_namespace(path: str) -> Namespace:
     return open_namespace(path)
 
 
-def _delete_link(nl: Netlink, name: str) -> bool:
-    from kernel.attach import delete_link
+def _delete_links(nl: Netlink, names: Sequence[str]) -> bool:
+    from kernel.attach import delete_links
 
-    return delete_link(nl, name)
+    return delete_links(nl, names)
 
 
 def _forget_connections(addresses: Collection[IPAddress]) -> None:
@@ -78,7 +78,7 @@ class Host:
     open_netns: opens CNI_NETNS (the daemon has a descriptor instead of a path).
     log: takes a line for the operator.
     open_store: opens the store of a folder; the daemon keeps it open between calls.
-    delete_link: deletes a link of the node by name, whether it was there; the daemon gathers
+    delete_links: deletes links of the node by name, whether the first was there; the daemon gathers
         deletions, for they cost the same together.
     forget_connections: deletes what the kernel tracks of pods' addresses; the daemon gathers these,
         too.
@@ -98,7 +98,7 @@ class Host:
     open_netns: Callable[[str], Namespace] = field(default=_open_namespace)
     log: Callable[[str], None] = field(default=_to_stderr)
     open_store: OpenStore = field(default=_open_once)
-    delete_link: Callable[[Netlink, str], bool] = field(default=_delete_link)
+    delete_links: Callable[[Netlink, Sequence[str]], bool] = field(default=_delete_links)
     forget_connections: Callable[[Collection[IPAddress]], None] = field(default=_forget_connections)
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     readiness: Callable[[str], CniError | None] = field(default=always_ready)

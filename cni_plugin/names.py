@@ -14,7 +14,8 @@ from ipam.transaction import Owner
 from kernel.model import HOST_LINK_PREFIX, IPInterface
 
 _MARK = "podwire"
-_HOST_LINK = re.compile(HOST_LINK_PREFIX + r"[0-9a-f]{11}\Z")
+_IFB_PREFIX = "bwp"
+_HOST_LINK = re.compile(rf"({HOST_LINK_PREFIX}[0-9a-f]{{11}}|{_IFB_PREFIX}[0-9a-f]{{12}})\Z")
 # IFALIASZ is 256, and the kernel counts the NUL that ends the text (net/core/dev.c).
 _ALIAS_MAX = 254
 
@@ -40,6 +41,11 @@ def owner_of(mark: Mark) -> Owner:
 def host_link_name(network: str, container_id: str, ifname: str) -> str:
     """The node-side link: pw and 11 hex digits of the attachment's key."""
     return HOST_LINK_PREFIX + _digest(network, container_id, ifname).hex()[:11]
+
+
+def ifb_name(network: str, container_id: str) -> str:
+    """The ifb device that limits what a container sends: the name is that of the reference's."""
+    return _IFB_PREFIX + hashlib.sha512((network + container_id).encode()).hexdigest()[:12]
 
 
 def is_host_link_name(name: str) -> bool:

@@ -105,13 +105,6 @@ def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[Cle
             yield load_cleanup_record(text)
 
 
-def elements_of(record: str) -> tuple[Element, ...]:
-    """The elements of a record in JSON text, as far as this version can read it."""
-    with suppress(*DAMAGE):
-        return load_cleanup_record(record).elements
-    return ()
-
-
 def foreign_elements(tx: Transaction) -> list[Element]:
     """The hairpin elements of attachments whose record is in another store."""
     return [element for element, _index in indexed_foreign_elements(tx)]
@@ -169,8 +162,9 @@ def _foreign_links(tx: Transaction) -> list[tuple[Link, Mark]]:
 
 
 def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
-    """All links of the node with podwire's mark."""
-    found = ((link, parse_alias(link.alias)) for link in read_links(nl))
+    """The node's ends of all pairs with podwire's mark."""
+    ends = (link for link in read_links(nl) if link.kind == "veth")
+    found = ((link, parse_alias(link.alias)) for link in ends)
     return [(link, mark) for link, mark in found if mark]
 
 

@@ -19,7 +19,7 @@ from cni_plugin.chained import link_to_pod, pod_addresses, require_previous
 from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.names import host_link_name
-from cni_plugin.result import Result
+from cni_plugin.result import Interface, Result
 from cni_plugin.store_access import (
     enter_own_store,
     open_node_store,
@@ -56,7 +56,7 @@ def add(plan: PlanPiece, name: str, call: Call) -> Result:
             return previous
         enter_own_store(call)
         with _pod_of(call, piece) as pod, open_node_store(call, _folder(call)) as store:
-            _remove(nl, store, call.owner, name, pod)  # of an ADD that is repeated
+            _remove(call, nl, store, call.owner, name, pod)  # of an ADD that is repeated
             piece = _with_original(pod, piece)
             _add(call, nl, pod, store, piece, previous)
     return _changed(previous, call.request.ifname, piece)
@@ -142,7 +142,9 @@ _NO_LINK = "/"
 
 
 def _changed(previous: Result, ifname: str, piece: Piece) -> Result:
-    """The result with the MAC and the MTU that the piece gives the pod's link."""
+    """The result with the node's links of the piece, and the MAC and MTU of the pod's link."""
+    more = tuple(Interface(link.name, link.mac or "") for link in piece.node.links)
+    previous = replace(previous, interfaces=(*previous.interfaces, *more))
     if not piece.pod.links:
         return previous
     link = piece.pod.links[0]
@@ -160,7 +162,7 @@ def delete(_plan: PlanPiece, name: str, call: Call) -> None:
     with open_netlink() as nl, _pod_if_there(call) as pod:
         for folder in stores_of_attachment(call):
             with open_node_store(call, folder) as store:
-                _remove(nl, store, call.owner, name, pod)
+                _remove(call, nl, store, call.owner, name, pod)
 
 
 @contextmanager
@@ -177,7 +179,7 @@ def _pod_if_there(call: Call) -> Iterator[Namespace | None]:
 
 
 def _remove(
-    nl: Netlink, store: Store, owner: Owner, name: str, pod: Namespace | None = None
+    call: Call, nl: Netlink, store: Store, owner: Owner, name: str, pod: Namespace | None = None
 ) -> None:
     with store.read() as tx:
         text = tx.attachment(owner)
@@ -185,7 +187,8 @@ def _remove(
         record = load_record(text) if text else None
         piece = record.piece(name) if record else None
         if record and piece:
-            remove_piece(nl, pod, piece, record.elements_beside(name))
+            shared, delete = record.elements_beside(name), call.host.delete_links
+            remove_piece(nl, pod, piece, shared, delete)
             _withdraw(store, owner, name)
 
 
@@ -242,7 +245,7 @@ def _collect(call: Call, nl: Netlink, folder: Path, name: str) -> list[str]:
             if (owner.container_id, owner.ifname) in valid or not _is_foreign(text):
                 continue
             try:
-                _remove(nl, store, owner, name)
+                _remove(call, nl, store, owner, name)
             except (KernelError, IpamError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
     return failures

@@ -13,6 +13,7 @@ from cni_plugin.plugins.portmap import plan_port_mappings
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, render_dns
 from ipam.ranges import interface_of
+from ipam.transaction import Owner
 from kernel.model import (
     RTPROT_PODWIRE,
     SCOPE_HOST,
@@ -97,8 +98,29 @@ def plan_attachment(
     ipam = _without_unspecified(ipam)
     _check_next_hops(ipam)
     if shape.mode == "ptp":
-        return _plan_ptp(request, conf, shape, _with_gateways(ipam), uplink_mtu)
-    return _plan_bridge(request, conf, shape, ipam, uplink_mtu)
+        planned = _plan_ptp(request, conf, shape, _with_gateways(ipam), uplink_mtu)
+    else:
+        planned = _plan_bridge(request, conf, shape, ipam, uplink_mtu)
+    limits = conf.features.get("bandwidth") if shape.native else None
+    return _limited(limits, request, conf.name, *planned) if limits else planned
+
+
+def _limited(
+    limits: object, request: Request, network: str, plan: Plan, result: Result
+) -> tuple[Plan, Result]:
+    """The same with limits of what the pod receives and sends."""
+    from cni_plugin.plugins.bandwidth import Bandwidth, plan_limits  # few attachments have limits
+
+    assert isinstance(limits, Bandwidth)  # noqa: S101 - the feature of that name
+    owner = Owner(network, request.container_id, request.ifname)
+    host = plan.node.links[0]
+    piece = plan_limits(limits, owner, host)
+    node = replace(
+        plan.node, links=(host, *piece.links), buckets=piece.buckets, redirects=piece.redirects
+    )
+    more = (Interface(link.name, link.mac or "") for link in piece.links)
+    result = replace(result, interfaces=(*result.interfaces, *more))
+    return replace(plan, node=node), result
 
 
 def _without_unspecified(ipam: Result) -> Result:

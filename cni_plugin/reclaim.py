@@ -12,16 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import DAMAGE, Record, load_record
-from cni_plugin.removal import NodeLinks
+from cni_plugin.attachment import DAMAGE, CleanupRecord, Record, load_cleanup_record, load_record
+from cni_plugin.removal import NodeLinks, links_besides
 from cni_plugin.store_index import find_stores
 from ipam.errors import IpamError
 from ipam.files import Files
 from ipam.store import Owner, Store, Transaction, open_store
+from kernel.attach import delete_links
 from kernel.conntrack import forget_pods
 from kernel.errors import KernelError
 from kernel.model import IPAddress
-from kernel.netlink.socket import open_netlink
+from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables.port_mappings import pod_of
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.table import open_nft
@@ -127,9 +128,10 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
         same = [(owner, record) for owner, record in gone if tx.attachment(owner) == record]
         forgotten: set[IPAddress] = set()
         for owner, record in same:
-            elements = networks.elements_of(record)
-            remove_elements(nl, elements)
-            forgotten.update(filter(None, map(pod_of, elements)))
+            with suppress(*DAMAGE):  # one of another version
+                cleanup = load_cleanup_record(record)
+                _remove_rest(nl, owner, cleanup)
+                forgotten.update(filter(None, map(pod_of, cleanup.elements)))
             addresses = tx.release(owner)
             forgotten.update(addresses)
             tx.delete_attachment(owner)
@@ -137,6 +139,16 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
         forget_pods(forgotten)
         _remove_unused(tx, {owner.network for owner, _record in same})
     return len(same)
+
+
+def _remove_rest(nl: Netlink, owner: Owner, record: CleanupRecord) -> None:
+    """What the pair did not take along."""
+    remove_elements(nl, record.elements)
+    if record.links:
+        with open_netlink() as links:
+            names = links_besides(links, owner, record)
+            if names:
+                delete_links(links, names)
 
 
 def _remove_unused(tx: Transaction, names: set[str]) -> None:

@@ -15,10 +15,18 @@ from cni_plugin.attachment import (
     load_cleanup_record,
     load_record,
 )
-from cni_plugin.names import Mark, host_link_name, node_mac, owner_of, parse_alias, pod_mac
+from cni_plugin.names import (
+    Mark,
+    host_link_name,
+    ifb_name,
+    node_mac,
+    owner_of,
+    parse_alias,
+    pod_mac,
+)
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store, Transaction
-from kernel.attach import delete_link, delete_pod_link
+from kernel.attach import delete_links, delete_pod_link
 from kernel.bridge import remove_unused_bridge
 from kernel.conntrack import forget_pods
 from kernel.model import Address, Element, IPAddress, Link, Plan, Space
@@ -29,7 +37,7 @@ from kernel.nftables.port_mappings import pod_of
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.spoof_check import checks_of
 from kernel.nftables.table import open_nft
-from kernel.read import read_links
+from kernel.read import read_link, read_links
 
 
 def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
@@ -95,7 +103,7 @@ def remove(
     pod: Namespace | None = None,
     macs: Callable[[], Collection[str]] = tuple,
     release: Callable[[], object] = str,
-    delete: Callable[[Netlink, str], bool] = delete_link,
+    delete: Callable[[Netlink, Sequence[str]], bool] = delete_links,
     forget_connections: Callable[[Collection[IPAddress]], None] = forget_pods,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
@@ -106,17 +114,16 @@ def remove(
     it has the attachment's MAC. macs: other MACs that it had besides the one that the record names.
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
-    delete: deletes a link of the node by name, for a daemon that gathers deletions.
+    delete: deletes links of the node by name, for a daemon that gathers deletions.
     forget_connections: deletes what the kernel tracks of the pod's addresses, for the same daemon.
     """
+    more = links_besides(nl, owner, record)
     record = record or CleanupRecord(_host_link(owner))
     elements = record.elements
     if not record.complete:
         elements += _spoof_elements(record.host)
-    if not delete(nl, record.host):
+    if not delete(nl, (record.host, *more)):
         _delete_renamed(nl, owner, pod, {record.mac, *macs()}, delete)
-    for link in record.links:
-        delete(nl, link)
     if elements:
         _remove_elements(store, owner, elements)
     # While a sender goes on, an entry would lead to the pod that has had the address, or has it
@@ -127,6 +134,21 @@ def remove(
     release()
     if store:
         forget(store, owner, had_rules=bool(elements))
+
+
+def links_besides(nl: Netlink, owner: Owner, record: CleanupRecord | None) -> tuple[str, ...]:
+    """The links of an attachment beside its pair; of one without a record, or with one that is not
+    whole, its ifb device if there is one, which another plugin may have made.
+
+    The container may have a second attachment to the network, with a device of the same name.
+    """
+    if record and record.complete:
+        names = record.links
+    else:
+        names = (ifb_name(owner.network, owner.container_id),)
+    found = (read_link(nl, name) for name in names)
+    marks = ((link, parse_alias(link.alias)) for link in found if link and link.kind == "ifb")
+    return tuple(k.name for k, mark in marks if mark is None or owner_of(mark) == owner)
 
 
 def _remove_elements(store: Store | None, owner: Owner, elements: Sequence[Element]) -> None:
@@ -154,15 +176,21 @@ def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
 
 
 class NodeLinks:
-    """The pairs' ends that are on the node at this moment."""
+    """The pairs' ends that are on the node at this moment.
+
+    limited: the attachments that ifb devices are marked with.
+    """
 
     def __init__(self, nl: Netlink) -> None:
+        found = read_links(nl)
         # A bridge has the MAC of one of its ports (net/bridge/br_stp_if.c).
-        self._links = [link for link in read_links(nl) if link.kind == "veth"]
+        self._links = [link for link in found if link.kind == "veth"]
+        marks = (parse_alias(link.alias) for link in found if link.kind == "ifb")
+        self.limited = {owner_of(mark) for mark in marks if mark}
         self._names = {link.name for link in self._links}
         self._macs = {link.mac: link.name for link in self._links}
-        found = ((parse_alias(link.alias), link.name) for link in self._links)
-        self._marks = {owner_of(mark): (mark, name) for mark, name in found if mark}
+        ends = ((parse_alias(link.alias), link.name) for link in self._links)
+        self._marks = {owner_of(mark): (mark, name) for mark, name in ends if mark}
 
     def find(self, owner: Owner) -> str:
         """The name of the attachment's link, however it was renamed; empty where there is none."""
@@ -179,7 +207,7 @@ class NodeLinks:
 
     def owners(self, network: str) -> set[Owner]:
         """The network's attachments that links are marked with."""
-        return {owner for owner in self._marks if owner.network == network}
+        return {o for o in (*self._marks, *self.limited) if o.network == network}
 
 
 def _delete_renamed(
@@ -187,7 +215,7 @@ def _delete_renamed(
     owner: Owner,
     pod: Namespace | None,
     macs: set[str],
-    delete: Callable[[Netlink, str], bool],
+    delete: Callable[[Netlink, Sequence[str]], bool],
 ) -> None:
     """Delete the pair by the node's end under another name, or by the pod's end if its MAC fits.
 
@@ -197,7 +225,7 @@ def _delete_renamed(
     links = NodeLinks(nl)
     name = links.find(owner)
     if name:
-        delete(nl, name)
+        delete(nl, [name])
     elif pod is not None:
         nameless = Mark(owner.network, owner.container_id, owner.ifname)
         macs = {*macs, pod_mac(nameless)} - links.pod_macs()

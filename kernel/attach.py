@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -63,8 +63,14 @@ def attach(
         answers = _create_pair(nl, pod, plan, bridge.index if bridge else 0)
         added: list[Element] = []
         # The link first: a repair of rules brings back the elements of links that are there.
-        undo.callback(lambda: detach(nl, plan.node.links[0].name, tuple(added)))
+        mine = [plan.node.links[0].name]
+        undo.callback(lambda: detach(nl, mine, tuple(added)))
         host, peer = _read_pair(answers)
+        if plan.node.buckets:
+            from kernel.traffic_control import apply_limits  # few attachments have limits
+
+            apply_limits(nl, plan.node, host)
+            mine += [link.name for link in plan.node.links[1:]]
         # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host)
         _configure_pod(pod, plan.pod, peer, pause)
@@ -93,8 +99,9 @@ def _settings(node: Space, *, own: bool) -> list[Sysctl]:
 def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[Answer]:
     """Create the pair, set its traits, and read what the kernel made of it."""
     host, peer = plan.node.links[0], plan.pod.links[0]
-    # The settings of a port do not matter to IPv6, which is the bridge's: it may come up at once.
-    up = host.up and host.port is not None
+    # The settings of a port do not matter to IPv6, which is the bridge's: it may come up at once,
+    # unless it is to be limited first.
+    up = host.up and host.port is not None and not plan.node.buckets
     messages = [
         links.create_veth(host, peer, pod.fd, master),
         links.set_traits(host, up=up, settings=_settings(plan.node, own=True)),
@@ -107,7 +114,7 @@ def _create_pair(nl: Netlink, pod: Namespace, plan: Plan, master: int) -> list[A
         # from its key; it may have vanished just now, with the namespace that its peer was in.
         if pod_has_link(pod, peer.name):
             raise LinkExists("create link", peer.name, errno.EEXIST, f"in {pod.path}")
-        delete_link(nl, host.name)
+        delete_links(nl, [host.name])
         answers = nl.exchange(messages)
     if answers[0].errno:
         raise KernelError(str(messages[0]), "", answers[0].errno, answers[0].hint)
@@ -154,7 +161,8 @@ def _configure_node(nl: Netlink, desired: Space, index: int) -> None:
             # What is required is the kernel's own default, and so mostly there.
             apply_sysctl(setting, fresh=not setting.required)
     messages = [links.add_address(a, index) for a in desired.addresses]
-    messages += [links.set_up(link.name) for link in desired.links if link.up and link.port is None]
+    late = [link for link in desired.links if link.up and (link.port is None or desired.buckets)]
+    messages += [links.set_up(link.name) for link in reversed(late)]
     # A route to the pod's address that is there already is another's: it is never taken over.
     try:
         nl.run(messages + [routes.add_route(r, index, exclusive=True) for r in desired.routes])
@@ -194,21 +202,28 @@ def _add_some(nl: Netlink, elements: list[Element]) -> None:
         change_elements(nl, elements, ())
 
 
-def detach(nl: Netlink, host_link: str, elements: tuple[Element, ...]) -> None:
+def detach(nl: Netlink, host_links: Sequence[str], elements: tuple[Element, ...]) -> None:
     """Remove an attachment's kernel state; what is gone already is no error.
 
     Works without the pod's namespace: a pair's end takes the other one along.
     """
-    delete_link(nl, host_link)
+    delete_links(nl, host_links)
     if elements:
         with open_nft() as nfnl:
             remove_elements(nfnl, elements)
 
 
-def delete_link(nl: Netlink, name: str) -> bool:
-    """Delete a link by name; whether it was there. Raises KernelError."""
-    answer = nl.run([links.delete_link(name)], tolerate=_GONE)[0]
-    return answer.errno == 0
+def delete_links(nl: Netlink, names: Sequence[str]) -> bool:
+    """Delete links by name; whether the first was there. Raises KernelError.
+
+    Several go as one group: each deletion of its own would wait for the memory to be freed.
+    """
+    if len(names) == 1:
+        messages = [links.delete_link(names[0])]
+    else:
+        messages = [links.set_group(name, links.GROUP) for name in names]
+        messages.append(links.delete_group(links.GROUP))
+    return nl.run(messages, tolerate=_GONE)[0].errno == 0
 
 
 def run_in(pod: Namespace) -> Netlink:
@@ -241,8 +256,8 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
     node = _with_bridge(plan)
     in_node = read_space(nl, node)
     return [
-        *(("pod", change) for change in diff_space(_checked(plan.pod), in_pod)),
-        *(("node", change) for change in diff_space(_checked(node), in_node)),
+        *(("pod", change) for change in diff_space(checked(plan.pod), in_pod)),
+        *(("node", change) for change in diff_space(checked(node), in_node)),
         *(
             ("", change)
             for change in check_rules((*plan.elements, *masquerade_elements([plan.masquerade])))
@@ -250,7 +265,7 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
     ]
 
 
-def _checked(space: Space) -> Space:
+def checked(space: Space) -> Space:
     """What CHECK compares of a plan's share: aliases may be changed from outside."""
     links = tuple(replace(link, alias=None, arp=None) for link in space.links)
     return replace(space, links=links)

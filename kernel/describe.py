@@ -13,8 +13,10 @@ from kernel.model import (
     FdbEntry,
     Link,
     Neighbour,
+    Redirect,
     Route,
     Sysctl,
+    TokenBucket,
 )
 from kernel.nftables.port_mappings import PROTOCOLS
 from kernel.nftables.ruleset import set_of
@@ -25,7 +27,10 @@ _PROTOCOLS = {
     2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "zebra", 12: "bird", 16: "dhcp",
     186: "bgp", 187: "isis", 188: "ospf", 192: "eigrp",
 }  # fmt: skip
-_LABELS = {"mac": "MAC", "mtu": "MTU", "vni": "VNI", "udp_checksum": "UDP checksums"}
+_LABELS = {
+    "mac": "MAC", "mtu": "MTU", "vni": "VNI", "udp_checksum": "UDP checksums",
+    "rate": "rate (bytes a second)", "buffer": "burst (ticks of 64 ns)", "limit": "limit (bytes)",
+}  # fmt: skip
 _ON_OFF = {True: "on", False: "off"}
 
 
@@ -45,6 +50,10 @@ def name_of(noun: Noun) -> str:
         return f"sysctl {noun.path}"
     if isinstance(noun, ChainRules):
         return f"nft chain {noun.chain} of table {noun.family} {TABLE}"
+    if isinstance(noun, TokenBucket):
+        return f"qdisc tbf of link {noun.link}"
+    if isinstance(noun, Redirect):
+        return f"redirection of what link {noun.link} receives"
     return f"element {_element(noun)} of nft table {noun.family} {TABLE}"
 
 
@@ -100,6 +109,10 @@ def state_of(noun: Noun | None) -> str:
         return f"lladdr {noun.mac} dev {noun.link}"
     if isinstance(noun, FdbEntry):
         return " ".join(filter(None, (f"dst {noun.dst} dev {noun.link}", noun.more)))
+    if isinstance(noun, TokenBucket):
+        return f"rate {noun.rate * 8}bit limit {noun.limit}"
+    if isinstance(noun, Redirect):
+        return f"to {noun.to}"
     return noun.value if isinstance(noun, Sysctl) else ""
 
 
@@ -183,6 +196,8 @@ def _predicate(fault: Fault) -> str:
         return "resolves no neighbours (NOARP)"
     if trait == "vxlan":
         return "is bound to no local address"
+    if trait == "to":
+        return f"goes to {found or 'a link that is gone'}, not {wanted}"
     if trait == "master" and not found:
         return f"is not a port of bridge {wanted}"
     if trait == "master" and not wanted:

@@ -17,13 +17,18 @@ from kernel.model import (
     FdbEntry,
     Link,
     Neighbour,
+    Redirect,
     Route,
     Space,
     Sysctl,
+    TokenBucket,
     Vxlan,
 )
 
-Noun = Link | Address | Route | Neighbour | FdbEntry | Sysctl | Element | ChainRules
+Noun = (
+    Link | Address | Route | Neighbour | FdbEntry | Sysctl | Element | ChainRules | TokenBucket
+    | Redirect
+)  # fmt: skip
 Key = tuple[object, ...]
 """What the kernel takes for one object: two nouns of one key replace each other."""
 
@@ -38,6 +43,8 @@ _TRAITS: Mapping[type[Any], tuple[str, ...]] = {
     FdbEntry: ("dst", "more"),
     Sysctl: ("value",),
     ChainRules: ("digests",),
+    TokenBucket: ("rate", "buffer", "limit"),
+    Redirect: ("to",),
 }
 
 
@@ -92,6 +99,10 @@ def key_of(noun: Noun) -> Key:
         return ("address", noun.link, noun.address)
     if isinstance(noun, ChainRules):
         return ("chain", noun.family, noun.chain)
+    if isinstance(noun, TokenBucket):
+        return ("root", noun.link)
+    if isinstance(noun, Redirect):
+        return ("redirect", noun.link)
     return ("element", noun) if isinstance(noun, Element) else ("sysctl", noun.path)
 
 
@@ -141,6 +152,8 @@ def diff_space(desired: Space, observed: Space) -> tuple[Change[Noun], ...]:
         *_lacking_routes(desired.routes, observed.routes),
         *_lacking(desired.neighbours, observed.neighbours),
         *_lacking(required, observed.sysctls),
+        *_lacking(desired.buckets, observed.buckets),
+        *_lacking(desired.redirects, observed.redirects),
     )
 
 

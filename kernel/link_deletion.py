@@ -6,8 +6,7 @@ is kept for another 16 to 20 ms, by an RCU barrier before the device's memory is
 (net/core/dev.c, netdev_run_todo). So a thread of its own sends the message, and the caller polls
 for the link: the kernel answers that once it has the lock.
 
-Deletions that cannot be sent yet are gathered and go as one link group. Processes share the group:
-what one has marked another's message may take along, and finding nothing left is as good.
+Deletions that cannot be sent yet are gathered and go as one link group.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from kernel.netlink import links
 from kernel.netlink.socket import Netlink, open_netlink
 
 _GONE = frozenset({errno.ENODEV})
-# Group 0 is the default of every link; no other program uses this one (linux/netdevice.h).
-_GROUP = 0x70776972
 _AT_ONCE = 4
 """The number of messages that may be in flight."""
 _PAUSE = 0.0005  # seconds between polls
@@ -41,9 +38,9 @@ class LinkRemover:
         self._permits = threading.Semaphore(_AT_ONCE)
         self._senders = ThreadPoolExecutor(_AT_ONCE, "remover")
 
-    def remove(self, name: str) -> bool:
-        """Delete a link by name; whether it was there. Raises KernelError."""
-        mine = _Deletion(name)
+    def remove(self, names: Sequence[str]) -> bool:
+        """Delete links by name; whether the first was there. Raises KernelError."""
+        mine = _Deletion(names)
         with self._mutex:
             self._waiting.append(mine)
             leads, self._busy = not self._busy, True
@@ -86,7 +83,7 @@ class LinkRemover:
             sending.add_done_callback(lambda _done: held.close())
             begun.wait()
             # Who took the link that was marked last took all.
-            while nl.run([links.get_link(found[-1].name)], tolerate=_GONE)[0].objects:
+            while nl.run([links.get_link(found[-1])], tolerate=_GONE)[0].objects:
                 if sending.done():
                     sending.result()
                     return
@@ -96,8 +93,8 @@ class LinkRemover:
 class _Deletion:
     """One caller's request, and its outcome."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
         self.found = False
         self.error: BaseException | None = None
         self._leads = False
@@ -115,17 +112,21 @@ class _Deletion:
         self._wakeup.release()
 
 
-def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[_Deletion]:
-    """Put all into the group; those whose link is there, in the order of marking."""
-    marks = [links.set_group(deletion.name, _GROUP) for deletion in batch]
-    for deletion, mark, answer in zip(batch, marks, nl.exchange(marks), strict=True):
-        deletion.found = answer.errno == 0
-        if answer.errno not in (0, *_GONE):
+def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[str]:
+    """Put all into the group; the names of the links that are there, in the order of marking."""
+    asked = [(deletion, name) for deletion in batch for name in deletion.names]
+    marks = [links.set_group(name, links.GROUP) for _deletion, name in asked]
+    found: list[str] = []
+    for (deletion, name), mark, answer in zip(asked, marks, nl.exchange(marks), strict=True):
+        if answer.errno == 0:
+            found.append(name)
+            deletion.found = deletion.found or name == deletion.names[0]
+        elif answer.errno not in _GONE:
             deletion.error = KernelError(str(mark), "", answer.errno, answer.hint)
-    return [deletion for deletion in batch if deletion.found]
+    return found
 
 
 def _delete_group(begun: threading.Event) -> None:
     begun.set()
     with Netlink() as nl:
-        nl.run([links.delete_group(_GROUP)], tolerate=_GONE)
+        nl.run([links.delete_group(links.GROUP)], tolerate=_GONE)

@@ -183,6 +183,32 @@ class Sysctl:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """What limits how fast a link sends: tbf as its root queueing discipline (tc-tbf(8)).
+
+    rate in bytes a second. buffer: how much may go at once, as the time that it takes at that rate
+    in ticks of 64 ns (linux/pkt_sched.h, PSCHED_SHIFT). limit: bytes that may wait, others are
+    dropped.
+    """
+
+    link: str
+    rate: int
+    buffer: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """All that a link receives is first sent by another one, an ifb device, which limits it.
+
+    to: empty where that one is gone; the packets are dropped then.
+    """
+
+    link: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Element:
     """One element of an nft set. key_end is set for intervals; keys in the kernel's byte layout.
 
@@ -216,6 +242,8 @@ class Space:
     routes: tuple[Route, ...] = ()
     sysctls: tuple[Sysctl, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    buckets: tuple[TokenBucket, ...] = ()
+    redirects: tuple[Redirect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +265,9 @@ class Bridge:
 class Plan:
     """Everything that one attachment has: a veth pair, its node side, its pod side, its rules.
 
-    node.links[0] and pod.links[0] are the two ends of the pair.  elements belong to this
-    attachment alone; masquerade lists prefixes whose rules are shared by the whole network.
+    node.links[0] and pod.links[0] are the two ends of the pair; further links of the node are ifb
+    devices.  elements belong to this attachment alone; masquerade lists prefixes whose rules are
+    shared by the whole network.
     """
 
     node: Space

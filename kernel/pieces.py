@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 
-from kernel.attach import add_elements, check_rules, delete_link, run_in
+from kernel.attach import add_elements, check_rules, checked, delete_links, run_in
 from kernel.diff import Change, Noun, diff_space
 from kernel.forwarding import apply_node_settings
 from kernel.model import Element, Link, Piece, Sysctl
@@ -29,6 +29,8 @@ def apply_piece(
     attachment needs besides, and that stay whatever happens.
     """
     with ExitStack() as undo:
+        if piece.node.buckets:
+            _add_limits(nl, piece, undo)
         if pod is not None:
             _change_pod(pod, piece, undo)
         if piece.elements:
@@ -39,6 +41,12 @@ def apply_piece(
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, piece.node.sysctls)
         undo.pop_all()
+
+
+def _add_limits(nl: Netlink, piece: Piece, undo: ExitStack) -> None:
+    from kernel.traffic_control import add_limits  # few attachments have limits
+
+    add_limits(nl, piece.node, undo)
 
 
 def _change_pod(pod: Namespace, piece: Piece, undo: ExitStack) -> None:
@@ -99,14 +107,23 @@ def _restore_link(pod: Namespace, changed: Link, original: Link) -> None:
 
 
 def remove_piece(
-    nl: Netlink, pod: Namespace | None, piece: Piece, shared: Collection[Element] = ()
+    nl: Netlink,
+    pod: Namespace | None,
+    piece: Piece,
+    shared: Collection[Element] = (),
+    delete: Callable[[Netlink, Sequence[str]], bool] = delete_links,
 ) -> None:
     """Take away what the piece has alone, and give the pod's link its traits back.
 
-    pod: its namespace; None where it is gone. Settings stay. Raises KernelError.
+    pod: its namespace; None where it is gone. delete: deletes links by name. Settings stay. Raises
+    KernelError.
     """
-    for link in piece.node.links:
-        delete_link(nl, link.name)
+    if piece.node.buckets:
+        from kernel.traffic_control import lift_limits  # few attachments have limits
+
+        going = lift_limits(nl, piece.node)
+        if going:
+            delete(nl, going)
     if piece.elements:
         _remove_elements(piece.elements, shared)
         forget_datagrams(piece.elements)
@@ -121,7 +138,8 @@ def _remove_elements(elements: Collection[Element], shared: Collection[Element])
 
 def check_piece(nl: Netlink, pod: Namespace | None, piece: Piece) -> list[tuple[str, Change[Noun]]]:
     """(where, difference) of the piece and the kernel, as `kernel.attach.check`."""
-    found = [("node", change) for change in diff_space(piece.node, read_space(nl, piece.node))]
+    in_node = read_space(nl, piece.node)
+    found = [("node", change) for change in diff_space(checked(piece.node), in_node)]
     if pod is not None:
         with inside(pod), Netlink() as inner:
             in_pod = read_space(inner, piece.pod)

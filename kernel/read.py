@@ -16,9 +16,11 @@ from kernel.model import (
     Link,
     Neighbour,
     Port,
+    Redirect,
     Route,
     Space,
     Sysctl,
+    TokenBucket,
 )
 from kernel.netlink import links, neighbours, routes
 from kernel.netlink.socket import Answer, Netlink
@@ -32,10 +34,19 @@ _OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
 
 
-def read_link(nl: Netlink, name: str) -> Link | None:
-    """One link by name, None where there is none."""
-    answer = nl.run([links.get_link(name)], tolerate=_NO_SUCH_LINK)[0]
+def read_link(nl: Netlink, name: str = "", index: int = 0) -> Link | None:
+    """One link by name or index, None where there is none."""
+    answer = nl.run([links.get_link(name, index)], tolerate=_NO_SUCH_LINK)[0]
     return links.parse_link(answer.objects[0]) if answer.objects else None
+
+
+def read_peer_index(nl: Netlink, name: str) -> int:
+    """The index of a pair's other end, in its own namespace; 0 where no link of a pair is so
+    named."""
+    answer = nl.run([links.get_link(name)], tolerate=_NO_SUCH_LINK)[0]
+    if not answer.objects or links.parse_link(answer.objects[0]).kind != "veth":
+        return 0
+    return links.parse_peer_index(answer.objects[0])
 
 
 def read_links(nl: Netlink) -> list[Link]:
@@ -87,13 +98,26 @@ def read_space(nl: Netlink, desired: Space) -> Space:
     present = read_links(nl)
     versions = sorted({route.dst.version for route in desired.routes})
     settings = ((s.path, read_sysctl(s.path)) for s in desired.sysctls)
+    buckets, redirects = _read_limits(nl, desired, present)
     return Space(
         links=tuple(present),
         addresses=read_addresses(nl, present) if desired.addresses else (),
         routes=read_routes(nl, present, versions),
         sysctls=tuple(Sysctl(path, value) for path, value in settings if value is not None),
         neighbours=tuple(_read_neighbours(nl, desired, present)),
+        buckets=buckets,
+        redirects=redirects,
     )
+
+
+def _read_limits(
+    nl: Netlink, desired: Space, present: list[Link]
+) -> tuple[tuple[TokenBucket, ...], tuple[Redirect, ...]]:
+    if not (desired.buckets or desired.redirects):
+        return (), ()
+    from kernel.traffic_control import read_limits  # few attachments have limits
+
+    return read_limits(nl, desired, {link.name: link.index for link in present})
 
 
 def _read_neighbours(nl: Netlink, desired: Space, present: list[Link]) -> Iterator[Neighbour]:

@@ -10,13 +10,23 @@ from kernel.describe import name_of, state_of
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
-from kernel.model import Address, IPNetwork, Link, Neighbour, Route, Sysctl
+from kernel.model import (
+    Address,
+    IPNetwork,
+    Link,
+    Neighbour,
+    Redirect,
+    Route,
+    Sysctl,
+    TokenBucket,
+)
 from kernel.netlink import links, routes
 from kernel.netlink.codec import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
 from kernel.netlink.neighbours import add_neighbour
 from kernel.netlink.socket import Netlink
 from kernel.read import read_link
 from kernel.routes import find_rival
+from kernel.traffic_control import repair_limits
 
 
 def repair(
@@ -33,15 +43,25 @@ def repair(
     apply_node_settings(nl, [noun for noun in nouns if isinstance(noun, Sysctl)])
     messages: list[Message] = []
     for change in changes:
-        if isinstance(change.desired, Link):
+        if isinstance(change.desired, Link) and not _is_another_ifb(change):
             messages += _link_messages(nl, change, change.desired)
     messages += [links.add_address(noun, index) for noun in nouns if isinstance(noun, Address)]
     messages += [add_neighbour(noun, index) for noun in nouns if isinstance(noun, Neighbour)]
     nl.run(messages, tolerate=frozenset({errno.EEXIST}))
+    if any(isinstance(noun, TokenBucket | Redirect) or _is_ifb(noun) for noun in nouns):
+        repair_limits(nl, changes)
     for change in changes:
         if isinstance(change.desired, Route):
             replaces = change.observed is not None or change.desired.dst in taken
             _set_route(nl, change.desired, index, NLM_F_REPLACE if replaces else NLM_F_EXCL)
+
+
+def _is_ifb(noun: Noun) -> bool:
+    return isinstance(noun, Link) and noun.kind == "ifb"
+
+
+def _is_another_ifb(change: Change[Noun]) -> bool:
+    return _is_ifb(change.noun) and (change.observed is None or change.concerns(["mac"]))
 
 
 def _link_messages(nl: Netlink, change: Change[Noun], desired: Link) -> Iterator[Message]:

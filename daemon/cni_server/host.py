@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -104,9 +104,9 @@ def daemon_host(
     """
     stores, links, connections = Stores(), LinkRemover(), SharedPass()
 
-    def delete_link(_nl: Netlink, name: str) -> bool:
+    def delete_links(_nl: Netlink, names: Sequence[str]) -> bool:
         with pool.waiting():
-            return links.remove(name)
+            return links.remove(names)
 
     def forget_connections(addresses: Collection[IPAddress]) -> None:
         with pool.waiting():
@@ -117,7 +117,7 @@ def daemon_host(
             Host,
             data_dir=data_dir,
             open_store=stores.open,
-            delete_link=delete_link,
+            delete_links=delete_links,
             forget_connections=forget_connections,
             outside=pool.waiting,
             readiness=readiness,

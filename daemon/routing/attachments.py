@@ -42,7 +42,7 @@ from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPNetwork, Link, Route, Sysctl
 from kernel.netlink import links
 from kernel.netlink.codec import NLM_F_REPLACE
-from kernel.netlink.monitor import Event
+from kernel.netlink.monitor import Event, LimitChange
 from kernel.netlink.socket import Netlink
 from kernel.nftables.spoof_check import has_source_check
 from kernel.repair import repair
@@ -72,6 +72,7 @@ class Attachments:
         self._due, self._last = 0.0, -math.inf
         self._settings_of: set[str] | None = None
         self._watched: frozenset[str] = frozenset()
+        self._ifbs: dict[str, str] = {}
         self._routes: dict[IPNetwork, str] = {}
         self._taken: set[IPNetwork] = set()
         self._causes = {"": "found at the start"}
@@ -84,11 +85,13 @@ class Attachments:
         """Take an event in."""
         noun, name = event.noun, ""
         if isinstance(noun, Link):
-            name = noun.name
+            name = self._ifbs.get(noun.name, noun.name)
             if name not in self._watched and is_host_link_name(name):
                 self._wake(LATER)  # an ADD, which is left alone
         elif isinstance(noun, Route):
             name = self._route_link(noun, event)
+        elif isinstance(noun, LimitChange):
+            name = self._ifbs.get(noun.link, noun.link)
         elif isinstance(noun, Address):
             name = noun.link
         elif isinstance(noun, Sysctl):
@@ -168,6 +171,11 @@ class Attachments:
             self._pods.expect(found.attached)
         own = {self._own.name} if self._own else set[str]()
         self._watched = frozenset({*found.attached, *found.bridges, *own})
+        self._ifbs = {
+            link.name: name
+            for name, each in found.attached.items()
+            for link in each.desired.links[1:]
+        }
         self._routes = {
             route.dst: name
             for name, each in found.attached.items()

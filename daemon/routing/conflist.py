@@ -40,7 +40,7 @@ _MARK_TEXT = (
     "written by podwired: plugins appended by others stay, other changes are undone; "
     "set `conflist` in podwired.yaml instead"
 )
-_CAPABILITIES = ("ips", "ipRanges", "mac", "dns", "aliases", "portMappings")
+_CAPABILITIES = ("ips", "ipRanges", "mac", "dns", "aliases", "portMappings", "bandwidth")
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 _READ_MAX = FILE_MAX + 1
 

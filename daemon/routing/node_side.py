@@ -27,9 +27,21 @@ from ipam.store import Owner, open_store
 from kernel.describe import describe
 from kernel.diff import Change, Noun, diff_space
 from kernel.link_states import LinkStates
-from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPInterface, Link, Port, Space, Sysctl
+from kernel.model import (
+    RTPROT_PODWIRE,
+    Address,
+    Bridge,
+    IPInterface,
+    Link,
+    Port,
+    Redirect,
+    Space,
+    Sysctl,
+    TokenBucket,
+)
 from kernel.netlink.socket import Netlink
 from kernel.sysctl import read_sysctl
+from kernel.traffic_control import read_limits
 
 PATIENCE = 0.1
 """Seconds to wait for a store that others lock."""
@@ -124,7 +136,7 @@ class NodeSideReader:
 
     def __init__(self, nl: Netlink, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._states = LinkStates(nl, RTPROT_PODWIRE)
+        self._nl, self._states = nl, LinkStates(nl, RTPROT_PODWIRE)
         self._records: dict[Owner, tuple[str, Attached | None]] = {}
         self._compared: dict[str, tuple[Space, Space, Changes]] = {}
 
@@ -140,10 +152,11 @@ class NodeSideReader:
         bridges = merge_bridges(attached.values(), own, present)
         desired = {each.name: each.desired for each in recorded if attached[each.name].link}
         desired |= {name: _bridge_space(bridge) for name, bridge in bridges.items()}
+        limited = self._read_limited(desired, present)
         changes: dict[str, Changes] = {}
         known, self._compared = self._compared, {}
         for name, space in desired.items():
-            observed = present.get(name, _NOTHING)
+            observed = limited.get(name) or present.get(name, _NOTHING)
             last = known.get(name)
             same = last is not None and (last[0], last[1]) == (space, observed)
             found = last[2] if last and same else compare_link(space, observed)
@@ -156,6 +169,24 @@ class NodeSideReader:
         if own and own.name in bridges and own.name in present:
             changes[own.name] = (*changes[own.name], *strays(bridges[own.name], present[own.name]))
         return NodeSide(attached, bridges, {n: c for n, c in changes.items() if c}, present)
+
+    def _read_limited(
+        self, desired: Mapping[str, Space], present: Mapping[str, Space]
+    ) -> dict[str, Space]:
+        """What is there of links that should have limits, with their ifb devices, by name."""
+        some = {name: space for name, space in desired.items() if space.buckets}
+        if not some:
+            return {}
+        indexes = {name: space.links[0].index for name, space in present.items()}
+        every = Space(
+            buckets=tuple(bucket for space in some.values() for bucket in space.buckets),
+            redirects=tuple(redirect for space in some.values() for redirect in space.redirects),
+        )
+        buckets, redirects = read_limits(self._nl, every, indexes)
+        return {
+            name: _limited(present[name], space, present, buckets, redirects)
+            for name, space in some.items()
+        }
 
     def _read_records(self) -> list[Attached]:
         """Those of all stores of the node: a network may have its own."""
@@ -191,7 +222,7 @@ def node_space(record: Record) -> Space:
     if record.complete and host.port is None:
         host = replace(host, port=Port(""))
     own = tuple(s for s in space.sysctls if host.name in s.path.split("/"))
-    return replace(space, links=(host,), sysctls=own)
+    return replace(space, links=(host, *space.links[1:]), sysctls=own)
 
 
 def _own_link(attached: Attached, present: Mapping[str, Space]) -> Link | None:
@@ -238,6 +269,24 @@ def merge_bridges(
             sysctls=tuple(dict.fromkeys((*known.sysctls, *bridge.sysctls))),
         )
     return bridges
+
+
+def _limited(
+    own: Space,
+    desired: Space,
+    present: Mapping[str, Space],
+    buckets: tuple[TokenBucket, ...],
+    redirects: tuple[Redirect, ...],
+) -> Space:
+    """A link as observed, with the ifb devices and the limits among these that desired names."""
+    names = {link.name for link in desired.links}
+    ifbs = (present[name].links[0] for name in names & present.keys() if name != own.links[0].name)
+    return replace(
+        own,
+        links=(*own.links, *ifbs),
+        buckets=tuple(bucket for bucket in buckets if bucket.link in names),
+        redirects=tuple(redirect for redirect in redirects if redirect.link in names),
+    )
 
 
 def _bridge_space(bridge: Bridge) -> Space:

@@ -28,6 +28,11 @@ from kernel.netlink.codec import (
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
+# The group of links that are about to be deleted together. Group 0 is the default of every link; no
+# other program uses this one (linux/netdevice.h). Processes share it: what one has marked another's
+# message may take along, and finding nothing left is as good.
+GROUP = 0x70776972
+
 IFF_UP, IFF_NOARP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x80, 0x100, 0x200
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_TXQLEN, _IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 13, 16, 18, 20, 28

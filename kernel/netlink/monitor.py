@@ -20,14 +20,17 @@ from typing import Literal
 from kernel.errors import KernelError
 from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Rule, Sysctl
 from kernel.netlink import links, neighbours, routes, rules
+from kernel.netlink import traffic_control as tc
 from kernel.netlink.codec import Message, attributes, string, unpack
 from kernel.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE
 
-Kind = Literal["link", "address", "route", "neighbour", "fdb", "netconf", "rule", "nft", "lost"]
+Kind = Literal[
+    "link", "address", "route", "neighbour", "fdb", "netconf", "rule", "limit", "nft", "lost"
+]
 
-# linux/rtnetlink.h, enum rtnetlink_groups: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE,
+# linux/rtnetlink.h, enum rtnetlink_groups: LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE,
 # IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF.
-_GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 8, 9, 11, 19, 24, 25))
+_GROUPS = sum(1 << (group - 1) for group in (1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25))
 _NFT_GROUPS = 1 << 6  # NFNLGRP_NFTABLES
 _BUFFER_BYTES = 8 << 20
 _RECEIVE_BYTES = 1 << 17
@@ -37,6 +40,7 @@ _SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
 _RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
 _NETCONF_INDEX, _NETCONF_ALL, _NETCONF_DEFAULT = 1, -1, -2
 _NETCONF = {2: "forwarding", 3: "rp_filter"}
+_LIMITS = (tc.RTM_NEWQDISC, tc.RTM_DELQDISC, tc.RTM_NEWTFILTER, tc.RTM_DELTFILTER)
 _VERSION: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 
 # linux/netfilter/nf_tables.h: message type to (what, whether it went).
@@ -59,7 +63,14 @@ class RuleChange:
     name: str
 
 
-Noun = Link | Address | Route | Rule | Neighbour | FdbEntry | Sysctl | RuleChange
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """A change of a link's queueing disciplines or filters (tc(8))."""
+
+    link: str
+
+
+Noun = Link | Address | Route | Rule | Neighbour | FdbEntry | Sysctl | LimitChange | RuleChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +165,8 @@ class Monitor(AbstractContextManager["Monitor"]):
             noun = replace(entry, link=self._name(index)) if entry else None
             kind = "fdb" if isinstance(entry, FdbEntry) else "neighbour"
             deleted = deleted or not permanent
+        elif message.type in _LIMITS:
+            noun, kind = LimitChange(self._name(tc.link_index(message))), "limit"
         elif message.type in (_RTM_NEWNETCONF, _RTM_DELNETCONF):
             yield from self._netconf(message, port)
             return

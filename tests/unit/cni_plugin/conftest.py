@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.attach import delete_link
+from kernel.attach import delete_links
 from kernel.netlink.socket import open_netlink
 from kernel.read import read_links
 from tests.unit.cni_plugin import namespaces
@@ -35,4 +35,4 @@ def no_links() -> None:
     with open_netlink() as nl:
         for link in read_links(nl):
             if link.kind == "veth":
-                delete_link(nl, link.name)
+                delete_links(nl, [link.name])

@@ -24,9 +24,11 @@ from kernel.model import (
     Piece,
     Plan,
     Port,
+    Redirect,
     Route,
     Space,
     Sysctl,
+    TokenBucket,
     Vxlan,
 )
 
@@ -100,6 +102,8 @@ fdb_entries = st.builds(
     FdbEntry, names, macs.filter(lambda mac: mac != "00" + ":00" * 5), ip_addresses
 )
 addresses = st.builds(Address, names, ip_interfaces, st.booleans())
+buckets = st.builds(TokenBucket, names, st.integers(1, 2**64 - 1), st.integers(1, 2**32 - 1), U32)
+redirects = st.builds(Redirect, names, names)
 sysctls = st.builds(Sysctl, st.text(max_size=30), st.text(max_size=10), st.booleans())
 
 
@@ -134,7 +138,8 @@ def tuples_of(items: st.SearchStrategy[T]) -> st.SearchStrategy[tuple[T, ...]]:
 
 spaces = st.builds(
     Space,
-    *(tuples_of(kind) for kind in (links, addresses, routes, sysctls, neighbours)),
+    *(tuples_of(kind) for kind in (links, addresses, routes, sysctls, neighbours, buckets)),
+    tuples_of(redirects),
 )
 bridges = st.builds(
     Bridge, names, st.none() | mtus, st.booleans(), tuples_of(ip_interfaces), st.booleans()

@@ -15,9 +15,11 @@ from kernel.model import (
     Link,
     Neighbour,
     Port,
+    Redirect,
     Route,
     Space,
     Sysctl,
+    TokenBucket,
     Vxlan,
 )
 
@@ -91,6 +93,7 @@ PEER = Route(ip_network("10.2.0.0/24"), "vx", ip_address("10.2.0.0"), protocol=1
 NEIGHBOUR = Neighbour("vx", ip_address("10.2.0.0"), "02:00:00:00:00:02")
 FDB = FdbEntry("vx", "02:00:00:00:00:02", ip_address("192.0.2.2"))
 CHAIN = ChainRules("inet", "postrouting", ("a", "b"))
+BUCKET, REDIRECT = TokenBucket("pw0", 10**6, 1562500, 125000), Redirect("pw0", "bwp0")
 HAIRPIN = Element("inet", "hairpin4", b"cni0".ljust(16, b"\0") + bytes((10, 0, 0, 2)) * 2)
 
 
@@ -140,6 +143,20 @@ HAIRPIN = Element("inet", "hairpin4", b"cni0".ljust(16, b"\0") + bytes((10, 0, 0
             Change(HAIRPIN, None),
             "element hairpin4 cni0 . 10.0.0.2 . 10.0.0.2 of nft table inet podwire is missing",
         ),
+        (
+            Change(BUCKET, None),
+            "qdisc tbf of link pw0 rate 8000000bit limit 125000 is missing",
+        ),
+        (
+            compare(BUCKET, TokenBucket("pw0", 10**5, 1, 2)),
+            "qdisc tbf of link pw0 has rate (bytes a second) 100000, not 1000000 "
+            "and has burst (ticks of 64 ns) 1, not 1562500 and has limit (bytes) 2, not 125000",
+        ),
+        (Change(REDIRECT, None), "redirection of what link pw0 receives to bwp0 is missing"),
+        (
+            compare(REDIRECT, Redirect("pw0", "")),
+            "redirection of what link pw0 receives goes to a link that is gone, not bwp0",
+        ),
         (Change(CHAIN, None), "rules of nft table inet podwire are missing"),
         (
             compare(CHAIN, replace(CHAIN, digests=("a",))),
@@ -187,6 +204,8 @@ def test_the_namespace_is_named() -> None:
         (replace(FDB, more="port 1"), "fdb 02:00:00:00:00:02", "dst 192.0.2.2 dev vx port 1"),
         (FORWARD, "sysctl net/ipv4/ip_forward", "1"),
         (CHAIN, "nft chain postrouting of table inet podwire", ""),
+        (BUCKET, "qdisc tbf of link pw0", "rate 8000000bit limit 125000"),
+        (REDIRECT, "redirection of what link pw0 receives", "to bwp0"),
         (
             HAIRPIN,
             "element hairpin4 cni0 . 10.0.0.2 . 10.0.0.2 of nft table inet podwire",

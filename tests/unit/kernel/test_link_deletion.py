@@ -36,13 +36,13 @@ def test_whatever_goes_wrong_is_every_callers_error() -> None:
     def gathered() -> None:
         time.sleep(HEAD_START)
         try:
-            seen.append(remover.remove(TOO_LONG))
+            seen.append(remover.remove([TOO_LONG]))
         except struct.error as error:
             seen.append(type(error))
 
     with elsewhere():
         subprocess.run(["ip", "link", "add", "one", "type", "veth", "peer", "other"], check=True)
-        at_once(lambda: remover.remove("one"), *[gathered] * 8)
+        at_once(lambda: remover.remove(["one"]), *[gathered] * 8)
     assert seen == [struct.error] * 8
 
 
@@ -54,7 +54,7 @@ def test_what_is_said_to_be_gone_is_gone_with_all_it_had() -> None:
 
     def remove(number: int, name: str) -> None:
         first.wait()
-        assert removers[number % 2].remove(name)
+        assert removers[number % 2].remove([name])
         left.extend(remains(number, name))
 
     with elsewhere():
@@ -83,7 +83,7 @@ def remains(number: int, name: str) -> list[str]:
 def test_what_was_never_there_takes_nobodys_turn() -> None:
     remover = LinkRemover()
     with elsewhere():
-        assert [remover.remove("nothing") for _ in range(20)] == [False] * 20
+        assert [remover.remove(["nothing"]) for _ in range(20)] == [False] * 20
         subprocess.run(["ip", "link", "add", "one", "type", "veth", "peer", "other"], check=True)
-        assert remover.remove("one")
-        assert not remover.remove("other")
+        assert remover.remove(["one"])
+        assert not remover.remove(["other"])

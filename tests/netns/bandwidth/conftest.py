@@ -1,0 +1,5 @@
+"""Bandwidth uses the scenes of the robustness tests."""
+
+from tests.netns.robustness.conftest import scene, zygote
+
+__all__ = ["scene", "zygote"]
