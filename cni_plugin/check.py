@@ -148,11 +148,11 @@ def _check_bridge(call: Call, nl: Netlink, tx: Transaction) -> None:
 
 
 def _check_tools(call: Call) -> None:
-    from kernel.nftables.table import find_nft
+    from kernel.programs import find_program
 
     conf, shape = call.conf, shape_of(call.conf, call.host.program)
     hairpin = shape.mode == "ptp" or (shape.hairpin and shape.gateway)
     checks = shape.source_check or shape.mac_check
-    if (hairpin or conf.ip_masq or checks) and find_nft() is None:
+    if (hairpin or conf.ip_masq or checks) and find_program("nft") is None:
         msg = "the program nft is missing: rules cannot be made"
         raise CniError(NOT_AVAILABLE, msg, "install the package nftables on this node")

@@ -66,6 +66,10 @@ def _find(nl: Netlink, store: Store | None, owner: Owner) -> CleanupRecord | Non
 
 def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None) -> None:
     record = _find(nl, store, call.owner)
+    if record is None or record.foreign:
+        from cni_plugin.leftovers import remove_leftovers  # no attachment of podwire's needs it
+
+        remove_leftovers(call, nl, call.owner, pod)
     ipam = ipam_of_record(record.ipam) if record else call.ipam
     release = partial(ipam.run, "DEL", call)
     macs = partial(_previous_macs, call)
@@ -102,9 +106,14 @@ def collect(call: Call) -> None:
     Goes on after a failure and reports all of them at the end.
     """
     failures: list[str] = []
+    valid = call.conf.valid_attachments
     with open_netlink() as nl:
         for folder in stores_of_node(call):
             _with_store(call, folder, partial(_collect, call, nl, failures))
+        if valid is not None:
+            from cni_plugin.leftovers import collect_leftovers
+
+            failures += collect_leftovers(call, nl, valid)
     try:
         call.ipam.run("GC", call)
     except CniError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import OwnIpam
@@ -9,9 +12,11 @@ from cni_plugin.result import Result, parse_result
 from cni_plugin.store_access import (
     enter_own_store,
     open_node_store,
+    reservation_folders,
     stores_of_attachment,
     stores_of_node,
 )
+from ipam.transaction import Owner
 
 _IPAM = OwnIpam()
 
@@ -36,6 +41,7 @@ def delete(call: Call) -> None:
     for folder in stores_of_attachment(call):
         with open_node_store(call, folder) as store, store.transaction() as tx:
             tx.release(call.owner)
+    _release_reservations(call, lambda owner: owner == call.owner)
 
 
 def check(call: Call) -> None:
@@ -64,6 +70,17 @@ def collect(call: Call) -> None:
                 if (owner.container_id, owner.ifname) not in valid:
                     tx.release(owner)
                     call.log(f"released the addresses of {owner.container_id} {owner.ifname}")
+    _release_reservations(call, lambda owner: (owner.container_id, owner.ifname) not in valid)
+
+
+def _release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> None:
+    """Release what the reference plugin reserved, on a node where it has served the network."""
+    if not any(os.path.isdir(folder / call.conf.name) for folder in reservation_folders(call)):
+        return
+    from cni_plugin.leftovers import release_reservations
+
+    for text in release_reservations(call, is_over):
+        call.log(f"released the {text}")
 
 
 def status(call: Call) -> None:

@@ -160,9 +160,14 @@ def _changed(previous: Result, ifname: str, piece: Piece) -> Result:
 def delete(_plan: PlanPiece, name: str, call: Call) -> None:
     """Take the plugin's piece away; success where there is none."""
     with open_netlink() as nl, _pod_if_there(call) as pod:
+        is_own = False
         for folder in stores_of_attachment(call):
             with open_node_store(call, folder) as store:
-                _remove(call, nl, store, call.owner, name, pod)
+                is_own |= _remove(call, nl, store, call.owner, name, pod)
+        if not is_own:
+            from cni_plugin.leftovers import remove_leftovers_of  # none of podwire's needs it
+
+            remove_leftovers_of(name, call, nl)
 
 
 @contextmanager
@@ -180,7 +185,8 @@ def _pod_if_there(call: Call) -> Iterator[Namespace | None]:
 
 def _remove(
     call: Call, nl: Netlink, store: Store, owner: Owner, name: str, pod: Namespace | None = None
-) -> None:
+) -> bool:
+    """Remove the piece; whether the attachment is podwire's own."""
     with store.read() as tx:
         text = tx.attachment(owner)
     with suppress(*DAMAGE):
@@ -190,6 +196,8 @@ def _remove(
             shared, delete = record.elements_beside(name), call.host.delete_links
             remove_piece(nl, pod, piece, shared, delete)
             _withdraw(store, owner, name)
+        return record is not None and not record.foreign
+    return False
 
 
 def _withdraw(store: Store, owner: Owner, name: str) -> None:

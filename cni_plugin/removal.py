@@ -205,6 +205,11 @@ class NodeLinks:
         """The MACs of the pods' ends, as far as the marks say."""
         return {pod_mac(mark) for mark, _name in self._marks.values()}
 
+    def addresses_of_others(self, owner: Owner) -> set[IPAddress]:
+        """The addresses of other attachments, as far as the marks say."""
+        marks = (mark for other, (mark, _name) in self._marks.items() if other != owner)
+        return {address.ip for mark in marks for address in mark.addresses}
+
     def owners(self, network: str) -> set[Owner]:
         """The network's attachments that links are marked with."""
         return {o for o in (*self._marks, *self.limited) if o.network == network}

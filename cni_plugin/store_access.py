@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.host import Call
 from cni_plugin.store_index import enter_store, find_stores
+from ipam import HOST_LOCAL_DATA_DIR
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.files import Files
 from ipam.store import Purged, Store, Transaction
@@ -51,6 +52,15 @@ def stores_of_attachment(call: Call) -> list[Path]:
     if len(folders) == 1:
         return folders
     return [f for f in folders if knows(call, f)] or [call.ipam.data_dir(call)]
+
+
+def reservation_folders(call: Call) -> tuple[Path, ...]:
+    """Where `host-local` may have kept reservations: its default, and the configuration's."""
+    named = call.conf.ipam.get("dataDir")
+    default = Path(HOST_LOCAL_DATA_DIR)
+    if not isinstance(named, str) or not named.startswith("/") or "\0" in named:
+        return (default,)
+    return tuple(dict.fromkeys((default, Path(named))))
 
 
 def knows(call: Call, folder: Path) -> bool:

@@ -2,3 +2,5 @@
 
 DEFAULT_DATA_DIR = "/var/lib/podwire"
 """The folder of podwire.db."""
+HOST_LOCAL_DATA_DIR = "/var/lib/cni/networks"
+"""Where the reference plugin `host-local` keeps a folder for each network, by default."""

@@ -60,7 +60,7 @@ def import_directory(store: Store, directory: Path, network: str | None = None) 
     conflict (then nothing was changed), IpamError with code 5 if the folder cannot be read.
     """
     name = network or directory.resolve().name
-    with _host_local_stopped(directory), store.transaction() as tx:
+    with host_local_stopped(directory), store.transaction() as tx:
         booted_at = store.clock.wall() - store.clock.uptime()
         found, skipped = read_directory(directory, name, booted_at)
         _check_conflicts(tx, found)
@@ -86,7 +86,7 @@ def _check_conflicts(tx: Transaction, reservations: tuple[Reservation, ...]) -> 
 
 
 @contextmanager
-def _host_local_stopped(directory: Path) -> Iterator[None]:
+def host_local_stopped(directory: Path) -> Iterator[None]:
     """Hold host-local's own lock (flock on `lock`), so that it changes nothing meanwhile."""
     path = directory / "lock"
     if not path.exists():

@@ -11,7 +11,7 @@ from dataclasses import replace
 from kernel.diff import Change, Noun, diff_space
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
-from kernel.model import Address, ChainRules, Element, Link, Plan, Space, Sysctl
+from kernel.model import Address, ChainRules, Element, IPAddress, Link, Plan, Space, Sysctl
 from kernel.netlink import links, neighbours, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
@@ -28,7 +28,7 @@ from kernel.nftables.set_messages import (
 )
 from kernel.nftables.table import load, open_nft, table_changes
 from kernel.operstate import Pause, wait_for_node, wait_for_pod
-from kernel.read import read_link, read_space
+from kernel.read import read_addresses, read_link, read_space
 from kernel.sysctl import apply_sysctl, explain_silence
 
 _GONE = frozenset({errno.ENODEV})
@@ -232,12 +232,25 @@ def run_in(pod: Namespace) -> Netlink:
         return Netlink()
 
 
-def delete_pod_link(pod: Namespace, name: str, macs: Collection[str]) -> None:
-    """Delete the pod's link of that name if it is a veth with one of the MACs."""
+def delete_link_of_kind(nl: Netlink, name: str, kind: str, mac: str = "") -> bool:
+    """Delete a link by name if it is of a kind, and has the MAC if one is given; whether it did."""
+    link = read_link(nl, name)
+    fits = link is not None and link.kind == kind and mac in ("", link.mac)
+    return fits and delete_links(nl, [name])
+
+
+def delete_pod_link(
+    pod: Namespace, name: str, macs: Collection[str], addresses: Collection[IPAddress] = ()
+) -> bool:
+    """Delete the pod's link of that name if it is a veth with one of the MACs or addresses."""
     with run_in(pod) as nl:
         link = read_link(nl, name)
-        if link is not None and link.kind == "veth" and link.mac in macs:
-            nl.run([links.delete_link(name)], tolerate=_GONE)
+        if link is None or link.kind != "veth":
+            return False
+        found = {a.address.ip for a in read_addresses(nl, [link])} if addresses else set()
+        if link.mac not in macs and found.isdisjoint(addresses):
+            return False
+        return delete_links(nl, [name])
 
 
 def pod_has_link(pod: Namespace, name: str) -> bool:

@@ -31,6 +31,7 @@ _HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment"})
 # Bits of the state of a packet that begins a connection: NF_CT_STATE_BIT, XT_CONNTRACK_STATE_BIT.
 _STATE_NEW = 1 << 3
 _NETWORK, _TRANSPORT = 1, 2
+_MATCH_INFO = 3  # linux/netfilter/nf_tables_compat.h
 _DEPTH_MAX = 16  # NFT_JUMP_STACK_SIZE
 
 _Match = Literal["yes", "no", "maybe"]
@@ -183,6 +184,19 @@ def _evaluate(rule: Message, flow: Flow) -> tuple[_Match, int | None, str]:
     return match, None, ""
 
 
+def jump_target(rule: Message) -> str:
+    """The chain that a rule leads to; empty where it leads to none."""
+    verdicts = [_verdict(data) for name, data in _expressions(rule) if name == "immediate"]
+    return next((v[1] for v in verdicts if v and v[0] in (_JUMP, _GOTO)), "")
+
+
+def xtables_comment(rule: Message) -> str:
+    """The comment of a rule of iptables-nft as far as it is a match of its own; else empty."""
+    matches = (data for name, data in _expressions(rule) if name == "match")
+    infos = (data.get(_MATCH_INFO, b"") for data in matches if string(data[1]) == "comment")
+    return next((string(info.partition(b"\0")[0]) for info in infos), "")
+
+
 def _expressions(rule: Message) -> Iterator[tuple[str, _Attributes]]:
     found = attributes(rule.body, HEADER_BYTES).get(_RULE_EXPRESSIONS, b"")
     for _kind, payload in attribute_list(found):
@@ -209,7 +223,7 @@ def _match(name: str, data: _Attributes, registers: dict[int, bytes | None], flo
     if name == "cmp":
         return _compare(registers.get(_place(data[1])), data)
     if name == "match":
-        return _match_xtables(string(data[1]), data.get(3, b""))
+        return _match_xtables(string(data[1]), data.get(_MATCH_INFO, b""))
     return "yes" if name in _HARMLESS else "maybe"
 
 

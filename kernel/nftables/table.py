@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +26,7 @@ from kernel.errors import KernelError, MissingTool
 from kernel.model import ChainRules, Element, IPNetwork
 from kernel.netlink.codec import Message, attributes, be32, string, text
 from kernel.netlink.socket import NETLINK_NETFILTER, Answer, Netlink, open_netlink
+from kernel.programs import find_program
 
 TABLE = "podwire"
 _COMMENT = "made by podwire, which rebuilds it when it is removed"
@@ -185,17 +185,19 @@ def _read_rules(nl: Netlink, family: str) -> list[ChainRules]:
 def read_digest(rule: Message) -> tuple[str, str]:
     """The chain of an NFT_MSG_NEWRULE, and the digest in its comment; empty where it has none."""
     found = attributes(rule.body, HEADER_BYTES)
-    return string(found.get(_RULE_CHAIN, b"")), _digest_in(found.get(_RULE_USERDATA, b""))
+    comment = comment_in(found.get(_RULE_USERDATA, b""))
+    digest = comment.removeprefix(_MARK) if comment.startswith(_MARK) else ""
+    return string(found.get(_RULE_CHAIN, b"")), digest
 
 
-def _digest_in(data: bytes) -> str:
+def comment_in(userdata: bytes) -> str:
+    """The comment in a rule's user data; empty where there is none."""
     # Type, length and value, one byte each for the first two (libnftnl/udata.h).
-    while len(data) >= 2:
-        kind, end = data[0], 2 + data[1]
-        comment = string(data[2:end])
-        if kind == _USERDATA_COMMENT and comment.startswith(_MARK):
-            return comment.removeprefix(_MARK)
-        data = data[end:]
+    while len(userdata) >= 2:
+        kind, end = userdata[0], 2 + userdata[1]
+        if kind == _USERDATA_COMMENT:
+            return string(userdata[2:end])
+        userdata = userdata[end:]
     return ""
 
 
@@ -215,20 +217,11 @@ def load(*tables: Table) -> None:
     run_nft("".join(map(render, tables)))
 
 
-_PROGRAM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
-
-
-def find_nft() -> str | None:
-    """The path of the program nft; the caller's PATH is not consulted."""
-    paths = (f"{folder}/nft" for folder in _PROGRAM_FOLDERS)
-    return next((p for p in paths if os.path.isfile(p) and os.access(p, os.X_OK)), None)
-
-
 def run_nft(script: str) -> None:
     """Load a script in one transaction. Raises MissingTool, KernelError."""
     import subprocess
 
-    program = find_nft()
+    program = find_program("nft")
     if program is None:
         raise MissingTool("run", "nft", 0, "install the package nftables on this node")
     # The caller's environment stays out: it may hold the runtime's secrets.

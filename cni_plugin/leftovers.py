@@ -1,0 +1,241 @@
+"""What the reference plugins leave on the node for an attachment that podwire did not make.
+
+A runtime whose plugins were replaced deletes with podwire what `bridge`, `ptp`, `host-local`,
+`portmap` and `bandwidth` have made. Only what names the attachment itself is removed: reservations
+by their content, rules by their comments and by the names of their chains, links by addresses and
+MACs that these or prevResult give to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from cni_plugin.errors import CniError
+from cni_plugin.host import Call
+from cni_plugin.removal import NodeLinks, links_besides
+from cni_plugin.result import Result, canonical_mac, parse_result
+from cni_plugin.store_access import reservation_folders
+from ipam.errors import IpamError
+from ipam.host_local_files import read_reservations, release
+from ipam.import_host_local import DEFAULT_IFNAME, Reservation
+from ipam.transaction import Owner
+from kernel import legacy_iptables
+from kernel.attach import delete_link_of_kind, delete_links, delete_pod_link
+from kernel.errors import KernelError
+from kernel.model import IPAddress
+from kernel.netlink.socket import Netlink
+from kernel.netns import Namespace
+from kernel.nftables.reference_rules import (
+    IPTABLES,
+    MASQUERADE,
+    Traces,
+    find_comments,
+    remove_rules,
+)
+
+_CHAIN_LENGTH, _HASH_LENGTH = 28, 16  # characters
+_COMMENT_MAX = 255  # of iptables; portmap cuts its own
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What is known of an attachment. alone: whether its container has no other in the network."""
+
+    addresses: frozenset[IPAddress] = frozenset()
+    node_links: tuple[tuple[str, str], ...] = ()
+    alone: bool = True
+
+
+def remove_leftovers(call: Call, nl: Netlink, owner: Owner, pod: Namespace | None = None) -> None:
+    """Remove what the reference plugins left for an attachment; repeatable.
+
+    pod: its namespace. The reservations go last: they are what a second try knows the rest by.
+    Raises KernelError, IpamError.
+    """
+    evidence = _find_evidence(call, nl, owner)
+    removed = []
+    if pod is not None and delete_pod_link(pod, owner.ifname, (), evidence.addresses):
+        removed.append(f"link {owner.ifname} of the pod")
+    for name, mac in evidence.node_links:
+        removed += [f"link {name}"] * delete_link_of_kind(nl, name, "veth", mac)
+    removed += _remove_limits(nl, owner)
+    removed += remove_leftover_rules(call, owner, evidence.addresses, alone=evidence.alone)
+    if removed and evidence.addresses:
+        call.host.forget_connections(evidence.addresses)
+    removed += release_reservations(call, lambda o: o == owner)
+    if removed:
+        call.log(f"removed what other plugins left: {', '.join(removed)}")
+
+
+def remove_leftover_rules(
+    call: Call, owner: Owner, addresses: Collection[IPAddress] = (), *, alone: bool = True
+) -> list[str]:
+    """Remove their rules; what they were, for the log. Raises KernelError.
+
+    addresses: the attachment's, if they are known. alone: whether chains of the container in this
+    network are this attachment's alone.
+    """
+    traces = replace(traces_of(owner), addresses=frozenset(addresses))
+    return _remove_rules(call, traces if alone else replace(traces, chains={}))
+
+
+def remove_leftovers_of(name: str, call: Call, nl: Netlink) -> None:
+    """Remove what a chained plugin alone left. name: the plugin's. Raises KernelError."""
+    removed: list[str] = []
+    if name == "portmap":
+        traces = traces_of(call.owner)
+        chains = {name: c for name, c in traces.chains.items() if not c.startswith("name:")}
+        removed += _remove_rules(call, Traces(chains, container_id=traces.container_id))
+    elif name == "bandwidth":
+        removed += _remove_limits(nl, call.owner)
+    if removed:
+        call.log(f"removed what another plugin left: {', '.join(removed)}")
+
+
+def _remove_limits(nl: Netlink, owner: Owner) -> list[str]:
+    """Remove the device of `bandwidth`, unless it is podwire's for another attachment."""
+    names = links_besides(nl, owner, None)
+    return [f"link {name}" for name in names if delete_links(nl, [name])]
+
+
+def _remove_rules(call: Call, traces: Traces) -> list[str]:
+    number = 0
+    try:
+        number = remove_rules(traces)
+    except KernelError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        call.log(f"rules are left, for rules of others lead to them: {error}")
+    try:
+        number += legacy_iptables.remove_chains(traces.chains)
+    except KernelError as error:
+        # DEL must not fail for ever because a program is missing.
+        call.log(f"rules of legacy iptables may be left: {error}")
+    return [f"{number} rules and chains"] if number else []
+
+
+def release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> list[str]:
+    """Release reservations of `host-local` in the network; for the log. Raises IpamError."""
+    found: list[Reservation] = []
+    for folder in reservation_folders(call):
+        found += release(folder, call.conf.name, is_over)
+    return [f"reservation of {reservation.address}" for reservation in found]
+
+
+def collect_leftovers(call: Call, nl: Netlink, valid: Collection[tuple[str, str]]) -> list[str]:
+    """Remove what is left of the network's attachments that the runtime does not list; failures."""
+    failures = []
+    for owner in sorted(_find_owners(call)):
+        if (owner.container_id, owner.ifname) in valid:
+            continue
+        try:
+            remove_leftovers(call, nl, owner)
+        except (KernelError, IpamError) as error:
+            failures.append(f"{owner.container_id} {owner.ifname}: {error}")
+    return failures
+
+
+# -- what is known
+
+
+def _find_evidence(call: Call, nl: Netlink, owner: Owner) -> _Evidence:
+    reserved = [r for f in reservation_folders(call) for r in read_reservations(f, owner.network)]
+    own = {r.address for r in reserved if r.owner == owner}
+    others = {r.address for r in reserved if r.owner != owner}
+    alone = not any(
+        r.owner.container_id == owner.container_id for r in reserved if r.owner != owner
+    )
+    if owner != call.owner:
+        return _Evidence(frozenset(own), (), alone)
+    previous = _previous_result(call)
+    mine = {
+        number
+        for number, interface in enumerate(previous.interfaces)
+        if interface.sandbox and interface.name == owner.ifname
+    }
+    listed = {ip.address.ip for ip in previous.ips if ip.interface is None or ip.interface in mine}
+    links = tuple(
+        (i.name, canonical_mac(i.mac)) for i in previous.interfaces if i.mac and not i.sandbox
+    )
+    # An address that prevResult has may be another container's by now, as may the namespace's path.
+    others |= NodeLinks(nl).addresses_of_others(owner)
+    return _Evidence(frozenset(own | listed - others), links, alone)
+
+
+def _previous_result(call: Call) -> Result:
+    with suppress(CniError):
+        return parse_result(call.conf.prev_result or {}, call.version)
+    return Result()
+
+
+def _find_owners(call: Call) -> set[Owner]:
+    """The network's attachments that the reference plugins' files and rules name."""
+    network = call.conf.name
+    found = {r.owner for f in reservation_folders(call) for r in read_reservations(f, network)}
+    found |= {
+        owner for comment, _to in find_comments(MASQUERADE) if (owner := owner_of_comment(comment))
+    }
+    # Chains of iptables are a container's, whatever the interface.
+    listed = {container for container, _ifname in call.conf.valid_attachments or ()}
+    comments = find_comments(IPTABLES)
+    with suppress(KernelError):  # reported where they are removed
+        comments += legacy_iptables.read_comments()
+    chains = (owner for comment, to in comments if (owner := owner_of_chain(comment, to)))
+    found |= {owner for owner in chains if owner.container_id not in listed}
+    return {owner for owner in found if owner.network == network}
+
+
+_MASQUERADED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}, net: (\S+), if: (\S+), id: (\S+)")
+_CHAIN_OF = re.compile(r'(?:dnat )?name: "([^"\\]+)" id: "([^"\\]+)"')
+
+
+def owner_of_comment(comment: str) -> Owner | None:
+    """The attachment that a comment in the masquerade table names and has the digest of."""
+    found = _MASQUERADED.fullmatch(comment)
+    owner = Owner(found[1], found[3], found[2]) if found else None
+    return owner if owner and comment.startswith(_masquerade_hash(owner)) else None
+
+
+def owner_of_chain(comment: str, chain: str) -> Owner | None:
+    """The container that a comment names if the chain is called after it; some interface of it."""
+    found = _CHAIN_OF.fullmatch(comment)
+    owner = Owner(found[1], found[2], DEFAULT_IFNAME) if found else None
+    return owner if owner and chain in traces_of(owner).chains else None
+
+
+# -- names
+
+
+def traces_of(owner: Owner) -> Traces:
+    """How the reference plugins name the rules of an attachment."""
+    network, container, ifname = owner.network, owner.container_id, owner.ifname
+    comment = f'name: "{network}" id: "{container}"'
+    mapped = f"dnat {comment}"
+    if len(mapped) > _COMMENT_MAX:
+        mapped = f"{mapped[: _COMMENT_MAX - 2]}..."
+    key = network + container
+    return Traces(
+        chains={
+            _named(_CHAIN_LENGTH, "CNI-", key): comment,
+            _named(_CHAIN_LENGTH, "CNI-DN-", key): mapped,
+            _named(_CHAIN_LENGTH, "CNI-SN-", key): f"snat {comment}",
+        },
+        container_id=container,
+        masquerade=_masquerade_hash(owner),
+        spoof_check=f"{container}-{ifname}",
+    )
+
+
+def _masquerade_hash(owner: Owner) -> str:
+    instance = f"{owner.ifname}:{owner.container_id}"
+    return f"{_named(_HASH_LENGTH, '', owner.network)}-{_named(_HASH_LENGTH, '', instance)}"
+
+
+def _named(length: int, prefix: str, key: str) -> str:
+    """A digest of a length (pkg/utils/utils.go, MustFormatHashWithPrefix)."""
+    return f"{prefix}{hashlib.sha512(key.encode()).hexdigest()}"[:length]

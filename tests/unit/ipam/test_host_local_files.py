@@ -1,0 +1,69 @@
+"""Reservations of host-local are released by their content alone."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from ipam import import_host_local
+from ipam.errors import StoreBusy
+from ipam.host_local_files import read_reservations, release
+from ipam.transaction import Owner
+
+CONTENTS = {
+    "10.88.0.2": "aaaa\r\neth0",
+    "10.88.0.3": "aaaa\r\nnet1",
+    "10.88.0.4": "bbbb\r\neth0",
+    "10.88.0.5": "aaaab\r\neth0",
+    "10.88.0.6": "cccc",
+    "fd00::2": "aaaa\r\neth0",
+    "10.88.0.7": "aaaa\r\neth0\r\nmore",
+    "notes.txt": "aaaa\r\neth0",
+    "last_reserved_ip.0": "10.88.0.6",
+    "lock": "",
+}
+MINE = Owner("pods", "aaaa", "eth0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pods").mkdir()
+    for name, content in CONTENTS.items():
+        (tmp_path / "pods" / name).write_bytes(content.encode())
+    return tmp_path
+
+
+def test_those_of_the_attachment_go(folder: Path) -> None:
+    released = release(folder, "pods", lambda owner: owner == MINE)
+    assert sorted(str(r.address) for r in released) == ["10.88.0.2", "fd00::2"]
+    left = {file.name: file.read_bytes().decode() for file in (folder / "pods").iterdir()}
+    assert left == {k: v for k, v in CONTENTS.items() if k not in ("10.88.0.2", "fd00::2")}
+    assert release(folder, "pods", lambda owner: owner == MINE) == ()
+
+
+def test_a_link_is_no_reservation(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_text("aaaa\r\neth0")
+    (folder / "pods" / "10.88.0.9").symlink_to(target)
+    assert len(release(folder, "pods", lambda owner: owner == MINE)) == 2
+    assert target.exists()
+    assert (folder / "pods" / "10.88.0.9").is_symlink()
+
+
+@pytest.mark.parametrize("network", ["none", "pods/10.88.0.2"])
+def test_a_network_without_folder_has_none(folder: Path, network: str) -> None:
+    assert read_reservations(folder, network) == ()
+    assert release(folder, network, lambda _owner: True) == ()
+
+
+def test_nothing_is_released_while_host_local_works(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_host_local, "LOCK_TIMEOUT", 0.1)
+    with open(folder / "pods" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreBusy):
+            release(folder, "pods", lambda _owner: True)
+    assert len(list((folder / "pods").iterdir())) == len(CONTENTS)
