@@ -14,7 +14,7 @@ from kernel.forwarding import apply_node_settings
 from kernel.model import Address, ChainRules, Element, IPAddress, Link, Plan, Space, Sysctl
 from kernel.netlink import links, neighbours, routes
 from kernel.netlink.codec import Message
-from kernel.netlink.socket import Answer, Netlink
+from kernel.netlink.socket import POD_OBJECTS_MAX, Answer, Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables.masquerade import is_covered, masquerade_elements
 from kernel.nftables.port_mappings import forget_datagrams
@@ -264,7 +264,7 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
 
     where: "pod" or "node", the namespace; empty for rules.
     """
-    with inside(pod), Netlink() as inner:
+    with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
         in_pod = read_space(inner, plan.pod)
     node = _with_bridge(plan)
     in_node = read_space(nl, node)

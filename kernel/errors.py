@@ -29,6 +29,10 @@ class KernelError(Exception):
         return f"could not {what}{reason}{hint}"
 
 
+class TooManyObjects(KernelError):
+    """There is more of a kind than is read. The socket is not to be used any more."""
+
+
 class NotANamespace(KernelError):
     """A file that should be a network namespace is something else, or is not there."""
 

@@ -11,7 +11,7 @@ from kernel.forwarding import apply_node_settings
 from kernel.model import Element, Link, Piece, Sysctl
 from kernel.netlink import links
 from kernel.netlink.codec import Message
-from kernel.netlink.socket import Netlink
+from kernel.netlink.socket import POD_OBJECTS_MAX, Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.set_messages import remove_elements
@@ -141,7 +141,7 @@ def check_piece(nl: Netlink, pod: Namespace | None, piece: Piece) -> list[tuple[
     in_node = read_space(nl, piece.node)
     found = [("node", change) for change in diff_space(checked(piece.node), in_node)]
     if pod is not None:
-        with inside(pod), Netlink() as inner:
+        with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
             in_pod = read_space(inner, piece.pod)
         found += [("pod", change) for change in diff_space(piece.pod, in_pod)]
     return [*found, *(("", change) for change in check_rules(piece.elements))]

@@ -10,7 +10,7 @@ from kernel.errors import KernelError, NotANamespace
 from kernel.model import Link, Route, Space
 from kernel.netlink import links
 from kernel.netlink.codec import Message, attributes, u32
-from kernel.netlink.socket import Netlink
+from kernel.netlink.socket import POD_OBJECTS_MAX, Netlink
 from kernel.netns import Namespace, inside, open_namespace
 from kernel.read import read_space
 from kernel.repair import repair
@@ -48,12 +48,12 @@ def _is_peer_of(nl: Netlink, pod: Namespace, host: str) -> bool:
 
 
 def repair_pod(pod: Namespace, desired: Space) -> tuple[Changes, Changes]:
-    """Bring back what the pod lacks of the plan; that, and what it lacks still. Raises KernelError.
+    """Bring back what the pod lacks of the plan; that, and what it lacks still.
 
     Only what is missing: another route to a destination, another MAC or MTU may be the pod's own
-    choice.
+    choice. Raises KernelError, TooManyObjects where the pod has made more than is compared.
     """
-    with inside(pod), Netlink() as nl:
+    with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as nl:
         lost, index = _find_lost(nl, desired)
         if not lost:
             return (), ()

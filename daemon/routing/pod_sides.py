@@ -8,7 +8,7 @@ from daemon.config.schema import Settings
 from daemon.routing.node_side import AGAIN, LATER, YOUNG, Attached, Idle, text_of
 from daemon.routing.reporter import Reporter
 from kernel.describe import name_of
-from kernel.errors import KernelError
+from kernel.errors import KernelError, TooManyObjects
 from kernel.netlink.socket import Netlink
 from kernel.pod_side import open_pod, repair_pod
 
@@ -74,6 +74,9 @@ class PodSides:
                 return ""  # a daemon in a container may not see the runtime's paths
             with pod:
                 done, left = repair_pod(pod, each.record.plan.pod)
+        except TooManyObjects as error:  # a router's, or a trap
+            self._reporter.log.debug(f"{title} is not compared: {error}")
+            return ""
         except KernelError as error:
             self._reporter.report_failure(f"{title}: {error}")
             return f"in the pod: {error}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
-from kernel.errors import KernelError
+from kernel.errors import KernelError, TooManyObjects
 from kernel.netlink.codec import (
     NLM_F_ACK,
     NLM_F_ACK_TLVS,
@@ -28,6 +28,8 @@ from kernel.netlink.codec import (
 )
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+POD_OBJECTS_MAX = 20_000
+"""Objects of a kind that are read of a pod: it may have made any number of them."""
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _RECEIVE_BYTES = 1 << 17
 _SO_RCVBUFFORCE = 33
@@ -57,7 +59,8 @@ class Netlink(AbstractContextManager["Netlink"]):
     takes the namespace at socket creation).
     """
 
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(self, protocol: int = NETLINK_ROUTE, *, dump_max: int = 0) -> None:
+        """dump_max: objects above which a dump is given up, with TooManyObjects. 0: any number."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         try:
             self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
@@ -71,7 +74,7 @@ class Netlink(AbstractContextManager["Netlink"]):
         # Not settimeout: it would poll before each of many small reads.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_TIMEOUT, 0))
         self._socket.bind((0, 0))
-        self._sequence = 0
+        self._sequence, self._dump_max = 0, dump_max
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
@@ -183,6 +186,9 @@ class Netlink(AbstractContextManager["Netlink"]):
                     _raise_dump_error(message, part)
                     return objects, consistent
                 objects.append(part)
+            if 0 < self._dump_max < len(objects):
+                hint = f"there are more than {self._dump_max}"
+                raise TooManyObjects(str(message), "", 0, hint)
 
 
 def open_netlink(protocol: int = NETLINK_ROUTE) -> AbstractContextManager[Netlink]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kernel.netlink.socket import Netlink
+from kernel.netlink.socket import POD_OBJECTS_MAX, Netlink
 from kernel.pod_side import open_pod
 from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns import Namespace
@@ -154,6 +154,25 @@ def test_the_pod_side_comes_back(cluster: Cluster, podwire_bin: Path) -> None:
     assert {record["action"] for record in records} == {"restored"}
     assert len(records) == len(POD) + 1
     assert pod_side(routed) == own
+
+
+def test_a_pod_with_very_many_routes_holds_nobody_up(cluster: Cluster, podwire_bin: Path) -> None:
+    member = start(cluster, "ptp")
+    trap, pod = (member.attach(podwire_bin / "podwire") for _ in range(2))
+    eventually(lambda: status_of(member) == (2, 2) or member.log)
+    numbers = range(POD_OBJECTS_MAX + 1)
+    many = (f"route add blackhole 100.64.{n >> 8}.{n & 255}/32 table 7\n" for n in numbers)
+    trap.ip_batch("".join(many))
+    for space in (trap, pod):
+        space.ip_batch("link set eth0 down\n")
+    eventually(lambda: works(member, pod) or member.log)
+    eventually(member.is_in_sync)
+    link = trap.link("eth0")
+    assert link is not None
+    assert "UP" not in link["flags"]
+    trap.run(["ip", "route", "flush", "table", "7"])
+    trap.ip_batch("link set eth0 up\nlink set eth0 down\n")
+    eventually(lambda: works(member, trap) or member.log)
 
 
 def test_a_namespace_that_is_not_the_pods_is_never_entered(
