@@ -109,7 +109,7 @@ go-tools:
 	@tests/tools/go-tools install
 
 programs:
-	@tests/tools/debian-programs install etcd etcdctl prometheus promtool
+	@tests/tools/debian-programs install etcd etcdctl firewalld prometheus promtool
 
 $(VENV)/.made: packaging/make-venv packaging/locks/build.txt packaging/locks/test.txt | run-packages
 	@packaging/make-venv $(LIBRARIES) $(VENV)

@@ -22,11 +22,11 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from kernel.diff import Change, Key, by_key, diff
-from kernel.errors import KernelError, MissingTool
+from kernel.errors import KernelError
 from kernel.model import ChainRules, Element, IPNetwork
 from kernel.netlink.codec import Message, attributes, be32, string, text
 from kernel.netlink.socket import NETLINK_NETFILTER, Answer, Netlink, open_netlink
-from kernel.programs import find_program
+from kernel.programs import require_program, run_program
 
 TABLE = "podwire"
 _COMMENT = "made by podwire, which rebuilds it when it is removed"
@@ -219,23 +219,8 @@ def load(*tables: Table) -> None:
 
 def run_nft(script: str) -> None:
     """Load a script in one transaction. Raises MissingTool, KernelError."""
-    import subprocess
-
-    program = find_program("nft")
-    if program is None:
-        raise MissingTool("run", "nft", 0, "install the package nftables on this node")
-    # The caller's environment stays out: it may hold the runtime's secrets.
-    done = subprocess.run(
-        [program, "-f", "-"],
-        input=script.encode(),
-        capture_output=True,
-        timeout=60,
-        env={},
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise KernelError("load", "podwire's nftables tables", 0, "; ".join(lines[:3]))
+    program = require_program("nft", "install the package nftables on this node")
+    run_program([program, "-f", "-"], ("load", "podwire's nftables tables"), script)
 
 
 def open_nft() -> AbstractContextManager[Netlink]:

@@ -51,8 +51,24 @@ def _lacks_kube_apiserver() -> str:
     return f"{folder} has no {' and no '.join(absent)}" if absent else ""
 
 
+PROGRAMS = ROOT / "build/programs"
+"""Where `tests/tools/debian-programs` puts its programs."""
+
+
+def _lacks_firewalld() -> str:
+    if not (PROGRAMS / "firewalld").exists():
+        return "`tests/tools/debian-programs install firewalld` was not run"
+    absent = [name for name in ("busctl", "dbus-daemon") if shutil.which(name) is None]
+    if absent:
+        return f"{' and '.join(absent)} not installed"
+    imports = ["/usr/bin/python3", "-c", "import dbus, gi"]
+    done = subprocess.run(imports, capture_output=True, check=False)
+    return "Debian's python3-dbus and python3-gi are not installed" if done.returncode else ""
+
+
 TOOLS = {
     "cnitool": _lacks_go_tools,
+    "firewalld": _lacks_firewalld,
     "kube-apiserver": _lacks_kube_apiserver,
     "newest-reference": _lacks_go_tools,
     "podman": _lacks_podman,
@@ -60,6 +76,7 @@ TOOLS = {
 
 DESCRIPTIONS = {
     "cnitool": "the tests with cnitool",
+    "firewalld": "the tests with firewalld",
     "kube-apiserver": "the tests of the Kubernetes source with a real kube-apiserver",
     "newest-reference": "the tests against the newest reference plugins",
     "podman": "the tests with podman run",
