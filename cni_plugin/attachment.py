@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from kernel.model import (
+    Acceptance,
     Address,
     Bridge,
     Element,
@@ -39,7 +40,8 @@ class Record:
     complete is False for one that was rebuilt from the kernel after the store was lost.
     foreign: where another plugin made the attachment and podwire only added to it, the node's link
     that leads to the pod.
-    pieces: what plugins of the chain, or features, add to the plan.
+    pieces: what plugins of the chain, or features, add to the plan. had_rules: whether a piece that
+    was taken away had elements, whose tables may be there still.
     """
 
     plan: Plan
@@ -51,6 +53,7 @@ class Record:
     complete: bool = True
     foreign: str = ""
     pieces: tuple[Piece, ...] = ()
+    had_rules: bool = False
 
     @property
     def whole(self) -> Plan:
@@ -146,6 +149,7 @@ def _default(field: Field[Any]) -> object:
 _NOUNS = (
     *(Record, Plan, Piece, Space, Bridge),
     *(Link, Port, Address, Route, Sysctl, Neighbour, Element, TokenBucket, Redirect),
+    Acceptance,
 )
 # Every ADD writes a record: what a noun consists of is read once.
 _READERS: dict[type[object], _Reader] = {noun: _reader(noun) for noun in _NOUNS}
@@ -156,8 +160,8 @@ class CleanupRecord:
     """What the removal of an attachment needs of its record.
 
     host: the node-side link's name. mac: that of the pod's link, empty where it is not known.
-    addresses: the pod's. elements: of the plan and of all pieces. foreign: as in `Record`.
-    links: those of the node that the attachment has besides.
+    addresses: the pod's. elements: of the plan and of all pieces. foreign, had_rules: as in
+    `Record`. links: those of the node that the attachment has besides. acceptance: of its pieces.
     """
 
     host: str
@@ -167,16 +171,21 @@ class CleanupRecord:
     ipam: str = ""
     complete: bool = True
     foreign: str = ""
+    had_rules: bool = False
     links: tuple[str, ...] = ()
+    acceptance: Acceptance | None = None
 
 
 def cleanup_record_of(record: Record) -> CleanupRecord:
     """What removal needs of a record."""
     plan = record.whole if record.pieces else record.plan
     (host, *more), pod = plan.node.links, plan.pod.links[0]
-    rest = record.ipam, record.complete, record.foreign, tuple(link.name for link in more)
     addresses = tuple(a.address.ip for a in plan.pod.addresses)
-    return CleanupRecord(host.name, pod.mac or "", addresses, plan.elements, *rest)
+    rest = record.ipam, record.complete, record.foreign, record.had_rules
+    links = tuple(link.name for link in more)
+    acceptance = next(filter(None, (piece.acceptance for piece in record.pieces)), None)
+    mac = pod.mac or ""
+    return CleanupRecord(host.name, mac, addresses, plan.elements, *rest, links, acceptance)
 
 
 def load_cleanup_record(text: str) -> CleanupRecord:
@@ -188,9 +197,11 @@ def load_cleanup_record(text: str) -> CleanupRecord:
     elements = _each(_element, plan.get("elements", ()))
     (host, *more), pod = plan["node"]["links"], plan["pod"]["links"][0]
     names = tuple(link["name"] for link in more)
-    rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", ""), names
+    rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", "")
+    had_rules = raw.get("had_rules", False)
     addresses = _each(_single, plan["pod"].get("addresses", ()))
-    return CleanupRecord(host["name"], pod.get("mac", ""), addresses, elements, *rest)
+    mac = pod.get("mac", "")
+    return CleanupRecord(host["name"], mac, addresses, elements, *rest, had_rules, names)
 
 
 def _single(raw: Any) -> IPAddress:
@@ -224,7 +235,12 @@ def _piece(raw: Any) -> Piece:
         pod=_space(raw.get("pod", {})),
         elements=_each(_element, raw.get("elements", ())),
         original=_link(raw["original"]) if raw.get("original") else None,
+        acceptance=_acceptance(raw["acceptance"]) if raw.get("acceptance") else None,
     )
+
+
+def _acceptance(raw: Any) -> Acceptance:
+    return Acceptance(**{**raw, "addresses": _each(ip_address, raw["addresses"])})
 
 
 def _plan(raw: Any) -> Plan:

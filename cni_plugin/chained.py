@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from kernel.model import Piece, Plan
     from kernel.netlink.socket import Netlink
 
-CHAINED_PROGRAMS = frozenset({"bandwidth", "loopback", "portmap"})
+CHAINED_PROGRAMS = frozenset({"bandwidth", "firewall", "loopback", "portmap"})
 STAND_INS = frozenset({"bridge", "ptp", "host-local"}) | CHAINED_PROGRAMS
 """The reference plugins that podwire is when it is started under their name."""
 _NATIVE_KEYS: Mapping[str, frozenset[str]] = {
     "bandwidth": frozenset(
         {"bandwidth", "ingressrate", "ingressburst", "egressrate", "egressburst"}
     ),
+    "firewall": frozenset({"firewall"}),
 }
 """Features of a native configuration, by plugin, each with the keys that ask for it (lower case).
 

@@ -39,12 +39,21 @@ def check(call: Call) -> None:
         faults = _result_faults(record.plan, previous, call.request.ifname)
         faults += [describe(change, where) for where, change in attach.check(nl, pod, plan)]
         faults += filter(None, [attach.explain_silence_to(plan.node)])
+        faults += _acceptance_faults(record)
         ipam, addresses = ipam_of_record(record.ipam), record.plan.pod.addresses
         with store.read() as tx:
             faults += ipam.lost(tx, call.owner, [a.address.ip for a in addresses])
     if faults:
         raise _failed(call, faults)
     ipam.run("CHECK", call)
+
+
+def _acceptance_faults(record: Record) -> list[str]:
+    if not record.pieces:
+        return []
+    from kernel.pieces import acceptance_faults  # few networks need it
+
+    return [describe(change) for change in acceptance_faults(record.pieces)]
 
 
 def _find(call: Call, nl: Netlink, resources: ExitStack) -> tuple[Store, Record | None]:

@@ -8,17 +8,19 @@ and the next call repairs what a killed one left.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_network
 
 from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
 from cni_plugin.names import Mark, owner_of, parse_alias
-from ipam.store import Store, Transaction
+from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
-from kernel.model import ChainRules, Element, IPNetwork, Link
+from kernel.model import Acceptance, ChainRules, Element, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
+from kernel.nftables import firewall
 from kernel.nftables.generation import are_whole, note_whole, read_generation
 from kernel.nftables.masquerade import (
     apply_masquerade,
@@ -26,8 +28,8 @@ from kernel.nftables.masquerade import (
     masquerade_changes,
     remove_empty_tables,
 )
-from kernel.nftables.ruleset import TABLES
-from kernel.nftables.set_messages import change_elements
+from kernel.nftables.ruleset import TABLES, policy_parts
+from kernel.nftables.set_messages import change_elements, remove_elements
 from kernel.nftables.table import load, open_nft, table_changes
 from kernel.read import read_links
 
@@ -86,10 +88,10 @@ def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainR
             changes = _broken(nl, families)
             broken = {change.noun.family for change in changes}
             if broken:
-                load(*(TABLES[family] for family in sorted(broken)))
                 elements = [e for record in cleanup_records(tx) for e in record.elements]
-                elements += foreign_elements(tx)
-                change_elements(nl, [e for e in elements if e.family in broken], ())
+                lost = [e for e in (*elements, *foreign_elements(tx)) if e.family in broken]
+                load(*(TABLES[family] for family in sorted(broken)), *policy_parts(lost))
+                change_elements(nl, lost, ())
     return changes
 
 
@@ -120,6 +122,28 @@ def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:
     """The hairpin elements that the attachment of a marked link has, or may have."""
     interface = link.port.bridge if link.port else link.name
     return tuple(hairpin_element(interface, a.ip) for a in mark.addresses)
+
+
+def is_others(tx: Transaction, owner: Owner, element: Element) -> bool:
+    """Whether another attachment needs the element, too: one of an ingress policy."""
+    if not firewall.shared([element]):
+        return False
+    text = f'"set_name":"{element.set_name}","key":"{element.key.hex()}"'
+    return tx.is_recorded(text, besides=owner)
+
+
+def remove_policies(tx: Transaction, owner: Owner, elements: Iterable[Element]) -> None:
+    """Remove those of an attachment's elements of ingress policies that no other one needs."""
+    unused = [e for e in firewall.shared(elements) if not is_others(tx, owner, e)]
+    if unused:
+        with open_nft() as nl:
+            remove_elements(nl, unused)
+
+
+def own_acceptance(tx: Transaction, owner: Owner, accepted: Acceptance) -> Acceptance:
+    """The part of it that no other attachment asks for: one may have an address by now."""
+    mine = (a for a in accepted.addresses if not tx.is_recorded(f'"{a}"', besides=owner))
+    return replace(accepted, addresses=tuple(mine))
 
 
 def remove_unused(tx: Transaction, network: str, *, had_rules: bool) -> None:

@@ -194,10 +194,19 @@ def _remove(
         piece = record.piece(name) if record else None
         if record and piece:
             shared, delete = record.elements_beside(name), call.host.delete_links
-            remove_piece(nl, pod, piece, shared, delete)
+            remove_piece(nl, pod, _own(store, owner, piece), shared, delete)
             _withdraw(store, owner, name)
         return record is not None and not record.foreign
     return False
+
+
+def _own(store: Store, owner: Owner, piece: Piece) -> Piece:
+    """The piece without acceptance of addresses that another attachment has by now."""
+    if not piece.acceptance:
+        return piece
+    with store.read() as tx:
+        accepted = networks.own_acceptance(tx, owner, piece.acceptance)
+    return replace(piece, acceptance=accepted)
 
 
 def _withdraw(store: Store, owner: Owner, name: str) -> None:
@@ -207,9 +216,12 @@ def _withdraw(store: Store, owner: Owner, name: str) -> None:
         if text is None:
             return
         record = _loaded(text)
-        rest = tuple(piece for piece in record.pieces if piece.name != name)
+        piece, rest = record.piece(name), tuple(p for p in record.pieces if p.name != name)
+        if piece:
+            networks.remove_policies(tx, owner, piece.elements)
         if rest or not record.foreign:
-            tx.put_attachment(owner, dump_record(replace(record, pieces=rest)))
+            had_rules = record.had_rules or bool(piece and piece.elements)
+            tx.put_attachment(owner, dump_record(replace(record, pieces=rest, had_rules=had_rules)))
             return
         tx.delete_attachment(owner)
         networks.remove_unused(tx, owner.network, had_rules=True)

@@ -130,7 +130,7 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
         for owner, record in same:
             with suppress(*DAMAGE):  # one of another version
                 cleanup = load_cleanup_record(record)
-                _remove_rest(nl, owner, cleanup)
+                _remove_rest(nl, tx, owner, cleanup)
                 forgotten.update(filter(None, map(pod_of, cleanup.elements)))
             addresses = tx.release(owner)
             forgotten.update(addresses)
@@ -141,9 +141,13 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
     return len(same)
 
 
-def _remove_rest(nl: Netlink, owner: Owner, record: CleanupRecord) -> None:
+def _remove_rest(nl: Netlink, tx: Transaction, owner: Owner, record: CleanupRecord) -> None:
     """What the pair did not take along."""
-    remove_elements(nl, record.elements)
+    remove_elements(nl, [e for e in record.elements if not networks.is_others(tx, owner, e)])
+    if record.acceptance:
+        from kernel.acceptance import withdraw  # few networks need it
+
+        withdraw(networks.own_acceptance(tx, owner, record.acceptance))
     if record.links:
         with open_netlink() as links:
             names = links_besides(links, owner, record)

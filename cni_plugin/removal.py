@@ -29,9 +29,10 @@ from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_links, delete_pod_link
 from kernel.bridge import remove_unused_bridge
 from kernel.conntrack import forget_pods
-from kernel.model import Address, Element, IPAddress, Link, Plan, Space
+from kernel.model import Acceptance, Address, Element, IPAddress, Link, Plan, Space
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
+from kernel.nftables import firewall
 from kernel.nftables.masquerade import hairpin_address
 from kernel.nftables.port_mappings import pod_of
 from kernel.nftables.set_messages import remove_elements
@@ -126,6 +127,8 @@ def remove(
         _delete_renamed(nl, owner, pod, {record.mac, *macs()}, delete)
     if elements:
         _remove_elements(store, owner, elements)
+    if record.acceptance:
+        _withdraw(store, owner, record.acceptance)
     # While a sender goes on, an entry would lead to the pod that has had the address, or has it
     # next. The rules that translate are gone: none is made anew by us.
     addresses = {*record.addresses, *(a for a in map(pod_of, elements) if a)}
@@ -133,7 +136,16 @@ def remove(
         forget_connections(addresses)
     release()
     if store:
-        forget(store, owner, had_rules=bool(elements))
+        forget(store, owner, had_rules=bool(elements) or record.had_rules)
+
+
+def _withdraw(store: Store | None, owner: Owner, accepted: Acceptance) -> None:
+    from kernel.acceptance import withdraw  # few networks need it
+
+    if store:
+        with store.read() as tx:
+            accepted = networks.own_acceptance(tx, owner, accepted)
+    withdraw(accepted)
 
 
 def links_besides(nl: Netlink, owner: Owner, record: CleanupRecord | None) -> tuple[str, ...]:
@@ -154,17 +166,18 @@ def links_besides(nl: Netlink, owner: Owner, record: CleanupRecord | None) -> tu
 def _remove_elements(store: Store | None, owner: Owner, elements: Sequence[Element]) -> None:
     """While the address is still ours: the next owner gets the same elements.
 
-    If we were overtaken by a DEL of ours, another attachment may have it already.
+    If we were overtaken by a DEL of ours, another attachment may have it already. Those that
+    several attachments need go with the last one.
     """
     with open_nft() as nl:
         try:
             with store.transaction() if store else nullcontext() as tx:
-                remove_elements(nl, [e for e in elements if not tx or not _is_taken(tx, owner, e)])
+                remove_elements(nl, [e for e in elements if not _is_taken(tx, owner, e)])
         except (StoreBusy, StoreDamaged):
             raise
         except StoreError:
             # It cannot be written: so the address stays ours.
-            remove_elements(nl, elements)
+            remove_elements(nl, [e for e in elements if not _is_taken(None, owner, e)])
 
 
 def forget(store: Store, owner: Owner, *, had_rules: bool = False) -> None:
@@ -237,8 +250,15 @@ def _delete_renamed(
         delete_pod_link(pod, owner.ifname, macs)
 
 
-def _is_taken(tx: Transaction, owner: Owner, element: Element) -> bool:
-    """Whether the element is of an address that another attachment of the network has."""
+def _is_taken(tx: Transaction | None, owner: Owner, element: Element) -> bool:
+    """Whether another attachment has the element, or its address on this network.
+
+    tx: None where that cannot be read; only what several attachments may need counts then.
+    """
+    if tx is None:
+        return bool(firewall.shared([element]))
+    if networks.is_others(tx, owner, element):
+        return True
     address = hairpin_address(element)
     holder = tx.owner_of(owner.network, address) if address else None
     return holder not in (None, owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cni_plugin.attachment import CleanupRecord
@@ -20,10 +21,11 @@ from ipam.errors import StoreDamaged, StoreError
 from ipam.files import BUSY_TIMEOUT, Files
 from ipam.store import Store, Transaction, open_store
 from kernel.diff import Change, Noun
-from kernel.model import Element
+from kernel.model import Acceptance, Element, IPAddress
 from kernel.netlink.socket import Netlink, open_netlink
+from kernel.nftables import firewall
 from kernel.nftables.masquerade import remove_empty_tables
-from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES
+from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES, policy_parts
 from kernel.nftables.set_messages import (
     change_elements,
     read_mapped,
@@ -39,12 +41,15 @@ from kernel.nftables.table import (
 )
 from kernel.read import read_links
 
-MissingRule = tuple[str | Element, int]
-"""What is missing: a table's family, MASQUERADE or an element; and the index of the link that needs
-it, by which the next attachment of the same name and address is another. 0: the node needs it."""
+MissingRule = tuple[str | Element | Acceptance, int]
+"""What is missing: a table's family, MASQUERADE, POLICIES, an element, or the acceptance of an
+address; and the index of the link that needs it, by which the next attachment of the same name and
+address is another. 0: the node needs it."""
 
 MASQUERADE = "masquerade"
 """The prefixes that are masqueraded differ."""
+POLICIES = "ingress policies"
+"""The rules of ingress policies differ."""
 TABLE_MISSING: MissingRule = ("inet", 0)
 """The table that the node needs, attachments or not: no call removes it."""
 
@@ -62,7 +67,12 @@ def find_missing_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozen
             return frozenset([TABLE_MISSING] if bare else [])
         with open_store(data_dir, refill=refill, patience=patience) as store, store.read() as tx:
             return frozenset(
-                [*_missing_tables(nl, tx), *_missing_masquerade(tx), *_missing_elements(nl, tx)]
+                [
+                    *_missing_tables(nl, tx),
+                    *_missing_masquerade(tx),
+                    *_missing_elements(nl, tx),
+                    *_missing_acceptance(tx),
+                ]
             )
 
 
@@ -82,8 +92,40 @@ def repair_rules(
         changes: list[Change[Noun]] = [*ensure_tables(store, sorted(families))]
         if whole or any(what == MASQUERADE for what, _index in missing):
             changes += ensure_masquerade(store)
-        lost = _repair_elements(store, None if whole else missing)
-    return [*changes, *(Change(element, None) for element in lost)]
+        chosen = None if whole else missing
+        if whole or any(what == POLICIES for what, _index in missing):
+            changes += _repair_policies(store)
+        lost = _repair_elements(store, chosen)
+        restored: list[Noun] = [*lost, *_repair_acceptance(store, chosen)]
+    return [*changes, *(Change(noun, None) for noun in restored)]
+
+
+def _repair_policies(store: Store) -> Sequence[Change[Noun]]:
+    with store.read() as tx:
+        parts = policy_parts([element for element, _index in _elements(tx)])
+    with open_nft() as nl:
+        return [change for part in parts for change in ensure_table(nl, part)]
+
+
+def _repair_acceptance(
+    store: Store, missing: Collection[MissingRule] | None
+) -> Sequence[Acceptance]:
+    """Restore the acceptance of these addresses (None: all); what was missing."""
+    with store.read() as tx:
+        lost = [each for each in _missing_acceptance(tx) if missing is None or each in missing]
+    if not lost:
+        return []
+    from kernel.acceptance import accept, withdraw
+
+    groups = _by_filter(lost)
+    for group in groups:
+        accept(group)
+    # DEL removes the link, and then what we may have added since.
+    with store.read() as tx:
+        wanted = {each for each, _index in _acceptance(tx)}
+    for each in {each for each, _index in lost} - wanted:
+        withdraw(each)
+    return groups
 
 
 def _repair_elements(store: Store, missing: Collection[MissingRule] | None) -> list[Element]:
@@ -134,7 +176,43 @@ def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Cleanup
 def _missing_tables(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:
     needed = {(e.family, index) for r, index in _attached(tx) for e in r.elements}
     missing = {f for f in dict(needed) if table_changes(nl, TABLES[f])}
-    return ((family, index) for family, index in needed if family in missing)
+    yield from ((family, index) for family, index in needed if family in missing)
+    policed = {index for r, index in _attached(tx) if policy_parts(r.elements)}
+    if policed and table_changes(nl, firewall.PART):
+        yield from ((POLICIES, index) for index in policed)
+
+
+def _missing_acceptance(tx: Transaction) -> Iterator[tuple[Acceptance, int]]:
+    """Each address that filters of other programs do not accept, though an attachment asks for it,
+    with the index of its link."""
+    desired = dict(_acceptance(tx))
+    if not desired:
+        return
+    from kernel.acceptance import acceptance_changes  # few networks need it
+
+    for group in _by_filter(desired.items()):
+        for change in acceptance_changes(group):
+            for each in _each_address(change.noun):
+                yield each, desired[each]
+
+
+def _acceptance(tx: Transaction) -> Iterator[tuple[Acceptance, int]]:
+    """The acceptance of each address, with the index of its attachment's link."""
+    for record, index in _attached(tx):
+        for each in _each_address(record.acceptance) if record.acceptance else ():
+            yield each, index
+
+
+def _each_address(acceptance: Acceptance) -> list[Acceptance]:
+    return [replace(acceptance, addresses=(address,)) for address in acceptance.addresses]
+
+
+def _by_filter(found: Iterable[tuple[Acceptance, int]]) -> list[Acceptance]:
+    """Together what differs in its address alone."""
+    groups: dict[Acceptance, list[IPAddress]] = {}
+    for each, _index in found:
+        groups.setdefault(replace(each, addresses=()), []).extend(each.addresses)
+    return [replace(group, addresses=tuple(mine)) for group, mine in groups.items()]
 
 
 def _missing_masquerade(tx: Transaction) -> Iterable[MissingRule]:

@@ -126,10 +126,13 @@ class Transaction:
         where, values = _of_network(network)
         return bool(self._rows(f"SELECT 1 FROM attachment {where} LIMIT 1", *values))  # noqa: S608
 
-    def is_recorded(self, text: str) -> bool:
-        """Whether a text stands in the record of any attachment."""
-        sql = "SELECT 1 FROM attachment WHERE instr(record, ?) LIMIT 1"
-        return bool(self._rows(sql, text))
+    def is_recorded(self, text: str, besides: Owner | None = None) -> bool:
+        """Whether a text stands in the record of any attachment, but for one."""
+        sql = (
+            "SELECT 1 FROM attachment WHERE instr(record, ?)"
+            " AND (network, container_id, ifname) IS NOT (?, ?, ?) LIMIT 1"
+        )
+        return bool(self._rows(sql, text, *(_key_of(besides) if besides else (None,) * 3)))
 
     def put_network(self, network: str, record: str) -> None:
         """Keep a record (JSON text) for a whole network, instead of the one it had."""

@@ -18,7 +18,7 @@ from kernel.netlink.socket import POD_OBJECTS_MAX, Answer, Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables.masquerade import is_covered, masquerade_elements
 from kernel.nftables.port_mappings import forget_datagrams
-from kernel.nftables.ruleset import TABLES, set_of
+from kernel.nftables.ruleset import parts_of, set_of
 from kernel.nftables.set_messages import (
     PER_TRANSACTION,
     change_elements,
@@ -198,7 +198,7 @@ def _add_some(nl: Netlink, elements: list[Element]) -> None:
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
-        load(*(TABLES[family] for family in sorted({e.family for e in elements})))
+        load(*parts_of(elements))
         change_elements(nl, elements, ())
 
 
@@ -303,11 +303,10 @@ def check_rules(elements: Iterable[Element]) -> list[Change[ChainRules | Element
     desired = set(elements)
     if not desired:
         return []
-    sets = {set_of(element) for element in desired}
     with open_nft() as nl:
-        tables = [TABLES[family] for family in sorted({a_set.family for a_set in sets})]
+        tables = parts_of(desired)
         broken = [change for table in tables for change in table_changes(nl, table)]
-        present = read_sets(nl, sets)
+        present = read_sets(nl, {set_of(element) for element in desired})
     return [*broken, *(Change(e, None) for e in desired - present if not _is_merged(e, present))]
 
 

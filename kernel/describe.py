@@ -7,6 +7,7 @@ from ipaddress import ip_address, summarize_address_range
 from kernel.diff import Change, Fault, Noun
 from kernel.model import (
     TABLE_MAIN,
+    Acceptance,
     Address,
     ChainRules,
     Element,
@@ -54,6 +55,8 @@ def name_of(noun: Noun) -> str:
         return f"qdisc tbf of link {noun.link}"
     if isinstance(noun, Redirect):
         return f"redirection of what link {noun.link} receives"
+    if isinstance(noun, Acceptance):
+        return f"acceptance of {', '.join(map(str, noun.addresses))} by the node's firewall"
     return f"element {_element(noun)} of nft table {noun.family} {TABLE}"
 
 

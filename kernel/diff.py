@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from kernel.model import (
+    Acceptance,
     Address,
     ChainRules,
     Element,
@@ -27,7 +28,7 @@ from kernel.model import (
 
 Noun = (
     Link | Address | Route | Neighbour | FdbEntry | Sysctl | Element | ChainRules | TokenBucket
-    | Redirect
+    | Redirect | Acceptance
 )  # fmt: skip
 Key = tuple[object, ...]
 """What the kernel takes for one object: two nouns of one key replace each other."""
@@ -103,6 +104,8 @@ def key_of(noun: Noun) -> Key:
         return ("root", noun.link)
     if isinstance(noun, Redirect):
         return ("redirect", noun.link)
+    if isinstance(noun, Acceptance):
+        return ("acceptance", noun)
     return ("element", noun) if isinstance(noun, Element) else ("sysctl", noun.path)
 
 

@@ -234,6 +234,20 @@ class ChainRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A pod's addresses, whose forwarded packets the filters of other programs are to accept.
+
+    backend: iptables, firewalld, or empty for firewalld where it runs and else iptables. zone: of
+    firewalld. admin_chain: of iptables, with rules of the administrator's that go before.
+    """
+
+    addresses: tuple[IPAddress, ...]
+    backend: str = ""
+    zone: str = ""
+    admin_chain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """What one network namespace holds of a plan."""
 
@@ -283,7 +297,7 @@ class Piece:
 
     name: the plugin's. node.links: links that it makes. pod.links: the attachment's own, with the
     traits that the piece gives it. original: that link as it was before; None where it was not
-    another's.
+    another's. acceptance: of the pod's addresses by filters of other programs.
     """
 
     name: str
@@ -291,3 +305,4 @@ class Piece:
     pod: Space = Space()
     elements: tuple[Element, ...] = ()
     original: Link | None = None
+    acceptance: Acceptance | None = None

@@ -8,14 +8,15 @@ from contextlib import ExitStack
 from kernel.attach import add_elements, check_rules, checked, delete_links, run_in
 from kernel.diff import Change, Noun, diff_space
 from kernel.forwarding import apply_node_settings
-from kernel.model import Element, Link, Piece, Sysctl
+from kernel.model import Acceptance, Element, Link, Piece, Sysctl
 from kernel.netlink import links
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import POD_OBJECTS_MAX, Netlink
 from kernel.netns import Namespace, inside
+from kernel.nftables import firewall
 from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.set_messages import remove_elements
-from kernel.nftables.table import open_nft
+from kernel.nftables.table import ensure_table, open_nft
 from kernel.read import read_link, read_space
 from kernel.sysctl import apply_sysctl, read_sysctl
 
@@ -36,8 +37,14 @@ def apply_piece(
         if piece.elements:
             added: list[Element] = []
             undo.callback(lambda: _remove_elements(added, shared))
+            _ensure_policies(piece.elements)
             add_elements(piece.elements, added)
             forget_datagrams(piece.elements)
+        if piece.acceptance:
+            from kernel.acceptance import accept, withdraw  # few networks need it
+
+            accept(piece.acceptance)
+            undo.callback(withdraw, piece.acceptance)
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, piece.node.sysctls)
         undo.pop_all()
@@ -115,8 +122,8 @@ def remove_piece(
 ) -> None:
     """Take away what the piece has alone, and give the pod's link its traits back.
 
-    pod: its namespace; None where it is gone. delete: deletes links by name. Settings stay. Raises
-    KernelError.
+    pod: its namespace; None where it is gone. delete: deletes links by name. Settings stay, and
+    elements that other attachments may need, too. Raises KernelError.
     """
     if piece.node.buckets:
         from kernel.traffic_control import lift_limits  # few attachments have limits
@@ -127,13 +134,24 @@ def remove_piece(
     if piece.elements:
         _remove_elements(piece.elements, shared)
         forget_datagrams(piece.elements)
+    if piece.acceptance:
+        from kernel.acceptance import withdraw
+
+        withdraw(piece.acceptance)
     if pod is not None and piece.original:
         _restore_link(pod, piece.pod.links[0], piece.original)
 
 
 def _remove_elements(elements: Collection[Element], shared: Collection[Element]) -> None:
+    kept = {*shared, *firewall.shared(elements)}
     with open_nft() as nl:
-        remove_elements(nl, [element for element in elements if element not in shared])
+        remove_elements(nl, [element for element in elements if element not in kept])
+
+
+def _ensure_policies(elements: Collection[Element]) -> None:
+    if firewall.shared(elements):
+        with open_nft() as nl:
+            ensure_table(nl, firewall.PART)
 
 
 def check_piece(nl: Netlink, pod: Namespace | None, piece: Piece) -> list[tuple[str, Change[Noun]]]:
@@ -144,4 +162,15 @@ def check_piece(nl: Netlink, pod: Namespace | None, piece: Piece) -> list[tuple[
         with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
             in_pod = read_space(inner, piece.pod)
         found += [("pod", change) for change in diff_space(piece.pod, in_pod)]
-    return [*found, *(("", change) for change in check_rules(piece.elements))]
+    found += [("", change) for change in check_rules(piece.elements)]
+    return [*found, *(("", change) for change in acceptance_faults([piece]))]
+
+
+def acceptance_faults(pieces: Collection[Piece]) -> list[Change[Acceptance]]:
+    """What filters of other programs do not accept, though these pieces ask for it."""
+    desired = [piece.acceptance for piece in pieces if piece.acceptance]
+    if not desired:
+        return []
+    from kernel.acceptance import acceptance_changes
+
+    return [change for each in desired for change in acceptance_changes(each)]

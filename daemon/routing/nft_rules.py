@@ -44,6 +44,9 @@ NODE_SETS = (*CLUSTER_SETS, *EXCLUSION_SETS)
 """The sets whose elements are the daemon's."""
 _SHARED = frozenset(a_set.name for a_set in (*NODE_SETS, *NETWORK_SETS))
 _PODS = frozenset(a_set.name for a_set in ATTACHMENT_SETS)
+_FILTERS = frozenset({"filter", "firewalld"})
+_FILTER_CHAINS = frozenset({"FORWARD", "CNI-FORWARD"})
+"""Where the acceptance of pods' addresses is (`kernel/iptables.py`, `kernel/firewalld.py`)."""
 _NAME = "nftables rules"
 _NAMED = 8
 """Differences that are described; of more than these, the number is given."""
@@ -93,8 +96,8 @@ class NftRules:
     def receive(self, change: RuleChange, event: Event) -> None:
         """Take the event of a rule, a set or a member in."""
         if change.table != TABLE:
-            return
-        if change.what == "element":
+            matters = _concerns_acceptance(change, event)
+        elif change.what == "element":
             # podwire's executable adds the members of pods that come.
             matters = change.name in _SHARED or (event.deleted and change.name in _PODS)
         else:
@@ -190,6 +193,13 @@ def _own_ports(settings: Settings) -> Iterator[tuple[str, int]]:
         yield "udp", settings.health.port
     if settings.metrics:
         yield "tcp", settings.metrics.listen[1]
+
+
+def _concerns_acceptance(change: RuleChange, event: Event) -> bool:
+    """Whether a filter of another program may not accept pods' packets any more."""
+    if change.what == "table":
+        return change.table in _FILTERS
+    return event.deleted and change.table == "filter" and change.name in _FILTER_CHAINS
 
 
 def describe_changes(changes: Sequence[Change[Noun]]) -> str:

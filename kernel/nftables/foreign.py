@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from kernel.model import IPAddress
 from kernel.netlink.codec import Message, attribute_list, attributes, string, text
 from kernel.netlink.socket import Netlink
-from kernel.nftables.table import HEADER_BYTES, IFNAMSIZ, SUBSYSTEM, TABLE
+from kernel.nftables.table import ABSENT, HEADER_BYTES, IFNAMSIZ, SUBSYSTEM, TABLE
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
 PREROUTING, INPUT, FORWARD, OUTPUT = 0, 1, 2, 3
@@ -148,6 +148,14 @@ class ForeignRules:
             body += text(_RULE_TABLE, chain.table) + text(_RULE_CHAIN, chain.name)
             self._rules[key] = self._nl.dump(Message(_GETRULE, 0, body, f"list rules of {chain}"))
         return self._rules[key]
+
+
+def has_chain(nl: Netlink, family: str, table: str, name: str) -> bool:
+    """Whether a table of this family (ip, ip6) has a chain of that name. Raises KernelError."""
+    number = next(number for number, known in _FAMILIES.items() if known == family)
+    body = struct.pack("!BBH", number, 0, 0) + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, name)
+    message = Message(_GETCHAIN, 0, body, f"look up nft chain {name}")
+    return bool(nl.run([message], tolerate=ABSENT)[0].objects)
 
 
 def _without_oif(flow: Flow) -> Flow:

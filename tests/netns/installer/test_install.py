@@ -122,7 +122,7 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--as", "firewall"], "--as firewall: podwire cannot stand in for that"),
+        (["--as", "sbr"], "--as sbr: podwire cannot stand in for that"),
         (["--as", "../bridge"], "cannot stand in"),
         (["--cni-bin", "relative"], "must be absolute paths"),
         (["--bin", "relative"], "must be absolute paths"),

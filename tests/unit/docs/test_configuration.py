@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from cni_plugin.config import parse_config
+from cni_plugin.plugins.firewall import parse as parse_firewall
 from cni_plugin.request import parse_request
 from daemon.config.load import parse_settings
 from daemon.config.schema import Section, Settings
 from daemon.config.yaml import FileFault
 from daemon.sources.static import NodesFile
 from ipam.config import parse_ipam
+from ipam.json_section import Section as JsonSection
 from tests import ROOT
 from tests.unit.docs.pages import codes, read, rows, section
 
@@ -145,7 +147,10 @@ def test_every_key_of_the_cni_configuration_has_a_row() -> None:
     parse_ipam("pods", ipam, default_data_dir=Path("/data"))
     one = Recorder({"subnet": "10.88.0.0/24"})
     parse_ipam("pods", one, default_data_dir=Path("/data"))
+    firewall = Recorder({})
+    parse_firewall(JsonSection("", firewall))
     read_keys = whole.read | {f"ipam.{key}" for key in ipam.read | one.read}
+    read_keys |= {"firewall"} | {f"firewall.{key}" for key in firewall.read}
     read_keys = (read_keys - {"args"}) | {"args.cni"}
     assert listed - {"capabilities"} == read_keys | {"ipam.type"}
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from kernel.model import (
+    Acceptance,
     Address,
     Bridge,
     Element,
@@ -147,4 +148,14 @@ bridges = st.builds(
 plans = st.builds(
     Plan, spaces, spaces, st.none() | bridges, tuples_of(elements), tuples_of(ip_networks)
 )
-pieces = st.builds(Piece, names, spaces, spaces, tuples_of(elements), st.none() | links)
+acceptances = st.builds(
+    Acceptance,
+    tuples_of(versions.flatmap(addresses_of)),
+    st.sampled_from(("", "iptables", "firewalld")),
+    names,
+    names,
+)
+pieces = st.builds(
+    Piece,
+    *(names, spaces, spaces, tuples_of(elements), st.none() | links, st.none() | acceptances),
+)

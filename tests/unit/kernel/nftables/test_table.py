@@ -13,7 +13,7 @@ from kernel.errors import KernelError
 from kernel.model import ChainRules
 from kernel.netlink.codec import Message, attribute, text
 from kernel.netlink.socket import Netlink
-from kernel.nftables import dns_counters, spoof_check
+from kernel.nftables import dns_counters, firewall, spoof_check
 from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES, set_of
 from kernel.nftables.table import (
     ABSENT,
@@ -157,6 +157,7 @@ def test_rules_name_sets_that_are_declared() -> None:
         *(f"same_link{version}" for version in (4, 6)),
         *(f"always_masq{version}" for version in (4, 6)),
         *(a_set.name for a_set in spoof_check.SETS),
+        *(a_set.name for a_set in firewall.SETS),
     ]
     assert {a_set.name for a_set in dns_counters.PART.sets} == set()
 

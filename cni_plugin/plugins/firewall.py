@@ -1,0 +1,132 @@
+"""`firewall`: the filters of other programs accept the pod's packets; ingress policies of links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cni_plugin.errors import INVALID_CONFIG, CniError
+from cni_plugin.request import link_name_fault
+from ipam.errors import ConfigError
+from ipam.json_section import Section
+from kernel.acceptance import FIREWALLD, IPTABLES, withdraw
+from kernel.iptables import DEFAULT_ADMIN_CHAIN, is_chain_name
+from kernel.model import Acceptance, IPAddress, Piece, Plan
+from kernel.nftables.firewall import OPEN, POLICIES, policy_elements
+
+if TYPE_CHECKING:
+    from cni_plugin.host import Call
+    from cni_plugin.result import Result
+    from kernel.netlink.socket import Netlink
+
+NAME = "firewall"
+_DEFAULT_ZONE = "trusted"
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallConf:
+    """The keys of the reference plugin. backend: empty for firewalld where it runs."""
+
+    backend: str = ""
+    zone: str = _DEFAULT_ZONE
+    admin_chain: str = DEFAULT_ADMIN_CHAIN
+    policy: str = OPEN
+
+
+def parse(conf: Section) -> FirewallConf:
+    """The plugin's configuration. Raises ConfigError.
+
+    The reference takes a backend that it does not know for none.
+    """
+    backend = conf.string("backend") or ""
+    chain = conf.text("iptablesAdminChainName") or DEFAULT_ADMIN_CHAIN
+    if not is_chain_name(chain):
+        must = "a chain of the administrator's, up to 28 letters, digits and _ - + . : /"
+        raise conf.fail("iptablesAdminChainName", chain, must)
+    return FirewallConf(
+        backend if backend in (IPTABLES, FIREWALLD) else "",
+        conf.text("firewalldZone") or _DEFAULT_ZONE,
+        chain,
+        conf.choice("ingressPolicy", ("", *POLICIES)) or OPEN,
+    )
+
+
+def parse_native(conf: Section) -> FirewallConf:
+    """The same of podwire's own configuration, from the object `firewall`. Raises ConfigError."""
+    return parse(conf.section(NAME))
+
+
+def plan_firewall(conf: FirewallConf, link: str, addresses: Iterable[IPAddress]) -> Piece:
+    """What an attachment has for it. link: the bridge, or the node's end of the pod's pair."""
+    accepted = Acceptance(tuple(addresses), conf.backend, conf.zone, conf.admin_chain)
+    return Piece(NAME, elements=policy_elements(link, conf.policy), acceptance=accepted)
+
+
+def native_piece(conf: FirewallConf, plan: Plan) -> Piece:
+    """The piece of podwire's own attachment."""
+    link = plan.bridge.name if plan.bridge else plan.node.links[0].name
+    return plan_firewall(conf, link, (address.address.ip for address in plan.pod.addresses))
+
+
+def plan_piece(call: Call, _nl: Netlink, previous: Result) -> Piece | None:
+    """The piece of a chain's attachment: all addresses of the result, and its first interface."""
+    conf = parse(Section("", call.parsed.raw))
+    link = _policed_link(previous) if conf.policy != OPEN else ""
+    addresses = [ip.address.ip for ip in previous.ips]
+    return plan_firewall(conf, link, addresses) if addresses else None
+
+
+def delete(call: Call) -> None:
+    """Take the piece away; without one, what the reference plugin made for the result's addresses.
+
+    Its rules are the same as ours, so they go unless another attachment has the address by now.
+    """
+    from cni_plugin import pieces
+    from cni_plugin.store_access import stores_of_attachment
+
+    folders = stores_of_attachment(call)
+    known = [folder for folder in folders if _has_piece(call, folder)]
+    pieces.delete(plan_piece, NAME, call)
+    if not known and call.conf.prev_result:
+        _withdraw_foreign(call, folders[0], call.conf.prev_result)
+
+
+def _has_piece(call: Call, folder: Path) -> bool:
+    from cni_plugin.attachment import DAMAGE, load_record
+    from cni_plugin.store_access import open_node_store
+
+    with open_node_store(call, folder) as store, store.read() as tx:
+        text = tx.attachment(call.owner)
+    with suppress(*DAMAGE):
+        return text is not None and load_record(text).piece(NAME) is not None
+    return True  # only podwire of that version can tell
+
+
+def _withdraw_foreign(call: Call, folder: Path, raw: Mapping[str, Any]) -> None:
+    from cni_plugin.network_rules import own_acceptance
+    from cni_plugin.result import parse_result
+    from cni_plugin.store_access import open_node_store
+
+    conf = FirewallConf()
+    with suppress(ConfigError):
+        conf = parse(Section("", call.parsed.raw))
+    addresses = tuple(ip.address.ip for ip in parse_result(raw, call.version).ips)
+    made = Acceptance(addresses, conf.backend, conf.zone, conf.admin_chain)
+    with open_node_store(call, folder) as store, store.read() as tx:
+        made = own_acceptance(tx, call.owner, made)
+    withdraw(made)
+
+
+def _policed_link(previous: Result) -> str:
+    if not previous.interfaces:
+        msg = "ingressPolicy needs an interface, and prevResult lists none"
+        raise CniError(INVALID_CONFIG, msg, "list the plugin behind bridge or ptp")
+    link = previous.interfaces[0].name
+    fault = link_name_fault(link)
+    if fault:
+        msg = f"prevResult.interfaces[0].name: {link[:80]!r} is invalid: {fault}"
+        raise CniError(INVALID_CONFIG, msg)
+    return link

@@ -1,0 +1,1 @@
+"""`firewall`: pods' packets pass the filters of other programs, and ingress policies."""

@@ -1,0 +1,140 @@
+"""Ingress policies: which pods reach which, as with the reference plugin."""
+
+from itertools import permutations
+
+import pytest
+
+from tests.netns.firewall.conftest import BOTH, NEWEST, Chain, MakeChain, Pod
+
+RELEASES = [pytest.param("newest-podwire", id="podwire"), NEWEST]
+POLICIES = ["same-bridge", "same-bridge", "isolated", "isolated", "open", None]
+"""Of pods 0 to 5; two of them are on each network but for the last two, which have one each."""
+NETWORKS = [0, 0, 1, 1, 2, 3]
+
+
+def attach(chain: Chain, kind: str) -> list[Pod]:
+    keys = [{} if policy is None else {"ingressPolicy": policy} for policy in POLICIES]
+    return [chain.add(n, kind, **k) for n, k in zip(NETWORKS, keys, strict=True)]
+
+
+def reached(chain: Chain, pods: list[Pod]) -> set[str]:
+    """Who reaches whom, and what it sees there: "4: 0 -> 2"."""
+    found = set()
+    for family in BOTH:
+        servers = [pod.ns.echo("tcp", pod.address(family)) for pod in pods]
+        for a, b in permutations(range(len(pods)), 2):
+            if pods[a].ns.reaches(servers[b]):
+                found.add(f"{family}: {a} -> {b}")
+        for number, server in enumerate(servers):
+            chain.route_back(pods[number])
+            if chain.outside.reaches(server):
+                found.add(f"{family}: outside -> {number}")
+            if chain.node.ns.reaches(server):
+                found.add(f"{family}: node -> {number}")
+    return found
+
+
+def expected(*, isolated_pair: bool) -> set[str]:
+    """Pods with a policy reach each other on one link alone, and all others."""
+    found = set()
+    for family in BOTH:
+        for a, b in permutations(range(len(POLICIES)), 2):
+            same = NETWORKS[a] == NETWORKS[b]
+            policed = {POLICIES[a], POLICIES[b]} <= {"same-bridge", "isolated"}
+            if not policed or (same and (POLICIES[a] == "same-bridge" or isolated_pair)):
+                found.add(f"{family}: {a} -> {b}")
+        for number in range(len(POLICIES)):
+            found |= {f"{family}: {who} -> {number}" for who in ("outside", "node")}
+    return found
+
+
+@pytest.mark.needs("newest-reference")
+@pytest.mark.parametrize("release", ["podwire", "newest"])
+@pytest.mark.parametrize("filtered", ["0", "1"], ids=["routed", "bridge-nf-call-iptables"])
+def test_between_bridges(make_chain: MakeChain, release: str, filtered: str) -> None:
+    """filtered: whether what a bridge forwards passes the rules for IP."""
+    chain = make_chain("podwire", release)
+    for name in ("iptables", "ip6tables"):
+        chain.node.ns.sysctl(f"bridge/bridge-nf-call-{name}", filtered)
+    pods = attach(chain, "bridge")
+    assert reached(chain, pods) == expected(isolated_pair=filtered == "0")
+
+
+@pytest.mark.needs("newest-reference")
+@pytest.mark.parametrize("release", ["podwire", "newest"])
+def test_between_routed_pairs(make_chain: MakeChain, release: str) -> None:
+    """Each pair is a link of its own."""
+    chain = make_chain("podwire", release)
+    pods = [chain.add(0, "ptp", ingressPolicy=policy) for policy in ("same-bridge", "isolated")]
+    pods.append(chain.add(0, "ptp"))
+    policed = {f"{family}: {a} -> {b}" for family in BOTH for a, b in ((0, 1), (1, 0))}
+    found = reached(chain, pods)
+    assert not found & policed
+    assert len(found) == len(BOTH) * (6 - 2 + 6)
+
+
+def test_the_last_pod_of_a_link_takes_its_policy_along(make_chain: MakeChain) -> None:
+    chain = make_chain("podwire", "podwire")
+    one, two = (chain.add(0, ingressPolicy="same-bridge") for _ in range(2))
+    other, free = chain.add(1, ingressPolicy="isolated"), chain.add(2)
+    server = other.ns.echo("tcp", other.address(4))
+    assert chain.call("DEL", one, ingressPolicy="same-bridge").code == 0
+    assert not two.ns.reaches(server)
+    assert one.ns.exchange is not None
+    chain.node.ns.run(["nft", "flush chain inet podwire ingress_policies"])
+    assert chain.call("CHECK", two, ingressPolicy="same-bridge").json["code"] == 102
+    assert chain.call("ADD", two, ingressPolicy="same-bridge").code == 0
+    assert chain.call("CHECK", two, ingressPolicy="same-bridge").code == 0
+    assert not two.ns.reaches(server)
+    assert chain.call("DEL", two).code == 0
+    assert two.ns.reaches(server)
+    chain.delete(other)
+    elements = chain.node.ns.run(["nft", "list", "ruleset"]).stdout
+    assert "br0" not in elements
+    assert "br1" not in elements
+    for pod in (one, two, free):
+        chain.delete(pod)
+    assert "podwire" not in chain.node.ns.run(["nft", "list", "ruleset"]).stdout
+
+
+@pytest.mark.parametrize("release", ["podwire", "debian", NEWEST])
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_it_must_be_chained(make_chain: MakeChain, release: str, verb: str) -> None:
+    chain = make_chain("podwire", release)
+    pod = chain.add()
+    alone = chain.call(verb, pod, prevResult=None)
+    assert alone.code == 1
+    assert "prevResult" in alone.json["msg"]
+    assert chain.call("DEL", pod, prevResult=None).code == 0
+
+
+@pytest.mark.parametrize("release", ["podwire", "debian", NEWEST])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"ingressPolicy": "closed"},
+        {"ingressPolicy": 1},
+        {"backend": 1},
+        {"firewalldZone": []},
+        {"ingressPolicy": "same-bridge", "interfaces": []},
+        {"iptablesAdminChainName": "-x"},
+    ],
+)
+def test_what_is_refused(make_chain: MakeChain, release: str, keys: dict[str, object]) -> None:
+    """And podwire has changed nothing then."""
+    chain = make_chain("podwire", release)
+    pod = chain.add()
+    chain.delete(pod)
+    before = chain.node.ns.run(["nft", "list", "ruleset"]).stdout
+    keys = dict(keys)
+    if "interfaces" in keys:
+        interfaces = {"interfaces": keys.pop("interfaces")}
+        keys["prevResult"] = pod.result | interfaces
+        for ip in keys["prevResult"]["ips"]:  # type: ignore[index]
+            ip.pop("interface", None)
+    refused = chain.call("ADD", pod, **keys)
+    assert refused.code == 1, refused
+    if release == "podwire":
+        name = next(iter(keys))
+        assert (refused.json["code"], name in refused.json["msg"]) == (7, True), refused
+        assert chain.node.ns.run(["nft", "list", "ruleset"]).stdout == before
