@@ -11,7 +11,7 @@ PYTEST  := $(PY) -m pytest
 JOBS    ?= 6
 ARGS    ?=
 PACKAGES := $(wildcard cni_plugin ipam kernel daemon ctl)
-SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.c' -o -name '*.nft' -o -name '*.sql' -o -name py.typed) setup.py
+SOURCES := $(shell find $(PACKAGES) -name '*.py' -o -name '*.c' -o -name '*.nft' -o -name '*.sql' -o -name py.typed -o -path '*/drop_ins/*') setup.py
 GO_TOOLS := $(shell tests/tools/go-tools directory)
 NEWEST_REFERENCE := $(shell tests/tools/go-tools version plugins)
 # Debian's reference plugins, by upstream version: 1.1.1+ds1-3 is v1.1.1.
@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-newest lint unit netns conformance conformance-reference bench lock manifest \
+.PHONY: help demo test test-newest lint unit netns conformance conformance-reference bench lock manifest deb \
         clean run-packages test-packages go-tools programs
 
 help: ## show the targets
@@ -139,6 +139,9 @@ $(VENV)/.installed: $(VENV)/.made $(SOURCES) pyproject.toml
 
 manifest: $(VENV)/.made ## renew packaging/kubernetes/podwire.yaml after a change of its parts
 	@$(PY) packaging/kubernetes/render.py
+
+deb: ## a Debian package of podwire, into build/
+	@packaging/debian/build build
 
 clean: ## remove everything that was built
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,93 @@
+"""The Debian package: installed, refused removal while a pod runs, removed, purged."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tests.pytest_netns import MakeNamespace, Node
+
+CONF = """{"cniVersion": "1.0.0", "name": "net", "type": "podwire",
+           "ipam": {"ranges": [[{"subnet": "10.88.0.0/24"}]]}}"""
+
+
+@dataclass
+class Machine:
+    """This machine with a layer over its files, on a node: what changes there stays there."""
+
+    node: Node
+    root: Path
+    layer: Path
+
+    def run(
+        self, *words: str | Path, stdin: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in it."""
+        argv: list[str | Path] = ["chroot", self.root, *words]
+        return self.node.run(argv, stdin=stdin, env=env, check=False)
+
+    def changed(self) -> set[str]:
+        """Files that differ from this machine's, but for dpkg's own."""
+        argv: list[str | Path] = ["find", self.layer, "-not", "-type", "d", "-printf", "%P\\n"]
+        found = set(self.node.run(argv).stdout.split())
+        return {f for f in found if not f.startswith(("var/lib/dpkg/", "var/log/", "tmp/", "dev/"))}
+
+    def cni(self, command: str, netns: Path) -> subprocess.CompletedProcess[str]:
+        """A call of the installed plugin, as a runtime makes it."""
+        return self.run(
+            "/opt/cni/bin/podwire", stdin=CONF, CNI_COMMAND=command, CNI_CONTAINERID="c1",
+            CNI_IFNAME="eth0", CNI_NETNS=str(netns), CNI_PATH="/opt/cni/bin",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("package")
+    argv = [ROOT / "packaging" / "debian" / "build", folder]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (found,) = folder.glob("podwire_*.deb")
+    return found
+
+
+@pytest.fixture
+def machine(node: Node, tmp_path: Path) -> Machine:
+    layers, root = tmp_path / "layers", tmp_path / "root"
+    for path in (layers, root):
+        path.mkdir()
+    node.run(["mount", "-t", "tmpfs", "podwire-test", layers])
+    node.run(["mkdir", layers / "upper", layers / "work"])
+    options = f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work"
+    node.run(["mount", "-t", "overlay", "podwire-test", "-o", options, root])
+    for place in ("/proc", "/run", "/run/netns", "/tmp", "/sys", "/dev"):
+        node.run(["mount", "--rbind", place, f"{root}{place}"])
+    return Machine(node, root, layers / "upper")
+
+
+@pytest.mark.timeout(600)  # an environment is made for it
+def test_a_package_on_and_off(machine: Machine, package: Path, netns: MakeNamespace) -> None:
+    before = machine.changed()
+    done = machine.run("dpkg", "--install", package)
+    assert done.returncode == 0, done.stderr
+    assert "opt/cni/bin/podwire" in machine.changed()
+    assert machine.run("podwired", "--version").stdout.startswith("podwired ")
+
+    pod = netns("pod")
+    assert machine.cni("ADD", pod.path).returncode == 0
+    assert "1 pod of podwire runs on this node" in machine.run("dpkg", "--remove", "podwire").stderr
+    assert machine.cni("CHECK", pod.path).returncode in (0, 1)
+    again = machine.run("dpkg", "--install", package)
+    assert again.returncode == 0, again.stderr
+
+    assert machine.cni("DEL", pod.path).returncode == 0
+    removed = machine.run("dpkg", "--remove", "podwire")
+    assert removed.returncode == 0, removed.stderr
+    left = machine.changed() - before
+    assert {f for f in left if not f.startswith("var/lib/podwire/")} == set()
+    assert left
+    assert machine.run("dpkg", "--purge", "podwire").returncode == 0
+    assert machine.changed() == before
