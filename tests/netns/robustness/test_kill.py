@@ -22,24 +22,24 @@ def full_conf(mode: str) -> Conf:
 
 
 def instants(
-    scene: Scene, verb: str, conf: Conf, pod: Namespace | str, count: int = KILLS
+    scene: Scene, verb: str, conf: Conf, pod: Namespace | str, count: int = KILLS, **keys: Any
 ) -> Iterator[At]:
     """Instants over the whole run of a verb; the call is made once, to count them."""
-    answer = scene.call(verb, conf, pod, at=At())
+    answer = scene.call(verb, conf, pod, at=At(), **keys)
     assert answer.code == 0, answer
     assert answer.events > count
     for number in range(count):
         yield At(event=1 + number * answer.events // count)
 
 
-def kill(scene: Scene, verb: str, conf: Conf, pod: Namespace | str, at: At) -> None:
+def kill(scene: Scene, verb: str, conf: Conf, pod: Namespace | str, at: At, **keys: Any) -> None:
     """Make a call that dies at the instant.
 
     One run is shorter than another (its bridge is there, its address in another queue, or that
     whose instants were counted had to wait and look again): for the last of the instants it may
     be over. Then its end is the instant.
     """
-    answer = scene.call(verb, conf, pod, at=at)
+    answer = scene.call(verb, conf, pod, at=at, **keys)
     assert answer.code == SIGKILL or (answer.code == 0 and answer.events > at.event / 2), answer
 
 
