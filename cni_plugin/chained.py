@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kernel.model import Piece, Plan
     from kernel.netlink.socket import Netlink
 
-CHAINED_PROGRAMS = frozenset({"bandwidth", "firewall", "loopback", "portmap"})
+CHAINED_PROGRAMS = frozenset({"bandwidth", "firewall", "loopback", "portmap", "tuning"})
 STAND_INS = frozenset({"bridge", "ptp", "host-local"}) | CHAINED_PROGRAMS
 """The reference plugins that podwire is when it is started under their name."""
 _NATIVE_KEYS: Mapping[str, frozenset[str]] = {
@@ -30,10 +30,12 @@ _NATIVE_KEYS: Mapping[str, frozenset[str]] = {
         {"bandwidth", "ingressrate", "ingressburst", "egressrate", "egressburst"}
     ),
     "firewall": frozenset({"firewall"}),
+    "tuning": frozenset({"sysctl", "promisc", "allmulti", "txqlen"}),
 }
 """Features of a native configuration, by plugin, each with the keys that ask for it (lower case).
 
-Its module has `parse_native(conf)`, and `native_piece(that, plan)` unless the plan has it.
+Its module has `parse_native(conf)`, and `native_piece(that, plan)` unless the plan has it; that is
+None for no piece.
 """
 _VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "collect", "STATUS": "status"}
 
@@ -72,7 +74,8 @@ def native_pieces(features: Mapping[str, object], plan: Plan) -> tuple[Piece, ..
     """The pieces of a native attachment, whose plan is made."""
     modules = ((import_module(f"cni_plugin.plugins.{n}"), conf) for n, conf in features.items())
     some = ((module, conf) for module, conf in modules if hasattr(module, "native_piece"))
-    return tuple(module.native_piece(conf, plan) for module, conf in some)
+    found = (module.native_piece(conf, plan) for module, conf in some)
+    return tuple(piece for piece in found if piece is not None)
 
 
 def require_previous(call: Call) -> Result:

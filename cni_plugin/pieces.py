@@ -16,9 +16,9 @@ from pathlib import Path
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import DAMAGE, Record, dump_record, load_record
 from cni_plugin.chained import link_to_pod, pod_addresses, require_previous
-from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
+from cni_plugin.errors import CHECK_FAILED, INVALID_ENVIRONMENT, TRY_AGAIN, CniError
 from cni_plugin.host import Call
-from cni_plugin.names import host_link_name
+from cni_plugin.names import host_link_name, link_local
 from cni_plugin.result import Interface, Result
 from cni_plugin.store_access import (
     enter_own_store,
@@ -72,7 +72,11 @@ def _pod_of(call: Call, piece: Piece) -> Iterator[Namespace | None]:
     if piece.pod == Space():
         yield None
         return
-    with call.host.open_netns(call.request.netns) as pod:
+    request = call.request
+    with call.host.open_netns(request.netns) as pod:
+        if pod.is_current() and not request.netns_override:
+            msg = f"CNI_NETNS={request.netns!r} is the node's own network namespace"
+            raise CniError(INVALID_ENVIRONMENT, msg)
         yield pod
 
 
@@ -98,6 +102,7 @@ def _add(
 
         refuse_reserved(piece.elements)
     record = _extended(call, nl, store, piece, previous)
+    piece = record.pieces[-1]
     try:
         networks.ensure_tables(store, sorted({element.family for element in piece.elements}))
         apply_piece(nl, pod, piece, record.elements_beside(piece.name))
@@ -110,11 +115,24 @@ def _add(
         raise
 
 
+def _with_mac_allowed(record: Record, piece: Piece) -> Piece:
+    """The piece, and what the MAC that it gives the pod needs where podwire checks the MAC."""
+    mac = piece.pod.links[0].mac if piece.pod.links else None
+    if not mac:
+        return piece
+    from kernel.nftables.spoof_check import other_mac_elements
+
+    plan = record.plan
+    more = other_mac_elements(plan.elements, plan.node.links[0].name, mac, link_local(mac))
+    return replace(piece, elements=(*piece.elements, *more))
+
+
 def _extended(call: Call, nl: Netlink, store: Store, piece: Piece, previous: Result) -> Record:
     """The attachment's record with the piece, written before the kernel is changed."""
     with store.transaction() as tx:
         text = tx.attachment(call.owner)
         record = _loaded(text) if text else _foreign(call, nl, previous)
+        piece = _with_mac_allowed(record, piece)
         record = replace(record, pieces=(*record.pieces, piece))
         tx.put_attachment(call.owner, dump_record(record))
     return record
@@ -159,7 +177,7 @@ def _changed(previous: Result, ifname: str, piece: Piece) -> Result:
 
 def delete(_plan: PlanPiece, name: str, call: Call) -> None:
     """Take the plugin's piece away; success where there is none."""
-    with open_netlink() as nl, _pod_if_there(call) as pod:
+    with open_netlink() as nl, pod_if_there(call) as pod:
         is_own = False
         for folder in stores_of_attachment(call):
             with open_node_store(call, folder) as store:
@@ -171,7 +189,8 @@ def delete(_plan: PlanPiece, name: str, call: Call) -> None:
 
 
 @contextmanager
-def _pod_if_there(call: Call) -> Iterator[Namespace | None]:
+def pod_if_there(call: Call) -> Iterator[Namespace | None]:
+    """The pod's namespace; None where it is gone."""
     try:
         pod = call.host.open_netns(call.request.netns) if call.request.netns else None
     except NotANamespace:

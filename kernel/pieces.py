@@ -65,9 +65,9 @@ def _change_pod(pod: Namespace, piece: Piece, undo: ExitStack) -> None:
         for setting in desired.sysctls:
             apply_sysctl(setting)
     for link in desired.links:
+        if piece.original:
+            undo.callback(_restore_link, pod, link, piece.original)
         with run_in(pod) as nl:
-            if piece.original:
-                undo.callback(_restore_link, pod, link, piece.original)
             nl.run(list(_trait_messages(link)))
 
 
@@ -106,11 +106,17 @@ def _restore_link(pod: Namespace, changed: Link, original: Link) -> None:
     )
     with run_in(pod) as nl:
         link = read_link(nl, original.name)
-        if link is None or link.mac not in (changed.mac, original.mac):
-            return
-        nl.run(list(_trait_messages(before)))
-        if changed.promisc and not original.promisc:
-            nl.run([links.clear_flags(original.name, links.IFF_PROMISC)])
+    if link is not None and link.mac in (changed.mac, original.mac):
+        restore_traits(pod, before, clear_promisc=changed.promisc and not original.promisc)
+
+
+def restore_traits(pod: Namespace, link: Link, *, clear_promisc: bool = False) -> None:
+    """Give a link of the pod the traits that the noun names. Raises KernelError."""
+    messages = list(_trait_messages(link))
+    if clear_promisc:
+        messages.append(links.clear_flags(link.name, links.IFF_PROMISC))
+    with run_in(pod) as nl:
+        nl.run(messages)
 
 
 def remove_piece(

@@ -157,6 +157,23 @@ def has_source_check(elements: Collection[Element]) -> bool:
     return any(element.set_name == _CHECKED["inet"].name for element in elements)
 
 
+def other_mac_elements(
+    present: Collection[Element], link: str, mac: str, own: IPAddress
+) -> tuple[Element, ...]:
+    """The elements that let a pod use one more MAC address, where it is held to another.
+
+    present: those that its attachment has; own: the link-local address that follows from the MAC.
+    """
+    name = _name(link)
+    elements: tuple[Element, ...] = ()
+    if _CHECKED_PORTS.element(name) in present:
+        elements = spoof_check_elements(link, mac)
+    for family, bridged in (("bridge", True), ("inet", False)):
+        if _CHECKED[family].element(name) in present:
+            elements += source_check_elements(link, [own], bridged=bridged)
+    return elements
+
+
 def _allowed_elements(
     name: bytes,
     families: Collection[str],

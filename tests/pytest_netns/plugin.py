@@ -17,7 +17,7 @@ from tests.pytest_netns.underlay import Underlay
 
 MakeNamespace = Callable[[str], Namespace]
 
-NAMES = ("bandwidth", "bridge", "host-local", "portmap", "ptp")
+NAMES = ("bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "tuning")
 """Reference plugins under whose names podwire can be started."""
 
 

@@ -141,7 +141,7 @@ def test_every_key_of_the_cni_configuration_has_a_row() -> None:
         code for row in rows(section(PAGE, "The CNI configuration")) for code in codes(row[0])
     }
     # Those of a feature are read where one of them is there.
-    whole = Recorder({"name": "pods", "ingressRate": 0})
+    whole = Recorder({"name": "pods", "ingressRate": 0, "sysctl": {}})
     ipam = Recorder({"ranges": [[{"subnet": "10.88.0.0/24"}]]})
     parse_config(whole)
     parse_ipam("pods", ipam, default_data_dir=Path("/data"))

@@ -11,6 +11,7 @@ from kernel.nftables.set_messages import change_elements, read_sets
 from kernel.nftables.spoof_check import (
     SETS,
     checks_of,
+    other_mac_elements,
     source_check_elements,
     spoof_check_elements,
 )
@@ -79,3 +80,21 @@ def test_a_neighbours_target_is_held_to_the_same_addresses() -> None:
         if e.set_name in ("allowed_addresses6", "allowed_prefixes6")
     }
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize("bridged", [False, True])
+def test_one_more_mac(bridged: bool) -> None:
+    own = ip_address("fe80::9")
+    sources = source_check_elements("pw1", ADDRESSES, bridged=bridged)
+    macs = spoof_check_elements("pw1", "02:00:00:00:00:01")
+    more = spoof_check_elements("pw1", "02:00:00:00:00:09")
+    another = source_check_elements("pw1", [own], bridged=bridged)
+    for present, wanted in (
+        ((), ()),
+        (sources, another),
+        (macs, more),
+        (macs + sources, more + another),
+        (source_check_elements("pw12", ADDRESSES, bridged=bridged), ()),
+    ):
+        found = other_mac_elements(present, "pw1", "02:00:00:00:00:09", own)
+        assert found == wanted
