@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -14,7 +15,13 @@ from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import NodeLinks, find_cleanup_record, remove
 from cni_plugin.result import canonical_mac, parse_result
-from cni_plugin.store_access import knows, open_node_store, stores_of_attachment, stores_of_node
+from cni_plugin.store_access import (
+    knows,
+    open_node_store,
+    reservation_folders,
+    stores_of_attachment,
+    stores_of_node,
+)
 from ipam.errors import IpamError, StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store
 from kernel.errors import KernelError, NotANamespace
@@ -76,6 +83,17 @@ def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None)
     host = call.host
     delete, forget = host.delete_links, host.forget_connections
     remove(nl, store, call.owner, record, pod, macs, release, delete, forget)
+    if record:
+        _release_exported(call, record)
+
+
+def _release_exported(call: Call, record: CleanupRecord) -> None:
+    """Release what `podwire-ipam export-host-local` reserved for the attachment."""
+    places = (f"{folder}/{call.conf.name}" for folder in reservation_folders(call))
+    if any(os.path.lexists(f"{place}/{a}") for place in places for a in record.addresses):
+        from cni_plugin.leftovers import release_reservations
+
+        release_reservations(call, call.conf.name, lambda owner: owner == call.owner)
 
 
 def _previous_macs(call: Call) -> list[str]:

@@ -19,6 +19,7 @@ from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
+from ipam import HOST_LOCAL_DATA_DIR
 from ipam.transaction import Owner, Transaction
 
 if TYPE_CHECKING:
@@ -90,10 +91,20 @@ class OwnIpam(Ipam):
         return partial(self.allocate, self.read_conf(call), call.owner)
 
     def allocate(self, conf: IpamConf, owner: Owner, tx: Transaction) -> Result:
-        """One address of each range set. Raises IpamError."""
+        """One address of each range set, none that `host-local` has reserved. Raises IpamError."""
         from ipam.allocator import allocate  # no other verb's
 
-        return _to_result(conf, allocate(tx, conf, owner))
+        assigned = allocate(tx, conf, owner)
+        folders = tuple(dict.fromkeys((HOST_LOCAL_DATA_DIR, str(conf.data_dir))))
+        files = (f"{f}/{conf.network}/{a.address.ip}" for f in folders for a in assigned)
+        # Pods of the reference plugins go on running where podwire replaces these.
+        if any(map(os.path.lexists, files)):
+            from ipam.host_local_files import adopt
+
+            for folder in folders:
+                adopt(tx, Path(folder), conf.network, owner)
+            assigned = allocate(tx, conf, owner)
+        return _to_result(conf, assigned)
 
     def gateways(self, call: Call) -> tuple[IPInterface, ...]:
         """Those of the configuration. Raises code 7 or 4."""

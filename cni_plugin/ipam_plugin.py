@@ -79,7 +79,7 @@ def _release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> None:
         return
     from cni_plugin.leftovers import release_reservations
 
-    for text in release_reservations(call, is_over):
+    for text in release_reservations(call, call.conf.name, is_over):
         call.log(f"released the {text}")
 
 

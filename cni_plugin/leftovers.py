@@ -21,7 +21,7 @@ from cni_plugin.removal import NodeLinks, links_besides
 from cni_plugin.result import Result, canonical_mac, parse_result
 from cni_plugin.store_access import reservation_folders
 from ipam.errors import IpamError
-from ipam.host_local_files import read_reservations, release
+from ipam.host_local_files import list_networks, read_reservations, release
 from ipam.import_host_local import DEFAULT_IFNAME, Reservation
 from ipam.transaction import Owner
 from kernel import legacy_iptables
@@ -54,9 +54,18 @@ class _Evidence:
 def remove_leftovers(call: Call, nl: Netlink, owner: Owner, pod: Namespace | None = None) -> None:
     """Remove what the reference plugins left for an attachment; repeatable.
 
-    pod: its namespace. The reservations go last: they are what a second try knows the rest by.
-    Raises KernelError, IpamError.
+    A network that was replaced may have had another name, and DEL comes with the new one: the
+    container's interface is the same. pod: its namespace. Raises KernelError, IpamError.
     """
+    removed: list[str] = []
+    for each in _names_of(call, owner):
+        removed += _remove_one(call, nl, each, pod)
+    if removed:
+        call.log(f"removed what other plugins left: {', '.join(removed)}")
+
+
+def _remove_one(call: Call, nl: Netlink, owner: Owner, pod: Namespace | None) -> list[str]:
+    """The same by one network's name; what was removed, for the log."""
     evidence = _find_evidence(call, nl, owner)
     removed = []
     if pod is not None and delete_pod_link(pod, owner.ifname, (), evidence.addresses):
@@ -67,9 +76,8 @@ def remove_leftovers(call: Call, nl: Netlink, owner: Owner, pod: Namespace | Non
     removed += remove_leftover_rules(call, owner, evidence.addresses, alone=evidence.alone)
     if removed and evidence.addresses:
         call.host.forget_connections(evidence.addresses)
-    removed += release_reservations(call, lambda o: o == owner)
-    if removed:
-        call.log(f"removed what other plugins left: {', '.join(removed)}")
+    # Last: they are what a second try knows the rest by.
+    return removed + release_reservations(call, owner.network, lambda o: o == owner)
 
 
 def remove_leftover_rules(
@@ -119,11 +127,11 @@ def _remove_rules(call: Call, traces: Traces) -> list[str]:
     return [f"{number} rules and chains"] if number else []
 
 
-def release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> list[str]:
-    """Release reservations of `host-local` in the network; for the log. Raises IpamError."""
+def release_reservations(call: Call, network: str, is_over: Callable[[Owner], bool]) -> list[str]:
+    """Release reservations of `host-local` in a network; for the log. Raises IpamError."""
     found: list[Reservation] = []
     for folder in reservation_folders(call):
-        found += release(folder, call.conf.name, is_over)
+        found += release(folder, network, is_over)
     return [f"reservation of {reservation.address}" for reservation in found]
 
 
@@ -150,7 +158,7 @@ def _find_evidence(call: Call, nl: Netlink, owner: Owner) -> _Evidence:
     alone = not any(
         r.owner.container_id == owner.container_id for r in reserved if r.owner != owner
     )
-    if owner != call.owner:
+    if (owner.container_id, owner.ifname) != (call.owner.container_id, call.owner.ifname):
         return _Evidence(frozenset(own), (), alone)
     previous = _previous_result(call)
     mine = {
@@ -165,6 +173,17 @@ def _find_evidence(call: Call, nl: Netlink, owner: Owner) -> _Evidence:
     # An address that prevResult has may be another container's by now, as may the namespace's path.
     others |= NodeLinks(nl).addresses_of_others(owner)
     return _Evidence(frozenset(own | listed - others), links, alone)
+
+
+def _names_of(call: Call, owner: Owner) -> list[Owner]:
+    """The attachment by its own name, and by those of networks that have its interface, too."""
+    places = ((f, network) for f in reservation_folders(call) for network in list_networks(f))
+    found = {r.owner for place in places for r in read_reservations(*place)}
+    comments = (comment for comment, _to in find_comments(MASQUERADE))
+    found |= set(filter(None, map(owner_of_comment, comments)))
+    key = owner.container_id, owner.ifname
+    same = {other for other in found if (other.container_id, other.ifname) == key}
+    return sorted(same | {owner})
 
 
 def _previous_result(call: Call) -> Result:

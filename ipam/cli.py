@@ -19,6 +19,7 @@ from pathlib import Path
 from ipam import DEFAULT_DATA_DIR
 from ipam.boot import render_duration
 from ipam.errors import AddressTaken, IpamError, StoreDamaged
+from ipam.host_local_files import export
 from ipam.import_host_local import Imported, import_directory
 from ipam.json_section import parse_address
 from ipam.ranges import IPAddress
@@ -36,6 +37,8 @@ examples:
   podwire-ipam release 10.88.0.7                  free a leaked address, after asking
   podwire-ipam import-host-local /var/lib/cni/networks/podnet
                                                   take over from the reference host-local
+  podwire-ipam export-host-local /var/lib/cni/networks/podnet
+                                                  hand over to it
 
 exit codes:
   0  done
@@ -129,6 +132,12 @@ def _add_commands(parser: ArgumentParser) -> None:
         _import_host_local,
     )
     take.add_argument("directory", metavar="DIR", help="its folder of one network")
+    give = add(
+        "export-host-local",
+        "reserve the allocated addresses with the reference plugin host-local",
+        _export_host_local,
+    )
+    give.add_argument("directory", metavar="DIR", help="its folder of one network")
 
 
 def _address(text: str) -> str:
@@ -303,6 +312,17 @@ def _import_host_local(args: Namespace) -> int:
         return _DONE
     _report(f"{args.directory} has no reservation: it must be the folder of one network")
     return _FAILED
+
+
+def _export_host_local(args: Namespace) -> int:
+    """`export-host-local`: let the reference plugin know which addresses are allocated."""
+    with _open(args) as store:
+        written, known = export(store, Path(args.directory), args.network)
+    if args.output == "json":
+        _print_json({"written": written, "known": known})
+    else:
+        print(f"wrote {written} reservations, {known} were there already")
+    return _DONE
 
 
 def _import_as_json(imported: Imported) -> dict[str, object]:

@@ -1,17 +1,21 @@
-"""Reservations that the reference plugin `host-local` left, released for attachments that end.
+"""Reservations of the reference plugin `host-local` beside the store: read, written, released.
 
-It would read every file of the folder itself (plugins/ipam/host-local/backend/disk/backend.go,
-ReleaseByID).
+To release one, it reads every file of the folder, too (plugins/ipam/host-local/backend/disk/
+backend.go, ReleaseByID).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ipam.errors import IO_FAILURE, AddressTaken, IpamError
 from ipam.import_host_local import Reservation, host_local_stopped, read_directory
-from ipam.transaction import Owner
+from ipam.ranges import IPAddress
+from ipam.store import Store
+from ipam.transaction import Owner, Transaction
 
 
 def read_reservations(folder: Path, network: str) -> tuple[Reservation, ...]:
@@ -20,6 +24,16 @@ def read_reservations(folder: Path, network: str) -> tuple[Reservation, ...]:
     if not directory.is_dir():
         return ()
     return read_directory(directory, network)[0]
+
+
+def list_networks(folder: Path) -> tuple[str, ...]:
+    """The networks that have a folder. Raises IpamError."""
+    try:
+        return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise IpamError(IO_FAILURE, f"cannot read {folder}", str(error)) from error
 
 
 def release(
@@ -38,3 +52,54 @@ def release(
             with suppress(FileNotFoundError):
                 (directory / str(reservation.address)).unlink()
     return tuple(found)
+
+
+def adopt(tx: Transaction, folder: Path, network: str, asking: Owner) -> None:
+    """Allocate the reserved addresses to those who have them; also one just given to `asking`.
+
+    What other attachments have here stays theirs. Raises IpamError, StoreError.
+    """
+    for reservation in read_reservations(folder, network):
+        holder = tx.owner_of(network, reservation.address)
+        if holder in (None, asking) and holder != reservation.owner:
+            tx.adopt(reservation.owner, reservation.address)
+
+
+def export(store: Store, directory: Path, network: str | None = None) -> tuple[int, int]:
+    """Write a reservation for each address of a network; how many were written, and were there.
+
+    The network's name is the folder's unless given. Raises AddressTaken that names every conflict
+    (then nothing was written), IpamError with code 5 if the folder cannot be written.
+    """
+    name = network or directory.absolute().name
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # No ADD of podwire's meanwhile, and none of host-local's.
+        with store.transaction() as tx, host_local_stopped(directory):
+            held = {r.address: r.owner for r in read_directory(directory, name)[0]}
+            found = tx.allocations(name)
+            _check_conflicts({a.address: a.owner for a in found}, held)
+            fresh = [a for a in found if a.address not in held]
+            for allocation in fresh:
+                owner = allocation.owner
+                content = f"{owner.container_id}\r\n{owner.ifname}".encode()
+                _write(directory / str(allocation.address), content)
+    except OSError as error:
+        raise IpamError(IO_FAILURE, f"cannot write {directory}", str(error)) from error
+    return len(fresh), len(found) - len(fresh)
+
+
+def _check_conflicts(here: dict[IPAddress, Owner], there: dict[IPAddress, Owner]) -> None:
+    both = here.keys() & there.keys()
+    conflicts = [
+        f"{a} is {here[a]}'s here, {there[a]}'s there" for a in both if here[a] != there[a]
+    ]
+    if conflicts:
+        msg = f"{len(conflicts)} addresses are reserved for others already; nothing was written"
+        raise AddressTaken(msg, "; ".join(sorted(conflicts)))
+
+
+def _write(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)

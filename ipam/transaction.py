@@ -238,6 +238,18 @@ class Transaction:
             self.reused.append(address)
         self.insert(owner, address, tags[0][0] if tags else pool, created_at)
 
+    def adopt(self, owner: Owner, address: IPAddress) -> None:
+        """Give the address to a pod that has it already, whoever it was allocated to here."""
+        tags = [
+            row
+            for table in ("freed", "allocation")
+            for row in self._rows(
+                f"DELETE FROM {table} WHERE network = ? AND address = ? RETURNING pool",  # noqa: S608
+                owner.network, encode(address),
+            )
+        ]  # fmt: skip
+        self.insert(owner, address, tags[0][0] if tags else 0)
+
     def insert(
         self, owner: Owner, address: IPAddress, pool: object, created_at: float | None = None
     ) -> None:

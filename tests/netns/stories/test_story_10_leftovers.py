@@ -153,6 +153,19 @@ def native(scene: Scene) -> dict[str, Any]:
 pytestmark = pytest.mark.needs("newest-reference")
 
 
+def test_the_network_has_another_name_now(scene: Scene) -> None:
+    """containerd deletes old pods by the newest conflist, and finds no cached result for it."""
+    other = scene.add("b" * 64, 8081)
+    before = scene.state()
+    gone = scene.add("a" * 64, 8080)
+    conf = {**native(scene), "name": "podwire"}
+    answer = scene.call(scene.podwire / "podwire", "DEL", conf, gone, gone.ns.path)
+    assert answer.code == 0, answer
+    assert scene.state() == before
+    assert gone.ns.link("eth0") is None
+    assert other.ns.link("eth0") is not None
+
+
 @pytest.mark.parametrize("known", ["namespace", "prevResult"])
 def test_del_leaves_nothing_of_the_container_and_all_of_the_others(
     scene: Scene, known: str

@@ -204,6 +204,20 @@ def test_import(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[st
     assert held(data_dir) == [("podnet", "10.0.0.7")]
 
 
+def test_export(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "podnet"
+    folder.mkdir()
+    (folder / "10.0.0.7").write_bytes(b"abc\r\neth0")
+    assert run(data_dir, "import-host-local", str(folder)) == 0
+    (folder / "10.0.0.7").unlink()
+    capsys.readouterr()
+    assert run(data_dir, "export-host-local", str(folder)) == 0
+    assert capsys.readouterr().out == "wrote 1 reservations, 0 were there already\n"
+    assert run(data_dir, "export-host-local", str(folder), "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"written": 0, "known": 1}
+    assert (folder / "10.0.0.7").read_bytes() == b"abc\r\neth0"
+
+
 @pytest.mark.parametrize("words", [[], ["release"], ["release", "x"], ["nonsense"], ["-o", "xml"]])
 def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from ipam import import_host_local
-from ipam.errors import StoreBusy
-from ipam.host_local_files import read_reservations, release
+from ipam.errors import AddressTaken, StoreBusy
+from ipam.host_local_files import adopt, export, read_reservations, release
+from ipam.store import open_store
 from ipam.transaction import Owner
 
 CONTENTS = {
@@ -67,3 +69,52 @@ def test_nothing_is_released_while_host_local_works(
         with pytest.raises(StoreBusy):
             release(folder, "pods", lambda _owner: True)
     assert len(list((folder / "pods").iterdir())) == len(CONTENTS)
+
+
+def test_exported_reservations_are_imported_as_they_were(tmp_path: Path) -> None:
+    directory = tmp_path / "networks" / "pods"
+    allocated = {ip_address("10.88.0.2"): MINE, ip_address("fd00::2"): MINE}
+    allocated[ip_address("10.88.0.9")] = Owner("pods", "bbbb", "net1")
+    with open_store(tmp_path / "store") as store:
+        with store.transaction() as tx:
+            for address, owner in allocated.items():
+                tx.reserve(owner, address)
+            tx.reserve(Owner("other", "cccc", "eth0"), ip_address("10.88.0.3"))
+        assert export(store, directory) == (3, 0)
+        assert export(store, directory) == (0, 3)
+    assert {r.address: r.owner for r in read_reservations(directory.parent, "pods")} == allocated
+    assert (directory / "10.88.0.9").read_bytes() == b"bbbb\r\nnet1"
+    assert (directory / "10.88.0.9").stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_exported_over_another_containers_reservation(folder: Path) -> None:
+    before = {file.name: file.read_bytes() for file in (folder / "pods").iterdir()}
+    with open_store(folder / "store") as store:
+        with store.transaction() as tx:
+            tx.reserve(MINE, ip_address("10.88.0.4"))
+            tx.reserve(MINE, ip_address("10.88.0.200"))
+        with pytest.raises(AddressTaken, match=r"1 addresses are reserved.*10\.88\.0\.4 is"):
+            export(store, folder / "pods")
+    assert {file.name: file.read_bytes() for file in (folder / "pods").iterdir()} == before
+
+
+def test_what_is_reserved_is_taken_over_from_whoever_asks(folder: Path) -> None:
+    asking, other = Owner("pods", "new", "eth0"), Owner("pods", "zzzz", "eth0")
+    with open_store(folder / "store") as store:
+        with store.transaction() as tx:
+            tx.reserve(asking, ip_address("10.88.0.2"))
+            tx.reserve(asking, ip_address("10.88.0.100"))
+            tx.reserve(other, ip_address("10.88.0.4"))
+            adopt(tx, folder, "pods", asking)
+            adopt(tx, folder, "pods", asking)
+        with store.read() as tx:
+            held = {str(a.address): a.owner.container_id for a in tx.allocations("pods")}
+    assert held == {
+        "10.88.0.2": "aaaa",
+        "10.88.0.3": "aaaa",
+        "fd00::2": "aaaa",
+        "10.88.0.6": "cccc",
+        "10.88.0.4": "zzzz",
+        "10.88.0.5": "aaaab",
+        "10.88.0.100": "new",
+    }
