@@ -87,7 +87,9 @@ _IGMP_REPORTS = "{ membership-report-v1, membership-report-v2, leave-group, memb
 _ROUTERS = "{ nd-router-advert, nd-redirect, mld-listener-query, 151, 153 }"
 _BRIDGED = (
     "iifname @checked_ports iifname . ether saddr != @allowed_macs drop",
+    # Most packets end here; the rest is what claims something.
     "iifname . ip saddr @allowed_addresses4 ip protocol != { igmp, pim } accept",
+    "iifname . ip6 saddr @allowed_addresses6 meta l4proto != ipv6-icmp accept",
     "iifname != @checked_sources accept",
     f"iifname . ip saddr @allowed_addresses4 ip protocol igmp igmp type {_IGMP_REPORTS} accept",
     "meta protocol ip ip protocol { igmp, pim } counter drop",
