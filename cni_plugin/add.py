@@ -97,11 +97,13 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
         bridges: list[str] = []
         undo.callback(_remove_bridges, nl, store, bridges)
         # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
-        undo.callback(forget, store, call.owner, had_rules=bool(plan.elements or made.pieces))
+        whole = made.whole if made.pieces else plan
+        undo.callback(forget, store, call.owner, whole.elements)
         if reused:
             # Whoever sent to the pod that had it before, and goes on, would reach this one.
             forget_senders(reused)
-        networks.ensure_tables(store, _nft_families(made.whole if made.pieces else plan))
+        masquerade = bool(plan.masquerade)
+        networks.ensure_parts(store, networks.parts_needed(whole.elements, masquerade=masquerade))
         # It undoes itself. What is there after LinkExists is an attachment that we have no record
         # of (another store may), and its links have the names that ours would have had.
         bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
@@ -164,11 +166,6 @@ def _remove_bridges(nl: Netlink, store: Store, names: list[str]) -> None:
         remove_made_bridge(nl, store, name)
 
 
-def _nft_families(plan: Plan) -> list[str]:
-    masquerade = {"inet"} if plan.masquerade else set()
-    return sorted(masquerade | {element.family for element in plan.elements})
-
-
 def _with_space(call: Call, store: Store, record: Callable[[], T]) -> T:
     """What `record` returns; where it finds no address, those of pods that are gone are freed."""
     try:
@@ -206,7 +203,8 @@ def _record(
         text = dump_record(record)
         tx.put_attachment(call.owner, text)
         if plan.masquerade:
-            networks.add_prefixes(tx, conf.name, plan.masquerade)
+            kept = conf.non_masquerade_cidrs
+            networks.add_prefixes(tx, conf.name, plan.masquerade, kept)
         # What another IPAM plugin gave to whom is not known.
         reused = [ip.address.ip for ip in result.ips] if call.ipam.plugin else tx.reused
     return record, result, text, reused

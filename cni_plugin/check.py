@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from cni_plugin import network_rules as networks
 from cni_plugin.attachment import Record
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
@@ -37,11 +38,13 @@ def check(call: Call) -> None:
             raise _failed(call, ["podwire has no record of this attachment, and no link of it"])
         plan = _expected(record.whole, previous, call.request.ifname)
         faults = _result_faults(record.plan, previous, call.request.ifname)
-        faults += [describe(change, where) for where, change in attach.check(nl, pod, plan)]
         faults += filter(None, [attach.explain_silence_to(plan.node)])
         faults += _acceptance_faults(record)
         ipam, addresses = ipam_of_record(record.ipam), record.plan.pod.addresses
         with store.read() as tx:
+            masqueraded = networks.masqueraded(tx, call.conf.name, plan.masquerade)
+            found = attach.check(nl, pod, plan, masqueraded)
+            faults += [describe(change, where) for where, change in found]
             faults += ipam.lost(tx, call.owner, [a.address.ip for a in addresses])
     if faults:
         raise _failed(call, faults)
@@ -160,8 +163,7 @@ def _check_tools(call: Call) -> None:
     from kernel.programs import find_program
 
     conf, shape = call.conf, shape_of(call.conf, call.host.program)
-    hairpin = shape.mode == "ptp" or (shape.hairpin and shape.gateway)
-    checks = shape.source_check or shape.mac_check
-    if (hairpin or conf.ip_masq or checks) and find_program("nft") is None:
+    needed = shape.masquerade_hairpin or conf.ip_masq or shape.source_check or shape.mac_check
+    if needed and find_program("nft") is None:
         msg = "the program nft is missing: rules cannot be made"
         raise CniError(NOT_AVAILABLE, msg, "install the package nftables on this node")

@@ -59,6 +59,7 @@ class NetConf:
     force_address: bool = False
     ip_masq: bool = False
     ip_masq_backend: str = ""
+    non_masquerade_cidrs: tuple[IPNetwork, ...] = ()
     mtu: int = 0
     hairpin_mode: bool | None = None
     promisc_mode: bool = False
@@ -177,6 +178,7 @@ def _read(keys: Section, name: str) -> NetConf:
         force_address=keys.boolean("forceAddress") or False,
         ip_masq=keys.boolean("ipMasq") or False,
         ip_masq_backend=keys.choice("ipMasqBackend", ("", "iptables", "nftables")) or "",
+        non_masquerade_cidrs=_read_prefixes(keys, "nonMasqueradeCIDRs"),
         mtu=keys.integer("mtu", highest=65535) or 0,
         hairpin_mode=keys.boolean("hairpinMode"),
         promisc_mode=keys.boolean("promiscMode") or False,

@@ -192,5 +192,7 @@ def _is_other_plugins(text: str) -> bool:
 def _collect_rules(store: Store, failures: list[str]) -> None:
     try:
         networks.ensure_masquerade(store)
+        with store.transaction() as tx:
+            networks.remove_unneeded(tx)
     except (KernelError, StoreBusy) as error:
-        failures.append(f"masquerade rules: {error}")
+        failures.append(f"nftables rules: {error}")

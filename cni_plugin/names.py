@@ -22,7 +22,11 @@ _ALIAS_MAX = 254
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What an alias has of its attachment. pod may be cut off; the rest is whole."""
+    """What an alias has of its attachment. pod may be cut off; the rest is whole.
+
+    hairpin: whether its connections to itself are masqueraded, as all are of those that are
+    masqueraded at all.
+    """
 
     network: str
     container_id: str
@@ -31,6 +35,7 @@ class Mark:
     masquerade: bool = False
     ipam: str = ""
     pod: str = ""
+    hairpin: bool = False
 
 
 def owner_of(mark: Mark) -> Owner:
@@ -95,7 +100,7 @@ def render_alias(mark: Mark) -> str:
         f"if={mark.ifname}",
         f"ip={','.join(map(str, mark.addresses))}",
     ]
-    words += ["masq"] if mark.masquerade else []
+    words += ["masq"] if mark.masquerade else ["hairpin"] if mark.hairpin else []
     words += [f"ipam={mark.ipam}"] if mark.ipam else []
     alias = " ".join(words)
     if len(alias) > _ALIAS_MAX:
@@ -118,4 +123,5 @@ def parse_alias(alias: str | None) -> Mark | None:
     return Mark(
         pairs["net"], pairs["id"], pairs["if"], addresses,
         "masq" in pairs, pairs.get("ipam", ""), pairs.get("pod", ""),
+        not pairs.keys().isdisjoint(("masq", "hairpin")),
     )  # fmt: skip

@@ -21,27 +21,51 @@ from kernel.diff import Change
 from kernel.model import Acceptance, ChainRules, Element, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables import firewall
-from kernel.nftables.generation import are_whole, note_whole, read_generation
+from kernel.nftables.generation import read_generation
 from kernel.nftables.masquerade import (
+    Masqueraded,
     apply_masquerade,
     hairpin_element,
     masquerade_changes,
+    read_kept,
+)
+from kernel.nftables.ruleset import (
+    MASQUERADE,
+    PARTS,
+    TRANSIENT,
+    are_parts_whole,
+    load_parts,
+    note_parts_whole,
+    part_of,
+    remove_empty_parts,
     remove_empty_tables,
 )
-from kernel.nftables.ruleset import TABLES, policy_parts
 from kernel.nftables.set_messages import change_elements, remove_elements
-from kernel.nftables.table import load, open_nft, table_changes
+from kernel.nftables.table import open_nft, table_changes
 from kernel.read import read_links
 
-Group = tuple[IPNetwork, ...]
+Prefixes = tuple[IPNetwork, ...]
 
 
-def add_prefixes(tx: Transaction, network: str, prefixes: Group) -> None:
-    """Record that the prefixes are masqueraded, in the attachment's own transaction."""
+def add_prefixes(
+    tx: Transaction, network: str, prefixes: Prefixes, kept: Prefixes | None = None
+) -> None:
+    """Record that the prefixes are masqueraded, in the attachment's own transaction.
+
+    kept: where packets of the network keep their address; None for what the kernel has, where that
+    is not recorded.
+    """
     known = _load(tx.network(network))
-    desired = tuple(dict.fromkeys((*known, *prefixes)))
-    if desired != known:
-        tx.put_network(network, json.dumps([str(prefix) for prefix in desired]))
+    desired = tuple(dict.fromkeys((*known.prefixes, *prefixes)))
+    if kept is None:
+        kept = known.kept or read_kept(desired)
+    if (desired, kept) != (known.prefixes, known.kept):
+        tx.put_network(network, _dump(Masqueraded(desired, kept)))
+
+
+def masqueraded(tx: Transaction, network: str, prefixes: Prefixes) -> list[Masqueraded]:
+    """The share of an attachment with these prefixes in what is masqueraded of its network."""
+    return [Masqueraded(prefixes, _load(tx.network(network)).kept)] if prefixes else []
 
 
 def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
@@ -52,51 +76,55 @@ def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
         return ()
     # The write lock orders concurrent callers: each applies what the store has just then.
     with store.transaction() as tx:
-        changes = masquerade_changes(_groups(tx) + _foreign_groups(tx))
+        changes = masquerade_changes(_groups(tx), _foreign_groups(tx))
         _apply(tx)
     return changes
 
 
 def masquerade_differs(tx: Transaction) -> bool:
     """Whether the kernel's masquerade elements are not those of the store and of marked links."""
-    return bool(masquerade_changes(_groups(tx) + _foreign_groups(tx)))
+    return bool(masquerade_changes(_groups(tx), _foreign_groups(tx)))
 
 
 def _apply(tx: Transaction) -> None:
     # Users of another store do not wait for this one's lock. They mark their link before they
     # apply, so a second read shows whether we removed what one of them has just added.
-    applied: list[Group] | None = None
-    while (desired := _groups(tx) + _foreign_groups(tx)) != applied:
-        apply_masquerade(desired)
-        applied = desired
+    applied: list[Masqueraded] | None = None
+    groups = _groups(tx)
+    while (others := _foreign_groups(tx)) != applied:
+        apply_masquerade(groups, others)
+        applied = others
 
 
-def ensure_tables(store: Store, families: Collection[str]) -> list[Change[ChainRules]]:
-    """Restore these tables where their rules differ, with the elements of all attachments.
+def ensure_parts(store: Store, parts: Collection[str]) -> list[Change[ChainRules]]:
+    """Restore these parts where their rules differ, with the elements of all attachments.
 
     Returns what differed.
     """
+    if not parts:
+        return []
     with open_nft() as nl:
         generation = read_generation(nl)
-        if are_whole(generation, families):
+        if are_parts_whole(generation, parts):
             return []
-        if not _broken(nl, families):
-            note_whole(generation, families)
+        if not any(table_changes(nl, PARTS[name]) for name in parts):
+            note_parts_whole(generation, parts)
             return []
         with store.transaction() as tx:
             # Of many calls that wait for the lock, the first restores them.
-            changes = _broken(nl, families)
-            broken = {change.noun.family for change in changes}
+            changes = {name: table_changes(nl, PARTS[name]) for name in parts}
+            broken = {name for name, found in changes.items() if found}
             if broken:
+                load_parts(nl, broken)
                 elements = [e for record in cleanup_records(tx) for e in record.elements]
-                lost = [e for e in (*elements, *foreign_elements(tx)) if e.family in broken]
-                load(*(TABLES[family] for family in sorted(broken)), *policy_parts(lost))
-                change_elements(nl, lost, ())
-    return changes
+                elements += foreign_elements(tx)
+                change_elements(nl, [e for e in elements if part_of(e) in broken], ())
+    return [change for found in changes.values() for change in found]
 
 
-def _broken(nl: Netlink, families: Collection[str]) -> list[Change[ChainRules]]:
-    return [change for family in families for change in table_changes(nl, TABLES[family])]
+def parts_needed(elements: Iterable[Element], *, masquerade: bool) -> set[str]:
+    """The parts that attachments with these elements need; masquerade: and prefixes."""
+    return {*map(part_of, elements), MASQUERADE if masquerade else ""} - {""}
 
 
 def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[CleanupRecord]:
@@ -119,7 +147,9 @@ def indexed_foreign_elements(tx: Transaction) -> list[tuple[Element, int]]:
 
 
 def hairpin_elements(link: Link, mark: Mark) -> tuple[Element, ...]:
-    """The hairpin elements that the attachment of a marked link has, or may have."""
+    """The hairpin elements that the attachment of a marked link has."""
+    if not mark.hairpin:
+        return ()
     interface = link.port.bridge if link.port else link.name
     return tuple(hairpin_element(interface, a.ip) for a in mark.addresses)
 
@@ -146,34 +176,57 @@ def own_acceptance(tx: Transaction, owner: Owner, accepted: Acceptance) -> Accep
     return replace(accepted, addresses=tuple(mine))
 
 
-def remove_unused(tx: Transaction, network: str, *, had_rules: bool) -> None:
-    """Remove the network's rules with its last attachment, the tables with the node's last."""
-    if tx.has_attachments(network):
-        return
-    if tx.network(network) is not None:
-        had_rules = True
+def remove_unused(
+    tx: Transaction, network: str, elements: Collection[Element] = (), *, had_rules: bool = False
+) -> None:
+    """Remove what only this network's last attachment needed, or the one that had these elements.
+
+    So the kernel tracks no connections from the moment when nothing of ours needs that. had_rules:
+    whether the attachment had others before.
+    """
+    parts = parts_needed(elements, masquerade=False)
+    if tx.network(network) is not None and not tx.has_attachments(network):
+        parts.add(MASQUERADE)
         tx.delete_network(network)
         _apply(tx)
-    if had_rules:
-        remove_unneeded(tx)
+    if parts or had_rules:
+        remove_unneeded(tx, parts)
 
 
-def remove_unneeded(tx: Transaction) -> None:
-    """Remove the tables if no attachment of the node is left."""
+def remove_unneeded(tx: Transaction, parts: Collection[str] = TRANSIENT) -> None:
+    """Remove the tables if no attachment of the node is left; else those of these parts that cost
+    all packets something, and that none needs."""
     if not tx.has_attachments() and not _foreign_links(tx):
         remove_empty_tables()
+        return
+    unneeded = [name for name in TRANSIENT if name in parts and not _is_needed(tx, name)]
+    if unneeded:
+        with open_nft() as nl:
+            remove_empty_parts(nl, unneeded)
 
 
-def _groups(tx: Transaction) -> list[Group]:
+def _is_needed(tx: Transaction, part: str) -> bool:
+    """Whether an attachment's record names a set of the part, or a network has prefixes.
+
+    What is another store's is an element in the kernel, if nothing else.
+    """
+    if part == MASQUERADE and tx.networks():
+        return True
+    return any(tx.is_recorded(f'"set_name":"{a_set.name}"') for a_set in PARTS[part].sets)
+
+
+def _groups(tx: Transaction) -> list[Masqueraded]:
     return [_load(record) for _network, record in sorted(tx.networks().items())]
 
 
-def _foreign_groups(tx: Transaction) -> list[Group]:
+def _foreign_groups(tx: Transaction) -> list[Masqueraded]:
     marks = (mark for _link, mark in _foreign_links(tx) if mark.masquerade)
     pairs = sorted((mark.network, str(a.network)) for mark in marks for a in mark.addresses)
     names = dict.fromkeys(network for network, _prefix in pairs)
     return [
-        tuple(dict.fromkeys(ip_network(prefix) for network, prefix in pairs if network == name))
+        Masqueraded(
+            tuple(dict.fromkeys(ip_network(prefix) for network, prefix in pairs if network == name))
+        )
         for name in names
     ]
 
@@ -193,5 +246,12 @@ def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
 
 
 @lru_cache(maxsize=64)
-def _load(record: str | None) -> Group:
-    return tuple(ip_network(prefix) for prefix in json.loads(record)) if record else ()
+def _load(record: str | None) -> Masqueraded:
+    raw = json.loads(record) if record else []
+    lists = raw if isinstance(raw, dict) else {"prefixes": raw}
+    return Masqueraded(**{key: tuple(map(ip_network, texts)) for key, texts in lists.items()})
+
+
+def _dump(network: Masqueraded) -> str:
+    prefixes, kept = ([*map(str, each)] for each in (network.prefixes, network.kept))
+    return json.dumps({"prefixes": prefixes, "kept": kept} if kept else prefixes)

@@ -104,7 +104,7 @@ def _add(
     record = _extended(call, nl, store, piece, previous)
     piece = record.pieces[-1]
     try:
-        networks.ensure_tables(store, sorted({element.family for element in piece.elements}))
+        networks.ensure_parts(store, networks.parts_needed(piece.elements, masquerade=False))
         apply_piece(nl, pod, piece, record.elements_beside(piece.name))
     except BaseException as error:
         _withdraw(store, call.owner, piece.name)
@@ -241,9 +241,9 @@ def _withdraw(store: Store, owner: Owner, name: str) -> None:
         if rest or not record.foreign:
             had_rules = record.had_rules or bool(piece and piece.elements)
             tx.put_attachment(owner, dump_record(replace(record, pieces=rest, had_rules=had_rules)))
-            return
-        tx.delete_attachment(owner)
-        networks.remove_unused(tx, owner.network, had_rules=True)
+        else:
+            tx.delete_attachment(owner)
+        networks.remove_unused(tx, owner.network, piece.elements if piece else ())
 
 
 def check(plan: PlanPiece, _name: str, call: Call) -> None:

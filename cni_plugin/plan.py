@@ -50,6 +50,8 @@ _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 class Shape:
     """How this configuration wires: mode, and what the drop-in names default to.
 
+    hairpin: whether a port sends back to where a packet came from. masquerade_hairpin: whether a
+    pod's connections to itself are masqueraded, for which the kernel tracks all connections.
     source_check: whether the pod is held to its addresses; mac_check: to its MAC, on a bridge.
     delegate: the IPAM plugin that gives the addresses; empty for podwire's own. native: whether it
     is podwire under its own name, with the features that are plugins of their own elsewhere.
@@ -57,6 +59,7 @@ class Shape:
 
     mode: str
     hairpin: bool
+    masquerade_hairpin: bool
     gateway: bool
     source_check: bool
     mac_check: bool
@@ -69,18 +72,21 @@ def shape_of(conf: NetConf, program: str, delegate: str = "") -> Shape:
 
     As `bridge` or `ptp` podwire is that plugin, with its defaults; as itself it wires routed pairs
     unless configured otherwise, lets pods reach themselves through a service, and lets them send
-    from their own addresses only.
+    from their own addresses only. Whoever translates a service's address masquerades these
+    connections, too (kube-proxy, portmap); podwire does where it masquerades anyway, or is asked.
     """
     drop_in = next((name for name in (program, conf.type) if name in ("bridge", "ptp")), None)
     mode = drop_in or conf.mode or "ptp"
+    gateway = conf.is_gateway or conf.is_default_gateway
     hairpin = conf.hairpin_mode
     if hairpin is None:
         hairpin = drop_in is None and not conf.promisc_mode
+    asked = conf.ip_masq if conf.hairpin_mode is None else conf.hairpin_mode
+    masquerade = asked and (mode == "ptp" or (hairpin and gateway))
     checked = drop_in is None if conf.source_check is None else conf.source_check
     checked = checked and conf.uses_ipam  # else its addresses are not known
     mac = checked and drop_in is None if conf.mac_spoof_check is None else conf.mac_spoof_check
-    gateway = conf.is_gateway or conf.is_default_gateway
-    return Shape(mode, hairpin, gateway, checked, mac, delegate, native=drop_in is None)
+    return Shape(mode, hairpin, masquerade, gateway, checked, mac, delegate, native=drop_in is None)
 
 
 def plan_attachment(
@@ -190,7 +196,7 @@ def _plan_ptp(
         _pod_space(pod, inner, _unique((*routes, *more)), ipam, conf),
         neighbours=tuple(Neighbour(pod.name, address, host.mac or "") for address in behind),
     )
-    elements = tuple(hairpin_element(host.name, ip.address.ip) for ip in ipam.ips)
+    elements = _hairpins(shape, host.name, ipam)
     elements += ports + _source_checks(conf, shape, ipam, host, pod)
     plan = Plan(node, space, None, _unique(elements), _masquerade(conf, ipam))
     return plan, _result(_interfaces(host, pod, request), conf, ipam)
@@ -257,12 +263,16 @@ def _plan_ports(
 def _bridge_elements(
     conf: NetConf, shape: Shape, ipam: Result, host: Link, pod: Link
 ) -> tuple[Element, ...]:
-    elements: tuple[Element, ...] = ()
-    if shape.hairpin and shape.gateway:
-        elements = tuple(hairpin_element(conf.bridge, ip.address.ip) for ip in ipam.ips)
+    elements = _hairpins(shape, conf.bridge, ipam)
     if shape.mac_check and pod.mac:
         elements += spoof_check_elements(host.name, pod.mac)
     return elements + _source_checks(conf, shape, ipam, host, pod)
+
+
+def _hairpins(shape: Shape, link: str, ipam: Result) -> tuple[Element, ...]:
+    if not shape.masquerade_hairpin:
+        return ()
+    return tuple(hairpin_element(link, ip.address.ip) for ip in ipam.ips)
 
 
 def _source_checks(
@@ -316,7 +326,9 @@ def _pair(
     name = host_link_name(*key)
     mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
     addresses = tuple(ip.address for ip in ipam.ips)
-    mark = Mark(*key, addresses, bool(conf.ip_masq and addresses), shape.delegate, request.pod)
+    masquerade = bool(conf.ip_masq and addresses)
+    rest = shape.delegate, request.pod, masquerade or shape.masquerade_hairpin
+    mark = Mark(*key, addresses, masquerade, *rest)
     host = Link(name, mac=node_mac(*key), mtu=mtu, alias=render_alias(mark), port=port)
     pod = Link(
         request.ifname,

@@ -21,7 +21,7 @@ from ipam.store import Owner, Store, Transaction, open_store
 from kernel.attach import delete_links
 from kernel.conntrack import forget_pods
 from kernel.errors import KernelError
-from kernel.model import IPAddress
+from kernel.model import Element, IPAddress
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables.port_mappings import pod_of
 from kernel.nftables.set_messages import remove_elements
@@ -127,17 +127,19 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
     with open_nft() as nl, store.transaction() as tx:
         same = [(owner, record) for owner, record in gone if tx.attachment(owner) == record]
         forgotten: set[IPAddress] = set()
+        elements: list[Element] = []
         for owner, record in same:
             with suppress(*DAMAGE):  # one of another version
                 cleanup = load_cleanup_record(record)
                 _remove_rest(nl, tx, owner, cleanup)
-                forgotten.update(filter(None, map(pod_of, cleanup.elements)))
+                elements += cleanup.elements
             addresses = tx.release(owner)
             forgotten.update(addresses)
             tx.delete_attachment(owner)
             log(f"{owner} is gone without a DEL; freed {', '.join(map(str, addresses))}")
-        forget_pods(forgotten)
-        _remove_unused(tx, {owner.network for owner, _record in same})
+        forget_pods(forgotten.union(filter(None, map(pod_of, elements))))
+        for network in sorted({owner.network for owner, _record in same}):
+            networks.remove_unused(tx, network, elements)
     return len(same)
 
 
@@ -153,8 +155,3 @@ def _remove_rest(nl: Netlink, tx: Transaction, owner: Owner, record: CleanupReco
             names = links_besides(links, owner, record)
             if names:
                 delete_links(links, names)
-
-
-def _remove_unused(tx: Transaction, names: set[str]) -> None:
-    for network in sorted(names):
-        networks.remove_unused(tx, network, had_rules=True)

@@ -10,10 +10,11 @@ from cni_plugin.attachment import CleanupRecord
 from cni_plugin.network_rules import (
     cleanup_records,
     ensure_masquerade,
-    ensure_tables,
+    ensure_parts,
     indexed_foreign_elements,
     marked_links,
     masquerade_differs,
+    parts_needed,
     remove_unneeded,
 )
 from cni_plugin.store_access import refill
@@ -21,20 +22,28 @@ from ipam.errors import StoreDamaged, StoreError
 from ipam.files import BUSY_TIMEOUT, Files
 from ipam.store import Store, Transaction, open_store
 from kernel.diff import Change, Noun
-from kernel.model import Acceptance, Element, IPAddress
+from kernel.model import Acceptance, ChainRules, Element, IPAddress
 from kernel.netlink.socket import Netlink, open_netlink
-from kernel.nftables import firewall
-from kernel.nftables.masquerade import remove_empty_tables
-from kernel.nftables.ruleset import ATTACHMENT_SETS, TABLES, policy_parts
+from kernel.nftables.ruleset import (
+    ATTACHMENT_SETS,
+    FAMILIES,
+    MASQUERADE,
+    NODE,
+    NODE_SETS,
+    PARTS,
+    part_of,
+    remove_empty_tables,
+)
 from kernel.nftables.set_messages import (
     change_elements,
+    read_elements,
     read_mapped,
     read_sets,
     remove_elements,
 )
 from kernel.nftables.table import (
     TABLE,
-    ensure_table,
+    load,
     open_nft,
     table_changes,
     table_is_present,
@@ -42,34 +51,32 @@ from kernel.nftables.table import (
 from kernel.read import read_links
 
 MissingRule = tuple[str | Element | Acceptance, int]
-"""What is missing: a table's family, MASQUERADE, POLICIES, an element, or the acceptance of an
-address; and the index of the link that needs it, by which the next attachment of the same name and
-address is another. 0: the node needs it."""
+"""What is missing: a part's name, PREFIXES, an element, or the acceptance of an address; and the
+index of the link that needs it, by which the next attachment of the same name and address is
+another. 0: the node needs it."""
 
-MASQUERADE = "masquerade"
+PREFIXES = "prefixes"
 """The prefixes that are masqueraded differ."""
-POLICIES = "ingress policies"
-"""The rules of ingress policies differ."""
-TABLE_MISSING: MissingRule = ("inet", 0)
+TABLE_MISSING: MissingRule = ("table", 0)
 """The table that the node needs, attachments or not: no call removes it."""
 
 
 def find_missing_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozenset[MissingRule]:
-    """What is missing of tables, shared rules and elements at this moment; changes nothing.
+    """What is missing of rules, prefixes and elements at this moment; changes nothing.
 
     An ADD in progress has not added all of its elements yet; its link, made first, is new then.
     patience: seconds to wait for a store that others lock. Raises KernelError,
     ipam.errors.IpamError.
     """
     with open_nft() as nl:
-        bare = bool(table_changes(nl, TABLES["inet"]))
+        bare = any(read_elements(nl, a_set) is None for a_set in NODE_SETS)
         if bare or not Files(data_dir).database.exists():
             return frozenset([TABLE_MISSING] if bare else [])
         with open_store(data_dir, refill=refill, patience=patience) as store, store.read() as tx:
             return frozenset(
                 [
-                    *_missing_tables(nl, tx),
-                    *_missing_masquerade(tx),
+                    *_missing_parts(nl, tx),
+                    *_missing_prefixes(tx),
                     *_missing_elements(nl, tx),
                     *_missing_acceptance(tx),
                 ]
@@ -83,28 +90,22 @@ def repair_rules(
 
     With the table `inet podwire` everything is restored. patience: as there, and raises the same.
     """
+    whole = TABLE_MISSING in missing
+    changes: list[Change[Noun]] = []
+    if whole:
+        load(NODE)
+        changes.append(Change(ChainRules(NODE.family, TABLE), None))
     if not Files(data_dir).database.exists():
-        return _make_table()
+        return changes
     with open_store(data_dir, refill=refill, patience=patience) as store:
-        whole = TABLE_MISSING in missing
-        families = {"inet", *(_families(store) if whole else ())}
-        families |= {what for what, _index in missing if isinstance(what, str) and what in TABLES}
-        changes: list[Change[Noun]] = [*ensure_tables(store, sorted(families))]
-        if whole or any(what == MASQUERADE for what, _index in missing):
+        parts = _parts(store) if whole else _parts_among(missing)
+        changes += ensure_parts(store, sorted(parts))
+        if whole or any(what == PREFIXES for what, _index in missing):
             changes += ensure_masquerade(store)
         chosen = None if whole else missing
-        if whole or any(what == POLICIES for what, _index in missing):
-            changes += _repair_policies(store)
         lost = _repair_elements(store, chosen)
         restored: list[Noun] = [*lost, *_repair_acceptance(store, chosen)]
     return [*changes, *(Change(noun, None) for noun in restored)]
-
-
-def _repair_policies(store: Store) -> Sequence[Change[Noun]]:
-    with store.read() as tx:
-        parts = policy_parts([element for element, _index in _elements(tx)])
-    with open_nft() as nl:
-        return [change for part in parts for change in ensure_table(nl, part)]
 
 
 def _repair_acceptance(
@@ -173,13 +174,11 @@ def _attached(tx: Transaction, network: str | None = None) -> list[tuple[Cleanup
     return [(record, index) for record, index in found if index]
 
 
-def _missing_tables(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:
-    needed = {(e.family, index) for r, index in _attached(tx) for e in r.elements}
-    missing = {f for f in dict(needed) if table_changes(nl, TABLES[f])}
-    yield from ((family, index) for family, index in needed if family in missing)
-    policed = {index for r, index in _attached(tx) if policy_parts(r.elements)}
-    if policed and table_changes(nl, firewall.PART):
-        yield from ((POLICIES, index) for index in policed)
+def _missing_parts(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:
+    needed = {(part, index) for element, index in _elements(tx) if (part := part_of(element))}
+    needed |= {(MASQUERADE, index) for index in _masqueraded(tx)}
+    missing = {part for part in dict(needed) if table_changes(nl, PARTS[part])}
+    return ((part, index) for part, index in needed if part in missing)
 
 
 def _missing_acceptance(tx: Transaction) -> Iterator[tuple[Acceptance, int]]:
@@ -215,14 +214,17 @@ def _by_filter(found: Iterable[tuple[Acceptance, int]]) -> list[Acceptance]:
     return [replace(group, addresses=tuple(mine)) for group, mine in groups.items()]
 
 
-def _missing_masquerade(tx: Transaction) -> Iterable[MissingRule]:
+def _missing_prefixes(tx: Transaction) -> Iterable[MissingRule]:
     if not masquerade_differs(tx):
         return []
     # The ADD of an old link has applied its prefixes long ago.
-    networks = tx.networks()
-    links = {index for network in networks for _record, index in _attached(tx, network)}
-    links |= {index for _element, index in indexed_foreign_elements(tx)}
-    return [(MASQUERADE, index) for index in links or {-_fingerprint(tx)}]
+    return [(PREFIXES, index) for index in _masqueraded(tx) or {-_fingerprint(tx)}]
+
+
+def _masqueraded(tx: Transaction) -> set[int]:
+    """The indexes of links whose networks are masqueraded."""
+    links = {index for network in tx.networks() for _record, index in _attached(tx, network)}
+    return links | {index for _element, index in indexed_foreign_elements(tx)}
 
 
 def _fingerprint(tx: Transaction) -> int:
@@ -258,14 +260,15 @@ def _remove_unmarked() -> None:
 
 def _tables() -> set[str]:
     with open_nft() as nl:
-        return {f"table {f} {TABLE}" for f in TABLES if table_is_present(nl, f)}
+        return {f"table {f} {TABLE}" for f in FAMILIES if table_is_present(nl, f)}
 
 
-def _make_table() -> Sequence[Change[Noun]]:
-    with open_nft() as nl:
-        return ensure_table(nl, TABLES["inet"])
+def _parts_among(missing: Collection[MissingRule]) -> set[str]:
+    return {what for what, _index in missing if isinstance(what, str) and what in PARTS}
 
 
-def _families(store: Store) -> set[str]:
+def _parts(store: Store) -> set[str]:
     with store.read() as tx:
-        return {element.family for record in cleanup_records(tx) for element in record.elements}
+        elements = [element for record in cleanup_records(tx) for element in record.elements]
+        masquerade = bool(tx.networks() or indexed_foreign_elements(tx))
+        return parts_needed(elements, masquerade=masquerade)

@@ -16,7 +16,7 @@ from kernel.netlink import links, neighbours, routes
 from kernel.netlink.codec import Message
 from kernel.netlink.socket import POD_OBJECTS_MAX, Answer, Netlink
 from kernel.netns import Namespace, inside
-from kernel.nftables.masquerade import is_covered, masquerade_elements
+from kernel.nftables.masquerade import Masqueraded, is_covered, masquerade_elements
 from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.ruleset import parts_of, set_of
 from kernel.nftables.set_messages import (
@@ -259,9 +259,12 @@ def pod_has_link(pod: Namespace, name: str) -> bool:
         return read_link(nl, name) is not None
 
 
-def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Noun]]]:
+def check(
+    nl: Netlink, pod: Namespace, plan: Plan, masqueraded: Iterable[Masqueraded] = ()
+) -> list[tuple[str, Change[Noun]]]:
     """(where, difference) of the plan and the kernel; empty when all is as planned.
 
+    masqueraded: the plan's share of its network.
     where: "pod" or "node", the namespace; empty for rules.
     """
     with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
@@ -273,7 +276,7 @@ def check(nl: Netlink, pod: Namespace, plan: Plan) -> list[tuple[str, Change[Nou
         *(("node", change) for change in diff_space(checked(node), in_node)),
         *(
             ("", change)
-            for change in check_rules((*plan.elements, *masquerade_elements([plan.masquerade])))
+            for change in check_rules((*plan.elements, *masquerade_elements(masqueraded)))
         ),
     ]
 
@@ -299,13 +302,12 @@ def _with_bridge(plan: Plan) -> Space:
 
 
 def check_rules(elements: Iterable[Element]) -> list[Change[ChainRules | Element]]:
-    """What is missing of these elements, and of the tables that they are in."""
+    """What is missing of these elements, and of the parts of tables that they need."""
     desired = set(elements)
     if not desired:
         return []
     with open_nft() as nl:
-        tables = parts_of(desired)
-        broken = [change for table in tables for change in table_changes(nl, table)]
+        broken = [change for part in parts_of(desired) for change in table_changes(nl, part)]
         present = read_sets(nl, {set_of(element) for element in desired})
     return [*broken, *(Change(e, None) for e in desired - present if not _is_merged(e, present))]
 

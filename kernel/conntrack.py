@@ -154,8 +154,13 @@ def forget_listed(nl: Netlink, patterns: Collection[Pattern]) -> None:
             nl.run(batch, tolerate=_GONE)
 
 
+def tracks_connections() -> bool:
+    """Whether the kernel has tracked any connection here lately. Raises KernelError."""
+    with open_netlink(NETLINK_NETFILTER) as nl:
+        return _tracks(nl)
+
+
 def _tracks(nl: Netlink) -> bool:
-    """Whether this namespace has any entry."""
     answer = nl.exchange([Message(_STATS, 0, bytes(_HEADER_BYTES))])[0]
     stats = attributes(answer.objects[0].body, _HEADER_BYTES) if answer.objects else {}
     return any(stats.get(_STATS_ENTRIES, b""))

@@ -234,6 +234,7 @@ class ConflistSettings(Section):
     name: Annotated[str, v.text(v.parse_network_name)] = "podwire"
     mode: Annotated[Mode, v.one_of(Mode)] = "ptp"
     ip_masq: Annotated[bool, v.boolean()] = True
+    non_masquerade_cidrs: Prefixes = ()
     source_check: Annotated[bool, v.boolean()] = True
     allowed_source_prefixes: Prefixes = ()
     plugins: Annotated[tuple[ChainedPlugin, ...], AfterValidator(v.check_few)] = ()

@@ -16,7 +16,6 @@ from cni_plugin.rule_repair import remove_unneeded_tables
 from daemon.journal import Record
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.conflist import remove_conflist
-from daemon.routing.nft_rules import NODE_SETS
 from ipam.errors import IpamError
 from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
@@ -24,6 +23,7 @@ from kernel.netlink.socket import open_netlink
 from kernel.nftables.dns_counters import stop_counting_dns
 from kernel.nftables.masquerade import ensure_elements
 from kernel.nftables.peer_filter import remove_peer_filter
+from kernel.nftables.ruleset import NODE_SETS
 from kernel.nftables.table import TABLE
 from kernel.read import read_links
 from kernel.routes import change_entries, read_entries

@@ -123,6 +123,8 @@ def _plugin(
     }
     if not settings.source_check:
         plugin["sourceCheck"] = False
+    if settings.non_masquerade_cidrs:
+        plugin["nonMasqueradeCIDRs"] = list(map(str, settings.non_masquerade_cidrs))
     if settings.allowed_source_prefixes:
         plugin["allowedSourcePrefixes"] = list(map(str, settings.allowed_source_prefixes))
     if settings.mode == "bridge":

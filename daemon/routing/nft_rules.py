@@ -23,25 +23,13 @@ from kernel.diff import Change, Noun
 from kernel.errors import KernelError
 from kernel.model import Element
 from kernel.netlink.monitor import Event, RuleChange
-from kernel.nftables.masquerade import (
-    CLUSTER_SETS,
-    NETWORK_SETS,
-    cluster_elements,
-    ensure_elements,
-)
-from kernel.nftables.port_mappings import (
-    EXCLUSION_SETS,
-    exclusion_elements,
-    forget_reserved,
-    reserved_elements,
-)
-from kernel.nftables.ruleset import ATTACHMENT_SETS
+from kernel.nftables.masquerade import NETWORK_SETS, cluster_elements, ensure_elements
+from kernel.nftables.port_mappings import exclusion_elements, forget_reserved, reserved_elements
+from kernel.nftables.ruleset import ATTACHMENT_SETS, NODE_SETS
 from kernel.nftables.table import TABLE
 
 T = TypeVar("T")
 
-NODE_SETS = (*CLUSTER_SETS, *EXCLUSION_SETS)
-"""The sets whose elements are the daemon's."""
 _SHARED = frozenset(a_set.name for a_set in (*NODE_SETS, *NETWORK_SETS))
 _PODS = frozenset(a_set.name for a_set in ATTACHMENT_SETS)
 _FILTERS = frozenset({"filter", "firewalld"})

@@ -16,6 +16,7 @@ from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.nft_rules import describe_changes, is_own
 from daemon.routing.reporter import Reporter, describe_event
+from kernel.conntrack import Flow, forget_flows, tracks_connections
 from kernel.errors import KernelError
 from kernel.model import Element, Route
 from kernel.netlink.monitor import Event, RuleChange
@@ -23,6 +24,7 @@ from kernel.nftables.peer_filter import (
     PART,
     PROBES_MAX,
     SETS,
+    UNTRACKED,
     Dropped,
     admit_peers,
     count_dropped,
@@ -31,6 +33,7 @@ from kernel.nftables.peer_filter import (
     node_elements,
     peer_elements,
 )
+from kernel.nftables.port_mappings import UDP
 from kernel.nftables.table import TABLE
 
 RETIRE_SECONDS = 5.0
@@ -39,7 +42,8 @@ _COUNT_GAP, _LIMITED_SECONDS = 2.0, 10.0
 _NAME = "nftables filter of peers"
 _NOT_YET = "the filter is yet to be made"
 _SETS = frozenset(a_set.name for a_set in SETS)
-_CHAINS = frozenset(chain.name for chain in PART.chains)
+_CHAINS = frozenset(chain.name for chain in (PART + UNTRACKED).chains)
+_UNTRACKED_RULES = frozenset(UNTRACKED.rules.values())
 
 
 class PeerFilter:
@@ -51,6 +55,7 @@ class PeerFilter:
         self._reporter = reporter
         self._planned: Desired | None = None
         self._compare_at, self._cause, self._filters = 0.0, "", False
+        self._untracked = False
         self._counts, self._count_at, self._limited_until = Dropped(), 0.0, 0.0
 
     @property
@@ -62,6 +67,11 @@ class PeerFilter:
         """Compare everything, for what the cause may have changed."""
         if self._filters:  # else it is yet to be made
             self._compare_at, self._cause = 0.0, cause
+
+    def tick(self) -> None:
+        """Find out whether connections are tracked, which is announced by nothing."""
+        if not self._untracked and self._planned and self._planned.device and tracks_connections():
+            self._untracked, self._compare_at = True, 0.0
 
     def receive(self, change: RuleChange, event: Event) -> None:
         """Take the event of a rule, a chain, a set or an element in."""
@@ -82,7 +92,10 @@ class PeerFilter:
         wait = max(self._compare_at - time.monotonic(), self._reporter.pause_before(_NAME))
         if wait > 0:
             return None if wait == math.inf else wait
-        changes = ensure_peer_filter(self._node(desired) | _elements(desired, desired.peers))
+        elements = self._node(desired) | _elements(desired, desired.peers)
+        changes = ensure_peer_filter(elements, untracked=self._untracked)
+        if self._untracked and any(c.desired in _UNTRACKED_RULES for c in changes):
+            forget_flows(Flow(version, UDP, self._vxlan.port) for version in (4, 6))
         if changes and self._cause:
             before = describe_changes(changes)
             self._reporter.report_repair(_NAME, _NAME, self._cause, before, "as planned")

@@ -8,6 +8,7 @@ Every step is repeatable: what failed is due again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from daemon.config.schema import Settings
 from daemon.model import Desired
@@ -128,6 +129,8 @@ class Reconciler:
     def tick(self) -> None:
         """Compare what changes without an event: most settings."""
         self._sysctls.is_due = True
+        with suppress(KernelError):  # reconciling reports what is wrong
+            self.filter.tick()
 
     @property
     def entries(self) -> tuple[int, int]:

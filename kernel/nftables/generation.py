@@ -1,4 +1,4 @@
-"""Generations of the node's rules: whether podwire's tables are what they were when last compared.
+"""Generations of the node's rules: whether podwire's parts are what they were when last compared.
 
 Each transaction on any table makes another generation (net/netfilter/nf_tables_api.c, base_seq).
 While nobody but podwire changes elements, an ADD need not read the rules again.
@@ -10,7 +10,7 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from kernel.errors import KernelError
 from kernel.netlink.codec import NLM_F_EXCL, Message, attributes
@@ -19,14 +19,13 @@ from kernel.nftables.table import HEADER_BYTES, SUBSYSTEM, commit, header
 
 # linux/netfilter/nf_tables.h
 _GETGEN, _GEN_ID = SUBSYSTEM | 16, 1
-_FAMILIES = {"inet": 1, "bridge": 2, "arp": 4}
 _STATE = struct.Struct("=IBxxx")
 _LAST = 0xFFFFFFFF
 _NOT_SO = frozenset({errno.ERESTART, errno.EEXIST})
 
 
 class _Whole:
-    """The generation in which tables of these families were whole, in this process's namespace."""
+    """The generation in which these parts were whole, in this process's namespace."""
 
     def __init__(self) -> None:
         self._page: bytearray | mmap.mmap = bytearray(_STATE.size)
@@ -41,14 +40,14 @@ class _Whole:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
 
     def read(self) -> tuple[int, int]:
-        """The generation, and the families as bits; nothing in another network namespace."""
-        generation, families = _STATE.unpack_from(self._page)
-        return (generation, families) if self._is_here() else (0, 0)
+        """The generation, and the parts as bits; nothing in another network namespace."""
+        generation, parts = _STATE.unpack_from(self._page)
+        return (generation, parts) if self._is_here() else (0, 0)
 
-    def write(self, generation: int, families: int) -> None:
+    def write(self, generation: int, parts: int) -> None:
         """Replace both."""
         if self._is_here():
-            _STATE.pack_into(self._page, 0, generation, families)
+            _STATE.pack_into(self._page, 0, generation, parts)
 
     def _is_here(self) -> bool:
         # Each namespace counts for itself; a process works in one, but for tests.
@@ -72,16 +71,16 @@ def read_generation(nl: Netlink) -> int:
     return int.from_bytes(found.get(_GEN_ID, b""))
 
 
-def are_whole(generation: int, families: Collection[str]) -> bool:
-    """Whether the tables of these families are known to be whole in this generation."""
+def are_whole(generation: int, parts: int) -> bool:
+    """Whether these parts, as bits, are known to be whole in this generation."""
     known, bits = _whole.read()
-    return generation == known != 0 and not _bits(families) & ~bits
+    return generation == known != 0 and not parts & ~bits
 
 
-def note_whole(generation: int, families: Collection[str]) -> None:
-    """Note that these tables were whole; read the generation before the rules."""
+def note_whole(generation: int, parts: int) -> None:
+    """Note that these parts were whole; read the generation before the rules."""
     known, bits = _whole.read()
-    _whole.write(generation, _bits(families) | (bits if known == generation else 0))
+    _whole.write(generation, parts | (bits if known == generation else 0))
 
 
 def commit_elements(nl: Netlink, messages: Sequence[Message]) -> list[Answer]:
@@ -100,7 +99,3 @@ def commit_elements(nl: Netlink, messages: Sequence[Message]) -> list[Answer]:
         return commit(nl, messages)
     _whole.write(1 if known == _LAST else known + 1, bits)
     return answers
-
-
-def _bits(families: Collection[str]) -> int:
-    return sum(_FAMILIES[family] for family in set(families))

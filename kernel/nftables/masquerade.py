@@ -2,22 +2,23 @@
 
 Packet path: a pod that reached itself through a translated address (hairpin) is masqueraded, or
 the answer would be dropped as coming from nowhere; a packet that leaves the prefixes of its own
-network is masqueraded, but not one to pods of other nodes (the cluster sets, whose elements are
-the daemon's).
+network is masqueraded, but not one to where that network's packets keep their address, nor one to
+pods of other nodes (the cluster sets, whose elements are the daemon's).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from kernel.diff import Change, by_key, diff
 from kernel.errors import KernelError
 from kernel.model import Element, IPAddress, IPNetwork
 from kernel.netlink.socket import Netlink
 from kernel.nftables.set_messages import change_elements, read_elements, read_sets
-from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, load, open_nft, remove_tables
+from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, load, open_nft
 
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 """nft's types of addresses, by version."""
@@ -52,6 +53,14 @@ PART = Table(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Masqueraded:
+    """The prefixes of a network that is masqueraded, and where its packets keep their address."""
+
+    prefixes: tuple[IPNetwork, ...]
+    kept: tuple[IPNetwork, ...] = ()
+
+
 def hairpin_element(link: str, address: IPAddress) -> Element:
     """The element that lets a pod reach itself through a translated address.
 
@@ -70,26 +79,47 @@ def hairpin_address(element: Element) -> IPAddress | None:
     return ip_address(pair[: len(pair) // 2])
 
 
-def masquerade_elements(groups: Iterable[Iterable[IPNetwork]]) -> frozenset[Element]:
-    """The elements for networks (each a group of prefixes) whose pods are masqueraded.
+def masquerade_elements(networks: Iterable[Masqueraded]) -> frozenset[Element]:
+    """The elements for networks whose pods are masqueraded.
 
     Interval sets hold no overlaps, so of nested prefixes the widest stands for all; within a
     network, traffic from any of its prefixes to any other keeps its address.
     """
-    return _masquerade_elements(tuple(map(tuple, groups)))
+    return _masquerade_elements(tuple(networks))
 
 
 # Every ADD of a masqueraded network asks, and networks hardly change.
 @lru_cache(maxsize=8)
-def _masquerade_elements(networks: tuple[tuple[IPNetwork, ...], ...]) -> frozenset[Element]:
+def _masquerade_elements(networks: tuple[Masqueraded, ...]) -> frozenset[Element]:
     elements: set[Element] = set()
     for version, kind in ((4, IPv4Network), (6, IPv6Network)):
-        mine = [[p for p in group if isinstance(p, kind)] for group in networks]
-        widest = _widest(p for group in mine for p in group)
+        widest = _widest(p for n in networks for p in n.prefixes if isinstance(p, kind))
         elements |= {_interval(MASQUERADE[version], prefix) for prefix in widest}
-        pairs = {(_cover(widest, a), _cover(widest, b)) for g in mine for a in g for b in g}
+        internal: dict[IPNetwork, set[IPNetwork]] = {}
+        for network in networks:
+            own = {_cover(widest, p) for p in network.prefixes if isinstance(p, kind)}
+            for prefix in own:
+                known = internal.setdefault(prefix, set())
+                known |= own.union(p for p in network.kept if isinstance(p, kind))
+        pairs = ((source, p) for source, known in internal.items() for p in _widest(known))
         elements |= {_interval(INTERNAL[version], *pair) for pair in pairs}
     return frozenset(elements)
+
+
+def read_kept(prefixes: Collection[IPNetwork]) -> tuple[IPNetwork, ...]:
+    """Where packets of these prefixes keep their address by the kernel's rules, but for these
+    prefixes themselves."""
+    with open_nft() as nl:
+        internal = read_sets(nl, INTERNAL.values())
+    mine = {_interval(INTERNAL[p.version], p, p) for p in prefixes}
+    starts = {_bounds(element)[0] for element in mine}
+    found = (e for e in internal - mine if _bounds(e)[0] in starts)
+    return tuple(sorted((_network(*_bounds(e)[1]) for e in found), key=str))
+
+
+def _network(first: bytes, last: bytes) -> IPNetwork:
+    bits = (int.from_bytes(first) ^ int.from_bytes(last)).bit_length()
+    return ip_network((first, 8 * len(first) - bits))
 
 
 def _widest(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
@@ -137,30 +167,47 @@ def cluster_elements(ranges: Iterable[tuple[IPAddress, IPAddress]]) -> frozenset
     )
 
 
-def masquerade_changes(groups: Iterable[Iterable[IPNetwork]]) -> tuple[Change[Element], ...]:
-    """What differs from what these networks (groups of prefixes) need; changes nothing."""
-    desired = masquerade_elements(groups)
+def masquerade_changes(
+    networks: Iterable[Masqueraded], others: Iterable[Masqueraded] = ()
+) -> tuple[Change[Element], ...]:
+    """What differs from what these networks need; changes nothing.
+
+    others: networks of which the prefixes alone are known.
+    """
+    desired, foreign = masquerade_elements((*networks, *others)), masquerade_elements(others)
     try:
         with open_nft() as nl:
-            return _changes(desired, read_sets(nl, NETWORK_SETS))
+            observed = read_sets(nl, NETWORK_SETS)
+            return _changes(_with_others(desired, foreign, observed), observed)
     except KernelError:
         if desired:
             raise
         return ()  # a kernel without nftables has no element too many
 
 
-def apply_masquerade(groups: Iterable[Iterable[IPNetwork]]) -> None:
-    """Bring the sets to what these networks need, in one transaction.
+def apply_masquerade(networks: Iterable[Masqueraded], others: Iterable[Masqueraded] = ()) -> None:
+    """Bring the sets to what these networks need, in one transaction. others: as above.
 
     The caller holds the store's lock: two callers with different networks would undo each other.
     """
-    desired = masquerade_elements(groups)
+    desired, foreign = masquerade_elements((*networks, *others)), masquerade_elements(others)
     with open_nft() as nl:
         found = [read_elements(nl, a_set) for a_set in NETWORK_SETS]
         if desired and None in found:
             load(PART)
-        observed = (element for elements in found for element in elements or ())
-        _apply(nl, _changes(desired, observed))
+        observed = frozenset(element for elements in found for element in elements or ())
+        _apply(nl, _changes(_with_others(desired, foreign, observed), observed))
+
+
+def _with_others(
+    desired: frozenset[Element], foreign: frozenset[Element], observed: frozenset[Element]
+) -> frozenset[Element]:
+    """What is desired, where others' packets keep their address being as it is."""
+    names = {a_set.name for a_set in INTERNAL.values()}
+    theirs = {_bounds(e)[0] for e in foreign if e.set_name in names}
+    present = {e for e in observed if e.set_name in names and _bounds(e)[0] in theirs}
+    covered = {e for e in foreign if e.set_name in names and is_covered(e, present)}
+    return (desired - covered) | present
 
 
 def ensure_elements(
@@ -185,13 +232,3 @@ def _changes(
     desired: Iterable[Element], observed: Iterable[Element]
 ) -> tuple[Change[Element], ...]:
     return tuple(diff(by_key(desired), by_key(observed)))
-
-
-def remove_empty_tables() -> None:
-    """Remove podwire's tables; for when the last attachment of the node is gone.
-
-    That of the family inet stays while the daemon keeps elements there: the next pod's first packet
-    needs them.
-    """
-    with open_nft() as nl:
-        remove_tables(nl, keep=["inet"] if read_sets(nl, CLUSTER_SETS) else [])

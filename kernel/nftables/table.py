@@ -163,10 +163,10 @@ def _set_type(a_set: Set) -> str:
 def table_changes(nl: Netlink, table: Table) -> tuple[Change[ChainRules], ...]:
     """The chains whose rules are not as desired; one without any rule counts as missing."""
     desired = table.rules
-    return tuple(diff(desired, by_key(_read_rules(nl, table.family)), desired))
+    return tuple(diff(desired, by_key(read_rules(nl, table.family)), desired))
 
 
-def _read_rules(nl: Netlink, family: str) -> list[ChainRules]:
+def read_rules(nl: Netlink, family: str) -> list[ChainRules]:
     """The chains of podwire's table that have rules."""
     body = header(family) + text(_RULE_TABLE, TABLE)
     try:
@@ -242,12 +242,20 @@ def remove_part(part: Table) -> bool:
     with open_nft() as nl:
         if not any(read_counters(nl, [name]) for name in part.counters):
             return False
+    delete_part(part)
+    return True
+
+
+def delete_part(part: Table) -> None:
+    """Delete chains, sets and counters of a part, with all that is in them, in one transaction.
+
+    Raises KernelError, MissingTool.
+    """
     kinds = (("chain", part.chains), ("set", part.sets), ("counter", part.counters))
     path = f"{part.family} {TABLE}"
     removal = [f"delete {kind} {path} {getattr(m, 'name', m)}" for kind, ms in kinds for m in ms]
     # Created first where one was removed, so that all can be deleted in one transaction.
     run_nft("\n".join([render(part), *removal, ""]))
-    return True
 
 
 def read_counters(nl: Netlink, names: Iterable[str]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.netns.robustness.confs import BRIDGE, FAMILIES, GATEWAYS, MODES, SUBNETS, Conf, netconf
-from tests.netns.robustness.scene import Attached, Scene
+from tests.netns.robustness.scene import DATA_DIR, Attached, Scene
 from tests.pytest_netns import EchoServer, Namespace
 from tests.pytest_netns.underlay import Family
 
@@ -224,3 +224,86 @@ def route_multicast(scene: Scene, attached: Attached, group: str) -> socket.sock
     route = addresses + struct.pack("=H32s2xIIIi", 0, b"\0\1" + bytes(30), 0, 0, 0, 0)
     router.setsockopt(socket.IPPROTO_IP, mrt_add_mfc, route)
     return router
+
+
+def exempt(mode: str, *prefixes: str, **keys: Any) -> Conf:
+    return masq(mode, nonMasqueradeCIDRs=list(prefixes), **keys)
+
+
+UNDERLAY = ("192.0.2.0/24", "2001:db8:ffff::/64")
+
+
+def pods_keep_theirs(scene: Scene, attached: Attached) -> bool:
+    """Whether the outside sees the pod's own addresses, of both families."""
+    seen = sources(scene, attached)
+    assert seen in ([attached.address(f) for f in BOTH], nodes_own(scene))
+    return seen != nodes_own(scene)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_where_pods_keep_their_address(scene: Scene, make_pod: MakePod, mode: str) -> None:
+    """Each network as it is configured; the newest configuration of a network counts."""
+    one = scene.add(exempt(mode, *UNDERLAY), make_pod(), "one")
+    two = scene.add(second_network(mode, "10.88.0.0/24", "fd00:88::/64"), make_pod(), "two")
+    for family in BOTH:
+        route_back(scene, family, SUBNETS[family])
+    assert pods_keep_theirs(scene, one)
+    assert not pods_keep_theirs(scene, two)
+    assert scene.check(one).code == scene.check(two).code == 0
+    three = scene.add(exempt(mode, "198.51.100.0/24"), make_pod(), "three")
+    assert not pods_keep_theirs(scene, one)
+    assert scene.check(one).code == 0
+    for attached in (one, two, three):
+        scene.delete(attached)
+    assert scene.ruleset() == ""
+
+
+@pytest.mark.parametrize("damage", ["flush set inet podwire internal4", "flush ruleset"])
+def test_where_pods_keep_their_address_is_checked_and_repaired(
+    scene: Scene, make_pod: MakePod, damage: str
+) -> None:
+    one = scene.add(exempt("ptp", *UNDERLAY, "10.0.0.0/8"), make_pod(), "one")
+    route_back(scene, 4, SUBNETS[4])
+    route_back(scene, 6, SUBNETS[6])
+    scene.node.ns.run(["nft", *damage.split()])
+    answer = scene.check(one)
+    assert answer.json["code"] == 102
+    scene.add(exempt("ptp", *UNDERLAY, "10.0.0.0/8"), make_pod(), "two")
+    assert scene.check(one).code == 0
+    assert pods_keep_theirs(scene, one)
+
+
+def lose_store() -> None:
+    for file in DATA_DIR.glob("podwire.db*"):
+        file.unlink()
+
+
+def test_a_store_that_is_lost_takes_none_of_it_along(scene: Scene, make_pod: MakePod) -> None:
+    one = scene.add(exempt("ptp", *UNDERLAY), make_pod(), "one")
+    route_back(scene, 4, SUBNETS[4])
+    route_back(scene, 6, SUBNETS[6])
+    scene.on_files(lose_store)
+    other = {**second_network("ptp", "10.88.0.0/24", "fd00:88::/64"), "nonMasqueradeCIDRs": []}
+    scene.add(other, make_pod(), "two")
+    assert pods_keep_theirs(scene, one)
+
+
+def test_another_store_leaves_it_alone(scene: Scene, make_pod: MakePod) -> None:
+    one = scene.add(exempt("ptp", *UNDERLAY), make_pod(), "one")
+    route_back(scene, 4, SUBNETS[4])
+    route_back(scene, 6, SUBNETS[6])
+    other = second_network("ptp", "10.88.0.0/24", "fd00:88::/64")
+    other["ipam"]["dataDir"] = "/var/lib/podwire/other"
+    two = scene.add(other, make_pod(), "two")
+    assert pods_keep_theirs(scene, one)
+    assert not pods_keep_theirs(scene, two)
+    scene.delete(two)
+    assert pods_keep_theirs(scene, one)
+
+
+def test_a_wrong_prefix_is_refused(scene: Scene, pod: Namespace) -> None:
+    answer = scene.call("ADD", exempt("ptp", "10.0.0.1/8"), pod)
+    assert answer.json["code"] == 7
+    assert "nonMasqueradeCIDRs" in answer.json["msg"]
+    assert "10.0.0.1/8" in answer.json["msg"]
+    assert scene.leftovers(pod) == []

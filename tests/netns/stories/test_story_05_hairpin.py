@@ -42,7 +42,8 @@ def make_service(scene: Scene, attached: Attached, family: Family, port: int) ->
 def test_pod_reaches_itself(
     scene: Scene, pod: Namespace, mode: str, family: Family, masq: bool
 ) -> None:
-    attached = scene.add(netconf(mode, (4, 6), ipMasq=masq), pod)
+    keys = {"ipMasq": True} if masq else {"hairpinMode": True}
+    attached = scene.add(netconf(mode, (4, 6), **keys), pod)
     server = pod.echo("tcp", attached.address(family))
     service = make_service(scene, attached, family, server.listens[1])
     seen = pod.exchange(server, to=service)
@@ -68,7 +69,7 @@ def test_still_after_the_address_changed_hands(
     scene: Scene, make_pod: Callable[[], Namespace], mode: str
 ) -> None:
     one = {"subnet": "10.77.0.0/24", "rangeStart": "10.77.0.9", "rangeEnd": "10.77.0.9"}
-    conf = netconf(mode, ipam={**one, "routes": [{"dst": "0.0.0.0/0"}]})
+    conf = netconf(mode, ipam={**one, "routes": [{"dst": "0.0.0.0/0"}]}, hairpinMode=True)
     scene.delete(scene.add(conf, make_pod(), "before"))
     attached = scene.add(conf, make_pod(), "after")
     server = attached.pod.echo("tcp", attached.address(4))

@@ -52,6 +52,7 @@ RIGHT: dict[str, str] = {
     "vlan": "",
     "vlanTrunk": "",
     "allowedSourcePrefixes": "",
+    "nonMasqueradeCIDRs": "",
     "cni.dev/valid-attachments": "",
     "ipam.type": "",
     "ipam.ranges": "",

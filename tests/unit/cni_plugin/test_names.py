@@ -38,7 +38,8 @@ def marks(name: int, container: int, addresses: int) -> st.SearchStrategy[Mark]:
         st.booleans(),
         st.just("") | names_up_to(15),
         pods,
-    )
+        st.booleans(),
+    ).map(lambda mark: replace(mark, hairpin=mark.hairpin or mark.masquerade))
 
 
 usual = marks(name=40, container=64, addresses=2)

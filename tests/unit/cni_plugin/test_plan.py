@@ -45,7 +45,7 @@ def plan(
 
 def test_ptp() -> None:
     """The node has the gateways and a route to each address; the pod reaches all by the gateway."""
-    made, _ = plan(mode="ptp")
+    made, _ = plan(mode="ptp", hairpinMode=True)
     assert made.bridge is None
     assert made.masquerade == ()
     assert made.node.addresses == (
@@ -109,7 +109,7 @@ def test_two_addresses_with_one_gateway() -> None:
 
 
 def test_bridge_with_gateway() -> None:
-    made, _ = plan(mode="bridge", bridge="br7", isGateway=True, forceAddress=True)
+    made, _ = plan(mode="bridge", bridge="br7", isGateway=True, forceAddress=True, hairpinMode=True)
     gateways = (ip_interface("10.1.0.1/24"), ip_interface("fd00::1/64"))
     settings = (
         Sysctl("net/ipv4/conf/br7/forwarding", "1"),
@@ -374,6 +374,20 @@ def test_shape(program: str, keys: dict[str, Any], mode: str, hairpin: bool) -> 
     """Under a reference plugin's name podwire has that plugin's defaults."""
     shape = shape_of(conf_of(**keys), program, "other-ipam")
     assert (shape.mode, shape.hairpin, shape.delegate) == (mode, hairpin, "other-ipam")
+
+
+@pytest.mark.parametrize("masquerade", [False, True])
+@pytest.mark.parametrize("asked", [None, False, True])
+@pytest.mark.parametrize(
+    ("program", "mode"), [("podwire", "ptp"), ("podwire", "bridge"), ("ptp", "ptp")]
+)
+def test_a_pods_connections_to_itself_are_masqueraded_with_all_or_where_asked(
+    program: str, mode: str, asked: bool | None, masquerade: bool
+) -> None:
+    """For their sake alone the kernel would track every connection of the node."""
+    keys: dict[str, Any] = {"mode": mode, "ipMasq": masquerade, "isGateway": True}
+    conf = conf_of(**keys, **({} if asked is None else {"hairpinMode": asked}))
+    assert shape_of(conf, program).masquerade_hairpin == (masquerade if asked is None else asked)
 
 
 @pytest.mark.parametrize("key", ["isGateway", "isDefaultGateway"])

@@ -154,7 +154,7 @@ def test_rules_of_the_network_stay_until_its_last_attachment(node: Node) -> None
 
 def test_the_element_of_an_address_that_another_has_by_now_stays(node: Node) -> None:
     """A DEL that comes twice: in between the address went to the next pod."""
-    add(node)
+    add(node, conf=config(hairpinMode=True))
     owner, next_owner = (Owner("podnet", name, "eth0") for name in ("container1", "next"))
     with open_store(node.data_dir) as store, store.transaction() as tx:
         record = tx.attachment(owner) or ""
@@ -182,7 +182,8 @@ def test_a_damaged_record(node: Node, record: str) -> None:
 
 def test_a_lost_record(node: Node) -> None:
     """Removal goes by the mark on the link."""
-    add(node)
+    add(node, conf=config(hairpinMode=True))
+    assert hairpin_element(HOST, ip_address("10.88.0.2")) in hairpins()
     owner = Owner("podnet", "container1", "eth0")
     with open_store(node.data_dir) as store, store.transaction() as tx:
         tx.delete_attachment(owner)

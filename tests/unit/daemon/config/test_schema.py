@@ -38,6 +38,7 @@ conflist:
   mode: bridge
   ipMasq: false
   sourceCheck: false
+  nonMasqueradeCIDRs: [10.0.0.0/8, "fd00::/8"]
   allowedSourcePrefixes: [10.8.0.0/16]
   cniVersion: 1.1.0
 journal: {path: /srv/j, maxBytes: 65536}
@@ -91,6 +92,7 @@ def test_every_key() -> None:
             mode="bridge",
             ip_masq=False,
             source_check=False,
+            non_masquerade_cidrs=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
             allowed_source_prefixes=(ip_network("10.8.0.0/16"),),
             cni_version="1.1.0",
         ),

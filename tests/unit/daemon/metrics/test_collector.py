@@ -42,7 +42,7 @@ from ipam.store import open_store
 from ipam.transaction import Owner
 from ipam.usage import Usage
 from kernel.nftables.dns_counters import stop_counting_dns
-from kernel.nftables.ruleset import TABLES
+from kernel.nftables.ruleset import NODE
 from kernel.nftables.table import load
 from tests import ROOT
 from tests.unit.cni_plugin import namespaces
@@ -114,7 +114,7 @@ def test_a_writer_keeps_no_scrape_out(sources: Sources, tmp_path: Path) -> None:
 def test_dns_is_counted_once_there_is_a_table(sources: Sources) -> None:
     collector = Collector(sources)
     assert f.DNS_QUERIES not in collector.read()
-    load(TABLES["inet"])
+    load(NODE)
     values = collector.read()
     assert (values[f.DNS_QUERIES], values[f.DNS_ANSWERS]) == ({(): 0}, {(): 0})
     assert stop_counting_dns() is True

@@ -104,10 +104,13 @@ def test_the_capabilities_are_those_of_the_file_to_copy() -> None:
 
 @pytest.mark.parametrize("checked", [True, False])
 def test_the_source_check_is_passed_on(checked: bool) -> None:
-    settings = ConflistSettings(source_check=checked, allowed_source_prefixes=(V4, V6))
+    settings = ConflistSettings(
+        source_check=checked, allowed_source_prefixes=(V4, V6), non_masquerade_cidrs=(V6, V4)
+    )
     conf = parse_config(plugin_of(render_conflist(settings, [V4], 1450)))
     assert shape_of(conf, "podwire").source_check is checked
     assert conf.allowed_source_prefixes == (V4, V6)
+    assert conf.non_masquerade_cidrs == (V6, V4)
     assert "sourceCheck" not in plugin_of(render_conflist(ConflistSettings(), [V4], 1450))
 
 

@@ -11,15 +11,22 @@ from kernel.errors import KernelError
 from kernel.model import Element
 from kernel.netlink.socket import Netlink
 from kernel.nftables import generation
-from kernel.nftables.generation import are_whole, note_whole, read_generation
+from kernel.nftables.generation import read_generation
 from kernel.nftables.masquerade import hairpin_element
 from kernel.nftables.port_mappings import mapping_element
-from kernel.nftables.ruleset import TABLES
+from kernel.nftables.ruleset import (
+    HOST_PORTS,
+    MASQUERADE,
+    PARTS,
+    are_parts_whole,
+    note_parts_whole,
+)
 from kernel.nftables.set_messages import change_elements, read_sets, remove_elements
 from kernel.nftables.table import load, open_nft, table_changes
 from tests.unit.cni_plugin.namespaces import elsewhere
 
-INET = TABLES["inet"]
+INET = PARTS[MASQUERADE] + PARTS[HOST_PORTS]
+NAMES = (MASQUERADE, HOST_PORTS)
 ONE, TWO = (hairpin_element("pw0", ip_address(f"10.0.0.{n}")) for n in (1, 2))
 
 
@@ -36,13 +43,13 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def whole(nl: Netlink) -> Netlink:
     """The tables are there, and known to be."""
-    load(*TABLES.values())
-    note_whole(read_generation(nl), TABLES)
+    load(*PARTS.values())
+    note_parts_whole(read_generation(nl), PARTS)
     return nl
 
 
 def is_whole(nl: Netlink) -> bool:
-    return are_whole(read_generation(nl), ["inet"])
+    return are_parts_whole(read_generation(nl), NAMES)
 
 
 def test_own_changes_of_elements_are_followed(whole: Netlink) -> None:
@@ -75,12 +82,12 @@ def test_what_changes_nothing_hides_no_change(whole: Netlink) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_forked_processes(nl: Netlink, shared: bool) -> None:
     """What one compared the others know only where they share it."""
-    load(*TABLES.values())
+    load(*PARTS.values())
     if shared:
         generation.share_with_forked()
     pid = os.fork()
     if pid == 0:
-        note_whole(read_generation(nl), ["inet"])
+        note_parts_whole(read_generation(nl), NAMES)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert is_whole(nl) == shared
@@ -95,25 +102,25 @@ def test_a_key_that_is_taken_is_refused(whole: Netlink) -> None:
     assert one in read_sets(whole, INET.sets)
 
 
-def test_families_are_known_each_for_itself(nl: Netlink) -> None:
-    load(*TABLES.values())
+def test_parts_are_known_each_for_itself(nl: Netlink) -> None:
+    load(*PARTS.values())
     number = read_generation(nl)
-    note_whole(number, ["inet"])
-    assert are_whole(number, ["inet"])
-    assert not are_whole(number, ["inet", "bridge"])
-    note_whole(number, ["bridge"])
-    assert are_whole(number, ["inet", "bridge"])
-    assert not are_whole(number + 1, ["inet"])
+    note_parts_whole(number, NAMES)
+    assert are_parts_whole(number, NAMES)
+    assert not are_parts_whole(number, [*NAMES, "spoof check (bridge)"])
+    note_parts_whole(number, ["spoof check (bridge)"])
+    assert are_parts_whole(number, [*NAMES, "spoof check (bridge)"])
+    assert not are_parts_whole(number + 1, NAMES)
 
 
 def test_another_namespace_is_not_known(whole: Netlink) -> None:
     number = read_generation(whole)
     with elsewhere(), open_nft() as other:
-        assert not are_whole(number, ["inet"])
-        note_whole(number + 1, ["inet"])
+        assert not are_parts_whole(number, NAMES)
+        note_parts_whole(number + 1, NAMES)
         load(INET)
         change_elements(other, [ONE], [])
-    assert are_whole(number, ["inet"])
+    assert are_parts_whole(number, NAMES)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -137,7 +144,7 @@ def test_what_is_known_is_true(whole: Netlink, seed: int) -> None:
             nft(f"add table ip other{order.randrange(99)}")
         else:
             load(INET)
-            note_whole(read_generation(whole), ["inet"])
+            note_parts_whole(read_generation(whole), NAMES)
         if is_whole(whole):
             known += 1
             assert table_changes(whole, INET) == ()

@@ -1,6 +1,7 @@
 """Members of the masquerade sets against the packets that they are for."""
 
 import errno
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -14,6 +15,7 @@ from kernel.nftables.masquerade import (
     CLUSTER_SETS,
     NETWORK_SETS,
     PART,
+    Masqueraded,
     apply_masquerade,
     cluster_elements,
     ensure_elements,
@@ -22,14 +24,14 @@ from kernel.nftables.masquerade import (
     is_covered,
     masquerade_changes,
     masquerade_elements,
-    remove_empty_tables,
+    read_kept,
 )
-from kernel.nftables.ruleset import TABLES
+from kernel.nftables.ruleset import FAMILIES, PARTS, remove_empty_tables
 from kernel.nftables.set_messages import read_sets
-from kernel.nftables.table import load, table_is_present
+from kernel.nftables.table import load, read_rules, table_is_present
 from tests.unit.kernel.strategies import crowded_networks, ip_addresses, names, versions
 
-Groups = list[list[IPNetwork]]
+Groups = list[Masqueraded]
 
 
 def is_member(elements: frozenset[Element], set_name: str, *fields: IPAddress) -> bool:
@@ -55,7 +57,8 @@ def is_masqueraded(elements: frozenset[Element], src: IPAddress, dst: IPAddress)
 def widened(prefix: IPNetwork, groups: Groups) -> IPNetwork:
     """The largest prefix of any network around this one: sets cannot hold both."""
     return max(
-        (p for group in groups for p in group if contains(p, prefix)), key=lambda p: p.num_addresses
+        (p for group in groups for p in group.prefixes if contains(p, prefix)),
+        key=lambda p: p.num_addresses,
     )
 
 
@@ -68,13 +71,15 @@ def contains(outer: IPNetwork, inner: IPNetwork) -> bool:
 
 
 def naive(groups: Groups, src: IPAddress, dst: IPAddress) -> bool:
-    """Masqueraded iff the source is a network's and no network has both source and destination."""
-    reached = [[widened(prefix, groups) for prefix in group] for group in groups]
+    """Masqueraded iff the source is a network's, and the destination in no network that has the
+    source, nor where that keeps its address."""
+    reached = [[widened(prefix, groups) for prefix in group.prefixes] for group in groups]
     if not any(src in prefix for group in reached for prefix in group):
         return False
     return not any(
-        any(src in prefix for prefix in group) and any(dst in prefix for prefix in group)
-        for group in reached
+        any(src in prefix for prefix in prefixes)
+        and any(dst in prefix for prefix in (*prefixes, *group.kept))
+        for group, prefixes in zip(groups, reached, strict=True)
     )
 
 
@@ -83,7 +88,7 @@ def corners(groups: Groups, version: int) -> list[IPAddress]:
     ends = {
         int(end) + step
         for group in groups
-        for prefix in group
+        for prefix in (*group.prefixes, *group.kept)
         if prefix.version == version
         for end in (prefix.network_address, prefix.broadcast_address)
         for step in (-1, 0, 1)
@@ -102,8 +107,8 @@ def assert_as_naive(groups: Groups, version: int) -> None:
 
 
 def groups_of(version: int) -> st.SearchStrategy[Groups]:
-    prefixes = st.lists(crowded_networks(version), max_size=3)
-    return st.lists(prefixes, max_size=3)
+    prefixes = st.lists(crowded_networks(version), max_size=3).map(tuple)
+    return st.lists(st.builds(Masqueraded, prefixes, prefixes), max_size=3)
 
 
 @settings(max_examples=150)
@@ -117,8 +122,11 @@ def test_packets_that_leave_their_network_and_only_those(case: tuple[Groups, int
 def test_families_do_not_meet(four: Groups, six: Groups) -> None:
     together = masquerade_elements([*four, *six])
     assert together == masquerade_elements(four) | masquerade_elements(six)
-    pairs = zip(four, six, strict=False)
-    mixed = masquerade_elements([a + b for a, b in pairs] + four[len(six) :] + six[len(four) :])
+    pairs = [
+        Masqueraded(a.prefixes + b.prefixes, a.kept + b.kept)
+        for a, b in zip(four, six, strict=False)
+    ]
+    mixed = masquerade_elements(pairs + four[len(six) :] + six[len(four) :])
     assert mixed == together
 
 
@@ -151,8 +159,8 @@ def test_the_order_of_networks_does_not_matter(case: tuple[Groups, Groups]) -> N
     assert masquerade_elements(case[0]) == masquerade_elements(case[1])
 
 
-def net(*prefixes: str) -> list[IPNetwork]:
-    return [ip_network(prefix) for prefix in prefixes]
+def net(*prefixes: str, kept: Sequence[str] = ()) -> Masqueraded:
+    return Masqueraded(tuple(map(ip_network, prefixes)), tuple(map(ip_network, kept)))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +176,15 @@ def net(*prefixes: str) -> list[IPNetwork]:
         ([net("10.0.0.0/24", "10.0.1.0/24")], "10.0.0.2", "10.0.1.3", False),
         ([net("fd00::/64"), net("fd00:0:0:1::/64")], "fd00::2", "fd00:0:0:1::3", True),
         ([net("0.0.0.0/0")], "10.0.0.2", "192.0.2.1", False),
+        ([net("10.0.0.0/24", kept=["192.0.2.0/24"])], "10.0.0.2", "192.0.2.1", False),
+        ([net("10.0.0.0/24", kept=["192.0.2.0/24"])], "10.0.0.2", "192.0.3.1", True),
+        ([net("10.0.0.0/24", kept=["10.0.0.0/8", "10.0.0.0/25"])], "10.0.0.2", "10.0.0.3", False),
+        (
+            [net("10.0.0.0/24", kept=["192.0.2.0/24"]), net("10.9.0.0/24")],
+            "10.9.0.2",
+            "192.0.2.1",
+            True,
+        ),
     ],
 )
 def test_cases(groups: Groups, src: str, dst: str, masqueraded: bool) -> None:
@@ -264,6 +281,23 @@ def test_sets_are_brought_to_what_networks_need(nl: Netlink) -> None:
     assert read_sets(nl, NETWORK_SETS) == frozenset()
 
 
+@pytest.mark.parametrize("kept", [["192.0.2.0/24"], ["10.0.0.0/8", "192.0.2.0/25", "fd00::/8"]])
+def test_where_others_keep_their_address_stays(nl: Netlink, kept: list[str]) -> None:
+    """Of networks in another store the prefixes alone are known."""
+    theirs = net("10.1.0.0/24", "fd00:1::/64", kept=kept)
+    known, mine = Masqueraded(theirs.prefixes), net("10.2.0.0/24", kept=["198.51.100.0/24"])
+    apply_masquerade([theirs])
+    assert set(map(str, read_kept(theirs.prefixes))) == set(kept)
+    assert {c.observed for c in masquerade_changes([mine], [known])} == {None}
+    apply_masquerade([mine], [known])
+    assert masquerade_changes([mine], [known]) == ()
+    assert read_sets(nl, NETWORK_SETS) == masquerade_elements([mine, theirs])
+    apply_masquerade([], [known])
+    assert read_sets(nl, NETWORK_SETS) == masquerade_elements([theirs])
+    apply_masquerade([mine])
+    assert read_sets(nl, NETWORK_SETS) == masquerade_elements([mine])
+
+
 def test_tables_stay_while_the_cluster_has_elements(nl: Netlink) -> None:
     wanted = cluster_elements([(ip_address("10.0.0.0"), ip_address("10.0.0.9"))])
     with pytest.raises(KernelError) as caught:
@@ -273,10 +307,11 @@ def test_tables_stay_while_the_cluster_has_elements(nl: Netlink) -> None:
     load(PART)
     assert [change.desired for change in ensure_elements(wanted, CLUSTER_SETS)] == list(wanted)
     assert ensure_elements(wanted, CLUSTER_SETS) == ()
-    load(*TABLES.values())
+    load(*PARTS.values())
     remove_empty_tables()
     assert read_sets(nl, CLUSTER_SETS) == wanted
-    assert [family for family in TABLES if table_is_present(nl, family)] == ["inet"]
+    assert [family for family in FAMILIES if table_is_present(nl, family)] == ["inet"]
+    assert [rules for part in PARTS.values() for rules in read_rules(nl, part.family)] == []
     assert [change.observed for change in ensure_elements(frozenset(), CLUSTER_SETS)] == list(
         wanted
     )

@@ -9,6 +9,7 @@ import pytest
 
 from kernel.model import Element
 from kernel.netlink.socket import Netlink
+from kernel.nftables import ruleset
 from kernel.nftables.peer_filter import (
     PROBES_MAX,
     Dropped,
@@ -20,7 +21,6 @@ from kernel.nftables.peer_filter import (
     peer_elements,
     remove_peer_filter,
 )
-from kernel.nftables.ruleset import TABLES
 from kernel.nftables.table import load
 
 VXLAN, PROBES, OTHER = 8472, 8473, 8474
@@ -121,7 +121,7 @@ def test_it_is_whole_again_after_damage(damage: str) -> None:
 
 
 def test_it_goes_without_a_trace() -> None:
-    load(TABLES["inet"])
+    load(ruleset.NODE)
     before = nft("list ruleset")
     assert remove_peer_filter() is False
     ensure_peer_filter(elements())

@@ -19,10 +19,11 @@ from kernel.nftables.masquerade import (
     CLUSTER_SETS,
     INTERNAL,
     MASQUERADE,
+    Masqueraded,
     cluster_elements,
     masquerade_elements,
 )
-from kernel.nftables.ruleset import TABLES, set_of
+from kernel.nftables.ruleset import PARTS, set_of
 from kernel.nftables.set_messages import (
     _last_before_end,
     change_elements,
@@ -42,7 +43,11 @@ ENDS_OF_THE_WORLD = ("0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "255.255.255.255/3
 
 
 def tree_element(prefix: IPNetwork) -> Element:
-    [element] = [e for e in masquerade_elements([[prefix]]) if e.set_name.startswith("masquerade")]
+    [element] = [
+        e
+        for e in masquerade_elements([Masqueraded((prefix,))])
+        if e.set_name.startswith("masquerade")
+    ]
     return element
 
 
@@ -93,7 +98,8 @@ def test_any_single_interval_of_a_tree(text: str, order: random.Random) -> None:
     st.randoms(use_true_random=False),
 )
 def test_elements_of_concatenated_sets(groups: list[list[IPNetwork]], order: random.Random) -> None:
-    elements = {e for e in masquerade_elements(groups) if e.set_name.startswith("internal")}
+    networks = [Masqueraded(tuple(prefixes)) for prefixes in groups]
+    elements = {e for e in masquerade_elements(networks) if e.set_name.startswith("internal")}
     for a_set in INTERNAL.values():
         mine = [element for element in elements if element.set_name == a_set.name]
         assert parse_elements(a_set, listed(mine, order)) == set(mine)
@@ -194,7 +200,7 @@ def test_sets_are_absent_or_hold_what_was_added(nl: Netlink) -> None:
         change_elements(nl, MANY[:1], ())
     assert caught.value.errno == errno.ENOENT
     change_elements(nl, (), ())
-    load(TABLES["inet"])
+    load(*PARTS.values())
     assert read_elements(nl, CLUSTER[4]) == frozenset()
     change_elements(nl, MANY[:2], ())
     change_elements(nl, MANY[1:3], MANY[:1])
@@ -202,7 +208,7 @@ def test_sets_are_absent_or_hold_what_was_added(nl: Netlink) -> None:
 
 
 def test_hundreds_of_elements_take_several_transactions(nl: Netlink) -> None:
-    load(TABLES["inet"])
+    load(*PARTS.values())
     change_elements(nl, MANY, ())
     assert read(nl) == set(MANY)
     wider = [replace(e, key_end=e.key[:3] + b"\xff") for e in MANY[:300]]
@@ -213,7 +219,7 @@ def test_hundreds_of_elements_take_several_transactions(nl: Netlink) -> None:
 
 
 def test_removing_what_is_gone_is_no_error(nl: Netlink) -> None:
-    load(TABLES["inet"])
+    load(*PARTS.values())
     change_elements(nl, MANY[:3], ())
     remove_elements(nl, [MANY[0], MANY[5], MANY[1]])
     assert read(nl) == {MANY[2]}

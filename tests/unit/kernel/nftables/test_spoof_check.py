@@ -6,7 +6,7 @@ import pytest
 
 from kernel.describe import name_of
 from kernel.netlink.socket import Netlink
-from kernel.nftables.ruleset import TABLES
+from kernel.nftables.ruleset import PARTS
 from kernel.nftables.set_messages import change_elements, read_sets
 from kernel.nftables.spoof_check import (
     SETS,
@@ -23,7 +23,7 @@ PREFIXES = [ip_network(p) for p in ("10.1.0.0/16", "fd01::/64")]
 
 def test_elements_are_found_by_their_link(nl: Netlink) -> None:
     assert checks_of(nl, "pw1") == ()
-    load(*TABLES.values())
+    load(*PARTS.values())
     mine = [
         *spoof_check_elements("pw1", "02:00:00:00:00:01"),
         *source_check_elements("pw1", ADDRESSES, PREFIXES, bridged=True),
@@ -34,7 +34,7 @@ def test_elements_are_found_by_their_link(nl: Netlink) -> None:
     assert set(checks_of(nl, "pw1")) == set(mine)
     assert checks_of(nl, "pw") == ()
     assert read_sets(nl, SETS) == {*mine, *others}
-    assert [change for table in TABLES.values() for change in table_changes(nl, table)] == []
+    assert [change for table in PARTS.values() for change in table_changes(nl, table)] == []
 
 
 @pytest.mark.parametrize(
