@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ _NATIVE_KEYS: Mapping[str, frozenset[str]] = {
 Its module has `parse_native(conf)`, and `native_piece(that, plan)` unless the plan has it; that is
 None for no piece.
 """
+_NESTED = frozenset({"runtimeconfig", "args", "cni"})
 _VERBS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "collect", "STATUS": "status"}
 
 Verb = Callable[["Call"], "Result | None"]
@@ -61,13 +62,18 @@ def read_features(conf: Section) -> dict[str, object]:
 
     A plugin is imported where one of its keys is there.
     """
-    asked = {key.lower() for place in _places(conf) for key in place.values}
+    asked = set(_keys(conf.values))
     found = [name for name, keys in _NATIVE_KEYS.items() if not asked.isdisjoint(keys)]
     return {name: import_module(f"cni_plugin.plugins.{name}").parse_native(conf) for name in found}
 
 
-def _places(conf: Section) -> tuple[Section, ...]:
-    return conf, conf.section("runtimeConfig"), conf.section("args").section("cni")
+def _keys(values: Mapping[str, object]) -> Iterator[str]:
+    """Those at the top level, in runtimeConfig and in args.cni, in lower case: each call asks."""
+    for key, value in values.items():
+        name = key.lower()
+        yield name
+        if name in _NESTED and isinstance(value, dict):
+            yield from _keys(value)
 
 
 def native_pieces(features: Mapping[str, object], plan: Plan) -> tuple[Piece, ...]:

@@ -13,10 +13,11 @@ from tests import ROOT
 from tests.unit.cni_plugin.calls import CONFIG, Node, config, encode, environment, succeeded
 
 NEVER = {
-    "argparse", "asyncio", "bz2", "concurrent.futures", "daemon", "decimal", "email", "filelock",
+    "argparse", "asyncio", "bz2", "cni_plugin.pieces", "cni_plugin.plugins.tuning",
+    "concurrent.futures", "daemon", "decimal", "email", "filelock",
     "http", "importlib.metadata", "importlib.resources", "ipam.cli", "ipam.recovery",
-    "kernel.routes", "kernel.netlink.monitor", "kernel.link_deletion", "kernel.vxlan", "logging",
-    "lzma",
+    "kernel.netlink.monitor", "kernel.link_deletion", "kernel.pieces", "kernel.routes",
+    "kernel.vxlan", "logging", "lzma",
     "multiprocessing", "optparse", "pydantic", "pydantic_core", "pyroute2", "random", "shutil",
     "ssl", "subprocess", "tempfile", "typing_extensions", "unittest", "urllib.request", "xml",
     "yaml", "zipfile",
