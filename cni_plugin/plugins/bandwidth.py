@@ -82,7 +82,7 @@ def _ticks(limit: Limit) -> int:
     than 4 minutes.
     """
     microseconds = int(limit.burst * 1e6 / limit.rate)
-    return min(int(microseconds * 1000 / _TICK), _NUMBER_MAX)
+    return min(microseconds * 1000 // _TICK, _NUMBER_MAX)
 
 
 def _size(limit: Limit) -> int:
@@ -117,13 +117,18 @@ def _bucket(link: str, limit: Limit) -> TokenBucket:
 
 def plan_piece(call: Call, nl: Netlink, previous: Result) -> Piece | None:
     """The limits as a piece of a chain's attachment."""
+    from cni_plugin.result import canonical_mac
+
     limits = parse_native(Section("", call.parsed.raw))
     if limits is None:
         return None
-    host = _host_link(call, nl, previous)
-    name = ifb_name(call.owner.network, call.owner.container_id)
-    macs = (i.mac for i in previous.interfaces if i.name == name and not i.sandbox)
-    return Piece(_NAME, plan_limits(limits, call.owner, host, next(macs, "")))
+    host, mac = _host_link(call, nl, previous), ""
+    if call.request.command == "CHECK":
+        # The reference may have made the device, with a random MAC.
+        name = ifb_name(call.owner.network, call.owner.container_id)
+        macs = (i.mac for i in previous.interfaces if i.name == name and not i.sandbox)
+        mac = canonical_mac(next(macs, ""))
+    return Piece(_NAME, plan_limits(limits, call.owner, host, mac))
 
 
 def _host_link(call: Call, nl: Netlink, previous: Result) -> Link:

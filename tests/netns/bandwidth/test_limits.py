@@ -12,7 +12,6 @@ from tests.netns.robustness.test_kill import instants, kill
 from tests.pytest_netns import Namespace
 
 MakePod = Callable[[], Namespace]
-NONE = {"native": {}, "none": {"ingressRate": 0, "ingressBurst": 0}}
 RECEIVED = {key: value for key, value in LIMITS.items() if key.startswith("ingress")}
 
 
@@ -114,8 +113,14 @@ def test_check_finds_each_difference(scene: Scene, pod: Namespace, damage: str) 
     assert scene.leftovers(pod) == []
 
 
-def taken(scene: Scene, ifb: str) -> None:
-    scene.node.ns.ip_batch(f"link add {ifb} type ifb")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_limited_pod_is_held_to_its_addresses(scene: Scene, pod: Namespace, mode: str) -> None:
+    """What comes back from the device is received by the pod's link, as before."""
+    scene.add(conf(mode), pod)
+    pod.ip_batch("address add 10.77.0.99/24 dev eth0")
+    assert pod.ping("10.77.0.1")
+    forged = pod.run(["ping", "-c", "1", "-W", "1", "-I", "10.77.0.99", "10.77.0.1"], check=False)
+    assert forged.returncode == 1, forged
 
 
 def test_add_fails_where_the_device_is_anothers(scene: Scene, make_pod: MakePod) -> None:
@@ -149,8 +154,7 @@ def test_a_failed_add_leaves_no_device(scene: Scene, pod: Namespace, mode: str) 
     assert before.changes_to(scene.state(pod)) == []
 
 
-def test_limits_that_the_kernel_refuses(scene: Scene, pod: Namespace) -> None:
-    """tbf is refused where the queue cannot hold it: the MTU of an ifb device has no bounds."""
+def test_wrong_limits(scene: Scene, pod: Namespace) -> None:
     before = scene.state(pod)
     for limits in ({"ingressRate": 1000}, {**LIMITS, "egressBurst": "1"}, {"egressBurst": 2**40}):
         answer = scene.call("ADD", conf(limits=limits), pod)

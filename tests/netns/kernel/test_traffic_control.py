@@ -1,5 +1,6 @@
 """Limits are made, compared and repaired, whatever stands in their place."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -103,8 +104,6 @@ def test_filters_of_others_stay(ns: Namespace) -> None:
 
 def add(ns: Namespace) -> None:
     def work() -> None:
-        from contextlib import ExitStack
-
         with Netlink() as nl, ExitStack() as undo:
             add_limits(nl, SHARE, undo)
             undo.pop_all()
@@ -142,6 +141,21 @@ def test_what_fails_is_undone(ns: Namespace, taken: str) -> None:
     with pytest.raises(KernelError):
         add(ns)
     assert (ns.ip("link show"), qdiscs(ns), redirections(ns, "pw0")) == before
+
+
+def test_a_new_link_whose_limit_the_kernel_refuses(ns: Namespace) -> None:
+    """The device was made by then."""
+    refused = replace(DESIRED, buckets=(TokenBucket("pw0", 10**6, 0, 1), DESIRED.buckets[1]))
+
+    def work() -> None:
+        with Netlink() as nl:
+            link = read_link(nl, "pw0")
+            assert link
+            apply_limits(nl, refused, link.index)
+
+    with pytest.raises(KernelError, match="set qdisc tbf of pw0"):
+        ns.call(work)
+    assert ns.link("bwp0") is None
 
 
 def test_what_others_changed_is_left(ns: Namespace) -> None:

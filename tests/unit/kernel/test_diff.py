@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,9 +19,11 @@ from kernel.model import (
     Link,
     Neighbour,
     Port,
+    Redirect,
     Route,
     Space,
     Sysctl,
+    TokenBucket,
     Vxlan,
 )
 from tests.unit.kernel import strategies as nouns
@@ -301,6 +304,10 @@ KEYED: list[Noun] = [
     Element("inet", "hairpin4", b"k", b"l"),
     ChainRules("bridge", "postrouting"),
     ChainRules("inet", "prerouting"),
+    TokenBucket("eth0", 1, 1, 1),
+    TokenBucket("eth1", 1, 1, 1),
+    Redirect("eth0", "eth1"),
+    Redirect("eth1", "eth1"),
 ]
 
 
@@ -344,3 +351,23 @@ def identity(entry: Entry) -> tuple[object, ...]:
     # To a group, and to nobody, frames may go by several ways.
     several = int(entry.mac[:2], 16) & 1 or not int(entry.mac.replace(":", ""), 16)
     return (FdbEntry, entry.link, entry.mac, entry.dst if several else None)
+
+
+BUCKET, REDIRECT = TokenBucket("eth0", 100, 10, 1), Redirect("eth0", "ifb0")
+
+
+@pytest.mark.parametrize(
+    ("observed", "faults"),
+    [
+        ({"rate": 99}, [Fault("rate", 100, 99)]),
+        ({"buffer": 9, "limit": 2}, [Fault("buffer", 10, 9), Fault("limit", 1, 2)]),
+    ],
+)
+def test_every_number_of_a_limit_counts(observed: dict[str, Any], faults: list[Fault]) -> None:
+    desired = Space(buckets=(BUCKET,), redirects=(REDIRECT,))
+    [change] = diff_space(desired, replace(desired, buckets=(replace(BUCKET, **observed),)))
+    assert list(change.faults) == faults
+    [change] = diff_space(desired, replace(desired, redirects=(Redirect("eth0", ""),)))
+    assert list(change.faults) == [Fault("to", "ifb0", "")]
+    assert [c.observed for c in diff_space(desired, Space())] == [None, None]
+    assert diff_space(Space(), desired) == ()
