@@ -102,7 +102,7 @@ class OwnIpam(Ipam):
             from ipam.host_local_files import adopt
 
             for folder in folders:
-                adopt(tx, Path(folder), conf.network, owner)
+                adopt(tx, folder, conf.network, owner)
             assigned = allocate(tx, conf, owner)
         return _to_result(conf, assigned)
 

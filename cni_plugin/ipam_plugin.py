@@ -75,7 +75,7 @@ def collect(call: Call) -> None:
 
 def _release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> None:
     """Release what the reference plugin reserved, on a node where it has served the network."""
-    if not any(os.path.isdir(folder / call.conf.name) for folder in reservation_folders(call)):
+    if not any(os.path.isdir(f"{f}/{call.conf.name}") for f in reservation_folders(call)):
         return
     from cni_plugin.leftovers import release_reservations
 

@@ -54,13 +54,12 @@ def stores_of_attachment(call: Call) -> list[Path]:
     return [f for f in folders if knows(call, f)] or [call.ipam.data_dir(call)]
 
 
-def reservation_folders(call: Call) -> tuple[Path, ...]:
+def reservation_folders(call: Call) -> tuple[str, ...]:
     """Where `host-local` may have kept reservations: its default, and the configuration's."""
     named = call.conf.ipam.get("dataDir")
-    default = Path(HOST_LOCAL_DATA_DIR)
     if not isinstance(named, str) or not named.startswith("/") or "\0" in named:
-        return (default,)
-    return tuple(dict.fromkeys((default, Path(named))))
+        return (HOST_LOCAL_DATA_DIR,)
+    return tuple(dict.fromkeys((HOST_LOCAL_DATA_DIR, named.rstrip("/"))))
 
 
 def knows(call: Call, folder: Path) -> bool:

@@ -18,15 +18,15 @@ from ipam.store import Store
 from ipam.transaction import Owner, Transaction
 
 
-def read_reservations(folder: Path, network: str) -> tuple[Reservation, ...]:
+def read_reservations(folder: str | Path, network: str) -> tuple[Reservation, ...]:
     """The reservations of a network; none where it has no folder. Raises IpamError."""
-    directory = folder / network
+    directory = Path(folder, network)
     if not directory.is_dir():
         return ()
     return read_directory(directory, network)[0]
 
 
-def list_networks(folder: Path) -> tuple[str, ...]:
+def list_networks(folder: str | Path) -> tuple[str, ...]:
     """The networks that have a folder. Raises IpamError."""
     try:
         return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
@@ -37,13 +37,13 @@ def list_networks(folder: Path) -> tuple[str, ...]:
 
 
 def release(
-    folder: Path, network: str, is_over: Callable[[Owner], bool]
+    folder: str | Path, network: str, is_over: Callable[[Owner], bool]
 ) -> tuple[Reservation, ...]:
     """Remove the reservations of attachments that are over; those that were. Raises IpamError.
 
     Of a file without interface, of an old version, the container is all that is known.
     """
-    directory = folder / network
+    directory = Path(folder, network)
     if not directory.is_dir():
         return ()
     with host_local_stopped(directory):
@@ -54,7 +54,7 @@ def release(
     return tuple(found)
 
 
-def adopt(tx: Transaction, folder: Path, network: str, asking: Owner) -> None:
+def adopt(tx: Transaction, folder: str | Path, network: str, asking: Owner) -> None:
     """Allocate the reserved addresses to those who have them; also one just given to `asking`.
 
     What other attachments have here stays theirs. Raises IpamError, StoreError.

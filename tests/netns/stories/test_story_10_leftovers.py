@@ -7,12 +7,14 @@ container that is deleted, and everything of the others.
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.netns.daemon.conftest import Daemon
 from tests.netns.routing.conftest import eventually
 from tests.pytest_netns import CniResult, Namespace, Node
 
@@ -239,6 +241,27 @@ def test_del_by_the_names_of_the_reference(scene: Scene) -> None:
         answer = scene.call(scene.podwire / kind, "DEL", conf, gone, gone.ns.path)
         assert answer.code == 0, answer
     assert scene.state() == before
+
+
+@pytest.mark.parametrize(
+    "scene", [("newest", "bridge", rules) for rules in RULES], ids="-".join, indirect=True
+)
+def test_the_daemon_deletes_many_at_once(scene: Scene, podwire_bin: Path, tmp_path: Path) -> None:
+    scene.add("b" * 64, 8081)
+    before = scene.state()
+    gone = [scene.add(letter * 64, 9000 + ord(letter)) for letter in "acdef"]
+    podwired = (podwire_bin / "podwire").resolve().with_name("podwired")
+    daemon = Daemon(scene.node, podwired, tmp_path)
+
+    def delete(pod: Pod) -> CniResult:
+        return scene.call(scene.podwire / "podwire", "DEL", native(scene), pod, pod.ns.path)
+
+    with ThreadPoolExecutor(len(gone)) as threads:
+        answers = list(threads.map(delete, gone))
+    _status, log = daemon.stop()
+    assert [answer.code for answer in answers] == [0] * len(gone), (answers, log)
+    assert scene.state() == before
+    assert log.count("removed what other plugins left: link eth0 of the pod") == len(gone)
 
 
 def test_gc_collects_what_the_runtime_does_not_list(scene: Scene) -> None:
