@@ -16,7 +16,7 @@ from tests.bench.world import Host
 PORTS_NETWORK = Network("bridge ipMasq, 2 ports, bandwidth", "bridge", masquerade=True)
 LIMITS = {"ingressRate": 10**9, "ingressBurst": 10**8, "egressRate": 10**9, "egressBurst": 10**8}
 """Bits in a second, and bits: more than anything here sends."""
-CHAINED = ("portmap",)
+CHAINED = ("portmap", "bandwidth")
 LABELS = (PEER, PODWIRE, DROP_IN)
 
 
