@@ -15,6 +15,7 @@ from .shortfalls import short_id
 from .stub import Stub
 from .suite import Suite
 
+ANY = "any"  # for tests that plugins of each kind must pass
 _MARKER = "cni_needs(*traits): what the plugin or its configuration must have for the test"
 _SUITE = pytest.StashKey[Suite]()
 _COLLECTED = pytest.StashKey[frozenset[str]]()
@@ -99,7 +100,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs(item: pytest.Item) -> list[str]:
-    return [trait for mark in item.iter_markers("cni_needs") for trait in mark.args]
+    """What a test needs of the plugin; one that names no kind of plugin needs a main one."""
+    needs = [trait for mark in item.iter_markers("cni_needs") for trait in mark.args]
+    kinds = [trait for trait in needs if trait in ("main", "chained", ANY)]
+    return [trait for trait in needs if trait != ANY] + ([] if kinds else ["main"])
 
 
 def _expect_failure(item: pytest.Item, suite: Suite) -> None:

@@ -24,6 +24,22 @@ _KNOWN: dict[str, tuple[Json, Json]] = {
     "ptp": ({}, {"type": "host-local"}),
     "podwire": ({"mode": "bridge", "bridge": "cnitest0", "isGateway": True}, {}),
 }
+# Plugins that change what others in front of them have made.
+_CHAINED: dict[str, Json] = {
+    "bandwidth": {"ingressRate": 10**9, "ingressBurst": 10**8},
+    "firewall": {},
+    "loopback": {},
+    "portmap": {
+        "runtimeConfig": {
+            "portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+                {"hostPort": 8053, "containerPort": 53, "protocol": "udp"},
+            ]
+        }
+    },
+    "tuning": {"sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}},
+}
+ALONE = "loopback"  # the one of them that needs no other plugin in front
 
 
 class ConfError(Exception):
@@ -39,7 +55,10 @@ class NetConf:
 
     def traits(self) -> frozenset[str]:
         """What the marker `cni_needs` can name."""
-        found = {"derived"} if self.derived else set()
+        kind = self.body.get("type")
+        if kind in _CHAINED:
+            return frozenset({"chained"} if kind == ALONE else {"chained", "previous"})
+        found = {"main", "derived"} if self.derived else {"main"}
         ipam = self.body.get("ipam")
         if isinstance(ipam, dict):
             found.add("ipam")
@@ -58,8 +77,11 @@ class NetConf:
 
 def derive(plugin_name: str) -> NetConf:
     """The default for a plugin known by file name; raises ConfError."""
+    if plugin_name in _CHAINED:
+        keys = copy.deepcopy(_CHAINED[plugin_name])
+        return NetConf({"name": NETWORK, "type": plugin_name, **keys}, derived=True)
     if plugin_name not in _KNOWN:
-        known = ", ".join(sorted(_KNOWN))
+        known = ", ".join(sorted({*_KNOWN, *_CHAINED}))
         raise ConfError(f"no default configuration for {plugin_name!r} (only {known})")
     keys, ipam = copy.deepcopy(_KNOWN[plugin_name])
     plan = {"ranges": [[FOUR]], "routes": [_ROUTES["4"]], "dataDir": TEMPORARY}

@@ -15,6 +15,8 @@ from .request import NotOneObject, Plugin, Request, parse_object
 
 # Why a test without a trait of the configuration or the plugin has no meaning.
 _ABSENT = {
+    "main": "what is judged of a plugin that attaches pods",
+    "chained": "what is judged of a plugin behind others in a chain",
     "1.1.0": "version 1.1.0 is not declared",
     "CHECK": "no declared version has CHECK",
     "GC": "no declared version has GC",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .suite import Suite
+
+pytestmark = pytest.mark.cni_needs("any")
 
 
 def test_known_shortfalls_name_existing_tests(suite: Suite, collected: frozenset[str]) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from .network import Network, encode
 from .request import Request
 from .spec import VERSIONS
+
+pytestmark = pytest.mark.cni_needs("any")
 
 
 def probe(version: str) -> Request:
