@@ -73,7 +73,7 @@ OWN_STORE = --cni-env=PODWIRE_DATA_DIR=@TMPDIR@/podwire --cni-env=PODWIRE_STORES
 # Under another name the configuration's defaults and the plan differ, not the protocol. Where ARGS
 # choose none of these tests pytest ends with 5.
 OF_THE_PLAN = $(patsubst %,tests/conformance/test_%.py,add chaining check connectivity delete result)
-CHAINED = bandwidth loopback portmap
+CHAINED = bandwidth firewall loopback portmap tuning
 define PODWIRE_AS_REFERENCE
 set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 for name in bridge ptp host-local; do ln -s $(abspath $(VENV))/bin/podwire "$$folder/$$name"; done; \

@@ -1,4 +1,4 @@
-"""A plugin behind others in a chain: what its verbs make of their result (SPEC sections 2, 3, 5)."""
+"""A plugin behind others in a chain: its verbs and their result (SPEC sections 2, 3 and 5)."""
 
 from __future__ import annotations
 
