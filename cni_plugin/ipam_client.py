@@ -134,7 +134,7 @@ class OwnIpam(Ipam):
         key = ("ipam", call.host.data_dir)
         cached = call.parsed.derived.get(key)
         if cached is None:
-            cached = call.parsed.derived[key] = _parse_ipam(call)
+            cached = call.parsed.derived[key] = _parsed_ipam(call)
         return cast("IpamConf", cached)
 
 
@@ -201,6 +201,29 @@ def _is_podwire(program: Path, executable: Path | None) -> bool:
     own = os.path.realpath(executable)
     folder = os.path.dirname(own)
     return os.path.realpath(program) in (own, f"{folder}/podwire", f"{folder}/podwire-ipam")
+
+
+_CACHE_MAX, _CACHED_TEXT_MAX = 32, 16 << 10
+_cache: dict[str, IpamConf] = {}
+
+
+def _parsed_ipam(call: Call) -> IpamConf:
+    """What an earlier call with the same `ipam` section parsed, or parsed now.
+
+    A pod with ports of its own has a configuration of its own, yet the network's addresses.
+    """
+    conf, runtime = call.conf, call.conf.runtime_config
+    asked = runtime.ips, runtime.ip_ranges, conf.args_ips
+    key = repr((conf.name, conf.ipam, asked, str(call.host.data_dir), call.version))
+    found = _cache.get(key)
+    if found is not None:
+        return found
+    found = _parse_ipam(call)
+    if len(key) <= _CACHED_TEXT_MAX:
+        while len(_cache) >= _CACHE_MAX:
+            _cache.pop(next(iter(_cache), ""), None)  # another thread may have emptied it
+        _cache[key] = found
+    return found
 
 
 def _parse_ipam(call: Call) -> IpamConf:

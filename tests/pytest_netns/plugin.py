@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pytest
 
+from cni_plugin.chained import STAND_INS
 from tests.pytest_netns import reaper, tools
 from tests.pytest_netns.namespace import Namespace
 from tests.pytest_netns.node import Node
@@ -17,7 +18,7 @@ from tests.pytest_netns.underlay import Underlay
 
 MakeNamespace = Callable[[str], Namespace]
 
-NAMES = ("bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "tuning")
+NAMES = tuple(sorted(STAND_INS))
 """Reference plugins under whose names podwire can be started."""
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from cni_plugin.chained import CHAINED_PROGRAMS
 from tests.netns.robustness.confs import DEFAULT_ROUTES
 from tests.pytest_netns import Namespace, Node
 from tests.pytest_netns.plugin import NAMES
@@ -55,7 +54,7 @@ def plugins(request: pytest.FixtureRequest, tmp_path: Path, podwire_bin: Path) -
     folder = tmp_path / "bin"
     folder.mkdir()
     if request.param == "podwire":
-        for name in CHAINED_PROGRAMS.union(NAMES):
+        for name in NAMES:
             (folder / name).symlink_to((podwire_bin / "podwire").readlink())
     for program in [*go_tools_directory().iterdir(), *DEBIAN.iterdir()]:
         if not (folder / program.name).exists():

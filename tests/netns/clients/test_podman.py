@@ -164,3 +164,20 @@ def test_what_the_daemon_writes_works_as_it_stands(
     assert "10.244.1.2/24" in links
     assert "fd00:10:244:1::2/64" in links
     assert held() == []
+
+
+def test_the_default_network_of_podman(
+    podman: Podman, node: Node, underlay: Underlay, tmp_path: Path, held: Held
+) -> None:
+    """bridge, portmap, firewall and tuning by their names, and a published port."""
+    listed = (Path(__file__).parent / "conflists" / "podman.conflist").read_text()
+    (tmp_path / "net.d" / "87-podman-bridge.conflist").write_text(listed)
+    start = ("run", "--detach", "--network", "podman", "--publish", "8080:80", "--name", "server")
+    podman(*start, "busybox", "/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www")
+    fetch = ["/bin/busybox", "wget", "-q", "-O", "-", f"http://{node.address(4)}:8080/index.html"]
+    for space in (underlay.ns, node.ns):
+        assert space.run(fetch).stdout == "hello from a container"
+    podman("rm", "--force", "--time", "0", "server")
+    assert held() == []
+    assert underlay.ns.run(fetch, check=False).returncode != 0
+    assert {link["ifname"] for link in node.ip("link show")} <= {"lo", "eth0", "cni-podman0"}

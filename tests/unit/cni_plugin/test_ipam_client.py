@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,23 @@ def test_data_dir(tmp_path: Path, folder: Any, used: bool) -> None:
     succeeded(node.call(environment("DEL", CNI_NETNS=""), conf))
     assert (tmp_path / "own").exists() is used
     assert node.data_dir.exists() is not used
+
+
+def test_a_section_is_parsed_once_whatever_else_a_call_says(node: Node) -> None:
+    """Ports of a pod's own make other bytes; another section or a requested address counts."""
+
+    node.program = "podwire-ipam"
+
+    def allocated(number: int, **keys: Any) -> str:
+        env = environment(CNI_CONTAINERID=f"c{number}")
+        return str(succeeded(node.call(env, config(**keys)))["ips"][0]["address"])
+
+    ports = [{"hostPort": port, "containerPort": port} for port in (8001, 8002)]
+    first, second = (
+        allocated(n, runtimeConfig={"portMappings": [port]}) for n, port in enumerate(ports)
+    )
+    assert first != second
+    wish = str(ip_interface(second).ip + 5)
+    assert allocated(3, runtimeConfig={"ips": [wish]}).startswith(wish)
+    other = {**CONFIG["ipam"], "subnet": "10.99.0.0/24"}
+    assert allocated(4, ipam=other).startswith("10.99.0.")
