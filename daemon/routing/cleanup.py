@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cni_plugin.host import DEFAULT_INDEX
+from cni_plugin.reclaim import reclaim_in_all_stores
 from cni_plugin.rule_repair import remove_unneeded_tables
 from daemon.journal import Record
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
@@ -92,9 +94,15 @@ def _remove_filter() -> Iterator[Record]:
         yield _record("nftables chain peers", f"the filter of peers in table inet {TABLE}")
 
 
+def _ignore(_line: str) -> None:
+    """What is freed is no object of the node's."""
+
+
 def _remove_rules(data_dir: Path) -> Iterator[Record]:
     # First the members: the DEL of the node's last pod leaves the table where there are any.
     if ensure_elements(frozenset(), NODE_SETS):
         yield _record("nftables members", f"the cluster's addresses in table inet {TABLE}")
+    # Another plugin may have deleted pods that podwire had made.
+    reclaim_in_all_stores(data_dir, DEFAULT_INDEX, _ignore)
     for name in remove_unneeded_tables(data_dir):
         yield _record(f"nftables {name}")

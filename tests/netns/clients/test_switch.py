@@ -222,3 +222,20 @@ def test_a_full_range_stays_full(switch: Switch, reference: Path) -> None:
     switch.delete(switch.podwire, pods[0])
     assert switch.files() == {pod.address for pod in pods[1:]}
     assert switch.add(reference, "late").address == pods[0].address
+
+
+def test_cleanup_takes_what_the_reference_left_of_podwires_pods(
+    switch: Switch, reference: Path
+) -> None:
+    pods = [switch.add(switch.podwire, f"new{n}") for n in range(2)]
+    switch.ipam("export-host-local", DIRECTORY)
+    podwirectl = (switch.podwire / "podwire").resolve().with_name("podwirectl")
+    for pod in pods:
+        tables = switch.node.run(["nft", "list", "tables"]).stdout
+        assert "table inet podwire" in tables, "a pod needs it"
+        switch.delete(reference, pod)
+        pod.ns.remove()
+        switch.node.run([podwirectl, "cleanup", "--yes"])
+    assert "podwire" not in switch.node.run(["nft", "list", "tables"]).stdout
+    assert json.loads(switch.ipam("list", "-o", "json")) == []
+    assert switch.files() == set()
