@@ -15,6 +15,9 @@ MAC = "02:11:22:33:44:55"
 KEYS: dict[str, dict[str, Any]] = {
     "tuning": {"mac": MAC, "mtu": 1400},
     "portmap": {"runtimeConfig": {"portMappings": [mapping(8080, 80)]}},
+    "bandwidth": {"ingressRate": 10**9, "ingressBurst": 10**7, "egressRate": 10**9}
+    | {"egressBurst": 10**7},
+    "firewall": {"ingressPolicy": "same-bridge"},
 }
 
 
@@ -98,6 +101,25 @@ def test_the_last_del_takes_the_rest(attached: Pod, podwire_bin: Path) -> None:
     assert "podwire" not in attached.rules()
 
 
+def test_all_of_a_chain(attached: Pod) -> None:
+    """Each CHECK is sound until its own piece goes, in whatever order the others do."""
+    kinds = list(KEYS)
+    for kind in kinds:
+        assert attached.chained("ADD", kind).code == 0, kind
+    server = attached.pod.echo("tcp", addresses(attached.result)[4], 80)
+    outside, to = attached.node.underlay.ns, (attached.node.address(4), 8080)
+    assert outside.exchange(server, to=to)
+    while kinds:
+        for kind in kinds:
+            answer = attached.chained("CHECK", kind)
+            assert answer.code == 0, (kind, kinds, answer)
+        assert attached.chained("DEL", kinds.pop(0)).code == 0
+    assert attached.main("DEL").code == 0
+    assert "podwire" not in attached.rules()
+    left = {link["ifname"] for link in attached.node.ns.ip("link show")}
+    assert left <= {"lo", "eth0", "br0"}
+
+
 def test_a_repeated_add(attached: Pod) -> None:
     """Ports of the first call are free again; the link's own traits are not forgotten."""
     original, first = attached.trait("address"), attached.result
@@ -109,7 +131,7 @@ def test_a_repeated_add(attached: Pod) -> None:
         assert attached.chained("ADD", "tuning", mtu=mtu).code == 0
     assert ("8080" in attached.rules(), "8081" in attached.rules()) == (False, True)
     assert attached.trait("mtu") == 1300
-    for kind in KEYS:
+    for kind in ("portmap", "tuning"):
         assert attached.chained("DEL", kind).code == 0
     assert (attached.trait("mtu"), attached.trait("address")) == (1500, original)
 
