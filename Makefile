@@ -23,11 +23,11 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-newest lint unit netns conformance conformance-reference bench lock manifest deb \
+.PHONY: help demo test test-newest lint unit netns e2e conformance conformance-reference bench lock manifest deb \
         clean run-packages test-packages go-tools programs
 
 help: ## show the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: run-packages $(VENV)/.installed ## two nodes with pods in network namespaces: traffic, damage, repair, removal
 	@$(if $(filter etcd,$(SOURCE)),tests/tools/debian-programs install etcd etcdctl)
@@ -62,6 +62,11 @@ unit: $(VENV)/.installed ## unit tests
 netns: test-packages $(VENV)/.installed go-tools programs ## tests in network namespaces (root)
 	@$(PYTEST) tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
+
+# Kubernetes' programs are the user's; without kube-proxy the tests of services are not run.
+e2e: test-packages $(VENV)/.installed ## podwire on a real cluster; KUBE_BIN=DIR has kubelet, kube-apiserver, kubectl, ...
+	@test -d "$(KUBE_BIN)" || { echo 'KUBE_BIN=DIR must name a folder with the programs of Kubernetes'; exit 2; }
+	@KUBE_BIN=$(abspath $(KUBE_BIN)) $(PYTEST) tests/e2e $(ARGS)
 
 conformance: test-packages $(VENV)/.installed ## the CNI specification against podwire
 	@echo '== conformance of podwire'

@@ -12,6 +12,9 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+_KUBERNETES = (
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"),
+)
 
 
 @functools.cache
@@ -66,10 +69,19 @@ def _lacks_firewalld() -> str:
     return "Debian's python3-dbus and python3-gi are not installed" if done.returncode else ""
 
 
+def _lacks_kubernetes() -> str:
+    folder = os.environ.get("KUBE_BIN")
+    if not folder:
+        return "KUBE_BIN names no directory of its programs"
+    absent = [name for name in _KUBERNETES if not Path(folder, name).exists()]
+    return f"{folder} has no {' and no '.join(absent)}" if absent else ""
+
+
 TOOLS = {
     "cnitool": _lacks_go_tools,
     "firewalld": _lacks_firewalld,
     "kube-apiserver": _lacks_kube_apiserver,
+    "kubernetes": _lacks_kubernetes,
     "newest-reference": _lacks_go_tools,
     "podman": _lacks_podman,
 }
@@ -78,6 +90,7 @@ DESCRIPTIONS = {
     "cnitool": "the tests with cnitool",
     "firewalld": "the tests with firewalld",
     "kube-apiserver": "the tests of the Kubernetes source with a real kube-apiserver",
+    "kubernetes": "the tests on a real cluster",
     "newest-reference": "the tests against the newest reference plugins",
     "podman": "the tests with podman run",
 }
