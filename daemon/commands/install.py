@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from cni_plugin.chained import STAND_INS
 from cni_plugin.host import DEFAULT_DATA_DIR
-from daemon.installer.manifest import ManifestFault, changing_manifest, save_manifest
+from daemon.installer.manifest import Manifest, ManifestFault, changing_manifest, save_manifest
 from daemon.installer.programs import put_programs
 from daemon.options import Unusable, absolute, path_from_environment
 
@@ -37,6 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(cni_bin=DEFAULT_CNI_BIN)
     words = f"reference plugins to replace, separated by commas: {', '.join(sorted(STAND_INS))}"
     parser.add_argument("--as", dest="names", metavar="NAME", type=_stand_ins, help=words)
+    words = "the same, where no other file has the name"
+    parser.add_argument("--if-missing", metavar="NAME", type=_stand_ins, help=words, default=())
     words = "copy the executable instead of linking to it: for a host without podwire's files"
     parser.add_argument("--copy", action="store_true", help=words)
     words = "where podwire's executables are (default: beside the Python that runs this)"
@@ -62,16 +65,25 @@ def run(options: argparse.Namespace) -> int:
     programs = options.programs or Path(sys.executable).parent
     own, names = _own(programs, options.copy), options.names or ()
     sources = [(name, programs / name) for name in own]
-    sources += [(name, programs / OWN[0]) for name in names]
     folder = data_dir_of(options)
     try:
         with changing_manifest(folder) as manifest:
+            for name in (*names, *_missing(manifest, options)):
+                sources.append((name, programs / OWN[0]))
             save = partial(save_manifest, folder)
             lines = put_programs(manifest, options.cni_bin, sources, copy=options.copy, save=save)
     except ManifestFault as fault:
         raise Unusable(str(fault)) from fault
     print("\n".join(lines) or f"{options.cni_bin} has podwire already")
     return 0
+
+
+def _missing(manifest: Manifest, options: argparse.Namespace) -> Iterator[str]:
+    """Of the names to fill in, those that no other file has: podwire's own is renewed."""
+    for name in options.if_missing:
+        path = options.cni_bin / name
+        if path in manifest.files or not os.path.lexists(path):
+            yield name
 
 
 def data_dir_of(options: argparse.Namespace) -> Path:

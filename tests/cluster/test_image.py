@@ -123,10 +123,6 @@ def test_nodes_get_their_network_from_the_manifest(pods: Pods, netns: MakeNamesp
         attached.append(netns("pod"))
         results.append(call(pod, "ADD", attached[-1], "c1"))
         assert "ips" in results[-1], (results, pod.log)
-        loopback = pod.place("/opt/cni/bin") / "loopback"
-        conf = {"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}
-        done = pod.node.cni("ADD", loopback, conf, netns=attached[-1].path, ifname="lo")
-        assert done.code == 0, done
     for pod in pods:
         eventually(partial(in_sync, pod))
         assert pod.probe("startupProbe")
@@ -140,6 +136,28 @@ def test_nodes_get_their_network_from_the_manifest(pods: Pods, netns: MakeNamesp
     assert call(one, "CHECK", attached[0], "c1", prevResult=results[0]) == {}
     assert call(one, "DEL", attached[0], "c1") == {}
     assert attached[0].link("eth0") is None
+
+
+def test_executables_are_installed_and_kept(pods: Pods, netns: MakeNamespace) -> None:
+    one, two = (pod.place("/opt/cni/bin") for pod in pods)
+    two.mkdir(parents=True)
+    (two / "loopback").write_text("another's")
+    for pod in pods:
+        pod.install()
+        pod.start()
+    assert (two / "loopback").read_text() == "another's"
+    conf = {"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}
+    late = netns("pod")
+
+    def is_done() -> object:
+        done = pods[0].node.cni("ADD", one / "loopback", conf, netns=late.path, ifname="lo")
+        return done.code == 0 or done
+
+    eventually(is_done)
+    # A package that is upgraded may empty the directory.
+    (one / "podwire").unlink()
+    eventually((one / "podwire").exists)
+    assert (one / "podwire").stat().st_mode & 0o777 == 0o755
 
 
 def test_the_daemon_has_few_rights(pods: Pods) -> None:

@@ -111,10 +111,10 @@ class ControlPlane(ApiServer):
 
     def kubectl(self, *words: str | Path, stdin: str = "", check: bool = True) -> str:
         """What kubectl prints."""
-        config = self.kubeconfig("admin")
-        argv = ["nsenter", f"--net={self.ns.path}", "--", kube("kubectl"), f"--kubeconfig={config}"]
+        argv = ["nsenter", f"--net={self.ns.path}", "--", str(kube("kubectl"))]
+        config = f"--kubeconfig={self.kubeconfig('admin')}"
         done = subprocess.run(
-            [*argv, *map(str, words)],
+            [*argv, config, *map(str, words)],
             input=stdin,
             capture_output=True,
             text=True,
