@@ -226,7 +226,7 @@ def _controllers() -> list[Path]:
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
     found = Path("/proc/self/mountinfo").read_text().splitlines()
-    lines = [shlex.split(line.split(" - ")[0])[4] for line in found if " - cgroup " in line]
+    lines = [shlex.split(line.split(" - ")[0])[4] for line in found if " - cgroup" in line]
     return [Path(line) for line in lines if line.startswith(f"{CGROUPS}/")]
 
 
