@@ -52,14 +52,19 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
+def fresh_name(path: Path) -> Path:
+    """The name of a file that is about to be renamed to `path`; a killed writer may leave it."""
+    # Container runtimes take files by their ending; this one has none of theirs.
+    return path.with_name(f".{path.name}.new")
+
+
 def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
     """Write a file beside `path` and rename it into place. Raises OSError.
 
     durable: also against power loss (fsync(2)). One writer at a time: what an earlier one that was
     killed left behind is overwritten.
     """
-    # Container runtimes take files by their ending; this one has none of theirs.
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = fresh_name(path)
     with suppress(FileNotFoundError):
         fresh.unlink()
     try:
@@ -79,8 +84,7 @@ def swap_file(path: Path, data: bytes, mode: int, read_max: int) -> bytes | None
     So nothing is lost that another program renamed into place meanwhile. Of a file system that
     cannot exchange names the answer is `data`. read_max: bytes of the old file that are read.
     """
-    # The name of `replace_file`'s: one that was left behind is overwritten by both.
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = fresh_name(path)
     with suppress(FileNotFoundError):
         fresh.unlink()
     try:

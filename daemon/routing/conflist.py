@@ -19,7 +19,7 @@ from typing import Any, Literal
 from cni_plugin.config import DEFAULT_BRIDGE
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.config.schema import ConflistSettings, Settings
-from daemon.files import explain, make_folder, open_regular, swap_file
+from daemon.files import explain, fresh_name, make_folder, open_regular, swap_file
 from daemon.journal import Action
 from daemon.model import Desired
 from daemon.routing.plugin_list import (
@@ -158,6 +158,7 @@ def keep_conflist(path: Path, content: bytes, unreadable: bytes | None = None) -
     OSError.
     """
     own, observed = json.loads(content), _read(path)
+    fresh_name(path).unlink(missing_ok=True)  # of a writer that was killed
     present = theirs = None if observed is None else _parse(path, observed, unreadable)
     done: Done = "new" if observed is None else "rewritten"
     for attempt in range(_ROUNDS):
@@ -211,6 +212,7 @@ def remove_conflist(path: Path) -> bool:
     if content is None or not _is_marked(content):
         return False
     path.unlink()
+    fresh_name(path).unlink(missing_ok=True)
     return True
 
 
