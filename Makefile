@@ -147,7 +147,7 @@ $(VENV)/.installed: $(VENV)/.made $(SOURCES) pyproject.toml
 	@rm -rf build/lib build/bdist.* *.egg-info
 	@touch $@
 
-manifest: $(VENV)/.made ## renew packaging/kubernetes/podwire.yaml after a change of its parts
+manifest: $(VENV)/.made ## renew podwire.yaml and uninstall.yaml in packaging/kubernetes after a change of their parts
 	@$(PY) packaging/kubernetes/render.py
 
 deb: ## a Debian package of podwire, into build/

@@ -1,4 +1,4 @@
-"""Puts podwire.yaml together, for one `kubectl apply`: `python3 packaging/kubernetes/render.py`.
+"""Puts podwire.yaml together, for one `kubectl apply`, and uninstall.yaml: `make manifest`.
 
 The parts are the files beside this one and the dashboard; they are the source.
 """
@@ -9,13 +9,19 @@ import json
 from pathlib import Path
 from textwrap import indent
 
+import yaml
+
 HERE = Path(__file__).resolve().parent
 DASHBOARD = HERE.parents[1] / "conf" / "grafana-dashboard.json"
-TARGET = HERE / "podwire.yaml"
 HEAD = """\
 # podwire on a Kubernetes cluster (1.30 or later): kubectl apply -f podwire.yaml
 # Put together by packaging/kubernetes/render.py from the files beside it; change those.
 # A cluster of your own needs two lines: `clusterCIDRs` below, and `image` twice at the end.
+"""
+UNINSTALL_HEAD = """\
+# Takes podwire off every node, after `kubectl -n podwire delete daemonset podwired` and before
+# `kubectl delete --ignore-not-found -f podwire.yaml`. A node where pods of podwire run yet is left
+# as it is; the log of its pod (container uninstall) names them. Made by render.py.
 """
 SIDECAR = {"grafana_dashboard": "1"}
 """The label by which Grafana's sidecar finds dashboards."""
@@ -43,5 +49,29 @@ def config_map(name: str, key: str, text: str, labels: dict[str, str] | None = N
     return f"{head}data:\n  {key}: |\n{indent(text.rstrip(), '    ')}\n"
 
 
+def render_uninstall() -> str:
+    """A DaemonSet with the daemon's rights and mounts, that undoes what it did on its node."""
+    made = yaml.safe_load((HERE / "daemonset.yaml").read_text())
+    made["metadata"]["name"] = name = "podwire-uninstall"
+    labels = {"app.kubernetes.io/name": name}
+    made["spec"]["selector"]["matchLabels"] = dict(labels)
+    made["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] = "100%"
+    template = made["spec"]["template"]
+    template["metadata"] = {"labels": labels}
+    pod = template["spec"]
+    pod["terminationGracePeriodSeconds"] = 1
+    [daemon], [installer] = pod["containers"], pod["initContainers"]
+    kept = ("image", "imagePullPolicy", "env", "securityContext", "volumeMounts")
+    command = ["podwired", "uninstall", "--purge"]
+    work = {"name": "uninstall", "command": command, **{key: daemon[key] for key in kept}}
+    rights = {key: installer[key] for key in ("image", "imagePullPolicy", "securityContext")}
+    pod["initContainers"] = [work]
+    pod["containers"] = [{"name": "done", "command": ["sleep", "infinity"], **rights}]
+    return UNINSTALL_HEAD + str(yaml.safe_dump(made, sort_keys=False))
+
+
+TARGETS = {"podwire.yaml": render, "uninstall.yaml": render_uninstall}
+
 if __name__ == "__main__":
-    TARGET.write_text(render())
+    for target, make in TARGETS.items():
+        (HERE / target).write_text(make())

@@ -17,6 +17,8 @@ from tests.e2e.programs import fetch
 from tests.pytest_netns import Node, Underlay
 from tests.pytest_netns.plugin import Registry
 
+FOREIGN = "/etc/cni/net.d/10-other.conflist"
+"""A configuration of another plugin, on the first node, before podwire comes."""
 NAMES = ("n1", "n2", "n3")
 
 
@@ -64,6 +66,7 @@ def bare(
 @pytest.fixture(scope="session")
 def cluster(bare: KubeCluster) -> KubeCluster:
     """The same with podwire."""
+    bare.machines[0].run("sh", "-c", f"echo '{{}}' >{FOREIGN}")
     bare.plane.kubectl("apply", "-f", MANIFEST)
     bare.plane.await_ready("node", "--all")
     return bare

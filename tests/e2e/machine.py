@@ -137,6 +137,15 @@ class Machine:
             ],
         )  # fmt: skip
 
+    def namespace_of(self, address: str) -> str:
+        """The network namespace of the pod that has an address, for nsenter."""
+        places = self.run("find", "/run/netns", "-type", "f").split()
+        for place in places:
+            listed = self.run("nsenter", f"--net={place}", "ip", "-o", "address", check=False)
+            if f" {address}/" in listed:
+                return f"/proc/{self._init}/root{place}"
+        raise AssertionError(f"no pod of {self.name} has {address}: {places}")
+
     def log(self, name: str) -> str:
         """The end of what a program of it logged."""
         path = self.folder / f"{name}.log"

@@ -27,9 +27,20 @@ def pod() -> Object:
     return dict(read("DaemonSet", "podwired")["spec"]["template"]["spec"])
 
 
-def test_the_manifest_is_that_of_its_parts() -> None:
-    render = runpy.run_path(str(FOLDER / "render.py"))["render"]
-    assert MANIFEST.read_text() == render(), "make manifest renews it"
+def test_the_manifests_are_those_of_their_parts() -> None:
+    targets = runpy.run_path(str(FOLDER / "render.py"))["TARGETS"]
+    for name, render in targets.items():
+        assert (FOLDER / name).read_text() == render(), "make manifest renews it"
+
+
+def test_what_uninstalls_has_the_rights_and_the_mounts_of_the_daemon() -> None:
+    [made] = yaml.safe_load_all((FOLDER / "uninstall.yaml").read_text())
+    spec, own = made["spec"]["template"]["spec"], pod()
+    [work], [daemon] = spec["initContainers"], own["containers"]
+    for key in ("securityContext", "volumeMounts", "image", "env"):
+        assert work[key] == daemon[key]
+    assert spec["securityContext"] == own["securityContext"]
+    assert spec["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
 def test_the_settings_are_valid_and_name_the_node_by_the_environment() -> None:
