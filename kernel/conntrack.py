@@ -13,8 +13,9 @@ import errno
 import re
 import struct
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from kernel.errors import KernelError
@@ -73,17 +74,50 @@ class Pattern(NamedTuple):
 
 
 def forget_flows(flows: Iterable[Flow]) -> None:
-    """Delete the entries of these connections: their next packet is translated anew.
+    """Delete the entries of these connections, wherever they lead: their next packet is tracked, or
+    translated, anew.
 
     Raises KernelError.
     """
-    forget(
-        Pattern(
-            flow.version, _ORIGINAL, b"", flow.address.packed if flow.address else b"",
-            flow.protocol, flow.port,
-        )
-        for flow in flows
-    )  # fmt: skip
+    forget(map(_of_flow, flows))
+
+
+def forget_flows_to_node(flows: Iterable[Flow]) -> None:
+    """Delete the entries of those of these connections that go to an address of this node.
+
+    Those to the same port of somebody else are other pods', and may be translated by others. Raises
+    KernelError.
+    """
+    patterns = tuple(dict.fromkeys(map(_of_flow, flows)))
+    if patterns:
+        with open_netlink(NETLINK_NETFILTER) as nl:
+            if _tracks(nl):
+                forget_listed(nl, patterns, _to_node)
+
+
+def _of_flow(flow: Flow) -> Pattern:
+    to = flow.address.packed if flow.address else b""
+    return Pattern(flow.version, _ORIGINAL, b"", to, flow.protocol, flow.port)
+
+
+def _to_node(entries: Sequence[Message]) -> list[Message]:
+    """Those of the entries whose connections go to an address of this node."""
+    if not entries:
+        return []
+    from kernel.paths import local_addresses  # few calls find any
+
+    targets = [_destination(entry) for entry in entries]
+    with open_netlink() as nl:
+        own = local_addresses(nl, targets)
+    return [entry for entry, to in zip(entries, targets, strict=True) if to in own]
+
+
+def _destination(entry: Message) -> IPAddress:
+    """Where the first packet of a connection went."""
+    version = 4 if entry.body[0] == FAMILY[4] else 6
+    found = attributes(entry.body, _HEADER_BYTES)
+    addresses = attributes(attributes(found[_ORIGINAL])[_TUPLE_IP])
+    return ip_address(addresses[_DESTINATION[version]])
 
 
 def forget_pods(addresses: Iterable[IPAddress]) -> None:
@@ -135,10 +169,14 @@ def _walk(nl: Netlink, patterns: Sequence[Pattern]) -> list[Pattern]:
     return refused
 
 
-def forget_listed(nl: Netlink, patterns: Collection[Pattern]) -> None:
+def forget_listed(
+    nl: Netlink,
+    patterns: Collection[Pattern],
+    choose: Callable[[Sequence[Message]], list[Message]] = list,
+) -> None:
     """Delete what a dump finds: filtered dumps for few patterns, or one of all entries.
 
-    Raises KernelError.
+    choose: those of the entries found that go. Raises KernelError.
     """
     filtered = [p for p in patterns if p.is_filter] if len(patterns) <= WALKS_MAX else []
     lists = [_request(_GET, pattern) for pattern in filtered]
@@ -148,7 +186,8 @@ def forget_listed(nl: Netlink, patterns: Collection[Pattern]) -> None:
         lists.append(Message(_GET, 0, struct.pack("!BBH", family, 0, 0), "list connections"))
     wanted, known = re.compile(b"|".join(map(_expression, patterns))), frozenset(patterns)
     for message in lists:
-        found = [e for e in nl.search(message, wanted) if not known.isdisjoint(_patterns_of(e))]
+        matching = nl.search(message, wanted)
+        found = choose([e for e in matching if not known.isdisjoint(_patterns_of(e))])
         for start in range(0, len(found), _PER_BATCH):
             batch = [_delete(entry) for entry in found[start : start + _PER_BATCH]]
             nl.run(batch, tolerate=_GONE)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from kernel.model import IPAddress, IPNetwork, Rule
 from kernel.netlink import links, routes, rules
+from kernel.netlink.codec import Message
 from kernel.netlink.socket import Answer, Netlink
 from kernel.read import read_link
 
@@ -61,10 +62,7 @@ def find_paths(nl: Netlink, packets: Sequence[Packet]) -> list[PacketPath]:
     incoming = {name: read_link(nl, name) for name in {p.iif for p in packets if p.iif}}
     indexes = {name: link.index if link else _NO_LINK for name, link in incoming.items()}
     messages = [routes.get_route(p.to, p.source, indexes.get(p.iif, 0)) for p in packets]
-    nl.make_room(_ROOM if len(messages) > 1 else 0)
-    answers: list[Answer] = []
-    for start in range(0, len(messages), _PER_SEND):
-        answers += nl.exchange(messages[start : start + _PER_SEND])
+    answers = _ask(nl, messages)
     hops = [routes.parse_path(a.objects[0]) if a.objects else _NOWHERE for a in answers]
     names = _names(nl, {index for index, _via, _table in hops if index})
     deciding = _Rules(nl)
@@ -72,6 +70,21 @@ def find_paths(nl: Netlink, packets: Sequence[Packet]) -> list[PacketPath]:
         PacketPath(names.get(index, ""), via, answer.errno, deciding.name(packet, table, answer))
         for packet, answer, (index, via, table) in zip(packets, answers, hops, strict=True)
     ]
+
+
+def local_addresses(nl: Netlink, addresses: Iterable[IPAddress]) -> set[IPAddress]:
+    """Those of the addresses that are this node's own, by its routes. Raises KernelError."""
+    asked = tuple(dict.fromkeys(addresses))
+    answers = zip(asked, _ask(nl, [routes.get_route(a) for a in asked]), strict=True)
+    return {a for a, answer in answers if answer.objects and routes.is_local(answer.objects[0])}
+
+
+def _ask(nl: Netlink, messages: Sequence[Message]) -> list[Answer]:
+    nl.make_room(_ROOM if len(messages) > 1 else 0)
+    answers: list[Answer] = []
+    for start in range(0, len(messages), _PER_SEND):
+        answers += nl.exchange(messages[start : start + _PER_SEND])
+    return answers
 
 
 def read_rules(nl: Netlink, version: int) -> list[Rule]:

@@ -224,6 +224,11 @@ def parse_path(message: Message) -> tuple[int, IPAddress | None, int]:
     return _number(found, _RTA_OIF), _gateway(found), _number(found, _RTA_TABLE)
 
 
+def is_local(message: Message) -> bool:
+    """Whether a route look-up's answer is that the address is the node's own."""
+    return bool(_RTMSG.unpack_from(message.body)[7] == _RTN_LOCAL)
+
+
 def parse_link_index(message: Message) -> int:
     """The link index of a route look-up's answer; 0 where it has none."""
     found = attributes(message.body, _RTMSG.size)

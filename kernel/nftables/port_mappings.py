@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
-from kernel.conntrack import Flow, forget_flows
+from kernel.conntrack import Flow, forget_flows_to_node
 from kernel.model import Element, IPAddress, IPNetwork
 from kernel.nftables.masquerade import ADDRESS_TYPES, hairpin_element
 from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, disjoint
@@ -175,13 +175,13 @@ def pod_of(element: Element) -> IPAddress | None:
 
 
 def forget_datagrams(elements: Iterable[Element]) -> None:
-    """Delete the tracked UDP flows to the ports of these mappings, among other elements.
+    """Delete the node's tracked UDP flows to the ports of these mappings, among other elements.
 
     While a sender goes on, its flow would lead to where it led before: to the pod that had the port
     earlier, or to none. Raises KernelError.
     """
     flows = filter(None, map(flow_of, elements))
-    forget_flows(flow for flow in flows if flow.protocol == PROTOCOLS["udp"])
+    forget_flows_to_node(flow for flow in flows if flow.protocol == PROTOCOLS["udp"])
 
 
 def forget_reserved(elements: Iterable[Element]) -> None:
@@ -190,4 +190,6 @@ def forget_reserved(elements: Iterable[Element]) -> None:
     A pod may have had such a port, and flows to it would go on. Raises KernelError.
     """
     ports = [_port_of(e.key) for e in elements if e.set_name == RESERVED.name]
-    forget_flows(Flow(v, UDP, port) for kind, port in ports if kind == UDP for v in ADDRESS_TYPES)
+    forget_flows_to_node(
+        Flow(v, UDP, port) for kind, port in ports if kind == UDP for v in ADDRESS_TYPES
+    )

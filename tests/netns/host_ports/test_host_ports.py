@@ -176,6 +176,46 @@ def test_a_sender_that_goes_on_reaches_the_new_pod(scene: Scene, make_pod: MakeP
             scene.delete(attached)
 
 
+SERVICE = """
+table inet service
+flush table inet service
+table inet service {{
+  chain services {{
+    type nat hook prerouting priority dstnat
+    ip daddr 198.51.100.9 dnat ip to {}
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize("host_ip", ["", "198.51.100.9"])
+def test_another_pods_connection_to_the_same_port_elsewhere_goes_on(
+    scene: Scene, make_pod: MakePod, host_ip: str
+) -> None:
+    """A service's rules lead new connections to another server by now."""
+    client = scene.add(conf("ptp", ipMasq=True), make_pod(), "client")
+    other = make_pod()
+    before, now = "198.51.100.1", "198.51.100.2"
+    for address in (before, now):
+        outside(scene).ip_batch(f"address add {address}/32 dev lo")
+    scene.node.ns.run(["nft", "-f", "-"], stdin=SERVICE.format(before))
+    server = outside(scene).echo("udp", before, 443)
+    with client.pod.socket(socket.AF_INET, socket.SOCK_DGRAM) as flow:
+        flow.settimeout(5)
+        flow.connect(("198.51.100.9", 443))
+        for change in (
+            lambda: scene.node.ns.run(["nft", "-f", "-"], stdin=SERVICE.format(now)),
+            lambda: scene.add(conf("ptp", mapping(443, 1, "udp", hostIP=host_ip)), other, "other"),
+            lambda: scene.delete(Attached(other, "other", "eth0", conf("ptp"))),
+        ):
+            flow.send(b"hello")
+            assert flow.recv(99)
+            change()
+        flow.send(b"hello")
+        assert flow.recv(99)
+    server.close()
+
+
 def test_many_mappings(scene: Scene, pod: Namespace) -> None:
     """More than one transaction holds; the last of them fails, and nothing stays."""
     ports = [mapping(port, port) for port in range(1000, 1700)]

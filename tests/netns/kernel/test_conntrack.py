@@ -12,6 +12,7 @@ from kernel.conntrack import (
     Flow,
     SharedPass,
     forget_flows,
+    forget_flows_to_node,
     forget_listed,
     forget_pods,
     forget_senders,
@@ -105,6 +106,25 @@ def test_connections_to_ports(tracking: Namespace, address: str | None, more: in
     assert len(udp) == (1 if address else 0)
     assert [line for line in left if line.startswith("ipv4") and " tcp " in line]
     assert [line for line in left if line.startswith("ipv6") and " udp " in line]
+
+
+@pytest.mark.parametrize("more", [0, WALKS_MAX])
+def test_connections_to_the_nodes_ports(pair: tuple[Side, Side], more: int) -> None:
+    """Those to the same port of somebody else stay."""
+    one, two = pair
+    one.ns.run(["nft", "-f", "-"], stdin=TRACKING)
+    for version in (4, 6):
+        one.ns.exchange(two.ns.echo("udp", str(two.underlay(version)), 53))
+        two.ns.exchange(one.ns.echo("udp", str(one.underlay(version)), 53))
+    flows = [
+        Flow(version, 17, port) for version in (4, 6) for port in (53, *range(1000, 1000 + more))
+    ]
+    one.ns.call(lambda: forget_flows_to_node(flows))
+    text = one.ns.call(Path("/proc/thread-self/net/nf_conntrack").read_text)
+    left = [line.split(" src=")[1] for line in text.splitlines() if "dport=53 " in line]
+    assert sorted(line.split()[1] for line in left) == sorted(
+        f"dst={two.underlay(version).exploded}" for version in (4, 6)
+    )
 
 
 def test_nothing_is_tracked(side: Side) -> None:
