@@ -125,7 +125,12 @@ def _network(first: bytes, last: bytes) -> IPNetwork:
 def _widest(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
     # Not collapsed: two adjacent networks would become one, and keep their addresses.
     known = set(prefixes)
-    return [p for p in known if not any(p != q and p.subnet_of(q) for q in known)]  # type: ignore[arg-type]
+    lengths = {p.prefixlen for p in known}
+    return [
+        p
+        for p in known
+        if not any(p.supernet(new_prefix=n) in known for n in lengths if n < p.prefixlen)
+    ]
 
 
 def _cover(widest: list[IPNetwork], prefix: IPNetwork) -> IPNetwork:
