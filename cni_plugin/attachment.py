@@ -40,8 +40,7 @@ class Record:
     complete is False for one that was rebuilt from the kernel after the store was lost.
     foreign: where another plugin made the attachment and podwire only added to it, the node's link
     that leads to the pod.
-    pieces: what plugins of the chain, or features, add to the plan. had_rules: whether a piece that
-    was taken away had elements, whose tables may be there still.
+    pieces: what plugins of the chain, or features, add to the plan.
     """
 
     plan: Plan
@@ -53,7 +52,6 @@ class Record:
     complete: bool = True
     foreign: str = ""
     pieces: tuple[Piece, ...] = ()
-    had_rules: bool = False
 
     @property
     def whole(self) -> Plan:
@@ -160,8 +158,8 @@ class CleanupRecord:
     """What the removal of an attachment needs of its record.
 
     host: the node-side link's name. mac: that of the pod's link, empty where it is not known.
-    addresses: the pod's. elements: of the plan and of all pieces. foreign, had_rules: as in
-    `Record`. links: those of the node that the attachment has besides. acceptance: of its pieces.
+    addresses: the pod's. elements: of the plan and of all pieces. foreign: as in `Record`.
+    links: those of the node that the attachment has besides. acceptance: of its pieces.
     """
 
     host: str
@@ -171,7 +169,6 @@ class CleanupRecord:
     ipam: str = ""
     complete: bool = True
     foreign: str = ""
-    had_rules: bool = False
     links: tuple[str, ...] = ()
     acceptance: Acceptance | None = None
 
@@ -181,7 +178,7 @@ def cleanup_record_of(record: Record) -> CleanupRecord:
     plan = record.whole if record.pieces else record.plan
     (host, *more), pod = plan.node.links, plan.pod.links[0]
     addresses = tuple(a.address.ip for a in plan.pod.addresses)
-    rest = record.ipam, record.complete, record.foreign, record.had_rules
+    rest = record.ipam, record.complete, record.foreign
     links = tuple(link.name for link in more)
     acceptance = next(filter(None, (piece.acceptance for piece in record.pieces)), None)
     mac = pod.mac or ""
@@ -198,10 +195,9 @@ def load_cleanup_record(text: str) -> CleanupRecord:
     (host, *more), pod = plan["node"]["links"], plan["pod"]["links"][0]
     names = tuple(link["name"] for link in more)
     rest = raw.get("ipam", ""), raw.get("complete", True), raw.get("foreign", "")
-    had_rules = raw.get("had_rules", False)
     addresses = _each(_single, plan["pod"].get("addresses", ()))
     mac = pod.get("mac", "")
-    return CleanupRecord(host["name"], mac, addresses, elements, *rest, had_rules, names)
+    return CleanupRecord(host["name"], mac, addresses, elements, *rest, names)
 
 
 def _single(raw: Any) -> IPAddress:

@@ -18,6 +18,7 @@ from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
 from cni_plugin.names import Mark, owner_of, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
+from kernel.errors import KernelError
 from kernel.model import Acceptance, ChainRules, Element, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables import firewall
@@ -176,21 +177,22 @@ def own_acceptance(tx: Transaction, owner: Owner, accepted: Acceptance) -> Accep
     return replace(accepted, addresses=tuple(mine))
 
 
-def remove_unused(
-    tx: Transaction, network: str, elements: Collection[Element] = (), *, had_rules: bool = False
-) -> None:
+def remove_unused(tx: Transaction, network: str, elements: Collection[Element] = ()) -> None:
     """Remove what only this network's last attachment needed, or the one that had these elements.
 
-    So the kernel tracks no connections from the moment when nothing of ours needs that. had_rules:
-    whether the attachment had others before.
+    So the kernel tracks no connections from the moment when nothing of ours needs that. The node's
+    last attachment takes the tables along, whoever needed them.
     """
     parts = parts_needed(elements, masquerade=False)
     if tx.network(network) is not None and not tx.has_attachments(network):
         parts.add(MASQUERADE)
         tx.delete_network(network)
         _apply(tx)
-    if parts or had_rules:
+    if parts:
         remove_unneeded(tx, parts)
+    elif not tx.has_attachments():
+        with suppress(KernelError):  # a kernel without nftables has none
+            remove_unneeded(tx, parts)
 
 
 def remove_unneeded(tx: Transaction, parts: Collection[str] = TRANSIENT) -> None:

@@ -239,8 +239,7 @@ def _withdraw(store: Store, owner: Owner, name: str) -> None:
         if piece:
             networks.remove_policies(tx, owner, piece.elements)
         if rest or not record.foreign:
-            had_rules = record.had_rules or bool(piece and piece.elements)
-            tx.put_attachment(owner, dump_record(replace(record, pieces=rest, had_rules=had_rules)))
+            tx.put_attachment(owner, dump_record(replace(record, pieces=rest)))
         else:
             tx.delete_attachment(owner)
         networks.remove_unused(tx, owner.network, piece.elements if piece else ())

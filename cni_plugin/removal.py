@@ -136,7 +136,7 @@ def remove(
         forget_connections(addresses)
     release()
     if store:
-        forget(store, owner, elements, had_rules=record.had_rules)
+        forget(store, owner, elements)
 
 
 def _withdraw(store: Store | None, owner: Owner, accepted: Acceptance) -> None:
@@ -180,17 +180,15 @@ def _remove_elements(store: Store | None, owner: Owner, elements: Sequence[Eleme
             remove_elements(nl, [e for e in elements if not _is_taken(None, owner, e)])
 
 
-def forget(
-    store: Store, owner: Owner, elements: Collection[Element] = (), *, had_rules: bool = False
-) -> None:
+def forget(store: Store, owner: Owner, elements: Collection[Element] = ()) -> None:
     """Free an attachment's addresses and drop its record.
 
-    elements: those that it had. had_rules: as in `network_rules.remove_unused`.
+    elements: those that it had.
     """
     with store.transaction() as tx:
         tx.release(owner)
         tx.delete_attachment(owner)
-        networks.remove_unused(tx, owner.network, elements, had_rules=had_rules)
+        networks.remove_unused(tx, owner.network, elements)
 
 
 class NodeLinks:

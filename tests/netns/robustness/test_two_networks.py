@@ -18,6 +18,18 @@ def second_network(mode: str) -> Conf:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("keys", [{}, {"ipMasq": True}, {"hairpinMode": True}], ids=str)
+def test_the_last_pod_of_the_node_needs_no_rules(
+    scene: Scene, make_pod: MakePod, mode: str, keys: dict[str, bool]
+) -> None:
+    plain = netconf(mode, (4, 6), sourceCheck=False, hairpinMode=False)
+    last = scene.add(plain, make_pod(), "last")
+    scene.delete(scene.add(second_network(mode) | keys, make_pod(), "before"))
+    scene.delete(last)
+    assert scene.ruleset() == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_two_default_routes_in_one_pod(scene: Scene, pod: Namespace, mode: str) -> None:
     """The kernel makes one multipath route of two IPv6 defaults; both are still there."""
     first = scene.add(netconf(mode, (4, 6)), pod, ifname="eth0")

@@ -35,7 +35,6 @@ records = st.builds(
     complete=st.booleans(),
     foreign=texts,
     pieces=st.lists(nouns.pieces, max_size=1).map(tuple),
-    had_rules=st.booleans(),
 )
 
 
