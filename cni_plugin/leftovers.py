@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cni_plugin.errors import CniError
 from cni_plugin.host import Call
-from cni_plugin.removal import NodeLinks, links_besides
+from cni_plugin.names import ifb_name, is_marked
+from cni_plugin.removal import NodeLinks
 from cni_plugin.result import Result, canonical_mac, parse_result
 from cni_plugin.store_access import reservation_folders
 from ipam.errors import IpamError
@@ -37,6 +38,8 @@ from kernel.nftables.reference_rules import (
     find_comments,
     remove_rules,
 )
+from kernel.paths import local_addresses
+from kernel.read import read_link
 
 _CHAIN_LENGTH, _HASH_LENGTH = 28, 16  # characters
 _COMMENT_MAX = 255  # of iptables; portmap cuts its own
@@ -57,8 +60,14 @@ def remove_leftovers(call: Call, nl: Netlink, owner: Owner, pod: Namespace | Non
     A network that was replaced may have had another name, and DEL comes with the new one: the
     container's interface is the same. pod: its namespace. Raises KernelError, IpamError.
     """
+    _remove_all(call, nl, _names_of(call, owner), pod)
+
+
+def _remove_all(
+    call: Call, nl: Netlink, owners: Iterable[Owner], pod: Namespace | None = None
+) -> None:
     removed: list[str] = []
-    for each in _names_of(call, owner):
+    for each in owners:
         removed += _remove_one(call, nl, each, pod)
     if removed:
         call.log(f"removed what other plugins left: {', '.join(removed)}")
@@ -72,24 +81,12 @@ def _remove_one(call: Call, nl: Netlink, owner: Owner, pod: Namespace | None) ->
         removed.append(f"link {owner.ifname} of the pod")
     for name, mac in evidence.node_links:
         removed += [f"link {name}"] * delete_link_of_kind(nl, name, "veth", mac)
-    removed += _remove_limits(nl, owner)
-    removed += remove_leftover_rules(call, owner, evidence.addresses, alone=evidence.alone)
+    removed += _remove_limits(nl, owner, evidence)
+    removed += _remove_rules(call, _known_by(evidence, traces_of(owner)))
     if removed and evidence.addresses:
         call.host.forget_connections(evidence.addresses)
     # Last: they are what a second try knows the rest by.
     return removed + release_reservations(call, owner.network, lambda o: o == owner)
-
-
-def remove_leftover_rules(
-    call: Call, owner: Owner, addresses: Collection[IPAddress] = (), *, alone: bool = True
-) -> list[str]:
-    """Remove their rules; what they were, for the log. Raises KernelError.
-
-    addresses: the attachment's, if they are known. alone: whether chains of the container in this
-    network are this attachment's alone.
-    """
-    traces = replace(traces_of(owner), addresses=frozenset(addresses))
-    return _remove_rules(call, traces if alone else replace(traces, chains={}))
 
 
 def remove_leftovers_of(name: str, call: Call, nl: Netlink) -> None:
@@ -98,17 +95,26 @@ def remove_leftovers_of(name: str, call: Call, nl: Netlink) -> None:
     if name == "portmap":
         traces = traces_of(call.owner)
         chains = {name: c for name, c in traces.chains.items() if not c.startswith("name:")}
-        removed += _remove_rules(call, Traces(chains, container_id=traces.container_id))
+        mapped = Traces(chains, container_id=traces.container_id)
+        removed += _remove_rules(call, _known_by(_find_evidence(call, nl, call.owner), mapped))
     elif name == "bandwidth":
-        removed += _remove_limits(nl, call.owner)
+        removed += _remove_limits(nl, call.owner, _find_evidence(call, nl, call.owner))
     if removed:
         call.log(f"removed what another plugin left: {', '.join(removed)}")
 
 
-def _remove_limits(nl: Netlink, owner: Owner) -> list[str]:
-    """Remove the device of `bandwidth`, unless it is podwire's for another attachment."""
-    names = links_besides(nl, owner, None)
-    return [f"link {name}" for name in names if delete_links(nl, [name])]
+def _known_by(evidence: _Evidence, traces: Traces) -> Traces:
+    """Those of the traces that are proven to be the attachment's: a container may have several."""
+    chains = traces.chains if evidence.alone else {}
+    return replace(traces, chains=chains, addresses=evidence.addresses)
+
+
+def _remove_limits(nl: Netlink, owner: Owner, evidence: _Evidence) -> list[str]:
+    """Remove the device of `bandwidth`, which is called after network and container."""
+    link = read_link(nl, ifb_name(owner.network, owner.container_id)) if evidence.alone else None
+    if link is None or link.kind != "ifb" or is_marked(link.alias):
+        return []
+    return [f"link {link.name}"] * delete_links(nl, [link.name])
 
 
 def _remove_rules(call: Call, traces: Traces) -> list[str]:
@@ -142,13 +148,29 @@ def collect_leftovers(call: Call, nl: Netlink, valid: Collection[tuple[str, str]
         if (owner.container_id, owner.ifname) in valid:
             continue
         try:
-            remove_leftovers(call, nl, owner)
+            # Not what the container has in another network, of which nobody said that it is over.
+            _remove_all(call, nl, [owner])
         except (KernelError, IpamError) as error:
             failures.append(f"{owner.container_id} {owner.ifname}: {error}")
     return failures
 
 
 # -- what is known
+
+
+def without_others(
+    call: Call, nl: Netlink, addresses: Iterable[IPAddress]
+) -> tuple[IPAddress, ...]:
+    """Those of the addresses that no mark or reservation gives to another attachment.
+
+    Raises IpamError, KernelError.
+    """
+    mine, key = call.owner, (call.owner.container_id, call.owner.ifname)
+    places = ((f, network) for f in reservation_folders(call) for network in list_networks(f))
+    reserved = (r for place in places for r in read_reservations(*place))
+    others = {r.address for r in reserved if (r.owner.container_id, r.owner.ifname) != key}
+    others |= NodeLinks(nl).addresses_of_others(mine)
+    return tuple(address for address in addresses if address not in others)
 
 
 def _find_evidence(call: Call, nl: Netlink, owner: Owner) -> _Evidence:
@@ -171,8 +193,8 @@ def _find_evidence(call: Call, nl: Netlink, owner: Owner) -> _Evidence:
         (i.name, canonical_mac(i.mac)) for i in previous.interfaces if i.mac and not i.sandbox
     )
     # An address that prevResult has may be another container's by now, as may the namespace's path.
-    others |= NodeLinks(nl).addresses_of_others(owner)
-    return _Evidence(frozenset(own | listed - others), links, alone)
+    listed -= others | NodeLinks(nl).addresses_of_others(owner) | local_addresses(nl, listed)
+    return _Evidence(frozenset(own | listed), links, alone)
 
 
 def _names_of(call: Call, owner: Owner) -> list[Owner]:

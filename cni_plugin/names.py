@@ -108,6 +108,11 @@ def render_alias(mark: Mark) -> str:
     return f"{alias} pod={mark.pod}"[:_ALIAS_MAX] if mark.pod else alias
 
 
+def is_marked(alias: str | None) -> bool:
+    """Whether a link is podwire's, be the attachment named or not."""
+    return (alias or "").partition(" ")[0].rstrip(":") == _MARK
+
+
 def parse_alias(alias: str | None) -> Mark | None:
     """The attachment in an alias of podwire's; None for any other alias."""
     words = (alias or "").split(" ")

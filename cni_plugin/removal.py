@@ -19,6 +19,7 @@ from cni_plugin.names import (
     Mark,
     host_link_name,
     ifb_name,
+    is_marked,
     node_mac,
     owner_of,
     parse_alias,
@@ -150,16 +151,15 @@ def _withdraw(store: Store | None, owner: Owner, accepted: Acceptance) -> None:
 
 def links_besides(nl: Netlink, owner: Owner, record: CleanupRecord | None) -> tuple[str, ...]:
     """The links of an attachment beside its pair; of one without a record, or with one that is not
-    whole, its ifb device if there is one, which another plugin may have made.
+    whole, its ifb device if podwire made one.
 
     The container may have a second attachment to the network, with a device of the same name.
     """
-    if record and record.complete:
-        names = record.links
-    else:
-        names = (ifb_name(owner.network, owner.container_id),)
+    recorded = record is not None and record.complete
+    names = record.links if record and recorded else (ifb_name(owner.network, owner.container_id),)
     found = (read_link(nl, name) for name in names)
-    marks = ((link, parse_alias(link.alias)) for link in found if link and link.kind == "ifb")
+    devices = (link for link in found if link and link.kind == "ifb")
+    marks = ((k, parse_alias(k.alias)) for k in devices if recorded or is_marked(k.alias))
     return tuple(k.name for k, mark in marks if mark is None or owner_of(mark) == owner)
 
 

@@ -147,7 +147,7 @@ def _host_link(call: Call, nl: Netlink, previous: Result) -> Link:
 
 
 def delete(call: Call) -> None:
-    """Take the limits away; of those that have no record, such as the reference's, the device."""
+    """Take the limits away; also where the record is lost, by the device's mark."""
     from cni_plugin import pieces
     from kernel.netlink.socket import open_netlink
 

@@ -106,14 +106,18 @@ def _has_piece(call: Call, folder: Path) -> bool:
 
 
 def _withdraw_foreign(call: Call, folder: Path, raw: Mapping[str, Any]) -> None:
+    from cni_plugin.leftovers import without_others
     from cni_plugin.network_rules import own_acceptance
     from cni_plugin.result import parse_result
     from cni_plugin.store_access import open_node_store
+    from kernel.netlink.socket import open_netlink
 
     conf = FirewallConf()
     with suppress(ConfigError):
         conf = parse(Section("", call.parsed.raw))
     addresses = tuple(ip.address.ip for ip in parse_result(raw, call.version).ips)
+    with open_netlink() as nl:
+        addresses = without_others(call, nl, addresses)
     made = Acceptance(addresses, conf.backend, conf.zone, conf.admin_chain)
     with open_node_store(call, folder) as store, store.read() as tx:
         made = own_acceptance(tx, call.owner, made)
