@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,15 +65,23 @@ def _with_store(call: Call, folder: Path, act: Callable[[Store | None], None]) -
         call.log(f"links and rules are removed; addresses stay allocated for now: {error}")
 
 
-def _find(nl: Netlink, store: Store | None, owner: Owner) -> CleanupRecord | None:
+def _find(call: Call, nl: Netlink, store: Store | None, owner: Owner) -> CleanupRecord | None:
+    """The attachment's record; one whose store is lost has by the configuration what it misses."""
     if store is None:
-        return find_cleanup_record(nl, None, owner)
-    with store.read() as tx:
-        return find_cleanup_record(nl, tx, owner)
+        record = find_cleanup_record(nl, None, owner)
+    else:
+        with store.read() as tx:
+            record = find_cleanup_record(nl, tx, owner)
+    if record and not record.complete and "firewall" in call.conf.features:
+        from cni_plugin.plugins.firewall import native_acceptance
+
+        accepted = native_acceptance(call.conf.features, record.addresses)
+        return replace(record, acceptance=accepted)
+    return record
 
 
 def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None) -> None:
-    record = _find(nl, store, call.owner)
+    record = _find(call, nl, store, call.owner)
     if record is None or record.foreign:
         from cni_plugin.leftovers import remove_leftovers  # no attachment of podwire's needs it
 
@@ -144,7 +153,7 @@ def _collect(call: Call, nl: Netlink, failures: list[str], store: Store | None) 
     """Remove the stale ones that the store or marks name. Raises StoreError, but StoreBusy."""
     for owner in _stale(nl, store, call):
         try:
-            record = _find(nl, store, owner)
+            record = _find(call, nl, store, owner)
             ipam = ipam_of_record(record.ipam if record else "")
             release = partial(ipam.run, "DEL", call, owner)
             delete, forget = call.host.delete_links, call.host.forget_connections

@@ -65,6 +65,16 @@ def plan_firewall(conf: FirewallConf, link: str, addresses: Iterable[IPAddress])
     return Piece(NAME, elements=policy_elements(link, conf.policy), acceptance=accepted)
 
 
+def native_acceptance(
+    features: Mapping[str, object], addresses: tuple[IPAddress, ...]
+) -> Acceptance | None:
+    """What podwire's own attachment with these features and addresses has of filters."""
+    conf = features.get(NAME)
+    if not isinstance(conf, FirewallConf) or not addresses:
+        return None
+    return Acceptance(addresses, conf.backend, conf.zone, conf.admin_chain)
+
+
 def native_piece(conf: FirewallConf, plan: Plan) -> Piece:
     """The piece of podwire's own attachment."""
     link = plan.bridge.name if plan.bridge else plan.node.links[0].name

@@ -7,7 +7,7 @@ import pytest
 from tests.netns.firewall.conftest import BOTH
 from tests.netns.robustness.confs import BRIDGE, MODES, Conf, netconf
 from tests.netns.robustness.conftest import scene, zygote
-from tests.netns.robustness.scene import OWN_LINKS, Scene
+from tests.netns.robustness.scene import DATA_DIR, OWN_LINKS, Scene
 from tests.pytest_netns import Namespace
 
 __all__ = ["scene", "zygote"]
@@ -60,6 +60,22 @@ def test_gc(scene: Scene, make_pod: Any) -> None:
     for family in BOTH:
         assert stale.address(family) not in rules(scene)
         assert lives.address(family) in rules(scene)
+
+
+def lose_store() -> None:
+    for file in DATA_DIR.glob("podwire.db*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+def test_after_the_loss_of_the_store(scene: Scene, pod: Namespace, verb: str) -> None:
+    attached = scene.add(conf("ptp"), pod)
+    scene.on_files(lose_store)
+    if verb == "DEL":
+        scene.delete(attached)
+    else:
+        assert scene.gc(attached.conf, []).code == 0
+    assert "CNI" not in rules(scene)
 
 
 def test_a_failed_add_leaves_nothing(scene: Scene, pod: Namespace) -> None:
