@@ -26,9 +26,9 @@ class WatchedLoop:
     def __init__(self, ends: memoryview[float], number: int) -> None:
         self._ends, self._number = ends, number
 
-    def beat(self, within: float = LIMIT) -> None:
-        """To be called in each iteration. within: seconds that this one may take."""
-        self._ends[self._number] = time.monotonic() + within
+    def beat(self, within: float = 0.0) -> None:
+        """To be called in each iteration. within: seconds that this one may take; 0: LIMIT."""
+        self._ends[self._number] = time.monotonic() + (within or LIMIT)
 
     def end(self) -> None:
         """It runs no more, which is no fault."""

@@ -186,7 +186,7 @@ DAMAGE = {
     ),
     "table removed": ("nft delete table inet podwire", "nftables rules"),
     "ruleset flushed": ("nft flush ruleset", "nftables rules"),
-    "rules flushed": ("nft flush chain inet podwire postrouting", "nftables rules"),
+    "rules flushed": ("nft flush chain inet podwire peers", "nftables filter of peers"),
     "set flushed": ("nft flush set inet podwire cluster4", "nftables rules"),
 }
 

@@ -26,7 +26,7 @@ SETS = {
     "hairpin4": "inet", "hairpin6": "inet", "checked_ports": "bridge", "allowed_macs": "bridge",
     "allowed_addresses4": "bridge", "allowed_addresses6": "bridge", "checked_sources": "inet",
 }  # fmt: skip
-COUNTS = {"hairpin4": 2, "hairpin6": 2, "allowed_addresses6": 2}
+COUNTS = {"allowed_addresses6": 2}
 
 
 def members(member: Member, name: str) -> list[tuple[str, ...]]:
