@@ -50,6 +50,9 @@ def snapshot(ns: Namespace) -> Snapshot:
     state["fdb"] = [entry for entry in _bridge(ns, "fdb show") if entry.get("state") == "permanent"]
     state["sysctls"] = ns.call(lambda: list(_read_sysctls()))
     state["nft"] = json.loads(ns.run(["nft", "-j", "list", "ruleset"]).stdout)["nftables"]
+    for item in state["nft"]:
+        if item.get("set", {}).get("name", "").startswith("probe_rates"):
+            item["set"].pop("elem", None)  # packets of probes add these, each for some seconds
     return {name: sorted(map(_steady, entries), key=_text) for name, entries in state.items()}
 
 

@@ -57,7 +57,7 @@ class Place:
     def environments(self) -> list[str]:
         """The Python environments that are there; the one in use last."""
         used = (self.prefix / "venv").resolve()
-        found = [path for path in self.prefix.glob("venv-*") if path != used]
+        found = [p for p in self.prefix.glob("venv-*") if p != used and (p / "bin").exists()]
         return [*sorted(path.name for path in found), used.name]
 
     def names(self) -> dict[str, str]:

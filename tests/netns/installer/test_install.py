@@ -79,6 +79,11 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
         assert done.stdout.startswith(f"usage: {command}".encode())
     first = place.environments()
     assert len(first) == 1
+    # A prefix like /opt is not podwire's alone.
+    others = {"venv-mine", "venv-20260101000000-1", "venv-2026"}
+    for name in others:
+        (place.prefix / name).mkdir()
+        (place.prefix / name / "file").touch()
 
     with called_all_the_time(place, "bridge") as answers:
         told = place.install()
@@ -113,10 +118,15 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     assert place.run("uninstall", "--keep-network").returncode == 0
     assert place.names() == before
     assert place.commands() == {}
-    assert not place.prefix.exists()
+    assert {path.name for path in place.prefix.iterdir()} == others
     again = place.run("uninstall", "--keep-network")
     assert again.returncode == 1
     assert "has no installation of podwire" in again.stderr
+
+    (place.prefix / "venv").mkdir()
+    refused = place.run("install", *place.folders)
+    assert refused.returncode == 1
+    assert f"{place.prefix}/venv is not podwire's" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -220,21 +230,6 @@ def test_what_the_configuration_moved_goes_from_there_and_nothing_beside_it(
     assert not list((tmp_path / "log").iterdir())
     assert not list(tmp_path.glob("status*"))
     assert used.files() == files
-
-
-def test_other_environments_in_the_prefix_stay(place: Place) -> None:
-    """A prefix like /opt is not podwire's alone."""
-    names = ("venv-mine", "venv-20260101000000-1", "venv-2026")
-    for name in names:
-        (place.prefix / name).mkdir(parents=True)
-        (place.prefix / name / "file").touch()
-    place.install()
-    assert place.run("uninstall", "--keep-network").returncode == 0
-    assert {path.name for path in place.prefix.iterdir()} == set(names)
-    (place.prefix / "venv").mkdir()
-    refused = place.run("install", *place.folders)
-    assert refused.returncode == 1
-    assert f"{place.prefix}/venv is not podwire's" in refused.stderr
 
 
 def test_data_of_another_installation_is_left_alone(used: Used, tmp_path: Path) -> None:
