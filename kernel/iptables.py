@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ CHAIN = "CNI-FORWARD"
 DEFAULT_ADMIN_CHAIN = "CNI-ADMIN"
 _TO_CHAIN = f'-m comment --comment "CNI firewall plugin rules" -j {CHAIN}'
 _TO_ADMIN = '-m comment --comment "CNI firewall plugin admin overrides" -j '
-_ATTEMPTS = 8
-_PROGRAMS = {4: "iptables", 6: "ip6tables"}
+_ATTEMPTS, _PATIENCE = 8, 30.0
+"""How often a script is tried, and until how many seconds have passed."""
+_LOCK_WAIT = "10"  # seconds, for /run/xtables.lock
+_TABLE = "filter"
+PROGRAMS = {4: "iptables", 6: "ip6tables"}
 _FAMILIES = {4: "ip", 6: "ip6"}
 _LEGACY_TABLES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 # XT_EXTENSION_MAXNAMELEN is 29 (linux/netfilter/x_tables.h); no blanks or quotes in a script.
@@ -50,7 +54,7 @@ class Filter:
     rules: tuple[str, ...] = ()
 
 
-class _Flavour(NamedTuple):
+class Flavour(NamedTuple):
     """The programs of iptables-nft or iptables-legacy for one address family."""
 
     save: str
@@ -83,35 +87,35 @@ def not_accepted(addresses: Collection[IPAddress], admin_chain: str) -> list[IPA
     """Those of the addresses whose rules are not all there. Raises KernelError, MissingTool."""
     missing: list[IPAddress] = []
     for version, mine in _by_version(addresses):
-        filters = [_read(flavour) for flavour in _flavours(version)]
+        filters = [parse_filter(read_table(f, _TABLE)) for f in _flavours(version)]
         missing += [a for a in mine if any(script_to_accept([a], admin_chain, f) for f in filters)]
     return missing
 
 
 def _by_version(addresses: Iterable[IPAddress]) -> Iterator[tuple[int, list[IPAddress]]]:
     known = list(addresses)
-    for version in _PROGRAMS:
+    for version in PROGRAMS:
         mine = [address for address in known if address.version == version]
         if mine:
             yield version, mine
 
 
-def _flavours(version: int) -> Iterator[_Flavour]:
+def _flavours(version: int) -> Iterator[Flavour]:
     """The node's own iptables, and the other flavour where it has a filter already.
 
     The own one also while it has none: the filter of a program that starts later finds the rules.
     Raises MissingTool where a filter is there, and its program is not.
     """
-    name = _PROGRAMS[version]
+    name = PROGRAMS[version]
     own = find_program(f"{name}-restore")
     own_kind = _kind_of(own) if own else ""
     if own:
-        yield _Flavour(require_program(f"{name}-save", "install iptables"), own)
-    for kind, is_there in (("nft", _has_nft_filter), ("legacy", _has_legacy_filter)):
-        if kind != own_kind and is_there(version):
+        yield Flavour(require_program(f"{name}-save", "install iptables"), own)
+    for kind in ("nft", "legacy"):
+        if kind != own_kind and _has_filter(kind, version):
             hint = f"the table filter of iptables-{kind} is there: install the package iptables"
             programs = (f"{name}-{kind}-{what}" for what in ("save", "restore"))
-            yield _Flavour(*(require_program(program, hint) for program in programs))
+            yield Flavour(*(require_program(program, hint) for program in programs))
 
 
 def _kind_of(program: str) -> str:
@@ -119,39 +123,53 @@ def _kind_of(program: str) -> str:
     return "nft" if "nft" in os.path.basename(os.path.realpath(program)) else "legacy"
 
 
-def _has_nft_filter(version: int) -> bool:
+def _has_filter(kind: str, version: int) -> bool:
+    if kind == "legacy":
+        return has_legacy_table(version, _TABLE)
     with open_nft() as nl:
         return has_chain(nl, _FAMILIES[version], "filter", "FORWARD")
 
 
-def _has_legacy_filter(version: int) -> bool:
+def update_table(flavour: Flavour, table: str, script_for: Callable[[str], list[str]]) -> int:
+    """Run the script for a table as it is saved now; how many lines it had.
+
+    Raises KernelError where it is refused time and again.
+    """
+    until = time.monotonic() + _PATIENCE
+    for attempt in range(1, _ATTEMPTS + 1):
+        lines = script_for(read_table(flavour, table))
+        if not lines:
+            return 0
+        script = "\n".join([f"*{table}", *lines, "COMMIT", ""])
+        try:
+            argv = [flavour.restore, "--noflush", "--wait", _LOCK_WAIT]
+            run_program(argv, ("change", f"iptables' table {table}"), script)
+        except KernelError:
+            # All or nothing: another program has changed one of these rules meanwhile.
+            if attempt == _ATTEMPTS or time.monotonic() > until:
+                raise
+        else:
+            return len(lines)
+    return 0
+
+
+def read_table(flavour: Flavour, table: str) -> str:
+    """A table as iptables-save writes it, which creates one that is missing. Raises KernelError."""
+    return run_program([flavour.save, "-t", table], ("read", f"iptables' table {table}"))
+
+
+def has_legacy_table(version: int, table: str) -> bool:
+    """Whether the calling thread's namespace has a table of iptables-legacy."""
     try:
         with open(f"/proc/thread-self/net/{_LEGACY_TABLES[version]}") as names:
-            return "filter" in names.read().split()
-    except FileNotFoundError:
+            return table in names.read().split()
+    except OSError:
         return False
 
 
-def _update(flavour: _Flavour, script_for: Callable[[Filter], list[str]]) -> bool:
+def _update(flavour: Flavour, script_for: Callable[[Filter], list[str]]) -> bool:
     """Run the script for the filter as it is; whether there was anything to do."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        lines = script_for(_read(flavour))
-        if not lines:
-            return False
-        script = "\n".join(["*filter", *lines, "COMMIT", ""])
-        try:
-            argv = [flavour.restore, "--noflush", "--wait"]
-            run_program(argv, ("change", "iptables' table filter"), script)
-            break
-        except KernelError:
-            if attempt == _ATTEMPTS:
-                raise
-    return True
-
-
-def _read(flavour: _Flavour) -> Filter:
-    saved = run_program([flavour.save, "-t", "filter"], ("read", "iptables' table filter"))
-    return parse_filter(saved)
+    return update_table(flavour, _TABLE, lambda saved: script_for(parse_filter(saved))) > 0
 
 
 def parse_filter(saved: str) -> Filter:

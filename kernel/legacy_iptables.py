@@ -5,21 +5,15 @@ They are started only where the calling thread's namespace has the table.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
-from kernel.errors import KernelError, MissingTool
-from kernel.programs import find_program
+from kernel.iptables import PROGRAMS, Flavour, has_legacy_table, read_table, update_table
+from kernel.programs import require_program
 
 TABLE = "nat"
-_FAMILIES = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
-_ATTEMPTS = 3
-_TIMEOUT = 60  # seconds, of one program
-_LOCK_WAIT = "10"  # seconds that it waits for /run/xtables.lock
-_OUTPUT_MAX = 64 << 20  # bytes
 
 
 def remove_chains(chains: Mapping[str, str]) -> int:
@@ -28,14 +22,15 @@ def remove_chains(chains: Mapping[str, str]) -> int:
     chains: by name the comment that rules leading there have, if they have any; a chain with
     another comment stays. Other rules keep their counters. Raises KernelError, MissingTool.
     """
-    return sum(_remove(program, chains) for program in _programs())
+    plan = partial(plan_removal, chains=chains)
+    return sum(update_table(flavour, TABLE, plan) for flavour in _flavours())
 
 
 def read_comments() -> list[tuple[str, str]]:
     """(comment, chain that the rule leads to) of the rules that lead to chains of the table nat."""
     found = []
-    for program in _programs():
-        rules = map(_words, _rule_lines(_save(program)))
+    for flavour in _flavours():
+        rules = map(_words, _rule_lines(read_table(flavour, TABLE)))
         found += [(_after(words, "--comment"), _target(words)) for words in rules]
     return found
 
@@ -54,33 +49,13 @@ def plan_removal(saved: str, chains: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _remove(program: str, chains: Mapping[str, str]) -> int:
-    for attempt in range(_ATTEMPTS):
-        lines = plan_removal(_save(program), chains)
-        if not lines:
-            return 0
-        script = "\n".join([f"*{TABLE}", *lines, "COMMIT", ""])
-        try:
-            _run(f"{program}-restore", ["--noflush", "--wait", _LOCK_WAIT], script)
-        except KernelError:
-            # All or nothing: another program has changed one of these rules meanwhile.
-            if attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            return len(lines)
-    return 0
-
-
-def _programs() -> list[str]:
-    """Those whose table nat the namespace has. Reading it would make it otherwise."""
-    return [program for program, names in _FAMILIES.items() if TABLE in _table_names(names)]
-
-
-def _table_names(file: str) -> list[str]:
-    try:
-        return Path("/proc/thread-self/net", file).read_text().split()
-    except OSError:
-        return []
+def _flavours() -> Iterator[Flavour]:
+    """The programs for each family whose table nat is there. Reading one would make it."""
+    hint = "rules of legacy iptables stay until this program is on the node"
+    for version, name in PROGRAMS.items():
+        if has_legacy_table(version, TABLE):
+            programs = (f"{name}-legacy-{what}" for what in ("save", "restore"))
+            yield Flavour(*(require_program(program, hint) for program in programs))
 
 
 def _rule_lines(saved: str) -> Iterator[str]:
@@ -100,27 +75,3 @@ def _after(words: list[str], option: str) -> str:
 
 def _target(words: list[str]) -> str:
     return _after(words, "-j") or _after(words, "-g")
-
-
-def _save(program: str) -> str:
-    return _run(f"{program}-save", ["-t", TABLE])
-
-
-def _run(name: str, options: list[str], script: str = "") -> str:
-    import subprocess
-
-    program = find_program(name)
-    if program is None:
-        hint = "rules of legacy iptables stay until this program is on the node"
-        raise MissingTool("run", name, 0, hint)
-    argv = [program, *options]
-    try:
-        done = subprocess.run(
-            argv, input=script.encode(), capture_output=True, timeout=_TIMEOUT, env={}, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise KernelError("run", name, 0, f"it took more than {_TIMEOUT} s") from error
-    if done.returncode or len(done.stdout) > _OUTPUT_MAX:
-        text = os.fsdecode(done.stderr).strip().splitlines()
-        raise KernelError("run", name, 0, "; ".join(text[:3]))
-    return done.stdout.decode(errors="surrogateescape")

@@ -43,7 +43,7 @@ def run_program(
     try:
         done = subprocess.run(
             argv,
-            input=stdin.encode(),
+            input=stdin.encode(errors="surrogateescape"),
             capture_output=True,
             timeout=_TIMEOUT,
             env=env or {},
@@ -54,4 +54,4 @@ def run_program(
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise KernelError(*what, 0, "; ".join(lines[:_LINES_MAX]))
-    return done.stdout.decode(errors="replace")
+    return done.stdout.decode(errors="surrogateescape")
