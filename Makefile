@@ -63,9 +63,10 @@ netns: test-packages $(VENV)/.installed go-tools programs ## tests in network na
 	@$(PYTEST) tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
-# Kubernetes' programs are the user's; without kube-proxy the tests of services are not run.
+# Kubernetes' programs are the user's.
 e2e: test-packages $(VENV)/.installed ## podwire on a real cluster; KUBE_BIN=DIR has kubelet, kube-apiserver, kubectl, ...
-	@test -d "$(KUBE_BIN)" || { echo 'KUBE_BIN=DIR must name a folder with the programs of Kubernetes'; exit 2; }
+	@for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl kube-proxy; do \
+	    test -x "$(KUBE_BIN)/$$name" || { echo "KUBE_BIN=DIR must have $$name"; exit 2; }; done
 	@KUBE_BIN=$(abspath $(KUBE_BIN)) $(PYTEST) tests/e2e $(ARGS)
 
 conformance: test-packages $(VENV)/.installed ## the CNI specification against podwire

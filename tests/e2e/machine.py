@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.cluster.apiserver import PORT
-from tests.e2e.control_plane import API_SERVICE, CLUSTER, ControlPlane
+from tests.e2e.control_plane import CLUSTER, ControlPlane
 from tests.e2e.images import PAUSE
 from tests.e2e.programs import FOLDER, kube
 from tests.pytest_netns import Node
@@ -60,11 +59,6 @@ state = "/run/containerd"
   restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
-"""
-_API_SERVICE = """
-add table ip e2e
-add chain ip e2e output {{ type nat hook output priority -100; }}
-add rule ip e2e output ip daddr {service} tcp dport 443 dnat to {plane}
 """
 
 
@@ -162,11 +156,6 @@ class Machine:
             self.run(FOLDER / "ctr", "--namespace", "k8s.io", "images", "import", image)
 
     def _start_proxy(self) -> None:
-        if not kube("kube-proxy").exists():
-            # The daemons reach the API as a service; no other one works then.
-            plane = f"{self._plane.address}:{PORT}"
-            self.run("nft", _API_SERVICE.format(service=API_SERVICE, plane=plane))
-            return
         conf = self.folder / "kube-proxy.json"
         settings = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

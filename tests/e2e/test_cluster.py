@@ -6,13 +6,11 @@ The tests share a cluster, and go from its first minute to its last one.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,9 +102,6 @@ def fetch(cluster: KubeCluster, target: str) -> str:
     return done.stdout.strip() or done.stderr
 
 
-@pytest.mark.skipif(
-    not Path(os.environ.get("KUBE_BIN", "/"), "kube-proxy").exists(), reason="no kube-proxy"
-)
 def test_services_lead_to_pods(cluster: KubeCluster, servers: dict[str, list[str]]) -> None:
     plane, (one, two, three) = cluster.plane, cluster.machines
     service = {
