@@ -1,14 +1,16 @@
-"""Options and environment variables that `podwired` and `podwirectl` share."""
+"""What `podwired` and `podwirectl` share: options, environment variables, the places of files."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.config import DEFAULT_CONFIG, path_in
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
+from daemon.config import DEFAULT_CONFIG, DEFAULT_CONFLIST, path_in
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
@@ -76,3 +78,34 @@ def settings_of(config: Path | None) -> Settings | None:
         return load_settings(config or DEFAULT_CONFIG)
     except FileFault as fault:
         raise Unusable(str(fault)) from fault
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFiles:
+    """The places of the daemon's files. journal_bytes: what bounds the journal."""
+
+    data_dir: Path
+    socket: Path
+    journal: Path
+    status: Path
+    conflist: Path = DEFAULT_CONFLIST
+    journal_bytes: int = 16 << 20
+
+
+def files_of(config: Path | None) -> NodeFiles:
+    """The files of the daemon that this configuration, or the default one, describes.
+
+    Without a configuration the default paths. Raises Unusable.
+    """
+    found = settings_of(config)
+    if found is None:
+        data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+        socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
+        return NodeFiles(
+            data_dir, socket, data_dir / "journal.jsonl", socket.parent / "status.json"
+        )
+    conflist = found.conflist.path if found.conflist else DEFAULT_CONFLIST
+    journal = found.journal
+    return NodeFiles(
+        found.data_dir, found.socket, journal.path, found.status_file, conflist, journal.max_bytes
+    )

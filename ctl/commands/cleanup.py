@@ -8,8 +8,7 @@ import sys
 from ctl.options import DONE, FAILED, warn
 from daemon.commands.cleanup import clean_node
 from daemon.log import printable
-from daemon.node_files import files_of
-from daemon.options import add_config, settings_of
+from daemon.options import add_config, files_of, settings_of
 
 DESCRIPTION = """\
 Remove from this node what the daemon leaves in place when it ends: routes to other nodes' pods, the

@@ -14,8 +14,7 @@ from pathlib import Path
 from ctl.options import DONE, add_output, warn
 from daemon.journal import Record, as_json, is_journal, previous_file, read, render_time
 from daemon.log import printable
-from daemon.node_files import files_of
-from daemon.options import Unusable, add_config
+from daemon.options import Unusable, add_config, files_of
 from ipam.cli import render_table
 
 DESCRIPTION = "List every change that podwire made, or found made by other programs, oldest first."

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ctl.options import DONE, FAILED, add_output, warn
 from daemon.log import printable
-from daemon.node_files import files_of
-from daemon.options import Unusable, add_config
+from daemon.options import Unusable, add_config, files_of
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
 from ipam.boot import render_duration

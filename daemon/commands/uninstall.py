@@ -20,10 +20,9 @@ from daemon.installer.manifest import (
     save_manifest,
 )
 from daemon.installer.programs import remove_files
-from daemon.node_files import Files, files_of
-from daemon.options import Unusable, absolute, add_config, settings_of
+from daemon.options import NodeFiles, Unusable, absolute, add_config, files_of, settings_of
 from ipam.errors import IpamError
-from ipam.files import Files as StoreFiles
+from ipam.files import Files
 from ipam.store import Owner, open_store
 from kernel.errors import KernelError
 
@@ -100,7 +99,7 @@ def _take_off(folder: Path, *, conflists: bool) -> list[str]:
     return lines
 
 
-def _refuse_pods(files: Files, *, force: bool) -> None:
+def _refuse_pods(files: NodeFiles, *, force: bool) -> None:
     """Raise Unusable where pods of podwire run."""
     try:
         pods = [pod for folder in _stores(files) for pod in _pods(folder)]
@@ -115,9 +114,9 @@ def _refuse_pods(files: Files, *, force: bool) -> None:
         raise Unusable(f"{are} on this node ({', '.join(pods[:_SHOWN])}{more}): {what}")
 
 
-def _stores(files: Files) -> list[Path]:
+def _stores(files: NodeFiles) -> list[Path]:
     found = find_stores(DEFAULT_INDEX, files.data_dir)
-    return [folder for folder in found if StoreFiles(folder).database.exists()]
+    return [folder for folder in found if Files(folder).database.exists()]
 
 
 def _pods(folder: Path) -> list[str]:
