@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from tests import ROOT
 from tests.pytest_netns import MakeNamespace, Node
 
-CONF = """{"cniVersion": "1.0.0", "name": "net", "type": "podwire",
-           "ipam": {"ranges": [[{"subnet": "10.88.0.0/24"}]]}}"""
+CONF = {
+    "cniVersion": "1.0.0", "name": "net", "type": "podwire",
+    "ipam": {"ranges": [[{"subnet": "10.88.0.0/24"}]]},
+}  # fmt: skip
 
 
 @dataclass
@@ -36,11 +39,15 @@ class Machine:
         found = set(self.node.run(argv).stdout.split())
         return {f for f in found if not f.startswith(("var/lib/dpkg/", "var/log/", "tmp/", "dev/"))}
 
-    def cni(self, command: str, netns: Path) -> subprocess.CompletedProcess[str]:
+    def cni(
+        self, command: str, netns: Path, previous: object = None
+    ) -> subprocess.CompletedProcess[str]:
         """A call of the installed plugin, as a runtime makes it."""
+        conf = {**CONF, "prevResult": previous} if previous else CONF
         return self.run(
-            "/opt/cni/bin/podwire", stdin=CONF, CNI_COMMAND=command, CNI_CONTAINERID="c1",
-            CNI_IFNAME="eth0", CNI_NETNS=str(netns), CNI_PATH="/opt/cni/bin",
+            "/opt/cni/bin/podwire", stdin=json.dumps(conf),
+            CNI_COMMAND=command, CNI_CONTAINERID="c1", CNI_IFNAME="eth0",
+            CNI_NETNS=str(netns), CNI_PATH="/opt/cni/bin",
         )  # fmt: skip
 
 
@@ -77,11 +84,13 @@ def test_a_package_on_and_off(machine: Machine, package: Path, netns: MakeNamesp
     assert machine.run("podwired", "--version").stdout.startswith("podwired ")
 
     pod = netns("pod")
-    assert machine.cni("ADD", pod.path).returncode == 0
+    added = machine.cni("ADD", pod.path)
+    assert added.returncode == 0, added.stdout
+    result = json.loads(added.stdout)
     assert "1 pod of podwire runs on this node" in machine.run("dpkg", "--remove", "podwire").stderr
-    assert machine.cni("CHECK", pod.path).returncode in (0, 1)
     again = machine.run("dpkg", "--install", package)
     assert again.returncode == 0, again.stderr
+    assert machine.cni("CHECK", pod.path, result).returncode == 0
 
     assert machine.cni("DEL", pod.path).returncode == 0
     removed = machine.run("dpkg", "--remove", "podwire")

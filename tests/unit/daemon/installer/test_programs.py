@@ -87,15 +87,22 @@ def test_what_came_after_the_last_look_stays(place: Place) -> None:
     }  # fmt: skip
 
 
-def test_an_installation_that_is_gone_or_another_version_puts_nothing_back(place: Place) -> None:
+def test_an_installation_that_is_gone_puts_nothing_back(place: Place) -> None:
     place.put("podwire")
     (place.folder / "podwire").unlink()
     place.source.unlink()
     assert place.restore() == []
+    assert place.read() == {}
+
+
+def test_a_copy_of_another_version_is_not_put_back(place: Place) -> None:
+    """As the daemon of before, while a newer installation's is about to start."""
     place.copy = True
+    place.put("podwire")
+    (place.folder / "podwire").unlink()
     place.source.write_text("another version")
-    (entry,) = place.manifest.files.values()
-    assert place.restore() == [] or not entry.copied
+    assert place.restore() == []
+    assert place.read() == {}
 
 
 @pytest.mark.parametrize("kind", ["a file", "a dangling link"])
