@@ -20,9 +20,11 @@ from cni_plugin.errors import (
 )
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import Allocate
-from cni_plugin.plan import Shape, plan_attachment, requested_mac, shape_of
+from cni_plugin.plan import plan_attachment
+from cni_plugin.plan_parts import requested_mac
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge, parse_result
+from cni_plugin.shape import Shape, shape_of
 from cni_plugin.store_access import bridge_users, enter_own_store, open_node_store
 from ipam.errors import AddressTaken, RangeExhausted
 from ipam.store import Store

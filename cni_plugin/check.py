@@ -11,9 +11,9 @@ from cni_plugin.attachment import Record
 from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
-from cni_plugin.plan import shape_of
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, canonical_mac, parse_result
+from cni_plugin.shape import shape_of
 from cni_plugin.store_access import is_gateway_used, open_node_store, stores_of_attachment
 from ipam.errors import IpamError, StoreDamaged
 from ipam.store import Store, Transaction

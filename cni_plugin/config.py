@@ -6,10 +6,11 @@ other plugins' and runtimes' sake.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from cni_plugin.chained import CHAINED_PROGRAMS, read_features
 from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
@@ -18,6 +19,9 @@ from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fa
 from ipam.errors import ConfigError
 from ipam.json_section import Dns, Section, parse_dns, parse_network
 from ipam.ranges import IPNetwork
+
+K = TypeVar("K", bytes, str)
+V = TypeVar("V")
 
 _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
@@ -111,9 +115,12 @@ class ParsedConfig:
     derived: dict[Hashable, object] = field(default_factory=dict)
 
 
-# A node has a handful of networks, and all ADDs of a network send the same bytes.
-_CACHE_MAX, _CACHED_BYTES_MAX = 32, 16 << 10
+# A node has a handful of networks, and all ADDs of a network send the same bytes, or differ by
+# runtimeConfig.
+_CACHE_MAX, _CACHED_TEXT_MAX = 32, 16 << 10
 _cache: dict[bytes, ParsedConfig] = {}
+_networks: dict[str, NetConf] = {}
+_RUNTIME_CONFIG = "runtimeconfig"
 
 
 def cached_config(stdin: bytes) -> ParsedConfig | None:
@@ -134,22 +141,50 @@ def read_config(stdin: bytes, raw: Mapping[str, Any], version: str, command: str
             raise
         return ParsedConfig(raw, version, parse_minimal(raw), fault)
     # Other verbs' stdin has results in it and is different each time.
-    if command == "ADD" and len(stdin) <= _CACHED_BYTES_MAX:
-        while len(_cache) >= _CACHE_MAX:
-            _cache.pop(next(iter(_cache), b""), None)  # another thread may have emptied it
-        _cache[stdin] = parsed
+    own = any(key.lower() == _RUNTIME_CONFIG for key in raw)
+    if command == "ADD" and not own:
+        remember(_cache, stdin, parsed)
     return parsed
+
+
+def remember(cache: dict[K, V], key: K, value: V) -> None:
+    """Keep a value by the text that it was parsed from, unless that is long; the oldest go."""
+    if len(key) > _CACHED_TEXT_MAX:
+        return
+    while len(cache) >= _CACHE_MAX:
+        cache.pop(next(iter(cache), key), None)  # another thread may have emptied it
+    cache[key] = value
 
 
 def parse_config(raw: Mapping[str, Any]) -> NetConf:
     """A decoded configuration, checked. Raises code 7 or 2, naming key and value."""
     _check_name(raw.get("name"))
     try:
-        conf = _read(Section("", raw), raw["name"])
+        return _with_runtime_config(_parse_network(raw), Section("", raw))
     except ConfigError as error:
         raise CniError(error.code, error.msg, f"network {raw['name']}") from error
-    _check_combinations(conf)
+
+
+def _parse_network(raw: Mapping[str, Any]) -> NetConf:
+    """What a network's attachments have in common; of an ADD, remembered."""
+    shared = {key: value for key, value in raw.items() if key.lower() != _RUNTIME_CONFIG}
+    text = json.dumps(shared)  # values alone will not do: to Python 1 is True
+    conf = _networks.get(text)
+    if conf is None:
+        conf = _read(Section("", raw), raw["name"])
+        _check_combinations(conf)
+        if conf.prev_result is None and conf.valid_attachments is None:
+            remember(_networks, text, conf)
     return conf
+
+
+def _with_runtime_config(conf: NetConf, keys: Section) -> NetConf:
+    return replace(
+        conf,
+        runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
+        port_map=portmap.parse(keys),
+        features=read_features(keys) if keys.get("type") not in _OTHERS else {},
+    )
 
 
 def parse_minimal(raw: Mapping[str, Any]) -> NetConf:
@@ -195,9 +230,6 @@ def _read(keys: Section, name: str) -> NetConf:
         dns=parse_dns(keys.section("dns")),
         args_mac=_read_mac(args),
         args_ips=args.texts("ips"),
-        runtime_config=_read_runtime_config(keys.section("runtimeConfig")),
-        port_map=portmap.parse(keys),
-        features=read_features(keys) if keys.get("type") not in _OTHERS else {},
         prev_result=keys.section("prevResult").values or None,
         valid_attachments=_read_valid(keys),
     )

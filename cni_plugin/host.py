@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_DATA_DIR = Path(ipam.DEFAULT_DATA_DIR)
 DEFAULT_INDEX = Path(os.environ.get("PODWIRE_STORES") or "/run/podwire/stores")
 """Where the node's stores are entered (`store_index`)."""
+RUNTIME_CACHE = "/var/lib/cni/results"
+"""Where libcni keeps a file for each attachment, unless the runtime moved it (libcni.CacheDir)."""
 DEFAULT_SOCKET = Path("/run/podwire/podwire.sock")
 """Where the executable connects to unless PODWIRE_SOCKET names another socket (shim.c)."""
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cni_plugin.config import NetConf
+from cni_plugin.config import NetConf, remember
 from cni_plugin.delegation import Delegate, find_program, require_program
 from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
-from ipam import HOST_LOCAL_DATA_DIR
+from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.transaction import Owner, Transaction
 
 if TYPE_CHECKING:
@@ -88,21 +88,23 @@ class OwnIpam(Ipam):
 
     def add(self, call: Call, undo: ExitStack) -> Allocate:
         """All of it is done in the transaction, which undoes it too."""
-        return partial(self.allocate, self.read_conf(call), call.owner)
+        return partial(self.allocate, self.read_conf(call), call)
 
-    def allocate(self, conf: IpamConf, owner: Owner, tx: Transaction) -> Result:
+    def allocate(self, conf: IpamConf, call: Call, tx: Transaction) -> Result:
         """One address of each range set, none that `host-local` has reserved. Raises IpamError."""
         from ipam.allocator import allocate  # no other verb's
 
+        owner = call.owner
         assigned = allocate(tx, conf, owner)
-        folders = tuple(dict.fromkeys((HOST_LOCAL_DATA_DIR, str(conf.data_dir))))
-        files = (f"{f}/{conf.network}/{a.address.ip}" for f in folders for a in assigned)
-        # Pods of the reference plugins go on running where podwire replaces these.
-        if any(map(os.path.lexists, files)):
+        places = [f"{f}/{conf.network}" for f in (HOST_LOCAL_DATA_DIR, str(conf.data_dir))]
+        if call.conf.ipam_type != _STAND_IN:  # which knows of no other network
+            places += _networks_of(HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR)
+        # Pods of the plugins that podwire replaces go on running, in networks of another name.
+        while place := _reserved_in(places, assigned):
             from ipam.host_local_files import adopt
 
-            for folder in folders:
-                adopt(tx, folder, conf.network, owner)
+            adopt(tx, Path(place), owner)
+            places = [each for each in places if each != place]
             assigned = allocate(tx, conf, owner)
         return _to_result(conf, assigned)
 
@@ -136,6 +138,21 @@ class OwnIpam(Ipam):
         if cached is None:
             cached = call.parsed.derived[key] = _parsed_ipam(call)
         return cast("IpamConf", cached)
+
+
+def _reserved_in(places: Iterable[str], assigned: Iterable[Assigned]) -> str:
+    """The first of these networks' folders that has one of the addresses; empty for none."""
+    names = [str(each.address.ip) for each in assigned]
+    return next((p for p in places if any(os.path.lexists(f"{p}/{n}") for n in names)), "")
+
+
+def _networks_of(*folders: str) -> list[str]:
+    """The folders of all networks that are in these."""
+    found = []
+    for folder in folders:
+        with suppress(OSError):
+            found += [f"{folder}/{name}" for name in os.listdir(folder)]
+    return found
 
 
 class DelegatedIpam(Ipam):
@@ -203,7 +220,6 @@ def _is_podwire(program: Path, executable: Path | None) -> bool:
     return os.path.realpath(program) in (own, f"{folder}/podwire", f"{folder}/podwire-ipam")
 
 
-_CACHE_MAX, _CACHED_TEXT_MAX = 32, 16 << 10
 _cache: dict[str, IpamConf] = {}
 
 
@@ -219,10 +235,7 @@ def _parsed_ipam(call: Call) -> IpamConf:
     if found is not None:
         return found
     found = _parse_ipam(call)
-    if len(key) <= _CACHED_TEXT_MAX:
-        while len(_cache) >= _CACHE_MAX:
-            _cache.pop(next(iter(_cache), ""), None)  # another thread may have emptied it
-        _cache[key] = found
+    remember(_cache, key, found)
     return found
 
 

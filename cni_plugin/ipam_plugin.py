@@ -33,7 +33,7 @@ def add(call: Call) -> Result:
         if allocated:
             msg = f"{call.owner.container_id} {call.owner.ifname} has {allocated[0]} already"
             raise CniError(ALREADY_ATTACHED, msg, "duplicate allocation is not allowed; DEL first")
-        return _IPAM.allocate(conf, call.owner, tx)
+        return _IPAM.allocate(conf, call, tx)
 
 
 def delete(call: Call) -> None:

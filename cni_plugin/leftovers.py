@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cni_plugin.errors import CniError
-from cni_plugin.host import Call
+from cni_plugin.host import RUNTIME_CACHE, Call
 from cni_plugin.names import ifb_name, is_marked
 from cni_plugin.removal import NodeLinks
 from cni_plugin.result import Result, canonical_mac, parse_result
@@ -43,6 +44,8 @@ from kernel.read import read_link
 
 _CHAIN_LENGTH, _HASH_LENGTH = 28, 16  # characters
 _COMMENT_MAX = 255  # of iptables; portmap cuts its own
+_FLANNEL = "/var/lib/cni/flannel"
+"""Where the plugin `flannel` keeps what it delegated, a file for each container (flannel.go)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def _remove_one(call: Call, nl: Netlink, owner: Owner, pod: Namespace | None) ->
     removed += _remove_rules(call, _known_by(evidence, traces_of(owner)))
     if removed and evidence.addresses:
         call.host.forget_connections(evidence.addresses)
+    removed += _remove_notes(call, owner)
     # Last: they are what a second try knows the rest by.
     return removed + release_reservations(call, owner.network, lambda o: o == owner)
 
@@ -115,6 +119,23 @@ def _remove_limits(nl: Netlink, owner: Owner, evidence: _Evidence) -> list[str]:
     if link is None or link.kind != "ifb" or is_marked(link.alias):
         return []
     return [f"link {link.name}"] * delete_links(nl, [link.name])
+
+
+def _remove_notes(call: Call, owner: Owner) -> list[str]:
+    """Remove the files that the plugin `flannel`, and libcni for another network, kept of it.
+
+    libcni removes its own after a DEL, of the network that the configuration names then.
+    """
+    files = [os.path.join(_FLANNEL, owner.container_id)]
+    if owner.network != call.owner.network:
+        name = f"{owner.network}-{owner.container_id}-{owner.ifname}"
+        files.append(os.path.join(RUNTIME_CACHE, name.replace("/", "")))
+    removed = []
+    for file in files:
+        with suppress(OSError):
+            os.unlink(file)
+            removed.append(f"file {file}")
+    return removed
 
 
 def _remove_rules(call: Call, traces: Traces) -> list[str]:

@@ -27,6 +27,7 @@ from kernel.nftables.masquerade import (
     Masqueraded,
     apply_masquerade,
     hairpin_element,
+    is_masqueraded,
     masquerade_changes,
     read_kept,
 )
@@ -73,7 +74,7 @@ def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
     """Make the kernel's masquerade elements those of the store; returns what differed."""
     with store.read() as tx:
         groups = _groups(tx)
-    if not masquerade_changes(groups):
+    if is_masqueraded(groups):
         return ()
     # The write lock orders concurrent callers: each applies what the store has just then.
     with store.transaction() as tx:

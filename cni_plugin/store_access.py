@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.host import Call
 from cni_plugin.store_index import enter_store, find_stores
-from ipam import HOST_LOCAL_DATA_DIR
+from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.files import Files
 from ipam.store import Purged, Store, Transaction
@@ -55,11 +55,11 @@ def stores_of_attachment(call: Call) -> list[Path]:
 
 
 def reservation_folders(call: Call) -> tuple[str, ...]:
-    """Where `host-local` may have kept reservations: its default, and the configuration's."""
-    named = call.conf.ipam.get("dataDir")
+    """Where `host-local` may have kept reservations: usual places, and the configuration's."""
+    usual, named = (HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR), call.conf.ipam.get("dataDir")
     if not isinstance(named, str) or not named.startswith("/") or "\0" in named:
-        return (HOST_LOCAL_DATA_DIR,)
-    return tuple(dict.fromkeys((HOST_LOCAL_DATA_DIR, named.rstrip("/"))))
+        return usual
+    return tuple(dict.fromkeys((*usual, named.rstrip("/"))))
 
 
 def knows(call: Call, folder: Path) -> bool:

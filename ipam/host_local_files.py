@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ipam.errors import IO_FAILURE, AddressTaken, IpamError
@@ -54,15 +55,17 @@ def release(
     return tuple(found)
 
 
-def adopt(tx: Transaction, folder: str | Path, network: str, asking: Owner) -> None:
-    """Allocate the reserved addresses to those who have them; also one just given to `asking`.
+def adopt(tx: Transaction, directory: Path, asking: Owner) -> None:
+    """Allocate the addresses reserved in a network's folder to those who have them.
 
-    What other attachments have here stays theirs. Raises IpamError, StoreError.
+    Also one just given to `asking`, of whose network all are from then on, whatever the folder's
+    name is. What other attachments have here stays theirs. Raises IpamError, StoreError.
     """
-    for reservation in read_reservations(folder, network):
-        holder = tx.owner_of(network, reservation.address)
-        if holder in (None, asking) and holder != reservation.owner:
-            tx.adopt(reservation.owner, reservation.address)
+    for reservation in read_reservations(directory.parent, directory.name):
+        owner = replace(reservation.owner, network=asking.network)
+        holder = tx.owner_of(owner.network, reservation.address)
+        if holder in (None, asking) and holder != owner:
+            tx.adopt(owner, reservation.address)
 
 
 def export(store: Store, directory: Path, network: str | None = None) -> tuple[int, int]:

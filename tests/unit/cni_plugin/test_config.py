@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni_plugin.config import parse_config
-from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG
+from cni_plugin.errors import DECODING_FAILURE, INVALID_CONFIG, CniError
 from cni_plugin.handle import Reply
 from cni_plugin.request import NAME_MAX
 from ipam.json_section import Section
@@ -344,8 +344,7 @@ def test_any_values_of_known_keys(
 @settings(with_node, max_examples=100)
 @given(st.dictionaries(st.text(max_size=10), json_values, max_size=5))
 def test_unknown_keys_are_tolerated(node: Node, more: dict[str, Any]) -> None:
-    known = {key.lower() for key in RIGHT}
-    conf = {**{key: v for key, v in more.items() if key.lower() not in known}, **CONFIG}
+    conf = {**{f"x{key}": value for key, value in more.items()}, **CONFIG}
     assert succeeded(node.call(environment("STATUS"), conf)) == {}
 
 
@@ -359,3 +358,23 @@ def test_any_text_as_a_value(node: Node, text: str, verb: str) -> None:
     assert answered(reply).get("code") == (None if is_whole else DECODING_FAILURE)
     for key in ("name", "type", "bridge", "ipam", "ipam.type", "ipam.subnet", "args.cni.mac"):
         answered(node.call(environment(verb), set_at(config(), key, text)))
+
+
+def test_what_a_pod_asks_for_does_not_reach_another_pod_of_its_network() -> None:
+    network: dict[str, Any] = {"name": "net", "type": "podwire", "mtu": 1400}
+    ports = [{"hostPort": 8080, "containerPort": 80}]
+    limits = {"ingressRate": 8000, "ingressBurst": 8000}
+    first = parse_config(network | {"runtimeConfig": {"portMappings": ports}})
+    second = parse_config(network | {"runtimeConfig": {"bandwidth": limits}})
+    third = parse_config(network)
+    assert [m.host_port for m in first.port_map.mappings] == [8080]
+    assert (second.port_map.mappings, [*second.features]) == ((), ["bandwidth"])
+    assert (third.port_map.mappings, third.features) == ((), {})
+    assert {first.mtu, second.mtu, third.mtu} == {1400}
+
+
+def test_a_wrong_value_that_equals_a_right_one_is_refused_after_it() -> None:
+    network: dict[str, Any] = {"name": "net", "type": "podwire", "runtimeConfig": {}}
+    assert parse_config(network | {"mtu": 1}).mtu == 1
+    with pytest.raises(CniError, match="mtu is True"):
+        parse_config(network | {"mtu": True})

@@ -10,9 +10,11 @@ import pytest
 from cni_plugin.config import parse_config
 from cni_plugin.errors import CniError
 from cni_plugin.names import derive_mac, host_link_name, link_local, parse_alias
-from cni_plugin.plan import plan_attachment, requested_mac, shape_of
+from cni_plugin.plan import plan_attachment
+from cni_plugin.plan_parts import requested_mac
 from cni_plugin.request import Request, parse_request
 from cni_plugin.result import IPConfig, Result, ResultRoute
+from cni_plugin.shape import shape_of
 from kernel.describe import name_of
 from kernel.model import Address, Bridge, Plan, Port, Route, Sysctl
 from kernel.nftables.masquerade import hairpin_element

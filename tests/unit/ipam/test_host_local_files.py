@@ -105,8 +105,8 @@ def test_what_is_reserved_is_taken_over_from_whoever_asks(folder: Path) -> None:
             tx.reserve(asking, ip_address("10.88.0.2"))
             tx.reserve(asking, ip_address("10.88.0.100"))
             tx.reserve(other, ip_address("10.88.0.4"))
-            adopt(tx, folder, "pods", asking)
-            adopt(tx, folder, "pods", asking)
+            adopt(tx, folder / "pods", asking)
+            adopt(tx, folder / "pods", asking)
         with store.read() as tx:
             held = {str(a.address): a.owner.container_id for a in tx.allocations("pods")}
     assert held == {
