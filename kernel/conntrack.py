@@ -13,13 +13,13 @@ import errno
 import re
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from kernel.errors import KernelError
-from kernel.model import IPAddress
+from kernel.model import IPAddress, IPNetwork
 from kernel.netlink.codec import FAMILY, Message, attribute, attributes, nested, u8, u32
 from kernel.netlink.socket import NETLINK_NETFILTER, Netlink, open_netlink
 
@@ -29,7 +29,7 @@ _STATS_ENTRIES = 1
 _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_*
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
-_PROTOCOL_NUMBER, _DESTINATION_PORT = 1, 3
+_PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 # net/netfilter/nf_internals.h, CTA_FILTER_F_*
 _BY_SOURCE, _BY_DESTINATION, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 1, 1 << 3, 1 << 5
 _HEADER_BYTES = 4  # struct nfgenmsg
@@ -102,14 +102,19 @@ def _of_flow(flow: Flow) -> Pattern:
 
 def _to_node(entries: Sequence[Message]) -> list[Message]:
     """Those of the entries whose connections go to an address of this node."""
-    if not entries:
-        return []
+    targets = [_destination(entry) for entry in entries]
+    own = _own(targets)
+    return [entry for entry, to in zip(entries, targets, strict=True) if to in own]
+
+
+def _own(addresses: Collection[IPAddress]) -> Collection[IPAddress]:
+    """Those that are the node's own."""
+    if not addresses:
+        return ()
     from kernel.paths import local_addresses  # few calls find any
 
-    targets = [_destination(entry) for entry in entries]
     with open_netlink() as nl:
-        own = local_addresses(nl, targets)
-    return [entry for entry, to in zip(entries, targets, strict=True) if to in own]
+        return local_addresses(nl, addresses)
 
 
 def _destination(entry: Message) -> IPAddress:
@@ -167,6 +172,50 @@ def _walk(nl: Netlink, patterns: Sequence[Pattern]) -> list[Pattern]:
         elif answer.errno not in (0, errno.ENOENT):
             raise KernelError(str(request), "", answer.errno, answer.hint)
     return refused
+
+
+class StaleFlow(NamedTuple):
+    """A connection to an address and port that is translated to a pod's address."""
+
+    to: IPAddress
+    port: int
+    pod: IPAddress
+
+
+def find_stale_flows(prefixes: Iterable[IPNetwork], alive: Container[IPAddress]) -> list[StaleFlow]:
+    """Tracked connections that are translated to addresses of the prefixes that none has.
+
+    alive: the addresses that there are. Raises KernelError.
+    """
+    wanted = [p for p in prefixes if p.version == 4 or p.prefixlen]
+    if not wanted:
+        return []
+    beginnings = b"|".join(re.escape(p.network_address.packed[: p.prefixlen // 8]) for p in wanted)
+    found: dict[StaleFlow, None] = {}
+    with open_netlink(NETLINK_NETFILTER) as nl:
+        if not _tracks(nl):
+            return []
+        message = Message(_GET, 0, struct.pack("!BBH", 0, 0, 0), "list connections")
+        for entry in nl.search(message, re.compile(beginnings, re.DOTALL)):
+            flow = _translated(entry)
+            if flow and flow.pod not in alive and any(flow.pod in p for p in wanted):
+                found[flow] = None
+    return list(found)
+
+
+def _translated(entry: Message) -> StaleFlow | None:
+    """Where a connection leads, if that is elsewhere than its first packet went."""
+    version = 4 if entry.body[0] == FAMILY[4] else 6
+    found = attributes(entry.body, _HEADER_BYTES)
+    if _ORIGINAL not in found or _REPLY not in found:
+        return None
+    there, back = (attributes(found[way]) for way in (_ORIGINAL, _REPLY))
+    to = attributes(there.get(_TUPLE_IP, b"")).get(_DESTINATION[version], b"")
+    pod = attributes(back.get(_TUPLE_IP, b"")).get(_SOURCE[version], b"")
+    if not to or not pod or to == pod:
+        return None
+    port = attributes(there.get(_TUPLE_PROTOCOL, b"")).get(_DESTINATION_PORT, b"")
+    return StaleFlow(ip_address(to), int.from_bytes(port), ip_address(pod))
 
 
 def forget_listed(
@@ -257,6 +306,60 @@ def _delete(entry: Message) -> Message:
     body = entry.body[:_HEADER_BYTES] + nested(_ORIGINAL, found[_ORIGINAL])
     body += b"".join(attribute(kind, found[kind]) for kind in (_ZONE, _ID) if kind in found)
     return Message(_DELETE, 0, body, "forget a tracked connection")
+
+
+class Connection(NamedTuple):
+    """A tracked connection as the node forwards it: after DNAT, and before SNAT.
+
+    Ports are 0 where the protocol has none.
+    """
+
+    source: IPAddress
+    destination: IPAddress
+    protocol: int
+    source_port: int
+    port: int
+
+
+def forget_forbidden(
+    addresses: Iterable[IPAddress],
+    is_forbidden: Callable[[Connection], bool],
+    found_some: Callable[[Iterable[Connection]], None],
+) -> list[Connection]:
+    """Delete the entries of connections from and to these addresses that are forbidden; these.
+
+    found_some: is given connections before their entries go. Those of the node itself, which it
+    does not forward, are left alone. Raises KernelError.
+    """
+    found: list[Connection] = []
+
+    def choose(entries: Sequence[Message]) -> list[Message]:
+        chosen = [(entry, c) for entry in entries if is_forbidden(c := _connection(entry))]
+        own = _own({end for _entry, c in chosen for end in (c.source, c.destination)})
+        forwarded = [(e, c) for e, c in chosen if c.source not in own and c.destination not in own]
+        if forwarded:
+            found_some(c for _entry, c in forwarded)
+            found.extend(c for _entry, c in forwarded)
+        return [entry for entry, _c in forwarded]
+
+    patterns = [*of_pods(addresses)]
+    if patterns:
+        with open_netlink(NETLINK_NETFILTER) as nl:
+            if _tracks(nl):
+                forget_listed(nl, patterns, choose)
+    return [*dict.fromkeys(found)]
+
+
+def _connection(entry: Message) -> Connection:
+    """The connection of an entry. Where it leads is where its answers come from."""
+    version = 4 if entry.body[0] == FAMILY[4] else 6
+    found = attributes(entry.body, _HEADER_BYTES)
+    original, reply = (attributes(found[direction]) for direction in (_ORIGINAL, _REPLY))
+    ends = [attributes(parts[_TUPLE_IP])[_SOURCE[version]] for parts in (original, reply)]
+    ports = [attributes(parts[_TUPLE_PROTOCOL]) for parts in (original, reply)]
+    source_port, port = (int.from_bytes(each.get(_SOURCE_PORT, b"")) for each in ports)
+    protocol = int.from_bytes(ports[0].get(_PROTOCOL_NUMBER, b""))
+    return Connection(ip_address(ends[0]), ip_address(ends[1]), protocol, source_port, port)
 
 
 @dataclass(slots=True)

@@ -36,11 +36,15 @@ TABLE_MAIN, TABLE_LOCAL = 254, 255
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A link's membership in a bridge; bridge is empty where it should have no master."""
+    """A link's membership in a bridge; bridge is empty where it should have no master.
+
+    blocks: whether it forwards nothing now, by its state, which no plan asks for.
+    """
 
     bridge: str
     hairpin: bool = False
     isolated: bool = False
+    blocks: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,20 @@ class Link:
     arp: bool | None = None
     allmulti: bool | None = None
     queue_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a link has received (rx) and sent (tx) since it was made, in the kernel's order."""
+
+    rx_packets: int = 0
+    tx_packets: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_errors: int = 0
+    tx_errors: int = 0
+    rx_dropped: int = 0
+    tx_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from kernel.errors import KernelError, NotANamespace
 from kernel.model import Link, Route, Space
 from kernel.netlink import links
 from kernel.netlink.codec import Message, attributes, u32
-from kernel.netlink.socket import POD_OBJECTS_MAX, Netlink
+from kernel.netlink.socket import POD_OBJECTS_MAX, Answer, Netlink
 from kernel.netns import Namespace, inside, open_namespace
 from kernel.read import read_space
 from kernel.repair import repair
@@ -38,13 +38,28 @@ def open_pod(nl: Netlink, path: str, host: str) -> Namespace | None:
 
 
 def _is_peer_of(nl: Netlink, pod: Namespace, host: str) -> bool:
-    body = bytes(_RTGENMSG_BYTES) + u32(_NETNSA_FD, pod.fd)
-    number, link = nl.exchange([Message(_RTM_GETNSID, 0, body), links.get_link(host)])
-    if not number.objects or not link.objects:
-        return False
-    found = attributes(number.objects[0].body, _RTGENMSG_BYTES).get(_NETNSA_NSID, b"")
-    mine = struct.unpack("=i", found)[0] if found else -1
-    return mine >= 0 and mine == links.parse_peer_namespace(link.objects[0])
+    number, link = nl.exchange([_get_number(pod), links.get_link(host)])
+    mine = _parse_number(number)
+    return mine >= 0 and bool(link.objects) and mine == links.parse_peer_namespace(link.objects[0])
+
+
+def read_number(nl: Netlink, pod: Namespace) -> int:
+    """The number that the socket's namespace has for another; -1 where it has none.
+
+    Links name the namespace of their other end by it.
+    """
+    return _parse_number(nl.exchange([_get_number(pod)])[0])
+
+
+def _get_number(pod: Namespace) -> Message:
+    return Message(_RTM_GETNSID, 0, bytes(_RTGENMSG_BYTES) + u32(_NETNSA_FD, pod.fd))
+
+
+def _parse_number(answer: Answer) -> int:
+    if not answer.objects:
+        return -1
+    found = attributes(answer.objects[0].body, _RTGENMSG_BYTES).get(_NETNSA_NSID, b"")
+    return int(struct.unpack("=i", found)[0]) if found else -1
 
 
 def repair_pod(pod: Namespace, desired: Space) -> tuple[Changes, Changes]:
@@ -59,6 +74,15 @@ def repair_pod(pod: Namespace, desired: Space) -> tuple[Changes, Changes]:
             return (), ()
         repair(nl, lost, index)
         return lost, _find_lost(nl, desired)[0]
+
+
+def compare_pod(pod: Namespace, desired: Space) -> Changes:
+    """What the pod has otherwise than planned; nothing is changed.
+
+    Raises KernelError, TooManyObjects.
+    """
+    with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as nl:
+        return diff_space(desired, read_space(nl, desired))
 
 
 def _find_lost(nl: Netlink, desired: Space) -> tuple[Changes, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -15,7 +15,6 @@ from kernel.model import (
     Address,
     Link,
     Neighbour,
-    Port,
     Redirect,
     Route,
     Space,
@@ -53,11 +52,16 @@ def read_links(nl: Netlink) -> list[Link]:
     """All links of the namespace, bridge ports with their bridge's name."""
     found = [links.parse_link(m) for m in nl.dump(links.list_links())]
     names = {str(link.index): link.name for link in found}
-    return [replace(k, port=_named(k.port, names)) if k.port else k for k in found]
+    return [with_bridge(link, names) for link in found]
 
 
-def _named(port: Port, names: dict[str, str]) -> Port:
-    return replace(port, bridge=names.get(port.bridge, port.bridge))
+def with_bridge(link: Link, names: Mapping[str, str]) -> Link:
+    """A link as it was parsed, with its bridge's name. names: by the index, in text."""
+    if link.port is None:
+        return link
+    return replace(
+        link, port=replace(link.port, bridge=names.get(link.port.bridge, link.port.bridge))
+    )
 
 
 def read_addresses(nl: Netlink, of: Iterable[Link]) -> tuple[Address, ...]:

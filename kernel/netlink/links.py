@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable
 from ipaddress import ip_interface
 
-from kernel.model import Address, Link, Port, Sysctl
+from kernel.model import Address, Counters, Link, Port, Sysctl
 from kernel.netlink.codec import (
     FAMILY,
     NLM_F_CREATE,
@@ -45,7 +45,11 @@ _IFLA_INET_CONF, _IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
 _CARRIED = {("ipv4", "forwarding"): 1, ("ipv4", "arp_ignore"): 19, ("ipv6", "addr_gen_mode"): 8}
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
-_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+_IFLA_STATS64 = 23
+_COUNTERS = struct.Struct("=8Q")  # the first members of struct rtnl_link_stats64
+_IFLA_XDP, _XDP_ATTACHED, _XDP_PROGRAM_ID = 43, 2, 4
+_BRPORT_STATE, _BRPORT_MODE, _BRPORT_ISOLATED = 1, 4, 33
+_FORWARDING = b"\3"  # BR_STATE_FORWARDING (linux/if_bridge.h)
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 8, 11
 IFA_F_NODAD, IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
@@ -207,9 +211,11 @@ def get_link(name: str = "", index: int = 0) -> Message:
     return Message(RTM_GETLINK, 0, body, f"look up link {name or index}")
 
 
-def list_links() -> Message:
-    """Ask for all links (a dump)."""
-    body = _link_body("") + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+def list_links(*, counters: bool = False) -> Message:
+    """Ask for all links (a dump). counters: with what `parse_counters` reads."""
+    body = _link_body("")
+    if not counters:
+        body += u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     return Message(RTM_GETLINK, 0, body, "list links")
 
 
@@ -259,6 +265,19 @@ def parse_peer_namespace(message: Message) -> int:
     return int(struct.unpack("=i", found)[0]) if found else -1
 
 
+def parse_xdp_program(message: Message) -> int:
+    """The ID of the XDP program at a link, of an RTM_NEWLINK; 0 where it has none."""
+    found = attributes(first_attribute(message.body, _IFINFO.size, _IFLA_XDP) or b"")
+    is_attached = any(found.get(_XDP_ATTACHED, b""))
+    return number(found.get(_XDP_PROGRAM_ID, bytes(4))) if is_attached else 0
+
+
+def parse_counters(message: Message) -> Counters:
+    """What a link has received and sent, of an RTM_NEWLINK answer; zeros where it has none."""
+    found = first_attribute(message.body, _IFINFO.size, _IFLA_STATS64) or b""
+    return Counters(*_COUNTERS.unpack_from(found)) if len(found) >= _COUNTERS.size else Counters()
+
+
 def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:
     if IFLA_MASTER not in found:
         return None
@@ -267,6 +286,7 @@ def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:
         str(number(found[IFLA_MASTER])),
         hairpin=data.get(_BRPORT_MODE, b"\0") != b"\0",
         isolated=data.get(_BRPORT_ISOLATED, b"\0") != b"\0",
+        blocks=data.get(_BRPORT_STATE, _FORWARDING) != _FORWARDING,
     )
 
 

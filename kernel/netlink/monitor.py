@@ -7,7 +7,6 @@ filter before they wake it.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import select
 import socket
@@ -23,6 +22,7 @@ from kernel.netlink import links, neighbours, routes, rules
 from kernel.netlink import traffic_control as tc
 from kernel.netlink.codec import Message, attributes, string, unpack
 from kernel.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE
+from kernel.socket_filter import attach_filter
 
 Kind = Literal[
     "link", "address", "route", "neighbour", "fdb", "netconf", "rule", "limit", "nft", "lost"
@@ -35,7 +35,7 @@ _NFT_GROUPS = 1 << 6  # NFNLGRP_NFTABLES
 _BUFFER_BYTES = 8 << 20
 _RECEIVE_BYTES = 1 << 17
 _AT_ONCE = 4096
-_SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
+_SO_RCVBUFFORCE = 33
 
 _RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
 _NETCONF_INDEX, _NETCONF_ALL, _NETCONF_DEFAULT = 1, -1, -2
@@ -129,7 +129,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         Changes of FDB entries are reported without a port (drivers/net/vxlan: vxlan_fdb_notify), so
         they come all the same.
         """
-        _attach_filter(self._route, _own_changes(port, device))
+        attach_filter(self._route, _own_changes(port, device))
         if self._device not in (0, device):
             # What is still to be read of an earlier device is not about this one of its name.
             self._stale.add(self._device)
@@ -293,11 +293,3 @@ def _own_changes(port: int, device: int) -> list[tuple[int, int, int, int]]:
         (_RETURN, 0, 0, _ACCEPT),
         (_RETURN, 0, 0, 0),
     ]
-
-
-def _attach_filter(source: socket.socket, program: list[tuple[int, int, int, int]]) -> None:
-    code = b"".join(struct.pack("=HBBI", *step) for step in program)
-    buffer = ctypes.create_string_buffer(code)
-    # struct sock_fprog: how many instructions, and where they are.
-    argument = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-    source.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)

@@ -83,6 +83,14 @@ class Netlink(AbstractContextManager["Netlink"]):
         """Close the socket."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when something waits, of a socket with a subscription."""
+        return self._socket.fileno()
+
+    def receive_now(self, size: int) -> bytes:
+        """A datagram that waits. Raises BlockingIOError where none does, OSError."""
+        return self._socket.recv(size, socket.MSG_DONTWAIT)
+
     @property
     def port(self) -> int:
         """The socket's address: notifications name it as the author of a change."""

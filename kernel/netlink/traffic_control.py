@@ -87,6 +87,12 @@ def list_qdiscs() -> Message:
     return Message(RTM_GETQDISC, 0, _TCMSG.pack(0, 0, 0, 0, 0), "list qdiscs")
 
 
+def parse_qdisc(message: Message) -> tuple[int, str]:
+    """The index of the link and the kind of a qdisc, in an answer to `list_qdiscs`."""
+    _family, index, *_rest = _TCMSG.unpack_from(message.body)
+    return index, string(attributes(message.body, _TCMSG.size).get(_KIND, b""))
+
+
 def root_of(message: Message) -> int:
     """The index of the link that an RTM_NEWQDISC answer is the root of; 0: it is no root."""
     _family, index, _handle, parent, _info = _TCMSG.unpack_from(message.body)

@@ -1,8 +1,9 @@
 """What nftables rules of others do with a packet: evaluated, not sent.
 
-Only a certain drop is reported. A rule whose match cannot be evaluated (a set, a limit, most of
-xtables' matches) may match or not; one that may accept the packet makes the verdict unknown. Tables
-of iptables-nft are such tables; those of iptables-legacy cannot be read through nftables.
+Only a certain drop, or a certain translation, is reported. A rule whose match cannot be evaluated
+(a set, a limit, most of xtables' matches) may match or not; one that may accept the packet makes
+the verdict unknown. Tables of iptables-nft are such tables; those of iptables-legacy are
+`kernel.legacy_filter`'s.
 """
 
 from __future__ import annotations
@@ -12,25 +13,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from kernel.model import IPAddress
+from kernel.model import HOST_LINK_PREFIX, IPAddress
 from kernel.netlink.codec import Message, attribute_list, attributes, string, text
 from kernel.netlink.socket import Netlink
 from kernel.nftables.table import ABSENT, HEADER_BYTES, IFNAMSIZ, SUBSYSTEM, TABLE
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
-PREROUTING, INPUT, FORWARD, OUTPUT = 0, 1, 2, 3
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
 _GETCHAIN, _GETRULE = SUBSYSTEM | 4, SUBSYSTEM | 7
-_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
-_OF_VERSION = {4: (1, 2), 6: (1, 10)}
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
+_INET, _IPV4, _NETDEV, _BRIDGE, _IPV6 = 1, 2, 5, 7, 10
+_FAMILIES = {_INET: "inet", _IPV4: "ip", _NETDEV: "netdev", _BRIDGE: "bridge", _IPV6: "ip6"}
+_OF_VERSION = {4: (_INET, _IPV4), 6: (_INET, _IPV6)}
+_INGRESS, _EGRESS = 0, 1  # of family netdev (linux/netfilter.h)
+_HOOK_DEVICE, _HOOK_DEVICES, _DEVICE_PREFIX = 3, 4, 2
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
 _NAME, _DATA, _VALUE, _VERDICT = 1, 2, 1, 2
 _DROP, _ACCEPT, _JUMP, _GOTO, _RETURN = 0, 1, -3, -4, -5
+TRANSLATED = 256
+"""Beside the kernel's verdicts: the destination is another one from here on."""
+_NAT_DESTINATION = 1  # NFT_NAT_DNAT
+_TRANSLATING = frozenset({"DNAT", "REDIRECT"})
 _PROTOCOL, _IIFNAME, _OIFNAME, _NFPROTO, _L4PROTO = 1, 6, 7, 15, 16
-_HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment"})
+_HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment", "immediate"})
 # Bits of the state of a packet that begins a connection: NF_CT_STATE_BIT, XT_CONNTRACK_STATE_BIT.
 _STATE_NEW = 1 << 3
-_NETWORK, _TRANSPORT = 1, 2
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+_ETHERTYPE = 12, 2  # its offset and length in a frame
+# linux/netfilter/nf_tables.h, NFTA_FIB_F_DADDR and NFT_FIB_RESULT_ADDRTYPE; RTN_LOCAL.
+_TYPE_OF_DESTINATION, _LOCAL_TYPE = (2, 3), struct.pack("=I", 2)
+# linux/netfilter/xt_addrtype.h: types of source and destination, flags; XT_ADDRTYPE_LOCAL.
+_ADDRTYPE, _TYPE_LOCAL = struct.Struct("=HHI"), 1 << 2
+_PORTS = struct.Struct("=4H4B")  # the ports of struct xt_tcp, and of the shorter struct xt_udp
+_INVERTED_PORT, _INVERTED_FLAGS, _SYN = 0x02, 0x04, 0x02
 _MATCH_INFO = 3  # linux/netfilter/nf_tables_compat.h
 _DEPTH_MAX = 16  # NFT_JUMP_STACK_SIZE
 
@@ -40,7 +55,10 @@ _Attributes = dict[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The first packet of a connection. Empty link names are unknown. protocol: 6 or 17."""
+    """The first packet of a connection. Empty link names are unknown. protocol: 6 or 17.
+
+    is_local: whether it is known to go to an address of the node's own.
+    """
 
     source: IPAddress
     to: IPAddress
@@ -48,6 +66,7 @@ class Flow:
     port: int
     iif: str = ""
     oif: str = ""
+    is_local: bool = False
 
     @property
     def network_header(self) -> bytes:
@@ -72,21 +91,33 @@ class Flow:
 
 
 class _Chain(NamedTuple):
-    """policy: drop of a base chain. hook: its number; None for a chain that others jump to."""
+    """policy: drop of a base chain. hook: its number; None for a chain that others jump to.
+
+    kind: of a base chain ("filter", "nat"). priority: among those of its hook, the lowest first.
+    devices: of family netdev; the names of links, or with * at the end their beginning.
+    """
 
     family: int
     table: str
     name: str
     hook: int | None
     is_drop: bool
+    kind: str = ""
+    priority: int = 0
+    devices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"chain {self.name} of table {_FAMILIES[self.family]} {self.table}"
+        at = f" on {', '.join(self.devices)}" if self.devices else ""
+        return f"chain {self.name} of table {_FAMILIES[self.family]} {self.table}{at}"
+
+    def is_at(self, link: str) -> bool:
+        """Whether it is of family netdev and sees what passes a link; one of a pod is any pod's."""
+        return bool(link) and any(_is_same(link, device) for device in self.devices)
 
 
 _Key = tuple[int, str, str]
-_Outcome = Literal["accept", "continue", "unknown"] | tuple[str]
-"""A tuple has the text of what drops."""
+_Outcome = Literal["accept", "continue", "unknown"] | tuple[str, int]
+"""A tuple has the text of the rule that drops or translates, and which it does."""
 
 
 class ForeignRules:
@@ -101,16 +132,52 @@ class ForeignRules:
         self._rules: dict[_Key, list[Message]] = {}
 
     def find_drop(self, flow: Flow, *hooks: int) -> str:
-        """What certainly drops the packet on these hooks; empty where nothing does."""
+        """What certainly drops the packet on these hooks, or at the links that it passes.
+
+        Empty where nothing does.
+        """
         for chain in self._chains.values():
-            if chain.hook in hooks and chain.family in _OF_VERSION[flow.to.version]:
+            is_ip = chain.hook in hooks and chain.family in _OF_VERSION[flow.to.version]
+            if is_ip or self._passes_link(chain, flow):
                 # Where a packet goes is not decided yet when it comes in.
-                seen = flow if chain.hook != PREROUTING else _without_oif(flow)
-                outcome = self._run(chain, seen, 0)
-                if outcome == "continue" and chain.is_drop:
-                    return f"the policy of {chain}"
-                if isinstance(outcome, tuple):
-                    return outcome[0]
+                seen = flow if chain.hook != PREROUTING else without_oif(flow)
+                if where := self._drop_of(chain, seen):
+                    return where
+        return ""
+
+    def find_bridge_drop(self, flow: Flow, *hooks: int) -> str:
+        """What certainly drops the frame on these hooks of a bridge; empty where nothing does."""
+        chains = (c for c in self._chains.values() if c.family == _BRIDGE and c.hook in hooks)
+        return next((where for chain in chains if (where := self._drop_of(chain, flow))), "")
+
+    def _passes_link(self, chain: _Chain, flow: Flow) -> bool:
+        if chain.family != _NETDEV:
+            return False
+        return chain.is_at({_INGRESS: flow.iif, _EGRESS: flow.oif}.get(chain.hook or 0, ""))
+
+    def _drop_of(self, chain: _Chain, flow: Flow) -> str:
+        outcome = self._run(chain, flow, 0)
+        if outcome == "continue" and chain.is_drop:
+            return f"the policy of {chain}"
+        return outcome[0] if isinstance(outcome, tuple) and outcome[1] == _DROP else ""
+
+    def find_translation(self, flow: Flow, priority: int) -> str:
+        """What certainly gives the packet another destination; empty where nothing does.
+
+        priority: of the chain that would do so otherwise. One of the same priority comes before it
+        where it was made later (net/netfilter/core.c, nf_hook_entries_grow).
+        """
+        chains = [
+            chain
+            for chain in self._chains.values()
+            if (chain.hook, chain.kind) == (PREROUTING, "nat")
+            and chain.priority <= priority
+            and chain.family in _OF_VERSION[flow.to.version]
+        ]
+        for chain in sorted(chains, key=lambda chain: chain.priority):
+            outcome = self._run(chain, flow, 0)
+            if isinstance(outcome, tuple) and outcome[1] == TRANSLATED:
+                return outcome[0]
         return ""
 
     def _run(self, chain: _Chain, flow: Flow, depth: int) -> _Outcome:
@@ -120,7 +187,8 @@ class ForeignRules:
                 continue
             outcome = self._follow(chain, rule, verdict, target, flow, depth)
             if match == "maybe":
-                if outcome in ("accept", "unknown") or verdict == _RETURN:
+                may_end = isinstance(outcome, tuple) and outcome[1] == TRANSLATED
+                if may_end or outcome in ("accept", "unknown") or verdict == _RETURN:
                     return "unknown"
             elif outcome != "continue" or verdict in (_GOTO, _RETURN):
                 return outcome
@@ -131,9 +199,9 @@ class ForeignRules:
     ) -> _Outcome:
         if verdict == _ACCEPT:
             return "accept"
-        if verdict == _DROP:
+        if verdict in (_DROP, TRANSLATED):
             handle = int.from_bytes(attributes(rule.body, HEADER_BYTES)[_RULE_HANDLE])
-            return (f"rule {handle} of {chain}",)
+            return f"rule {handle} of {chain}", verdict
         if verdict == _RETURN:
             return "continue"
         to = self._chains.get((chain.family, chain.table, target))
@@ -158,7 +226,8 @@ def has_chain(nl: Netlink, family: str, table: str, name: str) -> bool:
     return bool(nl.run([message], tolerate=ABSENT)[0].objects)
 
 
-def _without_oif(flow: Flow) -> Flow:
+def without_oif(flow: Flow) -> Flow:
+    """The packet before it is routed."""
     return Flow(flow.source, flow.to, flow.protocol, flow.port, flow.iif)
 
 
@@ -168,7 +237,23 @@ def _parse_chain(message: Message) -> _Chain:
     is_drop = int.from_bytes(found.get(_CHAIN_POLICY, b"\1")) == _DROP
     number = int.from_bytes(hook[1]) if hook else None
     table, name = string(found[_CHAIN_TABLE]), string(found[_CHAIN_NAME])
-    return _Chain(message.body[0], table, name, number, is_drop)
+    priority = int.from_bytes(hook[2], signed=True) if hook else 0
+    kind = string(found.get(_CHAIN_TYPE, b""))
+    devices = tuple(_devices(hook)) if hook and message.body[0] == _NETDEV else ()
+    return _Chain(message.body[0], table, name, number, is_drop, kind, priority, devices)
+
+
+def _devices(hook: _Attributes) -> Iterator[str]:
+    listed = list(attribute_list(hook.get(_HOOK_DEVICES, b"")))
+    for kind, name in listed or [(0, hook.get(_HOOK_DEVICE, b""))]:
+        yield string(name) + "*" * (kind == _DEVICE_PREFIX)
+
+
+def _is_same(link: str, device: str) -> bool:
+    if device.endswith("*"):
+        return link.startswith(device[:-1])
+    prefix = HOST_LINK_PREFIX
+    return link == device or (link.startswith(prefix) and device.startswith(prefix))
 
 
 def _evaluate(rule: Message, flow: Flow) -> tuple[_Match, int | None, str]:
@@ -180,6 +265,8 @@ def _evaluate(rule: Message, flow: Flow) -> tuple[_Match, int | None, str]:
             return match, *verdict
         if name == "reject" or (name == "target" and string(data[1]) == "REJECT"):
             return match, _DROP, ""
+        if _translates(name, data):
+            return match, TRANSLATED, ""
         if name in ("lookup", "masq", "nat", "redir", "tproxy", "queue", "target"):
             if name != "target" and data.get(3) is not None:  # a verdict map, or a translation
                 return "maybe", _ACCEPT, ""
@@ -190,6 +277,12 @@ def _evaluate(rule: Message, flow: Flow) -> tuple[_Match, int | None, str]:
             return "no", None, ""
         match = "maybe" if "maybe" in (match, fits) else "yes"
     return match, None, ""
+
+
+def _translates(name: str, data: _Attributes) -> bool:
+    if name == "nat":
+        return int.from_bytes(data[1]) == _NAT_DESTINATION
+    return name == "redir" or (name == "target" and string(data[1]) in _TRANSLATING)
 
 
 def jump_target(rule: Message) -> str:
@@ -221,7 +314,7 @@ def _verdict(data: _Attributes) -> tuple[int, str] | None:
 
 
 def _match(name: str, data: _Attributes, registers: dict[int, bytes | None], flow: Flow) -> _Match:
-    if name in ("meta", "payload", "ct") and 1 in data:
+    if name in ("meta", "payload", "ct", "fib") and 1 in data:
         registers[_place(data[1])] = _load(name, data, flow)
         return "yes"
     if name == "bitwise":
@@ -231,7 +324,7 @@ def _match(name: str, data: _Attributes, registers: dict[int, bytes | None], flo
     if name == "cmp":
         return _compare(registers.get(_place(data[1])), data)
     if name == "match":
-        return _match_xtables(string(data[1]), data.get(_MATCH_INFO, b""))
+        return match_xtables(string(data[1]), data.get(_MATCH_INFO, b""), flow)
     return "yes" if name in _HARMLESS else "maybe"
 
 
@@ -244,9 +337,14 @@ def _place(register: bytes) -> int:
 def _load(name: str, data: _Attributes, flow: Flow) -> bytes | None:
     if name == "meta":
         return flow.meta(int.from_bytes(data[2]))
+    if name == "fib":
+        asked = int.from_bytes(data[3]), int.from_bytes(data[2])
+        return _LOCAL_TYPE if flow.is_local and asked == _TYPE_OF_DESTINATION else None
     if name == "ct":
         return struct.pack("=I", _STATE_NEW) if int.from_bytes(data[2]) == 0 else None
     base, offset, length = (int.from_bytes(data[n]) for n in (2, 3, 4))
+    if (base, offset, length) == (_LINK, *_ETHERTYPE):
+        return flow.meta(_PROTOCOL)
     ports = struct.pack("!HH", flow.port, flow.port)
     header = {_NETWORK: flow.network_header, _TRANSPORT: ports}.get(base, b"")
     cut = header[offset : offset + length]
@@ -270,10 +368,14 @@ def _compare(value: bytes | None, data: _Attributes) -> _Match:
     return "yes" if fits else "no"
 
 
-def _match_xtables(name: str, info: bytes) -> _Match:
-    """A match of iptables-nft (linux/netfilter/xt_conntrack.h, xt_state.h)."""
+def match_xtables(name: str, info: bytes, flow: Flow) -> _Match:
+    """A match of iptables in either flavour (linux/netfilter/xt_conntrack.h, xt_state.h)."""
     if name == "comment":
         return "yes"
+    if name in ("tcp", "udp") and len(info) >= _PORTS.size:
+        return _match_port(name, info, flow)
+    if name == "addrtype" and len(info) >= _ADDRTYPE.size and flow.is_local:
+        return "yes" if _ADDRTYPE.unpack_from(info) == (0, _TYPE_LOCAL, 0) else "maybe"
     if name == "conntrack" and len(info) >= 152:
         flags, inverted, states = struct.unpack_from("=HHH", info, 146)
         if flags != 1:  # XT_CONNTRACK_STATE alone
@@ -282,3 +384,18 @@ def _match_xtables(name: str, info: bytes) -> _Match:
     if name == "state" and len(info) >= 4:
         return "yes" if struct.unpack_from("=I", info)[0] & _STATE_NEW else "no"
     return "maybe"
+
+
+def _match_port(name: str, info: bytes, flow: Flow) -> _Match:
+    """xt_tcp and xt_udp (linux/netfilter/xt_tcpudp.h)."""
+    first_source, last_source, first, last, option, mask, compared, inverted = _PORTS.unpack_from(
+        info
+    )
+    if name == "udp":
+        option, mask, compared, inverted = 0, 0, 0, option
+    if (first <= flow.port <= last) == bool(inverted & _INVERTED_PORT):
+        return "no"
+    # The packet that opens a connection has SYN alone.
+    if (_SYN & mask == compared) == bool(inverted & _INVERTED_FLAGS):
+        return "no"
+    return "yes" if (first_source, last_source) == (0, 0xFFFF) and not option else "maybe"

@@ -1,7 +1,7 @@
 """Generations of the node's rules: whether podwire's parts are what they were when last compared.
 
 Each transaction on any table makes another generation (net/netfilter/nf_tables_api.c, base_seq).
-While nobody but podwire changes elements, an ADD need not read the rules again.
+While nobody but podwire changes elements, an ADD need not read rules and intervals again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import struct
 from collections.abc import Sequence
 
 from kernel.errors import KernelError
@@ -19,35 +18,38 @@ from kernel.nftables.table import HEADER_BYTES, SUBSYSTEM, commit, header
 
 # linux/netfilter/nf_tables.h
 _GETGEN, _GEN_ID = SUBSYSTEM | 16, 1
-_STATE = struct.Struct("=IBxxx")
+_PARTS, _INTERVALS = 0, 1
+_WORD_BYTES = 8
 _LAST = 0xFFFFFFFF
 _NOT_SO = frozenset({errno.ERESTART, errno.EEXIST})
 
 
-class _Whole:
-    """The generation in which these parts were whole, in this process's namespace."""
+class _Known:
+    """What is known in this process's namespace, each fact with the generation in which it is so.
+
+    _PARTS: the parts that are whole, as bits. _INTERVALS: a digest of the elements that are ranges.
+    """
 
     def __init__(self) -> None:
-        self._page: bytearray | mmap.mmap = bytearray(_STATE.size)
+        self._words = memoryview(bytearray(2 * _WORD_BYTES)).cast("Q")
         self._space = 0
 
     def share(self) -> None:
         """Share it with processes that are forked from now on, all in one namespace.
 
-        It is written in one piece, and whoever reads an older state than the kernel's compares
-        again.
+        A fact is written in one piece with its generation, and whoever reads an older generation
+        than the kernel's compares again.
         """
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
 
-    def read(self) -> tuple[int, int]:
-        """The generation, and the parts as bits; nothing in another network namespace."""
-        generation, parts = _STATE.unpack_from(self._page)
-        return (generation, parts) if self._is_here() else (0, 0)
+    def read(self, fact: int) -> tuple[int, int]:
+        """The generation, and what was so in it; nothing in another network namespace."""
+        return divmod(self._words[fact], _LAST + 1) if self._is_here() else (0, 0)
 
-    def write(self, generation: int, parts: int) -> None:
-        """Replace both."""
+    def write(self, fact: int, generation: int, value: int) -> None:
+        """Replace both. value: of 32 bits."""
         if self._is_here():
-            _STATE.pack_into(self._page, 0, generation, parts)
+            self._words[fact] = generation * (_LAST + 1) + value
 
     def _is_here(self) -> bool:
         # Each namespace counts for itself; a process works in one, but for tests.
@@ -56,12 +58,12 @@ class _Whole:
         return inode == self._space
 
 
-_whole = _Whole()
+_known = _Known()
 
 
 def share_with_forked() -> None:
     """Let processes that are forked from now on know what one of them has compared."""
-    _whole.share()
+    _known.share()
 
 
 def read_generation(nl: Netlink) -> int:
@@ -73,19 +75,34 @@ def read_generation(nl: Netlink) -> int:
 
 def are_whole(generation: int, parts: int) -> bool:
     """Whether these parts, as bits, are known to be whole in this generation."""
-    known, bits = _whole.read()
+    known, bits = _known.read(_PARTS)
     return generation == known != 0 and not parts & ~bits
 
 
 def note_whole(generation: int, parts: int) -> None:
     """Note that these parts were whole; read the generation before the rules."""
-    known, bits = _whole.read()
-    _whole.write(generation, parts | (bits if known == generation else 0))
+    known, bits = _known.read(_PARTS)
+    _known.write(_PARTS, generation, parts | (bits if known == generation else 0))
 
 
-def commit_elements(nl: Netlink, messages: Sequence[Message]) -> list[Answer]:
-    """Commit changes of elements alone; what is known of the rules stays so. Raises KernelError."""
-    known, bits = _whole.read()
+def are_intervals(generation: int, digest: int) -> bool:
+    """Whether the elements that are ranges are known to have this digest in this generation."""
+    return generation != 0 and _known.read(_INTERVALS) == (generation, digest)
+
+
+def note_intervals(generation: int, digest: int) -> None:
+    """Note their digest, of 32 bits; read the generation before the elements."""
+    _known.write(_INTERVALS, generation, digest)
+
+
+def commit_elements(
+    nl: Netlink, messages: Sequence[Message], *, intervals: bool = False
+) -> list[Answer]:
+    """Commit changes of elements alone; what is known of the rules stays so. Raises KernelError.
+
+    intervals: whether elements that are ranges are among them.
+    """
+    known, bits = _known.read(_PARTS)
     if not known:
         return commit(nl, messages)
     try:
@@ -97,5 +114,9 @@ def commit_elements(nl: Netlink, messages: Sequence[Message]) -> list[Answer]:
         if error.errno not in _NOT_SO:
             raise
         return commit(nl, messages)
-    _whole.write(1 if known == _LAST else known + 1, bits)
+    following = 1 if known == _LAST else known + 1
+    seen, digest = _known.read(_INTERVALS)
+    if seen == known and not intervals:
+        _known.write(_INTERVALS, following, digest)
+    _known.write(_PARTS, following, bits)
     return answers

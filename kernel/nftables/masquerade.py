@@ -8,6 +8,7 @@ pods of other nodes (the cluster sets, whose elements are the daemon's).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from kernel.diff import Change, by_key, diff
 from kernel.errors import KernelError
 from kernel.model import Element, IPAddress, IPNetwork
 from kernel.netlink.socket import Netlink
+from kernel.nftables.generation import are_intervals, note_intervals, read_generation
 from kernel.nftables.set_messages import change_elements, read_elements, read_sets
 from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, load, open_nft
 
@@ -190,6 +192,31 @@ def masquerade_changes(
         return ()  # a kernel without nftables has no element too many
 
 
+def is_masqueraded(networks: Iterable[Masqueraded]) -> bool:
+    """Whether the elements are just what these networks need.
+
+    Read only where podwire does not know it of this generation of the rules. Raises KernelError.
+    """
+    known = tuple(networks)
+    if not known:
+        return not masquerade_changes(known)
+    digest = _digest(masquerade_elements(known))
+    with open_nft() as nl:
+        generation = read_generation(nl)
+    if are_intervals(generation, digest):
+        return True
+    if masquerade_changes(known):
+        return False
+    note_intervals(generation, digest)
+    return True
+
+
+@lru_cache(maxsize=8)
+def _digest(elements: frozenset[Element]) -> int:
+    text = "".join(sorted(map(repr, elements)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
 def apply_masquerade(networks: Iterable[Masqueraded], others: Iterable[Masqueraded] = ()) -> None:
     """Bring the sets to what these networks need, in one transaction. others: as above.
 
@@ -213,6 +240,14 @@ def _with_others(
     present = {e for e in observed if e.set_name in names and _bounds(e)[0] in theirs}
     covered = {e for e in foreign if e.set_name in names and is_covered(e, present)}
     return (desired - covered) | present
+
+
+def element_changes(
+    desired: frozenset[Element], sets: Iterable[Set]
+) -> tuple[Change[Element], ...]:
+    """What differs of these sets from these elements; changes nothing. Raises KernelError."""
+    with open_nft() as nl:
+        return _changes(desired, read_sets(nl, sets))
 
 
 def ensure_elements(

@@ -30,6 +30,7 @@ from kernel.nftables.table import (
     open_nft,
     read_counters,
     remove_part,
+    table_changes,
 )
 
 PROBES_MAX = 500
@@ -158,6 +159,15 @@ def filters_peers() -> bool:
     """Whether any port is filtered."""
     with open_nft() as nl:
         return bool(read_sets(nl, (_VXLAN_PORT, _PROBE_PORT)))
+
+
+def peer_filter_changes(
+    desired: frozenset[Element], *, untracked: bool = False
+) -> tuple[Change[Noun], ...]:
+    """What differs of rules and sets from these elements; changes nothing. Raises KernelError."""
+    with open_nft() as nl:
+        rules = table_changes(nl, PART + UNTRACKED if untracked else PART)
+        return (*rules, *diff(by_key(desired), by_key(read_sets(nl, SETS))))
 
 
 def ensure_peer_filter(

@@ -22,6 +22,8 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 """Numbers of the protocols that have ports (IANA)."""
 UDP = PROTOCOLS["udp"]
 
+HOST_PORT_PRIORITY = -100
+"""`dstnat`, of the chain that leads to pods (linux/netfilter_ipv4.h, NF_IP_PRI_NAT_DST)."""
 _KEY = ("inet_proto", "inet_service")
 
 BY_ADDRESS = {
@@ -172,6 +174,29 @@ def describe_port(element: Element) -> str:
 def pod_of(element: Element) -> IPAddress | None:
     """The pod that a mapping's element leads to; None for other elements."""
     return ip_address(element.data[:-4]) if element.data else None
+
+
+def pod_port_of(element: Element) -> int:
+    """The pod's port that a mapping's element leads to; 0 for other elements."""
+    return int.from_bytes(element.data[-4:-2]) if element.data else 0
+
+
+def find_mapping(
+    elements: Iterable[Element], protocol: int, to: IPAddress, port: int
+) -> Element | None:
+    """The mapping that translates a connection to that address of the node, among other elements.
+
+    One of a certain address is looked up first.
+    """
+    found = None
+    for element in elements:
+        flow = flow_of(element)
+        wanted = (to.version, protocol, port)
+        if flow and (flow.version, flow.protocol, flow.port) == wanted:
+            if flow.address == to:
+                return element
+            found = element if flow.address is None else found
+    return found
 
 
 def forget_datagrams(elements: Iterable[Element]) -> None:

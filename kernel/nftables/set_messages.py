@@ -100,8 +100,9 @@ def change_elements(nl: Netlink, add: Collection[Element], remove: Collection[El
     """
     messages = [element_message(e, remove=True) for e in ordered(remove)]
     messages += [element_message(e) for e in ordered(add)]
+    intervals = any(e.key_end is not None for e in (*add, *remove))
     for start in range(0, len(messages), PER_TRANSACTION):
-        commit_elements(nl, messages[start : start + PER_TRANSACTION])
+        commit_elements(nl, messages[start : start + PER_TRANSACTION], intervals=intervals)
 
 
 def read_mapped(nl: Netlink, elements: Iterable[Element]) -> frozenset[Element]:

@@ -4,8 +4,9 @@ Packet path: a routed pair's packets are checked before connection tracking (`in
 it is received (`arp`); a bridge port's frames before they are forwarded (`bridge`). There a pod
 claims an address as the sender of ARP, as the target of a neighbour advertisement and of duplicate
 address detection; a router's messages claim the gateway's role, and queries for the members of
-groups that of a multicast router. Nested VLAN tags are dropped, for they hide what they carry, and
-receivers ignore those of VLAN 0.
+groups that of a multicast router. Nested VLAN tags are dropped, for they hide what they carry.
+Receivers ignore tags of VLAN 0 (net/core/dev.c), while br_netfilter shows no frame with a tag to
+the filters of packets, which network policies are: such frames are dropped, too.
 
 What is dropped is matched by `meta protocol`: the Ethernet header's type, which nft would take for
 ICMPv6, shows a single tag as well (net/netfilter/nft_payload.c).
@@ -82,17 +83,21 @@ _ARP = (
 )
 # Where a multicast router is known, the bridge forwards multicast, with neighbour solicitations, to
 # routers and to known members of groups alone (net/bridge/br_multicast.c,
-# br_multicast_select_querier, br_multicast_mark_router). Numbers: router discovery (RFC 4286).
+# br_multicast_select_querier, br_multicast_mark_router). Numbers: router discovery (RFC 4286), and
+# PIM (RFC 7761), whose name nft looks up in /etc/protocols, which an image need not have.
 _IGMP_REPORTS = "{ membership-report-v1, membership-report-v2, leave-group, membership-report-v3 }"
 _ROUTERS = "{ nd-router-advert, nd-redirect, mld-listener-query, 151, 153 }"
+# The tag's type, then its VLAN; the kernel removed the tag, and shows it (nft_payload_copy_vlan).
+_PRIORITY_TAG = "@ll,96,16 { 0x8100, 0x88a8 } @ll,112,16 & 0x0fff == 0"
 _BRIDGED = (
     "iifname @checked_ports iifname . ether saddr != @allowed_macs drop",
+    f"{_PRIORITY_TAG} iifname @checked_sources counter drop",
     # Most packets end here; the rest is what claims something.
-    "iifname . ip saddr @allowed_addresses4 ip protocol != { igmp, pim } accept",
-    "iifname . ip6 saddr @allowed_addresses6 meta l4proto != ipv6-icmp accept",
+    "iifname . ip saddr @allowed_addresses4 ip protocol != { igmp, 103 } accept",
+    "iifname . ip6 saddr @allowed_addresses6 meta l4proto != icmpv6 accept",
     "iifname != @checked_sources accept",
     f"iifname . ip saddr @allowed_addresses4 ip protocol igmp igmp type {_IGMP_REPORTS} accept",
-    "meta protocol ip ip protocol { igmp, pim } counter drop",
+    "meta protocol ip ip protocol { igmp, 103 } counter drop",
     f"{_ND} {_ROUTERS} counter drop",
     # It may hide the target address; receivers ignore it (RFC 6980), unless it was put together on
     # the way, as br_netfilter does.

@@ -85,7 +85,9 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A base chain. hook: its type, hook and priority; rules: in nft's language, in order."""
+    """A chain. hook: its type, hook and priority, empty where it is no base chain; rules: in nft's
+    language, in order.
+    """
 
     name: str
     hook: str
@@ -143,9 +145,15 @@ def render(table: Table) -> str:
     for chain in table.chains:
         path = f"{table.family} {TABLE} {chain.name}"
         lines.append(f"flush chain {path}")
-        marked = zip(chain.rules, chain.digests, strict=True)
-        lines += [f'add rule {path} {rule} comment "{_MARK}{digest}"' for rule, digest in marked]
+        lines += marked_rules(f"{table.family} {TABLE}", chain)
     return "\n".join([*lines, ""])
+
+
+def marked_rules(table: str, chain: Chain) -> list[str]:
+    """Statements that add a chain's rules, each with its digest. table: with its family."""
+    marked = zip(chain.rules, chain.digests, strict=True)
+    path = f"{table} {chain.name}"
+    return [f'add rule {path} {rule} comment "{_MARK}{digest}"' for rule, digest in marked]
 
 
 def _set_kind(a_set: Set) -> str:
@@ -166,11 +174,11 @@ def table_changes(nl: Netlink, table: Table) -> tuple[Change[ChainRules], ...]:
     return tuple(diff(desired, by_key(read_rules(nl, table.family)), desired))
 
 
-def read_rules(nl: Netlink, family: str) -> list[ChainRules]:
-    """The chains of podwire's table that have rules."""
-    body = header(family) + text(_RULE_TABLE, TABLE)
+def read_rules(nl: Netlink, family: str, table: str = TABLE) -> list[ChainRules]:
+    """The chains of a table of podwire's that have rules."""
+    body = header(family) + text(_RULE_TABLE, table)
     try:
-        found = nl.dump(Message(_GETRULE, 0, body, f"list rules of nft table {family} {TABLE}"))
+        found = nl.dump(Message(_GETRULE, 0, body, f"list rules of nft table {family} {table}"))
     except KernelError as error:
         if error.errno not in ABSENT:
             raise

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from kernel.netlink.socket import Netlink
-from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, PREROUTING, Flow, ForeignRules
+from kernel.nftables.foreign import (
+    FORWARD,
+    INPUT,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Flow,
+    ForeignRules,
+)
 
 FLOWS = {
     4: Flow(ip_address("10.244.1.2"), ip_address("10.244.2.2"), 6, 49151, "cni0", "podwire-vxlan"),
@@ -123,3 +132,67 @@ def test_podwires_own_tables_are_left_out(nl: Netlink) -> None:
     )
     subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
     assert drop(nl) == ""
+
+
+HOST_PORT = Flow(
+    ip_address("203.0.113.1"), ip_address("192.0.2.11"), 6, 8080, "eth0", is_local=True
+)  # fmt: skip
+OTHERS_NAT = (
+    "-p tcp --dport 8080 -j DNAT --to 10.9.9.9:80",
+    "-m addrtype --dst-type LOCAL -p tcp --dport 8080 -j REDIRECT --to-ports 80",
+)
+
+
+@pytest.mark.parametrize("rule", OTHERS_NAT)
+def test_a_translation_by_iptables_is_found(nl: Netlink, rule: str) -> None:
+    iptables(f"-t nat -A PREROUTING {rule}")
+    found = ForeignRules(nl).find_translation(HOST_PORT, -100)
+    assert found.endswith("of chain PREROUTING of table ip nat")
+    assert drop(nl, HOST_PORT, PREROUTING) == ""
+
+
+@pytest.mark.parametrize(
+    ("priority", "rule", "found"),
+    [
+        (-110, "tcp dport 8080 dnat ip to 10.9.9.9", True),
+        (-100, "fib daddr type local tcp dport 8080 redirect to 80", True),
+        (-90, "tcp dport 8080 dnat ip to 10.9.9.9", False),
+        (-110, "tcp dport 80 dnat ip to 10.9.9.9", False),
+        (-110, "ip daddr { 192.0.2.11, 192.0.2.13 } dnat ip to 10.9.9.9", False),
+        (-110, "accept\ntcp dport 8080 dnat ip to 10.9.9.9", False),
+        (-110, "tcp dport 8080 masquerade", False),
+    ],
+)
+def test_a_translation_before_a_chain(nl: Netlink, priority: int, rule: str, found: bool) -> None:
+    hook = "postrouting" if "masquerade" in rule else "prerouting"
+    body = f"type nat hook {hook} priority {priority};\n{rule}"
+    script = f"table inet other {{\n chain base {{ {body}\n }}\n}}\n"
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+    assert bool(ForeignRules(nl).find_translation(HOST_PORT, -100)) == found
+
+
+def at_link(hook: str, rule: str) -> None:
+    body = f"type filter hook {hook} device lo priority 0; policy accept;\n{rule}"
+    script = f"table netdev other {{\n chain base {{ {body}\n }}\n}}\n"
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(("hook", "iif", "oif"), [("ingress", "lo", "x"), ("egress", "x", "lo")])
+def test_rules_at_a_link_that_a_packet_passes(nl: Netlink, hook: str, iif: str, oif: str) -> None:
+    at_link(hook, "ip daddr 10.244.2.2 tcp dport 49151 drop")
+    flow = replace(FLOWS[4], iif=iif, oif=oif)
+    assert "table netdev other on lo" in drop(nl, flow)
+    assert drop(nl, replace(flow, iif=oif, oif=iif)) == ""
+    assert drop(nl, replace(FLOWS[6], iif=iif, oif=oif)) == ""
+
+
+def test_rules_of_bridges_and_after_routing(nl: Netlink) -> None:
+    nft('iifname "pw*" ether type ip drop', family="bridge", hook="input")
+    flow = replace(FLOWS[4], iif="pw00000000000")
+    assert "table bridge other" in ForeignRules(nl).find_bridge_drop(flow, INPUT)
+    assert ForeignRules(nl).find_bridge_drop(flow, FORWARD) == ""
+    assert ForeignRules(nl).find_bridge_drop(replace(FLOWS[6], iif=flow.iif), INPUT) == ""
+    assert drop(nl, flow, INPUT) == ""
+    nft("ip saddr 10.244.0.0/16 drop", hook="postrouting")
+    assert drop(nl, flow, FORWARD) == ""
+    assert "table inet other" in drop(nl, flow, FORWARD, POSTROUTING)

@@ -3,16 +3,23 @@
 import os
 import random
 import subprocess
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from kernel.errors import KernelError
 from kernel.model import Element
 from kernel.netlink.socket import Netlink
-from kernel.nftables import generation
+from kernel.nftables import generation, masquerade
 from kernel.nftables.generation import read_generation
-from kernel.nftables.masquerade import hairpin_element
+from kernel.nftables.masquerade import (
+    NETWORK_SETS,
+    Masqueraded,
+    apply_masquerade,
+    hairpin_element,
+    is_masqueraded,
+    masquerade_elements,
+)
 from kernel.nftables.port_mappings import mapping_element
 from kernel.nftables.ruleset import (
     HOST_PORTS,
@@ -27,6 +34,7 @@ from tests.unit.cni_plugin.namespaces import elsewhere
 
 INET = PARTS[MASQUERADE] + PARTS[HOST_PORTS]
 NAMES = (MASQUERADE, HOST_PORTS)
+NETWORKS = [[Masqueraded((ip_network(f"10.{n}.0.0/16"),))] for n in (1, 2)]
 ONE, TWO = (hairpin_element("pw0", ip_address(f"10.0.0.{n}")) for n in (1, 2))
 
 
@@ -37,7 +45,7 @@ def nft(command: str) -> None:
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has just started, whose namespace is the test's."""
-    monkeypatch.setattr(generation, "_whole", generation._Whole())
+    monkeypatch.setattr(generation, "_known", generation._Known())
 
 
 @pytest.fixture
@@ -150,3 +158,32 @@ def test_what_is_known_is_true(whole: Netlink, seed: int) -> None:
             assert table_changes(whole, INET) == ()
     assert known > 5
     assert read_sets(whole, INET.sets) == present
+
+
+def test_known_intervals_are_not_read(whole: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply_masquerade(NETWORKS[0])
+    assert is_masqueraded(NETWORKS[0])
+    change_elements(whole, [ONE], [])
+    with monkeypatch.context() as patch:
+        patch.setattr(masquerade, "masquerade_changes", lambda _networks: pytest.fail("read"))
+        assert is_masqueraded(NETWORKS[0])
+    nft("flush set inet podwire masquerade4")
+    assert not is_masqueraded(NETWORKS[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_known_of_intervals_is_true(whole: Netlink, seed: int) -> None:
+    order = random.Random(seed)
+    for _ in range(60):
+        networks = order.choice(NETWORKS)
+        act = order.choice(["add", "remove", "apply", "damage", "look", "look"])
+        if act == "add":
+            change_elements(whole, [ONE], [])
+        elif act == "remove":
+            remove_elements(whole, [ONE])
+        elif act == "apply":
+            apply_masquerade(networks)
+        elif act == "damage":
+            nft(f"flush set inet podwire {order.choice(['masquerade4', 'internal4'])}")
+        expected = read_sets(whole, NETWORK_SETS) == masquerade_elements(networks)
+        assert is_masqueraded(networks) == expected

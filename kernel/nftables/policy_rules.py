@@ -1,0 +1,150 @@
+"""What network policies let through on a node, as a value; `policy` makes a table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from kernel.model import IPAddress
+
+PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+Direction = Literal["ingress", "egress"]
+Place = str | IPAddress
+"""What a pod is found by: the node's end of its pair, or the address of a bridge's pod."""
+DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
+
+
+class Span(NamedTuple):
+    """Ports of a protocol, by its number, from the first to the last."""
+
+    protocol: int
+    first: int
+    last: int
+
+
+class Ends(NamedTuple):
+    """Addresses of an IP version, as numbers, from the first to the last."""
+
+    version: int
+    first: int
+    last: int
+
+
+class Box(NamedTuple):
+    """Ports at addresses."""
+
+    ends: Ends
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a pod may receive from (ingress), or send to (egress): what is listed, nothing else.
+
+    hosts, ranges: addresses with all their ports and protocols. spans: ports of any address.
+    boxes: ports of some. Ranges are disjoint, and so are spans and boxes. everything: no limit.
+    monitors: what is not listed is counted and logged, and let through.
+    """
+
+    direction: Direction
+    hosts: frozenset[IPAddress] = frozenset()
+    ranges: frozenset[Ends] = frozenset()
+    spans: frozenset[Span] = frozenset()
+    boxes: frozenset[Box] = frozenset()
+    everything: bool = False
+    monitors: bool = False
+
+    def allows(self, peer: IPAddress, protocol: int, port: int) -> bool:
+        """Whether a connection is let through. port: of its destination; 0 where there is none."""
+        return self.monitors or self.lists(peer, protocol, port)
+
+    def lists(self, peer: IPAddress, protocol: int, port: int) -> bool:
+        """Whether it is among what is listed."""
+        if self.everything or peer in self.hosts or any(_covers(r, peer) for r in self.ranges):
+            return True
+        return any(_has(span, protocol, port) for span in self.spans) or any(
+            _covers(ends, peer) and _has(span, protocol, port) for ends, span in self.boxes
+        )
+
+
+def _covers(ends: Ends, peer: IPAddress) -> bool:
+    return ends.version == peer.version and ends.first <= int(peer) <= ends.last
+
+
+def _has(span: Span, protocol: int, port: int) -> bool:
+    return span.protocol == protocol and span.first <= port <= span.last
+
+
+class Cut(NamedTuple):
+    """A connection by its first packet, as it is forwarded."""
+
+    source: IPAddress
+    destination: IPAddress
+    protocol: int
+    source_port: int
+    port: int
+
+    @property
+    def reverse(self) -> Cut:
+        """Its packets in the other direction."""
+        return Cut(self.destination, self.source, self.protocol, self.port, self.source_port)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRules:
+    """All of the table. known: pods that are decided on.
+
+    ingress, egress: those that a filter limits, with its name. filters: by name. bridges: those of
+    which all ports are pods of podwire; what is not known there is closed.
+    """
+
+    known: frozenset[Place] = frozenset()
+    ingress: Mapping[Place, str] = field(default_factory=dict)
+    egress: Mapping[Place, str] = field(default_factory=dict)
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    bridges: frozenset[str] = frozenset()
+
+    def filter_of(self, direction: Direction, place: Place) -> Filter | None:
+        """The filter of a pod in a direction; None where it is not limited."""
+        name = self.names(direction).get(place)
+        return self.filters[name] if name else None
+
+    def names(self, direction: Direction) -> Mapping[Place, str]:
+        """The filters of pods in a direction, by their names."""
+        return self.ingress if direction == "ingress" else self.egress
+
+    @property
+    def limited(self) -> frozenset[Place]:
+        """The pods that any filter limits."""
+        return frozenset({*self.ingress, *self.egress})
+
+
+def narrowed(old: PolicyRules, new: PolicyRules) -> frozenset[Place]:
+    """The pods to which something may be forbidden now that was not before."""
+    return frozenset(
+        place
+        for direction in DIRECTIONS
+        for place in new.limited
+        if not _includes(new.filter_of(direction, place), old.filter_of(direction, place))
+    )
+
+
+def _includes(new: Filter | None, old: Filter | None) -> bool:
+    """Whether it lets all through that the other one does, as far as their members show it."""
+    if new is None or new == old or new.everything or new.monitors:
+        return True
+    if old is None or old.everything or old.monitors:
+        return False
+    pairs = (
+        (new.hosts, old.hosts),
+        (new.ranges, old.ranges),
+        (new.spans, old.spans),
+        (new.boxes, old.boxes),
+    )
+    return all(after >= before for after, before in pairs)
+
+
+def ends_of(first: IPAddress, last: IPAddress | None = None) -> Ends:
+    """The addresses from one to another."""
+    return Ends(first.version, int(first), int(last or first))
