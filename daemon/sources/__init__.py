@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from daemon.model import Source
     from daemon.sources.remote import Client
 
-_PACKAGES = ("httpx2", "lightkube")
+_PACKAGES = ("httpx2",)
 
 
 def open_source(settings: Settings, log: Log, watch: Watch = unwatched) -> Source:

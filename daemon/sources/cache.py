@@ -21,8 +21,12 @@ from kernel.model import IPNetwork
 
 FORMAT = 1
 FILE_MAX = 64 << 20  # bytes
+SOON = 0.2
+"""Seconds from a change to its write, at least."""
+REST = 100
+"""How many times as long as the last write the time until the next one is: it costs 1 % of it."""
 GAP = 10.0
-"""Seconds between two writes of changed nodes, at least."""
+"""Seconds from changed nodes to their write, at most."""
 POSITION_GAP = 600.0
 """The same where only the position moved on: an older one costs the API a little more."""
 
@@ -46,8 +50,8 @@ class Unreadable(Exception):
     """The file is not one that this daemon wrote for this source; the message says why."""
 
 
-def load(path: Path, identity: str) -> LastKnown | None:
-    """The state of that source; None where there is no file. Raises Unreadable."""
+def load(path: Path, identity: str | None = None) -> LastKnown | None:
+    """The state of that source (None: of any); None where there is no file. Raises Unreadable."""
     try:
         with open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
@@ -63,16 +67,18 @@ def load(path: Path, identity: str) -> LastKnown | None:
         raise Unreadable(f"is damaged: {str(error)[:200]}") from error
 
 
-def _parse(root: Any, identity: str) -> LastKnown:
+def _parse(root: Any, identity: str | None) -> LastKnown:
     if root["format"] != FORMAT:
         raise Unreadable(f"has format {root['format']!r}, not {FORMAT}")
-    if root["identity"] != identity:
+    if identity not in (None, root["identity"]):
         raise Unreadable(f"is of another source: {str(root['identity'])[:200]}")
     nodes = tuple(map(parse_node, root["nodes"]))
     if len({node.name for node in nodes}) < len(nodes):
         raise ValueError("two nodes have one name")
     cidrs = tuple(map(parse_prefix, root["clusterCIDRs"]))
-    return LastKnown(identity, nodes, cidrs, str(root["position"]), float(root["saved"]))
+    return LastKnown(
+        str(root["identity"]), nodes, cidrs, str(root["position"]), float(root["saved"])
+    )
 
 
 def show_node(node: Node) -> list[Any]:
@@ -116,7 +122,8 @@ class CacheWriter:
         today: Callable[[], float] = time.time,
     ) -> None:
         self._path, self._log, self._today = path, log, today
-        self._gaps = position_gap, gap
+        self._gap, self._position_gap = gap, position_gap
+        self._took = 0.0
         self._mutex = threading.Lock()
         self._writing = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -133,9 +140,15 @@ class CacheWriter:
                     return
                 self._timer.cancel()
             self._urgent = urgent
-            self._timer = threading.Timer(self._gaps[urgent], self._write)
+            self._timer = threading.Timer(self._pause(urgent=urgent), self._write)
             self._timer.name, self._timer.daemon = "last-known", True
             self._timer.start()
+
+    def _pause(self, *, urgent: bool) -> float:
+        """Seconds until the next write: few, for `podwirectl` plans by the file."""
+        if urgent or not self._path.exists():
+            return min(self._gap, max(SOON, REST * self._took))
+        return self._position_gap
 
     def close(self) -> None:
         """Write now what is due."""
@@ -152,10 +165,11 @@ class CacheWriter:
                 self._save(known)
 
     def _save(self, known: LastKnown) -> None:
+        began = time.monotonic()
         try:
             content = render(replace(known, saved=self._today()))
             replace_file(self._path, content, 0o600, durable=True)
-            self._fault = ""
+            self._took, self._fault = time.monotonic() - began, ""
         except OSError as error:
             fault = explain("the cluster's last known state", self._path, error, "dataDir")
             if fault != self._fault:

@@ -23,7 +23,7 @@ LINE_MAX = 4 << 20
 """Bytes of a stream's line: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes),
 and its gateway writes values in base64."""
 _REASON_MAX = 200
-_LOGGERS = ("httpx2", "httpcore2", "lightkube", "hpack", "h2")
+_LOGGERS = ("httpx2", "httpcore2")
 # A peer that disappears is noticed in about two minutes, whatever it sends (tcp(7)).
 _KEEP_ALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -117,8 +117,8 @@ class Session:
         body: bytes | None = None,
         *,
         silence: float,
-    ) -> Iterator[Iterator[list[bytes]]]:
-        """The lines of an answer as they arrive. Raises Unreachable, HttpRefusal, SourceError.
+    ) -> Iterator[Iterator[bytes]]:
+        """An answer as it arrives. Raises Unreachable, HttpRefusal, SourceError.
 
         silence: seconds without any byte after which the connection counts as dead.
         """
@@ -129,7 +129,7 @@ class Session:
             try:
                 if self._interrupted:
                     raise Unreachable(f"{self._name}: the stream was interrupted")
-                yield self._lines(response)
+                yield self._parts(response)
             finally:
                 self._streams.remove(stream)
 
@@ -209,10 +209,11 @@ class Session:
         except SourceError:
             return b""
 
-    def _lines(self, response: httpx2.Response) -> Iterator[list[bytes]]:
+    def lines_of(self, parts: Iterator[bytes]) -> Iterator[list[bytes]]:
+        """The lines of an answer, as many at once as arrive. Raises BadResponse for a long one."""
         rest: list[bytes] = []
         size = 0
-        for part in self._parts(response):
+        for part in parts:
             *lines, tail = part.split(b"\n")
             if lines:
                 lines[0] = b"".join([*rest, lines[0]])

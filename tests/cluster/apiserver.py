@@ -31,6 +31,9 @@ ASSETS = "KUBEBUILDER_ASSETS"
 MANIFEST = ROOT / "packaging/kubernetes/podwire.yaml"
 SPACE = "podwire"
 """The namespace of podwire's objects."""
+SYSTEM, KUBEADM = "kube-system", "kubeadm-config"
+"""Where kubeadm keeps the configuration of a cluster."""
+POD_SUBNET = "10.244.0.0/16,fd00:10:244::/48"
 PORT = 6443
 START_SECONDS = 120.0
 # As kubeadm runs etcd: else a bookmark tells nothing new for ten minutes. Names of 3.6 and 3.5.
@@ -64,7 +67,8 @@ class ApiServer(ABC):
         self.bookmark_seconds = 2.0
         self.authority: Authority = make_authority(folder)
         self.audit = folder / "audit.log"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        """By their programs' names, in the order of their start."""
         self.admin_token = secrets.token_hex(16)
         self._account = ""
         self._read = 0
@@ -79,23 +83,26 @@ class ApiServer(ABC):
     def start(self) -> None:
         """Start it; it serves when this returns."""
         for name, argv in self.programs():
-            with (self.folder / f"{name}.log").open("ab") as log:
-                inside = ["nsenter", f"--net={self.ns.path}", "--", *argv]
-                process = subprocess.Popen(
-                    inside,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=ROOT,
-                    env={**os.environ, **_PROGRESS},
-                )
-            self.processes.append(process)
+            self.spawn(name, argv)
         self._await("the API server", self._is_ready)
+
+    def spawn(self, name: str, argv: Sequence[str | Path]) -> None:
+        """Start a program in its namespace."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            inside = ["nsenter", f"--net={self.ns.path}", "--", *argv]
+            self.processes[name] = subprocess.Popen(
+                inside,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env={**os.environ, **_PROGRESS},
+            )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it; what was written stays. Repeatable."""
         while self.processes:
-            process = self.processes.pop()
+            _, process = self.processes.popitem()
             process.send_signal(number)
             try:
                 process.wait(20)
@@ -115,8 +122,8 @@ class ApiServer(ABC):
         self._wire.close()
 
     def _is_ready(self) -> bool:
-        dead = [p for p in self.processes if p.poll() is not None]
-        assert not dead, f"{self.kind} API server ended: {self._last_words()}"
+        dead = [name for name, p in self.processes.items() if p.poll() is not None]
+        assert not dead, f"{dead} ended: {self._last_words()}"
         try:
             return self.admin.ask("GET", "/readyz").code == 200
         except Refused:
@@ -141,7 +148,8 @@ class ApiServer(ABC):
 
     def connect(self) -> socket.socket:
         """A connection from within its namespace."""
-        made = self.ns.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        made = self.ns.socket(family, socket.SOCK_STREAM)
         try:
             made.connect((self.address, PORT))
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -160,7 +168,7 @@ class ApiServer(ABC):
 
     def install(self) -> None:
         """Bring in podwire as users do: its namespace, its definition, its rights, its daemons."""
-        made: list[Object] = list(yaml.safe_load_all(MANIFEST.read_text()))
+        made: list[Object] = [kubeadm_config(), *yaml.safe_load_all(MANIFEST.read_text())]
         for manifest in made:
             self.admin.apply(manifest).expect(200, 201)
         [self._account] = {
@@ -302,6 +310,23 @@ def network(name: str, cidrs: Sequence[str], addresses: Sequence[str]) -> Object
         "kind": "NodeNetwork",
         "metadata": {"name": name, "namespace": SPACE},
         "spec": {"addresses": list(addresses), "podCIDRs": list(cidrs)},
+    }
+
+
+def kubeadm_config(pod_subnet: str = POD_SUBNET) -> Object:
+    """The ConfigMap that kubeadm writes, as far as it matters here."""
+    networking = {"dnsDomain": "cluster.local", "podSubnet": pod_subnet}
+    content = {
+        "apiServer": {},
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "networking": {**networking, "serviceSubnet": "10.96.0.0/16"},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": KUBEADM, "namespace": SYSTEM},
+        "data": {"ClusterConfiguration": yaml.safe_dump(content)},
     }
 
 

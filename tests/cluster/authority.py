@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = ("localhost", "kubernetes", "kubernetes.default.svc")
-ADDRESSES = ("127.0.0.1", "192.0.2.1", "2001:db8:ffff::1", "10.96.0.1")
+ADDRESSES = ("127.0.0.1", "192.0.2.1", "2001:db8:ffff::1", "10.96.0.1", "fd00:10:96::1")
 """Where an API of the tests may be reached: on loopback, on the underlay, as a service."""
 _DAYS = "2"
 

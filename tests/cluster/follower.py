@@ -73,12 +73,16 @@ class Follower:
         """The file of the last known state."""
         return self.folder / LAST_KNOWN
 
+    def settings(self) -> KubernetesSettings:
+        """Where the API is."""
+        if not self.cluster:  # they are found in the API
+            return KubernetesSettings(kubeconfig=self.kubeconfig)
+        ranges = tuple(map(ip_network, self.cluster))
+        return KubernetesSettings(cluster_cidrs=ranges, kubeconfig=self.kubeconfig)
+
     def client(self) -> Client:
         """The client of the API."""
-        settings = KubernetesSettings(
-            cluster_cidrs=tuple(map(ip_network, self.cluster)), kubeconfig=self.kubeconfig
-        )
-        return KubernetesClient(settings, node=self.name, log=self.log)
+        return KubernetesClient(self.settings(), node=self.name, log=self.log)
 
     def start(self) -> Follower:
         """Begin, with short pauses after failures."""

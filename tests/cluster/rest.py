@@ -27,6 +27,7 @@ PLACES = {
     ),
     "DaemonSet": ("/apis/apps/v1", "daemonsets", True),
     "Namespace": ("/api/v1", "namespaces", False),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies", True),
     "Node": ("/api/v1", "nodes", False),
     "NodeNetwork": ("/apis/podwire.dev/v1", "nodenetworks", True),
     "Pod": ("/api/v1", "pods", True),

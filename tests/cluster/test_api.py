@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.apiserver import SPACE, ApiServer, network
+from tests.cluster.apiserver import KUBEADM, SPACE, SYSTEM, ApiServer, network
 from tests.cluster.rest import APPLY, MERGE, Object, Refused, place_of
 from tests.cluster.wire import Wire
 
@@ -240,9 +240,24 @@ def test_rights_of_a_daemon(api: ApiServer, wire: Wire) -> None:
     report = {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.66"}]}}
     status = f"{place_of('Node', '', 'n1')}/status"
     assert daemon.ask("PATCH", status, report, kind=MERGE).code == 403
-    event = next(daemon.watch(place_of("Node"), fieldSelector=own))
-    assert event["object"]["metadata"]["name"] == "n1"
-    assert daemon.ask("GET", place_of("Pod", SPACE)).code == 403
+    # A watch of all waits for the server's cache, but not for long (504).
+    for _ in range(10):
+        event = next(daemon.watch(place_of("Node"), fieldSelector=own))
+        if event["type"] not in ("ERROR", "HTTP"):
+            break
+        time.sleep(0.5)
+    assert event["object"].get("metadata", {}).get("name") == "n1", event
+    # What policies are about it may list, and no more.
+    for kind in ("Pod", "Namespace", "NetworkPolicy"):
+        assert daemon.ask("GET", place_of(kind)).code == 200
+    assert daemon.ask("DELETE", place_of("Pod", SPACE, "podwired-n1")).code == 403
+    assert daemon.ask("DELETE", place_of("NetworkPolicy", SPACE)).code == 403
+    for kind in ("ConfigMap", "ServiceAccount", "DaemonSet"):
+        assert daemon.ask("GET", place_of(kind, SPACE)).code == 403
+    assert daemon.ask("GET", place_of("ConfigMap", SYSTEM, KUBEADM)).code == 200
+    assert daemon.ask("GET", place_of("ConfigMap", SYSTEM, "kube-proxy")).code == 403
+    assert daemon.ask("GET", place_of("ConfigMap", SYSTEM)).code == 403
+    assert daemon.ask("DELETE", place_of("ConfigMap", SYSTEM, KUBEADM)).code == 403
     assert daemon.ask("DELETE", place_of("Node", "", "n2")).code == 403
     assert daemon.ask("GET", LISTED).code == 200
     daemon.apply(network(*ONE), "podwired").expect(201)

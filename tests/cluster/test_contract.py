@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from daemon.sources.cache import load
-from tests.cluster.apiserver import SPACE, ApiServer, Request, network
+from tests.cluster.apiserver import (
+    KUBEADM,
+    POD_SUBNET,
+    SPACE,
+    SYSTEM,
+    ApiServer,
+    Request,
+    kubeadm_config,
+    network,
+)
 from tests.cluster.conftest import MakeFollower, facts
 from tests.cluster.follower import Follower, eventually
 from tests.cluster.rest import MERGE, place_of
@@ -387,6 +396,28 @@ def test_a_restart_goes_on_without_a_list(api: ApiServer, follow: MakeFollower) 
     one.start().await_routes(others(2, 4))
     assert asked(api, before)("list") == []
     assert len(asked(api, before)("watch")) == 1
+
+
+def test_cluster_cidrs_are_found_in_the_api(api: ApiServer, follow: MakeFollower) -> None:
+    """kubeadm's; an administrator who changes them restarts the daemons."""
+    put(api, 2)
+    api.put_network("n3", ["10.99.3.0/24"], ["192.0.2.3"])
+    one = follow("n1", 1)
+    one.cluster = ()
+    api.remove("ConfigMap", KUBEADM, SYSTEM)
+    try:
+        one.start().await_fault("no ConfigMap kube-system/kubeadm-config", "set source.kubernetes")
+        assert one.poll() is None
+        api.admin.apply(kubeadm_config()).expect(200, 201)
+        one.await_routes(others(2) | {"n3": []})
+        snapshot = one.poll()
+        assert snapshot is not None
+        assert snapshot.cluster_cidrs == tuple(map(ipaddress.ip_network, POD_SUBNET.split(",")))
+        one.stop()
+        api.admin.apply(kubeadm_config(f"{POD_SUBNET},10.99.0.0/16")).expect(200)
+        one.start().await_routes(others(2) | {"n3": ["10.99.3.0/24"]})
+    finally:
+        api.admin.apply(kubeadm_config()).expect(200, 201)
 
 
 def test_last_known_state_is_there_at_once(

@@ -107,6 +107,16 @@ NODES: dict[str, Answer] = {
     "addresses without end": listed(
         {**own_node(), "status": {"addresses": [{"type": "InternalIP", "address": 5}] * 100_000}}
     ),
+    "pod CIDRs of other things": listed(
+        {**own_node(), "spec": {"podCIDRs": ["0.0.0.0/0", "10.244.1.0/24\n", "x" * 9000]}}
+    ),
+    "control characters": listed(
+        {
+            **own_node(),
+            "metadata": {"name": "n1", "uid": "u\x1b[2J\r\n"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1\x1b[31m"}]},
+        }
+    ),
     "an error": Raw(500, b"oh"),
 }
 
@@ -116,9 +126,20 @@ def test_a_bad_node_is_a_fault_and_passes(impostor: Impostor, one: Follower, wha
     impostor.set(node=NODES[what])
     one.start()
     eventually(lambda: one.fault != "" or one.describe())
+    assert one.fault.isprintable()
     assert "n9" not in one.nodes()
     impostor.set(heartbeats=MENDED)
     one.await_routes(GOOD)
+    eventually(lambda: "n1" in one.nodes() or one.describe())
+
+
+def test_a_node_may_be_as_large_as_the_api_takes_it(impostor: Impostor, one: Follower) -> None:
+    """etcd takes 1.5 MiB: annotations without end, control characters in what is not used."""
+    made = own_node()
+    made["metadata"]["annotations"] = {f"a/{n}": "\x00\x1b[2J\n" * 400 for n in range(200)}
+    made["status"]["images"] = [{"names": ["x" * 9000]}] * 50
+    impostor.set(node=listed(made), heartbeats=Stream((event("MODIFIED", made),)))
+    one.start().await_routes(GOOD)
     eventually(lambda: "n1" in one.nodes() or one.describe())
 
 

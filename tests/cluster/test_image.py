@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 MB = 10**6
-NET_ADMIN, SYS_ADMIN = 1 << 12, 1 << 21  # linux/capability.h
+NET_BROADCAST, NET_ADMIN, SYS_ADMIN = 1 << 11, 1 << 12, 1 << 21  # linux/capability.h
 
 Pods = tuple[DaemonPod, DaemonPod]
 
@@ -166,7 +166,7 @@ def test_the_daemon_has_few_rights(pods: Pods) -> None:
     lines = one.execute("cat", "/proc/1/status").splitlines()
     found = dict(line.split(":\t") for line in lines if ":\t" in line)
     for kind in ("CapEff", "CapPrm", "CapBnd"):
-        assert int(found[kind], 16) == NET_ADMIN | SYS_ADMIN
+        assert int(found[kind], 16) == NET_BROADCAST | NET_ADMIN | SYS_ADMIN
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
     for path in ("/opt/podwire/written", "/proc/sys/net/ipv4/ip_forward"):
         done = one.podman("exec", "podwired", "cp", "/dev/null", path, check=False)

@@ -175,9 +175,9 @@ class Gateway:
         headers = {**_headers(token), "Grpc-Metadata-hasleader": "true"}
         data = _dump({"create_request": dict(body)})
         session = self._open_session(endpoint)
-        lines = session.stream("POST", f"{_PREFIX}/watch", None, headers, data, silence=silence)
+        parts = session.stream("POST", f"{_PREFIX}/watch", None, headers, data, silence=silence)
         with _refusals(endpoint):
-            return Stream(endpoint, session, lines)
+            return Stream(endpoint, session, parts)
 
     def _open_session(self, endpoint: str) -> Session:
         check_files(self._settings)

@@ -14,7 +14,7 @@ from daemon.sources.http import READ_SECONDS, Session, Unreachable
 class Stream:
     """An open answer, which another thread can end at once.
 
-    endpoint: the member that gives it. lines: of the answer, not entered yet. patience: seconds
+    endpoint: the member that gives it. parts: of the answer, not entered yet. patience: seconds
     until it must begin; etcd says at once that a watch was created.
     """
 
@@ -22,7 +22,7 @@ class Stream:
         self,
         endpoint: str,
         session: Session,
-        lines: AbstractContextManager[Iterator[list[bytes]]],
+        parts: AbstractContextManager[Iterator[bytes]],
         patience: float = READ_SECONDS,
     ) -> None:
         self.endpoint = endpoint
@@ -30,7 +30,7 @@ class Stream:
         self._interrupted = self._late = False
         with ExitStack() as stack:
             stack.callback(session.close)
-            self._batches = stack.enter_context(lines)
+            self._batches = session.lines_of(stack.enter_context(parts))
             self._stack = stack.pop_all()
 
     def answers(self) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""The Kubernetes API over HTTP: a few requests, each bounded in bytes and in time.
-
-lightkube verifies and authenticates; a token file that was rotated is read again after a 401.
-"""
+"""The Kubernetes API over HTTP: a few requests, each bounded in bytes and in time."""
 
 from __future__ import annotations
 
@@ -9,16 +6,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-
-from lightkube.config.client_adapter import verify_cluster
-from lightkube.core.exceptions import ConfigError
+from urllib.parse import urlsplit
 
 from daemon.config.schema import KubernetesSettings
 from daemon.sources.http import BadResponse, HttpRefusal, Session
+from daemon.sources.kubernetes.credentials import make_context
 from daemon.sources.kubernetes.kubeconfig import Access, read_access
-from daemon.sources.kubernetes.objects import find_position
+from daemon.sources.kubernetes.listing import parse_list
+from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.remote import SourceError
 
 VERSION_MIN = 1, 30
@@ -54,7 +50,7 @@ class Api:
 
     def __init__(self, settings: KubernetesSettings, received: Callable[[int], None]) -> None:
         access = read_access(settings)
-        self.server = str(access.cluster.server)
+        self.server = access.cluster.server
         self.exposed = tuple(access.exposed_files())
         """Files with secrets that other users may read."""
         self._session = _open_session(access, received)
@@ -83,6 +79,23 @@ class Api:
             why = "has no items, or no resourceVersion"
             raise BadResponse(f"the Kubernetes API's list {path} {why}")
         return items, position
+
+    def stream_list(
+        self, path: str, query: Query, make: Callable[[Any], Any], silence: float
+    ) -> tuple[list[Any], str]:
+        """What `make` makes of the items of a list of any length, and its resourceVersion.
+
+        silence: seconds without any byte after which the connection counts as dead. Raises
+        SourceError.
+        """
+        with (
+            _failures(f"GET {path}"),
+            self._session.stream("GET", path, query, silence=silence) as parts,
+        ):
+            try:
+                return parse_list(parts, make, _without_managers)
+            except UnusableObject as error:
+                raise BadResponse(f"the Kubernetes API's list {path} {error}") from None
 
     def count(self, path: str) -> tuple[int, str]:
         """How many items a list has, and its resourceVersion. Raises SourceError."""
@@ -141,9 +154,9 @@ class Api:
         query = {**query, "watch": "1"}
         with (
             _failures(f"GET {path}"),
-            self._session.stream("GET", path, query, silence=silence) as batches,
+            self._session.stream("GET", path, query, silence=silence) as parts,
         ):
-            yield batches
+            yield self._session.lines_of(parts)
 
     def interrupt(self) -> None:
         """End all watches, from another thread. Never raises."""
@@ -156,7 +169,7 @@ class Api:
 
 @contextmanager
 def _failures(request: str) -> Iterator[None]:
-    """The API's refusals as ApiError; a token file that is missing as SourceError."""
+    """The API's refusals as ApiError."""
     try:
         yield
     except HttpRefusal as error:
@@ -165,8 +178,6 @@ def _failures(request: str) -> Iterator[None]:
         except (ValueError, RecursionError):
             status = None
         raise failure_of(status, request, error.status) from None
-    except ConfigError as error:
-        raise SourceError(f"{_NAME} cannot be asked: {cut(str(error))}") from None
 
 
 def _without_managers(thing: dict[str, Any]) -> dict[str, Any]:
@@ -181,15 +192,11 @@ def cut(text: str) -> str:
 
 
 def _open_session(access: Access, received: Callable[[int], None]) -> Session:
-    cluster, user = access.cluster, access.user
-    try:
-        context = verify_cluster(cluster, user, Path, trust_env=False)
-    except (ConfigError, OSError, ValueError) as error:
-        raise SourceError(f"source.kubernetes: its certificates: {error}") from error
+    place = urlsplit(access.cluster.server)
     return Session(
-        _NAME,
-        cluster.server,
-        context,
+        f"{_NAME} at {place.scheme}://{place.netloc.rpartition('@')[2]}",
+        access.cluster.server,
+        make_context(access.cluster, access.user),
         received,
         auth=access.auth,
         proxy=access.proxy,

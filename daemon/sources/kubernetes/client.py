@@ -24,8 +24,10 @@ from daemon.sources.kubernetes.own_object import (
     OwnObject,
     watch_query,
 )
+from daemon.sources.kubernetes.pod_subnet import read_pod_subnet
 from daemon.sources.kubernetes.worker import Worker
 from daemon.sources.remote import Feed, SourceError
+from kernel.model import IPNetwork
 
 PAUSES = 1.0, 30.0
 """Seconds: the first and the longest pause after the API server could not be reached."""
@@ -104,22 +106,27 @@ class KubernetesClient:
 
     def follow(self, feed: Feed) -> None:
         """List and watch until the feed ends. Raises SourceError where that does not work."""
-        parts = self._parts = self._parts or self._assemble(feed)
         api = self._api = self._open(feed.count)
+        try:
+            parts = self._parts = self._parts or self._assemble(feed, self._read_ranges(api))
+            self._work(feed, api, parts)
+        except ApiError as error:
+            hint = _HINTS.get(error.status)
+            raise SourceError(f"{error}; {hint}" if hint else str(error)) from error
+        finally:
+            self._api = None
+            api.close()
+
+    def _work(self, feed: Feed, api: Api, parts: _Parts) -> None:
         try:
             if not self._has_started:
                 self._has_started = self._start(feed, api, parts)
             parts.worker.start(api)
             while not feed.stopping:
                 self._list_and_watch(feed, api, parts)
-        except ApiError as error:
-            hint = _HINTS.get(error.status)
-            raise SourceError(f"{error}; {hint}" if hint else str(error)) from error
         finally:
             api.interrupt()
             parts.worker.stop()
-            self._api = None
-            api.close()
 
     def _open(self, received: Callable[[int], None]) -> Api:
         api = Api(self._settings, received)
@@ -130,16 +137,25 @@ class KubernetesClient:
                 self._log.warning(f"{path} {why}: chmod 600 {path}")
         return api
 
-    def _assemble(self, feed: Feed) -> _Parts:
+    def _read_ranges(self, api: Api) -> tuple[IPNetwork, ...]:
+        """What contains all pod CIDRs. Raises SourceError."""
+        if self._settings.cluster_cidrs:
+            return self._settings.cluster_cidrs
+        ranges = read_pod_subnet(api)
+        self._log.info("clusterCIDRs are kubeadm's podSubnet", ranges=" ".join(map(str, ranges)))
+        return ranges
+
+    def _assemble(self, feed: Feed, ranges: tuple[IPNetwork, ...]) -> _Parts:
         settings, log = self._settings, self._log
-        ranges = settings.cluster_cidrs
+        if feed.known and feed.known.cluster_cidrs != ranges:
+            feed.known = None  # a watch does not repeat what was outside of the former ones
         workers: list[Worker] = []
 
         def on_own(thing: Any, is_current: bool) -> None:
             workers[0].receive_own(thing, is_current)
 
         view = ClusterView(self._me, ranges, feed, log, on_own)
-        own = OwnObject(self._me, settings, view, log, feed.degraded)
+        own = OwnObject(self._me, settings, ranges, view, log, feed.degraded)
         workers.append(Worker(own, view, ranges, log, feed))
         return _Parts(view, own, workers[0])
 

@@ -1,13 +1,12 @@
 """How to reach the Kubernetes API: a kubeconfig file as kubectl reads it, or the service account.
 
-lightkube parses both. What the file has and podwire cannot do is refused by its name. No message
-contains a secret. https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
+What the file has and podwire cannot do is refused by its name. No message contains a secret.
+https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,15 @@ from urllib.parse import urlsplit
 
 import httpx2
 import yaml
-from lightkube.config.client_adapter import user_auth
-from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import Cluster, User
-from lightkube.core.exceptions import ConfigError
 
 from daemon.config.schema import KubernetesSettings
 from daemon.files import open_regular
+from daemon.sources.kubernetes.credentials import Cluster, User, check_token, read_token
 from daemon.sources.kubernetes.exec_plugin import ExecAuth, parse_exec
 from daemon.sources.remote import SourceError
 
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where the kubelet puts a pod's service account."""
 FILE_MAX = 4 << 20  # bytes
 _MANY = {"cluster": "clusters", "context": "contexts", "user": "users"}
 _UNSUPPORTED = {
@@ -35,9 +33,6 @@ _UNSUPPORTED = {
 }
 _PROXIES = ("http", "https")
 _OTHERS = 0o077
-# msgspec, by which lightkube parses, crashes the process (0.22, SIGSEGV) where two threads are the
-# first to use a type.
-_READING = threading.Lock()
 Section = dict[str, Any]
 
 
@@ -73,47 +68,27 @@ class Access:
 
     def _secret_files(self) -> Iterator[Path]:
         user = self.user
-        if self.file and (user.token or user.password or user.client_key_data):
+        if self.file and (user.token or user.password or user.key_data):
             yield self.file
-        yield from (Path(path) for path in (user.token_file, user.client_key) if path)
+        yield from (Path(path) for path in (user.token_file, user.key_file) if path)
 
 
 def read_access(settings: KubernetesSettings) -> Access:
     """How to reach the API. Raises SourceError naming what is missing; no secret is in it."""
-    with _READING:
-        if settings.kubeconfig is not None:
-            return _read_kubeconfig(settings.kubeconfig)
-        return _read_account()
+    if settings.kubeconfig is not None:
+        return _read_kubeconfig(settings.kubeconfig)
+    return _read_account()
 
 
 def _read_account() -> Access:
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
+    if not host or not port:
         why = "KUBERNETES_SERVICE_HOST is not set, so this is no pod"
         raise SourceError(f"source.kubernetes needs the key kubeconfig: {why}")
-    try:
-        config = KubeConfig.from_service_account().get()
-    except ConfigError as error:
-        raise SourceError(f"source.kubernetes: {error}") from error
-    except Exception as error:
-        what = "the service account is no configuration"
-        raise SourceError(f"source.kubernetes: {what} ({type(error).__name__})") from error
-    return _access_of(config, None)
-
-
-def _access_of(config: SingleConfig | None, file: Path | None) -> Access:
-    assert config is not None  # noqa: S101 - it has a current context
-    user = config.user or User()
-    _strip_token(user)
-    return Access(file, config.cluster, user, user_auth(user))
-
-
-def _strip_token(user: User) -> None:
-    """Strip white space as client-go does. Raises SourceError where a token cannot be sent."""
-    if user.token is None:
-        return
-    user.token = user.token.strip()
-    if not (user.token.isascii() and user.token.isprintable()):
-        raise SourceError("source.kubernetes: the user's token is no single line of ASCII")
+    place, token = f"[{host}]" if ":" in host else host, ACCOUNT / "token"
+    cluster = Cluster(f"https://{place}:{port}", ca_file=str(ACCOUNT / "ca.crt"))
+    user = User(token=read_token(token), token_file=str(token))
+    return Access(None, cluster, user, user.auth)
 
 
 # -- the file
@@ -191,36 +166,51 @@ def _read_sections(cluster: Section, user: Section, file: Path) -> Access:
             section.pop(key, None)  # client-go: the data counts
         elif isinstance(section.get(key), str):
             section[key] = str(file.parent / section[key])
-    try:
-        entries = {
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-            "clusters": [{"name": "x", "cluster": cluster}],
-            "users": [{"name": "x", "user": user}],
-        }
-        access = _access_of(KubeConfig.from_dict(entries).get("x"), file)
-    except SourceError:
-        raise
-    except Exception as error:
-        raise _Fault(f"is no configuration ({type(error).__name__})") from error
-    auth = access.auth
+    place = Cluster(
+        server=_text(cluster, "server"),
+        ca_file=_text(cluster, "certificate-authority"),
+        ca_data=_text(cluster, "certificate-authority-data"),
+        insecure=cluster.get("insecure-skip-tls-verify", False),
+    )
+    who = User(
+        token=check_token(_text(user, "token")),
+        token_file=_text(user, "tokenFile"),
+        username=_text(user, "username"),
+        password=_text(user, "password"),
+        certificate_file=_text(user, "client-certificate"),
+        certificate_data=_text(user, "client-certificate-data"),
+        key_file=_text(user, "client-key"),
+        key_data=_text(user, "client-key-data"),
+    )
+    auth = who.auth
     if plugin is not None and auth is None:
         try:
             auth = ExecAuth(parse_exec(plugin, file.parent), cluster)
         except ValueError as error:
             raise _Fault(f"has an `exec` that {error}") from error
-    if access.user.token_file:
+    if who.token_file:
         try:
-            open_regular(Path(access.user.token_file)).close()
+            open_regular(Path(who.token_file)).close()
         except OSError as error:
-            why = f"{access.user.token_file}, which cannot be read: {error.strerror}"
+            why = f"{who.token_file}, which cannot be read: {error.strerror}"
             raise _Fault(f"has the `tokenFile` {why}") from error
-    names = cluster.get("tls-server-name"), cluster.get("proxy-url")
-    return Access(file, access.cluster, access.user, auth, *names)
+    server_name, proxy = _text(cluster, "tls-server-name"), _text(cluster, "proxy-url")
+    return Access(file, place, who, auth, server_name or None, proxy or None)
+
+
+def _text(section: Section, key: str) -> str:
+    """What a key has; "" where it is left out."""
+    found = section.get(key, "")
+    if not isinstance(found, str):
+        raise _Fault(f"has a `{key}` that is no text")
+    return found
 
 
 def _check_cluster(cluster: Section) -> None:
     if not cluster.get("server"):
         raise _Fault("has no `server` in its cluster")
+    if cluster.get("insecure-skip-tls-verify") not in (None, True, False):
+        raise _Fault("has an `insecure-skip-tls-verify` that is neither true nor false")
     if cluster.get("insecure-skip-tls-verify") and (
         cluster.get("certificate-authority") or cluster.get("certificate-authority-data")
     ):

@@ -30,6 +30,7 @@ from daemon.sources.kubernetes.objects import (
 )
 from daemon.sources.kubernetes.own_address import OwnAddress
 from daemon.sources.remote import SourceError
+from kernel.model import IPNetwork
 
 MANAGER = "podwired"
 """The field manager of server-side apply."""
@@ -50,6 +51,7 @@ Trouble = Callable[[str, str], None]
 class OwnObject:
     """Follows the Node, in one thread, and writes the NodeNetwork, in another one.
 
+    ranges: contain all pod CIDRs.
     trouble: takes what is wrong with the one ("node") and the other ("object"), or "" for nothing.
     """
 
@@ -57,12 +59,13 @@ class OwnObject:
         self,
         me: str,
         settings: KubernetesSettings,
+        ranges: tuple[IPNetwork, ...],
         view: ClusterView,
         log: Log,
         trouble: Trouble,
     ) -> None:
         self.path = f"{objects_path(settings.namespace)}/{me}"
-        self._me, self._settings = me, settings
+        self._me, self._settings, self._ranges = me, settings, ranges
         self._own_address = OwnAddress(settings.node_addresses, log)
         self._view, self._log, self._trouble = view, log, trouble
         self._selector = {"fieldSelector": f"metadata.name={me}"}
@@ -116,7 +119,7 @@ class OwnObject:
             self._trouble("node", f"the cluster has no Node {self._me}: {hint}")
             return
         try:
-            record = parse_node_record(thing, self._settings.cluster_cidrs)
+            record = parse_node_record(thing, self._ranges)
             if record.name != self._me:
                 raise UnusableObject(f"the API answers with {record.name}")
         except UnusableObject as error:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tests.cluster.standin.access import Access, User, Wish
 from tests.cluster.standin.resources import Place, find_place
 from tests.cluster.standin.store import Store
-from tests.cluster.standin.watching import Watching
+from tests.cluster.standin.watching import Watching, read_selectors
 from tests.cluster.standin.writing import Failure, Writer
 
 _GZIP_FROM = 128 << 10
@@ -180,8 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         if wanted > store.version:
             message = f"Timeout: Too large resource version: {wanted}, current: {store.version}"
             raise Failure(504, "Timeout", message)
-        name = self._query.get("fieldSelector", "").removeprefix("metadata.name=")
-        found = [text for _, text in store.select(resource.key, place.space, name)]
+        name, fits = read_selectors(self._query)
+        found = [text for _, text in store.select(resource.key, place.space, name) if fits(text)]
         limit = int(self._query.get("limit") or 0) or len(found)
         texts, more = b",".join(found[:limit]), len(found) - limit
         head = {"apiVersion": resource.api_version, "kind": f"{resource.kind}List"}

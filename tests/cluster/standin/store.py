@@ -21,12 +21,13 @@ _FIRST = 100
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change. line: as a watch carries it, without the newline."""
+    """A change. text: of the object, since then; before: until then, empty where it is new."""
 
     version: int
     type: str
     key: Key
-    line: bytes
+    text: bytes
+    before: bytes
 
 
 @dataclass
@@ -80,8 +81,9 @@ class Store:
         made["metadata"] = _stamp(made["metadata"], key, old, self.version)
         if old is None or made.get("spec") != old.get("spec"):
             made["metadata"]["generation"] = made["metadata"].get("generation", 0) + 1
+        before = self.of(resource).texts.get(key, b"")
         self._keep(self.of(resource), made)
-        self._tell(resource, key, "MODIFIED" if old else "ADDED")
+        self._tell(resource, key, "MODIFIED" if old else "ADDED", before)
         return made
 
     def remove(self, resource: str, key: Key) -> Object:
@@ -90,8 +92,8 @@ class Store:
         self.version += 1
         gone = found.objects[key]
         gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(self.version)}}
-        found.texts[key] = _text(gone)
-        self._tell(resource, key, "DELETED")
+        before, found.texts[key] = found.texts[key], _text(gone)
+        self._tell(resource, key, "DELETED", before)
         del found.objects[key], found.texts[key]
         return gone
 
@@ -100,10 +102,9 @@ class Store:
         key = meta.get("namespace", ""), meta["name"]
         found.objects[key], found.texts[key] = made, _text(made)
 
-    def _tell(self, resource: str, key: Key, kind: str) -> None:
+    def _tell(self, resource: str, key: Key, kind: str, before: bytes) -> None:
         found = self.of(resource)
-        line = b'{"type":"%s","object":%s}' % (kind.encode(), found.texts[key])
-        found.events.append(Event(self.version, kind, key, line))
+        found.events.append(Event(self.version, kind, key, found.texts[key], before))
         self.changed.notify_all()
 
     def since(self, resource: str, version: int, space: str, name: str) -> list[Event]:

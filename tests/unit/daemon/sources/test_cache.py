@@ -91,7 +91,7 @@ def test_content_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="could not be read: Is a directory"):
+    with pytest.raises(Unreadable, match="could not be read: it is no regular file"):
         load(tmp_path, "here")
 
 
@@ -121,6 +121,19 @@ def test_the_newest_state_is_written_when_it_is_due(tmp_path: Path) -> None:
     known = load(path, "here")
     assert known is not None
     assert (known.nodes, known.position) == (NODES, "3")
+    cache.close()
+
+
+def test_changed_nodes_are_written_soon_after_an_earlier_write(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    cache = CacheWriter(path, Log(), gap=3600)
+    for number in (1, 2):
+        wanted = NODES[:number]
+        cache.update(LastKnown("here", wanted, ()), urgent=True)
+        wait_until(lambda: path.exists() and getattr(load(path), "nodes", ()) == wanted)  # noqa: B023
+    cache.update(LastKnown("here", NODES, (), "5"), urgent=False)
+    cache.update(LastKnown("here", NODES[:1], (), "6"), urgent=True)
+    wait_until(lambda: getattr(load(path), "nodes", ()) == NODES[:1])
     cache.close()
 
 

@@ -24,7 +24,7 @@ class _Session(Session):
     """A session that was interrupted, or not."""
 
     def __init__(self) -> None:
-        self.is_closed = False
+        self.is_closed, self._name = False, HERE
 
     def interrupt(self) -> None:
         """Nothing waits."""
@@ -37,15 +37,15 @@ def stream_of(*batches: list[bytes], error: Exception | None = None) -> Stream:
     """A stream of these lines, which then ends or breaks."""
 
     @contextmanager
-    def lines() -> Iterator[Iterator[list[bytes]]]:
+    def parts() -> Iterator[Iterator[bytes]]:
         yield follow()
 
-    def follow() -> Iterator[list[bytes]]:
-        yield from batches
+    def follow() -> Iterator[bytes]:
+        yield from (b"".join(line + b"\n" for line in lines) for lines in batches)
         if error:
             raise error
 
-    return Stream(HERE, _Session(), lines())
+    return Stream(HERE, _Session(), parts())
 
 
 def read(stream: Stream) -> tuple[list[dict[str, Any]], str]:

@@ -397,7 +397,7 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
     )
     with (
         closing(Api(settings, lambda _: None)) as api,
-        pytest.raises(SourceError, match=r"cannot be reached: .*Connection refused"),
+        pytest.raises(SourceError, match=r"API at http://127.0.0.1:1 cannot be reached: .*refused"),
     ):
         api.get("/x")
 

@@ -52,7 +52,19 @@ WHOLE: dict[str, Any] = {
         ({"users": None}, "has no user 'u', which its context 'x' names"),
         ({"users": {"u": TOKEN}}, "has no user 'u', which its context 'x' names"),
         ({"users": [{"name": "u", "token": TOKEN}]}, "has no mapping `user` in its user 'u'"),
-        ({"users": [{"name": "u", "user": {"token": [TOKEN]}}]}, "is no configuration"),
+        ({"users": [{"name": "u", "user": {"token": [TOKEN]}}]}, "has a `token` that is no text"),
+        (
+            {"clusters": [{"name": "c", "cluster": {"server": "x", "certificate-authority": 5}}]},
+            "has a `certificate-authority` that is no text",
+        ),
+        (
+            {
+                "clusters": [
+                    {"name": "c", "cluster": {"server": "x", "insecure-skip-tls-verify": "no"}}
+                ]
+            },
+            "`insecure-skip-tls-verify` that is neither",
+        ),
         ({"clusters": []}, "has no cluster 'c', which its context 'x' names"),
         ({"clusters": [{"name": "c", "cluster": {}}]}, "has no `server` in its cluster"),
         ({"contexts": []}, "has no context 'x', which is its `current-context`"),
@@ -102,18 +114,18 @@ def test_relative_paths_are_from_the_files_folder(
     (tmp_path / "token").write_text(TOKEN)
     found = read(tmp_path, {"tokenFile": "token"}, {"certificate-authority": "pki/ca.crt"})
     assert found.user.token_file == str(tmp_path / "token")
-    assert found.cluster.certificate_auth == str(tmp_path / "pki/ca.crt")
+    assert found.cluster.ca_file == str(tmp_path / "pki/ca.crt")
     found = read(tmp_path, {"client-certificate": "a.crt", "client-key": "/etc/a.key"})
-    assert found.user.client_cert == str(tmp_path / "a.crt")
-    assert found.user.client_key == "/etc/a.key"
+    assert found.user.certificate_file == str(tmp_path / "a.crt")
+    assert found.user.key_file == "/etc/a.key"
 
 
 def test_data_counts_where_a_file_is_named_too(tmp_path: Path) -> None:
     found = read(
         tmp_path, {}, {"certificate-authority": "ca.crt", "certificate-authority-data": "YQ=="}
     )
-    assert found.cluster.certificate_auth is None
-    assert found.cluster.certificate_auth_data == "YQ=="
+    assert found.cluster.ca_file == ""
+    assert found.cluster.ca_data == "YQ=="
 
 
 def test_name_and_proxy_of_the_cluster(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Mine:
         self.feed, self.log, self.server = Feed(self.keeper, "here"), Notes(), Server()
         view = ClusterView("me", RANGES, self.feed, self.log, lambda *_: None)
         settings = KubernetesSettings(cluster_cidrs=RANGES, node_addresses=among)
-        self.own = OwnObject("me", settings, view, self.log, self.feed.degraded)
+        self.own = OwnObject("me", settings, RANGES, view, self.log, self.feed.degraded)
         assert self.own.read_node(self.server) == "7"
         assert not self.own.must_publish  # what there is is not known yet
         self.own.receive(None, is_current=True)

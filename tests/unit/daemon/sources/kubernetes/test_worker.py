@@ -85,9 +85,8 @@ class OneNode:
         self.feed, self.server, log = Feed(self.keeper, "here"), Server(), Log("error")
         on_own: Callable[[Any, bool], None] = lambda *own: self.worker.receive_own(*own)  # noqa: E731
         self.view = ClusterView("me", RANGES, self.feed, log, on_own)
-        own = OwnObject(
-            "me", KubernetesSettings(cluster_cidrs=RANGES), self.view, log, self.feed.degraded
-        )
+        settings = KubernetesSettings(cluster_cidrs=RANGES)
+        own = OwnObject("me", settings, RANGES, self.view, log, self.feed.degraded)
         self.worker = Worker(own, self.view, RANGES, log, self.feed)
 
     def names(self) -> list[str]:

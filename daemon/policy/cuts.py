@@ -1,0 +1,85 @@
+"""Connections that a change of policies forbids: they are cut, and neither end revives them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from daemon.policy.compile import LocalPod, allows
+from kernel.conntrack import Connection, forget_forbidden
+from kernel.model import IPAddress
+from kernel.nftables.policy import CUTS_MAX, load_policy, render_cuts
+from kernel.nftables.policy_rules import Cut, Direction, Place, PolicyRules
+
+
+class Cuts:
+    """Those that were cut and are still forbidden. total: how many were cut so far."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._known: dict[Cut, None] = {}
+
+    def forbidden(self, rules: PolicyRules, pods: Iterable[LocalPod]) -> tuple[Cut, ...]:
+        """Those that these rules forbid, too."""
+        judge = _Judge(rules, pods)
+        return tuple(cut for cut in self._known if not judge.allows(cut))
+
+    def keep(self, cuts: Sequence[Cut], *, loaded: bool) -> None:
+        """Remember these alone. loaded: whether the kernel has them already. Raises KernelError."""
+        is_less = len(cuts) < len(self._known)
+        self._known = dict.fromkeys(cuts)
+        if is_less and not loaded:
+            load_policy(render_cuts(cuts))
+
+    def cut(self, rules: PolicyRules, pods: Sequence[LocalPod], places: frozenset[Place]) -> int:
+        """Cut what these rules forbid to these pods; how many connections.
+
+        Raises KernelError.
+        """
+        addresses = [a for pod in pods if not places.isdisjoint(pod.places) for a in pod.addresses]
+        judge = _Judge(rules, pods)
+
+        def is_forbidden(connection: Connection) -> bool:
+            return not judge.allows(Cut(*connection))
+
+        # Remembered before their entries go: the next packet would make an entry again.
+        found = forget_forbidden(addresses, is_forbidden, self._remember) if addresses else []
+        self.total += len(found)
+        return len(found)
+
+    def _remember(self, connections: Iterable[Connection]) -> None:
+        self._known |= dict.fromkeys(Cut(*connection) for connection in connections)
+        while len(self._known) > CUTS_MAX:
+            del self._known[next(iter(self._known))]
+        load_policy(render_cuts(self._known))
+
+
+class _Judge:
+    """Decides by rules for the pods of this node that a connection concerns."""
+
+    def __init__(self, rules: PolicyRules, pods: Iterable[LocalPod]) -> None:
+        self._rules = rules
+        self._pods: dict[IPAddress, list[LocalPod]] = defaultdict(list)
+        for pod in pods:
+            for address in pod.addresses:
+                self._pods[address].append(pod)
+
+    def allows(self, cut: Cut) -> bool:
+        """Whether all of them may have it."""
+        ends: tuple[tuple[Direction, IPAddress, IPAddress], ...] = (
+            ("egress", cut.source, cut.destination),
+            ("ingress", cut.destination, cut.source),
+        )
+        return all(
+            allows(
+                self._rules,
+                direction,
+                own if pod.is_bridged else pod.link,
+                peer,
+                cut.protocol,
+                cut.port,
+            )
+            for direction, own, peer in ends
+            for pod in self._pods.get(own, ())
+            if peer not in pod.addresses
+        )

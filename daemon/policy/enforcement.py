@@ -1,0 +1,60 @@
+"""Whether policies are enforced on this node, and by which source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from daemon.config.schema import Settings
+from daemon.journal import Journal
+from daemon.log import Log
+from daemon.policy.controller import PolicyController
+from daemon.policy.local_pods import bridge_to_come
+from daemon.policy.saved import saved_path
+from daemon.policy.source import PolicySource
+from daemon.watchdog import Watch, unwatched
+from kernel.errors import KernelError
+from kernel.nftables.policy import remove_policy
+
+
+def make_controller(
+    settings: Settings, journal: Journal, log: Log, watch: Watch = unwatched
+) -> PolicyController | None:
+    """What keeps the rules; None where policies are not enforced."""
+    source = _source(settings, log, watch)
+    if source is None or settings.policy is None:
+        return None
+    saved = saved_path(settings.data_dir)
+    is_open = settings.policy.unknown_pods == "open"
+    bridge = bridge_to_come(settings)
+    return PolicyController(source, saved, journal, log, watch, unknown=is_open, bridge=bridge)
+
+
+def _source(settings: Settings, log: Log, watch: Watch) -> PolicySource | None:
+    if settings.policy is None:
+        return None
+    if settings.policy.dir:
+        from daemon.policy.files import FileSource
+
+        return FileSource(settings.policy.dir)
+    if settings.source.kubernetes:
+        from daemon.policy.kubernetes import KubernetesSource
+
+        return KubernetesSource(settings.source.kubernetes, settings.node, log, watch)
+    return None
+
+
+@contextmanager
+def policies_enforced(controller: PolicyController | None, log: Log) -> Iterator[None]:
+    """Enforce policies for the duration; rules stay afterwards. None: rules left over are removed.
+
+    It starts threads: no process may be forked afterwards.
+    """
+    if controller is None:
+        with suppress(KernelError):  # a kernel without nftables has no rules
+            if remove_policy():
+                log.info("policies are not enforced any more: their rules are removed")
+        yield
+        return
+    with controller.running():
+        yield

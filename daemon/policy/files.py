@@ -1,0 +1,99 @@
+"""Policies without Kubernetes: NetworkPolicy, Namespace and Pod objects in the files of a folder.
+
+A pod of this node that no file describes is known by its name: see `daemon.policy.local_pods`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daemon.files import open_regular
+from daemon.model import SourceActivity
+from daemon.policy.model import Facts
+from daemon.policy.objects import facts_of
+
+FILE_MAX = 16 << 20  # bytes
+_SUFFIXES = (".yaml", ".yml", ".json")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_State = tuple[tuple[str, int, int, int], ...]
+
+
+class FileSource:
+    """A PolicySource of the files in a folder; while one of them is damaged, all stay as read."""
+
+    names_pods = True
+    activity = SourceActivity()
+
+    def __init__(self, folder: Path) -> None:
+        self._fault = ""
+        self._folder = folder
+        self._state: _State | None = None
+
+    @property
+    def fault(self) -> str:
+        """Which file cannot be used, and why."""
+        return self._fault
+
+    def start(self) -> None:
+        """Nothing is open between reads."""
+
+    def fileno(self) -> int:
+        """Files are looked at when the controller does so."""
+        return -1
+
+    def take(self) -> Facts | None:
+        """The facts in all files, None where no file changed."""
+        try:
+            state = tuple(map(_state_of, self._files()))
+            if state == self._state:
+                return None
+            self._state = state
+            facts = facts_of(thing for path in self._files() for thing in read_objects(path))
+        except OSError as error:
+            self._fault = f"{error.filename or self._folder} cannot be read: {error.strerror}"
+            return None
+        except ValueError as error:
+            self._fault = str(error)
+            return None
+        self._fault = ""
+        return facts
+
+    def _files(self) -> list[Path]:
+        """Hidden ones are those of editors."""
+        found = (path for path in self._folder.iterdir() if path.suffix in _SUFFIXES)
+        return sorted(path for path in found if not path.name.startswith("."))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _state_of(path: Path) -> tuple[str, int, int, int]:
+    found = path.stat()
+    return path.name, found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _parse(path: Path, data: bytes) -> list[Any]:
+    """Documents; JSON by its own parser, which takes a fraction of the time."""
+    if path.suffix == ".json":
+        return [json.loads(data)]
+    return [d for d in yaml.load_all(data, _LOADER) if d is not None]
+
+
+def read_objects(path: Path) -> list[Any]:
+    """The objects in a file of YAML or JSON documents. Raises OSError, ValueError naming it."""
+    with open_regular(path) as file:
+        data = file.read(FILE_MAX + 1)
+    if len(data) > FILE_MAX:
+        raise ValueError(f"{path} is larger than {FILE_MAX >> 20} MiB")
+    try:
+        documents = _parse(path, data)
+        facts_of(documents)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return documents

@@ -1,0 +1,140 @@
+"""Policies of a Kubernetes cluster: what a node learns, and what it asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from daemon.policy.kubernetes import KubernetesSource
+from daemon.policy.model import Facts
+from tests.cluster.apiserver import ApiServer
+from tests.cluster.conftest import MakeFollower
+from tests.cluster.follower import Follower, eventually
+from tests.cluster.rest import MERGE, Object, place_of
+
+
+class Learner:
+    """A source, and the last facts that it gave."""
+
+    def __init__(self, follower: Follower) -> None:
+        follower.rotate()
+        settings = follower.settings()
+        self.source = KubernetesSource(settings, follower.name, follower.log)
+        self.source.start()
+        self.facts = Facts()
+
+    def learn(self) -> Facts:
+        """What it knows by now."""
+        self.facts = self.source.take() or self.facts
+        return self.facts
+
+    def until(self, check: Callable[[Facts], object]) -> None:
+        """Wait until it knows that."""
+        eventually(lambda: check(self.learn()) or (self.source.fault, self.facts))
+
+
+def namespace(name: str, **labels: str) -> Object:
+    metadata = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def pod(space: str, name: str, node: str, **labels: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": space, "name": name, "labels": labels},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+    }
+
+
+def policy(space: str, name: str, **spec: Any) -> Object:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"namespace": space, "name": name},
+        "spec": {"podSelector": {}, **spec},
+    }
+
+
+@pytest.fixture
+def spaces(api: ApiServer) -> Iterator[None]:
+    """Two namespaces with a pod on each of two nodes."""
+    for name, team in (("pol-a", "a"), ("pol-b", "b")):
+        api.admin.apply(namespace(name, team=team)).expect(200, 201)
+        account = {"apiVersion": "v1", "kind": "ServiceAccount"}
+        api.admin.apply({**account, "metadata": {"name": "default", "namespace": name}})
+        for node in ("n1", "n2"):
+            api.admin.apply(pod(name, f"pod-{node}", node, app=node)).expect(200, 201)
+    yield
+    for name in ("pol-a", "pol-b"):
+        for node in ("n1", "n2"):
+            api.remove("Pod", f"pod-{node}", name)
+        for each in ("first", "second"):
+            api.remove("NetworkPolicy", each, name)
+
+
+@pytest.fixture
+def learner(api: ApiServer, spaces: None, follow: MakeFollower) -> Iterator[Learner]:
+    follower = follow("n1", 1)
+    made = Learner(follower)
+    yield made
+    made.source.close()
+
+
+def asked(api: ApiServer) -> set[str]:
+    """The paths that daemons have watched."""
+    return {r.uri.partition("?")[0] for r in api.requests() if r.verb == "watch"}
+
+
+def test_a_node_watches_what_policies_of_its_pods_need(api: ApiServer, learner: Learner) -> None:
+    time.sleep(1)
+    assert learner.learn() == Facts()
+    paths = asked(api)
+    assert [p for p in paths if "pods" in p or p.endswith("/namespaces")] == []
+
+    # One that selects no pod of this node: pods of this node, and namespaces.
+    api.admin.apply(policy("pol-b", "first", podSelector={"matchLabels": {"app": "n2"}}))
+    learner.until(lambda facts: len(facts.policies) == 1)
+    facts = learner.facts
+    assert set(facts.pods) >= {("pol-a", "pod-n1"), ("pol-b", "pod-n1")}
+    assert all(name != "pod-n2" for _space, name in facts.pods)
+    assert facts.labels_of("pol-a")["team"] == "a"
+
+    # One that selects a pod of this node, and names pods by namespace and label: these alone.
+    peer = {
+        "namespaceSelector": {"matchLabels": {"team": "b"}},
+        "podSelector": {"matchLabels": {"app": "n2"}},
+    }
+    api.admin.apply(policy("pol-a", "second", ingress=[{"from": [peer]}])).expect(200, 201)
+    learner.until(lambda facts: ("pol-b", "pod-n2") in facts.pods)
+    assert ("pol-a", "pod-n2") not in learner.facts.pods
+    other = place_of("Pod", "pol-b", "pod-n2")
+    for label, is_peer in (("not", False), ("n2", True)):
+        patch: Object = {"metadata": {"labels": {"app": label}}}
+        api.admin.ask("PATCH", other, patch, kind=MERGE).expect(200)
+        learner.until(lambda facts, there=is_peer: (("pol-b", "pod-n2") in facts.pods) == there)  # type: ignore[misc]
+
+    # A label that changes is learnt; without a policy nothing but policies is known.
+    path = place_of("Pod", "pol-a", "pod-n1")
+    patch = {"metadata": {"labels": {"app": "new"}}}
+    api.admin.ask("PATCH", path, patch, kind=MERGE).expect(200)
+    learner.until(lambda facts: facts.pods["pol-a", "pod-n1"].labels["app"] == "new")
+    for space, name in (("pol-a", "second"), ("pol-b", "first")):
+        api.remove("NetworkPolicy", name, space)
+    learner.until(lambda facts: facts == Facts())
+
+
+def test_what_is_known_stays_while_the_api_is_away(api: ApiServer, learner: Learner) -> None:
+    api.admin.apply(policy("pol-a", "first", ingress=[])).expect(200, 201)
+    learner.until(lambda facts: len(facts.policies) == 1)
+    api.stop()
+    try:
+        eventually(lambda: learner.source.fault != "" or learner.learn())
+        assert len(learner.learn().policies) == 1
+    finally:
+        api.start()
+    api.admin.apply(policy("pol-a", "second", ingress=[])).expect(200, 201)
+    learner.until(lambda facts: len(facts.policies) == 2)

@@ -1,0 +1,1 @@
+"""Network policies, enforced on real nodes with real connections."""

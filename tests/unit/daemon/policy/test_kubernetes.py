@@ -1,0 +1,33 @@
+"""Which pods of other nodes are followed, and how few watches do it."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.policy.kubernetes import WATCHES_MAX, PeerWatch, merge
+
+MANY = {PeerWatch(f"n{n}", "app=web") for n in range(WATCHES_MAX + 1)}
+
+
+@pytest.mark.parametrize(
+    ("peers", "followed"),
+    [
+        ({PeerWatch("a", "app=web"), PeerWatch("b")}, {PeerWatch("a", "app=web"), PeerWatch("b")}),
+        ({PeerWatch("a", "app=web"), PeerWatch("a")}, {PeerWatch("a")}),
+        ({PeerWatch("a", "app=web"), PeerWatch("", "app=web")}, {PeerWatch("", "app=web")}),
+        ({PeerWatch("a", "app=web"), PeerWatch("b"), PeerWatch()}, {PeerWatch()}),
+        ({PeerWatch("a", f"app=a{n}") for n in range(WATCHES_MAX + 1)}, {PeerWatch("a")}),
+        (MANY, {PeerWatch()}),
+    ],
+)
+def test_no_pod_is_followed_twice_and_watches_are_few(
+    peers: set[PeerWatch], followed: set[PeerWatch]
+) -> None:
+    assert merge(peers) == followed
+
+
+def test_peers_are_asked_for_by_namespace_and_labels() -> None:
+    assert (PeerWatch("a/b", "x=y").path, PeerWatch("a", "x=y").query) == (
+        "/api/v1/namespaces/a%2Fb/pods", {"labelSelector": "x=y"},
+    )  # fmt: skip
+    assert (PeerWatch().path, PeerWatch().query) == ("/api/v1/pods", {})
