@@ -11,6 +11,8 @@ from importlib import import_module
 from ctl.commands import COMMANDS
 from ctl.options import FAILED, warn
 from daemon.options import Unusable, VersionAction
+from ipam.errors import IpamError
+from kernel.errors import KernelError
 
 DESCRIPTION = """\
 Inspect podwire on this node. Every command works from the node's own state: no API server is asked,
@@ -18,12 +20,16 @@ and the daemon need not run."""
 EPILOG = """\
 examples:
   podwirectl status                           exit status 0: everything is in sync
-  podwirectl status -o json                   the same for programs
+  podwirectl doctor                           what is wrong, why, and what to do
+  podwirectl pods 10.244.7.12                 which pod has this address?
+  podwirectl peers                            the other nodes, and whether they are reached
+  podwirectl trace shop/cart 10.244.7.12      where packets end on their way, and why
+  podwirectl diff                             what the kernel has otherwise than planned
   podwirectl history --since 10m              what changed in the last ten minutes
   podwirectl history --object 10.244.7.0/24   what happened to one prefix
   podwirectl check-config                     before the daemon starts or the files are copied
 
-`podwirectl COMMAND --help` explains each.
+`podwirectl COMMAND --help` explains each, and shows examples; -o json is for programs.
 """
 _STYLE = argparse.RawDescriptionHelpFormatter
 
@@ -31,7 +37,15 @@ _STYLE = argparse.RawDescriptionHelpFormatter
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run its command; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    options = _parser(words[0] if words else "").parse_args(words)
+    try:
+        return _run(build_parser(words[0] if words else "").parse_args(words))
+    except KeyboardInterrupt:
+        _drop_output()
+        warn("interrupted")
+        return FAILED
+
+
+def _run(options: argparse.Namespace) -> int:
     if sys.stdout is None:
         warn("stdout is closed: there is no place for the answer")
         return FAILED
@@ -41,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return FAILED
-    except (Unusable, OSError) as error:
+    except (Unusable, OSError, KernelError, IpamError) as error:
         _drop_output()
         hint = " (are you root?)" if isinstance(error, PermissionError) else ""
         warn(f"{error}{hint}")
@@ -57,7 +71,7 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str) -> argparse.ArgumentParser:
     """The parser, complete for the chosen command alone: the others' modules are not loaded."""
     parser = argparse.ArgumentParser(
         "podwirectl", description=DESCRIPTION, epilog=EPILOG, formatter_class=_STYLE

@@ -55,7 +55,8 @@ def _check_source(settings: Settings) -> tuple[list[Row], list[str]]:
     if not source.static:
         open_client(settings, Log()).check()
         rows = [("nodes", f"of {_describe(source)}"), ("this node", settings.node)]
-        return [*rows, ("pod CIDRs in", ", ".join(map(str, source.cluster_cidrs)))], []
+        ranges = ", ".join(map(str, source.cluster_cidrs)) or "kubeadm's podSubnet"
+        return [*rows, ("pod CIDRs in", ranges)], []
     snapshot = parse_nodes(read_file(source.static), source.static)
     contradictions = list(find_contradictions(settings, snapshot))
     mine = next((node for node in snapshot.nodes if node.name == settings.node), None)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ctl.options import DONE, FAILED, add_output, warn
 from daemon.log import printable
-from daemon.options import Unusable, add_config, files_of
+from daemon.options import Unusable, add_config, files_of, settings_of
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
 from ipam.boot import render_duration
 from ipam.cli import render_table
+from kernel.errors import KernelError
 
 DESCRIPTION = "Show whether this node's routes to all other nodes are in sync, and what is wrong."
 EPILOG = """\
@@ -29,8 +30,11 @@ reasons:
   mtu              small packets arrive, those of pods' MTU do not
   one-way          packets arrive in one direction alone
 
+Packets are sent: echo requests of the pods to other nodes, and a DNS query of one of them; with
+--file none are.
+
 exit codes:
-  0  everything is in sync
+  0  everything is in sync, and pods get answers
   1  something is wrong: see the lines with `!`
   2  the daemon does not run, or there is no status to be read; or wrong usage
 """
@@ -67,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         return NO_DAEMON
     troubles = _troubles(found)
     beyond = found.status.health.lines if found.status.health else ()
+    beyond += () if options.file else _ask_pods(options.config)
     if options.output == "json":
         print(json.dumps(_as_json(found, troubles, beyond), indent=2))
     else:
@@ -77,13 +82,37 @@ def run(options: argparse.Namespace) -> int:
     return FAILED if troubles or beyond else DONE
 
 
+def _ask_pods(config: Path | None) -> tuple[str, ...]:
+    """What packets of this node's pods show, which its daemon does not send."""
+    from ctl.doctor.checks.probes import check_probes
+    from ctl.doctor.observe import Observer
+    from ctl.doctor.observed import Observed
+
+    settings = settings_of(config)
+    if settings is None:
+        return ()
+    try:
+        probe = Observer(settings, files_of(config)).read_probe()
+    except (KernelError, OSError) as error:
+        return (f"what pods reach cannot be seen: {error}",)
+    found = check_probes(Observed(time.time(), settings, probe=probe))
+    return tuple(f"{finding.what}. To do: {finding.do}" for finding in found)
+
+
 def _troubles(found: Published) -> tuple[str, ...]:
     if not found.running:
         return ("the daemon that wrote this has ended", *found.status.troubles)
+    if found.suspended:
+        return (describe_suspended(found.pid), *found.status.troubles)
     if not 0 <= found.age <= STALE:
         age = render_duration(found.age)
         return (f"the daemon has not written for {age}: is it stuck?", *found.status.troubles)
     return found.status.troubles
+
+
+def describe_suspended(pid: int) -> str:
+    """The finding of a daemon that a signal has stopped."""
+    return f"a signal has stopped the daemon: nothing is kept or repaired: `kill -CONT {pid}`"
 
 
 def _as_json(
@@ -138,7 +167,9 @@ def _headline(status: NodeStatus, troubles: tuple[str, ...], beyond: tuple[str, 
         return "is NOT in sync"
     if status.health and status.health.unreached:
         return f"does NOT reach {status.health.unreached} of {status.peers} peers"
-    return "does NOT probe its peers" if beyond else "is in sync"
+    if status.health and status.health.lines:
+        return "does NOT probe its peers"
+    return "is in sync, and its pods are NOT well" if beyond else "is in sync"
 
 
 def _peers(status: NodeStatus) -> str:

@@ -32,6 +32,16 @@ def test_the_first_help_names_every_command(run: Run) -> None:
     assert run()[0] == run("frob")[0] == 2
 
 
+def test_an_interrupt_ends_a_command_without_a_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ctl.commands.history.run", interrupt)
+    assert run("history") == (1, "", "podwirectl: interrupted\n")
+
+
 LOADED = """
 import sys
 sys.argv = ["podwirectl", *sys.argv[1:]]

@@ -1,0 +1,1 @@
+"""The support bundle: `parts` says what is in it, `redact` removes secrets, `archive` writes it."""

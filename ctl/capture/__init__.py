@@ -1,0 +1,1 @@
+"""`podwirectl capture`: frames of several links in one file. Its door is `capture.record`."""

@@ -1,0 +1,145 @@
+"""`podwirectl policy`: which policies limit a pod, what is wrong with them, who may connect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ctl.options import DONE, FAILED, add_output, warn
+from daemon.log import printable
+from daemon.options import Unusable, add_config, settings_of
+from ipam.cli import render_table
+
+DESCRIPTION = "Explain network policies, by what this node's daemon knows; no API server is asked."
+EPILOG = """\
+examples:
+  podwirectl policy show app/web                     the rules of a pod, and how often they applied
+  podwirectl policy check app/client app/web:80      who lets it through, or not, by which rule
+  podwirectl policy check app/web 192.0.2.7:53/udp
+  podwirectl policy lint                             mistakes in the policies that this node knows
+  podwirectl policy lint policy.yaml                 mistakes in a file, before it is applied
+
+`check` sends no packet. The policies of each pod are enforced on its own node, which alone knows
+all of their peers: ask there about pods of other nodes. NAT is over by then: the target of a
+Service is one of its pods.
+
+exit codes:
+  0  allowed (check); no mistake (lint); done
+  1  dropped (check); a mistake (lint); nothing is known of policies
+  2  wrong usage
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="show|check|lint")
+    show = verbs.add_parser("show", help="the policies that select a pod, and their rules")
+    show.add_argument("pod", metavar="POD")
+    check = verbs.add_parser("check", help="whether a connection is allowed, and by which rule")
+    check.add_argument("source", metavar="SRC", help="a pod or an address")
+    check.add_argument("target", metavar="DEST[:PORT][/tcp|udp|sctp]", help="a pod or an address")
+    lint = verbs.add_parser("lint", help="likely mistakes in policies")
+    lint.add_argument("file", metavar="FILE", nargs="?", type=Path, help="YAML or JSON objects")
+    for each in (show, check, lint):
+        add_output(each)
+        add_config(each)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the action; the exit status."""
+    actions = {"show": _show, "check": _check, "lint": _lint}
+    return actions[options.action](options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from ctl.policy.ends import find_pod, read_known
+    from ctl.policy.explain import describe_limits
+
+    known = read_known(settings_of(options.config))
+    pod = find_pod(known.facts, options.pod)
+    local = next((each for each in known.local if each.key == pod.key), None)
+    found = describe_limits(known, pod, local)
+    if options.output == "json":
+        head = {"pod": "/".join(pod.key), "addresses": [str(a) for a in pod.addresses]}
+        print(json.dumps({**head, "local": local is not None, "directions": found}, indent=2))
+    else:
+        where = "" if local else ", which is on another node: its peers are known there"
+        addresses = ", ".join(map(str, pod.addresses)) or "address unknown"
+        print(printable(f"pod {'/'.join(pod.key)} ({addresses}){where}"))
+        print("\n".join(map(printable, _show_lines(found))))
+    return DONE
+
+
+def _show_lines(found: list[dict[str, Any]]) -> Iterator[str]:
+    for each in found:
+        if not each["limited"]:
+            yield f"{each['direction']}: everything, as no policy selects it"
+            continue
+        mode = " (monitor mode: nothing is dropped)" if each["monitors"] else ""
+        yield f"{each['direction']}: limited by {', '.join(each['policies'])}{mode}"
+        yield from (f"  {words}" for words in each["rules"])
+        if not each["rules"]:
+            yield "  no rule: nothing is let through"
+        if each["allowed"] is not None:
+            verb = "reported" if each["monitors"] else "dropped"
+            yield f"  new connections: {each['allowed']} let through, {each['denied']} {verb}"
+
+
+def _check(options: argparse.Namespace) -> int:
+    from ctl.policy.ends import concerns_node, find_end, parse_target, read_known
+    from ctl.policy.explain import explain
+    from kernel.nftables.policy_rules import PROTOCOLS
+
+    known = read_known(settings_of(options.config))
+    asked = parse_target(options.target)
+    target = find_end(known.facts, asked.host)
+    source = find_end(known.facts, options.source, target.address.version)
+    if source.address.version != target.address.version:
+        target = find_end(known.facts, asked.host, source.address.version)
+    by_node = partial(concerns_node, known)
+    verdicts = explain(known.facts, source, target, asked.protocol, asked.port, by_node)
+    allowed = all(verdict.allowed for verdict in verdicts)
+    service = f"{PROTOCOLS[asked.protocol]}/{asked.port or 'any port'}"
+    if options.output == "json":
+        sides = [
+            {"direction": v.direction, "end": str(v.end), "allowed": v.allowed, "why": str(v)}
+            for v in verdicts
+        ]
+        print(json.dumps({"allowed": allowed, "service": service, "verdicts": sides}, indent=2))
+    else:
+        word = "allowed" if allowed else "dropped"
+        print(printable(f"{source} -> {target} {service}: {word}"))
+        rows = [(v.direction, printable(str(v.end)), printable(str(v))) for v in verdicts]
+        print(render_table(("DIRECTION", "POD", "VERDICT"), rows))
+    return DONE if allowed else FAILED
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from ctl.policy.ends import read_known
+    from ctl.policy.lint import lint
+    from daemon.policy.files import read_objects
+    from daemon.policy.objects import facts_of
+
+    if options.file:
+        try:
+            facts = facts_of(read_objects(options.file))
+        except (OSError, ValueError) as error:
+            raise Unusable(str(error)) from error
+    else:
+        facts = read_known(settings_of(options.config)).facts
+    found = lint(facts)
+    if options.output == "json":
+        print(
+            json.dumps([{"policy": m.policy, "what": m.what, "do": m.do} for m in found], indent=2)
+        )
+        return FAILED if found else DONE
+    for mistake in found:
+        print(f"{printable(mistake.policy)}: {printable(mistake.what)}\n  {mistake.do}")
+    if not found:
+        count = len(facts.policies)
+        warn(f"no mistake in {count} {'policy' if count == 1 else 'policies'}")
+    return FAILED if found else DONE

@@ -1,0 +1,84 @@
+"""What the kernel has otherwise than planned: the comparison of `podwirectl diff`, weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ctl.differences import AREAS, Difference
+from ctl.doctor.finding import Finding, Severity
+from ctl.doctor.observed import Observed
+
+_NAMED = 20
+"""Differences with a finding each; of more of them, the number is given."""
+_ORDER = ("device", *(area for area in AREAS if area != "device"))
+"""Areas from the data path up: what an earlier one lacks takes along what later ones have."""
+_LAYERS = ("link", "address", "fdb", "neighbour", "route")
+_START = "start podwired, which repairs it"
+_REPAIR = f"{_START}, or `podwirectl doctor --fix`"
+
+
+def check_differences(seen: Observed) -> Iterator[Finding]:
+    """All of them, with what they mean for pods."""
+    found = sorted(seen.differences, key=_rank)
+    device = next((d for d in found if d.area == "device" and d.name.startswith("link ")), None)
+    if device:
+        found = [d for d in found if d is device or not _goes_along(d, device, seen)]
+    findings = [_finding(each) for each in found]
+    yield from findings[:_NAMED]
+    if len(found) > _NAMED:
+        yield Finding(
+            "diff", min(f.severity for f in findings[_NAMED:]),
+            f"{len(found) - _NAMED} more objects are not as planned",
+            f"`podwirectl diff` lists them; {_REPAIR}", fixable=True,
+        )  # fmt: skip
+
+
+def _rank(each: Difference) -> tuple[bool, int, int]:
+    kind = each.name.partition(" ")[0]
+    layer = _LAYERS.index(kind) if kind in _LAYERS else len(_LAYERS)
+    return not each.desired, _ORDER.index(each.area), layer
+
+
+def _goes_along(each: Difference, device: Difference, seen: Observed) -> bool:
+    """Whether an object went with the device, and comes back with it."""
+    name = device.name.partition(" ")[2]
+    is_gone = not device.observed or name not in seen.links or not seen.links[name].up
+    return is_gone and (f"dev {name}" in each.desired or f"/{name}/" in each.name)
+
+
+def _finding(each: Difference) -> Finding:
+    severity = Severity.DEGRADED if not each.desired else Severity.BROKEN
+    if each.area in ("filter", "conflist"):
+        severity = Severity.DEGRADED
+    remedy = _START if each.area == "policy" else _REPAIR
+    remedy += ", or recreate the pod" if each.area == "pods" else ""
+    return Finding(
+        each.area, severity, f"{_subject(each)}{each.text}{_meaning(each)}", remedy,
+        where=each.of if each.area in ("attachments", "pods") else "", names=_names(each),
+        fixable=each.area != "policy",
+    )  # fmt: skip
+
+
+def _subject(each: Difference) -> str:
+    return f"pod {each.of}: " if each.area in ("attachments", "pods") and each.of else ""
+
+
+def _meaning(each: Difference) -> str:
+    if not each.desired:
+        return ""
+    if each.area == "routes" and each.of:
+        return f": pods of {each.of} are not reached"
+    if each.area == "device":
+        return ": pods of other nodes are not reached"
+    if each.area == "rules":
+        return ": masquerade and host ports fail"
+    if each.area == "settings":
+        return ": packets of pods are not forwarded"
+    return ""
+
+
+def _names(each: Difference) -> tuple[str, ...]:
+    """How the journal may name the object."""
+    if each.area in ("attachments", "pods") and each.of:
+        return each.name, f" {each.of}", f" container {each.of[:16]}"
+    return (each.name,)

@@ -1,0 +1,208 @@
+"""Read what the checks need: each area by itself, for what one lacks must not hide another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from cni_plugin.host import DEFAULT_INDEX
+from cni_plugin.store_index import find_stores
+from ctl.attachments import Attachment, Attachments, find_pod, read_attachments
+from ctl.differences import Difference, compare_node, settle_seconds
+from ctl.doctor.checks.node import DEFAULT_FORWARDING
+from ctl.doctor.observed import Daemon, Observed
+from ctl.doctor.probing import NO_PROBE, PodProbe, Prober
+from ctl.planning import plan_node
+from ctl.trace.neighbours import UnderlayPath, find_underlay_path
+from daemon.journal import Record, read
+from daemon.model import Desired
+from daemon.options import NodeFiles
+from daemon.routing.diversions import Diverted, find_diverted
+from daemon.routing.foreign_filters import find_legacy_drops, find_nft_drops
+from daemon.routing.full_tables import count_neighbours
+from daemon.status import NoStatus, read_status
+from ipam.errors import IpamError
+from ipam.files import Files
+from ipam.store import open_store
+from ipam.usage import Usage, read_usage
+from kernel.conntrack import StaleFlow, find_stale_flows
+from kernel.errors import KernelError
+from kernel.limits import Level, read_descriptors, read_disk, read_levels
+from kernel.netlink.socket import Netlink
+from kernel.read import read_links
+from kernel.sysctl import read_sysctl
+
+if TYPE_CHECKING:
+    from ctl.planning import Planned
+    from daemon.config.schema import Settings
+
+T = TypeVar("T")
+HISTORY = 24 * 3600.0
+"""Seconds of the journal that say who did what is wrong now."""
+_PEERS_MAX = 20  # in trouble, of which the path is looked at
+_PATIENCE = 1.0  # seconds to wait for a store that others lock
+_LIVE = ("net/ipv4/conf/all/rp_filter", DEFAULT_FORWARDING)
+
+
+class Observer:
+    """Reads one node: that of the calling thread's network namespace."""
+
+    def __init__(self, settings: Settings | None, files: NodeFiles, pod: str = "") -> None:
+        """pod: the one that is probed, as `ctl.attachments.find_pod` takes it; empty for any."""
+        self._settings, self._files, self._pod = settings, files, pod
+        self._unreadable: dict[str, str] = {}
+
+    def read(self) -> Observed:
+        """The node as it is now."""
+        with ExitStack() as stack:
+            nl = self._try("kernel", lambda: stack.enter_context(Netlink()), None)
+            return self._read(nl) if nl else Observed(time.time(), unreadable=self._unreadable)
+
+    def _read(self, nl: Netlink) -> Observed:
+        settings = self._settings
+        planned = self._try("plan", lambda: plan_node(nl, settings), None) if settings else None
+        attached = self._try(
+            "attachments", lambda: read_attachments(nl, self._files.data_dir), Attachments(())
+        )
+        desired = planned.desired if planned else None
+        return Observed(
+            time.time(),
+            settings,
+            planned,
+            self._read_daemon(),
+            links=self._try("links", lambda: {k.name: k for k in read_links(nl)}, {}),
+            sysctls=_read_sysctls(planned),
+            differences=self._compare(nl, planned) if planned else (),
+            drops=self._try("filters", lambda: self._find_drops(planned, attached.found), ()),
+            diverted=self._try("paths", lambda: tuple(_find_diverted(nl, planned)), ()),
+            usage=self._try("ranges", self._read_usage, ()),
+            levels=tuple(self._read_levels(planned)),
+            disk=read_disk(self._files.data_dir),
+            stale_flows=self._try("conntrack", lambda: _find_stale(planned, attached.found), ()),
+            records=self._try("journal", self._read_records, ()),
+            probe=self._try("pod", lambda: self._probe(nl, attached, planned), NO_PROBE),
+            underlay=self._try("underlay", lambda: self._read_underlay(nl, desired), {}),
+            unreadable=self._unreadable,
+        )
+
+    def _try(self, area: str, work: Callable[[], T], default: T) -> T:
+        try:
+            return work()
+        except (KernelError, IpamError, OSError) as error:
+            self._unreadable.setdefault(area, str(error))
+            return default
+
+    def read_probe(self) -> PodProbe:
+        """What packets of pods show, without all else. Raises KernelError, OSError."""
+        with Netlink() as nl:
+            planned = plan_node(nl, self._settings) if self._settings else None
+            attached = read_attachments(nl, self._files.data_dir)
+            return self._probe(nl, attached, planned)
+
+    def _probe(self, nl: Netlink, attached: Attachments, planned: Planned | None) -> PodProbe:
+        prober = Prober(nl, planned, self._settings)
+        if self._pod:
+            return prober.probe_pod(find_pod(nl, attached, self._pod))
+        return prober.probe_any(attached.found, self._unreachable())
+
+    def _unreachable(self) -> set[str]:
+        """Nodes that the daemon's own probes do not reach."""
+        status = self._read_daemon().status
+        return {t.node for t in status.health.troubles} if status and status.health else set()
+
+    def _read_underlay(self, nl: Netlink, desired: Desired | None) -> Mapping[str, UnderlayPath]:
+        """The paths to peers in trouble, by their names."""
+        status = self._read_daemon().status
+        if desired is None or status is None or status.health is None:
+            return {}
+        found = {}
+        for trouble in status.health.troubles[:_PEERS_MAX]:
+            node = desired.nodes.get(trouble.node)
+            to = node.address(desired.underlay.version) if node else None
+            if to:
+                device = desired.device.name if desired.device else ""
+                found[trouble.node] = find_underlay_path(nl, to, desired.underlay, device)
+        return found
+
+    def _read_daemon(self) -> Daemon:
+        try:
+            return Daemon(read_status(self._files.status))
+        except (NoStatus, OSError) as error:
+            return Daemon(why=str(error))
+
+    def _compare(self, nl: Netlink, planned: Planned) -> tuple[Difference, ...]:
+        """What is not as planned, and is not just being repaired by the daemon or by a call."""
+        found = self._compare_once(nl, planned)
+        if not found:
+            return ()
+        time.sleep(settle_seconds(found))
+        again = self._try("plan", lambda: plan_node(nl, require(self._settings)), planned)
+        return tuple(each for each in self._compare_once(nl, again) if each in found)
+
+    def _compare_once(self, nl: Netlink, planned: Planned) -> tuple[Difference, ...]:
+        settings = require(self._settings)
+        compared = compare_node(nl, settings, planned.desired, planned.entries)
+        for fault in compared.faults:
+            area, _, why = fault.partition(": ")
+            self._unreadable.setdefault(area, why)
+        return compared.found
+
+    def _find_drops(
+        self, planned: Planned | None, attached: Iterable[Attachment]
+    ) -> tuple[str, ...]:
+        settings = self._settings
+        if settings is None or planned is None or planned.desired is None:
+            return ()
+        desired = planned.desired
+        mappings = [e for a in attached for e in a.record.whole.elements if e.data is not None]
+        found = find_nft_drops(settings, desired, mappings)
+        return (found | find_legacy_drops(settings, desired, mappings)).texts
+
+    def _read_levels(self, planned: Planned | None) -> Iterator[Level]:
+        yield from read_levels(count_neighbours(planned.desired if planned else None))
+        with suppress(NoStatus, OSError):
+            published = read_status(self._files.status)
+            files = read_descriptors(published.pid) if published.running else None
+            yield from [files] if files else []
+
+    def _read_usage(self) -> tuple[Usage, ...]:
+        found: list[Usage] = []
+        for folder in find_stores(DEFAULT_INDEX, self._files.data_dir):
+            if Files(folder).database.exists():
+                opened = open_store(folder, create=False, patience=_PATIENCE)
+                with opened as store, store.read() as tx:
+                    found += read_usage(tx)
+        return tuple(found)
+
+    def _read_records(self) -> tuple[Record, ...]:
+        return tuple(read(self._files.journal, time.time() - HISTORY))
+
+
+def _find_stale(planned: Planned | None, attached: Iterable[Attachment]) -> tuple[StaleFlow, ...]:
+    desired = planned.desired if planned else None
+    if desired is None:
+        return ()
+    alive = {address for each in attached for address in each.ips}
+    alive |= {address.address.ip for address in planned.host.addresses} if planned else set()
+    return tuple(find_stale_flows(desired.pod_cidrs, alive))
+
+
+def _find_diverted(nl: Netlink, planned: Planned | None) -> list[Diverted]:
+    if planned is None or planned.desired is None:
+        return []
+    return find_diverted(nl, planned.desired, planned.host)
+
+
+def _read_sysctls(planned: Planned | None) -> Mapping[str, str]:
+    desired = planned.desired if planned else None
+    paths = [*_LIVE, *(s.path for s in desired.sysctls)] if desired else _LIVE
+    found = ((path, read_sysctl(path)) for path in paths)
+    return {path: value for path, value in found if value is not None}
+
+
+def require(settings: Settings | None) -> Settings:
+    """The settings, where there is a plan."""
+    assert settings is not None  # noqa: S101 - without settings nothing is planned
+    return settings

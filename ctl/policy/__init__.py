@@ -1,0 +1,1 @@
+"""Network policies explained: who may connect, by which rule, and which policies are mistaken."""

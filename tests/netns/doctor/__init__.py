@@ -1,0 +1,1 @@
+"""`podwirectl doctor` on real kernels."""

@@ -1,0 +1,109 @@
+"""Each check, by what was observed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from ctl.differences import Difference, settle_seconds
+from ctl.doctor.checks.differences import check_differences
+from ctl.doctor.checks.limits import check_disk, check_levels, check_stale_flows
+from ctl.doctor.checks.probes import check_probes
+from ctl.doctor.finding import Severity
+from ctl.doctor.observed import Observed
+from ctl.doctor.probing import PodProbe
+from daemon.routing.peer_filter import RETIRE_SECONDS
+from kernel.conntrack import StaleFlow
+from kernel.limits import Disk, Level
+from kernel.model import Link
+
+DEVICE = Difference(
+    "device", "", "link podwire-vxlan", "vxlan id 1", "", "link podwire-vxlan is missing"
+)
+ROUTE = Difference(
+    "routes", "node-2", "route 10.244.2.0/24", "via 10.244.2.0 dev podwire-vxlan", "",
+    "route 10.244.2.0/24 is missing",
+)  # fmt: skip
+STRAY = Difference("routes", "", "route 10.244.9.0/24", "", "dev eth0", "it should not be there")
+IN_POD = Difference("pods", "default/web", "route 0.0.0.0/0", "via 10.244.1.1", "", "it is missing")
+
+
+def test_what_went_with_the_device_is_no_finding_of_its_own() -> None:
+    [found] = check_differences(Observed(0.0, differences=(ROUTE, DEVICE)))
+    assert found.what == "link podwire-vxlan is missing: pods of other nodes are not reached"
+
+
+def test_a_device_that_is_there_explains_no_missing_route() -> None:
+    other = Difference("device", "", DEVICE.name, "mtu 1450", "mtu 1400", "it has MTU 1400")
+    links = {"podwire-vxlan": Link("podwire-vxlan", "vxlan")}
+    found = list(check_differences(Observed(0.0, links=links, differences=(ROUTE, other))))
+    assert [f.check for f in found] == ["device", "routes"]
+    assert found[1].what.endswith(": pods of node-2 are not reached")
+
+
+def test_a_peer_that_left_stays_in_the_filter_for_a_while() -> None:
+    admitted = Difference("filter", "", "element peers4 192.0.2.13", "", "there", "text")
+    assert settle_seconds([admitted]) > RETIRE_SECONDS > settle_seconds([DEVICE])
+
+
+def test_a_stray_comes_last_and_cuts_nobody_off() -> None:
+    found = list(check_differences(Observed(0.0, differences=(STRAY, IN_POD))))
+    assert [(f.check, f.severity) for f in found] == [
+        ("pods", Severity.BROKEN),
+        ("routes", Severity.DEGRADED),
+    ]
+    assert (found[0].where, found[0].what) == ("default/web", "pod default/web: it is missing")
+
+
+def test_of_many_differences_the_number_is_given() -> None:
+    many = tuple(
+        Difference("routes", "n", f"route {n}", "x", "", f"{n} is missing") for n in range(25)
+    )
+    *named, more = check_differences(Observed(0.0, differences=many))
+    assert (len(named), more.what) == (20, "5 more objects are not as planned")
+
+
+@pytest.mark.parametrize(
+    ("used", "severity"),
+    [(0, None), (899, None), (900, Severity.DEGRADED), (980, Severity.BROKEN)],
+)
+def test_tables_are_scarce_before_they_are_full(used: int, severity: Severity | None) -> None:
+    level = Level("tracked connections", used, 1000, "net.netfilter.nf_conntrack_max")
+    found = [f.severity for f in check_levels(Observed(0.0, levels=(level,)))]
+    assert found == ([] if severity is None else [severity])
+
+
+def test_a_full_disk_is_broken() -> None:
+    assert list(check_disk(Observed(0.0, disk=Disk(Path("/var"))))) == []
+    for disk, state in (
+        (Disk(Path("/var"), 5), "full"),
+        (Disk(Path("/var"), 0, True), "read-only"),
+    ):
+        [found] = check_disk(Observed(0.0, disk=disk))
+        assert found.severity is Severity.BROKEN
+        assert found.what.startswith(f"the file system of /var is {state}: new pods get no address")
+
+
+def test_stale_connections_are_counted() -> None:
+    flows = tuple(
+        StaleFlow(ip_address("192.0.2.11"), port, ip_address("10.244.1.9")) for port in (53, 54)
+    )
+    [found] = check_stale_flows(Observed(0.0, stale_flows=flows))
+    assert "to 192.0.2.11 port 53 (and 1 more) leads to 10.244.1.9" in found.what
+    assert found.fixable
+
+
+def test_symptoms_of_a_pod() -> None:
+    probe = PodProbe("default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",))
+    path, dns = check_probes(Observed(0.0, probe=probe))
+    assert path.what.startswith("default/web gets no answer from node-2, which answers this node")
+    assert path.severity is Severity.DEGRADED
+    assert "`podwirectl trace default/web 10.96.0.10:53/udp`" in dns.do
+    probe = replace(probe, trace="packets end at hop 5, node, forward: dropped", servers=())
+    [path] = check_probes(Observed(0.0, probe=probe))
+    assert path.what.endswith(": packets end at hop 5, node, forward: dropped")
+    assert path.severity is Severity.BROKEN
+    assert dns.what == "DNS is mute: default/web gets no answer from 10.96.0.10"
