@@ -12,7 +12,14 @@ from typing import NoReturn
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.config import DEFAULT_CONFIG
 from daemon.log import printable
-from daemon.options import Unusable, VersionAction, absolute, add_config, add_log_level
+from daemon.options import (
+    Unusable,
+    VersionAction,
+    absolute,
+    add_config,
+    add_log_level,
+    podwirectl,
+)
 from daemon.signals import catch
 
 COMMANDS = {
@@ -60,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         catch()  # before the daemon is even loaded
     if words and words[0] in MOVED:
         _pass_on(words)
-    options = _parser(words[0] if words else "").parse_args(words)
+    options = build_parser(words[0] if words else "").parse_args(words)
     try:
         status: int = options.run(options)
     except (Unusable, OSError) as error:
@@ -75,10 +82,10 @@ def _pass_on(words: Sequence[str]) -> NoReturn:
     """Become `podwirectl` with the same arguments."""
     hint = f"`podwired {words[0]}` is now `podwirectl {words[0]}`; the next release has only that"
     print(f"podwired: {hint}", file=sys.stderr, flush=True)
-    os.execv(sys.executable, [sys.executable, "-I", "-m", "ctl", *words])
+    os.execv(sys.executable, podwirectl(words))
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str) -> argparse.ArgumentParser:
     """The parser, complete for the chosen command alone: the others' modules are not loaded."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(

@@ -45,11 +45,11 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. Raises OSError, also where it is something else."""
     # O_NONBLOCK: a FIFO in the file's place must not block the daemon.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = open(fd, "rb")  # noqa: SIM115 - it is the caller's
+    # Of a directory Python makes no file, and leaves the descriptor open.
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        file.close()
+        os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return file
+    return open(fd, "rb")
 
 
 def fresh_name(path: Path) -> Path:
@@ -59,7 +59,7 @@ def fresh_name(path: Path) -> Path:
 
 
 def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
-    """Write a file beside `path` and rename it into place. Raises OSError.
+    """Write a file beside `path` and rename it into place. Raises OSError, which names the file.
 
     durable: also against power loss (fsync(2)). One writer at a time: what an earlier one that was
     killed left behind is overwritten.
@@ -70,9 +70,11 @@ def replace_file(path: Path, data: bytes, mode: int, *, durable: bool = False) -
     try:
         _write(fresh, data, mode, durable)
         os.replace(fresh, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             fresh.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # of write(2)
+            error.filename = str(path)
         raise
     if durable:
         sync_directory(path.parent)

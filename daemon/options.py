@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,14 @@ class VersionAction(argparse.Action):
 
         print(f"{parser.prog} {version('podwire')}, CNI {', '.join(SUPPORTED)}")
         parser.exit()
+
+
+def podwirectl(words: Sequence[str]) -> list[str]:
+    """The command line of `podwirectl` by this Python.
+
+    As optimized as this process is: an image may have the bytecode of that alone.
+    """
+    return [sys.executable, "-I" + "O" * sys.flags.optimize, "-m", "ctl", *words]
 
 
 def absolute(text: str) -> Path:
@@ -99,13 +108,16 @@ def files_of(config: Path | None) -> NodeFiles:
     """
     found = settings_of(config)
     if found is None:
-        data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-        socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
-        return NodeFiles(
-            data_dir, socket, data_dir / "journal.jsonl", socket.parent / "status.json"
-        )
+        return default_files()
     conflist = found.conflist.path if found.conflist else DEFAULT_CONFLIST
     journal = found.journal
     return NodeFiles(
         found.data_dir, found.socket, journal.path, found.status_file, conflist, journal.max_bytes
     )
+
+
+def default_files() -> NodeFiles:
+    """The files of a daemon without configuration. Raises Unusable."""
+    data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
+    return NodeFiles(data_dir, socket, data_dir / "journal.jsonl", socket.parent / "status.json")

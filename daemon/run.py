@@ -5,25 +5,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
-from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_INDEX, DEFAULT_SOCKET, always_ready
+from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_INDEX, DEFAULT_SOCKET
 from cni_plugin.reclaim import reclaim_in_all_stores
 from daemon.cni_server.attachment_locks import AttachmentLocks, IdleAttachments, LocksFile
 from daemon.cni_server.call_counters import CallCounters
 from daemon.cni_server.host import daemon_host
-from daemon.cni_server.listener import Listener, listen
+from daemon.cni_server.listener import Listener
 from daemon.cni_server.processes import Processes, process_count
+from daemon.cni_server.readiness import Readiness
 from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from daemon.config import DEFAULT_CONFIG
@@ -42,6 +45,7 @@ STOP_SECONDS = 30.0
 CHECK_SECONDS = 0.5
 """Seconds between checks whether calls are stuck, or a process died."""
 _GRACE_SECONDS = 1.0
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 _COLLECT_AFTER = 10_000  # new objects; a CNI call leaves none behind in cycles
 
 
@@ -55,10 +59,25 @@ def serve(socket_path: Path, data_dir: Path, log_level: str) -> int:
     return _started(log_level, partial(_serve, socket_path, data_dir))
 
 
-def _started(log_level: str, work: Callable[[Log, Signals], int]) -> int:
+def _share_heap() -> None:
+    """Let all threads have one heap, without large buffers in it.
+
+    glibc gives each thread its own, with what is free in it; Python lets one thread work at a time,
+    so that they do not wait for each other. And it moves the size from which a buffer is given
+    back to the kernel (mallopt(3), M_MMAP_THRESHOLD) up with each that is.
+    """
+    with suppress(AttributeError):  # other C libraries
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 17)
+
+
+def _started(log_level: str, work: Callable[[Common], int]) -> int:
+    _share_heap()
     log = Log(log_level, journal="JOURNAL_STREAM" in os.environ)
     try:
-        return work(log, Signals(log))
+        with _forked(log) as common:
+            return work(common)
     except _Displaced as found:
         log.error(f"{found}: podwired restarts")
         _restart()
@@ -77,9 +96,9 @@ def _restart() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _serve(socket_path: Path, data_dir: Path, log: Log, signals: Signals) -> int:
+def _serve(socket_path: Path, data_dir: Path, common: Common) -> int:
     _check_folder(data_dir)
-    return _serve_calls(socket_path, _alone(data_dir, log), signals)
+    return _serve_calls(common, Service(socket_path, data_dir))
 
 
 def _check_folder(path: Path) -> None:
@@ -90,14 +109,14 @@ def _check_folder(path: Path) -> None:
         raise CniError(INVALID_ENVIRONMENT, msg, "--data-dir or PODWIRE_DATA_DIR names it")
 
 
-def _run(config: Path | None, log: Log, signals: Signals) -> int:
+def _run(config: Path | None, common: Common) -> int:
     settings = settings_of(config)
     if settings is not None:
-        return _route(settings, config or DEFAULT_CONFIG, log, signals)
-    log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
+        return _route(settings, config or DEFAULT_CONFIG, common)
+    common.log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
     socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    return _serve_calls(socket_path, _alone(data_dir, log), signals)
+    return _serve_calls(common, Service(socket_path, data_dir))
 
 
 def _open_status(settings: Settings) -> StatusFile:
@@ -112,117 +131,132 @@ def _open_status(settings: Settings) -> StatusFile:
         raise Unusable(explain("the status", settings.status_file, error, "statusFile")) from error
 
 
-def _route(settings: Settings, config: Path, log: Log, signals: Signals) -> int:
-    from daemon.cni_server.readiness import Readiness
+def _route(settings: Settings, config: Path, common: Common) -> int:
+    network = settings.conflist.name if settings.conflist else ""
+    with closing(_open_status(settings)) as status:
+        beside = _routing_and_more(settings, config, common, status)
+        service = Service(
+            settings.socket, settings.data_dir, network, beside, lambda: status.is_in_place
+        )
+        return _serve_calls(common, service)
+
+
+@contextmanager
+def _routing_and_more(
+    settings: Settings, config: Path, common: Common, status: StatusFile
+) -> Iterator[None]:
+    """What the first process does beside serving calls.
+
+    Its modules are imported here: the other processes, which are forked by now, need none of them.
+    """
     from daemon.journal import Journal
     from daemon.metrics import metrics_served
     from daemon.metrics.collector import Sources
     from daemon.outages import FailedCalls
+    from daemon.policy.enforcement import make_controller, policies_enforced
+    from daemon.probes.peers_file import PeersFile
     from daemon.routing.loop import Routing
 
-    counters, watchdog = CallCounters(process_count()), Watchdog(log)
-    status = _open_status(settings)
+    log, watch, counters = common.log, common.watchdog.add, common.counters
 
-    def keep(found: NodeStatus) -> None:
-        faults = {**found.faults, "calls": counters.fault} if counters.fault else found.faults
+    def publish(found: NodeStatus) -> None:
+        common.readiness.publish(found)
+        more = {"calls": counters.fault, "policy": policy.fault if policy else ""}
+        faults = {**found.faults, **{part: text for part, text in more.items() if text}}
         status.write(replace(found, faults=faults))
+        if routing.prober:
+            peers.write(routing.prober.peers)
         if failed_calls.is_due(now := time.monotonic()):
             failed_calls.note(counters.read()["ADD"].codes, now)
 
-    readiness = Readiness(settings.conflist.name if settings.conflist else "", keep)
+    peers = PeersFile(settings.status_file)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
-    failed_calls = FailedCalls(journal)
-    common = Common(
-        settings.data_dir, log, watchdog, counters, readiness.fault, lambda: status.is_in_place
-    )
-    idle = IdleAttachments(common.locks).holding
-
-    routing = Routing(settings, journal, log, readiness.publish, idle, watchdog.add, config)
-    sources = Sources(settings, counters, routing.counts, journal, routing.prober)
-
-    @contextmanager
-    def beside() -> Iterator[None]:
-        with routing, metrics_served(sources, log, watchdog.add):
+    with closing(peers), closing(journal):
+        failed_calls = FailedCalls(journal)
+        policy = make_controller(settings, journal, log, watch)
+        idle = IdleAttachments(common.locks).holding
+        routing = Routing(settings, journal, log, publish, idle, watch, config)
+        sources = Sources(settings, counters, routing.counts, journal, routing.prober, policy)
+        with routing, policies_enforced(policy, log), metrics_served(sources, log, watch):
             yield
-
-    with closing(status), closing(journal):
-        return _serve_calls(settings.socket, common, signals, beside())
 
 
 class Common:
     """What all processes that serve calls have in common, made before they are forked.
 
-    counters: with a row for each process. readiness: why a network cannot be served now (see
-    `cni_plugin.host.Host`). is_in_place: whether the daemon's other files are where they were.
+    processes: the forked ones, as the first one sees them. counters: with a row for each.
     """
 
-    def __init__(
-        self,
-        data_dir: Path,
-        log: Log,
-        watchdog: Watchdog,
-        counters: CallCounters,
-        readiness: Callable[[str], CniError | None] = always_ready,
-        is_in_place: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.data_dir, self.log, self.readiness = data_dir, log, readiness
-        self.is_in_place = is_in_place
-        self.watchdog, self.counters = watchdog, counters
-        names = (f"calls of process {n + 1}" for n in range(len(counters.rows)))
-        self.loops = [watchdog.add(name) for name in names]
-        self.locks = LocksFile()
+    def __init__(self, log: Log, listener: Listener) -> None:
+        self.log, self.signals, self.listener = log, Signals(log), listener
+        self.watchdog, self.readiness, self.locks = Watchdog(log), Readiness(), LocksFile()
+        self.counters, self.processes = CallCounters(process_count()), Processes(log)
+        names = (f"calls of process {n + 1}" for n in range(len(self.counters.rows)))
+        self.loops = [self.watchdog.add(name) for name in names]
 
 
-def _alone(data_dir: Path, log: Log) -> Common:
-    """For a daemon that serves calls, and keeps no routes."""
-    return Common(data_dir, log, Watchdog(log), CallCounters(process_count()))
+@contextmanager
+def _forked(log: Log) -> Iterator[Common]:
+    """Fork the processes, which wait until there is something to serve. No thread may run yet.
 
-
-_NOTHING: AbstractContextManager[object] = nullcontext()
-
-
-def _serve_calls(
-    socket_path: Path,
-    common: Common,
-    signals: Signals,
-    beside: AbstractContextManager[object] = _NOTHING,
-) -> int:
-    """Serve CNI calls until `signals.stop`; the exit status. Raises CniError, OSError, _Displaced.
-
-    No thread may run yet. beside: what else runs in the first process meanwhile.
+    What is imported or read from now on they have no copy of: the settings and all of routing.
     """
-    if socket_path != DEFAULT_SOCKET:
+    with Listener() as listener:
+        common = Common(log, listener)
+        _keep_from_collector()  # and the pages that it would touch are shared
+        common.processes.fork(process_count() - 1, partial(_serve_beside, common))
+        try:
+            yield common
+        finally:
+            common.processes.wait(_GRACE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is served.
+
+    network: the one that needs routes to other nodes. beside: what else runs in the first process.
+    is_in_place: whether the daemon's other files are where they were.
+    """
+
+    socket: Path
+    data_dir: Path
+    network: str = ""
+    beside: AbstractContextManager[object] = field(default_factory=nullcontext)
+    is_in_place: Callable[[], bool] = lambda: True
+
+
+def _serve_calls(common: Common, service: Service) -> int:
+    """Serve CNI calls until a signal; the exit status. Raises CniError, OSError, _Displaced."""
+    if (socket_path := service.socket) != DEFAULT_SOCKET:
         why = "unless the container runtime's environment has PODWIRE_SOCKET"
         text = f"CNI calls look for {DEFAULT_SOCKET}, and go the slow way {why}={socket_path}"
         common.log.warning(text)
-    with listen(socket_path) as listener:
-        # What there is now stays: the collector need not visit it after every few calls, and the
-        # pages that it would touch are shared.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER)
-        processes = Processes(common.log)
-        processes.fork(process_count() - 1, partial(_serve_beside, listener, common))
-        try:
-            return _lead(listener, common, signals, processes, beside)
-        finally:
-            listener.shut_down()
-            processes.wait(_GRACE_SECONDS)
+    common.listener.listen(socket_path)
+    try:
+        common.readiness.network = service.network
+        common.processes.begin(json.dumps([str(service.data_dir), service.network]).encode())
+        return _lead(common, service)
+    finally:
+        common.listener.shut_down()
 
 
-def _lead(
-    listener: Listener,
-    common: Common,
-    signals: Signals,
-    processes: Processes,
-    beside: AbstractContextManager[object],
-) -> int:
+def _keep_from_collector() -> None:
+    """What there is now stays: the collector need not visit it after every few calls."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
+
+
+def _lead(common: Common, service: Service) -> int:
     """Serve in the first process until a signal, and wait for the others."""
+    listener, processes, signals = common.listener, common.processes, common.signals
     signals.follow()
-    reclaim_in_all_stores(common.data_dir, DEFAULT_INDEX, common.log.info)
-    with _serving(listener, common, 0) as (server, pool), beside:
+    reclaim_in_all_stores(service.data_dir, DEFAULT_INDEX, common.log.info)
+    with _serving(common, 0, service.data_dir) as (server, pool), service.beside:
+        _keep_from_collector()
         notify("READY=1")
-        common.log.info("serving", socket=listener, data_dir=common.data_dir)
+        common.log.info("serving", socket=listener, data_dir=service.data_dir)
         displaced = ""
         while not displaced and not signals.stop.wait(CHECK_SECONDS):
             _check(pool, common.loops[0])
@@ -230,7 +264,7 @@ def _lead(
                 common.counters.drop(number)
                 common.loops[number].end()
             common.watchdog.check()
-            displaced = _find_displaced(listener, common)
+            displaced = _find_displaced(listener, service)
         if not displaced:
             notify("STOPPING=1")
         until = time.monotonic() + STOP_SECONDS
@@ -244,10 +278,10 @@ def _lead(
     return 0 if done else 1
 
 
-def _find_displaced(listener: Listener, common: Common) -> str:
+def _find_displaced(listener: Listener, service: Service) -> str:
     if not listener.is_in_place:
         return f"the socket {listener} was removed"
-    return "" if common.is_in_place() else "the lock of the status was removed"
+    return "" if service.is_in_place() else "the lock of the status was removed"
 
 
 def _check(pool: WorkerPool, loop: WatchedLoop) -> None:
@@ -256,23 +290,22 @@ def _check(pool: WorkerPool, loop: WatchedLoop) -> None:
         loop.beat()
 
 
-def _serve_beside(listener: Listener, common: Common, number: int) -> int:
+def _serve_beside(common: Common, number: int, order: bytes) -> int:
     """Serve in a further process until the socket is shut down; the exit status."""
-    with _serving(listener, common, number) as (server, pool):
+    data_dir, common.readiness.network = json.loads(order)
+    with _serving(common, number, Path(data_dir)) as (server, pool):
         while not pool.closed.wait(CHECK_SECONDS):
             _check(pool, common.loops[number])
         return 0 if server.finish(STOP_SECONDS) else 1
 
 
 @contextmanager
-def _serving(
-    listener: Listener, common: Common, number: int
-) -> Iterator[tuple[Server, WorkerPool]]:
+def _serving(common: Common, number: int, data_dir: Path) -> Iterator[tuple[Server, WorkerPool]]:
     log, pool, delegations = common.log, WorkerPool(), Delegations(common.log)
     locks = AttachmentLocks(common.locks.open(), pool.pass_on)
     with (
-        daemon_host(common.data_dir, pool, delegations, common.readiness) as make_host,
-        listener.acceptor(log) as acceptor,
+        daemon_host(data_dir, pool, delegations, common.readiness.fault) as make_host,
+        common.listener.acceptor(log) as acceptor,
     ):
         yield (
             Server(

@@ -36,6 +36,9 @@ PARTS = {
     "limit": "",
     "pods": "",
     "unwired": "",
+    "ranges": "",
+    "tables": "",
+    "disk": "",
     "source": "the last good state is in use: ",
     "cluster": "no state of the cluster is known: ",
     "conflist": "no CNI configuration: ",
@@ -130,13 +133,23 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A status as found in its file. age: seconds since it was written."""
+    """A status as found in its file. age: seconds since it was written.
+
+    running: the daemon that wrote it has not ended. suspended: a signal has stopped it, as far as
+    its process can be seen from here.
+    """
 
     status: NodeStatus
     pid: int
     time: float
     age: float
     running: bool
+    suspended: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the daemon still keeps it so."""
+        return self.running and not self.suspended and 0 <= self.age <= STALE
 
 
 def _describe_tolerated(tolerated: tuple[Refused, ...]) -> str:
@@ -185,7 +198,9 @@ def read_status(path: Path) -> Published:
     try:
         # Seconds since boot, which no change of the clock moves; less than then: a reboot.
         age = _uptime() - float(raw["uptime"])
-        published = Published(_parse(raw), raw["pid"], raw["time"], age, _is_locked(path))
+        running = _is_locked(path)
+        stopped = running and _is_suspended(raw["pid"])
+        published = Published(_parse(raw), raw["pid"], raw["time"], age, running, stopped)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NoStatus(f"{path} was written by another version of podwired") from error
     return published
@@ -273,3 +288,19 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def _is_suspended(pid: int) -> bool:
+    """Whether a signal (SIGSTOP) or a debugger keeps this podwired from running.
+
+    In another namespace of process IDs the number is another process's, or none's.
+    """
+    try:
+        folder = Path(f"/proc/{int(pid)}")
+        if b"podwired" not in (folder / "cmdline").read_bytes():
+            return False
+        # proc(5): the state follows the name, which may have blanks and parentheses.
+        state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError, IndexError):
+        return False
+    return state in ("T", "t")

@@ -24,12 +24,16 @@ _DYING_SECONDS = 1.0
 
 
 class Listener:
-    """A listening socket whose connections several processes take, until one shuts it down."""
+    """A socket whose connections several processes take, until one shuts it down.
 
-    def __init__(self, listening: socket.socket, path: Path) -> None:
-        self._socket, self._path = listening, path
-        self._file = _identity(path)
+    It is made before these are forked. One listens, and the others take connections from then on.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
+        self._path = Path()
+        self._file: tuple[int, int] | None = None
 
     def __enter__(self) -> Listener:
         return self
@@ -39,6 +43,27 @@ class Listener:
 
     def __str__(self) -> str:
         return str(self._path)
+
+    def listen(self, path: Path) -> None:
+        """Listen at a path that root alone can reach; a dead daemon's socket is replaced.
+
+        Raises CniError where another daemon answers, where something else is in the place, or where
+        others could put something there; OSError.
+        """
+        size = len(os.fsencode(path))
+        if size > _PATH_MAX:
+            msg = f"socket {path} cannot be: its path has {size} bytes"
+            raise CniError(INVALID_ENVIRONMENT, msg, f"the kernel takes {_PATH_MAX} at most")
+        make_folder(path.parent)
+        with _folder_locked(path.parent):
+            _clear(path)
+            mask = os.umask(0o177)
+            try:
+                self._socket.bind(str(path))
+            finally:
+                os.umask(mask)
+            self._socket.listen(BACKLOG)
+            self._path, self._file = path, _identity(path)
 
     def acceptor(self, log: Log) -> Acceptor:
         """What the calling process, which is forked already, takes connections by."""
@@ -98,29 +123,6 @@ class Acceptor:
             except OSError as error:
                 self._log.error(f"accept: {error}")
                 time.sleep(_PAUSE_SECONDS)
-
-
-def listen(path: Path) -> Listener:
-    """Listen at a path that root alone can reach; an earlier daemon's dead socket is replaced.
-
-    Raises CniError where another daemon answers, where something else is in the place, or where
-    others could put something there; OSError.
-    """
-    size = len(os.fsencode(path))
-    if size > _PATH_MAX:
-        msg = f"socket {path} cannot be: its path has {size} bytes"
-        raise CniError(INVALID_ENVIRONMENT, msg, f"the kernel takes {_PATH_MAX} at most")
-    make_folder(path.parent)
-    with _folder_locked(path.parent):
-        _clear(path)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(mask)
-        listening.listen(BACKLOG)
-    return Listener(listening, path)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 One interpreter lets one thread compute at a time, and a burst of calls could use more processors.
 They are forked before the first thread starts, for a fork takes one thread along and the locks of
-all. One that dies is not replaced: the others go on, and the log reports it.
+all; and before the first process loads what it alone needs, of which each would keep a copy. So
+they wait until the first process has read what they are to serve.
+One that dies is not replaced: the others go on, and the log reports it.
 
 They end when the listening socket is shut down, which is the first process's business: the signals
 that end a daemon mean nothing to them.
@@ -41,18 +43,33 @@ class Processes:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._numbers: dict[int, int] = {}  # by process ID
+        self._pipes: list[int] = []  # to those that wait
         self.died = 0
         """How many ended before they should, as far as `find_dead` saw it."""
 
-    def fork(self, count: int, work: Callable[[int], int]) -> None:
-        """Start processes: each does `work(number)`, from 1 on, and exits with its status."""
+    def fork(self, count: int, work: Callable[[int, bytes], int]) -> None:
+        """Start processes: each does `work(number, order)`, and exits with its status.
+
+        number: from 1 on. order: what `begin` gives it.
+        """
         parent = os.getpid()
         share_with_forked()
         for number in range(1, count + 1):
+            reading, writing = os.pipe()
+            self._pipes.append(writing)
             pid = os.fork()
             if pid == 0:
-                _be_helper(parent, partial(work, number), self._log)
+                for pipe in self._pipes:
+                    os.close(pipe)
+                _be_helper(parent, partial(_await_order, reading, partial(work, number)), self._log)
+            os.close(reading)
             self._numbers[pid] = number
+
+    def begin(self, order: bytes) -> None:
+        """Let them begin; without an order those that wait end."""
+        while self._pipes:
+            with os.fdopen(self._pipes.pop(), "wb", 0) as pipe, suppress(BrokenPipeError):
+                pipe.write(order)
 
     def find_dead(self) -> list[int]:
         """The numbers of those that died since the last time; the log says how."""
@@ -66,6 +83,7 @@ class Processes:
 
     def wait(self, seconds: float) -> bool:
         """Wait for their end, and kill those that have not ended then; whether all ended well."""
+        self.begin(b"")
         until, well = time.monotonic() + seconds, True
         while self._numbers and time.monotonic() < until:
             well = not any(status for _number, status in self._reap().values()) and well
@@ -86,6 +104,13 @@ class Processes:
             if found:
                 dead[pid] = self._numbers.pop(pid), status
         return dead
+
+
+def _await_order(pipe: int, work: Callable[[bytes], int]) -> int:
+    """Do the work once there is an order for it."""
+    with os.fdopen(pipe, "rb") as file:
+        order = file.read()
+    return work(order) if order else 0
 
 
 def _be_helper(parent: int, work: Callable[[], int], log: Log) -> None:

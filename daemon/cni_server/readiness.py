@@ -7,7 +7,6 @@ import mmap
 import struct
 import time
 import zlib
-from collections.abc import Callable
 
 from cni_plugin.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
 from daemon.status import NodeStatus
@@ -23,22 +22,21 @@ _SEE = "see `podwirectl status` on this node"
 class Readiness:
     """The newest status, written by one thread of one process and read by all of its forked ones.
 
-    network: the name in the CNI configuration that the daemon writes; other networks' pods need no
-    routes to other nodes. keep: takes each status, to write its file.
+    network: the name in the CNI configuration that the daemon writes, which each process sets;
+    other networks' pods need no routes to other nodes.
     """
 
-    def __init__(self, network: str, keep: Callable[[NodeStatus], None]) -> None:
-        self._network, self._keep = network, keep
+    def __init__(self, network: str = "") -> None:
+        self.network = network
         self._memory = mmap.mmap(-1, SIZE)
         self._written = b""
 
     def publish(self, status: NodeStatus) -> None:
-        """Take a new status. Raises what `keep` raises."""
+        """Take a new status."""
         text = json.dumps(_judge(status)).encode()
         if text != self._written:
             self._memory[: _HEAD.size + len(text)] = _HEAD.pack(len(text), zlib.crc32(text)) + text
             self._written = text
-        self._keep(status)
 
     def fault(self, network: str) -> CniError | None:
         """Code 50 while the node is not ready, 51 while some peers are not reached; else None.
@@ -46,7 +44,7 @@ class Readiness:
         A prefix that is refused counts for neither: it is the cluster's mistake, and what this
         node's pods can reach will not change by waiting.
         """
-        if network != self._network:
+        if network != self.network:
             return None
         text = self._read()
         if not text:

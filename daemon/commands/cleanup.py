@@ -14,9 +14,11 @@ from cni_plugin.store_index import clear_index
 from daemon.cni_server.listener import is_served
 from daemon.config import DATA_FILES
 from daemon.config.schema import Settings
+from daemon.files import fresh_name
 from daemon.journal import Journal, Record, previous_file
 from daemon.log import Log, printable
 from daemon.options import NodeFiles, Unusable
+from daemon.probes.peers_file import peers_file_of
 from daemon.routing.cleanup import clean_up
 from daemon.sources import open_client
 from daemon.sources.remote import SourceError
@@ -46,7 +48,10 @@ class Removed:
             if record in hidden:
                 continue
             was = f": {record.before}" if record.before else ""
-            yield printable(f"removed {record.object}{was}")
+            if record.action == "changed":
+                yield printable(f"set {record.object} back to {record.after}")
+            else:
+                yield printable(f"removed {record.object}{was}")
             if hidden and record is routes[_SHOWN - 1]:
                 yield f"removed {len(hidden)} more routes"
         yield from (printable(f"removed {path}") for path in self.files)
@@ -104,8 +109,10 @@ def _remove_data(files: NodeFiles) -> Iterator[Path]:
     """
     found = sorted(p for p in files.data_dir.glob("podwire.db*") if _STORE.fullmatch(p.name))
     names = (*found, *(files.data_dir / name for name in DATA_FILES))
-    places = (files.journal, previous_file(files.journal), files.status, files.socket)
-    for path in (*names, *places):
+    journals = (files.journal, previous_file(files.journal))
+    places = (*journals, files.status, peers_file_of(files.status), files.socket)
+    unfinished = map(fresh_name, (*names, *places))  # of a writer that was killed
+    for path in (*names, *places, *unfinished):
         if not path.is_symlink() and (path.is_file() or path.is_socket()):
             path.unlink()
             yield path

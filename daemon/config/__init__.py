@@ -14,7 +14,11 @@ LAST_KNOWN = "cluster.json"
 """Below the data folder: the state of a source that is no file itself."""
 LEASE = "etcd-lease.json"
 """Below the data folder: what this node holds in an etcd."""
-DATA_FILES = (LAST_KNOWN, LEASE)
+ORIGINAL_SYSCTLS = "sysctls.json"
+"""Below the data folder: values of settings before podwire changed them."""
+POLICIES = "policy.json"
+"""Below the data folder: policies, with the pods and namespaces that they are about."""
+DATA_FILES = (LAST_KNOWN, LEASE, ORIGINAL_SYSCTLS, POLICIES)
 """What the daemon keeps in the data folder, beside the database and the journal."""
 
 

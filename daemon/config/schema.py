@@ -31,7 +31,9 @@ ENCAPSULATING = frozenset[Backend]({"vxlan", "hybrid"})
 """Those whose packets go to `vxlan.port`."""
 Offload = Literal["auto", "on", "off"]
 Mode = Literal["ptp", "bridge"]
+Predecessor = Literal["flannel", "kindnet"]
 SourceKind = Literal["static", "kubernetes", "etcd"]
+UnknownPods = Literal["closed", "open"]
 
 SECTION = "section"
 """The type of errors that concern the members of a mapping together."""
@@ -107,13 +109,14 @@ def _section_in(annotation: Any) -> type[Section] | None:
 class KubernetesSettings(Section):
     """`source.kubernetes`: the cluster is Kubernetes'.
 
-    cluster_cidrs: contain all nodes' pod CIDRs; nothing outside of them is ever routed.
+    cluster_cidrs: contain all nodes' pod CIDRs; nothing outside of them is ever routed. None =
+        those of kubeadm, which the API has.
     kubeconfig: None = the pod's own service account.
     namespace: of the objects that the daemons publish.
     node_addresses: prefixes of the internal addresses that nodes may be reached by; none = any.
     """
 
-    cluster_cidrs: _ClusterCidrs
+    cluster_cidrs: _ClusterCidrs = ()
     kubeconfig: AnyPath | None = None
     namespace: Annotated[str, v.text(v.parse_namespace)] = "podwire"
     node_addresses: Prefixes = ()
@@ -180,7 +183,7 @@ class SourceSettings(Section):
 
     @property
     def cluster_cidrs(self) -> tuple[IPNetwork, ...]:
-        """What contains all pod CIDRs; empty for a file, which may say that itself."""
+        """What contains all pod CIDRs; empty where the source itself says that."""
         section = self.kubernetes or self.etcd
         return section.cluster_cidrs if section else ()
 
@@ -254,7 +257,7 @@ class HealthSettings(Section):
     """`health`: probes between the daemons. interval: seconds; budget: probes a second in all."""
 
     port: Port = 8473
-    interval: Annotated[float, *v.whole(1, 3600)] = 10.0
+    interval: Annotated[float, *v.whole(1, 3600)] = 3.0
     budget: Annotated[float, *v.whole(1, 1000)] = 20.0
 
 
@@ -270,6 +273,17 @@ class HostPortSettings(Section):
     exclude: Prefixes = ()
 
 
+class PolicySettings(Section):
+    """`policy`: NetworkPolicies are enforced.
+
+    dir: a folder of files with them; None: those of Kubernetes, where that is the source.
+    unknown_pods: what pods of a namespace with policies may do while their labels are not known.
+    """
+
+    dir: AnyPath | None = None
+    unknown_pods: Annotated[UnknownPods, v.one_of(UnknownPods)] = "closed"
+
+
 class Settings(Section):
     """podwired.yaml.
 
@@ -277,7 +291,8 @@ class Settings(Section):
     underlay: the family that encapsulated packets go in; None = see `Node.underlay`.
     mtu: of pods' links in bytes; 0 = what the uplink leaves.
     allow_overlap: networks of the node that pod CIDRs may overlap.
-    conflist: None = not written. health, metrics: None = off.
+    migrate_from: the plugin that attached the pods that run, whose routes to other nodes go.
+    conflist: None = not written. health, metrics, policy: None = off.
     """
 
     node: NodeName
@@ -287,20 +302,27 @@ class Settings(Section):
     vxlan: VxlanSettings = VxlanSettings()
     mtu: Annotated[int, *v.whole(0, v.MTU_MAX), AfterValidator(v.check_mtu)] = 0
     allow_overlap: Prefixes = ()
+    migrate_from: Annotated[Predecessor, v.one_of(Predecessor)] | None = None
     host_ports: HostPortSettings = HostPortSettings()
     conflist: ConflistSettings | None = ConflistSettings()
     journal: JournalSettings
     health: HealthSettings | None = HealthSettings()
     metrics: MetricsSettings | None = MetricsSettings()
+    policy: PolicySettings | None = PolicySettings()
     data_dir: AnyPath
     socket: Annotated[Path, v.text(v.parse_socket)]
     status_file: AnyPath
+
+    @property
+    def enforces_policies(self) -> bool:
+        """Whether there is a source of policies."""
+        return bool(self.policy and (self.policy.dir or self.source.kubernetes))
 
     @field_validator("*", mode="before")
     @classmethod
     def leave_out(cls, value: object, info: ValidationInfo) -> object:
         """Beside what every section does: `false` for no such thing at all."""
-        if info.field_name not in ("conflist", "health", "metrics"):
+        if info.field_name not in ("conflist", "health", "metrics", "policy"):
             return super().leave_out(value, info)
         if isinstance(value, v.Plain) and value == "false":
             return None
@@ -308,3 +330,11 @@ class Settings(Section):
             raise ValueError("must be a mapping, or false for none")
         # `conflist:` without value says that none is written.
         return value if info.field_name == "conflist" else super().leave_out(value, info)
+
+    @model_validator(mode="after")
+    def _check_predecessor(self) -> Self:
+        is_ptp = self.conflist is not None and self.conflist.mode == "ptp"
+        if self.migrate_from == "flannel" and is_ptp:
+            why = "migrateFrom: flannel needs conflist.mode: bridge, for its pods are on a bridge"
+            raise section_error(why)
+        return self

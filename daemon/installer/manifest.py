@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from daemon.files import make_folder, replace_file
+from daemon.files import fresh_name, make_folder, replace_file
 
 NAME = "install.json"
 """Below the data directory."""
@@ -105,9 +105,9 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def remove_manifest(folder: Path) -> None:
-    """Remove it, and its lock. Raises OSError."""
-    for name in (NAME, f"{NAME}.lock"):
-        (folder / name).unlink(missing_ok=True)
+    """Remove it, its lock, and what a writer that was killed left. Raises OSError."""
+    for path in (folder / NAME, folder / f"{NAME}.lock", fresh_name(folder / NAME)):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

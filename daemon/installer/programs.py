@@ -97,7 +97,13 @@ def _replace(path: Path, source: Path, copy: bool, mode: int) -> None:
     with suppress(FileNotFoundError):
         fresh.unlink()
     if copy:
-        shutil.copyfile(source, fresh)
+        try:
+            shutil.copyfile(source, fresh)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
+            # Where the disk is full shutil names the source.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         os.chmod(fresh, mode)
         with open(fresh, "rb") as file:
             os.fsync(file.fileno())

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from daemon.cni_server.call_counters import CallCounters, VerbCounts
 from daemon.metrics import families as f
 from daemon.metrics.families import Family
-from daemon.model import Desired, Histogram, Snapshot
+from daemon.model import Desired, Histogram, Snapshot, SourceActivity
+from daemon.policy.counts import PolicyCounts
 from daemon.probes.report import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
 from daemon.status import PARTS, NodeStatus
@@ -23,6 +24,7 @@ from kernel.model import IPNetwork
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
     from daemon.journal import Journal
+    from daemon.policy.controller import PolicyController
     from daemon.probes.prober import ProbeCounts, Prober
 
 Labels = tuple[str, ...]
@@ -42,13 +44,17 @@ small packets pass."""
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the values come from. prober: None where peers are not probed."""
+    """Where the values come from.
+
+    prober: None where peers are not probed. policy: None where none is enforced.
+    """
 
     settings: Settings
     calls: CallCounters
     counts: Counts
     journal: Journal
     prober: Prober | None = None
+    policy: PolicyController | None = None
 
 
 class Collector:
@@ -65,6 +71,11 @@ class Collector:
         values = read_calls(sources.calls.read())
         values |= read_work(sources.counts, sources.journal, now)
         values |= self._read_info() | _read_processes(sources.calls)
+        policy = sources.policy
+        values |= read_policy(
+            policy.counts if policy else PolicyCounts(),
+            policy.activity if policy else SourceActivity(),
+        )
         seen = sources.counts.seen
         if seen is not None:
             values |= self._read_seen(seen, now)
@@ -162,6 +173,8 @@ def read_work(counts: Counts, journal: Journal, now: float) -> Values:
         f.DRIFT_REPAIRED: _by_name(counts.drift_repaired),
         f.JOURNAL_RECORDS: _by_name(journal.written),
         f.JOURNAL_LOST: {(): journal.unwritten},
+        f.TABLE_ENTRIES: {(each.name,): each.used for each in counts.levels},
+        f.TABLE_SIZE: {(each.name,): each.size for each in counts.levels},
     }
 
 
@@ -290,3 +303,19 @@ def _owned(snapshot: Snapshot, me: str, names: frozenset[str] | None) -> Mapping
                 # num_addresses would keep two more address objects with every prefix.
                 sizes[prefix.version] += 1 << (prefix.max_prefixlen - prefix.prefixlen)
     return sizes
+
+
+def read_policy(counts: PolicyCounts, activity: SourceActivity) -> Values:
+    """What is enforced of policies. activity: of their source."""
+    return {
+        f.POLICIES: {
+            ("enforced",): counts.policies - counts.faulty,
+            ("faulty",): counts.faulty,
+        },
+        f.POLICY_PODS: {("limited",): counts.selected, ("closed",): counts.closed},
+        f.POLICY_UPDATES: {(): counts.updates},
+        f.POLICY_CUT: {(): counts.cut},
+        f.POLICY_SECONDS: {(): counts.seconds},
+        f.POLICY_EVENTS: {(): activity.events},
+        f.POLICY_RECEIVED: {(): activity.bytes},
+    }

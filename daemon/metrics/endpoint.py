@@ -191,12 +191,20 @@ class _Server(ThreadingMixIn, TCPServer):
     timeout = 10.0  # of handle_request, which accepts one connection
 
     def __init__(self, host: str, port: int, answer: Answer, stopping: threading.Event) -> None:
+        if host == "::" and not socket.has_dualstack_ipv6():
+            host = ""  # all addresses of IPv4: the kernel has no IPv6
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.answer, self._stopping = answer, stopping
         self._slots = threading.BoundedSemaphore(HANDLERS_MAX)
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, None] = {}
         super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            # `[::]` is every address of the node, of IPv4 too, whatever net.ipv6.bindv6only says.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:

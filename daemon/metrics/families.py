@@ -55,6 +55,24 @@ CNI_PROCESSES: Final = _gauge(
     "state",
 )  # fmt: skip
 
+POLICIES: Final = _gauge(
+    "policies", "NetworkPolicies that this node knows, by state (enforced, faulty).", "state"
+)
+POLICY_PODS: Final = _gauge(
+    "policy_pods", "Pods of this node, by state (limited by a policy, closed until known).", "state"
+)
+POLICY_UPDATES: Final = _counter("policy_updates", "Changes of the kernel's policy rules.")
+POLICY_CUT: Final = _counter("policy_connections_cut", "Connections cut by changes of policies.")
+POLICY_SECONDS: Final = _gauge(
+    "policy_update_duration_seconds", "How long the last change took to get into the kernel."
+)
+POLICY_EVENTS: Final = _counter(
+    "policy_source_events", "Changes of policies, namespaces and pods that the API sent."
+)
+POLICY_RECEIVED: Final = _counter(
+    "policy_source_received_bytes", "Bytes that the API sent of policies, namespaces and pods."
+)
+
 IN_USE: Final = _gauge(
     "ipam_addresses_in_use", "Addresses allocated to pods of this node.", "network", "family"
 )
@@ -143,6 +161,14 @@ DRIFT_REPAIRED: Final = _counter(
 )
 JOURNAL_RECORDS: Final = _counter("journal_records", "Records written to the journal.", "action")
 JOURNAL_LOST: Final = _counter("journal_lost_records", "Records that could not be written.")
+
+TABLE_ENTRIES: Final = _gauge(
+    "kernel_table_entries",
+    "Entries that count against the bound of a table of the kernel, by table (tracked connections,"
+    " IPv4 neighbours, IPv6 neighbours).",
+    "table",
+)
+TABLE_SIZE: Final = _gauge("kernel_table_size", "The bound of a table of the kernel.", "table")
 
 LAG: Final = _gauge("source_lag_seconds", "Time since the last message of the cluster source.")
 EVENTS: Final = _counter("source_events", "Changes received from the cluster source.")

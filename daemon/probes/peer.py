@@ -13,6 +13,7 @@ MISSES = 3
 """Inspections in a row that find a fault until the peer has failed."""
 RECENT = 5.0
 """Seconds for which a received probe counts as recent."""
+_RECENT_END = 1 << 64
 _NEVER = float("-inf")
 _BITS = tuple(path.bit for path in Path)
 
@@ -28,9 +29,28 @@ class Peer:
     """
 
     __slots__ = (
-        "_received_at", "awaited", "detail", "ended", "entries", "gone", "inspection",
-        "is_inconclusive", "misses", "name", "node", "outcomes", "path_mtu", "reason", "rtt",
-        "since", "state", "suspect_since", "targets", "ticket", "turn",
+        "_received_at",
+        "_recent",
+        "awaited",
+        "detail",
+        "ended",
+        "entries",
+        "gone",
+        "inspection",
+        "is_inconclusive",
+        "misses",
+        "name",
+        "node",
+        "outcomes",
+        "path_mtu",
+        "reason",
+        "rtt",
+        "since",
+        "state",
+        "suspect_since",
+        "targets",
+        "ticket",
+        "turn",
     )  # fmt: skip
 
     def __init__(self, node: Node, entries: tuple[Entry, ...], since: float) -> None:
@@ -39,6 +59,7 @@ class Peer:
         self.state, self.reason, self.detail, self.since = State.PENDING, Reason.NONE, "", since
         self.rtt: float | None = None
         self.path_mtu = self.misses = self.turn = self.awaited = self.ticket = 0
+        self._recent = 1
         self.suspect_since, self.ended, self.gone = 0.0, _NEVER, False
         self.is_inconclusive = False
         self.inspection: Inspection | None = None
@@ -76,6 +97,12 @@ class Peer:
             self._received_at = [_NEVER] * len(Path)
         self._received_at[path] = now
 
+    def note_outcome(self, outcome: Outcome) -> None:
+        """A probe has its outcome: an answer, a rejection, or none in time."""
+        # A bit for each probe, set where it was lost, behind one that ends them.
+        recent = self._recent << 1 | (outcome is None)
+        self._recent = recent if recent <= _RECENT_END else recent & (_RECENT_END - 1) | _RECENT_END
+
     def received_since(self, moment: float) -> int:
         """The bits of the paths by which probes of the peer's came since then."""
         bits = 0
@@ -100,5 +127,13 @@ class Peer:
     def health(self) -> PeerHealth:
         """The connection, as status and metrics show it."""
         return PeerHealth(
-            self.name, self.state, self.reason, self.detail, self.since, self.rtt, self.path_mtu
+            self.name,
+            self.state,
+            self.reason,
+            self.detail,
+            self.since,
+            self.rtt,
+            self.path_mtu,
+            self._recent.bit_length() - 1,
+            self._recent.bit_count() - 1,
         )

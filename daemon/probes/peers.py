@@ -262,6 +262,7 @@ class Peers:
         peer, inspection = sent.peer, sent.peer.inspection
         if peer.gone:
             return
+        peer.note_outcome(outcome)
         if inspection is None:
             self._take_single(sent, outcome, now)
             return

@@ -49,7 +49,8 @@ class PeerHealth:
     """The connection to a peer. detail: what is wrong and what to do, for a person.
 
     since: start of the state, in seconds since 1970. rtt: of the last answer, in seconds.
-    path_mtu: the largest IP packet in bytes that is known to arrive; 0: none is.
+    path_mtu: the largest IP packet in bytes that is known to arrive; 0: none is. probes, lost: of
+    the last ones to it (64 at most) how many there were, and how many had no answer in time.
     """
 
     name: str
@@ -59,6 +60,8 @@ class PeerHealth:
     since: float
     rtt: float | None
     path_mtu: int
+    probes: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,16 @@ from ipam.store import open_store
 from kernel.bridge import IsUsed, check_bridge, ensure_bridge, no_users
 from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
-from kernel.model import RTPROT_PODWIRE, Address, Bridge, IPNetwork, Link, Route, Sysctl
+from kernel.model import (
+    RTPROT_PODWIRE,
+    Address,
+    Bridge,
+    Element,
+    IPNetwork,
+    Link,
+    Route,
+    Sysctl,
+)
 from kernel.netlink import links
 from kernel.netlink.codec import NLM_F_REPLACE
 from kernel.netlink.monitor import Event, LimitChange
@@ -59,12 +68,14 @@ class Attachments:
     """Reconciles the node's side of the attachments in all stores of the node.
 
     total, in_sync: how many there are, and how many are as planned, at the last comparison.
+    mappings: the elements of their host ports.
     """
 
     def __init__(
         self, nl: Netlink, settings: Settings, reporter: Reporter, idle: Idle = all_idle
     ) -> None:
         self.total = self.in_sync = 0
+        self.mappings: tuple[Element, ...] = ()
         self._nl, self._settings, self._reporter, self._idle = nl, settings, reporter, idle
         self._reader = NodeSideReader(nl, settings.data_dir)
         self._own: Bridge | None = None
@@ -88,6 +99,7 @@ class Attachments:
             name = self._ifbs.get(noun.name, noun.name)
             if name not in self._watched and is_host_link_name(name):
                 self._wake(LATER)  # an ADD, which is left alone
+                self._note_setting(name)
         elif isinstance(noun, Route):
             name = self._route_link(noun, event)
         elif isinstance(noun, LimitChange):
@@ -96,14 +108,19 @@ class Attachments:
             name = noun.link
         elif isinstance(noun, Sysctl):
             name = noun.path.split("/")[3]
-            if name in self._watched and self._settings_of is not None:
-                self._settings_of.add(name)
+            if name in self._watched or is_host_link_name(name):
+                self._note_setting(name)
         if name in self._watched:
             if isinstance(noun, Link):
                 self._pods.expect([name])  # the pod's end may have gone down
             how = describe_event("removed" if event.deleted else "changed", event)
             self._causes.setdefault(name, f"{event.kind} was {how}")
             self._wake(0.0)
+
+    def _note_setting(self, name: str) -> None:
+        """A setting of a link may have changed, also of one that is not known yet."""
+        if self._settings_of is not None:
+            self._settings_of.add(name)
 
     def _route_link(self, route: Route, event: Event) -> str:
         """The attachment's link whose route went, or gave its place to another route."""
@@ -113,6 +130,15 @@ class Attachments:
             self._taken.add(route.dst)
             return self._routes[route.dst]
         return ""
+
+    def tick(self) -> None:
+        """Look whether pods changed in their own namespaces. Raises KernelError."""
+        if self._pods.read_events(self._watched):
+            self._wake(0.0)
+
+    def close(self) -> None:
+        """Close the sockets; what is in the kernel stays."""
+        self._pods.close()
 
     def resync(self, cause: str) -> None:
         """Compare everything, for what the cause may have changed."""
@@ -161,7 +187,8 @@ class Attachments:
             self._wake(self._pods.wait)
         self._check_own_bridge(found)
         self._report_unchecked(found)
-        self._settings_of, self._taken = set(), set()
+        # What is still to be repaired is compared with its settings again.
+        self._settings_of, self._taken = set(found.changes), set()
         self._causes = {n: c for n, c in self._causes.items() if n in found.changes}
         self._report_wrong(found, wrong)
 
@@ -170,6 +197,12 @@ class Attachments:
         if "" in self._causes:
             self._pods.expect(found.attached)
         own = {self._own.name} if self._own else set[str]()
+        self.mappings = tuple(
+            element
+            for each in found.attached.values()
+            for element in each.record.whole.elements
+            if element.data is not None
+        )
         self._watched = frozenset({*found.attached, *found.bridges, *own})
         self._ifbs = {
             link.name: name

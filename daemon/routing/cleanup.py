@@ -1,7 +1,8 @@
 """Removes for good what the daemon leaves in place when it ends, so that pods keep working.
 
 In this order: the CNI configuration, so that no more pods are added; routes to other nodes; the
-VXLAN device with its entries; nftables rules. Only what carries podwire's mark is removed.
+VXLAN device with its entries; nftables rules; settings of the kernel, unless pods need them. Only
+what carries podwire's mark is removed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from cni_plugin.host import DEFAULT_INDEX
+from cni_plugin.network_rules import marked_links
 from cni_plugin.reclaim import reclaim_in_all_stores
 from cni_plugin.rule_repair import remove_unneeded_tables
+from daemon.config import ORIGINAL_SYSCTLS
 from daemon.journal import Record
 from daemon.routing.backends.vxlan import DEVICE_ALIAS
 from daemon.routing.conflist import remove_conflist
+from daemon.routing.original_sysctls import restore_originals
 from ipam.errors import IpamError
 from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
@@ -25,8 +29,10 @@ from kernel.netlink.socket import open_netlink
 from kernel.nftables.dns_counters import stop_counting_dns
 from kernel.nftables.masquerade import ensure_elements
 from kernel.nftables.peer_filter import remove_peer_filter
-from kernel.nftables.ruleset import NODE_SETS
-from kernel.nftables.table import TABLE
+from kernel.nftables.policy import TABLE as POLICY_TABLE
+from kernel.nftables.policy import remove_policy
+from kernel.nftables.ruleset import FAMILIES, NODE_SETS
+from kernel.nftables.table import TABLE, open_nft, table_is_present
 from kernel.read import read_links
 from kernel.routes import change_entries, read_entries
 from kernel.vxlan import remove_vxlan
@@ -46,7 +52,9 @@ def clean_up(
         _remove_devices,
         _remove_counters,
         _remove_filter,
+        _remove_policy,
         partial(_remove_rules, data_dir),
+        partial(_restore_sysctls, data_dir / ORIGINAL_SYSCTLS),
     )
     faults = []
     for step in steps:
@@ -94,6 +102,11 @@ def _remove_filter() -> Iterator[Record]:
         yield _record("nftables chain peers", f"the filter of peers in table inet {TABLE}")
 
 
+def _remove_policy() -> Iterator[Record]:
+    if remove_policy():
+        yield _record(f"nftables table inet {POLICY_TABLE}", "the rules of policies")
+
+
 def _ignore(_line: str) -> None:
     """What is freed is no object of the node's."""
 
@@ -106,3 +119,11 @@ def _remove_rules(data_dir: Path) -> Iterator[Record]:
     reclaim_in_all_stores(data_dir, DEFAULT_INDEX, _ignore)
     for name in remove_unneeded_tables(data_dir):
         yield _record(f"nftables {name}")
+
+
+def _restore_sysctls(file: Path) -> Iterator[Record]:
+    with open_netlink() as nl, open_nft() as nft:
+        if marked_links(nl) or any(table_is_present(nft, f) for f in FAMILIES):
+            return  # pods are left
+    for setting, ours in restore_originals(file):
+        yield replace(_record(name_of(setting), ours), action="changed", after=setting.value)

@@ -175,6 +175,26 @@ def keep_conflist(path: Path, content: bytes, unreadable: bytes | None = None) -
     return Kept(done, merged.kept, merged.dropped)
 
 
+def describe_difference(settings: Settings, desired: Desired) -> str:
+    """How the file is not as desired; empty where it is, or none is written. Changes nothing."""
+    conflist = settings.conflist
+    if conflist is None:
+        return ""
+    prefixes, path = desired.pod_cidrs, conflist.path
+    content = render_conflist(conflist, prefixes, desired.pod_mtu, settings.data_dir)
+    try:
+        observed = _read(path)
+        present = None if observed is None else _parse(path, observed, None)
+    except NoConflist:
+        return f"{path} is no CNI configuration: half written, or damaged"
+    except (ForeignConflist, OSError) as error:
+        return str(error)
+    if present is None:
+        return f"{path} is missing"
+    same = is_same(merge(json.loads(content), present).conf, present)
+    return "" if same else f"{path} is not as the daemon writes it"
+
+
 def _parse(path: Path, observed: bytes, unreadable: bytes | None) -> Conf | None:
     """The configuration in the file; None where it is none, and known as such."""
     conf = parse_conf(observed)

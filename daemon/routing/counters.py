@@ -17,6 +17,7 @@ from daemon.model import Histogram
 if TYPE_CHECKING:
     from daemon.model import Desired, Snapshot, SourceActivity
     from daemon.status import NodeStatus
+    from kernel.limits import Level
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the buckets of an iteration, in seconds."""
@@ -40,7 +41,7 @@ class Counts:
 
     last_iteration: when it ended, in seconds of the monotonic clock. errors: failures. restarts: of
     the loop after an unexpected error. endpoint_fault: why metrics are not served, empty where they
-    are.
+    are. levels: how full tables of the kernel are.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class Counts:
         self.last_iteration = time.monotonic()
         self.seen: Seen | None = None
         self.endpoint_fault = ""
+        self.levels: tuple[Level, ...] = ()
         self._open: dict[Hashable, str] = {}
         self._buckets = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0

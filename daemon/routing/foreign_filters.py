@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Protocol
 
 from cni_plugin.config import DEFAULT_BRIDGE
 from daemon.config.schema import Settings
@@ -17,22 +20,68 @@ from daemon.model import Desired, any_pod
 from daemon.outages import Outages
 from daemon.routing.reporter import Reporter
 from kernel.errors import KernelError
-from kernel.model import Route
+from kernel.legacy_filter import LegacyRules
+from kernel.model import Element, Route
 from kernel.netlink.monitor import RuleChange
-from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, PREROUTING, Flow, ForeignRules
+from kernel.nftables.foreign import (
+    FORWARD,
+    INPUT,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Flow,
+    ForeignRules,
+)
+from kernel.nftables.port_mappings import HOST_PORT_PRIORITY, describe_port, flow_of, pod_of
 from kernel.nftables.table import TABLE, open_nft
+from kernel.sysctl import read_sysctl
 
 INTERVAL = 60.0
 """Seconds between evaluations where no rule changed."""
+LEGACY_INTERVAL = 3.0
+"""The same of rules of iptables-legacy, whose changes are announced to nobody."""
 _GAP, _GAP_EACH = 0.5, 5.0
 """Seconds from a change of rules to their evaluation, and between evaluations at least."""
 _TCP, _UDP = 6, 17
 _ANY_PORT = 49151
 """The port of a service that no rule is about."""
 _POD_LINK = "pw00000000000"
+# Documentation addresses (RFC 5737, RFC 3849) for clients from outside.
+_OUTSIDE = {4: ip_address("203.0.113.1"), 6: ip_address("2001:db8::1")}
 
+_NEAR = "what pods send to each other on this node"
 _Case = tuple[str, Flow, tuple[int, ...]]
 """What a packet is, and the hooks that it passes."""
+
+
+class _Rules(Protocol):
+    """Rules of other programs, whatever they were made with."""
+
+    def find_drop(self, flow: Flow, *hooks: int) -> str:
+        """What certainly drops the packet on these hooks; empty where nothing does."""
+
+    def find_translation(self, flow: Flow, priority: int) -> str:
+        """What certainly gives the packet another destination; empty where nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drops:
+    """What is dropped, in sentences. node: of the overlay and of probes; pods: between pods.
+
+    ports: what does not reach host ports, for another program's rule leads it elsewhere.
+    """
+
+    node: str = ""
+    pods: str = ""
+    ports: str = ""
+
+    def __or__(self, other: Drops) -> Drops:
+        return Drops(self.node or other.node, self.pods or other.pods, self.ports or other.ports)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What there is, what concerns most pods first."""
+        return tuple(filter(None, (self.pods, self.node, self.ports)))
 
 
 class ForeignFilters:
@@ -41,7 +90,8 @@ class ForeignFilters:
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._settings, self._reporter = settings, reporter
         self._outages = Outages(reporter.journal, "firewall")
-        self._due_at = self._checked_at = -math.inf
+        self._due_at = self._checked_at = self._legacy_at = -math.inf
+        self._nft = Drops()
         self.blocked = ""
 
     def receive(self, change: RuleChange) -> None:
@@ -50,58 +100,125 @@ class ForeignFilters:
             soon = max(time.monotonic() + _GAP, self._checked_at + _GAP_EACH)
             self._due_at = min(self._due_at, soon)
 
-    def check(self, desired: Desired) -> None:
-        """Evaluate the rules if that is due, and report what they drop."""
+    def check(self, desired: Desired, mappings: Iterable[Element] = ()) -> None:
+        """Evaluate the rules if that is due, and report what they drop. mappings: of host ports."""
         now = time.monotonic()
-        if now < self._due_at:
+        if now < self._due_at and now < self._legacy_at:
             return
-        self._checked_at, self._due_at = now, now + INTERVAL
-        try:
-            with open_nft() as nl:
-                rules = ForeignRules(nl)
-                self.blocked = _first_drop(rules, self._node_cases(desired))
-                forward = _first_drop(rules, self._pod_cases(desired))
-        except KernelError as error:
-            self._reporter.report_failure(str(error))
-            return
-        text = "; ".join(filter(None, (self.blocked, forward)))
+        self._legacy_at = now + LEGACY_INTERVAL
+        if now >= self._due_at:
+            self._checked_at, self._due_at = now, now + INTERVAL
+            try:
+                self._nft = find_nft_drops(self._settings, desired, mappings)
+            except KernelError as error:
+                self._reporter.report_failure(str(error))
+                return
+        found = self._nft | find_legacy_drops(self._settings, desired, mappings)
+        self.blocked, text = found.node, "; ".join(found.texts)
         self._reporter.report_fault("firewall", text)
         self._outages.update({"of this node": text} if text else {})
 
-    def _node_cases(self, desired: Desired) -> Iterator[_Case]:
-        """What the overlay and the probes need of input and output."""
-        health, uplink, own = self._settings.health, desired.uplink, desired.underlay
-        ports = {"VXLAN": self._settings.vxlan.port} if desired.device else {}
-        ports |= {"probes": health.port} if health else {}
-        addresses = (desired.nodes[name].address(own.version) for name in desired.peers)
-        peer = next((address for address in addresses if address is not None), None)
-        if peer is None:
-            return
-        for what, port in ports.items():
-            name = f"{what} (UDP port {port})"
-            yield f"{name} from peers", Flow(peer, own, _UDP, port, uplink), (PREROUTING, INPUT)
-            yield f"{name} to peers", Flow(own, peer, _UDP, port, "", uplink), (OUTPUT,)
 
-    def _pod_cases(self, desired: Desired) -> Iterator[_Case]:
-        """What pods need of the forwarding path, by family."""
-        conflist, hooks = self._settings.conflist, (PREROUTING, FORWARD)
-        pods = {"bridge": DEFAULT_BRIDGE, "ptp": _POD_LINK}[conflist.mode] if conflist else ""
-        for prefix in desired.pod_cidrs:
-            route = _route(desired, prefix.version)
-            if route:
-                here, there = any_pod(prefix), any_pod(route.dst)
-                out = Flow(here, there, _TCP, _ANY_PORT, pods, route.link)
-                back = Flow(there, here, _TCP, _ANY_PORT, route.link, pods)
-                yield "what pods send to other nodes", out, hooks
-                yield "what other nodes' pods send to pods here", back, hooks
+def find_nft_drops(settings: Settings, desired: Desired, mappings: Iterable[Element] = ()) -> Drops:
+    """What rules of nftables, and of iptables-nft, drop. Raises KernelError."""
+    with open_nft() as nl:
+        rules = ForeignRules(nl)
+        bridged = _first_drop(rules.find_bridge_drop, _bridge_cases(settings, desired))
+        return _find_drops(rules, settings, desired, mappings) | Drops(pods=bridged)
 
 
-def _first_drop(rules: ForeignRules, cases: Iterable[_Case]) -> str:
-    for what, flow, hooks in cases:
-        where = rules.find_drop(flow, *hooks)
+def find_legacy_drops(
+    settings: Settings, desired: Desired, mappings: Iterable[Element] = ()
+) -> Drops:
+    """What rules of iptables-legacy drop."""
+    rules = LegacyRules()
+    return _find_drops(rules, settings, desired, mappings) if rules.tables else Drops()
+
+
+def _find_drops(
+    rules: _Rules, settings: Settings, desired: Desired, mappings: Iterable[Element]
+) -> Drops:
+    return Drops(
+        _first_drop(rules.find_drop, _node_cases(settings, desired)),
+        _first_drop(rules.find_drop, _pod_cases(settings, desired)),
+        _first_translation(rules, desired, mappings),
+    )
+
+
+def _first_translation(rules: _Rules, desired: Desired, mappings: Iterable[Element]) -> str:
+    """What takes connections to a host port elsewhere than to its pod."""
+    for element in mappings:
+        mapped, pod = flow_of(element), pod_of(element)
+        own = desired.me.address(mapped.version) if mapped else None
+        if mapped is None or own is None:
+            continue
+        to, outside = mapped.address or own, _OUTSIDE[mapped.version]
+        flow = Flow(outside, to, mapped.protocol, mapped.port, desired.uplink, is_local=True)
+        where = rules.find_translation(flow, HOST_PORT_PRIORITY)
         if where:
-            return f"this node's own firewall drops {what}: {where}: accept it there"
+            return describe_translation(describe_port(element), pod, where)
     return ""
+
+
+def describe_translation(port: str, pod: object, where: str) -> str:
+    """The finding of a host port that another program's rule translates."""
+    return (
+        f"this node's own NAT leads host port {port} elsewhere than to its pod {pod}: {where}: "
+        "remove that rule, or map another port"
+    )
+
+
+def _node_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
+    """What the overlay and the probes need of input and output."""
+    health, uplink, own = settings.health, desired.uplink, desired.underlay
+    ports = {"VXLAN": settings.vxlan.port} if desired.device else {}
+    ports |= {"probes": health.port} if health else {}
+    addresses = (desired.nodes[name].address(own.version) for name in desired.peers)
+    peer = next((address for address in addresses if address is not None), None)
+    if peer is None:
+        return
+    for what, port in ports.items():
+        name = f"{what} (UDP port {port})"
+        yield f"{name} from peers", Flow(peer, own, _UDP, port, uplink), (PREROUTING, INPUT)
+        out = Flow(own, peer, _UDP, port, "", uplink)
+        yield f"{name} to peers", out, (OUTPUT, POSTROUTING)
+
+
+def _pod_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
+    """What pods need of the forwarding path, by family."""
+    conflist, hooks = settings.conflist, (PREROUTING, FORWARD, POSTROUTING)
+    pods = {"bridge": DEFAULT_BRIDGE, "ptp": _POD_LINK}[conflist.mode] if conflist else ""
+    for prefix in desired.pod_cidrs:
+        route = _route(desired, prefix.version)
+        if conflist and (conflist.mode == "ptp" or is_bridge_filtered(prefix.version)):
+            one, other = any_pod(prefix), any_pod(prefix) + 1
+            near = Flow(one, other, _TCP, _ANY_PORT, pods, pods)
+            yield _NEAR, near, hooks
+        if route:
+            here, there = any_pod(prefix), any_pod(route.dst)
+            out = Flow(here, there, _TCP, _ANY_PORT, pods, route.link)
+            back = Flow(there, here, _TCP, _ANY_PORT, route.link, pods)
+            yield "what pods send to other nodes", out, hooks
+            yield "what other nodes' pods send to pods here", back, hooks
+
+
+def _bridge_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
+    """What pods on the daemon's bridge need of its hooks, by family."""
+    if settings.conflist is None or settings.conflist.mode != "bridge":
+        return
+    for prefix in desired.pod_cidrs:
+        one, other = any_pod(prefix), any_pod(prefix) + 1
+        near = Flow(one, other, _TCP, _ANY_PORT, _POD_LINK, _POD_LINK)
+        yield _NEAR, near, (PREROUTING, FORWARD, POSTROUTING)
+        yield "what pods send", Flow(one, other, _TCP, _ANY_PORT, _POD_LINK), (PREROUTING, INPUT)
+        to_pod = Flow(other, one, _TCP, _ANY_PORT, "", _POD_LINK)
+        yield "what pods receive", to_pod, (OUTPUT, POSTROUTING)
+
+
+def _first_drop(find: Callable[..., str], cases: Iterable[_Case]) -> str:
+    found = ((what, find(flow, *hooks)) for what, flow, hooks in cases)
+    texts = (f"drops {what}: {where}: accept it there" for what, where in found if where)
+    return next((f"this node's own firewall {text}" for text in texts), "")
 
 
 def _route(desired: Desired, version: int) -> Route | None:
@@ -109,3 +226,9 @@ def _route(desired: Desired, version: int) -> Route | None:
     entries = (entry for entries in desired.peers.values() for entry in entries)
     routes = (entry for entry in entries if isinstance(entry, Route))
     return next((route for route in routes if route.dst.version == version), None)
+
+
+def is_bridge_filtered(version: int) -> bool:
+    """Whether what a bridge passes from port to port goes through filters of IP as well."""
+    name = {4: "iptables", 6: "ip6tables"}[version]
+    return read_sysctl(f"net/bridge/bridge-nf-call-{name}") == "1"

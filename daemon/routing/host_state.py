@@ -231,7 +231,7 @@ def view_host(
     own = _own_links(settings, host)
     underlay = _underlay(settings, me)
     uplink = _uplink(host, paths, own, underlay)
-    subnets, routes = _foreign_networks(settings, host, own)
+    subnets, routes = _foreign_networks(settings, me, host, own)
     view = HostView(
         me=me,
         underlay=underlay,
@@ -300,18 +300,24 @@ def _likely_link(host: HostState, having: Set[str], version: int) -> str:
 
 
 def _foreign_networks(
-    settings: Settings, host: HostState, own: frozenset[str]
+    settings: Settings, me: Node, host: HostState, own: frozenset[str]
 ) -> tuple[dict[Block, str], dict[Block, str]]:
     """The subnets of addresses and the routes that are not podwire's, with the link of each.
 
-    What `allowOverlap` names is left out.
+    What `allowOverlap` names is left out, and what `migrateFrom` left for pods of this node.
     """
     allowed = PrefixSet(map(block_of, settings.allow_overlap))
+    left = PrefixSet(map(block_of, me.pod_cidrs if settings.migrate_from else ()))
 
     def relevant(found: Iterable[tuple[IPNetwork, str]]) -> dict[Block, str]:
         # Of several links the last one: a link comes after none.
         ordered = sorted((name, block_of(n)) for n, name in found if name not in own)
-        return {b: name for name, b in ordered if next(allowed.containing(b), None) is None}
+        return {b: name for name, b in ordered if not is_allowed(b)}
+
+    def is_allowed(block: Block) -> bool:
+        # Of single addresses none is a new pod's: IPAM gives none away that is reserved.
+        within = allowed if block.first < block.last else left
+        return any(True for prefixes in (allowed, within) for _ in prefixes.containing(block))
 
     routes = (r for r in host.routes if r.protocol not in _OUR_PROTOCOLS)
     return (

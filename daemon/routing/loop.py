@@ -28,6 +28,8 @@ from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.diversions import Diversions
 from daemon.routing.foreign_filters import ForeignFilters
+from daemon.routing.full_ranges import FullRanges
+from daemon.routing.full_tables import FullTables
 from daemon.routing.host_state import (
     HostState,
     Paths,
@@ -38,6 +40,7 @@ from daemon.routing.host_state import (
 )
 from daemon.routing.node_side import Idle, all_idle
 from daemon.routing.planner import Planner
+from daemon.routing.predecessor import PredecessorRemains
 from daemon.routing.reconciler import Reconciler
 from daemon.routing.reporter import Refusals, Reporter
 from daemon.routing.stale_pods import StalePods
@@ -95,11 +98,14 @@ class Loop:
         self._host_due, self._host_read_at, self._host_gap = True, 0.0, _HOST_STATE_GAP
         self._plan_due = False
         self._desired: Desired | None = None
+        self._remains = PredecessorRemains(self._kernel.nl, settings, self._reporter)
         self._conflist = ConflistReconciler(settings, self._reporter)
         self._refusals = Refusals(self._reporter)
         self._stale_pods = StalePods(settings, self._reporter)
         self._takeover = Takeover(settings, self._reporter)
         self._unwired_pods = UnwiredPods(settings, self._reporter)
+        self._full_ranges = FullRanges(settings, self._reporter)
+        self._full_tables = FullTables(settings, self._reporter)
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
@@ -137,7 +143,7 @@ class Loop:
             self._diversions.expect()
         if self._desired and self._host:
             self._diversions.check(self._desired, self._host)
-            self._firewall.check(self._desired)
+            self._firewall.check(self._desired, self._kernel.attachments.mappings)
             if self._prober:
                 self._prober.blocked = self._faults["paths"] or self._firewall.blocked
         status = self._finish()
@@ -212,6 +218,8 @@ class Loop:
             if not self._plan_due or self._snapshot is None or self._host is None:
                 return False
             nodes, me = self._snapshot.nodes, self._settings.node
+            if self._remains.remove(self._host, nodes, me):
+                self._read_host_state(now)
             paths = self._underlay.read(self._kernel.nl, nodes, me)
         except KernelError as error:
             self._host_due = True
@@ -246,7 +254,9 @@ class Loop:
             if self._conflist.reconcile(self._desired):
                 self._takeover.check_conflists()
                 self._unwired_pods.check()
+                self._full_ranges.check()
             self._stale_pods.check(self._desired.pod_cidrs)
+        self._full_tables.check(self._desired)
         if self._reporter.error:
             self._faults.note_error(self._reporter.error)
         elif self._faults.are_over and self._kernel.is_settled:

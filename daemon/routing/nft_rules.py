@@ -16,7 +16,7 @@ from cni_plugin.rule_repair import TABLE_MISSING, MissingRule, find_missing_rule
 from daemon.config.schema import ENCAPSULATING, Settings
 from daemon.model import Desired
 from daemon.prefix_set import Block
-from daemon.routing.reporter import Reporter, describe_event
+from daemon.routing.reporter import Reporter, describe_event, has_own_process_ids
 from ipam.errors import StoreBusy
 from kernel.describe import describe
 from kernel.diff import Change, Noun
@@ -53,8 +53,7 @@ class NftRules:
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._data_dir, self._reporter = settings.data_dir, reporter
-        self._excluded = exclusion_elements(settings.host_ports.exclude)
-        self._excluded |= reserved_elements(_own_ports(settings))
+        self._excluded = excluded_elements(settings)
         self._planned: tuple[Block, ...] | None = None
         self._elements: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
@@ -75,9 +74,7 @@ class NftRules:
         """
         if desired.cluster != self._planned:
             self._planned = desired.cluster
-            self._elements = self._excluded | cluster_elements(
-                block.ends for block in desired.cluster
-            )
+            self._elements = self._excluded | planned_elements(desired)
             self._cluster_due = True
         return self._cluster_due
 
@@ -173,6 +170,18 @@ class NftRules:
             raise
 
 
+def excluded_elements(settings: Settings) -> frozenset[Element]:
+    """What the node's sets have of its settings: ports that no pod may have as a host port."""
+    excluded = exclusion_elements(settings.host_ports.exclude)
+    return excluded | reserved_elements(_own_ports(settings))
+
+
+def planned_elements(desired: Desired) -> frozenset[Element]:
+    """What they have of a plan: the addresses of all pods, which nothing to them is masqueraded
+    for."""
+    return cluster_elements(block.ends for block in desired.cluster)
+
+
 def _own_ports(settings: Settings) -> Iterator[tuple[str, int]]:
     """The daemon's ports, which no pod may have as a host port."""
     if settings.backend in ENCAPSULATING:
@@ -201,8 +210,11 @@ def is_own(port: int) -> bool:
     """Whether a netlink port is a thread of this process, or of one that it forked.
 
     The kernel names the thread that changed nftables (net/netfilter/nf_tables_api.c,
-    nf_tables_fill_gen_info, task_pid_nr). One that has ended meanwhile counts as another's.
+    nf_tables_fill_gen_info, task_pid_nr). One that has ended meanwhile counts as another's, and in
+    a container every one: there the numbers are the host's, and /proc has others.
     """
+    if has_own_process_ids():
+        return False
     # Many events have one author; a second later its number may be another's.
     return _is_own(port, os.getpid(), int(time.monotonic()))
 

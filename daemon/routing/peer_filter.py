@@ -50,7 +50,7 @@ class PeerFilter:
     """Reconciles the filter of this node's ports with the nodes of the plan."""
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
-        self._vxlan = settings.vxlan
+        self._settings, self._vxlan = settings, settings.vxlan
         self._probe_port = settings.health.port if settings.health else None
         self._reporter = reporter
         self._planned: Desired | None = None
@@ -92,7 +92,7 @@ class PeerFilter:
         wait = max(self._compare_at - time.monotonic(), self._reporter.pause_before(_NAME))
         if wait > 0:
             return None if wait == math.inf else wait
-        elements = self._node(desired) | _elements(desired, desired.peers)
+        elements = filter_elements(self._settings, desired)
         changes = ensure_peer_filter(elements, untracked=self._untracked)
         if self._untracked and any(c.desired in _UNTRACKED_RULES for c in changes):
             forget_flows(Flow(version, UDP, self._vxlan.port) for version in (4, 6))
@@ -123,10 +123,6 @@ class PeerFilter:
             self._compare_at = min(self._compare_at, now + RETIRE_SECONDS)
         self._planned = desired
 
-    def _node(self, desired: Desired) -> frozenset[Element]:
-        vxlan_port = self._vxlan.port if desired.device else None
-        return node_elements(desired.uplink, self._vxlan.device, vxlan_port, self._probe_port)
-
     def count(self) -> dict[str, int]:
         """The packets that were dropped since the table was made, by reason."""
         now = time.monotonic()
@@ -150,6 +146,14 @@ def describe_limit(port: int | None) -> str:
         f"more than {PROBES_MAX} probes a second come from the address of a peer, and the rest is "
         f"dropped: `tcpdump udp port {port}` shows the sender: stop or filter it"
     )
+
+
+def filter_elements(settings: Settings, desired: Desired) -> frozenset[Element]:
+    """All that the sets of the filter should have."""
+    vxlan_port = settings.vxlan.port if desired.device else None
+    probe_port = settings.health.port if settings.health else None
+    node = node_elements(desired.uplink, settings.vxlan.device, vxlan_port, probe_port)
+    return node | _elements(desired, desired.peers)
 
 
 def _is_same(name: str, one: Desired, other: Desired) -> bool:

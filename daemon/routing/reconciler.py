@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
+from daemon.config import ORIGINAL_SYSCTLS
 from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.attachments import Attachments
@@ -40,7 +41,12 @@ class Reconciler:
         self.nl, self.events = Netlink(), Monitor()
         self._reporter = reporter
         mode = settings.conflist.mode if settings.conflist else ""
-        self._sysctls = Sysctls(self.nl, reporter, routes_pods=mode == "ptp")
+        self._sysctls = Sysctls(
+            self.nl,
+            settings.data_dir / ORIGINAL_SYSCTLS,
+            reporter,
+            routes_pods=mode == "ptp",
+        )
         self._device = VxlanDevice(self.nl, settings, reporter)
         self._rules = NftRules(settings, reporter)
         self._routes = PeerRoutes(self.nl, self._device.name, reporter)
@@ -67,6 +73,7 @@ class Reconciler:
     def close(self) -> None:
         """Close the sockets; what is in the kernel stays."""
         self.events.close()
+        self.attachments.close()
         self.nl.close()
 
     def adopt(self) -> Iterable[Entry]:
@@ -131,6 +138,8 @@ class Reconciler:
         self._sysctls.is_due = True
         with suppress(KernelError):  # reconciling reports what is wrong
             self.filter.tick()
+        with suppress(KernelError):
+            self.attachments.tick()
 
     @property
     def entries(self) -> tuple[int, int]:

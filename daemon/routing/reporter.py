@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,7 +29,8 @@ _KEPT = "; kept, because it was in use before"
 _STATUS = "`podwirectl status -o json`"
 OVERLAP_AGAIN = 60.0
 """Seconds after which an overlap that comes and goes is reported again."""
-_PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
+PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
+_NODE_PROCESSES = 0xEFFFFFFC  # linux/proc_ns.h, PROC_PID_INIT_INO
 _UNSIGNED = frozenset({"link", "fdb"})
 
 NodePart = Literal["plan", "settings", "device", "rules", "bridge"]
@@ -52,10 +53,13 @@ Part = Literal[
     "journal",
     "pods",
     "unwired",
+    "ranges",
+    "tables",
+    "disk",
     "metrics",
 ]
 _NODE: tuple[NodePart, ...] = get_args(NodePart)
-_HARMLESS = {"limit", "metrics", "pods", "unchecked", "unwired"}
+_HARMLESS = {"limit", "metrics", "pods", "ranges", "tables", "unchecked", "unwired"}
 Repair = tuple[Hashable, str, str]
 """What was repaired: its key, its name, and what others did."""
 
@@ -242,6 +246,12 @@ def describe_event(change: str, event: Event) -> str:
     return f"{change} by {name_author(event.port)}"
 
 
+@cache
+def has_own_process_ids() -> bool:
+    """Whether this process is in a container where process IDs are other ones than on the node."""
+    return os.stat("/proc/self/ns/pid").st_ino != _NODE_PROCESSES
+
+
 def name_author(port: int) -> str:
     """The owner of a netlink port: the kernel, or a process, which may have ended meanwhile.
 
@@ -255,10 +265,9 @@ def name_author(port: int) -> str:
 def _name_author(port: int, _second: int) -> str:
     if port == 0:
         return "the kernel"
-    if port > _PID_MAX:
+    if port > PID_MAX:
         return f"a process (netlink port {port})"
-    if os.getpid() == 1:
-        # In a container of its own process IDs /proc has other processes by those of the node.
+    if has_own_process_ids():  # /proc has other processes by those of the node
         return f"pid {port}"
     try:
         return f"pid {port} ({Path(f'/proc/{port}/comm').read_text().strip()})"

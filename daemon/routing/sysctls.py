@@ -1,20 +1,23 @@
 """Settings below /proc/sys that packets need: which ones, and that they stay so.
 
-One more to be watched is a line in `plan_sysctls`; of pods' links, in `cni_plugin/plan.py`.
+One more to be watched is a line in `plan_sysctls`; of pods' links, in `cni_plugin/plan_parts.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from daemon.model import Desired
 from daemon.routing.host_state import HostView
+from daemon.routing.original_sysctls import note_originals
 from daemon.routing.reporter import Reporter
+from ipam.errors import IpamError
 from kernel.describe import name_of
 from kernel.diff import Change, compare
 from kernel.errors import KernelError
-from kernel.forwarding import apply_node_settings
+from kernel.forwarding import apply_node_settings, settings_kept_for
 from kernel.model import Sysctl
 from kernel.netlink.socket import Netlink
 from kernel.sysctl import explain_silence, read_sysctl
@@ -54,10 +57,14 @@ def device_sysctls(desired: Desired) -> list[Sysctl]:
 class Sysctls:
     """Reconciles the settings. is_due: whether they must be compared.
 
-    routes_pods: pods get routed pairs, and ask the node for their gateway.
+    originals: the file that keeps what was before. routes_pods: pods get routed pairs, and ask the
+    node for their gateway.
     """
 
-    def __init__(self, nl: Netlink, reporter: Reporter, *, routes_pods: bool) -> None:
+    def __init__(
+        self, nl: Netlink, originals: Path, reporter: Reporter, *, routes_pods: bool
+    ) -> None:
+        self._originals = originals
         self.is_due, self._routes_pods = False, routes_pods
         self._nl, self._reporter = nl, reporter
         self._planned: tuple[Sysctl, ...] = ()
@@ -79,6 +86,8 @@ class Sysctls:
         if not self.is_due:
             return None
         settings = [s for s in desired.sysctls if not absent or f"/{absent}/" not in s.path]
+        if self._is_new:
+            self._note_originals(desired)
         waits, errors = [0.0], list[KernelError]()
         for setting in settings:  # one that cannot be set keeps no other from being set
             try:
@@ -92,6 +101,16 @@ class Sysctls:
             raise errors[0]
         self.is_due, self._is_new = any(waits), False
         return max(waits) or None
+
+    def _note_originals(self, desired: Desired) -> None:
+        """Before the first of them is written: one may change another."""
+        lasting = [s for s in desired.sysctls if s not in device_sysctls(desired)]
+        kept = [each for s in lasting for each in settings_kept_for(self._nl, s)]
+        try:
+            note_originals(self._originals, [*lasting, *kept])
+        except (OSError, IpamError) as error:
+            what = "removing podwire will not set them back"
+            self._reporter.log.warning(f"settings of the kernel are not noted: {error}: {what}")
 
     def _reconcile(self, setting: Sysctl) -> float:
         key, name, change = ("sysctl", setting.path), name_of(setting), _difference(setting)

@@ -27,8 +27,9 @@ from kernel.model import (
 )
 
 DEVICE_ALIAS = "podwire: to the pods of other nodes"
-# Outer IP header, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
-_OVERHEAD = {4: 20 + 30, 6: 40 + 30}
+OVERHEAD = {4: 20 + 30, 6: 40 + 30}
+"""In bytes by the underlay's family: outer IP header, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348
+section 5)."""
 
 
 class VxlanBackend(Backend):
@@ -44,7 +45,7 @@ class VxlanBackend(Backend):
 
     def overhead(self, host: HostView) -> int:
         """What encapsulation adds to a packet, in bytes."""
-        return _OVERHEAD[host.underlay.version]
+        return OVERHEAD[host.underlay.version]
 
     def plan_device(self, host: HostView, mtu: int) -> Link | None:
         """The VXLAN device. mtu: in bytes."""

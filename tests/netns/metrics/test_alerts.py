@@ -11,6 +11,7 @@ from tests.netns.metrics.programs import promtool
 from tests.netns.metrics.test_dashboard import ALERTS
 
 N = 'instance="n1"'
+CONNECTIONS = 'table="tracked connections"'
 MINUTES = 60
 
 Series = Mapping[str, str]
@@ -50,6 +51,9 @@ HEALTHY: Series = {
     f'podwire_fault{{{N}, part="source"}}': steady(0),
     f'podwire_fault{{{N}, part="journal"}}': steady(0),
     f'podwire_fault{{{N}, part="probes"}}': steady(0),
+    f'podwire_fault{{{N}, part="paths"}}': steady(0),
+    f"podwire_kernel_table_entries{{{N}, {CONNECTIONS}}}": steady(100),
+    f"podwire_kernel_table_size{{{N}, {CONNECTIONS}}}": steady(256),
     f"podwire_source_lag_seconds{{{N}}}": steady(40),
     f"podwire_prefixes_refused{{{N}}}": steady(0),
     f'podwire_drift_detected_total{{{N}, kind="route"}}': rising(1),
@@ -73,6 +77,8 @@ FIRES: Mapping[str, Series] = {
         f'podwire_peers_unreachable_addresses_ratio{{{N}, family="ipv4"}}': steady(0.3)
     },
     "PodwirePathMtu": {f'podwire_peer_connections_degraded{{{N}, reason="mtu"}}': steady(1)},
+    "PodwirePolicyFaulty": {f'podwire_policies{{{N}, state="faulty"}}': steady(1)},
+    "PodwirePodsClosed": {f'podwire_policy_pods{{{N}, state="closed"}}': steady(1)},
     "PodwireAddressesRunningOut": {
         f'podwire_ipam_addresses_in_use{{{N}, network="p", family="ipv4"}}': steady(240)
     },
@@ -88,6 +94,8 @@ FIRES: Mapping[str, Series] = {
     "PodwireSourceLost": {f'podwire_fault{{{N}, part="source"}}': steady(1)},
     "PodwireSourceSilent": {f"podwire_source_lag_seconds{{{N}}}": "0+60x60"},
     "PodwireFault": {f'podwire_fault{{{N}, part="journal"}}': steady(1)},
+    "PodwirePacketsLost": {f'podwire_fault{{{N}, part="paths"}}': steady(1)},
+    "PodwireTableFull": {f"podwire_kernel_table_entries{{{N}, {CONNECTIONS}}}": steady(250)},
     "PodwireProbesDegraded": {f'podwire_fault{{{N}, part="probes"}}': steady(1)},
     "PodwirePrefixesRefused": {f"podwire_prefixes_refused{{{N}}}": steady(1)},
     "PodwireFlapping": {

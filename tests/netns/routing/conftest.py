@@ -100,6 +100,12 @@ class Member:
     def conflist(self) -> Path:
         return self.folder / "05-podwire.conflist"
 
+    @property
+    def saved_policies(self) -> Path:
+        """The daemon's file of policies; it is on the node's own /var/lib."""
+        assert self.process is not None
+        return Path(f"/proc/{self.process.pid}/root/var/lib/podwire/policy.json")
+
     def status(self) -> dict[str, Any]:
         """What `podwirectl status` says.
 
@@ -137,14 +143,13 @@ class Member:
             return list(json.loads(text))
         return [json.loads(line) for line in text.splitlines()]
 
-    def attach(self, plugin: Path) -> Namespace:
-        """A pod, by the CNI configuration that the daemon wrote, or is about to."""
+    def attach(self, plugin: Path, **conf: object) -> Namespace:
+        """A pod, by the CNI configuration that the daemon wrote, or is about to; conf: beside."""
         eventually(self.conflist.exists)
         pod = self.make_pod()
         self.pods.append(pod)
-        answer = self.node.cni(
-            "ADD", plugin, self.conf(), container_id=f"c{len(self.pods)}", netns=pod.path
-        )
+        conf, name = {**self.conf(), **conf}, f"c{len(self.pods)}"
+        answer = self.node.cni("ADD", plugin, conf, container_id=name, netns=pod.path)
         assert answer.code == 0, (answer, self.log)
         return pod
 

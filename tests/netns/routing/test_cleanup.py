@@ -36,9 +36,6 @@ def cluster_members(member: Member) -> list[object]:
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_a_node_is_as_before(cluster: Cluster, backend: str, end: signal.Signals) -> None:
     member, _other = (cluster.join(start=False, backend=backend) for _ in range(2))
-    # What podwire turns on for all that forwards stays on.
-    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        member.node.ns.sysctl(setting, "1")
     before = snapshot(member.node.ns)
     member.start()
     eventually(member.is_in_sync)
@@ -53,13 +50,38 @@ def test_a_node_is_as_before(cluster: Cluster, backend: str, end: signal.Signals
     assert changes(before, snapshot(member.node.ns)) == []
     assert not member.conflist.exists()
     recorded = {r["object"] for r in member.history() if r["cause"] == "podwirectl cleanup"}
-    assert recorded >= {f"file {member.conflist}", "nftables table inet podwire"}
+    forwarding = "sysctl net/ipv4/ip_forward"
+    assert recorded >= {f"file {member.conflist}", "nftables table inet podwire", forwarding}
+    assert f"set {forwarding} back to 0\n" in done.stdout
 
     again = cleanup(member, "--yes")
     assert (again.returncode, again.stdout, again.stderr) == (0, "nothing was left\n", "")
     member.start()
     eventually(member.is_in_sync)
     assert member.conflist.exists()
+
+
+def test_forwarding_is_as_before_the_first_start(cluster: Cluster) -> None:
+    """By a daemon that was killed and started anew; what others have set meanwhile stays."""
+    member, _other = (cluster.join(start=False) for _ in range(2))
+    ns, path = member.node.ns, "/proc/sys/net/ipv6/conf/eth0/forwarding"
+    ns.sysctl("ipv6/conf/all/forwarding", "1")
+    ns.sysctl("ipv4/conf/eth0/forwarding", "1")  # of one link alone
+    before = snapshot(ns)
+    for _ in range(2):
+        member.start()
+        eventually(member.is_in_sync)
+        member.stop(signal.SIGKILL)
+    assert cleanup(member, "--yes").returncode == 0
+    assert changes(before, snapshot(ns)) == []
+    member.start()
+    eventually(member.is_in_sync)
+    member.stop()
+    ns.sysctl("ipv6/conf/all/forwarding", "0")
+    ns.sysctl("ipv4/conf/eth0/forwarding", "0")
+    assert cleanup(member, "--yes").returncode == 0
+    assert ns.run(["cat", path]).stdout == "0\n"
+    assert ns.run(["cat", path.replace("ipv6", "ipv4")]).stdout == "0\n"
 
 
 def test_pods_keep_what_they_need(pair: Pair, podwire_bin: Path) -> None:
@@ -89,6 +111,10 @@ def test_pods_keep_what_they_need(pair: Pair, podwire_bin: Path) -> None:
         )
         assert answer.code == 0, answer
     assert tables(one) == set()
+    forwarding = ["cat", "/proc/sys/net/ipv4/ip_forward"]
+    assert one.node.run(forwarding).stdout == "1\n"
+    assert cleanup(one, "--yes").returncode == 0
+    assert one.node.run(forwarding).stdout == "0\n"
 
 
 def test_what_others_have_stays(cluster: Cluster) -> None:

@@ -106,7 +106,7 @@ def test_a_policy_rule_that_takes_packets_of_pods_is_named(pair: Pair, podwire_b
     eventually(one.is_in_sync)
     causes = [r["cause"] for r in one.history("packets of pods")]
     assert len(causes) == 4, causes
-    assert [c.startswith("no policy rule") for c in causes] == [False, True] * 2
+    assert [c == "they go as planned again" for c in causes] == [False, True] * 2
 
 
 def test_a_next_hop_that_is_merged_into_an_ipv6_route_goes(pair: Pair) -> None:

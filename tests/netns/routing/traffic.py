@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from pathlib import Path
 
 from tests.pytest_netns import Namespace
 
@@ -20,13 +21,13 @@ def reach(one: Namespace, two: Namespace) -> bool:
     return all(one.ping(address(two, v), size=size, fragment=False) for v in (4, 6))
 
 
-class Stream:
-    """Echo requests, a hundred a second, from one pod to another until it is asked."""
+class Ping:
+    """Echo requests, a hundred a second, from a network namespace until it is asked."""
 
-    def __init__(self, one: Namespace, two: Namespace, version: int = 4) -> None:
-        ping = ["ping", "-n", "-q", "-i", "0.01", address(two, version)]
+    def __init__(self, netns: Path | str, target: str) -> None:
+        ping = ["ping", "-n", "-q", "-i", "0.01", target]
         self._process = subprocess.Popen(
-            ["nsenter", f"--net={one.path}", "--", *ping], stdout=subprocess.PIPE, text=True
+            ["nsenter", f"--net={netns}", "--", *ping], stdout=subprocess.PIPE, text=True
         )
 
     def lost(self) -> int:
@@ -36,3 +37,10 @@ class Stream:
         sent, received = (int(word.split()[0]) for word in text.split("\n")[3].split(",")[:2])
         assert sent > 50, text
         return sent - received
+
+
+class Stream(Ping):
+    """The same from one pod to another."""
+
+    def __init__(self, one: Namespace, two: Namespace, version: int = 4) -> None:
+        super().__init__(one.path, address(two, version))

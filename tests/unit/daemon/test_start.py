@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,19 +14,19 @@ from pathlib import Path
 import pytest
 
 from cni_plugin.errors import CniError
-from daemon.cni_server.listener import listen
+from daemon.cni_server.listener import Listener
 from tests import ROOT
 
 SIGNALLED = """
 import os, signal, sys
 import daemon.__main__ as program
-real = program._parser
+real = program.build_parser
 def parser(chosen):
     assert "daemon.run" not in sys.modules
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
     return real(chosen)
-program._parser = parser
+program.build_parser = parser
 sys.exit(program.main())
 """
 
@@ -93,8 +94,47 @@ def test_a_process_that_is_stopped_is_no_longer_vouched_for(tmp_path: Path) -> N
 
 def test_a_socket_whose_path_is_too_long(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 100)
-    with pytest.raises(CniError, match=f"socket {path} .* has {len(str(path))} bytes.* 107 at"):
-        listen(path)
     fits = tmp_path / ("y" * (107 - len(f"{tmp_path}/")))
-    with listen(fits):
+    with Listener() as listener:
+        with pytest.raises(CniError, match=f"socket {path} .* has {len(str(path))} bytes.* 107 at"):
+            listener.listen(path)
+        listener.listen(fits)
         assert fits.is_socket()
+
+
+FORKED = """
+import sys
+import daemon.__main__ as program
+from daemon.cni_server.processes import Processes
+def fork(self, count, work):
+    print(*sys.modules, sep="\\n")
+    sys.exit(0)
+Processes.fork = fork
+program.main()
+"""
+
+
+def test_processes_for_calls_are_forked_without_what_they_do_not_need(tmp_path: Path) -> None:
+    """A forked process keeps its copies of them: a third of its memory."""
+    settings = {
+        "node": "node-1",
+        "source": {"kubernetes": {"clusterCIDRs": ["10.244.0.0/16"], "kubeconfig": "/none"}},
+        "dataDir": f"{tmp_path}/data",
+        "socket": f"{tmp_path}/socket",
+        "statusFile": f"{tmp_path}/status.json",
+    }
+    (tmp_path / "podwired.yaml").write_text(json.dumps(settings))
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, "run", "--config", tmp_path / "podwired.yaml"],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "daemon.cni_server.server" in loaded
+    heavy = ("daemon.routing.loop", "daemon.policy.controller", "prometheus_client", "pydantic")
+    clients = ("httpx2", "ssl", "yaml")
+    assert loaded.isdisjoint({*heavy, *clients})

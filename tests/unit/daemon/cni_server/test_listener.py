@@ -6,13 +6,14 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from daemon.cni_server.listener import listen
+from daemon.cni_server.listener import Listener
 from daemon.log import Log
 
 
@@ -24,10 +25,17 @@ def connect(path: Path) -> socket.socket:
     return link
 
 
+@contextmanager
+def listening(path: Path) -> Iterator[Listener]:
+    with Listener() as listener:
+        listener.listen(path)
+        yield listener
+
+
 def test_connections_that_wait_are_accepted_after_the_end(tmp_path: Path) -> None:
     """By whichever process; new ones are refused, and find no socket."""
     path = tmp_path / "s"
-    with ExitStack() as stack, listen(path) as listener:
+    with ExitStack() as stack, listening(path) as listener:
         first = stack.enter_context(listener.acceptor(Log()))
         second = stack.enter_context(listener.acceptor(Log()))
         for _ in range(3):
@@ -45,7 +53,7 @@ def test_connections_that_wait_are_accepted_after_the_end(tmp_path: Path) -> Non
 
 
 def test_the_end_wakes_all_that_wait(tmp_path: Path) -> None:
-    with ExitStack() as stack, listen(tmp_path / "s") as listener:
+    with ExitStack() as stack, listening(tmp_path / "s") as listener:
         acceptors = [stack.enter_context(listener.acceptor(Log())) for _ in range(2)]
         with ThreadPoolExecutor(4) as threads:
             waiting = [threads.submit(acceptor.accept) for acceptor in acceptors * 2]
@@ -57,15 +65,15 @@ def test_the_end_wakes_all_that_wait(tmp_path: Path) -> None:
 
 def test_another_daemons_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with listen(path) as listener:
+    with listening(path) as listener:
         path.unlink()
-        with listen(path):
+        with listening(path):
             listener.shut_down()
             connect(path).close()
 
 
 def test_any_number_of_threads_asks_whether_more_waits(tmp_path: Path) -> None:
-    with listen(tmp_path / "s") as listener, listener.acceptor(Log()) as acceptor:
+    with listening(tmp_path / "s") as listener, listener.acceptor(Log()) as acceptor:
         assert not acceptor.has_more()
         start = threading.Barrier(4)
 

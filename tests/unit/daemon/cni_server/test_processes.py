@@ -13,6 +13,9 @@ import os, signal, sys, time
 from daemon.cni_server.processes import Processes
 from daemon.log import Log
 processes = Processes(Log())
+def fork(count, work):
+    processes.fork(count, work)
+    processes.begin(b"order")
 """
 
 
@@ -35,9 +38,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_a_killed_daemon_leaves_no_process() -> None:
-    sleeper = (
-        "processes.fork(2, lambda n: (os.write(1, b'%d\\n' % os.getpid()), time.sleep(60))[0])\n"
-    )
+    sleeper = "fork(2, lambda n, _: (os.write(1, b'%d\\n' % os.getpid()), time.sleep(60))[0])\n"
     process = start(sleeper + "time.sleep(60)")
     assert process.stdout is not None
     helpers = [int(process.stdout.readline()) for _ in range(2)]
@@ -51,22 +52,20 @@ def test_a_killed_daemon_leaves_no_process() -> None:
 
 
 def test_they_end_by_themselves() -> None:
-    script = "processes.fork(2, lambda n: time.sleep(0.1) or 0)\nsys.exit(not processes.wait(60))"
+    script = "fork(2, lambda n, _: time.sleep(0.1) or 0)\nsys.exit(not processes.wait(60))"
     assert finish(start(script)) == (0, "", "")
 
 
 def test_one_that_does_not_end_is_killed() -> None:
     code, _out, _err = finish(
-        start("processes.fork(1, lambda n: time.sleep(60) or 0)\nsys.exit(processes.wait(0.1))")
+        start("fork(1, lambda n, _: time.sleep(60) or 0)\nsys.exit(processes.wait(0.1))")
     )
     assert code == 0, "wait() is False"
 
 
 def test_a_failing_one_says_why_and_fails_alone() -> None:
     code, out, err = finish(
-        start(
-            "processes.fork(1, lambda n: 1 // 0)\nprint('first')\nsys.exit(not processes.wait(60))"
-        )
+        start("fork(1, lambda n, _: 1 // 0)\nprint('first')\nsys.exit(not processes.wait(60))")
     )
     assert (code, out) == (1, "first\n")
     assert "ZeroDivisionError" in err
@@ -74,7 +73,7 @@ def test_a_failing_one_says_why_and_fails_alone() -> None:
 
 def test_a_death_is_logged_once() -> None:
     script = """
-processes.fork(2, lambda n: time.sleep(60 if n == 1 else 1) or 0)
+fork(2, lambda n, _: time.sleep(60 if n == 1 else 1) or 0)
 os.kill(min(map(int, open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split())), 9)
 found = []
 while not found:
@@ -95,7 +94,7 @@ def test_no_signal_of_the_daemon_ends_one() -> None:
 from daemon.signals import NUMBERS, catch
 catch()
 for _ in range(30):
-    processes.fork(1, lambda n: time.sleep(0.03) or 0)
+    fork(1, lambda n, _: time.sleep(0.03) or 0)
     [pid] = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
     for number in NUMBERS:
         os.kill(int(pid), number)
@@ -103,3 +102,36 @@ for _ in range(30):
         sys.exit("a signal has ended a process")
 """
     assert finish(start(script)) == (0, "", "")
+
+
+def test_they_are_given_an_order() -> None:
+    script = """
+processes.fork(2, lambda n, order: os.write(1, b'%d %s\\n' % (n, order)) * 0)
+time.sleep(0.1)
+print("ordered", flush=True)
+processes.begin(b"to serve")
+sys.exit(not processes.wait(60))
+"""
+    code, out, err = finish(start(script))
+    assert (code, err) == (0, "")
+    first, *others = out.splitlines()
+    assert (first, sorted(others)) == ("ordered", ["1 to serve", "2 to serve"])
+
+
+def test_without_an_order_they_end() -> None:
+    script = "processes.fork(2, lambda n, order: 1)\nsys.exit(not processes.wait(60))"
+    assert finish(start(script)) == (0, "", "")
+
+
+def test_an_order_to_one_that_died_is_no_fault() -> None:
+    script = """
+processes.fork(1, lambda n, order: 0)
+[pid] = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
+os.kill(int(pid), signal.SIGKILL)
+os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOWAIT)
+processes.begin(b"order")
+sys.exit(processes.find_dead() != [1])
+"""
+    code, _out, err = finish(start(script))
+    assert code == 0
+    assert "for CNI calls ended" in err

@@ -32,35 +32,23 @@ def code(readiness: Readiness, network: str = "podwire") -> int:
     ],
 )
 def test_the_code_follows_the_status(status: NodeStatus, expected: int) -> None:
-    kept: list[NodeStatus] = []
-    readiness = Readiness("podwire", kept.append)
+    readiness = Readiness("podwire")
     assert code(readiness) == 50
     readiness.publish(status)
-    assert kept == [status]
     assert code(readiness) == expected
     readiness.publish(GOOD)
     assert code(readiness) == 0
 
 
 def test_another_network_needs_no_routes() -> None:
-    readiness = Readiness("podwire", lambda _status: None)
+    readiness = Readiness("podwire")
     assert code(readiness, "bridged") == 0
     readiness.publish(replace(GOOD, fault="x"))
     assert code(readiness, "bridged") == 0
 
 
-def test_a_status_that_cannot_be_kept_counts_all_the_same() -> None:
-    def fail(_status: NodeStatus) -> None:
-        raise OSError(28, "No space left on device")
-
-    readiness = Readiness("podwire", fail)
-    with pytest.raises(OSError, match="No space"):
-        readiness.publish(GOOD)
-    assert code(readiness) == 0
-
-
 def test_what_is_wrong_is_said() -> None:
-    readiness = Readiness("podwire", lambda _status: None)
+    readiness = Readiness("podwire")
     readiness.publish(replace(GOOD, fault="eth0 has no address of node-1"))
     fault = readiness.fault("podwire")
     assert fault is not None
@@ -70,7 +58,7 @@ def test_what_is_wrong_is_said() -> None:
 
 def test_messages_are_read_whole_while_they_are_written() -> None:
     """Without a lock: one of the messages, never parts of two."""
-    readiness = Readiness("podwire", lambda _status: None)
+    readiness = Readiness("podwire")
     faults = [chr(ord("a") + n) * (n * 39 + 1) for n in range(26)]
     pid = os.fork()
     if pid == 0:
@@ -88,7 +76,7 @@ def test_messages_are_read_whole_while_they_are_written() -> None:
 
 
 def test_a_long_fault_is_cut() -> None:
-    readiness = Readiness("podwire", lambda _status: None)
+    readiness = Readiness("podwire")
     readiness.publish(replace(GOOD, fault="\U0001f600" * SIZE))
     fault = readiness.fault("podwire")
     assert fault is not None

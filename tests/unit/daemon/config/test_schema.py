@@ -68,7 +68,7 @@ def test_defaults() -> None:
         mtu=0,
         allow_overlap=(),
         conflist=ConflistSettings(),
-        health=HealthSettings(port=8473, interval=10.0, budget=20.0),
+        health=HealthSettings(port=8473, interval=3.0, budget=20.0),
         metrics=MetricsSettings(listen=("127.0.0.1", 9473)),
     )
 

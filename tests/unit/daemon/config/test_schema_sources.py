@@ -106,7 +106,6 @@ def test_static_is_a_path() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{kubernetes: {}}", "source.kubernetes: needs the key clusterCIDRs"),
         ("{kubernetes: }", "source: needs one of the keys static, kubernetes, etcd"),
         ("{kubernetes: 1}", "source.kubernetes is 1, must be a mapping"),
         (f"{{static: /x, kubernetes: {{{RANGE}}}}}", "source: has static and kubernetes, must"),

@@ -24,6 +24,7 @@ from daemon.metrics.collector import (
     find_unreachable,
     read_calls,
     read_peers,
+    read_policy,
     read_probes,
     read_source,
     read_status,
@@ -32,6 +33,7 @@ from daemon.metrics.collector import (
 )
 from daemon.metrics.families import FAMILIES
 from daemon.model import Desired, Histogram, SourceActivity
+from daemon.policy.counts import PolicyCounts
 from daemon.probes.prober import ProbeCounts
 from daemon.probes.report import HealthReport, PeerHealth, Reason, State
 from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of
@@ -41,6 +43,7 @@ from daemon.status import NodeStatus
 from ipam.store import open_store
 from ipam.transaction import Owner
 from ipam.usage import Usage
+from kernel.limits import Level
 from kernel.nftables.dns_counters import stop_counting_dns
 from kernel.nftables.ruleset import NODE
 from kernel.nftables.table import load
@@ -353,15 +356,17 @@ def test_dropped_packets_are_counted_by_reason() -> None:
 
 
 def test_every_value_has_its_labels() -> None:
-    journal = Journal(Path("/nowhere/journal"), MIN_BYTES)
+    journal, counts = Journal(Path("/nowhere/journal"), MIN_BYTES), Counts()
+    counts.levels = (Level("tracked connections", 3, 10, "net.netfilter.nf_conntrack_max"),)
     values: Values = {
         **read_calls(CallCounters(1).read()),
-        **read_work(Counts(), journal, 0.0),
+        **read_work(counts, journal, 0.0),
         **read_status(replace(GOOD, dropped=DROPPED)),
         **read_source(Seen(GOOD, None, None, SourceActivity()), 0.0),
         **read_usage([Usage("a", 4)], "", ()),
         **read_peers([peer("a", State.ESTABLISHED, rtt=0.1, mtu=1400)]),
         **read_probes(ProbeCounts(), 0),
+        **read_policy(PolicyCounts(policies=2, faulty=1), SourceActivity()),
         **Shares().read(cluster(node(2)), "node-1", frozenset()),
     }
     for family, series in values.items():

@@ -138,6 +138,12 @@ def test_get_and_head_are_answered(served: Served) -> None:
     assert served.faults == []
 
 
+def test_a_wildcard_is_all_addresses_of_both_families(stack: ExitStack) -> None:
+    served = Served(stack, "::", free_port("::"))
+    for served.host in ("127.0.0.1", "::1"):
+        assert served.get("/metrics") == (200, b"/metrics\n")
+
+
 def test_a_request_may_come_in_pieces(served: Served) -> None:
     with served.connect() as sock:
         for byte in b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n":

@@ -136,3 +136,16 @@ def test_received_probes_are_remembered_by_path_and_time() -> None:
     assert peer.received_since(10.0) == Path.POD4.bit | Path.UNDERLAY6.bit
     assert peer.received_since(10.1) == Path.UNDERLAY6.bit
     assert peer.received_since(20.1) == 0
+
+
+def test_the_last_probes_are_counted() -> None:
+    peer = make()
+    for outcome in (None, Answered(0.1, 0), None):
+        peer.note_outcome(outcome)
+    assert (peer.health().probes, peer.health().lost) == (3, 2)
+    for _ in range(100):
+        peer.note_outcome(Answered(0.1, 0))
+    assert (peer.health().probes, peer.health().lost) == (64, 0)
+    for _ in range(70):
+        peer.note_outcome(None)
+    assert (peer.health().probes, peer.health().lost) == (64, 64)

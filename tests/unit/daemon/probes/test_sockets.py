@@ -139,12 +139,12 @@ def test_a_datagram_is_received_with_its_addresses_and_time(version: int) -> Non
         before = time.monotonic()
         assert sockets.send(own, own.address, b"hello") is None  # to itself
         sent = time.monotonic()
-        time.sleep(0.1)
+        time.sleep(1)
         [datagram] = receive(sockets)
         assert isinstance(datagram, Datagram)
         assert (datagram.own, datagram.origin, datagram.port) == (own, own, sockets._port)
         assert bytes(datagram.payload) == b"hello"
-        assert before - 0.05 < datagram.received < sent + 0.05
+        assert before - 0.5 < datagram.received < sent + 0.5
 
 
 def test_an_iteration_reads_a_bounded_number(sockets: Sockets, sender: socket.socket) -> None:

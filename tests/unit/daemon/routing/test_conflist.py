@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugin.config import parse_config
-from cni_plugin.plan import shape_of
+from cni_plugin.shape import shape_of
 from cni_plugin.versions import SUPPORTED, require_supported
 from daemon.config.schema import ChainedPlugin, ConflistSettings, Mode
 from daemon.files import explain

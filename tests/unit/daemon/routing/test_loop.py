@@ -26,14 +26,16 @@ def test_an_error_that_persists_is_in_status_and_log(
     monkeypatch.setattr(loop, "open_source", fail)
     kept, twice = list[NodeStatus](), threading.Event()
 
-    def keep(status: NodeStatus) -> None:
+    readiness = Readiness("podwire")
+
+    def publish(status: NodeStatus) -> None:
+        readiness.publish(status)
         kept.append(status)
         if len(kept) == 3:
             twice.set()
 
-    readiness = Readiness("podwire", keep)
     with closing(Journal(tmp_path / "journal", MIN_BYTES)) as journal:
-        router = Routing(settings(), journal, Log(), readiness.publish)
+        router = Routing(settings(), journal, Log(), publish)
         router.start()
         assert twice.wait(60)
         assert router.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given, settings
@@ -126,6 +126,11 @@ def distinct(step: Step) -> Step:
     return Step(Snapshot(tuple(nodes)), step.collides)
 
 
+def without_reasons(desired: Desired) -> Desired:
+    """Of several reasons against a prefix the one that is named follows from what came before."""
+    return replace(desired, refused=tuple(replace(r, why="") for r in desired.refused))
+
+
 @settings(max_examples=200)
 @given(steps.map(lambda all_steps: [distinct(one) for one in all_steps]), st.booleans())
 def test_a_restarted_daemon_plans_what_is_there(steps: list[Step], tunnel: bool) -> None:
@@ -134,7 +139,8 @@ def test_a_restarted_daemon_plans_what_is_there(steps: list[Step], tunnel: bool)
     for step in steps:
         desired = planned(planner, step.snapshot, step.host_state)
         found = [entry for entries in desired.peers.values() for entry in entries]
-        assert planned(Planner(conf), step.snapshot, step.host_state, found) == desired
+        anew = planned(Planner(conf), step.snapshot, step.host_state, found)
+        assert without_reasons(anew) == without_reasons(desired)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
