@@ -16,15 +16,20 @@ GO_TOOLS := $(shell tests/tools/go-tools directory)
 NEWEST_REFERENCE := $(shell tests/tools/go-tools version plugins)
 # Debian's reference plugins, by upstream version: 1.1.1+ds1-3 is v1.1.1.
 DEBIAN_REFERENCE = v$(shell dpkg-query -W -f '$${Version}' containernetworking-plugins | sed 's/[+~-].*//')
-CONFORMANCE = $(PYTEST) tests/conformance -n $(JOBS)
+# In the order that tests/conftest.py gives them; else groups, which are much alike, come first.
+SPREAD  = -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+# Plugins that the conformance suite judges: podwire by all its names, and the reference plugins.
+JUDGED := bridge ptp bandwidth firewall loopback portmap tuning
+OWN := $(addprefix own-,podwire $(JUDGED))
+REFERENCE := $(addprefix newest-,$(JUDGED)) $(addprefix debian-,$(JUDGED))
 TESTS   := tests/unit tests/netns tests/cluster
-# One process collects all tests while they are linted: else each would compile them for itself.
+# What `collected` compiles is kept.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-newest lint unit netns e2e conformance conformance-reference bench lock manifest deb \
-        clean run-packages test-packages go-tools programs
+        clean run-packages test-packages go-tools programs collected $(OWN) $(REFERENCE)
 
 help: ## show the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -33,15 +38,18 @@ demo: run-packages $(VENV)/.installed ## two nodes with pods in network namespac
 	@$(if $(filter etcd,$(SOURCE)),tests/tools/debian-programs install etcd etcdctl)
 	@$(PY) packaging/demo $(if $(SOURCE),--source $(SOURCE))
 
-# One after the other, whatever -j says: the first failure ends the run.
+# Each process judges one plugin, and prints when it has ended; the first failure ends the run. Those
+# that take longest come first.
+SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs=$(JOBS) --output-sync=target
 test: test-packages $(VENV)/.installed go-tools programs ## all tests
-	@$(PYTEST) $(TESTS) --collect-only --quiet >/dev/null 2>&1 & \
-	    $(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
-	@$(MAKE) --no-print-directory conformance
-	@$(MAKE) --no-print-directory conformance-reference
+	@$(SIDE_BY_SIDE) lint $(OWN) $(REFERENCE) collected
 	@echo '== unit and network namespaces'
-	@$(PYTEST) $(TESTS) -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) $(TESTS) $(SPREAD) $(ARGS)
 	@$(PY) -m tests.pytest_netns
+
+# One process collects all tests first: else each would compile them for itself.
+collected: $(VENV)/.installed
+	@$(PYTEST) $(TESTS) --collect-only --quiet >/dev/null
 
 # Not in CI: an unchanged tree stays green there. Each part runs, whatever became of the one before.
 test-newest: ## all tests with the newest libraries that pyproject.toml allows
@@ -60,7 +68,7 @@ unit: $(VENV)/.installed ## unit tests
 	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
 
 netns: test-packages $(VENV)/.installed go-tools programs ## tests in network namespaces (root)
-	@$(PYTEST) tests/netns tests/cluster -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) tests/netns tests/cluster $(SPREAD) $(ARGS)
 	@$(PY) -m tests.pytest_netns
 
 # Kubernetes' programs are the user's.
@@ -69,43 +77,39 @@ e2e: test-packages $(VENV)/.installed ## podwire on a real cluster; KUBE_BIN=DIR
 	    test -x "$(KUBE_BIN)/$$name" || { echo "KUBE_BIN=DIR must have $$name"; exit 2; }; done
 	@KUBE_BIN=$(abspath $(KUBE_BIN)) $(PYTEST) tests/e2e $(ARGS)
 
-conformance: test-packages $(VENV)/.installed ## the CNI specification against podwire
-	@echo '== conformance of podwire'
-	@$(CONFORMANCE) $(OWN_STORE) --cni-plugin=$(VENV)/bin/podwire $(ARGS)
-	@$(PODWIRE_AS_REFERENCE)
+conformance: ## the CNI specification against podwire
+	@$(SIDE_BY_SIDE) $(OWN)
 
-# A test's store is its own: what delegates to another IPAM would use the machine's.
-OWN_STORE = --cni-env=PODWIRE_DATA_DIR=@TMPDIR@/podwire --cni-env=PODWIRE_STORES=@TMPDIR@/stores
-# Under another name the configuration's defaults and the plan differ, not the protocol. Where ARGS
+conformance-reference: ## the CNI specification against the reference plugins
+	@$(SIDE_BY_SIDE) $(REFERENCE)
+
+# Under another name the configuration's defaults and the plan differ, not the protocol.
+own-bridge own-ptp: CHOSEN = $(patsubst %,tests/conformance/test_%.py,add chaining check connectivity delete result)
+CHOSEN = tests/conformance
+# A test's store is its own: what delegates to another IPAM would use the machine's. Where ARGS
 # choose none of these tests pytest ends with 5.
-OF_THE_PLAN = $(patsubst %,tests/conformance/test_%.py,add chaining check connectivity delete result)
-CHAINED = bandwidth firewall loopback portmap tuning
-define PODWIRE_AS_REFERENCE
-set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-for name in bridge ptp host-local; do ln -s $(abspath $(VENV))/bin/podwire "$$folder/$$name"; done; \
-for name in bridge ptp; do \
-    echo "== conformance of podwire as $$name"; \
-    $(PYTEST) $(OF_THE_PLAN) -n $(JOBS) $(OWN_STORE) --cni-plugin="$$folder/$$name" $(ARGS) \
-        || [ $$? -eq 5 ]; \
-done; \
-for name in $(CHAINED); do ln -s $(abspath $(VENV))/bin/podwire "$$folder/$$name"; \
-    echo "== conformance of podwire as $$name"; \
-    $(CONFORMANCE) $(OWN_STORE) --cni-plugin="$$folder/$$name" $(ARGS) || [ $$? -eq 5 ]; \
-done
-endef
+$(OWN): own-%: test-packages $(VENV)/.drop-ins
+	@echo '== conformance of podwire as $*'
+	@$(PYTEST) $(CHOSEN) --cni-plugin=$(VENV)/drop-ins/$* \
+	    --cni-env=PODWIRE_DATA_DIR=@TMPDIR@/podwire --cni-env=PODWIRE_STORES=@TMPDIR@/stores \
+	    $(ARGS) || [ $$? -eq 5 ]
 
-conformance-reference: test-packages $(VENV)/.installed go-tools ## the CNI specification against the reference plugins
+$(VENV)/.drop-ins: $(VENV)/.installed
+	@rm -rf $(VENV)/drop-ins && mkdir $(VENV)/drop-ins
+	@for name in podwire host-local $(JUDGED); do ln -s ../bin/podwire $(VENV)/drop-ins/$$name; done
+	@touch $@
+
+# Where they fall short is noted for each version.
+$(filter debian-%,$(REFERENCE)): debian-%: test-packages $(VENV)/.installed
 	@$(call against_reference,/usr/lib/cni,$(DEBIAN_REFERENCE))
-	@! test -x $(GO_TOOLS)/bridge || { $(call against_reference,$(GO_TOOLS),$(NEWEST_REFERENCE)); }
 
-# $(1) directory of the plugins, $(2) their version: where they fall short is noted for each.
-define against_reference
-set -e; for plugin in bridge ptp; do \
-    echo "== conformance of the reference $$plugin $(2)"; \
-    $(CONFORMANCE) --cni-plugin=$(1)/$$plugin \
-        --cni-known-shortfalls=tests/conformance/shortfalls/$$plugin-$(2).txt; \
-done
-endef
+$(filter newest-%,$(REFERENCE)): newest-%: test-packages $(VENV)/.installed go-tools
+	@! test -x $(GO_TOOLS)/$* || { $(call against_reference,$(GO_TOOLS),$(NEWEST_REFERENCE)); }
+
+# $(1) directory of the plugins, $(2) their version.
+against_reference = echo '== conformance of the reference $* $(2)'; \
+    $(PYTEST) tests/conformance --cni-plugin=$(1)/$* \
+        --cni-known-shortfalls=tests/conformance/shortfalls/$*-$(2).txt
 
 bench: test-packages $(VENV)/.installed go-tools programs ## measure podwire beside the reference plugins: table, build/bench/*.json and *.svg
 	@$(PY) -m tests.bench $(ARGS)
@@ -120,7 +124,7 @@ go-tools:
 	@tests/tools/go-tools install
 
 programs:
-	@tests/tools/debian-programs install etcd etcdctl firewalld prometheus promtool
+	@tests/tools/debian-programs install etcd etcdctl firewalld fish prometheus promtool zsh
 
 $(VENV)/.made: packaging/make-venv packaging/locks/build.txt packaging/locks/test.txt | run-packages
 	@packaging/make-venv $(LIBRARIES) $(VENV)

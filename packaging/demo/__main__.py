@@ -194,21 +194,38 @@ def damage(nodes: tuple[Node, Node]) -> None:
 
 def check(nodes: tuple[Node, Node]) -> None:
     """CHECK names the difference in a pod."""
-    say("6. CNI CHECK of a sound pod, and of one whose route is deleted by hand")
+    say("6. CNI CHECK of a sound pod, and of one whose route is changed by hand")
     a, b = nodes[0].pods
     nodes[0].expect("CHECK", b, ADDED[b].body)
     say("   pod b: no difference")
-    say("   $ ip route del default    (in pod a)")
-    inside(a, "ip", "route", "del", "default")
+    say("   $ ip route replace default dev eth0    (in pod a)")
+    inside(a, "ip", "route", "replace", "default", "dev", "eth0")
     broken = nodes[0].call("CHECK", a, ADDED[a].body)
     if broken.status == 0:
-        fail("CHECK did not see the missing route")
+        fail("CHECK did not see the other route")
     say(f"   error {broken.body['code']}: {broken.body['msg']}")
+
+
+def explain(nodes: tuple[Node, Node]) -> None:
+    """Another program's firewall breaks a node: podwire leaves it, and says what is wrong."""
+    say("7. Another program's firewall drops what pods send; podwirectl doctor explains it")
+    node = nodes[0]
+    inside(node.namespace, "nft", "add", "table", "inet", "hardening")
+    hook = "{ type filter hook forward priority 0; policy drop; }"
+    say(f"   $ nft add chain inet hardening forward '{hook}'    (on {node.name})")
+    inside(node.namespace, "nft", "add", "chain", "inet", "hardening", "forward", hook)
+    say(f"   $ podwirectl doctor    (on {node.name})")
+    lines = node.doctor().splitlines()
+    if not lines or "table inet hardening" not in lines[0]:
+        fail(f"doctor did not name the firewall: {lines}")
+    quote(lines[0], most=300)
+    inside(node.namespace, "nft", "delete", "table", "inet", "hardening")
+    wait_until("sync of the node", lambda: node.in_sync)
 
 
 def detach(nodes: tuple[Node, Node], before: list[dict[str, str]]) -> None:
     """DEL all pods, and compare the nodes with what they were before the first ADD."""
-    say("7. The pods are removed (CNI DEL)")
+    say("8. The pods are removed (CNI DEL)")
     for node in nodes:
         for pod in node.pods:
             reply = node.expect("DEL", pod, ADDED[pod].body)
@@ -218,7 +235,7 @@ def detach(nodes: tuple[Node, Node], before: list[dict[str, str]]) -> None:
         left = [name for name in old if old[name] != new[name]]
         if left:
             fail(f"left behind on {node.name}: {', '.join(left)}")
-    say(f"8. Left behind on the nodes ({', '.join(before[0])}): nothing")
+    say(f"9. Left behind on the nodes ({', '.join(before[0])}): nothing")
 
 
 def play(source: str) -> None:
@@ -247,6 +264,7 @@ def perform(undo: ExitStack, source: str) -> None:
     show_path(nodes)
     damage(nodes)
     check(nodes)
+    explain(nodes)
     detach(nodes, before)
 
 

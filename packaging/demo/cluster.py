@@ -227,6 +227,14 @@ class Node:
             self.namespace, BIN / "podwirectl", command, "--config", str(self.config), *rest
         )
 
+    def doctor(self) -> str:
+        """What `podwirectl doctor` finds on this node, if anything is wrong."""
+        try:
+            self.podwirectl("doctor")
+        except subprocess.CalledProcessError as found:
+            return str(found.stdout)
+        return ""
+
     def status(self) -> dict[str, Any]:
         """What `podwirectl status` says; nothing where its daemon does not run yet."""
         argv = [*enter(self.namespace), str(BIN / "podwirectl"), "status", "-o", "json", "--config"]

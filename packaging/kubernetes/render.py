@@ -16,7 +16,7 @@ DASHBOARD = HERE.parents[1] / "conf" / "grafana-dashboard.json"
 HEAD = """\
 # podwire on a Kubernetes cluster (1.30 or later): kubectl apply -f podwire.yaml
 # Put together by packaging/kubernetes/render.py from the files beside it; change those.
-# A cluster of your own needs two lines: `clusterCIDRs` below, and `image` twice at the end.
+# A cluster of your own needs `image`, twice at the end; without kubeadm also `clusterCIDRs`.
 """
 UNINSTALL_HEAD = """\
 # Takes podwire off every node, after `kubectl -n podwire delete daemonset podwired` and before

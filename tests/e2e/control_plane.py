@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.apiserver import PORT, ApiServer, make_kubeconfig
+from tests.cluster.apiserver import PORT, ApiServer, kubeadm_config, make_kubeconfig
+from tests.e2e.pods import url
 from tests.e2e.programs import FOLDER, kube
-from tests.pytest_netns import Namespace
+from tests.pytest_netns import Underlay
+from tests.pytest_netns.underlay import Family
 
-CLUSTER = ("10.244.0.0/16", "fd00:10:244::/56")
-SERVICES = ("10.96.0.0/16", "fd00:10:96::/112")
+CLUSTER: dict[Family, str] = {4: "10.244.0.0/16", 6: "fd00:10:244::/56"}
+SERVICES: dict[Family, str] = {4: "10.96.0.0/16", 6: "fd00:10:96::/112"}
 API_SERVICE = "10.96.0.1"
+"""Where IPv4 is the first family."""
 USERS = {
     "kube-controller-manager": ("system:kube-controller-manager", "system:masters"),
     "kube-scheduler": ("system:kube-scheduler", "system:masters"),
@@ -25,12 +30,17 @@ COMMAND_SECONDS = 180.0
 
 
 class ControlPlane(ApiServer):
-    """Everything but nodes. names: of the nodes that may join."""
+    """Everything but nodes. families: of the cluster. names: of the nodes that may join."""
 
     kind = "kube-apiserver"
 
-    def __init__(self, ns: Namespace, folder: Path, address: str, names: Sequence[str]) -> None:
-        super().__init__(ns, folder, address)
+    def __init__(
+        self, underlay: Underlay, folder: Path, families: Sequence[Family], names: Sequence[str]
+    ) -> None:
+        super().__init__(underlay.ns, folder, underlay.gateway(families[0]))
+        self.pods = ",".join(CLUSTER[family] for family in families)
+        """The prefixes of all pods, as Kubernetes' programs take them."""
+        self._services = ",".join(SERVICES[family] for family in families)
         nodes = {name: (f"system:node:{name}", "system:nodes") for name in names}
         users = {**USERS, **nodes, "admin": ("admin", "system:masters")}
         self._tokens = {name: secrets.token_hex(16) for name in users}
@@ -44,18 +54,28 @@ class ControlPlane(ApiServer):
     def kubeconfig(self, name: str) -> Path:
         """The kubeconfig of a component or of a node."""
         folder = self.folder / name
-        folder.mkdir(exist_ok=True)
+        if (folder / "kubeconfig").exists():
+            return folder / "kubeconfig"
+        folder.mkdir()
         (folder / "token").write_text(self._tokens[name])
-        server = f"https://{self.address}:{PORT}"
+        server = url(self.address, PORT, "https")
         return make_kubeconfig(folder, server, self.authority.ca, folder / "token")
 
     def start(self) -> None:
         """Start it; all of it serves, or is about to."""
         super().start()
+        self.admin.apply(kubeadm_config(self.pods)).expect(200, 201)
         for name in ("kube-controller-manager", "kube-scheduler"):
             options = ["--bind-address=127.0.0.1", "--leader-elect=false"]
             options += self._controller_options() if name == "kube-controller-manager" else []
-            self._spawn(name, [kube(name), f"--kubeconfig={self.kubeconfig(name)}", *options])
+            self.spawn(name, [kube(name), f"--kubeconfig={self.kubeconfig(name)}", *options])
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nothing of it runs, and what it wrote stays; then it is started again."""
+        self.stop(signal.SIGKILL)
+        yield
+        self.start()
 
     def programs(self) -> Iterable[tuple[str, Sequence[str | Path]]]:
         """etcd, then the API server."""
@@ -87,7 +107,7 @@ class ControlPlane(ApiServer):
             "service-account-issuer": "https://kubernetes.default.svc",
             "service-account-key-file": own.signer,
             "service-account-signing-key-file": own.signer,
-            "service-cluster-ip-range": ",".join(SERVICES),
+            "service-cluster-ip-range": self._services,
             "kubelet-preferred-address-types": "InternalIP",
             "profiling": "false",
         }
@@ -96,18 +116,12 @@ class ControlPlane(ApiServer):
     def _controller_options(self) -> list[str]:
         options = {
             "allocate-node-cidrs": "true",
-            "cluster-cidr": ",".join(CLUSTER),
-            "service-cluster-ip-range": ",".join(SERVICES),
+            "cluster-cidr": self.pods,
+            "service-cluster-ip-range": self._services,
             "root-ca-file": self.authority.ca,
             "service-account-private-key-file": self.authority.signer,
         }
         return [f"--{name}={value}" for name, value in options.items()]
-
-    def _spawn(self, name: str, argv: Sequence[str | Path]) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            inside = ["nsenter", f"--net={self.ns.path}", "--", *argv]
-            process = subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.processes.append(process)
 
     def kubectl(self, *words: str | Path, stdin: str = "", check: bool = True) -> str:
         """What kubectl prints."""
@@ -134,7 +148,8 @@ class ControlPlane(ApiServer):
         while True:
             left = began + seconds - time.monotonic()
             assert left > 0, self.kubectl("get", "pods", "-A", "-o", "wide")
-            rest = ["--for=condition=Ready", f"--timeout={int(left)}s", *words]
+            limit = int(min(left, COMMAND_SECONDS / 2)) + 1
+            rest = ["--for=condition=Ready", f"--timeout={limit}s", *words]
             if self.kubectl("wait", *rest, check=False):
                 return
             time.sleep(0.5)  # what is waited for may not exist yet

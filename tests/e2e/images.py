@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
 import subprocess
 import tarfile
 from pathlib import Path
 
+from tests.cluster.container import TOOL, read_manifest
+
 PAUSE, BUSYBOX = "localhost/pause:e2e", "localhost/busybox:e2e"
+IMAGE = read_manifest("DaemonSet", "podwired")["spec"]["template"]["spec"]["containers"][0]["image"]
+NEXT_VERSION = "99.0.0"
+NEXT = f"{IMAGE.rpartition(':')[0]}:{NEXT_VERSION}"
+"""podwire's image, and one of a later version."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PAUSE = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
 
@@ -24,6 +31,40 @@ def make_images(folder: Path) -> list[Path]:
         _write(folder / "pause.tar", PAUSE, {"pause": pause}, ["/pause"]),
         _write(folder / "busybox.tar", BUSYBOX, {"bin/busybox": Path("/bin/busybox")}, []),
     ]
+
+
+def make_next(folder: Path) -> Path:
+    """An archive of podwire's image in a later version: its number, the shim's bytes."""
+    podman = subprocess.run([TOOL, "podman"], capture_output=True, text=True, check=True)
+    words = podman.stdout.split()
+    lines = [
+        f"FROM {IMAGE}",
+        "RUN sed -i 's/^Version: .*/Version: " + NEXT_VERSION + "/'"
+        " /opt/podwire/venv/lib/python3*/site-packages/podwire-*.dist-info/METADATA"
+        f" && printf {NEXT_VERSION} >>/opt/podwire/venv/bin/podwire",
+    ]
+    (folder / "Containerfile").write_text("\n".join(lines))
+    archive = folder / "next.tar"
+    build: list[str | Path] = [
+        "build",
+        "--pull=never",
+        "--tag",
+        NEXT,
+        "--file",
+        folder / "Containerfile",
+        folder,
+    ]
+    save: list[str | Path] = ["save", "--format", "oci-archive", "--output", archive, NEXT]
+    for command in (build, save):
+        done = subprocess.run(
+            [*words, *command],
+            env={**os.environ, "BUILDAH_ISOLATION": "chroot"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    return archive
 
 
 def _write(archive: Path, name: str, files: dict[str, Path], entrypoint: list[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -10,15 +11,24 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
-from tests.e2e.control_plane import CLUSTER, ControlPlane
+from tests.bench.daemon import family
+from tests.e2e.control_plane import ControlPlane
 from tests.e2e.images import PAUSE
 from tests.e2e.programs import FOLDER, kube
 from tests.pytest_netns import Node
 
 CGROUPS = Path("/sys/fs/cgroup")
 GROUP = "podwire-e2e"
+_NUMBERS = itertools.count(1)
+_CTR = (FOLDER / "ctr", "--namespace", "k8s.io")
+MAX_PODS = 150
+KUBELET_PORT = 10255
+"""The kubelet tells anyone on its node of its pods there."""
+STATIC_PODS = "/etc/kubernetes/manifests"
+"""The folder of pods that the kubelet starts without the API server."""
 TUNED = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -33,6 +43,7 @@ set -e
 hostname {name}
 mount --make-rshared /
 mount -t tmpfs podwire-test /run/netns
+mount -t tmpfs podwire-test /var/log
 for folder in etc opt; do
     place=/run/overlay/$folder
     mkdir -p $place/upper $place/work
@@ -40,7 +51,7 @@ for folder in etc opt; do
     mount -t overlay -o $layers podwire-test /$folder
 done
 rm -rf /etc/cni /opt/cni
-mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/containerd /var/lib/kubelet
+mkdir -p /etc/cni/net.d /opt/cni/bin {static} /var/lib/containerd /var/lib/kubelet
 mount --bind {folder}/containerd /var/lib/containerd
 mount --bind {folder}/kubelet /var/lib/kubelet
 : >/etc/resolv.conf
@@ -63,16 +74,29 @@ state = "/run/containerd"
 
 
 class Machine:
-    """A node that may join. folder: of its own, on a disk."""
+    """A node that may join the cluster of a plane, if any.
 
-    def __init__(self, node: Node, name: str, folder: Path, plane: ControlPlane) -> None:
+    folder: of its own, on a disk. proxy: the mode of its kube-proxy.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        folder: Path,
+        plane: ControlPlane | None = None,
+        proxy: str = "nftables",
+    ) -> None:
+        self._proxy = proxy
         self.node, self.name, self.folder, self._plane = node, name, folder, plane
         self._processes: list[subprocess.Popen[bytes]] = []
         self._init = 0
-        self._kubelet: subprocess.Popen[bytes] | None = None
 
-    def boot(self, images: Sequence[Path]) -> None:
-        """Start it, with these images at hand."""
+    def boot(self, images: Sequence[Path], more: str = "") -> None:
+        """Start it and its container runtime, with these images at hand.
+
+        more: settings of containerd.
+        """
         for place in ("containerd", "kubelet"):
             (self.folder / place).mkdir(parents=True, exist_ok=True)
         _make_cgroups(self.name)
@@ -81,15 +105,29 @@ class Machine:
             f" && mount --bind /run/{path.replace('/', '.')} /proc/sys/{path}"
             for path, value in TUNED.items()
         )
-        script = _INIT.format(name=self.name, folder=self.folder, tuned=tuned)
+        script = _INIT.format(name=self.name, folder=self.folder, static=STATIC_PODS, tuned=tuned)
         words = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        leader = self._spawn("init", [*self.node.enter, *words, "sh", "-c", script])
+        leader = self.spawn("init", [*self.node.enter, *words, "sh", "-c", script])
         self._await(lambda: (self.folder / "ready").exists(), "init")
         children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children")
         self._init = int(children.read_text().split()[0])
-        self._start_containerd(images)
-        self.start_kubelet()
-        self._start_proxy()
+        self._start_containerd(more)
+        self.load(images)
+
+    def join(self) -> None:
+        """Start what makes it a node of the cluster."""
+        assert self._plane is not None, "there is no cluster"
+        self._start_kubelet(self._plane)
+        self._start_proxy(self._plane)
+
+    def load(self, images: Sequence[Path]) -> None:
+        """Take these images in."""
+        for image in images:
+            self.ctr("images", "import", image)
+
+    def ctr(self, *words: str | Path) -> str:
+        """What `ctr` prints of the kubelet's containers."""
+        return self.run(*_CTR, *words)
 
     @property
     def enter(self) -> list[str]:
@@ -117,16 +155,15 @@ class Machine:
             process.wait()
         _remove_cgroups(self.name)
 
-    def start_kubelet(self) -> None:
-        """Start the kubelet."""
+    def _start_kubelet(self, plane: ControlPlane) -> None:
         conf = self.folder / "kubelet.json"
         conf.write_text(json.dumps(self._kubelet_settings()))
-        addresses = f"{self.node.address(4)},{self.node.address(6)}"
-        self._kubelet = self._spawn(
+        addresses = ",".join(self.node.addresses.values())
+        self.spawn(
             "kubelet",
             [
                 *self.enter, kube("kubelet"), f"--config={conf}",
-                f"--kubeconfig={self._plane.kubeconfig(self.name)}",
+                f"--kubeconfig={plane.kubeconfig(self.name)}",
                 f"--hostname-override={self.name}", f"--node-ip={addresses}",
             ],
         )  # fmt: skip
@@ -140,6 +177,41 @@ class Machine:
                 return f"/proc/{self._init}/root{place}"
         raise AssertionError(f"no pod of {self.name} has {address}: {places}")
 
+    def in_daemon(self, *words: str, check: bool = True) -> str:
+        """What a command in the daemon's container prints; the API server is not asked."""
+        tasks = self.ctr("tasks", "list").splitlines()
+        running = {task.split()[0] for task in tasks if "RUNNING" in task}
+        [container] = running.intersection(self.containers("container.name", "podwired"))
+        name = f"tests-{next(_NUMBERS)}"
+        inside = ("tasks", "exec", "--exec-id", name, container, *words)
+        return self.run(*_CTR, *inside, check=check)
+
+    def created(self, name: str) -> float:
+        """When its only container of that name was made, in seconds since the epoch."""
+        [container] = self.containers("container.name", name)
+        info = json.loads(self.ctr("containers", "info", container))
+        return datetime.fromisoformat(info["CreatedAt"]).timestamp()
+
+    def containers(self, label: str, value: str) -> list[str]:
+        """Those that the kubelet gave a label."""
+        chosen = f'labels."io.kubernetes.{label}"=={value}'
+        return self.ctr("containers", "list", "--quiet", chosen).split()
+
+    def troubles(self) -> list[str]:
+        """What `podwirectl status` finds."""
+        text = self.in_daemon("podwirectl", "status", "-o", "json", check=False)
+        return list(json.loads(text)["troubles"])
+
+    @property
+    def processes(self) -> list[int]:
+        """All processes of its pods, as the machine of the tests counts them."""
+        return family(self._init)
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file on it."""
+        inside = [*self.enter, "tee", path]
+        subprocess.run(inside, input=text, text=True, stdout=subprocess.DEVNULL, check=True)
+
     def log(self, name: str) -> str:
         """The end of what a program of it logged."""
         path = self.folder / f"{name}.log"
@@ -147,23 +219,21 @@ class Machine:
 
     # -- its programs
 
-    def _start_containerd(self, images: Sequence[Path]) -> None:
+    def _start_containerd(self, more: str) -> None:
         conf = self.folder / "containerd.toml"
-        conf.write_text(_CONTAINERD.format(pause=PAUSE))
-        self._spawn("containerd", [*self.enter, FOLDER / "containerd", "--config", conf])
+        conf.write_text(_CONTAINERD.format(pause=PAUSE) + more)
+        self.spawn("containerd", [*self.enter, FOLDER / "containerd", "--config", conf])
         self._await(lambda: bool(self.run(FOLDER / "ctr", "version", check=False)), "containerd")
-        for image in images:
-            self.run(FOLDER / "ctr", "--namespace", "k8s.io", "images", "import", image)
 
-    def _start_proxy(self) -> None:
+    def _start_proxy(self, plane: ControlPlane) -> None:
         conf = self.folder / "kube-proxy.json"
         settings = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": os.environ.get("KUBE_PROXY_MODE", "nftables"),
+            "mode": self._proxy,
             "hostnameOverride": self.name,
-            "clusterCIDR": ",".join(CLUSTER),
-            "clientConnection": {"kubeconfig": str(self._plane.kubeconfig("kube-proxy"))},
+            "clusterCIDR": plane.pods,
+            "clientConnection": {"kubeconfig": str(plane.kubeconfig("kube-proxy"))},
             # These are the machine's.
             "conntrack": {
                 "maxPerCore": 0, "min": 0,
@@ -172,7 +242,7 @@ class Machine:
             "oomScoreAdj": 0,
         }  # fmt: skip
         conf.write_text(json.dumps(settings))
-        self._spawn("kube-proxy", [*self.enter, kube("kube-proxy"), f"--config={conf}"])
+        self.spawn("kube-proxy", [*self.enter, kube("kube-proxy"), f"--config={conf}"])
 
     def _kubelet_settings(self) -> dict[str, object]:
         return {
@@ -191,12 +261,16 @@ class Machine:
             "volumePluginDir": str(self.folder / "volume-plugins"),
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
+            "maxPods": MAX_PODS,
+            "readOnlyPort": KUBELET_PORT,
+            "staticPodPath": STATIC_PODS,
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
             "nodeStatusUpdateFrequency": "5s",
             "enforceNodeAllocatable": ["pods"],
         }  # fmt: skip
 
-    def _spawn(self, name: str, argv: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, argv: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        """Start a program that ends with the machine; its log is of its name."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 argv,

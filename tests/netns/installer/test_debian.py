@@ -80,7 +80,8 @@ def test_a_package_on_and_off(machine: Machine, package: Path, netns: MakeNamesp
     before = machine.changed()
     done = machine.run("dpkg", "--install", package)
     assert done.returncode == 0, done.stderr
-    assert "opt/cni/bin/podwire" in machine.changed()
+    completions = "usr/share/bash-completion/completions"
+    assert {"opt/cni/bin/podwire", f"{completions}/podwirectl"} <= machine.changed()
     assert machine.run("podwired", "--version").stdout.startswith("podwired ")
 
     pod = netns("pod")

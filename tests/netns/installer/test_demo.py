@@ -15,5 +15,5 @@ def test_it_shows_everything_and_leaves_nothing(source: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     steps = [line for line in done.stdout.splitlines() if line[:1].isdigit()]
-    assert [line.partition(".")[0] for line in steps] == list("12345678")
+    assert [line.partition(".")[0] for line in steps] == list("123456789")
     assert steps[-1].endswith(": nothing")

@@ -77,6 +77,14 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     for command in place.commands():
         done = subprocess.run([place.bin / command, "--help"], capture_output=True, check=True)
         assert done.stdout.startswith(f"usage: {command}".encode())
+    share = place.bin.parent / "share"
+    completions = share / "bash-completion" / "completions"
+    assert {path.name for path in completions.iterdir()} == set(COMMANDS)
+    assert "complete -F" in (completions / "podwirectl").read_text()
+    assert "#compdef podwirectl" in (share / "zsh/site-functions/_podwirectl").read_text()
+    fish = share / "fish" / "vendor_completions.d"
+    assert {path.name for path in fish.iterdir()} == {f"{name}.fish" for name in COMMANDS}
+    assert "complete -c podwirectl" in (fish / "podwirectl.fish").read_text()
     first = place.environments()
     assert len(first) == 1
     # A prefix like /opt is not podwire's alone.
@@ -118,6 +126,7 @@ def test_on_a_node_again_and_off(place: Place, tmp_path: Path) -> None:
     assert place.run("uninstall", "--keep-network").returncode == 0
     assert place.names() == before
     assert place.commands() == {}
+    assert not completions.parent.exists()
     assert {path.name for path in place.prefix.iterdir()} == others
     again = place.run("uninstall", "--keep-network")
     assert again.returncode == 1
@@ -170,8 +179,6 @@ echo "$@" >>/run/systemctl-calls
 
 
 def test_all_that_it_made_goes_if_asked(used: Used) -> None:
-    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        used.node.ns.sysctl(setting, "1")
     before, files = snapshot(used.node.ns), used.files()
     used.start()
     assert changes(before, snapshot(used.node.ns))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+import subprocess
 import tomllib
 from typing import Any
 
+import pytest
 import yaml
 
 from daemon.config.load import parse_settings
@@ -17,9 +20,11 @@ MANIFEST = FOLDER / "podwire.yaml"
 Object = dict[str, Any]
 
 
-def read(kind: str, name: str) -> Object:
+def read(kind: str, name: str, space: str = "") -> Object:
+    """An object of the manifest. space: its namespace, of several that have one name."""
     found = yaml.safe_load_all(MANIFEST.read_text())
-    [one] = [d for d in found if (d["kind"], d["metadata"]["name"]) == (kind, name)]
+    same = [d for d in found if (d["kind"], d["metadata"]["name"]) == (kind, name)]
+    [one] = [d for d in same if space in ("", d["metadata"].get("namespace"))]
     return dict(one)
 
 
@@ -71,13 +76,36 @@ def test_no_container_has_a_right_that_it_does_not_need() -> None:
     assert not {"hostPID", "hostIPC"} & spec.keys()
     for container in (*spec["containers"], *spec["initContainers"]):
         rights = dict(container["securityContext"])
-        needed = {"add": ["NET_ADMIN", "SYS_ADMIN"]} if container["name"] == "podwired" else {}
+        needed = (
+            {"add": ["NET_ADMIN", "SYS_ADMIN", "NET_BROADCAST"]}
+            if container["name"] == "podwired"
+            else {}
+        )
         assert rights.pop("capabilities") == {"drop": ["ALL"], **needed}
         assert rights == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
 
 
-def test_the_account_reads_nodes_and_podwires_own_objects_alone() -> None:
-    [nodes] = read("ClusterRole", "podwired")["rules"]
+def test_the_account_reads_what_it_needs_and_writes_podwires_own_objects_alone() -> None:
+    nodes, pods, policies = read("ClusterRole", "podwired")["rules"]
     assert (nodes["resources"], nodes["verbs"]) == (["nodes"], ["get", "list", "watch"])
-    [own] = read("Role", "podwired")["rules"]
+    assert (pods["resources"], pods["verbs"]) == (["pods", "namespaces"], ["list", "watch"])
+    assert (policies["resources"], policies["verbs"]) == (["networkpolicies"], ["list", "watch"])
+    [own] = read("Role", "podwired", "podwire")["rules"]
     assert (own["apiGroups"], own["resources"]) == (["podwire.dev"], ["nodenetworks"])
+    [subnet] = read("Role", "podwired", "kube-system")["rules"]
+    assert (subnet["resources"], subnet["verbs"]) == (["configmaps"], ["get"])
+    assert subnet["resourceNames"] == ["kubeadm-config"]
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "kindnet"])
+def test_the_command_of_a_migration_gives_settings_for_it(plugin: str) -> None:
+    page = (ROOT / "docs/migration.md").read_text()
+    [script] = re.findall(rf"^    sed '(s/.*migrateFrom: {plugin}.*)' \\$", page, re.MULTILINE)
+    done = subprocess.run(["sed", script, MANIFEST], capture_output=True, text=True, check=True)
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert len(objects) == len(list(yaml.safe_load_all(MANIFEST.read_text())))
+    [text] = [d["data"]["podwired.yaml"] for d in objects if "podwired.yaml" in d.get("data", {})]
+    settings = parse_settings(text.encode(), "podwired.yaml", {"PODWIRE_NODE": "n1"}, "x")
+    assert settings.migrate_from == plugin
+    assert settings.conflist is not None
+    assert settings.conflist.exclusive
