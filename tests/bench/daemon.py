@@ -67,7 +67,7 @@ class Daemon:
     @property
     def pids(self) -> list[int]:
         """The process IDs of the daemon and of all that it has forked."""
-        return [self.pid, *_descendants(self.pid)]
+        return family(self.pid)
 
     def cpu(self) -> float:
         """Seconds of CPU time of all its threads and processes, ended ones too."""
@@ -75,7 +75,7 @@ class Daemon:
 
     def pss(self) -> float:
         """Memory of all its processes in MB (10^6 bytes); shared pages count once (PSS)."""
-        return sum(map(_pss, self.pids))
+        return pss(self.pid)
 
     def stop(self) -> None:
         """End it as a service manager does; RuntimeError if it does not end well."""
@@ -95,11 +95,17 @@ class Daemon:
         self._process.wait()
 
 
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
+def pss(pid: int) -> float:
+    """Memory of a process and its descendants in MB (10^6 bytes); shared pages count once."""
+    return sum(map(_pss, family(pid)))
+
+
+def family(pid: int) -> list[int]:
+    """The process IDs of a process and of its descendants."""
+    found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in map(int, (task / "children").read_text().split()):
-            found += [child, *_descendants(child)]
+            found += family(child)
     return found
 
 

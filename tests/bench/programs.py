@@ -14,7 +14,7 @@ from tests.pytest_netns import tools
 
 VENV_BIN = Path(sys.executable).parent
 DEBIAN = Path("/usr/lib/cni")
-KINDNET = "sigs.k8s.io/kindnet/cmd/cni-kindnet"
+KINDNET = "sigs.k8s.io/kindnet/cmd/cni-kindnet@latest"
 _GO = ("go", "/usr/local/go/bin/go")
 INSTALL_TIMEOUT = 300.0
 
@@ -60,7 +60,7 @@ def find_programs(kindnet: Path | None, tools_dir: Path, *, kindnet_plays: bool 
     if reference == DEBIAN:
         notes.append("without Go the peer is Debian's package, not the newest release")
     if kindnet is None and kindnet_plays:
-        kindnet, why = _install_kindnet(tools_dir)
+        kindnet, why = install_go(KINDNET, tools_dir)
         notes += [f"cni-kindnet is not measured: {why}"] if why else []
     return Programs(
         podwire, daemon if daemon.exists() else None, reference, reference_version, kindnet,
@@ -80,24 +80,24 @@ def _output(*argv: str) -> str:
     return done.stdout.strip()
 
 
-def _install_kindnet(tools_dir: Path) -> tuple[Path | None, str]:
-    """The program, or why there is none; installed once."""
-    program = tools_dir.absolute() / "cni-kindnet"
-    if program.exists():
-        return program, ""
+def install_go(program: str, tools_dir: Path) -> tuple[Path | None, str]:
+    """A Go program, as `go install` names it, or why there is none; installed once."""
+    target = tools_dir.absolute() / program.partition("@")[0].rpartition("/")[2]
+    if target.exists():
+        return target, ""
     go = next((found for found in map(shutil.which, _GO) if found), None)
     if go is None:
         return None, "no Go here"
-    # Its database is SQLite by cgo, so it needs a C compiler.
-    env = {**os.environ, "GOBIN": str(program.parent), "GOFLAGS": "-mod=mod", "CGO_ENABLED": "1"}
-    argv = [go, "install", f"{KINDNET}@latest"]
+    # The database of cni-kindnet is SQLite by cgo, so it needs a C compiler.
+    env = {**os.environ, "GOBIN": str(target.parent), "GOFLAGS": "-mod=mod", "CGO_ENABLED": "1"}
     try:
         done = subprocess.run(
-            argv, env=env, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
-        )
+            [go, "install", program], env=env, capture_output=True, text=True, check=False,
+            timeout=INSTALL_TIMEOUT,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return None, f"go install took more than {INSTALL_TIMEOUT:g} s"
     if done.returncode:
         last = [line.strip() for line in done.stderr.strip().splitlines()][-1:]
         return None, f"go install failed: {' '.join(last)}"
-    return program, ""
+    return target, ""

@@ -14,6 +14,8 @@ from tests.bench.kubernetes.quiet import KUBERNETES
 from tests.bench.kubernetes.section import kubernetes
 from tests.bench.lineup import Entry, Lineup
 from tests.bench.networks import BRIDGE_MASQ, BRIDGE_PLAIN, NETWORKS, PTP_DUAL
+from tests.bench.policy.names import POLICY
+from tests.bench.policy.section import policies
 from tests.bench.ports.mapped import PORTS
 from tests.bench.ports.section import ports
 from tests.bench.results import FLOOR, KINDNET, PEER, PODWIRE, STANDALONE, Figure, Results
@@ -23,6 +25,7 @@ from tests.bench.routing.health import HEALTH, health
 from tests.bench.routing.overlay import OVERLAY, overlay
 from tests.bench.routing.peers import ROUTING, routing
 from tests.bench.routing.restart import RESTART, restart
+from tests.bench.sandboxes import SANDBOX, sandboxes
 from tests.bench.sizes import BURST_PODS, LEVELS, Sizes
 
 PLUGINS = (FLOOR, PEER, PODWIRE, STANDALONE, KINDNET)
@@ -120,6 +123,8 @@ def memory(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
 CALLS = {LATENCY: latency, BURST: burst, GROWTH: growth, MEMORY: memory}
 """Sections about CNI calls, in which other plugins take part."""
 CHAINS = {PORTS: ports}
+POLICIES = {POLICY: policies}
+PODS = {SANDBOX: sandboxes}
 ROUTES = {ROUTING: routing, RESTART: restart, HEAL: heal, OVERLAY: overlay, HEALTH: health}
 SOURCES = {KUBERNETES: kubernetes}
-SECTIONS = {**CALLS, **CHAINS, **ROUTES, **SOURCES}
+SECTIONS = {**CALLS, **CHAINS, **PODS, **POLICIES, **ROUTES, **SOURCES}

@@ -13,7 +13,8 @@ class Sizes:
     all_probed: whether every peer is probed before a daemon counts as idle.
     idle, stream: seconds of an idle daemon, and of one run of iperf3.
     quiet: seconds of a source to which nothing happens. beats: reports of kubelets meanwhile.
-    herd: daemons that start at once.
+    herd: daemons that start at once. policy_hours: of changes to pods and policies;
+    policy_changes: of which each is awaited.
     """
 
     rounds: int = 100
@@ -35,6 +36,8 @@ class Sizes:
     changes_counted: int = 50
     arrivals: int = 300
     herd: int = 500
+    policy_hours: float = 1.0
+    policy_changes: int = 100
 
 
 FULL = Sizes()
@@ -42,6 +45,7 @@ QUICK = Sizes(
     rounds=9, slow_rounds=3, bursts=1, growth_rounds=6, seldom=3, operations=600,
     starts=1, edits=1, idle=5.0, all_probed=False, restarts=1, heals=1, streams=2,
     quiet=5.0, beats=50, changes_counted=10, arrivals=100, herd=100,
+    policy_hours=0.25, policy_changes=20,
 )  # fmt: skip
 
 PEERS = 5_000

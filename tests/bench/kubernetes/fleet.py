@@ -21,9 +21,12 @@ _MERGE = "application/strategic-merge-patch+json"
 
 
 @contextmanager
-def open_api(world: World) -> Iterator[ApiServer]:
-    """An API server on the underlay, with podwire's definition and rights."""
-    kind = KubeApiServer if os.environ.get(ASSETS) else StandIn
+def open_api(world: World, kind: type[ApiServer] | None = None) -> Iterator[ApiServer]:
+    """An API server on the underlay, with podwire's definition and rights.
+
+    kind: None for the real one, where it is there.
+    """
+    kind = kind or (KubeApiServer if os.environ.get(ASSETS) else StandIn)
     folder = world.work_dir / f"api-{time.monotonic_ns()}"
     folder.mkdir()
     underlay = world.underlay

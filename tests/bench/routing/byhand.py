@@ -9,7 +9,7 @@ from tests.bench.world import Host, Pod
 
 _MTU = 1450
 _GATEWAY = "169.254.1.1"
-_RULES = """
+MASQUERADE = """
 table ip by_hand {
     chain postrouting {
         type nat hook postrouting priority srcnat;
@@ -17,6 +17,15 @@ table ip by_hand {
     }
 }
 """
+"""What pods send beyond the cluster gets the node's address."""
+HOOKS = """
+table inet by_hand {
+    chain prerouting { type filter hook prerouting priority raw; }
+    chain input { type filter hook input priority raw; }
+    chain forward { type filter hook forward priority raw; }
+}
+"""
+"""What filters of pods' sources, of VXLAN's senders and of pods' packets to peers cost at least."""
 
 
 def join(hosts: Sequence[Host], nodes: Sequence[Listed], pods: Sequence[Pod]) -> list[str]:
@@ -70,7 +79,7 @@ def _attach(host: Host, node: Listed, pod: Pod) -> str:
     return address
 
 
-def masquerade(hosts: Sequence[Host]) -> None:
-    """What pods send beyond the cluster gets the node's address."""
+def load(hosts: Sequence[Host], rules: str) -> None:
+    """Give each host these rules, in nft's language."""
     for host in hosts:
-        host.node.run(["nft", "-f", "-"], stdin=_RULES)
+        host.node.run(["nft", "-f", "-"], stdin=rules)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.bench.daemon import Daemon
 from tests.bench.world import Host, Pod
-from tests.pytest_netns.node import SEARCH_PATH
+from tests.pytest_netns.node import SEARCH_PATH, CniResult
 
 SOCKET = "/run/podwire.sock"
 """Each node has a /run of its own."""
@@ -114,15 +114,22 @@ class Member:
         except Stuck as error:
             raise Stuck(f"{error}: {self.status()} {self.daemon.log()}") from error
 
-    def attach(self, pod: Pod, plugin: Path) -> str:
+    def attach(self, pod: Pod, plugin: Path, args: str = "") -> str:
         """Give a pod its eth0 by the configuration that the daemon wrote; its address."""
         wait_for(f"{self._conflist}", self._conflist.exists)
+        return str(self._call("ADD", pod, plugin, args).addresses[0]).partition("/")[0]
+
+    def detach(self, pod: Pod, plugin: Path) -> None:
+        """Take it again."""
+        self._call("DEL", pod, plugin)
+
+    def _call(self, verb: str, pod: Pod, plugin: Path, args: str = "") -> CniResult:
         listed = json.loads(self._conflist.read_text())
         conf = {"cniVersion": listed["cniVersion"], "name": listed["name"], **listed["plugins"][0]}
         answer = self.host.node.cni(
-            "ADD", plugin, conf,
-            container_id=pod.name, netns=pod.path, env={"PODWIRE_SOCKET": SOCKET},
+            verb, plugin, conf,
+            container_id=pod.name, netns=pod.path, env={"PODWIRE_SOCKET": SOCKET}, args=args,
         )  # fmt: skip
         if answer.code:
-            raise Stuck(f"{self.name}: ADD: {answer.stdout} {answer.stderr}")
-        return str(answer.addresses[0]).partition("/")[0]
+            raise Stuck(f"{self.name}: {verb}: {answer.stdout} {answer.stderr}")
+        return answer

@@ -2,6 +2,10 @@
 
 Both do the same: either no address is translated, or what leaves the cluster is masqueraded, for
 which the kernel must track every connection (net/netfilter/nf_conntrack_core.c), also those within.
+The floor is made by hand, too, with an empty chain at each hook where podwire has a filter.
+
+Exchanges and transfers are measured in short blocks, all overlays in turns: what else the machine
+does, and the speed of its processors, change from second to second.
 """
 
 from __future__ import annotations
@@ -11,17 +15,17 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tests.bench.lineup import Lineup
-from tests.bench.results import BY_HAND, PODWIRE, Figure, Results
+from tests.bench.results import BY_HAND, FLOOR, PODWIRE, Figure, Results
 from tests.bench.rounds import Say, in_turns
 from tests.bench.routing import byhand
 from tests.bench.routing.cluster import open_cluster, running
 from tests.bench.routing.fleet import list_node
-from tests.bench.routing.member import wait_for
+from tests.bench.routing.member import Member, wait_for
 from tests.bench.sizes import Sizes
 from tests.bench.world import Pod
 
@@ -34,8 +38,14 @@ THROUGHPUTS = [Figure(OVERLAY, case, *_THROUGHPUT) for case in CASES]
 PATHS = [Figure(OVERLAY, case, *_PATH) for case in CASES]
 ROUND_TRIPS = [Figure(OVERLAY, case, *_ROUND_TRIP) for case in CASES]
 _PORT = 5201
-_EXCHANGES, _CHUNKS = 2_000, 2_000
+_BLOCKS = 20
+"""In a round, for each overlay."""
+_EXCHANGES, _CHUNKS = 300, 150
+"""In a block."""
 _CHUNK_BYTES = 1 << 16
+
+_Ends = tuple[socket.socket, socket.socket]
+"""The ends of a TCP connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +64,28 @@ def overlay(lineup: Lineup, results: Results, sizes: Sizes, say: Say) -> None:
         for case, masquerade in CASES.items():
             say(f"{OVERLAY}: making {case}")
             pairs[case, PODWIRE] = stack.enter_context(_podwire_pair(lineup, masquerade))
-            pairs[case, BY_HAND] = stack.enter_context(_pair_by_hand(lineup, masquerade))
+            rules = byhand.MASQUERADE if masquerade else ""
+            pairs[case, BY_HAND] = stack.enter_context(_pair_by_hand(lineup, rules))
+            if not masquerade:
+                pairs[case, FLOOR] = stack.enter_context(_pair_by_hand(lineup, byhand.HOOKS))
+        ends = {key: stack.enter_context(connected(pair)) for key, pair in pairs.items()}
         for number in range(sizes.streams):
             say(f"{OVERLAY}: round {number + 1} of {sizes.streams}")
-            for case, contender in in_turns([*pairs], number):
-                _measure(pairs[case, contender], case, contender, sizes.stream, results)
+            for block in range(_BLOCKS):
+                for key in in_turns([*ends], block):
+                    _measure_block(ends[key], *key, results)
+            for key in in_turns([*pairs], number):
+                _measure_stream(pairs[key], *key, sizes.stream, results)
 
 
-def _measure(pair: Pair, case: str, contender: str, seconds: int, results: Results) -> None:
-    trip, bits = measure_round_trip(pair), measure_throughput(pair, seconds)
+def _measure_block(ends: _Ends, case: str, contender: str, results: Results) -> None:
+    trip = measure_round_trip(ends)
     results.add(Figure(OVERLAY, case, *_ROUND_TRIP), contender, trip * 1e6)
-    results.add(Figure(OVERLAY, case, *_PATH), contender, measure_path(pair) / 1e9)
+    results.add(Figure(OVERLAY, case, *_PATH), contender, measure_path(ends) / 1e9)
+
+
+def _measure_stream(pair: Pair, case: str, contender: str, seconds: int, results: Results) -> None:
+    bits = measure_throughput(pair, seconds)
     results.add(Figure(OVERLAY, case, *_THROUGHPUT), contender, bits / 1e9)
 
 
@@ -74,20 +95,23 @@ def _podwire_pair(lineup: Lineup, masquerade: bool) -> Iterator[Pair]:
         open_cluster(lineup, PODWIRE, 2) as cluster,
         running(cluster, lineup, places=(0, 1), masquerade=masquerade) as members,
     ):
-        one, two = lineup.world.pods(f"{OVERLAY}-{cluster.hosts[0].label}", 2)
-        members[0].attach(one, lineup.programs.podwire)
-        yield Pair(one, two, members[1].attach(two, lineup.programs.podwire))
+        yield _attach(lineup, members)
+
+
+def _attach(lineup: Lineup, members: Sequence[Member]) -> Pair:
+    one, two = lineup.world.pods(f"{OVERLAY}-{members[0].host.label}", 2)
+    members[0].attach(one, lineup.programs.podwire)
+    return Pair(one, two, members[1].attach(two, lineup.programs.podwire))
 
 
 @contextmanager
-def _pair_by_hand(lineup: Lineup, masquerade: bool) -> Iterator[Pair]:
+def _pair_by_hand(lineup: Lineup, rules: str) -> Iterator[Pair]:
     with lineup.world.host("by-hand") as first, lineup.world.host("by-hand") as second:
         hosts = (first, second)
         nodes = [list_node(n, host.node.address(4)) for n, host in enumerate(hosts)]
         one, two = lineup.world.pods(f"{OVERLAY}-{first.label}", 2)
         _, address = byhand.join(hosts, nodes, (one, two))
-        if masquerade:
-            byhand.masquerade(hosts)
+        byhand.load(hosts, rules)
         yield Pair(one, two, address)
 
 
@@ -117,26 +141,25 @@ def _listens(pair: Pair) -> bool:
     return bool(done.stdout.strip())
 
 
-def measure_round_trip(pair: Pair) -> float:
+def measure_round_trip(ends: _Ends) -> float:
     """Median seconds of an exchange of one byte each way over one TCP connection.
 
     One thread has both ends: what the kernel does for a packet is counted, waking a process is
     not, and other load on the machine hardly.
     """
-    with _connection(pair) as (near, far):
-        return statistics.median(_exchange(near, far) for _ in range(_EXCHANGES))
+    return statistics.median(_exchange(*ends) for _ in range(_EXCHANGES))
 
 
-def measure_path(pair: Pair) -> float:
+def measure_path(ends: _Ends) -> float:
     """Bits per second of one TCP connection with both ends in one thread, by the median chunk."""
     chunk, space = bytes(_CHUNK_BYTES), bytearray(_CHUNK_BYTES)
-    with _connection(pair) as (near, far):
-        times = [_transfer(near, far, chunk, space) for _ in range(_CHUNKS)]
+    times = [_transfer(*ends, chunk, space) for _ in range(_CHUNKS)]
     return 8 * _CHUNK_BYTES / statistics.median(times)
 
 
 @contextmanager
-def _connection(pair: Pair) -> Iterator[tuple[socket.socket, socket.socket]]:
+def connected(pair: Pair) -> Iterator[_Ends]:
+    """A TCP connection from the first pod to the second, by its two ends."""
     with ExitStack() as stack:
         listener = stack.enter_context(pair.two.socket(socket.AF_INET, socket.SOCK_STREAM))
         listener.bind((pair.address, 0))
