@@ -117,7 +117,6 @@ def test_required_keys_are_required() -> None:
     required = {key for key, (_, _, cell, _) in SETTINGS.items() if cell == "required"}
     assert required == {
         "source",
-        "source.kubernetes.clusterCIDRs",
         "source.etcd.endpoints",
         "source.etcd.clusterCIDRs",
         "conflist.plugins[].type",

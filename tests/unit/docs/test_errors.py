@@ -6,12 +6,17 @@ import json
 import re
 from contextlib import closing
 from inspect import getsource
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from cni_plugin import errors
 from ctl.__main__ import main
+from ctl.commands.status import describe_suspended
+from ctl.doctor.checks.probes import check_probes
+from ctl.doctor.observed import Observed
+from ctl.doctor.probing import PodProbe
 from daemon.cni_server.call_counters import CallCounters
 from daemon.config.schema import ConflistSettings
 from daemon.files import explain as explain_file
@@ -19,12 +24,17 @@ from daemon.metrics.endpoint import explain
 from daemon.probes.prober import describe_overload
 from daemon.probes.report import HealthReport, Reason, State, Trouble
 from daemon.routing import stale_pods
+from daemon.routing.diversions import Diverted
+from daemon.routing.foreign_filters import describe_translation
+from daemon.routing.full_ranges import describe_full
 from daemon.routing.peer_filter import describe_limit
 from daemon.routing.takeover import explain_first
-from daemon.routing.unwired_pods import Cached
 from daemon.routing.unwired_pods import describe as describe_unwired
+from daemon.runtime_cache import Cached
 from daemon.status import NodeStatus, Refused, StatusFile
+from ipam.usage import Usage
 from kernel.errors import KernelError
+from kernel.paths import Packet, PacketPath
 from tests.unit.docs.pages import codes, read, rows, section
 
 
@@ -44,6 +54,13 @@ STALE_PODS = "1 pod has an address of no pod CIDR of this node (10.244.9.2)"
 DIVERTED = (
     "packets of pods to 10.244.2.0/24 of node-2 go dev tun0 "
     "by rule 5270: from all lookup 52, not dev eth0"
+)
+DROPPED = Diverted(
+    Packet(ip_address("10.244.2.2")), "10.244.2.0/24 of node-2", "podwire-vxlan", PacketPath(),
+    "net.ipv4.conf.pw0.forwarding is 0",
+)  # fmt: skip
+SILENT = PodProbe(
+    "default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",), "", (9000, 1450), 2
 )
 ROUTES = str(KernelError("add", "route 10.244.2.0/24", 12))
 REFUSED = Refused("node-2", "10.244.2.0/24", "overlaps 10.244.2.0/24 on eth1 of this node")
@@ -101,7 +118,15 @@ def reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
         ask()
     path.write_text(json.dumps(content))
     ask()
-    return [*texts, describe_overload("192.0.2.1", 8473)]
+    rare = (
+        describe_overload("192.0.2.1", 8473),
+        describe_suspended(1),
+        describe_full(Usage("podwire", 4, 253, size=253)),
+        describe_translation("8080/tcp", "10.244.1.2", "rule 1 of chain PREROUTING"),
+        DROPPED.describe(),
+        *(finding.what for finding in check_probes(Observed(0.0, probe=SILENT))),
+    )
+    return [*texts, *rare]
 
 
 FINDINGS = [row[0] for row in rows(section(read("errors.md"), "Findings of `podwirectl status`"))]
