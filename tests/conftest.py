@@ -1,6 +1,7 @@
 """Every test may use the namespace fixtures of `tests.pytest_netns`; where several processes run
 the tests, the folders of tests are mixed."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -10,6 +11,21 @@ pytest_plugins = ("tests.pytest_netns.plugin",)
 WAITING_UNTIL = 0.9
 """The part of a run that tests in folders other than `unit` are spread over: those last long, and
 what is short fills the end."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end what tests start: a shell has programs in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a pytest-xdist that spreads a group of tests over processes, without a word."""
+    if not hasattr(session.config, "workerinput") or not session.config.getvalue("loadgroup"):
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:
+            raise pytest.UsageError(f"pytest-xdist left {item.nodeid} out of its group")
 
 
 @pytest.hookimpl(trylast=True)

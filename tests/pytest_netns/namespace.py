@@ -44,6 +44,22 @@ def run(
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
+def call_in(path: Path | str, work: Callable[[], T]) -> T:
+    """Result of `work`, called by a thread inside the network namespace of that path."""
+
+    def enter_and_work() -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc.setns(fd, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"setns {path}")
+        finally:
+            os.close(fd)
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter_and_work).result()
+
+
 class Namespace:
     """A named network namespace with `lo` as the kernel made it."""
 
@@ -78,17 +94,7 @@ class Namespace:
         Sockets that it opens belong to the namespace for good.
         """
 
-        def enter_and_work() -> T:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _libc.setns(fd, CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), f"setns {self.path}")
-            finally:
-                os.close(fd)
-            return work()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(enter_and_work).result()
+        return call_in(self.path, work)
 
     def ip(self, command: str) -> list[dict[str, Any]]:
         """What `ip -j COMMAND` says in the namespace: `ns.ip("-6 route show")`."""

@@ -51,7 +51,8 @@ class Node:
     def __init__(self, ns: Namespace, underlay: Underlay, mtu: int) -> None:
         self.ns = ns
         self.underlay = underlay
-        self._addresses = underlay.attach(ns, mtu)
+        self.addresses = underlay.attach(ns, mtu)
+        """Of the uplink, by their families."""
         self._mounts = ns.call(mounts.make)
 
     def __repr__(self) -> str:
@@ -59,7 +60,7 @@ class Node:
 
     def address(self, family: Family) -> str:
         """Address of the uplink."""
-        return self._addresses[family]
+        return self.addresses[family]
 
     def remove(self) -> None:
         """End the node: its processes, mounts and namespace. Repeatable."""

@@ -1,17 +1,22 @@
 """The network between nodes, with the outside world at its gateway."""
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Literal
 
 from tests.pytest_netns.namespace import Namespace
 
 Family = Literal[4, 6]
 
+FAMILIES: tuple[Family, ...] = (4, 6)
+
 SUBNETS = {
     4: ipaddress.ip_network("192.0.2.0/24"),
     6: ipaddress.ip_network("2001:db8:ffff::/64"),
 }
 """Documentation networks (RFC 5737, RFC 3849): no pod network of a test overlaps them."""
+DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+FLAGS = {4: "", 6: "nodad"}
 
 BRIDGE = "underlay"
 
@@ -20,20 +25,18 @@ class Underlay:
     """A namespace with a bridge that the nodes' uplinks are ports of.
 
     It has no routes to pod networks: a pod's packet is answered only if it is masqueraded,
-    or if the test adds the route.
+    or if the test adds the route. families: of its addresses and of the nodes'.
     """
 
-    def __init__(self, ns: Namespace) -> None:
-        self.ns = ns
+    def __init__(self, ns: Namespace, families: Sequence[Family] = FAMILIES) -> None:
+        self.ns, self._families = ns, families
         self._nodes = 0
         ns.sysctl("ipv6/conf/default/accept_dad", "0")
         ns.ip_batch(
             "link set lo up\n"
             # No spanning tree and no forward delay: a new port forwards at once.
             f"link add {BRIDGE} mtu 65535 type bridge stp_state 0 forward_delay 0\n"
-            f"link set {BRIDGE} up\n"
-            f"address add {self.gateway(4)}/24 dev {BRIDGE}\n"
-            f"address add {self.gateway(6)}/64 dev {BRIDGE} nodad\n"
+            f"link set {BRIDGE} up\n" + self._add_addresses(BRIDGE, 1)
         )
 
     def gateway(self, family: Family) -> str:
@@ -43,7 +46,7 @@ class Underlay:
     def attach(self, node: Namespace, mtu: int) -> dict[Family, str]:
         """Give a namespace its uplink `eth0`; the addresses that it got, by family."""
         self._nodes += 1
-        addresses: dict[Family, str] = {4: self._address(4), 6: self._address(6)}
+        number = 10 + self._nodes
         self.ns.ip_batch(
             f"link add port{self._nodes} mtu {mtu} type veth"
             f" peer name eth0 mtu {mtu} netns {node.name}\n"
@@ -58,12 +61,13 @@ class Underlay:
         node.ip_batch(
             "link set lo up\n"
             "link set eth0 up\n"
-            f"address add {addresses[4]}/24 dev eth0\n"
-            f"address add {addresses[6]}/64 dev eth0 nodad\n"
-            f"route add default via {self.gateway(4)}\n"
-            f"route add ::/0 via {self.gateway(6)}\n"
+            + self._add_addresses("eth0", number)
+            + "".join(f"route add {DEFAULT[f]} via {self.gateway(f)}\n" for f in self._families)
         )
-        return addresses
+        return {family: str(SUBNETS[family][number]) for family in self._families}
 
-    def _address(self, family: Family) -> str:
-        return str(SUBNETS[family][10 + self._nodes])
+    def _add_addresses(self, device: str, number: int) -> str:
+        return "".join(
+            f"address add {SUBNETS[f][number]}/{SUBNETS[f].prefixlen} dev {device} {FLAGS[f]}\n"
+            for f in self._families
+        )

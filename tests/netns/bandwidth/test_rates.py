@@ -13,7 +13,8 @@ from tests.pytest_netns.traffic import Protocol
 
 DEBIAN = Path("/usr/lib/cni")
 ATTEMPTS = 5
-"""A busy machine may keep a sender from sending; it cannot let more pass."""
+"""On a busy machine a sender may be late, which counts too little, or a receiver, whose socket then
+holds what came before the count began."""
 PLUGINS = [
     pytest.param(pair, id="-".join(pair), marks=marks)
     for pair, *marks in (
@@ -92,11 +93,14 @@ def test_limits(node: Node, pod: Namespace, attach: Attach) -> None:
             flow, limit = (node.ns, pod, own[family], protocol), INGRESS
         else:
             flow, limit = (pod, node.ns, GATEWAYS[family], protocol), EGRESS
-        rates = [passing(*flow)]
-        while rates[-1] < limit * 0.6 and len(rates) < ATTEMPTS:
+        rates: list[float] = []
+        while len(rates) < ATTEMPTS and not (rates and kept(limit, rates[-1])):
             rates.append(passing(*flow))
-        assert max(rates) < limit * 1.05, (direction, protocol, rates)
-        assert rates[-1] > limit * 0.6, (direction, protocol, rates)
+        assert kept(limit, rates[-1]), (direction, protocol, rates)
+
+
+def kept(limit: int, rate: float) -> bool:
+    return limit * 0.6 < rate < limit * 1.05
 
 
 @pytest.mark.parametrize("limited", ["ingress", "egress"])

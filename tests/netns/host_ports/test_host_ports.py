@@ -70,13 +70,17 @@ def test_loopback(scene: Scene, make_pod: MakePod, mode: str, protocol: Protocol
     assert scene.node.ns.exchange(private)
 
 
-def test_addresses_of_the_node(scene: Scene, make_pod: MakePod) -> None:
-    """A mapping of one address goes before one of all; the unspecified one is of its family."""
+@pytest.mark.parametrize("written", ["{}", "::ffff:{}"])
+def test_addresses_of_the_node(scene: Scene, make_pod: MakePod, written: str) -> None:
+    """A mapping of one address goes before one of all; the unspecified one is of its family.
+
+    An IPv4-mapped address is its IPv4 address.
+    """
     named, node = "192.0.2.77", scene.node.address(4)
     scene.node.ns.ip_batch(f"address add {named}/32 dev lo")
     outside(scene).ip_batch(f"route add {named} via {node}")
     every_ipv4 = mapping(8080, 80, hostIP="0.0.0.0")  # noqa: S104
-    ports = {"c1": mapping(8080, 80, hostIP=named), "c2": every_ipv4}
+    ports = {"c1": mapping(8080, 80, hostIP=written.format(named)), "c2": every_ipv4}
     one, two = (scene.add(conf("ptp", each), make_pod(), c) for c, each in ports.items())
     first, second = served(one), served(two)
     assert outside(scene).exchange(first[4], to=(named, 8080))

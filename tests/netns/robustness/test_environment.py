@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.node import Node
 
@@ -39,3 +41,23 @@ def test_the_loaders_variables_are_the_delegated_plugins(
     assert not [name for name in seen if name.startswith("CALLER_")]
     assert node.cni("DEL", program, {**conf, "ipam": {}}, netns=pod.path, env=env).code == 0
     assert [link["ifname"] for link in pod.ip("link show")] == ["lo"]
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+def test_rules_are_loaded_where_protocols_have_no_names(
+    node: Node, pod: Namespace, podwire_bin: Path, mode: str
+) -> None:
+    """As in an image without netbase: nft looks up what is no word of its own."""
+    for name in ("protocols", "services"):
+        node.run(["mount", "--bind", "/dev/null", f"/etc/{name}"])
+    conf = {
+        "cniVersion": "1.0.0", "name": "n", "type": "podwire", "mode": mode, "ipMasq": True,
+        "ipam": {"ranges": [[{"subnet": "10.67.0.0/24"}], [{"subnet": "fd67::/64"}]]},
+        "runtimeConfig": {
+            "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+        },
+    }  # fmt: skip
+    added = node.cni("ADD", podwire_bin / "podwire", conf, netns=pod.path)
+    assert added.code == 0, added
+    conf |= {"prevResult": added.json}
+    assert node.cni("CHECK", podwire_bin / "podwire", conf, netns=pod.path).code == 0
