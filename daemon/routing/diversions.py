@@ -20,6 +20,7 @@ from daemon.routing.reporter import Reporter
 from kernel.errors import KernelError
 from kernel.model import RTPROT_PODWIRE, IPAddress, Route
 from kernel.netlink import routes
+from kernel.netlink.monitor import Monitor
 from kernel.netlink.socket import Netlink
 from kernel.paths import Packet, PacketPath, find_paths
 from kernel.read import read_link
@@ -68,8 +69,8 @@ class Diverted:
 class Diversions:
     """Looks the packets up after each change of plan, host state or rules, and now and then."""
 
-    def __init__(self, nl: Netlink, reporter: Reporter) -> None:
-        self._nl, self._reporter = nl, reporter
+    def __init__(self, nl: Netlink, events: Monitor, reporter: Reporter) -> None:
+        self._nl, self._events, self._reporter = nl, events, reporter
         self._is_due, self._not_before, self._next = False, 0.0, 0.0
         self._is_suspected = False
 
@@ -90,8 +91,9 @@ class Diversions:
             return
         spent = time.monotonic() - began
         self._next = self._not_before = max(began + AGAIN, began + (_SHARE + 1) * spent)
-        # Pods come and go meanwhile: what is found is looked up once more before it is reported.
-        self._is_due = bool(found) and not self._is_suspected
+        # Pods come and go meanwhile: what is found is looked up once more before it is reported,
+        # and again where something changed after the last repair: that may be repaired next.
+        self._is_due = bool(found) and (not self._is_suspected or self._events.has_unread())
         self._is_suspected = bool(found)
         if self._is_due:
             self._not_before = began + max(_CONFIRM, (_SHARE + 1) * spent)

@@ -90,7 +90,7 @@ class Loop:
         self._reporter = Reporter(journal, log, counts=self._counts)
         self._faults = self._reporter.faults
         self._kernel = Reconciler(settings, self._reporter, idle)
-        self._diversions = Diversions(self._kernel.nl, self._reporter)
+        self._diversions = Diversions(self._kernel.nl, self._kernel.events, self._reporter)
         self._firewall = ForeignFilters(settings, self._reporter)
         self._snapshot: Snapshot | None = None
         self._host: HostState | None = None

@@ -123,6 +123,10 @@ class Monitor(AbstractContextManager["Monitor"]):
         """A descriptor that is readable when there are events."""
         return self._poll.fileno()
 
+    def has_unread(self) -> bool:
+        """Whether something happened since the last `read`; does not wait."""
+        return bool(self._poll.poll(0))
+
     def ignore(self, port: int, device: int = 0) -> None:
         """Drop what this netlink port does, and neighbours of other links than device (its index).
 

@@ -82,6 +82,14 @@ class Namespace:
             self._servers.pop().close()
         reaper.remove_namespace(self.name)
 
+    def vanish(self) -> None:
+        """Remove the namespace and its pair, as when a pod ends without a DEL.
+
+        By itself the kernel deletes a namespace's links some time after it, under load seconds.
+        """
+        self.ip_batch("link delete eth0")
+        self.remove()
+
     def run(
         self, argv: Sequence[str | Path], *, stdin: str | bytes = b"", check: bool = True
     ) -> "subprocess.CompletedProcess[str]":

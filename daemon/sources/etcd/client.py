@@ -266,10 +266,10 @@ class EtcdClient:
         node = self._registration.node or self._registration.without_subnets()
         nodes = self._view.nodes
         missing = self._kept.missing({node.name, *nodes}, self._view.holders)
+        self._log_refused()
         feed.snapshot(
             (node, *nodes.values(), *missing), self._settings.cluster_cidrs, self._position()
         )
-        self._log_refused()
 
     def _position(self) -> str:
         """CLUSTER:REVISION; empty while nodes are kept that are missing in etcd.

@@ -192,8 +192,7 @@ def test_what_another_add_needs_takes_devices_of_pods_that_are_gone(
     small = {"ranges": [[{"subnet": "10.77.0.0/29", "rangeEnd": "10.77.0.2"}]]}
     pod = make_pod()
     attached = scene.add(conf(ipam=small), pod)
-    pod.ip_batch("link delete eth0")  # a namespace's links go some time after it
-    pod.remove()
+    pod.vanish()
     scene.add(conf(ipam=small, limits={}), make_pod(), "c2")
     assert ifb_of(attached) not in scene.links()
 

@@ -39,8 +39,7 @@ def test_a_start_frees_what_pods_had_that_are_gone(
     assert not failures(call_all(daemon, podwire_bin / "podwire", "ADD", pods))
     daemon.stop(signal.SIGKILL)
     for pod in pods[1:]:
-        pod.ip_batch("link delete eth0")
-        pod.remove()
+        pod.vanish()
     assert len(held(node, podwire_bin)) == 6
     log = start_daemon(node).log
     assert {row["containerID"] for row in held(node, podwire_bin)} == {"c0"}

@@ -108,7 +108,7 @@ def test_gc_without_a_list(node: Node, plugins: Path, make_pod: Any, podwire_bin
     more = {**second, "prevResult": gone.json}
     added = node.cni("ADD", plugins / "portmap", more, netns=goes.path, container_id="c2")
     assert added.code == 0
-    goes.remove()
+    goes.vanish()
     bare = conf("podwire", cniVersion="1.1.0")
     assert node.cni("GC", podwire_bin / "podwire", bare).code == 0
     server = stays.echo("tcp", addresses(result)[4], 80)

@@ -119,8 +119,7 @@ def test_a_port_of_a_pod_that_is_gone(scene: Scene, make_pod: MakePod) -> None:
     """It ended without a DEL."""
     gone = make_pod()
     scene.add(conf("ptp", mapping(8080, 80)), gone, "gone")
-    gone.ip_batch("link delete eth0")
-    gone.remove()
+    gone.vanish()
     one = scene.add(conf("ptp", mapping(8080, 80)), make_pod(), "one")
     assert outside(scene).reaches(served(one)[4], to=(scene.node.address(4), 8080))
     assert {row[1] for row in scene.rows()["attachment"]} == {"one"}

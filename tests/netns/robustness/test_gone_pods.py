@@ -21,12 +21,6 @@ def conf_of(mode: str, **keys: Any) -> Conf:
     return netconf(mode, ipMasq=True, ipam={**FIVE, **keys})
 
 
-def lose(scene: Scene, pod: Namespace) -> None:
-    """The pod's namespace goes, and with it the pair."""
-    pod.ip_batch("link delete eth0")
-    pod.remove()
-
-
 def fill(scene: Scene, make_pod: MakePod, mode: str) -> list[Namespace]:
     pods = [make_pod() for _ in range(5)]
     for number, pod in enumerate(pods):
@@ -38,7 +32,7 @@ def fill(scene: Scene, make_pod: MakePod, mode: str) -> list[Namespace]:
 def test_a_full_range(scene: Scene, make_pod: MakePod, mode: str) -> None:
     pods = fill(scene, make_pod, mode)
     for pod in pods[1:]:
-        lose(scene, pod)
+        pod.vanish()
     new = make_pod()
     assert scene.call("STATUS", conf_of(mode)).code == 0
     attached = scene.add(conf_of(mode), new, "new")
@@ -54,7 +48,7 @@ def test_a_full_range(scene: Scene, make_pod: MakePod, mode: str) -> None:
 def test_a_requested_address(scene: Scene, make_pod: MakePod, mode: str) -> None:
     pod = make_pod()
     scene.add(conf_of(mode), pod, "first", args="IP=10.77.0.4")
-    lose(scene, pod)
+    pod.vanish()
     scene.add(conf_of(mode), make_pod(), "second", args="IP=10.77.0.4")
     assert {row[2] for row in scene.rows()["allocation"]} == {"second"}
 

@@ -47,8 +47,7 @@ def test_delete(
     pod = make_pod()
     scene.add(at_add, pod, "c1", env=env)
     if not pod_is_there:
-        pod.ip_batch("link delete eth0")
-        pod.remove()
+        pod.vanish()
     netns = pod.path if pod_is_there else ""
     answer = scene.call("DEL", at_delete, netns, "c1", env=env_of_delete)
     assert answer.code == 0, answer

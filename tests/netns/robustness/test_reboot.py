@@ -15,8 +15,7 @@ TOLD = "the node was restarted: 4 addresses and 2 attachments of the earlier boo
 def reboot(scene: Scene, *pods: Namespace) -> None:
     """As after a reboot: no pod, no link, no rule; the rows are of another boot."""
     for pod in pods:
-        pod.ip_batch("link delete eth0")
-        pod.remove()
+        pod.vanish()
     for name in scene.links() - {"lo", "eth0"}:
         scene.node.ns.ip_batch(f"link delete {name}")
     scene.node.ns.run(["nft", "flush ruleset"])

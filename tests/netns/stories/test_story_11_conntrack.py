@@ -18,7 +18,6 @@ import pytest
 from tests.netns.daemon.conftest import StartDaemon, podwired, start_daemon
 from tests.netns.robustness.confs import BRIDGE, MODES, Conf, ipam, netconf
 from tests.netns.robustness.scene import Attached, Scene
-from tests.netns.robustness.test_gone_pods import lose
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.underlay import Family
 
@@ -183,7 +182,7 @@ def test_however_the_pod_ends(
     if how == "GC":
         assert scene.gc(conf_of("ptp"), [("two", "eth0")]).code == 0
     elif how == "no DEL":
-        lose(scene, one.pod)
+        one.pod.vanish()
         three = attach(scene, "ptp", podwire_bin, make_pod(), "three")
         assert three.address(family) == one.address(family)
         service.listen("three", three.pod, three.address(family))
