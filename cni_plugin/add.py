@@ -132,13 +132,13 @@ def _attach(
 ) -> Link | None:
     """Attach; where another pod has a host port, that of a pod that is gone is freed."""
     if any(element.data is not None for element in plan.elements):
-        from cni_plugin.host_ports import refuse_reserved
+        from cni_plugin.port_conflicts import refuse_reserved
 
         refuse_reserved(plan.elements)
     try:
         return attach(nl, pod, plan, bridge, call.host.pause)
     except KeyTaken as error:
-        from cni_plugin.host_ports import explain_conflict  # rarely needed
+        from cni_plugin.port_conflicts import explain_conflict  # rarely needed
         from cni_plugin.reclaim import reclaim
 
         if reclaim(store, call.log):

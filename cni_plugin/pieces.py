@@ -98,7 +98,7 @@ def _add(
     previous: Result,
 ) -> None:
     if any(element.data is not None for element in piece.elements):
-        from cni_plugin.host_ports import refuse_reserved
+        from cni_plugin.port_conflicts import refuse_reserved
 
         refuse_reserved(piece.elements)
     record = _extended(call, nl, store, piece, previous)
@@ -109,7 +109,7 @@ def _add(
     except BaseException as error:
         _withdraw(store, call.owner, piece.name)
         if isinstance(error, KeyTaken):
-            from cni_plugin.host_ports import explain_conflict  # rarely needed
+            from cni_plugin.port_conflicts import explain_conflict  # rarely needed
 
             raise explain_conflict(nl, store, record.whole) from error
         raise

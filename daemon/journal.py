@@ -23,7 +23,7 @@ from typing import Final, Literal, cast, get_args
 Action = Literal["added", "removed", "changed", "restored", "refused", "found", "failed", "ended"]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
-MIN_BYTES = 64 << 10
+MIN_BYTES, DEFAULT_BYTES = 64 << 10, 16 << 20
 """The smallest bound: half of it holds the longest line."""
 _TEXT_MAX = 500  # characters; in JSON at most twelve bytes each
 _BEGINNING = 64 << 10  # bytes; more than any record has

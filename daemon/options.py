@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
 from daemon.config import DEFAULT_CONFIG, DEFAULT_CONFLIST, path_in
+from daemon.journal import DEFAULT_BYTES
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
@@ -98,7 +99,7 @@ class NodeFiles:
     journal: Path
     status: Path
     conflist: Path = DEFAULT_CONFLIST
-    journal_bytes: int = 16 << 20
+    journal_bytes: int = DEFAULT_BYTES
 
 
 def files_of(config: Path | None) -> NodeFiles:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from daemon.policy.intervals import ends_of_block
+from daemon.policy.compile import ends_of_block
 from daemon.policy.model import Facts, IpBlock, PodFacts, Policy, Ports, Rule
 from daemon.policy.selectors import Selector
 from kernel.nftables.policy_rules import Direction

@@ -23,8 +23,10 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, PydanticUseDe
 
 from daemon.config import DEFAULT_CONFLIST
 from daemon.config import values as v
+from daemon.journal import DEFAULT_BYTES, MIN_BYTES
 from daemon.model import parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPAddress, IPNetwork
+from kernel.packets import VXLAN_PORT
 
 Backend = Literal["vxlan", "host-gw", "hybrid", "none"]
 ENCAPSULATING = frozenset[Backend]({"vxlan", "hybrid"})
@@ -201,7 +203,7 @@ class VxlanSettings(Section):
     """`vxlan`: the overlay. checksum_offload "auto": off where the kernel is known to err."""
 
     vni: Annotated[int, *v.whole(1, _VNI_MAX)] = 1
-    port: Port = 8472
+    port: Port = VXLAN_PORT
     device: Annotated[str, v.text(v.parse_link_name)] = "podwire-vxlan"
     checksum_offload: Annotated[Offload, v.one_of(Offload)] = "auto"
 
@@ -250,7 +252,7 @@ class JournalSettings(Section):
     """`journal`: the record of changes; max_bytes bounds its two files together."""
 
     path: AnyPath
-    max_bytes: Annotated[int, *v.whole(1 << 16, 1 << 40)] = 16 << 20
+    max_bytes: Annotated[int, *v.whole(MIN_BYTES, 1 << 40)] = DEFAULT_BYTES
 
 
 class HealthSettings(Section):

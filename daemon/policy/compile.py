@@ -11,7 +11,6 @@ from daemon.policy.intervals import (
     TooLarge,
     add_boxes,
     disjoint_boxes,
-    ends_of_block,
     merge_ends,
     merge_spans,
 )
@@ -271,6 +270,21 @@ class _Compiler:
             return (own,)
         selector = peer.namespaces
         return [n for n in self._pods if selector.matches(self._facts.labels_of(n))]
+
+
+def ends_of_block(block: IpBlock) -> Iterator[Ends]:
+    """The addresses of a block without those that it excepts."""
+    network = block.network
+    first, last = int(network.network_address), int(network.broadcast_address)
+    excepted = sorted((int(e.network_address), int(e.broadcast_address)) for e in block.excepted)
+    for low, high in excepted:
+        if low > last:
+            break
+        if low > first:
+            yield Ends(network.version, first, low - 1)
+        first = max(first, high + 1)
+    if first <= last:
+        yield Ends(network.version, first, last)
 
 
 def _blocks(rule: Rule) -> list[Ends]:

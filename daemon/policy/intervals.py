@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from daemon.policy.model import IpBlock
 from kernel.nftables.policy_rules import Box, Ends, Span
 
 STEPS_MAX = 200_000
@@ -19,21 +18,6 @@ _GATHERED_MAX = 2 * BOXES_MAX
 
 class TooLarge(Exception):
     """The rules of a filter are more than the kernel should be given."""
-
-
-def ends_of_block(block: IpBlock) -> Iterator[Ends]:
-    """The addresses of a block without those that it excepts."""
-    network = block.network
-    first, last = int(network.network_address), int(network.broadcast_address)
-    excepted = sorted((int(e.network_address), int(e.broadcast_address)) for e in block.excepted)
-    for low, high in excepted:
-        if low > last:
-            break
-        if low > first:
-            yield Ends(network.version, first, low - 1)
-        first = max(first, high + 1)
-    if first <= last:
-        yield Ends(network.version, first, last)
 
 
 def merge_ends(ends: Iterable[Ends]) -> frozenset[Ends]:

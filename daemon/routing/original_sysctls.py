@@ -15,9 +15,10 @@ from ipam.boot import read_boot_id
 from kernel.model import Sysctl
 from kernel.sysctl import apply_sysctl, read_sysctl
 
-_PATH = re.compile(
+NOTED = re.compile(
     r"net/ipv[46]/(ip_forward|conf/(?!\.{1,2}/)[^/\s]{1,15}/(forwarding|accept_ra))", re.ASCII
 )
+"""Settings that outlast podwire's own device; one more that it changes must match."""
 _LONGEST = 1 << 20
 
 
@@ -35,7 +36,7 @@ def note_originals(file: Path, settings: Iterable[Sysctl]) -> None:
     The first value that was saved since this node's namespace exists is kept.
     """
     known = load_originals(file)
-    found = ((s, read_sysctl(s.path)) for s in settings if _PATH.fullmatch(s.path))
+    found = ((s, read_sysctl(s.path)) for s in settings if NOTED.fullmatch(s.path))
     new = {
         s.path: Original(value, s.value)
         for s, value in found
@@ -78,7 +79,7 @@ def parse_originals(data: bytes, namespace: str) -> dict[str, Original]:
 
 def _is_sound(path: str, setting: Original) -> bool:
     values = (setting.before, setting.ours)
-    return bool(_PATH.fullmatch(path)) and all(
+    return bool(NOTED.fullmatch(path)) and all(
         isinstance(v, str) and v.isascii() and v.isdigit() and len(v) < 4 for v in values
     )
 

@@ -1,6 +1,7 @@
 """Settings below /proc/sys that packets need: which ones, and that they stay so.
 
-One more to be watched is a line in `plan_sysctls`; of pods' links, in `cni_plugin/plan_parts.py`.
+One more to be watched is a line in `plan_sysctls`, and in `original_sysctls.NOTED` unless it goes
+with podwire's device; of pods' links, in `cni_plugin/plan_parts.py`.
 """
 
 from __future__ import annotations

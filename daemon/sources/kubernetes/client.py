@@ -25,12 +25,11 @@ from daemon.sources.kubernetes.own_object import (
     watch_query,
 )
 from daemon.sources.kubernetes.pod_subnet import read_pod_subnet
+from daemon.sources.kubernetes.retry import WATCH_PAUSES
 from daemon.sources.kubernetes.worker import Worker
 from daemon.sources.remote import Feed, SourceError
 from kernel.model import IPNetwork
 
-PAUSES = 1.0, 30.0
-"""Seconds: the first and the longest pause after the API server could not be reached."""
 LISTS_PER_SECOND = 100
 """Of all daemons of a cluster that start together."""
 WATCHES_PER_LIST = 2
@@ -58,7 +57,7 @@ class KubernetesClient:
     """A daemon.sources.remote.Client of the Kubernetes API, for the node of that name."""
 
     def __init__(self, settings: KubernetesSettings, *, node: str, log: Log) -> None:
-        self.pauses, self.patience = PAUSES, PATIENCE
+        self.pauses, self.patience = WATCH_PAUSES, PATIENCE
         self._settings, self._me, self._log = settings, node, log
         self._path = objects_path(settings.namespace)
         self._api: Api | None = None

@@ -8,19 +8,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from daemon.backoff import Backoff
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, watch_query
+from daemon.sources.kubernetes.retry import PAUSE, retry_pauses
 from daemon.sources.remote import SourceError
 from daemon.watchdog import Watch, unwatched
 
-PAUSE, PAUSE_MAX, CALM = 0.5, 30.0, 60.0
-"""Seconds: pauses after failures double from the first to the second, and begin anew after the
-third without one."""
+CALM = 60.0
+"""Seconds without a failure after which pauses begin anew."""
 _GONE = 410
 _STOP_SECONDS = 2.0
 
@@ -54,7 +53,7 @@ class Reflector:
         self._position = ""
         self._stop = threading.Event()
         self._loop = watch(f"watch of {path}")
-        self._backoff = Backoff(PAUSE, PAUSE_MAX, CALM, jitter=0.5)
+        self._backoff = retry_pauses(CALM)
         self._thread = threading.Thread(target=self._run, name="api-policy", daemon=True)
 
     def start(self) -> None:

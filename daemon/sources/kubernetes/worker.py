@@ -28,14 +28,15 @@ from daemon.sources.kubernetes.objects import (
     parse_node_record,
 )
 from daemon.sources.kubernetes.own_object import NOT_FOUND, PATIENCE, OwnObject
+from daemon.sources.kubernetes.retry import PAUSE, PAUSE_MAX, retry_pauses
 from daemon.sources.remote import Feed, SourceError
 from kernel.model import IPNetwork
 
 DENIED_SECONDS = 300.0
 """Between two reads of Nodes that denied a claim."""
-PAUSE, PAUSE_MAX, CALM = 0.5, 30.0, 600.0
-"""Seconds: pauses between attempts double from the first to the second; after the third without an
-attempt the next one is made at once. Also between writes of an object that others keep changing."""
+CALM = 600.0
+"""Seconds without an attempt after which the next one is made at once. Also between writes of an
+object that others keep changing."""
 LOOKUPS_PER_SECOND = 2000
 """Of Nodes, by all daemons of a cluster together."""
 _LOOKUP_PAUSE_MIN = 0.05
@@ -45,10 +46,6 @@ _STOP_SECONDS = 5.0
 def lookup_pause(nodes: int) -> float:
     """Seconds between two lookups of one of so many daemons, on average."""
     return max(_LOOKUP_PAUSE_MIN, nodes / LOOKUPS_PER_SECOND)
-
-
-def _backoff() -> Backoff:
-    return Backoff(PAUSE, PAUSE_MAX, CALM, jitter=0.5)
 
 
 @dataclass(slots=True)
@@ -62,7 +59,7 @@ class _Job:
     run: Callable[[Api], float | None]
     is_wanted: Callable[[], object] = lambda: True
     due: float = 0.0
-    backoff: Backoff = field(default_factory=_backoff)
+    backoff: Backoff = field(default_factory=partial(retry_pauses, CALM))
 
     def wait(self, now: float) -> float:
         """Seconds until it is to be done, as far as is known now."""
@@ -98,7 +95,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._node_backoff = Backoff(PAUSE, PAUSE_MAX, 2 * PAUSE_MAX, jitter=0.5)
+        self._node_backoff = retry_pauses(2 * PAUSE_MAX)
         self._jobs = (
             _Job(self._publish, lambda: own.must_publish),
             _Job(self._look_up, lambda: view.waiting),

@@ -10,7 +10,9 @@ import pytest
 from daemon.model import Desired, Node, Snapshot
 from daemon.routing.backends.vxlan import vtep_hop, vtep_mac
 from daemon.routing.host_state import HostState, Unplannable
+from daemon.routing.original_sysctls import NOTED
 from daemon.routing.planner import Planner
+from daemon.routing.sysctls import device_sysctls
 from kernel.model import (
     RTPROT_PODWIRE,
     RTPROT_PODWIRE_PEERS,
@@ -304,6 +306,16 @@ def test_an_address_on_the_loopback_link_too_leaves_by_the_other() -> None:
     found = host_state("192.0.2.1/24", more=[("lo", "192.0.2.1/32")])
     reverse = replace(found, addresses=found.addresses[::-1], routes=())
     assert plan("", cluster(node(1)), reverse).uplink == "eth0"
+
+
+def test_settings_that_outlast_the_device_can_be_set_back() -> None:
+    for desired in (
+        plan("backend: host-gw", cluster(node(1))),
+        plan("", cluster(DUAL_1), DUAL_HOST),
+    ):
+        lasting = set(desired.sysctls).difference(device_sysctls(desired))
+        assert lasting
+        assert [s.path for s in lasting if not NOTED.fullmatch(s.path)] == []
 
 
 def test_sysctls_of_the_families_in_use() -> None:
