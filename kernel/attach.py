@@ -31,7 +31,6 @@ from kernel.operstate import Pause, wait_for_node, wait_for_pod
 from kernel.read import read_addresses, read_link, read_space
 from kernel.sysctl import apply_sysctl, explain_silence
 
-_GONE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST})
 
 
@@ -223,7 +222,7 @@ def delete_links(nl: Netlink, names: Sequence[str]) -> bool:
     else:
         messages = [links.set_group(name, links.GROUP) for name in names]
         messages.append(links.delete_group(links.GROUP))
-    return nl.run(messages, tolerate=_GONE)[0].errno == 0
+    return nl.run(messages, tolerate=links.GONE)[0].errno == 0
 
 
 def run_in(pod: Namespace) -> Netlink:
@@ -267,21 +266,24 @@ def check(
     masqueraded: the plan's share of its network.
     where: "pod" or "node", the namespace; empty for rules.
     """
-    with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
-        in_pod = read_space(inner, plan.pod)
-    node = _with_bridge(plan)
-    in_node = read_space(nl, node)
-    return [
-        *(("pod", change) for change in diff_space(checked(plan.pod), in_pod)),
-        *(("node", change) for change in diff_space(checked(node), in_node)),
-        *(
-            ("", change)
-            for change in check_rules((*plan.elements, *masquerade_elements(masqueraded)))
-        ),
-    ]
+    elements = (*plan.elements, *masquerade_elements(masqueraded))
+    return check_parts(nl, _with_bridge(plan), pod, plan.pod, elements)
 
 
-def checked(space: Space) -> Space:
+def check_parts(
+    nl: Netlink, node: Space, pod: Namespace | None, in_pod: Space, elements: Iterable[Element]
+) -> list[tuple[str, Change[Noun]]]:
+    """The same of shares of the node and of the pod, and of elements. pod: None for no share."""
+    found: list[tuple[str, Change[Noun]]] = []
+    if pod is not None:
+        with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
+            observed = read_space(inner, in_pod)
+        found += [("pod", change) for change in diff_space(_checked(in_pod), observed)]
+    found += [("node", change) for change in diff_space(_checked(node), read_space(nl, node))]
+    return [*found, *(("", change) for change in _check_rules(elements))]
+
+
+def _checked(space: Space) -> Space:
     """What CHECK compares of a plan's share: aliases may be changed from outside."""
     links = tuple(replace(link, alias=None, arp=None) for link in space.links)
     return replace(space, links=links)
@@ -301,7 +303,7 @@ def _with_bridge(plan: Plan) -> Space:
     )
 
 
-def check_rules(elements: Iterable[Element]) -> list[Change[ChainRules | Element]]:
+def _check_rules(elements: Iterable[Element]) -> list[Change[ChainRules | Element]]:
     """What is missing of these elements, and of the parts of tables that they need."""
     desired = set(elements)
     if not desired:

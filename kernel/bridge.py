@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 
 from kernel.diff import compare
 from kernel.errors import KernelError
@@ -58,10 +57,10 @@ def ensure_bridge(
         return link
     with users() as is_used:
         # Whether all gateways can be had is known before anything is touched.
-        gateways = _plan_gateways(nl, desired, present, is_used)
+        missing, obsolete = _plan_gateways(nl, desired, present, is_used)
         _apply_settings(nl, desired)
         _set_flags(nl, desired, link)
-        _change_gateways(nl, link, gateways)
+        _change_gateways(nl, link, missing, obsolete)
     return link
 
 
@@ -113,7 +112,7 @@ def remove_unused_bridge(nl: Netlink, name: str) -> None:
     The caller makes sure that no other call is about to add a port.
     """
     if not any(link.port and link.port.bridge == name for link in read_links(nl)):
-        nl.run([links.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
+        nl.run([links.delete_link(name)], tolerate=links.GONE)
 
 
 def _create(desired: Bridge) -> None:
@@ -139,14 +138,6 @@ def _random_mac() -> str:
     return raw.hex(":")
 
 
-@dataclass(frozen=True, slots=True)
-class _Gateways:
-    """What is to be done: obsolete ones go first, missing ones come."""
-
-    missing: tuple[IPInterface, ...] = ()
-    obsolete: tuple[IPInterface, ...] = ()
-
-
 def _is_settled(present: Iterable[Address], desired: Bridge) -> bool:
     """Whether the gateways are there, and none of podwire's beyond them."""
     there = {a.address for a in present}
@@ -156,7 +147,7 @@ def _is_settled(present: Iterable[Address], desired: Bridge) -> bool:
 
 def _plan_gateways(
     nl: Netlink, desired: Bridge, present: Iterable[Address], is_used: IsUsed
-) -> _Gateways:
+) -> tuple[list[IPInterface], set[IPInterface]]:
     """What the bridge's addresses lack of the gateways, and have too many.
 
     Raises KernelError where a gateway cannot be had.
@@ -175,7 +166,7 @@ def _plan_gateways(
     _refuse_rivals(nl, desired.name, missing)
     # With a primary IPv4 address go the others of its subnet (net/ipv4/devinet.c, inet_del_ifa).
     kept = [a for a in (*there & {*desired.gateways}, *used) if _shares_subnet(a, obsolete)]
-    return _Gateways((*missing, *kept), tuple(obsolete))
+    return [*missing, *kept], obsolete
 
 
 def _contradicts(present: IPInterface, gateway: IPInterface) -> bool:
@@ -212,11 +203,13 @@ def _is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
     return same and inner.network_address in outer
 
 
-def _change_gateways(nl: Netlink, link: Link, gateways: _Gateways) -> None:
-    messages = [links.delete_address(Address(link.name, a), link.index) for a in gateways.obsolete]
+def _change_gateways(
+    nl: Netlink, link: Link, missing: Iterable[IPInterface], obsolete: Iterable[IPInterface]
+) -> None:
+    messages = [links.delete_address(Address(link.name, a), link.index) for a in obsolete]
     messages += [
         links.add_address(Address(link.name, gateway, protocol=RTPROT_PODWIRE), link.index)
-        for gateway in gateways.missing
+        for gateway in missing
     ]
     # A bridge that podwire did not create may have no MAC of its own: setting the one that it has
     # makes it so.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import re
-import struct
 import threading
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 from kernel.errors import KernelError
 from kernel.model import IPAddress, IPNetwork
-from kernel.netlink.codec import FAMILY, Message, attribute, attributes, nested, u8, u32
+from kernel.netlink.codec import FAMILY, Message, attribute, attributes, nested, nfgen, u8, u32
 from kernel.netlink.socket import NETLINK_NETFILTER, Netlink, open_netlink
 
 # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
@@ -88,11 +87,17 @@ def forget_flows_to_node(flows: Iterable[Flow]) -> None:
     Those to the same port of somebody else are other pods', and may be translated by others. Raises
     KernelError.
     """
-    patterns = tuple(dict.fromkeys(map(_of_flow, flows)))
-    if patterns:
+    _forget_chosen(map(_of_flow, flows), _to_node)
+
+
+def _forget_chosen(
+    patterns: Iterable[Pattern], choose: Callable[[Sequence[Message]], list[Message]]
+) -> None:
+    known = tuple(dict.fromkeys(patterns))
+    if known:
         with open_netlink(NETLINK_NETFILTER) as nl:
             if _tracks(nl):
-                forget_listed(nl, patterns, _to_node)
+                forget_listed(nl, known, choose)
 
 
 def _of_flow(flow: Flow) -> Pattern:
@@ -102,7 +107,7 @@ def _of_flow(flow: Flow) -> Pattern:
 
 def _to_node(entries: Sequence[Message]) -> list[Message]:
     """Those of the entries whose connections go to an address of this node."""
-    targets = [_destination(entry) for entry in entries]
+    targets = [ip_address(_ways(entry)[1].destination) for entry in entries]
     own = _own(targets)
     return [entry for entry, to in zip(entries, targets, strict=True) if to in own]
 
@@ -117,12 +122,32 @@ def _own(addresses: Collection[IPAddress]) -> Collection[IPAddress]:
         return local_addresses(nl, addresses)
 
 
-def _destination(entry: Message) -> IPAddress:
-    """Where the first packet of a connection went."""
+class _Way(NamedTuple):
+    """What the packets of one direction of an entry have; addresses are packed."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    source_port: int
+    port: int
+
+
+def _ways(entry: Message) -> tuple[int, _Way, _Way]:
+    """The IP version of an entry, and both of its directions, the original one first."""
     version = 4 if entry.body[0] == FAMILY[4] else 6
     found = attributes(entry.body, _HEADER_BYTES)
-    addresses = attributes(attributes(found[_ORIGINAL])[_TUPLE_IP])
-    return ip_address(addresses[_DESTINATION[version]])
+    there, back = (_way(version, found.get(which, b"")) for which in (_ORIGINAL, _REPLY))
+    return version, there, back
+
+
+def _way(version: int, data: bytes) -> _Way:
+    parts = attributes(data)
+    addresses = attributes(parts.get(_TUPLE_IP, b""))
+    ends = attributes(parts.get(_TUPLE_PROTOCOL, b""))
+    kinds = (_PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT)
+    numbers = (int.from_bytes(ends.get(kind, b"")) for kind in kinds)
+    source, to = (addresses.get(side[version], b"") for side in (_SOURCE, _DESTINATION))
+    return _Way(source, to, *numbers)
 
 
 def forget_pods(addresses: Iterable[IPAddress]) -> None:
@@ -195,7 +220,7 @@ def find_stale_flows(prefixes: Iterable[IPNetwork], alive: Container[IPAddress])
     with open_netlink(NETLINK_NETFILTER) as nl:
         if not _tracks(nl):
             return []
-        message = Message(_GET, 0, struct.pack("!BBH", 0, 0, 0), "list connections")
+        message = Message(_GET, 0, nfgen(), "list connections")
         for entry in nl.search(message, re.compile(beginnings, re.DOTALL)):
             flow = _translated(entry)
             if flow and flow.pod not in alive and any(flow.pod in p for p in wanted):
@@ -205,17 +230,10 @@ def find_stale_flows(prefixes: Iterable[IPNetwork], alive: Container[IPAddress])
 
 def _translated(entry: Message) -> StaleFlow | None:
     """Where a connection leads, if that is elsewhere than its first packet went."""
-    version = 4 if entry.body[0] == FAMILY[4] else 6
-    found = attributes(entry.body, _HEADER_BYTES)
-    if _ORIGINAL not in found or _REPLY not in found:
+    _version, there, back = _ways(entry)
+    if not there.destination or not back.source or there.destination == back.source:
         return None
-    there, back = (attributes(found[way]) for way in (_ORIGINAL, _REPLY))
-    to = attributes(there.get(_TUPLE_IP, b"")).get(_DESTINATION[version], b"")
-    pod = attributes(back.get(_TUPLE_IP, b"")).get(_SOURCE[version], b"")
-    if not to or not pod or to == pod:
-        return None
-    port = attributes(there.get(_TUPLE_PROTOCOL, b"")).get(_DESTINATION_PORT, b"")
-    return StaleFlow(ip_address(to), int.from_bytes(port), ip_address(pod))
+    return StaleFlow(ip_address(there.destination), there.port, ip_address(back.source))
 
 
 def forget_listed(
@@ -232,7 +250,7 @@ def forget_listed(
     families = {FAMILY[p.version] for p in patterns if p not in filtered}
     if families:
         family = families.pop() if len(families) == 1 else 0
-        lists.append(Message(_GET, 0, struct.pack("!BBH", family, 0, 0), "list connections"))
+        lists.append(Message(_GET, 0, nfgen(family), "list connections"))
     wanted, known = re.compile(b"|".join(map(_expression, patterns))), frozenset(patterns)
     for message in lists:
         matching = nl.search(message, wanted)
@@ -249,7 +267,7 @@ def tracks_connections() -> bool:
 
 
 def _tracks(nl: Netlink) -> bool:
-    answer = nl.exchange([Message(_STATS, 0, bytes(_HEADER_BYTES))])[0]
+    answer = nl.exchange([Message(_STATS, 0, nfgen())])[0]
     stats = attributes(answer.objects[0].body, _HEADER_BYTES) if answer.objects else {}
     return any(stats.get(_STATS_ENTRIES, b""))
 
@@ -273,7 +291,7 @@ def _request(kind: int, pattern: Pattern) -> Message:
     parts += [nested(_TUPLE_PROTOCOL, ports)] if ports else []
     by = {_ORIGINAL: 0, _REPLY: 0, direction: flags}
     chosen = nested(_FILTER, *(u32(which, by[which]) for which in (_ORIGINAL, _REPLY)))
-    body = struct.pack("!BBH", FAMILY[version], 0, 0) + nested(direction, *parts) + chosen
+    body = nfgen(FAMILY[version]) + nested(direction, *parts) + chosen
     return Message(kind, 0, body, "forget tracked connections")
 
 
@@ -285,19 +303,11 @@ def _expression(pattern: Pattern) -> bytes:
 
 def _patterns_of(entry: Message) -> Iterator[Pattern]:
     """All patterns that match an entry."""
-    version = 4 if entry.body[0] == FAMILY[4] else 6
-    found = attributes(entry.body, _HEADER_BYTES)
-    for direction in (_ORIGINAL, _REPLY):
-        parts = attributes(found.get(direction, b""))
-        addresses = attributes(parts.get(_TUPLE_IP, b""))
-        ends = attributes(parts.get(_TUPLE_PROTOCOL, b""))
-        source = addresses.get(_SOURCE[version], b"")
-        destination = addresses.get(_DESTINATION[version], b"")
-        protocol = int.from_bytes(ends.get(_PROTOCOL_NUMBER, b""))
-        port = int.from_bytes(ends.get(_DESTINATION_PORT, b""))
-        yield Pattern(version, direction, source)
-        yield Pattern(version, direction, b"", b"", protocol, port)
-        yield Pattern(version, direction, b"", destination, protocol, port)
+    version, there, back = _ways(entry)
+    for direction, way in ((_ORIGINAL, there), (_REPLY, back)):
+        yield Pattern(version, direction, way.source)
+        yield Pattern(version, direction, b"", b"", way.protocol, way.port)
+        yield Pattern(version, direction, b"", way.destination, way.protocol, way.port)
 
 
 def _delete(entry: Message) -> Message:
@@ -319,6 +329,12 @@ class Connection(NamedTuple):
     protocol: int
     source_port: int
     port: int
+
+    @property
+    def reverse(self) -> Connection:
+        """Its packets in the other direction."""
+        ends = self.destination, self.source
+        return Connection(*ends, self.protocol, self.port, self.source_port)
 
 
 def forget_forbidden(
@@ -342,24 +358,15 @@ def forget_forbidden(
             found.extend(c for _entry, c in forwarded)
         return [entry for entry, _c in forwarded]
 
-    patterns = [*of_pods(addresses)]
-    if patterns:
-        with open_netlink(NETLINK_NETFILTER) as nl:
-            if _tracks(nl):
-                forget_listed(nl, patterns, choose)
+    _forget_chosen(of_pods(addresses), choose)
     return [*dict.fromkeys(found)]
 
 
 def _connection(entry: Message) -> Connection:
     """The connection of an entry. Where it leads is where its answers come from."""
-    version = 4 if entry.body[0] == FAMILY[4] else 6
-    found = attributes(entry.body, _HEADER_BYTES)
-    original, reply = (attributes(found[direction]) for direction in (_ORIGINAL, _REPLY))
-    ends = [attributes(parts[_TUPLE_IP])[_SOURCE[version]] for parts in (original, reply)]
-    ports = [attributes(parts[_TUPLE_PROTOCOL]) for parts in (original, reply)]
-    source_port, port = (int.from_bytes(each.get(_SOURCE_PORT, b"")) for each in ports)
-    protocol = int.from_bytes(ports[0].get(_PROTOCOL_NUMBER, b""))
-    return Connection(ip_address(ends[0]), ip_address(ends[1]), protocol, source_port, port)
+    _version, there, back = _ways(entry)
+    ends = ip_address(there.source), ip_address(back.source)
+    return Connection(*ends, there.protocol, there.source_port, back.source_port)
 
 
 @dataclass(slots=True)

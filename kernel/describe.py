@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address, summarize_address_range
 
 from kernel.diff import Change, Fault, Noun
@@ -35,29 +36,26 @@ _LABELS = {
 _ON_OFF = {True: "on", False: "off"}
 
 
+_NAMES: Mapping[type[Noun], str] = {
+    Link: "link {0.name}",
+    Address: "address {0.address}",
+    Route: "route {0.dst}",
+    Neighbour: "neighbour {0.address}",
+    FdbEntry: "fdb {0.mac}",
+    Sysctl: "sysctl {0.path}",
+    ChainRules: f"nft chain {{0.chain}} of table {{0.family}} {TABLE}",
+    TokenBucket: "qdisc tbf of link {0.link}",
+    Redirect: "redirection of what link {0.link} receives",
+}
+
+
 def name_of(noun: Noun) -> str:
     """The object: "route 10.244.7.0/24"."""
-    if isinstance(noun, Link):
-        return f"link {noun.name}"
-    if isinstance(noun, Address):
-        return f"address {noun.address}"
-    if isinstance(noun, Route):
-        return f"route {noun.dst}"
-    if isinstance(noun, Neighbour):
-        return f"neighbour {noun.address}"
-    if isinstance(noun, FdbEntry):
-        return f"fdb {noun.mac}"
-    if isinstance(noun, Sysctl):
-        return f"sysctl {noun.path}"
-    if isinstance(noun, ChainRules):
-        return f"nft chain {noun.chain} of table {noun.family} {TABLE}"
-    if isinstance(noun, TokenBucket):
-        return f"qdisc tbf of link {noun.link}"
-    if isinstance(noun, Redirect):
-        return f"redirection of what link {noun.link} receives"
     if isinstance(noun, Acceptance):
         return f"acceptance of {', '.join(map(str, noun.addresses))} by the node's firewall"
-    return f"element {_element(noun)} of nft table {noun.family} {TABLE}"
+    if isinstance(noun, Element):
+        return f"element {_element(noun)} of nft table {noun.family} {TABLE}"
+    return _NAMES[type(noun)].format(noun)
 
 
 # Bytes in a key; a field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
@@ -100,23 +98,24 @@ def _field(field: str, first: bytes, last: bytes) -> str:
     return str(networks[0]) if len(networks) == 1 else f"{ends[0]}-{ends[1]}"
 
 
+_STATES: Mapping[type[object], str] = {
+    Address: "dev {0.link}",
+    Neighbour: "lladdr {0.mac} dev {0.link}",
+    FdbEntry: "dst {0.dst} dev {0.link} {0.more}",
+    Redirect: "to {0.to}",
+    Sysctl: "{0.value}",
+}
+
+
 def state_of(noun: Noun | None) -> str:
     """Its traits in iproute2's terms; empty for an object that is not there."""
     if isinstance(noun, Link):
         return _link(noun)
-    if isinstance(noun, Address):
-        return f"dev {noun.link}"
     if isinstance(noun, Route):
         return _route(noun)
-    if isinstance(noun, Neighbour):
-        return f"lladdr {noun.mac} dev {noun.link}"
-    if isinstance(noun, FdbEntry):
-        return " ".join(filter(None, (f"dst {noun.dst} dev {noun.link}", noun.more)))
     if isinstance(noun, TokenBucket):
         return f"rate {noun.rate * 8}bit limit {noun.limit}"
-    if isinstance(noun, Redirect):
-        return f"to {noun.to}"
-    return noun.value if isinstance(noun, Sysctl) else ""
+    return _STATES.get(type(noun), "").format(noun).rstrip()
 
 
 def _link(link: Link) -> str:

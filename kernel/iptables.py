@@ -34,7 +34,7 @@ _ATTEMPTS, _PATIENCE = 8, 30.0
 _LOCK_WAIT = "10"  # seconds, for /run/xtables.lock
 _TABLE = "filter"
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
-_FAMILIES = {4: "ip", 6: "ip6"}
+_FAMILIES = {4: 2, 6: 10}  # NFPROTO_IPV4, NFPROTO_IPV6
 _LEGACY_TABLES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 # XT_EXTENSION_MAXNAMELEN is 29 (linux/netfilter/x_tables.h); no blanks or quotes in a script.
 _NAME = re.compile(r"[A-Za-z0-9_+.:/][A-Za-z0-9_+.:/-]{0,27}\Z")

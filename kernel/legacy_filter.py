@@ -24,7 +24,7 @@ from kernel.nftables.foreign import (
     match_xtables,
     without_oif,
 )
-from kernel.nftables.table import IFNAMSIZ
+from kernel.nftables.table import IFNAMSIZ, link_key
 
 _TABLES = {
     "raw": (PREROUTING, OUTPUT),
@@ -283,7 +283,7 @@ class _Walk:
             mask = entries[names + IFNAMSIZ * (2 + number) :][:IFNAMSIZ]
             if not any(mask):
                 continue
-            found = name.encode().ljust(IFNAMSIZ, b"\0")
+            found = link_key(name)
             fits = all(f & m == w & m for f, m, w in zip(found, mask, wanted, strict=True))
             yield "maybe" if not name else "yes" if fits != bool(inverted & flag) else "no"
         protocol = struct.unpack_from("=H", entries, at + layout.protocol)[0]

@@ -11,7 +11,6 @@ Deletions that cannot be sent yet are gathered and go as one link group.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from kernel.errors import KernelError
 from kernel.netlink import links
 from kernel.netlink.socket import Netlink, open_netlink
 
-_GONE = frozenset({errno.ENODEV})
 _AT_ONCE = 4
 """The number of messages that may be in flight."""
 _PAUSE = 0.0005  # seconds between polls
@@ -83,7 +81,7 @@ class LinkRemover:
             sending.add_done_callback(lambda _done: held.close())
             begun.wait()
             # Who took the link that was marked last took all.
-            while nl.run([links.get_link(found[-1])], tolerate=_GONE)[0].objects:
+            while nl.run([links.get_link(found[-1])], tolerate=links.GONE)[0].objects:
                 if sending.done():
                     sending.result()
                     return
@@ -121,7 +119,7 @@ def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[str]:
         if answer.errno == 0:
             found.append(name)
             deletion.found = deletion.found or name == deletion.names[0]
-        elif answer.errno not in _GONE:
+        elif answer.errno not in links.GONE:
             deletion.error = KernelError(str(mark), "", answer.errno, answer.hint)
     return found
 
@@ -129,4 +127,4 @@ def _mark(nl: Netlink, batch: Sequence[_Deletion]) -> list[str]:
 def _delete_group(begun: threading.Event) -> None:
     begun.set()
     with Netlink() as nl:
-        nl.run([links.delete_group(links.GROUP)], tolerate=_GONE)
+        nl.run([links.delete_group(links.GROUP)], tolerate=links.GONE)

@@ -8,7 +8,6 @@ sent again where the sender has the address in its neighbour cache.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from kernel.netlink.socket import Netlink
 
 _PAUSE_SECONDS = 0.0005
 _DEADLINE_SECONDS = 1.5
-_GONE = frozenset({errno.ENODEV})
 
 
 Pause = Callable[[float], None]
@@ -79,7 +77,7 @@ def _wait(
     # rtnl_getlink, since 6.8).
     messages = [links.get_link(link.name) for link in awaited]
     while True:
-        answers = nl.run(messages, tolerate=_GONE)
+        answers = nl.run(messages, tolerate=links.GONE)
         found = [answer.objects[0] if answer.objects else None for answer in answers]
         if all(m is None or _is_ready(nl, k, m) for k, m in zip(awaited, found, strict=True)):
             return found

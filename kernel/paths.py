@@ -94,7 +94,7 @@ def read_rules(nl: Netlink, version: int) -> list[Rule]:
 
 def _names(nl: Netlink, indexes: Iterable[int]) -> Mapping[int, str]:
     asked = [links.get_link(index=index) for index in indexes]
-    answers = nl.run(asked, tolerate=frozenset({errno.ENODEV}))
+    answers = nl.run(asked, tolerate=links.GONE)
     found = (links.parse_link(answer.objects[0]) for answer in answers if answer.objects)
     return {link.index: link.name for link in found}
 

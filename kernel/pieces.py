@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 
-from kernel.attach import add_elements, check_rules, checked, delete_links, run_in
-from kernel.diff import Change, Noun, diff_space
+from kernel.attach import add_elements, check_parts, delete_links, run_in
+from kernel.diff import Change, Noun
 from kernel.forwarding import apply_node_settings
 from kernel.model import Acceptance, Element, Link, Piece, Sysctl
 from kernel.netlink import links
 from kernel.netlink.codec import Message
-from kernel.netlink.socket import POD_OBJECTS_MAX, Netlink
+from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables import firewall
 from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.table import ensure_table, open_nft
-from kernel.read import read_link, read_space
+from kernel.read import read_link
 from kernel.sysctl import apply_sysctl, read_sysctl
 
 
@@ -31,13 +31,17 @@ def apply_piece(
     """
     with ExitStack() as undo:
         if piece.node.buckets:
-            _add_limits(nl, piece, undo)
+            from kernel.traffic_control import add_limits  # few attachments have limits
+
+            add_limits(nl, piece.node, undo)
         if pod is not None:
             _change_pod(pod, piece, undo)
         if piece.elements:
             added: list[Element] = []
             undo.callback(lambda: _remove_elements(added, shared))
-            _ensure_policies(piece.elements)
+            if firewall.shared(piece.elements):
+                with open_nft() as nfnl:
+                    ensure_table(nfnl, firewall.PART)
             add_elements(piece.elements, added)
             forget_datagrams(piece.elements)
         if piece.acceptance:
@@ -48,12 +52,6 @@ def apply_piece(
         # Last, for these cannot be undone: other attachments may rely on them a moment later.
         apply_node_settings(nl, piece.node.sysctls)
         undo.pop_all()
-
-
-def _add_limits(nl: Netlink, piece: Piece, undo: ExitStack) -> None:
-    from kernel.traffic_control import add_limits  # few attachments have limits
-
-    add_limits(nl, piece.node, undo)
 
 
 def _change_pod(pod: Namespace, piece: Piece, undo: ExitStack) -> None:
@@ -154,21 +152,9 @@ def _remove_elements(elements: Collection[Element], shared: Collection[Element])
         remove_elements(nl, [element for element in elements if element not in kept])
 
 
-def _ensure_policies(elements: Collection[Element]) -> None:
-    if firewall.shared(elements):
-        with open_nft() as nl:
-            ensure_table(nl, firewall.PART)
-
-
 def check_piece(nl: Netlink, pod: Namespace | None, piece: Piece) -> list[tuple[str, Change[Noun]]]:
     """(where, difference) of the piece and the kernel, as `kernel.attach.check`."""
-    in_node = read_space(nl, piece.node)
-    found = [("node", change) for change in diff_space(checked(piece.node), in_node)]
-    if pod is not None:
-        with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
-            in_pod = read_space(inner, piece.pod)
-        found += [("pod", change) for change in diff_space(piece.pod, in_pod)]
-    found += [("", change) for change in check_rules(piece.elements)]
+    found = check_parts(nl, piece.node, pod, piece.pod, piece.elements)
     return [*found, *(("", change) for change in acceptance_faults([piece]))]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
@@ -25,7 +24,6 @@ from kernel.netlink import links, neighbours, routes
 from kernel.netlink.socket import Answer, Netlink
 from kernel.sysctl import read_sysctl
 
-_NO_SUCH_LINK = frozenset({errno.ENODEV})
 _OUR_ALIAS = "podwire"  # begins the alias of each link of ours
 _OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 # Documentation addresses (RFC 5737, RFC 3849): no route leads to them in particular, so the route
@@ -35,14 +33,14 @@ _ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
 
 def read_link(nl: Netlink, name: str = "", index: int = 0) -> Link | None:
     """One link by name or index, None where there is none."""
-    answer = nl.run([links.get_link(name, index)], tolerate=_NO_SUCH_LINK)[0]
+    answer = nl.run([links.get_link(name, index)], tolerate=links.GONE)[0]
     return links.parse_link(answer.objects[0]) if answer.objects else None
 
 
 def read_peer_index(nl: Netlink, name: str) -> int:
     """The index of a pair's other end, in its own namespace; 0 where no link of a pair is so
     named."""
-    answer = nl.run([links.get_link(name)], tolerate=_NO_SUCH_LINK)[0]
+    answer = nl.run([links.get_link(name)], tolerate=links.GONE)[0]
     if not answer.objects or links.parse_link(answer.objects[0]).kind != "veth":
         return 0
     return links.parse_peer_index(answer.objects[0])
@@ -148,7 +146,7 @@ def read_uplink_and_bridge(
     messages = [*lookups, links.get_link(bridge)] if bridge else lookups
     answers = nl.exchange(messages) if messages else []
     for answer in answers[len(lookups) :]:
-        if answer.errno not in (0, *_NO_SUCH_LINK):
+        if answer.errno not in (0, *links.GONE):
             raise KernelError("look up link", bridge, answer.errno, answer.hint)
     found = (links.parse_link(a.objects[0]) for a in answers[len(lookups) :] if a.objects)
     return _mtu_of_first(nl, answers[: len(lookups)]), next(found, None)
@@ -157,8 +155,7 @@ def read_uplink_and_bridge(
 def _mtu_of_first(nl: Netlink, answers: list[Answer]) -> int | None:
     indexes = [routes.parse_link_index(a.objects[0]) for a in answers if a.objects and not a.errno]
     for index in filter(None, indexes):
-        found = nl.run([links.get_link(index=index)], tolerate=_NO_SUCH_LINK)[0].objects
-        link = links.parse_link(found[0]) if found else None
+        link = read_link(nl, index=index)
         if link and link.name != "lo":
             return link.mtu
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeGuard
 
 from kernel.diff import Key, key_of
 from kernel.model import RTPROT_PODWIRE_PEERS, Entry, FdbEntry, Neighbour, Route
@@ -38,7 +37,7 @@ def read_entries(nl: Netlink, device: str | None) -> dict[Key, Entry]:
     A route that is not one entry (several next hops, or none) has an empty link name, and so equals
     no desired one.
     """
-    names = {link.index: link.name for link in map(links.parse_link, nl.dump(links.list_links()))}
+    names = _link_names(nl)
     found: dict[Key, Entry] = {}
     for entry in _read_all(nl, names, device):
         key = key_of(entry)
@@ -60,9 +59,14 @@ def _read_all(nl: Netlink, names: Mapping[int, str], device: str | None) -> Iter
                 yield entry
 
 
+def _link_names(nl: Netlink) -> dict[int, str]:
+    """The links' names by index."""
+    return {link.index: link.name for link in map(links.parse_link, nl.dump(links.list_links()))}
+
+
 def find_rival(nl: Netlink, route: Route) -> Route | None:
     """Whose route is in this one's place; None where there is none (any more)."""
-    names = {link.index: link.name for link in map(links.parse_link, nl.dump(links.list_links()))}
+    names = _link_names(nl)
     for message in nl.dump(routes.list_routes(route.dst.version)):
         found = routes.parse_named_route(message, names)
         if found and key_of(found) == key_of(route) and found.protocol != route.protocol:
@@ -108,7 +112,8 @@ def _adding(
         return [(entry, neighbours.add_neighbour(entry, index))]
     if isinstance(entry, FdbEntry):
         # A group of next hops cannot be replaced (vxlan_fdb_update_existing).
-        first = [(entry, neighbours.delete_fdb(old, index))] if _departs(old) else []
+        departs = isinstance(old, FdbEntry) and old.more
+        first = [(entry, neighbours.delete_fdb(entry, index))] if departs else []
         return [*first, (entry, neighbours.add_fdb(entry, index))]
     if entry.local:
         # Beside the kernel's own for the same address, while a device of earlier settings has it.
@@ -123,10 +128,6 @@ def _adding(
         (entry, routes.delete_route(old, indexes.get(old.link, 0))),
         (entry, routes.set_route(entry, index, NLM_F_CREATE | NLM_F_EXCL)),
     ]
-
-
-def _departs(old: Entry | None) -> TypeGuard[FdbEntry]:
-    return isinstance(old, FdbEntry) and bool(old.more)
 
 
 def _removing(entry: Entry, index: int) -> list[tuple[Entry, Message | None]]:

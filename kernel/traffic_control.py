@@ -21,7 +21,6 @@ from kernel.read import read_link, read_links
 _PRESENT = frozenset({errno.EEXIST})
 # Of a link that has none the kernel answers ENOENT or EINVAL (net/sched/sch_api.c, cls_api.c).
 _NONE = frozenset({errno.ENOENT, errno.EINVAL})
-_GONE = frozenset({errno.ENODEV})
 
 
 def apply_limits(nl: Netlink, desired: Space, index: int) -> None:
@@ -86,7 +85,7 @@ def lift_limits(nl: Netlink, desired: Space) -> list[str]:
         for bucket in buckets
         if bucket in desired.buckets and bucket.link not in going
     ]
-    nl.run(messages, tolerate=_NONE | _GONE)
+    nl.run(messages, tolerate=_NONE | links.GONE)
     here = [name for name in going if name in present]
     return [name for name in here if present[name].alias in (going[name], None)]
 
@@ -149,7 +148,7 @@ def repair_limits(nl: Netlink, changes: Sequence[Change[Noun]]) -> None:
         if not isinstance(link, Link) or link.kind != "ifb":
             continue
         if change.concerns(["mac"]):
-            nl.run([links.delete_link(link.name)], tolerate=_GONE)
+            nl.run([links.delete_link(link.name)], tolerate=links.GONE)
         if change.concerns(["mac"]) or change.observed is None:
             _create_ifb(nl, link)
             nl.run([links.set_traits(link, up=True)])

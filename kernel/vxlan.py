@@ -33,27 +33,22 @@ from kernel.model import (
 )
 from kernel.netlink import links, routes
 from kernel.netlink.codec import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
     Message,
     attribute,
     attributes,
     nested,
     number,
-    text,
     u8,
     u32,
 )
 from kernel.netlink.socket import Netlink
-from kernel.read import read_addresses
+from kernel.read import read_addresses, read_link
 from kernel.sysctl import apply_sysctl
 
-_LINKINFO, _KIND, _DATA = 18, 1, 2
 _ID, _LINK, _LOCAL, _LEARNING, _PORT, _LOCAL6, _UDP_CSUM = 1, 3, 4, 7, 15, 17, 18
 _IFINFO_BYTES = 16
 # What the kernel does not change on a device that is there (vxlan_changelink).
 _FIXED = frozenset({"kind", "vxlan", "vni", "port", "local", "uplink", "learning", "udp_checksum"})
-_GONE = frozenset({errno.ENODEV})
 _LOST = frozenset({errno.ESRCH})
 _PRESENT = frozenset({errno.EEXIST, errno.EADDRNOTAVAIL})
 
@@ -79,7 +74,7 @@ def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
     """Create the device, down. uplink: the index of vxlan.uplink."""
     local = vxlan.local
     data = nested(
-        _DATA,
+        links.INFO_DATA,
         u32(_ID, vxlan.vni),
         u32(_LINK, uplink),
         attribute(_LOCAL if local.version == 4 else _LOCAL6, local.packed),
@@ -87,9 +82,7 @@ def create_vxlan(link: Link, vxlan: Vxlan, uplink: int) -> Message:
         u8(_UDP_CSUM, 0),
         attribute(_PORT, struct.pack("!H", vxlan.port)),
     )
-    body = links.creation_body(link) + nested(_LINKINFO, text(_KIND, "vxlan"), data)
-    what = f"create VXLAN device {link.name}"
-    return Message(links.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    return links.create_link(link, "vxlan", data)
 
 
 def read_vxlan(message: Message) -> Vxlan | None:
@@ -113,13 +106,14 @@ def read_vxlan(message: Message) -> Vxlan | None:
 
 def _read_data(message: Message) -> dict[int, bytes]:
     """The VXLAN attributes of an RTM_NEWLINK; empty for other kinds of links."""
-    info = attributes(attributes(message.body, _IFINFO_BYTES).get(_LINKINFO, b""))
-    return attributes(info.get(_DATA, b"")) if info.get(_KIND) == b"vxlan\0" else {}
+    info = attributes(attributes(message.body, _IFINFO_BYTES).get(links.IFLA_LINKINFO, b""))
+    is_vxlan = info.get(links.INFO_KIND) == b"vxlan\0"
+    return attributes(info.get(links.INFO_DATA, b"")) if is_vxlan else {}
 
 
 def find_vxlan(nl: Netlink, name: str) -> Link | None:
     """A link with its tunnel, if it is a VXLAN device; None where no link has the name."""
-    answer = nl.run([links.get_link(name)], tolerate=_GONE)[0]
+    answer = nl.run([links.get_link(name)], tolerate=links.GONE)[0]
     if not answer.objects:
         return None
     link, vxlan = links.parse_link(answer.objects[0]), read_vxlan(answer.objects[0])
@@ -130,8 +124,8 @@ def find_vxlan(nl: Netlink, name: str) -> Link | None:
 
 def _name_of(nl: Netlink, index: str) -> str:
     """The name of the link with that index; empty where there is none."""
-    found = nl.exchange([links.get_link(index=int(index))])[0].objects if index else ()
-    return links.parse_link(found[0]).name if found else ""
+    link = read_link(nl, index=int(index)) if index else None
+    return link.name if link else ""
 
 
 def ensure_vxlan(
@@ -182,7 +176,7 @@ def _delete_other(nl: Netlink, link: Link | None) -> None:
     if link.kind != "vxlan":
         hint = f"a {link.kind or 'device'} has that name"
         raise KernelError("make VXLAN device", link.name, 0, hint)
-    nl.run([links.delete_link(link.name)], tolerate=_GONE)
+    nl.run([links.delete_link(link.name)], tolerate=links.GONE)
 
 
 def _create(nl: Netlink, desired: Link) -> Link:
@@ -279,4 +273,4 @@ def remove_vxlan(nl: Netlink, name: str) -> bool:
     have = find_vxlan(nl, name)
     if have is None or have.kind != "vxlan":
         return False
-    return nl.run([links.delete_link(name)], tolerate=_GONE)[0].errno == 0
+    return nl.run([links.delete_link(name)], tolerate=links.GONE)[0].errno == 0

@@ -9,7 +9,7 @@ from daemon.policy.compile import LocalPod, allows
 from kernel.conntrack import Connection, forget_forbidden
 from kernel.model import IPAddress
 from kernel.nftables.policy import CUTS_MAX, load_policy, render_cuts
-from kernel.nftables.policy_rules import Cut, Direction, Place, PolicyRules
+from kernel.nftables.policy_rules import Direction, Place, PolicyRules
 
 
 class Cuts:
@@ -17,14 +17,14 @@ class Cuts:
 
     def __init__(self) -> None:
         self.total = 0
-        self._known: dict[Cut, None] = {}
+        self._known: dict[Connection, None] = {}
 
-    def forbidden(self, rules: PolicyRules, pods: Iterable[LocalPod]) -> tuple[Cut, ...]:
+    def forbidden(self, rules: PolicyRules, pods: Iterable[LocalPod]) -> tuple[Connection, ...]:
         """Those that these rules forbid, too."""
         judge = _Judge(rules, pods)
         return tuple(cut for cut in self._known if not judge.allows(cut))
 
-    def keep(self, cuts: Sequence[Cut], *, loaded: bool) -> None:
+    def keep(self, cuts: Sequence[Connection], *, loaded: bool) -> None:
         """Remember these alone. loaded: whether the kernel has them already. Raises KernelError."""
         is_less = len(cuts) < len(self._known)
         self._known = dict.fromkeys(cuts)
@@ -40,7 +40,7 @@ class Cuts:
         judge = _Judge(rules, pods)
 
         def is_forbidden(connection: Connection) -> bool:
-            return not judge.allows(Cut(*connection))
+            return not judge.allows(connection)
 
         # Remembered before their entries go: the next packet would make an entry again.
         found = forget_forbidden(addresses, is_forbidden, self._remember) if addresses else []
@@ -48,7 +48,7 @@ class Cuts:
         return len(found)
 
     def _remember(self, connections: Iterable[Connection]) -> None:
-        self._known |= dict.fromkeys(Cut(*connection) for connection in connections)
+        self._known |= dict.fromkeys(connections)
         while len(self._known) > CUTS_MAX:
             del self._known[next(iter(self._known))]
         load_policy(render_cuts(self._known))
@@ -64,7 +64,7 @@ class _Judge:
             for address in pod.addresses:
                 self._pods[address].append(pod)
 
-    def allows(self, cut: Cut) -> bool:
+    def allows(self, cut: Connection) -> bool:
         """Whether all of them may have it."""
         ends: tuple[tuple[Direction, IPAddress, IPAddress], ...] = (
             ("egress", cut.source, cut.destination),

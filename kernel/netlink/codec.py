@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
@@ -99,6 +99,11 @@ def be32(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack("!I", value))
 
 
+def nfgen(family: int = 0, resource: int = 0) -> bytes:
+    """A struct nfgenmsg (linux/netfilter/nfnetlink.h). family: NFPROTO_*, 0 for all."""
+    return struct.pack("!BBH", family, 0, resource)
+
+
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes of a body by type; the last one of a type wins."""
     # A loop of its own: a link has some fifty, and every ADD reads links.
@@ -131,6 +136,11 @@ def first_attribute(data: bytes, offset: int, wanted: int) -> bytes | None:
 def number(payload: bytes) -> int:
     """A 32-bit attribute's value in the machine's order."""
     return int(struct.unpack_from("=I", payload)[0])
+
+
+def number_in(found: Mapping[int, bytes], kind: int) -> int:
+    """The same of one of some attributes; 0 where it is not among them."""
+    return number(found[kind]) if kind in found else 0
 
 
 def mac_bytes(mac: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from kernel.netlink.codec import (
     u32,
 )
 
+GONE = frozenset({errno.ENODEV})
+"""The answer where there is no such link."""
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
@@ -43,7 +46,7 @@ _IFLA_INET_CONF, _IPV4_DEVCONF_ARP_NOTIFY = 1, 22  # linux/if_link.h, linux/ip.h
 # Settings of a link that its messages carry: of IPv4 an index of linux/ip.h (IPV4_DEVCONF_*), of
 # IPv6 an attribute (IFLA_INET6_ADDR_GEN_MODE).
 _CARRIED = {("ipv4", "forwarding"): 1, ("ipv4", "arp_ignore"): 19, ("ipv6", "addr_gen_mode"): 8}
-_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+INFO_KIND, INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _IFLA_STATS64 = 23
 _COUNTERS = struct.Struct("=8Q")  # the first members of struct rtnl_link_stats64
@@ -80,16 +83,9 @@ def create_veth(host: Link, peer: Link, peer_netns_fd: int, master_index: int = 
         _link_body("") + text(IFLA_IFNAME, peer.name) + _traits(peer)
         + u32(IFLA_NET_NS_FD, peer_netns_fd)
     )  # fmt: skip
-    info = nested(
-        IFLA_LINKINFO,
-        text(_INFO_KIND, "veth"),
-        nested(_INFO_DATA, attribute(_VETH_INFO_PEER, peer_body)),
-    )
-    body = _link_body(host.name) + _traits(host) + info
-    if master_index:
-        body += u32(IFLA_MASTER, master_index)
-    what = f"create veth pair {host.name} - {peer.name}"
-    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    made = create_link(host, "veth", nested(INFO_DATA, attribute(_VETH_INFO_PEER, peer_body)))
+    body = made.body + (u32(IFLA_MASTER, master_index) if master_index else b"")
+    return made._replace(body=body, what=f"create veth pair {host.name} - {peer.name}")
 
 
 def set_traits(link: Link, *, up: bool = False, settings: Iterable[Sysctl] = ()) -> Message:
@@ -185,9 +181,11 @@ def set_queue_length(name: str, packets: int) -> Message:
     return Message(RTM_NEWLINK, 0, body, f"set queue length of {name}")
 
 
-def creation_body(link: Link) -> bytes:
-    """The body of a message that creates the link, but for what its kind needs (IFLA_LINKINFO)."""
-    return _link_body(link.name) + _traits(link)
+def create_link(link: Link, kind: str, *data: bytes) -> Message:
+    """Create a link, down. data: what its kind needs, nested in `INFO_DATA`."""
+    info = nested(IFLA_LINKINFO, text(INFO_KIND, kind), *data)
+    body, what = _link_body(link.name) + _traits(link) + info, f"create {kind} device {link.name}"
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def delete_link(name: str) -> Message:
@@ -227,7 +225,7 @@ def parse_link(message: Message) -> Link:
     mac = found.get(IFLA_ADDRESS, b"")
     return Link(
         name=string(found.get(IFLA_IFNAME, b"")),
-        kind=string(info.get(_INFO_KIND, b"")),
+        kind=string(info.get(INFO_KIND, b"")),
         mac=mac.hex(":") if mac else None,
         mtu=number(found[IFLA_MTU]) if IFLA_MTU in found else None,
         up=bool(flags & IFF_UP),

@@ -18,6 +18,7 @@ from kernel.netlink.codec import (
     attributes,
     nested,
     number,
+    number_in,
     u32,
 )
 
@@ -140,10 +141,10 @@ def _parse(message: Message) -> tuple[int, Route, dict[int, bytes]]:
         via=_gateway(found),
         src=_ip(found.get(_RTA_PREFSRC)),
         scope=scope,
-        table=_number(found, _RTA_TABLE) or table or TABLE_MAIN,
-        priority=_number(found, _RTA_PRIORITY),
-        mtu=_number(metrics, _RTAX_MTU),
-        advmss=_number(metrics, _RTAX_ADVMSS),
+        table=number_in(found, _RTA_TABLE) or table or TABLE_MAIN,
+        priority=number_in(found, _RTA_PRIORITY),
+        mtu=number_in(metrics, _RTAX_MTU),
+        advmss=number_in(metrics, _RTAX_ADVMSS),
         protocol=protocol,
         onlink=bool(flags & _RTNH_F_ONLINK),
         local=kind == _RTN_LOCAL and protocol == RTPROT_PODWIRE_PEERS,
@@ -221,7 +222,7 @@ def get_route(address: IPAddress, source: IPAddress | None = None, iif: int = 0)
 def parse_path(message: Message) -> tuple[int, IPAddress | None, int]:
     """The link index (0: none), the next hop and the table of a route look-up's answer."""
     found = attributes(message.body, _RTMSG.size)
-    return _number(found, _RTA_OIF), _gateway(found), _number(found, _RTA_TABLE)
+    return number_in(found, _RTA_OIF), _gateway(found), number_in(found, _RTA_TABLE)
 
 
 def is_local(message: Message) -> bool:
@@ -232,7 +233,7 @@ def is_local(message: Message) -> bool:
 def parse_link_index(message: Message) -> int:
     """The link index of a route look-up's answer; 0 where it has none."""
     found = attributes(message.body, _RTMSG.size)
-    return _number(found, _RTA_OIF)
+    return number_in(found, _RTA_OIF)
 
 
 def _gateway(found: Mapping[int, bytes]) -> IPAddress | None:
@@ -243,10 +244,6 @@ def _gateway(found: Mapping[int, bytes]) -> IPAddress | None:
 
 def _ip(raw: bytes | None) -> IPAddress | None:
     return ip_address(raw) if raw else None
-
-
-def _number(found: Mapping[int, bytes], kind: int) -> int:
-    return number(found[kind]) if kind in found else 0
 
 
 def _destination(family: int, length: int, found: Mapping[int, bytes]) -> IPNetwork:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 
 from kernel.model import IPNetwork, Rule
-from kernel.netlink.codec import FAMILY, Message, attributes, number, string
+from kernel.netlink.codec import FAMILY, Message, attributes, number, number_in, string
 
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 
@@ -38,9 +38,9 @@ def parse_rule(message: Message) -> Rule | None:
     found = attributes(message.body, _HEAD.size)
     return Rule(
         version=_VERSION[family],
-        priority=_number(found, _FRA_PRIORITY),
+        priority=number_in(found, _FRA_PRIORITY),
         action=_ACTIONS.get(action, f"action {action}"),
-        table=_number(found, _FRA_TABLE) or table,
+        table=number_in(found, _FRA_TABLE) or table,
         src=_prefix(found.get(_FRA_SRC), from_length),
         dst=_prefix(found.get(_FRA_DST), to_length),
         iif=string(found.get(_FRA_IIFNAME, b"")),
@@ -52,7 +52,7 @@ def parse_rule(message: Message) -> Rule | None:
 def _others(found: Mapping[int, bytes], tos: int) -> Iterator[str]:
     if tos:
         yield f"tos {tos:#x}"
-    mark, mask = _number(found, _FRA_FWMARK), found.get(_FRA_FWMASK)
+    mark, mask = number_in(found, _FRA_FWMARK), found.get(_FRA_FWMASK)
     if mark or (mask and number(mask)):
         among = f"/{number(mask):#x}" if mask and number(mask) != _ANY_MARK else ""
         yield f"fwmark {mark:#x}{among}"
@@ -66,7 +66,3 @@ def _others(found: Mapping[int, bytes], tos: int) -> Iterator[str]:
 
 def _prefix(raw: bytes | None, length: int) -> IPNetwork | None:
     return ip_network((ip_address(raw), length), strict=False) if raw else None
-
-
-def _number(found: Mapping[int, bytes], kind: int) -> int:
-    return number(found[kind]) if kind in found else 0

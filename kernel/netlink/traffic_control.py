@@ -26,7 +26,6 @@ _TCMSG = struct.Struct("=BxxxiIII")  # family, link, handle, parent, info
 _ROOT, _INGRESS, _RECEIVED = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2  # TC_H_*; _RECEIVED: filters there
 _BUCKET_HANDLE, _INGRESS_HANDLE = 0x10000, 0xFFFF0000
 _KIND, _OPTIONS = 1, 2
-_LINKINFO, _INFO_KIND = links.IFLA_LINKINFO, 1
 
 _TBF_PARMS, _TBF_RATE64 = 1, 4
 # struct tc_tbf_qopt: of the rate (struct tc_ratespec) the number alone, peak rate, limit, buffer,
@@ -49,9 +48,7 @@ _STOLEN, _EGRESS_REDIRECT = 4, 1
 
 def create_ifb(link: Link) -> Message:
     """Create an ifb device, down: what is redirected to it comes back as received."""
-    info = nested(_LINKINFO, text(_INFO_KIND, "ifb"))
-    body, what = links.creation_body(link) + info, f"create ifb device {link.name}"
-    return Message(links.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    return links.create_link(link, "ifb")
 
 
 def set_bucket(bucket: TokenBucket, index: int, *, new: bool = False) -> Message:

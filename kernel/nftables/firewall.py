@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kernel.model import Element
-from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table
+from kernel.nftables.table import Chain, Set, Table, link_key
 
 OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
 POLICIES = (OPEN, SAME_BRIDGE, ISOLATED)
@@ -45,7 +45,7 @@ def policy_elements(link: str, policy: str) -> tuple[Element, ...]:
     """The elements of a link's policy: a bridge's, or that of a pair's end on the node."""
     if policy == OPEN:
         return ()
-    name = link.encode().ljust(IFNAMSIZ, b"\0")
+    name = link_key(link)
     itself = _ISOLATED if policy == ISOLATED else _SAME
     return _LINKS.element(name), itself.element(name * 2)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from kernel.model import HOST_LINK_PREFIX, IPAddress
-from kernel.netlink.codec import Message, attribute_list, attributes, string, text
+from kernel.netlink.codec import Message, attribute_list, attributes, nfgen, string, text
 from kernel.netlink.socket import Netlink
-from kernel.nftables.table import ABSENT, HEADER_BYTES, IFNAMSIZ, SUBSYSTEM, TABLE
+from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, TABLE, link_key
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
@@ -81,7 +81,7 @@ class Flow:
         is_v4 = self.to.version == 4
         names = {_IIFNAME: self.iif, _OIFNAME: self.oif}
         if names.get(key):
-            return names[key].encode().ljust(IFNAMSIZ, b"\0")
+            return link_key(names[key])
         values = {
             _PROTOCOL: b"\x08\x00" if is_v4 else b"\x86\xdd",
             _NFPROTO: bytes([2 if is_v4 else 10]),
@@ -126,7 +126,7 @@ class ForeignRules:
     def __init__(self, nl: Netlink) -> None:
         """Raises KernelError."""
         self._nl = nl
-        message = Message(_GETCHAIN, 0, struct.pack("!BBH", 0, 0, 0), "list nft chains")
+        message = Message(_GETCHAIN, 0, nfgen(), "list nft chains")
         chains = (_parse_chain(m) for m in nl.dump(message) if m.body[0] in _FAMILIES)
         self._chains = {c[:3]: c for c in chains if c.table != TABLE}
         self._rules: dict[_Key, list[Message]] = {}
@@ -212,16 +212,15 @@ class ForeignRules:
     def _rules_of(self, chain: _Chain) -> list[Message]:
         key = chain[:3]
         if key not in self._rules:
-            body = struct.pack("!BBH", chain.family, 0, 0)
-            body += text(_RULE_TABLE, chain.table) + text(_RULE_CHAIN, chain.name)
+            body = nfgen(chain.family) + text(_RULE_TABLE, chain.table)
+            body += text(_RULE_CHAIN, chain.name)
             self._rules[key] = self._nl.dump(Message(_GETRULE, 0, body, f"list rules of {chain}"))
         return self._rules[key]
 
 
-def has_chain(nl: Netlink, family: str, table: str, name: str) -> bool:
-    """Whether a table of this family (ip, ip6) has a chain of that name. Raises KernelError."""
-    number = next(number for number, known in _FAMILIES.items() if known == family)
-    body = struct.pack("!BBH", number, 0, 0) + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, name)
+def has_chain(nl: Netlink, family: int, table: str, name: str) -> bool:
+    """Whether a table of this family (NFPROTO_*) has a chain of that name. Raises KernelError."""
+    body = nfgen(family) + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, name)
     message = Message(_GETCHAIN, 0, body, f"look up nft chain {name}")
     return bool(nl.run([message], tolerate=ABSENT)[0].objects)
 

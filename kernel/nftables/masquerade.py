@@ -20,10 +20,17 @@ from kernel.model import Element, IPAddress, IPNetwork
 from kernel.netlink.socket import Netlink
 from kernel.nftables.generation import are_intervals, note_intervals, read_generation
 from kernel.nftables.set_messages import change_elements, read_elements, read_sets
-from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, load, open_nft
+from kernel.nftables.table import (
+    ADDRESS_TYPES,
+    IFNAMSIZ,
+    Chain,
+    Set,
+    Table,
+    link_key,
+    load,
+    open_nft,
+)
 
-ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
-"""nft's types of addresses, by version."""
 HAIRPIN = {v: Set("inet", f"hairpin{v}", ("ifname", a, a)) for v, a in ADDRESS_TYPES.items()}
 MASQUERADE = {
     v: Set("inet", f"masquerade{v}", (a,), interval=True) for v, a in ADDRESS_TYPES.items()
@@ -69,8 +76,7 @@ def hairpin_element(link: str, address: IPAddress) -> Element:
     link: the node's link that leads to the pod, its bridge or its own pair's end; two networks may
     give the same address to pods behind different links.
     """
-    name = link.encode().ljust(IFNAMSIZ, b"\0")
-    return HAIRPIN[address.version].element(name + address.packed * 2)
+    return HAIRPIN[address.version].element(link_key(link) + address.packed * 2)
 
 
 def hairpin_address(element: Element) -> IPAddress | None:

@@ -22,11 +22,12 @@ from kernel.diff import Change, Noun, by_key, diff
 from kernel.model import Element, IPAddress
 from kernel.nftables.set_messages import change_elements, read_sets
 from kernel.nftables.table import (
-    IFNAMSIZ,
+    ADDRESS_TYPES,
     Chain,
     Set,
     Table,
     ensure_table,
+    link_key,
     open_nft,
     read_counters,
     remove_part,
@@ -35,10 +36,9 @@ from kernel.nftables.table import (
 
 PROBES_MAX = 500
 """Probes a second that are taken from one address."""
-_ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
-_UNDERLAY = {v: Set("inet", f"peers{v}", (a,)) for v, a in _ADDRESS.items()}
-_PODS = {v: Set("inet", f"pod_peers{v}", (a,)) for v, a in _ADDRESS.items()}
-_RATES = {v: Set("inet", f"probe_rates{v}", (a,), timeout="10s") for v, a in _ADDRESS.items()}
+_UNDERLAY = {v: Set("inet", f"peers{v}", (a,)) for v, a in ADDRESS_TYPES.items()}
+_PODS = {v: Set("inet", f"pod_peers{v}", (a,)) for v, a in ADDRESS_TYPES.items()}
+_RATES = {v: Set("inet", f"probe_rates{v}", (a,), timeout="10s") for v, a in ADDRESS_TYPES.items()}
 _TUNNEL, _UPLINKS = Set("inet", "tunnel", ("ifname",)), Set("inet", "uplinks", ("ifname",))
 _VXLAN_PORT = Set("inet", "vxlan_port", ("inet_service",))
 _PROBE_PORT = Set("inet", "probe_port", ("inet_service",))
@@ -138,7 +138,7 @@ def node_elements(
     links = ((_UPLINKS, uplink), (_TUNNEL, tunnel))
     ports = ((_VXLAN_PORT, vxlan_port), (_PROBE_PORT, probe_port))
     return frozenset(
-        {s.element(name.encode().ljust(IFNAMSIZ, b"\0")) for s, name in links}
+        {s.element(link_key(name)) for s, name in links}
         | {s.element(port.to_bytes(2, "big")) for s, port in ports if port is not None}
     )
 

@@ -23,15 +23,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
+from kernel.conntrack import Connection
 from kernel.errors import KernelError
 from kernel.model import HOST_LINK_PREFIX, ChainRules, IPAddress
-from kernel.netlink.codec import Message, text
 from kernel.netlink.socket import NETLINK_NETFILTER, open_netlink
 from kernel.nftables.policy_rules import (
     DIRECTIONS,
     PROTOCOLS,
     Box,
-    Cut,
     Direction,
     Ends,
     Filter,
@@ -40,13 +39,11 @@ from kernel.nftables.policy_rules import (
     Span,
 )
 from kernel.nftables.table import (
-    ABSENT,
-    SUBSYSTEM,
     Chain,
-    header,
     marked_rules,
     read_rules,
     run_nft,
+    table_is_present,
 )
 from kernel.programs import require_program, run_program
 
@@ -57,12 +54,6 @@ CUT_SECONDS = 3600
 """How long the addresses and ports of a connection that was cut are remembered."""
 CUTS_MAX = 32767
 """Connections that are remembered."""
-_GETTABLE, _GETRULE, _TABLE_NAME, _RULE_TABLE = (
-    SUBSYSTEM | 1,
-    SUBSYSTEM | 7,
-    1,
-    1,
-)  # linux/netfilter/nf_tables.h
 _LOG_RATE = "limit rate 50/second burst 100 packets"
 _SNAPPED = 128  # bytes of a logged packet: its headers
 _IP = {4: "ip", 6: "ip6"}
@@ -219,7 +210,7 @@ _FORWARD = Chain(
 )
 
 
-def render(rules: PolicyRules, cuts: Collection[Cut] = ()) -> str:
+def render(rules: PolicyRules, cuts: Collection[Connection] = ()) -> str:
     """A script for `nft -f` that makes the whole table anew, whatever is there."""
     whole = "\n".join(_changes(PolicyRules(), rules))
     lines = [f"add table {_PATH}", f"delete table {_PATH}", *_base(), whole, *_cut_elements(cuts)]
@@ -231,13 +222,13 @@ def render_changes(old: PolicyRules, new: PolicyRules) -> str:
     return "".join(f"{line}\n" for line in _changes(old, new))
 
 
-def render_cuts(cuts: Collection[Cut]) -> str:
+def render_cuts(cuts: Collection[Connection]) -> str:
     """A script that remembers these connections as cut, in both directions, and no others."""
     flushed = [f"flush set {_PATH} cut{v}" for v in _IP]
     return "\n".join([*flushed, *_cut_elements(cuts), ""])
 
 
-def _cut_elements(cuts: Collection[Cut]) -> Iterator[str]:
+def _cut_elements(cuts: Collection[Connection]) -> Iterator[str]:
     for v in _IP:
         members = {
             f"{c.source} . {c.destination} . {c.protocol} . {c.source_port} . {c.port}"
@@ -345,7 +336,8 @@ def _elements(verb: str, name: str, members: Collection[str]) -> Iterator[str]:
 
 def chains_of(rules: PolicyRules) -> dict[str, ChainRules]:
     """The chains that should have rules, by name."""
-    return {c.name: ChainRules("inet", c.name, c.digests) for c in _chains(rules)}
+    filters = (_filter_chain(name, found) for name, found in rules.filters.items())
+    return {c.name: ChainRules("inet", c.name, c.digests) for c in (_FORWARD, *filters)}
 
 
 def read_chains() -> dict[str, ChainRules]:
@@ -365,19 +357,12 @@ def load_policy(script: str) -> None:
 def policy_is_present() -> bool:
     """Whether the table is there. Raises KernelError."""
     with open_netlink(NETLINK_NETFILTER) as nl:
-        body = header("inet") + text(_TABLE_NAME, TABLE)
-        message = Message(_GETTABLE, 0, body, f"look up nft table {_PATH}")
-        return bool(nl.run([message], tolerate=ABSENT)[0].objects)
+        return table_is_present(nl, "inet", TABLE)
 
 
 def is_whole(rules: PolicyRules) -> bool:
     """Whether the table's chains have just the rules that they should. Raises KernelError."""
     return read_chains() == chains_of(rules)
-
-
-def _chains(rules: PolicyRules) -> Iterator[Chain]:
-    yield _FORWARD
-    yield from (_filter_chain(name, found) for name, found in rules.filters.items())
 
 
 def count_packets(name: str, found: Filter) -> tuple[int, int]:

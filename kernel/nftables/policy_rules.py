@@ -76,21 +76,6 @@ def _has(span: Span, protocol: int, port: int) -> bool:
     return span.protocol == protocol and span.first <= port <= span.last
 
 
-class Cut(NamedTuple):
-    """A connection by its first packet, as it is forwarded."""
-
-    source: IPAddress
-    destination: IPAddress
-    protocol: int
-    source_port: int
-    port: int
-
-    @property
-    def reverse(self) -> Cut:
-        """Its packets in the other direction."""
-        return Cut(self.destination, self.source, self.protocol, self.port, self.source_port)
-
-
 @dataclass(frozen=True, slots=True)
 class PolicyRules:
     """All of the table. known: pods that are decided on.
@@ -145,6 +130,6 @@ def _includes(new: Filter | None, old: Filter | None) -> bool:
     return all(after >= before for after, before in pairs)
 
 
-def ends_of(first: IPAddress, last: IPAddress | None = None) -> Ends:
-    """The addresses from one to another."""
-    return Ends(first.version, int(first), int(last or first))
+def ends_of(address: IPAddress) -> Ends:
+    """One address, from it to itself."""
+    return Ends(address.version, int(address), int(address))

@@ -15,8 +15,8 @@ from ipaddress import ip_address
 
 from kernel.conntrack import Flow, forget_flows_to_node
 from kernel.model import Element, IPAddress, IPNetwork
-from kernel.nftables.masquerade import ADDRESS_TYPES, hairpin_element
-from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, disjoint
+from kernel.nftables.masquerade import hairpin_element
+from kernel.nftables.table import ADDRESS_TYPES, Chain, Set, Table, disjoint, link_key
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 """Numbers of the protocols that have ports (IANA)."""
@@ -121,7 +121,7 @@ def return_elements(link: str, pod: IPAddress, *, always: bool) -> tuple[Element
     link: the node's link that leads to the pod. always: whatever their source; else those whose
     answer would not come back by this node.
     """
-    name = link.encode().ljust(IFNAMSIZ, b"\0")
+    name = link_key(link)
     if always:
         return (ALWAYS[pod.version].element(name + pod.packed),)
     # Where bridges pass their packets to iptables (bridge-nf-call-iptables) a packet does not come

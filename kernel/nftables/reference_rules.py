@@ -7,19 +7,18 @@ Through netlink alone, whichever program made them: iptables-nft's chains are ch
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kernel.errors import KernelError
 from kernel.model import IPAddress
-from kernel.netlink.codec import Message, attribute, attributes, string, text
+from kernel.netlink.codec import Message, attribute, attributes, nfgen, string, text
 from kernel.netlink.socket import Netlink
-from kernel.nftables.foreign import jump_target, xtables_comment
+from kernel.nftables.foreign import has_chain, jump_target, xtables_comment
 from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, comment_in, commit, open_nft
 
 # linux/netfilter/nf_tables.h
-_GETCHAIN, _DELCHAIN = SUBSYSTEM | 4, SUBSYSTEM | 5
+_DELCHAIN = SUBSYSTEM | 5
 _GETRULE, _DELRULE = SUBSYSTEM | 7, SUBSYSTEM | 8
 _CHAIN_TABLE, _CHAIN_NAME = 1, 3
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 1, 2, 3, 7
@@ -116,7 +115,7 @@ def _removals(nl: Netlink, traces: Traces) -> Iterator[Message]:
 
 
 def _iptables_removals(nl: Netlink, chains: Mapping[str, str]) -> Iterator[Message]:
-    present = [(f, "nat", c) for f in (_IP, _IP6) for c in chains if _is_chain(nl, (f, "nat", c))]
+    present = [(f, "nat", c) for f in (_IP, _IP6) for c in chains if has_chain(nl, f, "nat", c)]
     if not present:
         return
     jumps = _matching(nl, IPTABLES, lambda r: r.to in chains)
@@ -135,7 +134,7 @@ def _spoof_check_removals(nl: Netlink, reference: str) -> Iterator[Message]:
     yield from map(_delete_rule, _matching(nl, [_SPOOF_CHECK], lambda r: r.comment == comment))
     for chain in (name, f"{name}-mac"):
         place = (_BRIDGE, "nat", chain)
-        if _is_chain(nl, place):
+        if has_chain(nl, *place):
             yield from _delete_chain(place, has_rules=bool(_read_rules(nl, place)))
 
 
@@ -151,7 +150,7 @@ def _matching(nl: Netlink, places: Sequence[_Place], fits: Callable[[Rule], bool
 
 def _read_rules(nl: Netlink, place: _Place) -> list[Rule]:
     family, table, chain = place
-    body = _header(family) + text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
+    body = nfgen(family) + text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
     try:
         found = nl.dump(Message(_GETRULE, 0, body, f"list rules of nft chain {table} {chain}"))
     except KernelError as error:
@@ -170,13 +169,8 @@ def _parse_rule(message: Message) -> Rule:
     return Rule(message.body[0], table, chain, handle, comment, to, message.body)
 
 
-def _is_chain(nl: Netlink, place: _Place) -> bool:
-    message = Message(_GETCHAIN, 0, _chain_body(place), f"look up nft chain {place[2]}")
-    return bool(nl.run([message], tolerate=ABSENT)[0].objects)
-
-
 def _delete_rule(rule: Rule) -> Message:
-    body = _header(rule.family) + text(_RULE_TABLE, rule.table) + text(_RULE_CHAIN, rule.chain)
+    body = nfgen(rule.family) + text(_RULE_TABLE, rule.table) + text(_RULE_CHAIN, rule.chain)
     body += attribute(_RULE_HANDLE, rule.handle)
     return Message(_DELRULE, 0, body, f"delete rule of nft chain {rule.table} {rule.chain}")
 
@@ -185,15 +179,7 @@ def _delete_chain(place: _Place, *, has_rules: bool) -> Iterator[Message]:
     family, table, chain = place
     if has_rules:
         # Without a handle all of its rules go.
-        body = _header(family) + text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
+        body = nfgen(family) + text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
         yield Message(_DELRULE, 0, body, f"flush nft chain {table} {chain}")
-    yield Message(_DELCHAIN, 0, _chain_body(place), f"delete nft chain {table} {chain}")
-
-
-def _chain_body(place: _Place) -> bytes:
-    family, table, chain = place
-    return _header(family) + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
-
-
-def _header(family: int) -> bytes:
-    return struct.pack("!BBH", family, 0, 0)
+    body = nfgen(family) + text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
+    yield Message(_DELCHAIN, 0, body, f"delete nft chain {table} {chain}")

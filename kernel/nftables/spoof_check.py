@@ -21,7 +21,7 @@ from kernel.model import HOST_LINK_PREFIX, Element, IPAddress, IPNetwork
 from kernel.netlink.codec import mac_bytes
 from kernel.netlink.socket import Netlink
 from kernel.nftables.set_messages import read_sets
-from kernel.nftables.table import IFNAMSIZ, Chain, Set, Table, disjoint
+from kernel.nftables.table import Chain, Set, Table, disjoint, link_key
 
 _CHECKED_PORTS = Set("bridge", "checked_ports", ("ifname",))
 _ALLOWED_MACS = Set("bridge", "allowed_macs", ("ifname", "ether_addr"))
@@ -130,15 +130,11 @@ PARTS = {
 """By family."""
 
 
-def _name(link: str) -> bytes:
-    return link.encode().ljust(IFNAMSIZ, b"\0")
-
-
 def spoof_check_elements(port: str, mac: str) -> tuple[Element, Element]:
     """The elements that hold a bridge port to one MAC address."""
     # A field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
     raw = mac_bytes(mac).ljust(8, b"\0")
-    return _ALLOWED_MACS.element(_name(port) + raw), _CHECKED_PORTS.element(_name(port))
+    return _ALLOWED_MACS.element(link_key(port) + raw), _CHECKED_PORTS.element(link_key(port))
 
 
 def source_check_elements(
@@ -153,7 +149,7 @@ def source_check_elements(
     link: the node's end of the pair; bridged: whether it is a port of a bridge.
     """
     families = ("bridge",) if bridged else ("arp", "inet")
-    name = _name(link)
+    name = link_key(link)
     checked = (_CHECKED[family].element(name) for family in families)
     allowed = _allowed_elements(name, families, addresses, disjoint(prefixes))
     return (*allowed, *checked)
@@ -171,7 +167,7 @@ def other_mac_elements(
 
     present: those that its attachment has; own: the link-local address that follows from the MAC.
     """
-    name = _name(link)
+    name = link_key(link)
     elements: tuple[Element, ...] = ()
     if _CHECKED_PORTS.element(name) in present:
         elements = spoof_check_elements(link, mac)
@@ -201,5 +197,5 @@ def _allowed_elements(
 
 def checks_of(nl: Netlink, link: str) -> tuple[Element, ...]:
     """The elements of both checks that a link has, found by its name."""
-    name = _name(link)
+    name = link_key(link)
     return tuple(e for e in read_sets(nl, SETS) if e.key.startswith(name))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import struct
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from kernel.diff import Change, Key, by_key, diff
 from kernel.errors import KernelError
 from kernel.model import ChainRules, Element, IPNetwork
-from kernel.netlink.codec import Message, attributes, be32, string, text
+from kernel.netlink.codec import Message, attributes, be32, nfgen, string, text
 from kernel.netlink.socket import NETLINK_NETFILTER, Answer, Netlink, open_netlink
 from kernel.programs import require_program, run_program
 
@@ -45,6 +44,8 @@ _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
 _OBJECT_COUNTER, _COUNTER_PACKETS = 1, 2
 HEADER_BYTES = 4  # struct nfgenmsg
 IFNAMSIZ = 16  # linux/if.h
+ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+"""nft's types of addresses, by version."""
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _BATCH_GENERATION = 1  # NFNL_BATCH_GENID, linux/netfilter/nfnetlink.h
 _FAMILY = {"inet": 1, "arp": 3, "bridge": 7}  # NFPROTO_*
@@ -121,6 +122,11 @@ class Table:
     def rules(self) -> dict[Key, ChainRules]:
         """Its chains as the comparison knows them."""
         return by_key(ChainRules(self.family, chain.name, chain.digests) for chain in self.chains)
+
+
+def link_key(name: str) -> bytes:
+    """A link's name as a field of a key (ifname)."""
+    return name.encode().ljust(IFNAMSIZ, b"\0")
 
 
 def disjoint(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
@@ -236,9 +242,9 @@ def open_nft() -> AbstractContextManager[Netlink]:
     return open_netlink(NETLINK_NETFILTER)
 
 
-def table_is_present(nl: Netlink, family: str) -> bool:
+def table_is_present(nl: Netlink, family: str, name: str = TABLE) -> bool:
     """Whether a family's table is there, complete or not."""
-    message = Message(_GETTABLE, 0, header(family) + text(_TABLE_NAME, TABLE), "look up nft table")
+    message = Message(_GETTABLE, 0, header(family) + text(_TABLE_NAME, name), "look up nft table")
     return bool(nl.run([message], tolerate=ABSENT)[0].objects)
 
 
@@ -298,8 +304,8 @@ def remove_tables(nl: Netlink, keep: Collection[str] = ()) -> None:
 
 
 def header(family: str, resource: int = 0) -> bytes:
-    """A struct nfgenmsg (linux/netfilter/nfnetlink.h)."""
-    return struct.pack("!BBH", _FAMILY.get(family, 0), 0, resource)
+    """A struct nfgenmsg for a family of podwire's tables; empty: of none."""
+    return nfgen(_FAMILY.get(family, 0), resource)
 
 
 def commit(
