@@ -14,7 +14,6 @@ from cni_plugin.chained import native_pieces
 from cni_plugin.errors import (
     ALREADY_ATTACHED,
     INVALID_CONFIG,
-    INVALID_ENVIRONMENT,
     TRY_AGAIN,
     CniError,
 )
@@ -23,7 +22,7 @@ from cni_plugin.ipam_client import Allocate
 from cni_plugin.plan import plan_attachment
 from cni_plugin.plan_parts import requested_mac
 from cni_plugin.removal import forget, remove, remove_made_bridge
-from cni_plugin.result import Result, merge, parse_result
+from cni_plugin.result import Result, merge
 from cni_plugin.shape import Shape, shape_of
 from cni_plugin.store_access import bridge_users, enter_own_store, open_node_store
 from ipam.errors import AddressTaken, RangeExhausted
@@ -42,10 +41,13 @@ T = TypeVar("T")
 def add(call: Call) -> Result:
     """Attach the pod. Raises CniError, IpamError or KernelError, and then nothing has changed."""
     shape = shape_of(call.conf, call.host.program, call.ipam.plugin)
-    before = _previous(call)
+    before = call.previous()
     _check_config(call, shape)
-    with call.host.open_netns(call.request.netns) as pod, open_netlink() as nl:
-        _check_pod(call, pod)
+    with call.open_pod() as pod, open_netlink() as nl:
+        # The kernel will refuse the link itself, but another IPAM plugin must not even be executed
+        # then: our DEL would free what it gave to the attachment that is there.
+        if call.ipam.plugin and pod_has_link(pod, call.request.ifname):
+            raise _already_attached(call)
         enter_own_store(call)
         with open_node_store(call) as store:
             try:
@@ -61,25 +63,6 @@ def _check_config(call: Call, shape: Shape) -> None:
         raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
     requested_mac(call.request, call.conf)
     call.ipam.validate(call)
-
-
-def _previous(call: Call) -> Result | None:
-    raw = call.conf.prev_result
-    return parse_result(raw, call.version) if raw else None
-
-
-def _check_pod(call: Call, pod: Namespace) -> None:
-    """Refuse a namespace that is no pod's, or that has a link of that name.
-
-    The kernel will refuse the link itself, but another IPAM plugin must not even be executed then:
-    our DEL would free what it gave to the attachment that is there.
-    """
-    request = call.request
-    if pod.is_current() and not request.netns_override:
-        msg = f"CNI_NETNS={request.netns!r} is the node's own network namespace"
-        raise CniError(INVALID_ENVIRONMENT, msg)
-    if call.ipam.plugin and pod_has_link(pod, request.ifname):
-        raise _already_attached(call)
 
 
 def _already_attached(call: Call) -> CniError:
@@ -110,7 +93,7 @@ def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) ->
         # of (another store may), and its links have the names that ours would have had.
         bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
         bridge = _attach(call, nl, pod, store, plan, bridge)
-        undo.callback(remove, nl, store, call.owner, cleanup_record_of(made))
+        undo.callback(remove, call.host, nl, store, call.owner, cleanup_record_of(made))
         if made.pieces:
             _apply_pieces(nl, pod, made)
         if plan.masquerade:

@@ -216,6 +216,14 @@ def load_record(text: str) -> Record:
     return _record(_decode(text))
 
 
+def read_record(text: str) -> Record | None:
+    """The same; None for one that another version wrote."""
+    try:
+        return load_record(text)
+    except DAMAGE:
+        return None
+
+
 def _record(raw: dict[str, Any]) -> Record:
     lists = {
         "aliases": tuple(raw.get("aliases", ())),

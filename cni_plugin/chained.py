@@ -86,23 +86,11 @@ def native_pieces(features: Mapping[str, object], plan: Plan) -> tuple[Piece, ..
 
 def require_previous(call: Call) -> Result:
     """The result of the plugins before. Raises code 7 where there is none."""
-    raw = call.conf.prev_result
-    if not raw:
+    previous = call.previous()
+    if previous is None:
         msg = f"{call.host.program} must be called as chained plugin: there is no prevResult"
         raise CniError(INVALID_CONFIG, msg, f"list it behind another plugin of {call.conf.name}")
-    from cni_plugin.result import parse_result
-
-    return parse_result(raw, call.version)
-
-
-def pod_addresses(call: Call, previous: Result) -> tuple[IPInterface, ...]:
-    """The addresses of the pod's interface, and those that no interface is named for."""
-    mine = {
-        number
-        for number, interface in enumerate(previous.interfaces)
-        if interface.sandbox and interface.name == call.request.ifname
-    }
-    return tuple(i.address for i in previous.ips if i.interface is None or i.interface in mine)
+    return previous
 
 
 def link_to_pod(nl: Netlink, addresses: Sequence[IPInterface]) -> str:

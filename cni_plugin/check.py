@@ -12,7 +12,7 @@ from cni_plugin.errors import CHECK_FAILED, INVALID_CONFIG, NOT_AVAILABLE, CniEr
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import find_record
-from cni_plugin.result import Result, canonical_mac, parse_result
+from cni_plugin.result import Result, canonical_mac
 from cni_plugin.shape import shape_of
 from cni_plugin.store_access import is_gateway_used, open_node_store, stores_of_attachment
 from ipam.errors import IpamError, StoreDamaged
@@ -27,9 +27,9 @@ from kernel.netlink.socket import Netlink, open_netlink
 
 def check(call: Call) -> None:
     """Raise code 102 naming every difference between the attachment and its plan."""
-    if not call.conf.prev_result:
+    previous = call.previous()
+    if previous is None:
         raise CniError(INVALID_CONFIG, "CHECK needs prevResult, the result of the attachment's ADD")
-    previous = parse_result(call.conf.prev_result, call.version)
     with ExitStack() as resources:
         pod = resources.enter_context(call.host.open_netns(call.request.netns))
         nl = resources.enter_context(open_netlink())
@@ -80,7 +80,7 @@ def _failed(call: Call, faults: list[str]) -> CniError:
 
 def _result_faults(plan: Plan, previous: Result, ifname: str) -> list[str]:
     """What prevResult lacks of the attachment, though every ADD returns it."""
-    if not any(i.sandbox and i.name == ifname for i in previous.interfaces):
+    if previous.of_pod(ifname) is None:
         return [f"prevResult lists no interface {ifname} of the pod"]
     if plan.pod.addresses and not previous.ips:
         return [f"prevResult lists no address of {ifname}"]
@@ -92,8 +92,7 @@ def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:
 
     SPEC 1.1.0 "CHECK": allow for a later plugin to have modified networking resources.
     """
-    mine = {n for n, i in enumerate(previous.interfaces) if i.sandbox and i.name == ifname}
-    seen = next((previous.interfaces[n] for n in mine), None)
+    seen = previous.of_pod(ifname)
     first, *others = plan.pod.links
     # MTU: versions before 1.1.0 have no place for a change of it.
     link = replace(
@@ -101,7 +100,7 @@ def _expected(plan: Plan, previous: Result, ifname: str) -> Plan:
         mac=(canonical_mac(seen.mac) if seen else "") or first.mac,
         mtu=seen.mtu if seen else None,
     )
-    ips = [ip.address for ip in previous.ips if ip.interface in mine or ip.interface is None]
+    ips = previous.addresses_of_pod(ifname)
     addresses = {a.address: a for a in plan.pod.addresses}
     wanted = [addresses.get(ip, Address(ifname, ip)) for ip in ips] or list(plan.pod.addresses)
     kept = {r.dst for r in previous.routes}

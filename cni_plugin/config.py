@@ -19,6 +19,7 @@ from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fa
 from ipam.errors import ConfigError
 from ipam.json_section import Dns, Section, parse_dns, parse_network
 from ipam.ranges import IPNetwork
+from ipam.transaction import Owner
 
 K = TypeVar("K", bytes, str)
 V = TypeVar("V")
@@ -27,7 +28,7 @@ _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
 _OTHERS = frozenset(DROP_IN_MODES) | CHAINED_PROGRAMS
 DEFAULT_BRIDGE = "cni0"
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _NO_DNS = Dns()
 _NO_PORTS = portmap.PortMapConf()
 _VALID = "cni.dev/valid-attachments"
@@ -50,8 +51,8 @@ class NetConf:
 
     args_mac and args_ips are of args.cni; args' other members are other tools'.
     features: what a native configuration asks for besides, by the name of the plugin that does it.
-    valid_attachments: container ID and interface of each attachment that the runtime lists as
-    still there; None where it sent no list. Go's runtimes write null for an empty one.
+    valid_attachments: those that the runtime lists as still there; None where it sent no list. Go's
+    runtimes write null for an empty one.
     """
 
     name: str
@@ -62,14 +63,12 @@ class NetConf:
     is_default_gateway: bool = False
     force_address: bool = False
     ip_masq: bool = False
-    ip_masq_backend: str = ""
     non_masquerade_cidrs: tuple[IPNetwork, ...] = ()
     mtu: int = 0
     hairpin_mode: bool | None = None
     promisc_mode: bool = False
     vlan: int = 0
     vlan_trunk: tuple[object, ...] = ()
-    preserve_default_vlan: bool = False
     mac_spoof_check: bool | None = None
     source_check: bool | None = None
     allowed_source_prefixes: tuple[IPNetwork, ...] = ()
@@ -84,7 +83,7 @@ class NetConf:
     port_map: portmap.PortMapConf = _NO_PORTS
     features: Mapping[str, object] = field(default_factory=dict)
     prev_result: Mapping[str, Any] | None = None
-    valid_attachments: frozenset[tuple[str, str]] | None = None
+    valid_attachments: frozenset[Owner] | None = None
 
     @property
     def uses_ipam(self) -> bool:
@@ -202,6 +201,9 @@ def parse_minimal(raw: Mapping[str, Any]) -> NetConf:
 
 
 def _read(keys: Section, name: str) -> NetConf:
+    # What these two say makes no difference: nftables it is, and there are no VLANs.
+    keys.choice("ipMasqBackend", ("", "iptables", "nftables"))
+    keys.boolean("preserveDefaultVlan")
     bridge, args = keys.string("bridge"), keys.section("args").section("cni")
     return NetConf(
         name=name,
@@ -212,14 +214,12 @@ def _read(keys: Section, name: str) -> NetConf:
         is_default_gateway=keys.boolean("isDefaultGateway") or False,
         force_address=keys.boolean("forceAddress") or False,
         ip_masq=keys.boolean("ipMasq") or False,
-        ip_masq_backend=keys.choice("ipMasqBackend", ("", "iptables", "nftables")) or "",
         non_masquerade_cidrs=_read_prefixes(keys, "nonMasqueradeCIDRs"),
         mtu=keys.integer("mtu", highest=65535) or 0,
         hairpin_mode=keys.boolean("hairpinMode"),
         promisc_mode=keys.boolean("promiscMode") or False,
         vlan=keys.integer("vlan", highest=4094) or 0,
         vlan_trunk=tuple(keys.items("vlanTrunk")),
-        preserve_default_vlan=keys.boolean("preserveDefaultVlan") or False,
         mac_spoof_check=keys.boolean("macspoofchk"),
         source_check=keys.boolean("sourceCheck"),
         allowed_source_prefixes=_read_prefixes(keys, "allowedSourcePrefixes"),
@@ -231,7 +231,7 @@ def _read(keys: Section, name: str) -> NetConf:
         args_mac=_read_mac(args),
         args_ips=args.texts("ips"),
         prev_result=keys.section("prevResult").values or None,
-        valid_attachments=_read_valid(keys),
+        valid_attachments=_read_valid(keys, name),
     )
 
 
@@ -242,11 +242,12 @@ def _read_prefixes(keys: Section, key: str) -> tuple[IPNetwork, ...]:
         raise CniError(INVALID_CONFIG, f"{key}: {error}") from error
 
 
-def _read_valid(keys: Section) -> frozenset[tuple[str, str]] | None:
+def _read_valid(keys: Section, network: str) -> frozenset[Owner] | None:
     members = list(keys.sections(_VALID))
     if _VALID not in keys.values:
         return None
-    return frozenset((_required(m, "containerID"), _required(m, "ifname")) for m in members)
+    keys_of = ((_required(m, "containerID"), _required(m, "ifname")) for m in members)
+    return frozenset(Owner(network, *key) for key in keys_of)
 
 
 def _read_runtime_config(keys: Section) -> RuntimeConfig:
@@ -266,7 +267,7 @@ def _read_runtime_config(keys: Section) -> RuntimeConfig:
 
 def _read_mac(keys: Section) -> str:
     mac = keys.string("mac") or ""
-    if mac and not _MAC.fullmatch(mac):
+    if mac and not MAC.fullmatch(mac):
         raise keys.fail("mac", mac, "a MAC address like 02:11:22:33:44:55")
     return mac
 

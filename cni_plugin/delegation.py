@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cni_plugin.errors import DELEGATE_FAILED, INVALID_CONFIG, TRY_AGAIN, CniError
@@ -15,9 +13,8 @@ from cni_plugin.request import Request, decode_json
 from cni_plugin.result import Result, parse_result
 
 if TYPE_CHECKING:
-    from cni_plugin.host import Host
+    from cni_plugin.host import Call
 
-NO_CHANGE: Mapping[str, str] = MappingProxyType({})
 ADD_SECONDS = 90.0
 """After the call's beginning; the rest is for the DEL that undoes it."""
 CALL_SECONDS = 110.0
@@ -27,42 +24,35 @@ _LINES_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """Another plugin's executable and the call that it is to be handed on.
-
-    log: takes a line for the operator.
-    """
+    """Another plugin's executable and the call that it is to be handed on."""
 
     name: str
     program: Path
-    env: Mapping[str, str]
-    stdin: bytes
-    version: str
-    log: Callable[[str], None]
-    host: Host
+    call: Call
 
     def add(self) -> Result:
         """Execute ADD; after a failure DEL, as the specification demands."""
-        with self.host.delegating(self.name):
+        with self.call.host.delegating(self.name):
             try:
                 return self._parse(self._run("ADD"))
             except BaseException:
                 self.undo()
                 raise
 
-    def run(self, command: str, env: Mapping[str, str] = NO_CHANGE) -> None:
+    def run(self, command: str, **changes: str) -> None:
         """Execute a verb without a result. Raises CniError with the plugin's own code.
 
-        env: variables that differ from the call's.
+        changes: variables that differ from the call's.
         """
-        with self.host.delegating(self.name):
-            self._run(command, env)
+        with self.call.host.delegating(self.name):
+            self._run(command, **changes)
 
     def undo(self) -> None:
         """Execute DEL after a failure, however many wait; a failure is only logged."""
         try:
             self._run("DEL")
         except CniError as error:
-            self.log(f"undo through {self.name} failed: {error}")
+            self.call.log(f"undo through {self.name} failed: {error}")
 
     def _parse(self, stdout: bytes) -> Result:
         answer = _decode(stdout)
@@ -70,23 +60,24 @@ class Delegate:
             msg = f"IPAM plugin {self.name} answered ADD with no JSON object"
             raise CniError(DELEGATE_FAILED, msg, _begin(stdout))
         try:
-            result = parse_result(answer, self.version, f"the result of {self.name}")
+            result = parse_result(answer, self.call.version, f"the result of {self.name}")
         except CniError as error:
             raise CniError(DELEGATE_FAILED, error.msg, error.details) from error
         if not result.ips:
             raise CniError(DELEGATE_FAILED, f"IPAM plugin {self.name} returned no address")
         return result
 
-    def _run(self, command: str, changes: Mapping[str, str] = NO_CHANGE) -> bytes:
+    def _run(self, command: str, **changes: str) -> bytes:
         """Its output. Raises CniError."""
         from cni_plugin.exec import STDOUT_MAX, TooLate, TooMuch, execute
 
-        env = {"PATH": os.defpath, **self.env, **changes, "CNI_COMMAND": command}
+        host, stdin = self.call.host, self.call.stdin
+        env = {"PATH": os.defpath, **self.call.env, **changes, "CNI_COMMAND": command}
         seconds = self._seconds(command)
         stderr = bytearray()
         try:
-            with self.host.outside():
-                ended = execute(self.program, env, self.stdin, seconds, self.host.running, stderr)
+            with host.outside():
+                ended = execute(self.program, env, stdin, seconds, host.running, stderr)
         except TooLate as error:
             msg = f"IPAM plugin {self.name} did not answer {command} in {seconds:.0f} s"
             raise CniError(TRY_AGAIN, msg, f"{self.program} was killed") from error
@@ -105,7 +96,7 @@ class Delegate:
     def _seconds(self, command: str) -> float:
         """What is left of the call's time. Raises CniError where nothing is."""
         limit = ADD_SECONDS if command == "ADD" else CALL_SECONDS
-        left = self.host.began + limit - time.monotonic()
+        left = self.call.host.began + limit - time.monotonic()
         if left <= 0:
             msg = f"no time was left to execute IPAM plugin {self.name} with {command}"
             raise CniError(TRY_AGAIN, msg, f"this call began {limit - left:.0f} s ago")
@@ -115,9 +106,9 @@ class Delegate:
         """Its stderr (SPEC 1.1.0, section 4: "should" go to the caller's)."""
         lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
         for line in lines[:_LINES_MAX]:
-            self.log(f"{self.name}: {_printable(line)}")
+            self.call.log(f"{self.name}: {_printable(line)}")
         if len(lines) > _LINES_MAX:
-            self.log(f"{self.name}: {len(lines) - _LINES_MAX} more lines are left out")
+            self.call.log(f"{self.name}: {len(lines) - _LINES_MAX} more lines are left out")
 
     def _failure(self, command: str, stdout: bytes, status: int) -> CniError:
         from cni_plugin.exec import describe_end

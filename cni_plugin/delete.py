@@ -15,7 +15,7 @@ from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import NodeLinks, find_cleanup_record, remove
-from cni_plugin.result import canonical_mac, parse_result
+from cni_plugin.result import canonical_mac
 from cni_plugin.store_access import (
     knows,
     open_node_store,
@@ -25,7 +25,7 @@ from cni_plugin.store_access import (
 )
 from ipam.errors import IpamError, StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store
-from kernel.errors import KernelError, NotANamespace
+from kernel.errors import KernelError
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 
@@ -35,7 +35,7 @@ def delete(call: Call) -> None:
     if call.parsed.fault is not None:
         call.log(f"the configuration is wrong ({call.parsed.fault}); deleting by record and name")
     with ExitStack() as resources:
-        pod = _open_pod(call, resources)
+        pod = resources.enter_context(call.open_pod_if_there())
         nl = resources.enter_context(open_netlink())
         if call.parsed.refusal and pod and not _is_known(call, nl):
             raise call.parsed.refusal
@@ -89,9 +89,7 @@ def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None)
     ipam = ipam_of_record(record.ipam) if record else call.ipam
     release = partial(ipam.run, "DEL", call)
     macs = partial(_previous_macs, call)
-    host = call.host
-    delete, forget = host.delete_links, host.forget_connections
-    remove(nl, store, call.owner, record, pod, macs, release, delete, forget)
+    remove(call.host, nl, store, call.owner, record, pod, macs, release)
     if record:
         _release_exported(call, record)
 
@@ -109,20 +107,10 @@ def _previous_macs(call: Call) -> list[str]:
     """The pod's MAC that prevResult has: an attachment of another plugin, which podwire replaced
     under its pod, has no record."""
     with suppress(CniError):
-        found = parse_result(call.conf.prev_result or {}, call.version).interfaces
-        return [canonical_mac(i.mac) for i in found if i.sandbox and i.name == call.request.ifname]
+        previous = call.previous()
+        link = previous.of_pod(call.request.ifname) if previous else None
+        return [canonical_mac(link.mac)] if link else []
     return []
-
-
-def _open_pod(call: Call, resources: ExitStack) -> Namespace | None:
-    """The pod's namespace; None where it is gone, as it usually is when a pod goes."""
-    if not call.request.netns:
-        return None
-    try:
-        pod = resources.enter_context(call.host.open_netns(call.request.netns))
-    except NotANamespace:
-        return None
-    return None if pod.is_current() else pod
 
 
 def collect(call: Call) -> None:
@@ -156,11 +144,7 @@ def _collect(call: Call, nl: Netlink, failures: list[str], store: Store | None) 
             record = _find(call, nl, store, owner)
             ipam = ipam_of_record(record.ipam if record else "")
             release = partial(ipam.run, "DEL", call, owner)
-            delete, forget = call.host.delete_links, call.host.forget_connections
-            remove(
-                nl, store, owner, record,
-                release=release, delete=delete, forget_connections=forget,
-            )  # fmt: skip
+            remove(call.host, nl, store, owner, record, release=release)
             call.log(f"removed stale attachment {owner.container_id} {owner.ifname}")
         except (KernelError, IpamError, CniError) as error:
             if isinstance(error, StoreError) and not isinstance(error, StoreBusy):
@@ -184,18 +168,16 @@ def _stale(nl: Netlink, store: Store | None, call: Call) -> list[Owner]:
         gone = (owner for owner in recorded if not links.find(owner))
         return sorted(owner for owner in gone if not _is_other_plugins(recorded[owner]))
     every = recorded.keys() | allocated | links.owners(network)
-    return sorted(o for o in every if (o.container_id, o.ifname) not in valid)
+    return sorted(every - valid)
 
 
 def _is_other_plugins(text: str) -> bool:
     """Whether another plugin made the attachment, and its pod may be there still."""
-    from cni_plugin.attachment import DAMAGE, load_record
+    from cni_plugin.attachment import read_record
     from cni_plugin.reclaim import has_lost_namespace
 
-    with suppress(*DAMAGE):
-        record = load_record(text)
-        return bool(record.foreign) and not has_lost_namespace(record)
-    return False
+    record = read_record(text)
+    return record is not None and bool(record.foreign) and not has_lost_namespace(record)
 
 
 def _collect_rules(store: Store, failures: list[str]) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipam
+from cni_plugin.errors import INVALID_ENVIRONMENT, CniError
+from kernel.errors import NotANamespace
 
 if TYPE_CHECKING:
     from cni_plugin.config import NetConf, ParsedConfig
-    from cni_plugin.errors import CniError
     from cni_plugin.ipam_client import Ipam
     from cni_plugin.request import Request
+    from cni_plugin.result import Result
     from ipam.files import Refill
     from ipam.store import Store
     from ipam.transaction import Owner
@@ -139,6 +141,34 @@ class Call:
     def version(self) -> str:
         """The configuration's cniVersion."""
         return self.parsed.version
+
+    def previous(self) -> Result | None:
+        """prevResult, the result of the plugins before. Raises code 7 where it is wrong."""
+        from cni_plugin.result import parse_result
+
+        raw = self.conf.prev_result
+        return parse_result(raw, self.version) if raw else None
+
+    @contextmanager
+    def open_pod(self) -> Iterator[Namespace]:
+        """The pod's namespace. Raises code 4 where it is the node's own, NotANamespace."""
+        request = self.request
+        with self.host.open_netns(request.netns) as pod:
+            if pod.is_current() and not request.netns_override:
+                msg = f"CNI_NETNS={request.netns!r} is the node's own network namespace"
+                raise CniError(INVALID_ENVIRONMENT, msg)
+            yield pod
+
+    @contextmanager
+    def open_pod_if_there(self) -> Iterator[Namespace | None]:
+        """The same; None where it is gone, as it usually is when a pod goes, or the node's own."""
+        netns = self.request.netns
+        try:
+            pod = self.host.open_netns(netns) if netns else None
+        except NotANamespace:
+            pod = None
+        with pod or nullcontext():
+            yield None if pod is None or pod.is_current() else pod
 
     def log(self, line: str) -> None:
         """Log a line for the operator, with the attachment's identity before it."""

@@ -18,7 +18,7 @@ from cni_plugin.delegation import Delegate, find_program, require_program
 from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
-from cni_plugin.result import IPConfig, Result, ResultRoute, render_dns
+from cni_plugin.result import IPConfig, Result, render_dns
 from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.transaction import Owner, Transaction
 
@@ -174,17 +174,14 @@ class DelegatedIpam(Ipam):
 
     def run(self, verb: str, call: Call, owner: Owner | None = None) -> None:
         """Execute it; for another owner in that one's name, whose namespace is gone."""
-        env = {}
+        changes = {}
         if owner:
-            env = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname}
-            env["CNI_NETNS"] = ""
-        self._delegate(call).run(verb, env)
+            changes = {"CNI_CONTAINERID": owner.container_id, "CNI_IFNAME": owner.ifname}
+            changes["CNI_NETNS"] = ""
+        self._delegate(call).run(verb, **changes)
 
     def _delegate(self, call: Call) -> Delegate:
-        program = require_program(self.plugin, call.request)
-        return Delegate(
-            self.plugin, program, call.env, call.stdin, call.version, call.log, call.host
-        )
+        return Delegate(self.plugin, require_program(self.plugin, call.request), call)
 
 
 _NONE, _OWN = Ipam(), OwnIpam()
@@ -260,9 +257,6 @@ def _to_result(conf: IpamConf, assigned: tuple[Assigned, ...]) -> Result:
     """What podwire's IPAM gave, as an IPAM plugin's result."""
     return Result(
         ips=tuple(IPConfig(a.address, a.gateway) for a in assigned),
-        routes=tuple(
-            ResultRoute(r.dst, r.gw, r.mtu, r.advmss, r.priority, r.table, r.scope)
-            for r in conf.routes
-        ),
+        routes=conf.routes,
         dns=render_dns(conf.dns) if conf.dns else {},
     )

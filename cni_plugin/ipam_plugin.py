@@ -8,7 +8,7 @@ from collections.abc import Callable
 from cni_plugin.errors import ALREADY_ATTACHED, CHECK_FAILED, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import OwnIpam
-from cni_plugin.result import Result, parse_result
+from cni_plugin.result import Result
 from cni_plugin.store_access import (
     enter_own_store,
     open_node_store,
@@ -48,8 +48,8 @@ def check(call: Call) -> None:
     """Raise code 102 where no address is allocated to the attachment, or none of prevResult's."""
     with open_node_store(call, stores_of_attachment(call)[0]) as store, store.read() as tx:
         allocated = set(tx.addresses(call.owner))
-    raw = call.conf.prev_result
-    expected = [ip.address.ip for ip in parse_result(raw, call.version).ips] if raw else []
+    previous = call.previous()
+    expected = [ip.address.ip for ip in previous.ips] if previous else []
     lost = [str(ip) for ip in expected if ip not in allocated]
     if not allocated or len(lost) == len(expected) > 0:
         what = ", ".join(lost) or "any address"
@@ -67,10 +67,10 @@ def collect(call: Call) -> None:
         with open_node_store(call, folder) as store, store.transaction() as tx:
             owners = {allocation.owner for allocation in tx.allocations(call.conf.name)}
             for owner in owners:
-                if (owner.container_id, owner.ifname) not in valid:
+                if owner not in valid:
                     tx.release(owner)
                     call.log(f"released the addresses of {owner.container_id} {owner.ifname}")
-    _release_reservations(call, lambda owner: (owner.container_id, owner.ifname) not in valid)
+    _release_reservations(call, lambda owner: owner not in valid)
 
 
 def _release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> None:

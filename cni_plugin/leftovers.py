@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -20,11 +20,16 @@ from cni_plugin.errors import CniError
 from cni_plugin.host import RUNTIME_CACHE, Call
 from cni_plugin.names import ifb_name, is_marked
 from cni_plugin.removal import NodeLinks
-from cni_plugin.result import Result, canonical_mac, parse_result
+from cni_plugin.result import Result, canonical_mac
 from cni_plugin.store_access import reservation_folders
 from ipam.errors import IpamError
-from ipam.host_local_files import list_networks, read_reservations, release
-from ipam.import_host_local import DEFAULT_IFNAME, Reservation
+from ipam.host_local_files import (
+    DEFAULT_IFNAME,
+    Reservation,
+    list_networks,
+    read_reservations,
+    release,
+)
 from ipam.transaction import Owner
 from kernel import legacy_iptables
 from kernel.attach import delete_link_of_kind, delete_links, delete_pod_link
@@ -115,7 +120,7 @@ def _known_by(evidence: _Evidence, traces: Traces) -> Traces:
 
 def _remove_limits(nl: Netlink, owner: Owner, evidence: _Evidence) -> list[str]:
     """Remove the device of `bandwidth`, which is called after network and container."""
-    link = read_link(nl, ifb_name(owner.network, owner.container_id)) if evidence.alone else None
+    link = read_link(nl, ifb_name(owner)) if evidence.alone else None
     if link is None or link.kind != "ifb" or is_marked(link.alias):
         return []
     return [f"link {link.name}"] * delete_links(nl, [link.name])
@@ -162,11 +167,11 @@ def release_reservations(call: Call, network: str, is_over: Callable[[Owner], bo
     return [f"reservation of {reservation.address}" for reservation in found]
 
 
-def collect_leftovers(call: Call, nl: Netlink, valid: Collection[tuple[str, str]]) -> list[str]:
+def collect_leftovers(call: Call, nl: Netlink, valid: Collection[Owner]) -> list[str]:
     """Remove what is left of the network's attachments that the runtime does not list; failures."""
     failures = []
     for owner in sorted(_find_owners(call)):
-        if (owner.container_id, owner.ifname) in valid:
+        if owner in valid:
             continue
         try:
             # Not what the container has in another network, of which nobody said that it is over.
@@ -187,8 +192,7 @@ def without_others(
     Raises IpamError, KernelError.
     """
     mine, key = call.owner, (call.owner.container_id, call.owner.ifname)
-    places = ((f, network) for f in reservation_folders(call) for network in list_networks(f))
-    reserved = (r for place in places for r in read_reservations(*place))
+    reserved = _all_reservations(call)
     others = {r.address for r in reserved if (r.owner.container_id, r.owner.ifname) != key}
     others |= NodeLinks(nl).addresses_of_others(mine)
     return tuple(address for address in addresses if address not in others)
@@ -197,41 +201,43 @@ def without_others(
 def _find_evidence(call: Call, nl: Netlink, owner: Owner) -> _Evidence:
     reserved = [r for f in reservation_folders(call) for r in read_reservations(f, owner.network)]
     own = {r.address for r in reserved if r.owner == owner}
-    others = {r.address for r in reserved if r.owner != owner}
-    alone = not any(
-        r.owner.container_id == owner.container_id for r in reserved if r.owner != owner
-    )
+    of_others = [r for r in reserved if r.owner != owner]
+    alone = all(r.owner.container_id != owner.container_id for r in of_others)
     if (owner.container_id, owner.ifname) != (call.owner.container_id, call.owner.ifname):
         return _Evidence(frozenset(own), (), alone)
     previous = _previous_result(call)
-    mine = {
-        number
-        for number, interface in enumerate(previous.interfaces)
-        if interface.sandbox and interface.name == owner.ifname
-    }
-    listed = {ip.address.ip for ip in previous.ips if ip.interface is None or ip.interface in mine}
+    listed = {address.ip for address in previous.addresses_of_pod(owner.ifname)}
     links = tuple(
         (i.name, canonical_mac(i.mac)) for i in previous.interfaces if i.mac and not i.sandbox
     )
     # An address that prevResult has may be another container's by now, as may the namespace's path.
-    listed -= others | NodeLinks(nl).addresses_of_others(owner) | local_addresses(nl, listed)
+    listed -= {r.address for r in of_others} | NodeLinks(nl).addresses_of_others(owner)
+    listed -= local_addresses(nl, listed)
     return _Evidence(frozenset(own | listed), links, alone)
 
 
 def _names_of(call: Call, owner: Owner) -> list[Owner]:
     """The attachment by its own name, and by those of networks that have its interface, too."""
-    places = ((f, network) for f in reservation_folders(call) for network in list_networks(f))
-    found = {r.owner for place in places for r in read_reservations(*place)}
-    comments = (comment for comment, _to in find_comments(MASQUERADE))
-    found |= set(filter(None, map(owner_of_comment, comments)))
+    found = {r.owner for r in _all_reservations(call)} | _masqueraded_owners()
     key = owner.container_id, owner.ifname
     same = {other for other in found if (other.container_id, other.ifname) == key}
     return sorted(same | {owner})
 
 
+def _all_reservations(call: Call) -> Iterator[Reservation]:
+    for folder in reservation_folders(call):
+        for network in list_networks(folder):
+            yield from read_reservations(folder, network)
+
+
+def _masqueraded_owners() -> set[Owner]:
+    comments = (comment for comment, _to in find_comments(MASQUERADE))
+    return set(filter(None, map(owner_of_comment, comments)))
+
+
 def _previous_result(call: Call) -> Result:
     with suppress(CniError):
-        return parse_result(call.conf.prev_result or {}, call.version)
+        return call.previous() or Result()
     return Result()
 
 
@@ -239,11 +245,9 @@ def _find_owners(call: Call) -> set[Owner]:
     """The network's attachments that the reference plugins' files and rules name."""
     network = call.conf.name
     found = {r.owner for f in reservation_folders(call) for r in read_reservations(f, network)}
-    found |= {
-        owner for comment, _to in find_comments(MASQUERADE) if (owner := owner_of_comment(comment))
-    }
+    found |= _masqueraded_owners()
     # Chains of iptables are a container's, whatever the interface.
-    listed = {container for container, _ifname in call.conf.valid_attachments or ()}
+    listed = {owner.container_id for owner in call.conf.valid_attachments or ()}
     comments = find_comments(IPTABLES)
     with suppress(KernelError):  # reported where they are removed
         comments += legacy_iptables.read_comments()

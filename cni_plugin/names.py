@@ -28,9 +28,7 @@ class Mark:
     masqueraded at all.
     """
 
-    network: str
-    container_id: str
-    ifname: str
+    owner: Owner
     addresses: tuple[IPInterface, ...] = ()
     masquerade: bool = False
     ipam: str = ""
@@ -38,19 +36,15 @@ class Mark:
     hairpin: bool = False
 
 
-def owner_of(mark: Mark) -> Owner:
-    """The attachment's key."""
-    return Owner(mark.network, mark.container_id, mark.ifname)
-
-
-def host_link_name(network: str, container_id: str, ifname: str) -> str:
+def host_link_name(owner: Owner) -> str:
     """The node-side link: pw and 11 hex digits of the attachment's key."""
-    return HOST_LINK_PREFIX + _digest(network, container_id, ifname).hex()[:11]
+    return HOST_LINK_PREFIX + _digest(*_key_of(owner)).hex()[:11]
 
 
-def ifb_name(network: str, container_id: str) -> str:
+def ifb_name(owner: Owner) -> str:
     """The ifb device that limits what a container sends: the name is that of the reference's."""
-    return _IFB_PREFIX + hashlib.sha512((network + container_id).encode()).hexdigest()[:12]
+    key = owner.network + owner.container_id
+    return _IFB_PREFIX + hashlib.sha512(key.encode()).hexdigest()[:12]
 
 
 def is_host_link_name(name: str) -> bool:
@@ -71,13 +65,13 @@ def derive_mac(side: str, *key: str) -> str:
 def pod_mac(mark: Mark) -> str:
     """The MAC of the pod's link, unless the caller requested another."""
     if mark.addresses:
-        return derive_mac("pod", mark.network, str(mark.addresses[0]))
-    return derive_mac("pod", mark.network, mark.container_id, mark.ifname)
+        return derive_mac("pod", mark.owner.network, str(mark.addresses[0]))
+    return derive_mac("pod", *_key_of(mark.owner))
 
 
-def node_mac(network: str, container_id: str, ifname: str) -> str:
+def node_mac(owner: Owner) -> str:
     """The MAC of the node-side link."""
-    return derive_mac("node", network, container_id, ifname)
+    return derive_mac("node", *_key_of(owner))
 
 
 def link_local(mac: str) -> IPv6Address:
@@ -85,6 +79,10 @@ def link_local(mac: str) -> IPv6Address:
     raw = bytes.fromhex(mac.replace(":", ""))
     interface = bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:]
     return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
+
+
+def _key_of(owner: Owner) -> tuple[str, str, str]:
+    return owner.network, owner.container_id, owner.ifname
 
 
 def _digest(*parts: str) -> bytes:
@@ -95,9 +93,9 @@ def render_alias(mark: Mark) -> str:
     """The alias of a node-side link; for IDs too long for it, one that `parse_alias` refuses."""
     words = [
         _MARK,
-        f"net={mark.network}",
-        f"id={mark.container_id}",
-        f"if={mark.ifname}",
+        f"net={mark.owner.network}",
+        f"id={mark.owner.container_id}",
+        f"if={mark.owner.ifname}",
         f"ip={','.join(map(str, mark.addresses))}",
     ]
     words += ["masq"] if mark.masquerade else ["hairpin"] if mark.hairpin else []
@@ -126,7 +124,7 @@ def parse_alias(alias: str | None) -> Mark | None:
     except ValueError:
         return None
     return Mark(
-        pairs["net"], pairs["id"], pairs["if"], addresses,
+        Owner(pairs["net"], pairs["id"], pairs["if"]), addresses,
         "masq" in pairs, pairs.get("ipam", ""), pairs.get("pod", ""),
         not pairs.keys().isdisjoint(("masq", "hairpin")),
     )  # fmt: skip

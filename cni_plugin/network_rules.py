@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
-from cni_plugin.names import Mark, owner_of, parse_alias
+from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
 from kernel.errors import KernelError
@@ -119,7 +119,7 @@ def ensure_parts(store: Store, parts: Collection[str]) -> list[Change[ChainRules
             if broken:
                 load_parts(nl, broken)
                 elements = [e for record in cleanup_records(tx) for e in record.elements]
-                elements += foreign_elements(tx)
+                elements += [element for element, _index in foreign_elements(tx)]
                 change_elements(nl, [e for e in elements if part_of(e) in broken], ())
     return [change for found in changes.values() for change in found]
 
@@ -137,13 +137,9 @@ def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[Cle
             yield load_cleanup_record(text)
 
 
-def foreign_elements(tx: Transaction) -> list[Element]:
-    """The hairpin elements of attachments whose record is in another store."""
-    return [element for element, _index in indexed_foreign_elements(tx)]
-
-
-def indexed_foreign_elements(tx: Transaction) -> list[tuple[Element, int]]:
-    """The same, each with the index of its attachment's link."""
+def foreign_elements(tx: Transaction) -> list[tuple[Element, int]]:
+    """The hairpin elements of attachments whose record is in another store, each with the index of
+    its attachment's link."""
     found = _foreign_links(tx)
     return [(e, link.index) for link, mark in found for e in hairpin_elements(link, mark)]
 
@@ -223,22 +219,19 @@ def _groups(tx: Transaction) -> list[Masqueraded]:
 
 
 def _foreign_groups(tx: Transaction) -> list[Masqueraded]:
-    marks = (mark for _link, mark in _foreign_links(tx) if mark.masquerade)
-    pairs = sorted((mark.network, str(a.network)) for mark in marks for a in mark.addresses)
-    names = dict.fromkeys(network for network, _prefix in pairs)
-    return [
-        Masqueraded(
-            tuple(dict.fromkeys(ip_network(prefix) for network, prefix in pairs if network == name))
-        )
-        for name in names
-    ]
+    prefixes: dict[str, set[IPNetwork]] = {}
+    for _link, mark in _foreign_links(tx):
+        if mark.masquerade:
+            known = prefixes.setdefault(mark.owner.network, set())
+            known.update(address.network for address in mark.addresses)
+    return [Masqueraded(tuple(sorted(prefixes[name], key=str))) for name in sorted(prefixes)]
 
 
 def _foreign_links(tx: Transaction) -> list[tuple[Link, Mark]]:
     """Marked links of the node whose attachments are not in this store."""
     with open_netlink() as nl:
         found = marked_links(nl)
-    return [(link, m) for link, m in found if tx.attachment(owner_of(m)) is None]
+    return [(link, m) for link, m in found if tx.attachment(m.owner) is None]
 
 
 def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:

@@ -8,15 +8,15 @@ its own piece away, that of the main plugin, which comes last, whatever is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import DAMAGE, Record, dump_record, load_record
-from cni_plugin.chained import link_to_pod, pod_addresses, require_previous
-from cni_plugin.errors import CHECK_FAILED, INVALID_ENVIRONMENT, TRY_AGAIN, CniError
+from cni_plugin.attachment import Record, dump_record, read_record
+from cni_plugin.chained import link_to_pod, require_previous
+from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.names import host_link_name, link_local
 from cni_plugin.result import Interface, Result
@@ -30,7 +30,7 @@ from ipam.errors import IpamError
 from ipam.store import Owner, Store
 from kernel.attach import KeyTaken, run_in
 from kernel.describe import describe
-from kernel.errors import KernelError, NotANamespace
+from kernel.errors import KernelError
 from kernel.model import Link, Piece, Plan, Space
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
@@ -55,29 +55,17 @@ def add(plan: PlanPiece, name: str, call: Call) -> Result:
         if piece is None:
             return previous
         enter_own_store(call)
-        with _pod_of(call, piece) as pod, open_node_store(call, _folder(call)) as store:
+        folder = stores_of_attachment(call)[0]
+        with _pod_of(call, piece) as pod, open_node_store(call, folder) as store:
             _remove(call, nl, store, call.owner, name, pod)  # of an ADD that is repeated
             piece = _with_original(pod, piece)
             _add(call, nl, pod, store, piece, previous)
     return _changed(previous, call.request.ifname, piece)
 
 
-def _folder(call: Call) -> Path:
-    return stores_of_attachment(call)[0]
-
-
-@contextmanager
-def _pod_of(call: Call, piece: Piece) -> Iterator[Namespace | None]:
+def _pod_of(call: Call, piece: Piece) -> AbstractContextManager[Namespace | None]:
     """The pod's namespace, where the piece has a share in it."""
-    if piece.pod == Space():
-        yield None
-        return
-    request = call.request
-    with call.host.open_netns(request.netns) as pod:
-        if pod.is_current() and not request.netns_override:
-            msg = f"CNI_NETNS={request.netns!r} is the node's own network namespace"
-            raise CniError(INVALID_ENVIRONMENT, msg)
-        yield pod
+    return nullcontext() if piece.pod == Space() else call.open_pod()
 
 
 def _with_original(pod: Namespace | None, piece: Piece) -> Piece:
@@ -139,19 +127,18 @@ def _extended(call: Call, nl: Netlink, store: Store, piece: Piece, previous: Res
 
 
 def _loaded(text: str) -> Record:
-    try:
-        return load_record(text)
-    except DAMAGE as error:
+    record = read_record(text)
+    if record is None:
         msg = "the attachment's record was written by another version of podwire"
-        raise CniError(TRY_AGAIN, msg, "recreate the pod") from error
+        raise CniError(TRY_AGAIN, msg, "recreate the pod")
+    return record
 
 
 def _foreign(call: Call, nl: Netlink, previous: Result) -> Record:
     owner, link = call.owner, _NO_LINK
     with suppress(KernelError):
-        link = link_to_pod(nl, pod_addresses(call, previous)) or link
-    name = host_link_name(owner.network, owner.container_id, owner.ifname)
-    plan = Plan(Space((Link(name),)), Space((Link(owner.ifname),)))
+        link = link_to_pod(nl, previous.addresses_of_pod(owner.ifname)) or link
+    plan = Plan(Space((Link(host_link_name(owner)),)), Space((Link(owner.ifname),)))
     return Record(plan, call.request.netns, call.request.pod, foreign=link)
 
 
@@ -177,7 +164,7 @@ def _changed(previous: Result, ifname: str, piece: Piece) -> Result:
 
 def delete(_plan: PlanPiece, name: str, call: Call) -> None:
     """Take the plugin's piece away; success where there is none."""
-    with open_netlink() as nl, pod_if_there(call) as pod:
+    with open_netlink() as nl, call.open_pod_if_there() as pod:
         is_own = False
         for folder in stores_of_attachment(call):
             with open_node_store(call, folder) as store:
@@ -188,35 +175,19 @@ def delete(_plan: PlanPiece, name: str, call: Call) -> None:
             remove_leftovers_of(name, call, nl)
 
 
-@contextmanager
-def pod_if_there(call: Call) -> Iterator[Namespace | None]:
-    """The pod's namespace; None where it is gone."""
-    try:
-        pod = call.host.open_netns(call.request.netns) if call.request.netns else None
-    except NotANamespace:
-        pod = None
-    if pod is None:
-        yield None
-        return
-    with pod:
-        yield None if pod.is_current() else pod
-
-
 def _remove(
     call: Call, nl: Netlink, store: Store, owner: Owner, name: str, pod: Namespace | None = None
 ) -> bool:
     """Remove the piece; whether the attachment is podwire's own."""
     with store.read() as tx:
         text = tx.attachment(owner)
-    with suppress(*DAMAGE):
-        record = load_record(text) if text else None
-        piece = record.piece(name) if record else None
-        if record and piece:
-            shared, delete = record.elements_beside(name), call.host.delete_links
-            remove_piece(nl, pod, _own(store, owner, piece), shared, delete)
-            _withdraw(store, owner, name)
-        return record is not None and not record.foreign
-    return False
+    record = read_record(text) if text else None
+    piece = record.piece(name) if record else None
+    if record and piece:
+        shared, delete = record.elements_beside(name), call.host.delete_links
+        remove_piece(nl, pod, _own(store, owner, piece), shared, delete)
+        _withdraw(store, owner, name)
+    return record is not None and not record.foreign
 
 
 def _own(store: Store, owner: Owner, piece: Piece) -> Piece:
@@ -280,17 +251,11 @@ def _collect(call: Call, nl: Netlink, folder: Path, name: str) -> list[str]:
         with store.read() as tx:
             known = tx.attachments(call.conf.name)
         for owner, text in known:
-            if (owner.container_id, owner.ifname) in valid or not _is_foreign(text):
+            record = read_record(text)
+            if owner in valid or not (record and record.foreign):
                 continue
             try:
                 _remove(call, nl, store, owner, name)
             except (KernelError, IpamError) as error:
                 failures.append(f"{owner.container_id} {owner.ifname}: {error}")
     return failures
-
-
-def _is_foreign(text: str) -> bool:
-    try:
-        return bool(load_record(text).foreign)
-    except DAMAGE:
-        return False

@@ -8,20 +8,15 @@ from ipaddress import ip_network
 from cni_plugin.config import NetConf
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.plan_bridge import plan_bridge
-from cni_plugin.plan_parts import (
-    ETHERNET_MTU,
-    versions,
-    with_gateways,
-)
+from cni_plugin.plan_parts import versions, with_gateways
 from cni_plugin.plan_ptp import plan_ptp
 from cni_plugin.request import Request
 from cni_plugin.result import Interface, Result
 from cni_plugin.shape import Shape
 from ipam.transaction import Owner
-from kernel.model import (
-    Plan,
-)
+from kernel.model import Plan
 
+_ETHERNET_MTU = 1500  # bytes; for a node without a default route
 _IPV6_MTU_MIN = 1280
 
 
@@ -32,7 +27,7 @@ def plan_attachment(
 
     Raises code 7 for an MTU that the addresses exclude, and for a route's next hop out of reach.
     """
-    mtu = conf.mtu or uplink_mtu or ETHERNET_MTU
+    mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
     if mtu < _IPV6_MTU_MIN and 6 in versions(ipam):
         whose = "mtu:" if conf.mtu else "the MTU of the default route's link,"
         msg = f"{whose} {mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
@@ -40,9 +35,9 @@ def plan_attachment(
     ipam = _without_unspecified(ipam)
     _check_next_hops(ipam)
     if shape.mode == "ptp":
-        planned = plan_ptp(request, conf, shape, with_gateways(ipam), uplink_mtu)
+        planned = plan_ptp(request, conf, shape, with_gateways(ipam), mtu)
     else:
-        planned = plan_bridge(request, conf, shape, ipam, uplink_mtu)
+        planned = plan_bridge(request, conf, shape, ipam, mtu)
     limits = conf.features.get("bandwidth") if shape.native else None
     return _limited(limits, request, conf.name, *planned) if limits else planned
 

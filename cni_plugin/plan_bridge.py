@@ -23,8 +23,9 @@ from cni_plugin.plan_parts import (
     with_gateways,
 )
 from cni_plugin.request import Request
-from cni_plugin.result import Interface, Result, ResultRoute
+from cni_plugin.result import Interface, Result
 from cni_plugin.shape import Shape
+from ipam.json_section import CniRoute
 from ipam.ranges import interface_of
 from kernel.model import (
     Address,
@@ -42,14 +43,14 @@ _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 def plan_bridge(
-    request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
+    request: Request, conf: NetConf, shape: Shape, ipam: Result, mtu: int
 ) -> tuple[Plan, Result]:
     """A port of the bridge, the bridge with its gateways, and the result."""
     ipam = with_gateways(ipam) if shape.gateway else ipam
     if conf.is_default_gateway:
         ipam = _with_default_routes(ipam)
     port = Port(conf.bridge, hairpin=shape.hairpin, isolated=conf.port_isolation)
-    host, pod = plan_pair(request, conf, shape, ipam, uplink_mtu, port)
+    host, pod = plan_pair(request, conf, shape, ipam, mtu, port)
     settings = link_sysctls(host) + (forwarding_sysctls(ipam) if shape.gateway else ())
     ports, port_settings = plan_ports(conf, conf.bridge, ipam)
     node = Space(links=(host,), sysctls=settings + port_settings)
@@ -83,7 +84,7 @@ def _with_default_routes(ipam: Result) -> Result:
     for ip in ipam.ips:
         default = _DEFAULT_ROUTE[ip.address.version]
         if not any(r.dst == default for r in routes):
-            routes.append(ResultRoute(default, ip.gateway))
+            routes.append(CniRoute(default, ip.gateway))
     return replace(ipam, routes=tuple(routes))
 
 

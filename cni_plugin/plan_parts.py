@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from cni_plugin.config import NetConf
+from cni_plugin.config import MAC, NetConf
 from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.names import Mark, host_link_name, link_local, node_mac, pod_mac, render_alias
 from cni_plugin.plugins.portmap import plan_port_mappings
@@ -13,6 +13,7 @@ from cni_plugin.request import Request
 from cni_plugin.result import Interface, IPConfig, Result, render_dns
 from cni_plugin.shape import Shape
 from ipam.ranges import interface_of
+from ipam.transaction import Owner
 from kernel.model import (
     TABLE_MAIN,
     Address,
@@ -26,12 +27,11 @@ from kernel.model import (
     Space,
     Sysctl,
 )
+from kernel.netlink.codec import mac_bytes
 from kernel.nftables.masquerade import hairpin_element
 from kernel.nftables.spoof_check import source_check_elements
 
 T = TypeVar("T")
-ETHERNET_MTU = 1500
-"""Bytes; for a node without a default route."""
 # The kernel asks the link that a packet came in by whether to forward IPv4 (ip_route_input_slow),
 # and asks for IPv6 neighbours from the link's link-local address, which addr_gen_mode 1 leaves out.
 _ROUTED = {4: (("forwarding", "1"),), 6: (("disable_ipv6", "0"), ("addr_gen_mode", "0"))}
@@ -99,18 +99,17 @@ def plan_pair(
     conf: NetConf,
     shape: Shape,
     ipam: Result,
-    uplink_mtu: int | None,
+    mtu: int,
     port: Port | None,
 ) -> tuple[Link, Link]:
     """The node's end and the pod's. port: of the bridge that the node's end is attached to."""
-    key = (conf.name, request.container_id, request.ifname)
-    name = host_link_name(*key)
-    mtu = conf.mtu or uplink_mtu or ETHERNET_MTU
+    owner = Owner(conf.name, request.container_id, request.ifname)
     addresses = tuple(ip.address for ip in ipam.ips)
     masquerade = bool(conf.ip_masq and addresses)
     rest = shape.delegate, request.pod, masquerade or shape.masquerade_hairpin
-    mark = Mark(*key, addresses, masquerade, *rest)
-    host = Link(name, mac=node_mac(*key), mtu=mtu, alias=render_alias(mark), port=port)
+    mark = Mark(owner, addresses, masquerade, *rest)
+    name, mac = host_link_name(owner), node_mac(owner)
+    host = Link(name, mac=mac, mtu=mtu, alias=render_alias(mark), port=port)
     pod = Link(
         request.ifname,
         mac=requested_mac(request, conf) or pod_mac(mark),
@@ -137,15 +136,14 @@ def requested_mac(request: Request, conf: NetConf) -> str:
 
 
 def _check_mac(key: str, value: str, code: int) -> str:
-    parts = value.lower().split(":")
-    hexadecimal = all(len(p) == 2 and set(p) <= set("0123456789abcdef") for p in parts)
-    if len(parts) != 6 or not hexadecimal:
+    if not MAC.fullmatch(value):
         raise CniError(code, f"{key}: {value[:80]!r} is no MAC address like 02:11:22:33:44:55")
-    if int(parts[0], 16) & 1 or set(parts) == {"00"}:
+    raw = mac_bytes(value)
+    if raw[0] & 1 or not any(raw):
         raise CniError(
             code, f"{key}: {value!r} is no address for one interface (multicast or zero)"
         )
-    return ":".join(parts)
+    return value.lower()
 
 
 def routed_sysctls(link: str, ipam: Result) -> tuple[Sysctl, ...]:

@@ -41,10 +41,10 @@ from kernel.model import (
 
 
 def plan_ptp(
-    request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
+    request: Request, conf: NetConf, shape: Shape, ipam: Result, mtu: int
 ) -> tuple[Plan, Result]:
     """A routed pair with the addresses, and the result."""
-    host, pod = plan_pair(request, conf, shape, ipam, uplink_mtu, None)
+    host, pod = plan_pair(request, conf, shape, ipam, mtu, None)
     ports, port_settings = plan_ports(conf, host.name, ipam)
     node = Space(
         links=(host,),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 
-from cni_plugin.attachment import DAMAGE, load_record
+from cni_plugin.attachment import read_record
 from cni_plugin.errors import PORT_TAKEN, TRY_AGAIN, CniError
 from cni_plugin.names import parse_alias
-from ipam.store import Store, Transaction
+from ipam.store import Owner, Store, Transaction
 from kernel.describe import name_of
 from kernel.model import Element, Plan
 from kernel.netlink.socket import Netlink
@@ -47,13 +46,16 @@ def explain_conflict(nl: Netlink, store: Store, plan: Plan) -> CniError:
 def _holder(nl: Netlink, tx: Transaction, element: Element) -> str:
     """The attachment that a mapping is of; empty where there is none."""
     for owner, text in tx.attachments():
-        with suppress(*DAMAGE):
-            record = load_record(text)
-            if element in record.whole.elements:
-                return f"{record.pod or owner.container_id} ({owner.ifname} on {owner.network})"
+        record = read_record(text)
+        if record and element in record.whole.elements:
+            return _describe(owner, record.pod)
     pod = pod_of(element)
     for link in read_links(nl):
         mark = parse_alias(link.alias)
         if mark and any(address.ip == pod for address in mark.addresses):
-            return f"{mark.pod or mark.container_id} ({mark.ifname} on {mark.network})"
+            return _describe(mark.owner, mark.pod)
     return ""
+
+
+def _describe(owner: Owner, pod: str) -> str:
+    return f"{pod or owner.container_id} ({owner.ifname} on {owner.network})"

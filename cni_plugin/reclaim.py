@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import DAMAGE, CleanupRecord, Record, load_cleanup_record, load_record
+from cni_plugin.attachment import DAMAGE, CleanupRecord, Record, load_cleanup_record, read_record
 from cni_plugin.removal import NodeLinks, links_besides
 from cni_plugin.store_index import find_stores
 from ipam.errors import IpamError
@@ -81,11 +81,9 @@ def reclaim_vanished(own: Path, index: Path, log: Callable[[str], None], patienc
     return freed
 
 
-def _has_vanished(record: str, _age: float) -> bool:
-    try:
-        return has_vanished(load_record(record))
-    except DAMAGE:
-        return False
+def _has_vanished(text: str, _age: float) -> bool:
+    record = read_record(text)
+    return record is not None and has_vanished(record)
 
 
 def has_vanished(record: Record) -> bool:
@@ -97,15 +95,14 @@ def has_vanished(record: Record) -> bool:
     return not record.ipam and has_lost_namespace(record)
 
 
-def _is_over(record: str, age: float) -> bool:
-    try:
-        read = load_record(record)
-    except DAMAGE:
+def _is_over(text: str, age: float) -> bool:
+    record = read_record(text)
+    if record is None:
         return age >= IN_FLIGHT
-    if read.foreign:  # its link has a name that podwire does not know
-        return has_lost_namespace(read)
+    if record.foreign:  # its link has a name that podwire does not know
+        return has_lost_namespace(record)
     # Another IPAM plugin must be executed, with the network's configuration.
-    return not read.ipam and (age >= IN_FLIGHT or not _is_namespace(read.netns))
+    return not record.ipam and (age >= IN_FLIGHT or not _is_namespace(record.netns))
 
 
 def has_lost_namespace(record: Record) -> bool:

@@ -6,7 +6,6 @@ import sys
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import dump_record
-from cni_plugin.names import owner_of
 from cni_plugin.removal import rebuild
 from ipam.errors import AddressTaken
 from ipam.store import Owner, Transaction
@@ -21,12 +20,12 @@ def fill_from_marks(tx: Transaction) -> None:
     """
     with open_netlink() as nl:
         for link, mark in networks.marked_links(nl):
-            owner, record = owner_of(mark), rebuild(link, mark)
+            owner, record = mark.owner, rebuild(link, mark)
             tx.put_attachment(owner, dump_record(record))
             for address in () if mark.ipam else mark.addresses:
                 _reserve(tx, owner, address.ip)
             if record.plan.masquerade:
-                networks.add_prefixes(tx, mark.network, record.plan.masquerade)
+                networks.add_prefixes(tx, owner.network, record.plan.masquerade)
 
 
 def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:

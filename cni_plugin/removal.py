@@ -13,23 +13,22 @@ from cni_plugin.attachment import (
     Record,
     cleanup_record_of,
     load_cleanup_record,
-    load_record,
+    read_record,
 )
+from cni_plugin.host import Host
 from cni_plugin.names import (
     Mark,
     host_link_name,
     ifb_name,
     is_marked,
     node_mac,
-    owner_of,
     parse_alias,
     pod_mac,
 )
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store, Transaction
-from kernel.attach import delete_links, delete_pod_link
+from kernel.attach import delete_pod_link
 from kernel.bridge import remove_unused_bridge
-from kernel.conntrack import forget_pods
 from kernel.model import Acceptance, Address, Element, IPAddress, Link, Plan, Space
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
@@ -47,10 +46,9 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
     text = tx.attachment(owner)
     if text is None:
         return _find_marked(nl, owner)
-    try:
-        return load_record(text)
-    except DAMAGE:
-        return Record(_bare_plan(Link(_host_link(owner)), owner.ifname), complete=False)
+    return read_record(text) or Record(
+        _bare_plan(Link(host_link_name(owner)), owner.ifname), complete=False
+    )
 
 
 def find_cleanup_record(nl: Netlink, tx: Transaction | None, owner: Owner) -> CleanupRecord | None:
@@ -65,17 +63,13 @@ def find_cleanup_record(nl: Netlink, tx: Transaction | None, owner: Owner) -> Cl
     try:
         return load_cleanup_record(text)
     except DAMAGE:
-        return CleanupRecord(_host_link(owner), complete=False)
+        return CleanupRecord(host_link_name(owner), complete=False)
 
 
 def _find_marked(nl: Netlink, owner: Owner) -> Record | None:
-    name = _host_link(owner)
+    name = host_link_name(owner)
     found = (rebuild(link, mark) for link, mark in networks.marked_links(nl) if link.name == name)
     return next(found, None)
-
-
-def _host_link(owner: Owner) -> str:
-    return host_link_name(owner.network, owner.container_id, owner.ifname)
 
 
 def _bare_plan(host: Link, ifname: str) -> Plan:
@@ -85,8 +79,9 @@ def _bare_plan(host: Link, ifname: str) -> Plan:
 def rebuild(link: Link, mark: Mark) -> Record:
     """A record from the alias of a node-side link, enough for CHECK's first half and for DEL."""
     host = replace(link, index=0, port=None, promisc=False, allmulti=None, queue_length=None)
-    plan = _bare_plan(host, mark.ifname)
-    addresses = tuple(Address(mark.ifname, a) for a in mark.addresses)
+    ifname = mark.owner.ifname
+    plan = _bare_plan(host, ifname)
+    addresses = tuple(Address(ifname, a) for a in mark.addresses)
     masquerade = tuple(dict.fromkeys(a.network for a in mark.addresses)) if mark.masquerade else ()
     plan = replace(
         plan,
@@ -98,6 +93,7 @@ def rebuild(link: Link, mark: Mark) -> Record:
 
 
 def remove(
+    host: Host,
     nl: Netlink,
     store: Store | None,
     owner: Owner,
@@ -105,8 +101,6 @@ def remove(
     pod: Namespace | None = None,
     macs: Callable[[], Collection[str]] = tuple,
     release: Callable[[], object] = str,
-    delete: Callable[[Netlink, Sequence[str]], bool] = delete_links,
-    forget_connections: Callable[[Collection[IPAddress]], None] = forget_pods,
 ) -> None:
     """Remove an attachment whole: links, rules, addresses, record; repeatable.
 
@@ -116,16 +110,14 @@ def remove(
     it has the attachment's MAC. macs: other MACs that it had besides the one that the record names.
     release: the delegated IPAM's DEL, called when the pod can no longer use its address and
     before the record goes, so that a failure there leaves the record for the next try.
-    delete: deletes links of the node by name, for a daemon that gathers deletions.
-    forget_connections: deletes what the kernel tracks of the pod's addresses, for the same daemon.
     """
     more = links_besides(nl, owner, record)
-    record = record or CleanupRecord(_host_link(owner))
+    record = record or CleanupRecord(host_link_name(owner))
     elements = record.elements
     if not record.complete:
         elements += _spoof_elements(record.host)
-    if not delete(nl, (record.host, *more)):
-        _delete_renamed(nl, owner, pod, {record.mac, *macs()}, delete)
+    if not host.delete_links(nl, (record.host, *more)):
+        _delete_renamed(host, nl, owner, pod, {record.mac, *macs()})
     if elements:
         _remove_elements(store, owner, elements)
     if record.acceptance:
@@ -134,7 +126,7 @@ def remove(
     # next. The rules that translate are gone: none is made anew by us.
     addresses = {*record.addresses, *(a for a in map(pod_of, elements) if a)}
     if addresses:
-        forget_connections(addresses)
+        host.forget_connections(addresses)
     release()
     if store:
         forget(store, owner, elements)
@@ -156,11 +148,11 @@ def links_besides(nl: Netlink, owner: Owner, record: CleanupRecord | None) -> tu
     The container may have a second attachment to the network, with a device of the same name.
     """
     recorded = record is not None and record.complete
-    names = record.links if record and recorded else (ifb_name(owner.network, owner.container_id),)
+    names = record.links if record and recorded else (ifb_name(owner),)
     found = (read_link(nl, name) for name in names)
     devices = (link for link in found if link and link.kind == "ifb")
     marks = ((k, parse_alias(k.alias)) for k in devices if recorded or is_marked(k.alias))
-    return tuple(k.name for k, mark in marks if mark is None or owner_of(mark) == owner)
+    return tuple(k.name for k, mark in marks if mark is None or mark.owner == owner)
 
 
 def _remove_elements(store: Store | None, owner: Owner, elements: Sequence[Element]) -> None:
@@ -202,20 +194,20 @@ class NodeLinks:
         # A bridge has the MAC of one of its ports (net/bridge/br_stp_if.c).
         self._links = [link for link in found if link.kind == "veth"]
         marks = (parse_alias(link.alias) for link in found if link.kind == "ifb")
-        self.limited = {owner_of(mark) for mark in marks if mark}
+        self.limited = {mark.owner for mark in marks if mark}
         self._names = {link.name for link in self._links}
         self._macs = {link.mac: link.name for link in self._links}
         ends = ((parse_alias(link.alias), link.name) for link in self._links)
-        self._marks = {owner_of(mark): (mark, name) for mark, name in ends if mark}
+        self._marks = {mark.owner: (mark, name) for mark, name in ends if mark}
 
     def find(self, owner: Owner) -> str:
         """The name of the attachment's link, however it was renamed; empty where there is none."""
-        name = _host_link(owner)
+        name = host_link_name(owner)
         if name in self._names:
             return name
         if owner in self._marks:
             return self._marks[owner][1]
-        return self._macs.get(node_mac(owner.network, owner.container_id, owner.ifname), "")
+        return self._macs.get(node_mac(owner), "")
 
     def pod_macs(self) -> set[str]:
         """The MACs of the pods' ends, as far as the marks say."""
@@ -232,11 +224,7 @@ class NodeLinks:
 
 
 def _delete_renamed(
-    nl: Netlink,
-    owner: Owner,
-    pod: Namespace | None,
-    macs: set[str],
-    delete: Callable[[Netlink, Sequence[str]], bool],
+    host: Host, nl: Netlink, owner: Owner, pod: Namespace | None, macs: set[str]
 ) -> None:
     """Delete the pair by the node's end under another name, or by the pod's end if its MAC fits.
 
@@ -246,10 +234,9 @@ def _delete_renamed(
     links = NodeLinks(nl)
     name = links.find(owner)
     if name:
-        delete(nl, [name])
+        host.delete_links(nl, [name])
     elif pod is not None:
-        nameless = Mark(owner.network, owner.container_id, owner.ifname)
-        macs = {*macs, pod_mac(nameless)} - links.pod_macs()
+        macs = {*macs, pod_mac(Mark(owner))} - links.pod_macs()
         delete_pod_link(pod, owner.ifname, macs)
 
 
@@ -273,16 +260,10 @@ def remove_made_bridge(nl: Netlink, store: Store, name: str) -> None:
     An ADD records its bridge before it reads it, and cannot do so while we do.
     """
     with store.transaction() as tx:
-        if not any(_wants_bridge(text, name) for _owner, text in tx.attachments()):
+        records = (read_record(text) for _owner, text in tx.attachments())
+        bridges = (record.plan.bridge for record in records if record)
+        if not any(bridge and bridge.name == name for bridge in bridges):
             remove_unused_bridge(nl, name)
-
-
-def _wants_bridge(record: str, name: str) -> bool:
-    try:
-        bridge = load_record(record).plan.bridge
-    except DAMAGE:
-        return False
-    return bridge is not None and bridge.name == name
 
 
 def _spoof_elements(port: str) -> tuple[Element, ...]:

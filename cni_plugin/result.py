@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.versions import has_version, require_supported
 from ipam.errors import ConfigError
-from ipam.json_section import INT_MAX, Dns, Section, parse_dns
+from ipam.json_section import (
+    INT_MAX,
+    ROUTE_NUMBERS,
+    CniRoute,
+    Dns,
+    Section,
+    parse_dns,
+    parse_route,
+)
 
 if TYPE_CHECKING:
-    from kernel.model import IPAddress, IPInterface, IPNetwork
+    from kernel.model import IPAddress, IPInterface
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +44,25 @@ class IPConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultRoute:
-    """A route of the result; the optional numbers came with 1.1.0."""
-
-    dst: IPNetwork
-    gw: IPAddress | None = None
-    mtu: int | None = None
-    advmss: int | None = None
-    priority: int | None = None
-    table: int | None = None
-    scope: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """What an ADD returns, free of any version."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[IPConfig, ...] = ()
-    routes: tuple[ResultRoute, ...] = ()
+    routes: tuple[CniRoute, ...] = ()
     dns: Mapping[str, Any] = field(default_factory=dict)
 
+    def of_pod(self, ifname: str) -> Interface | None:
+        """The pod's interface of that name."""
+        return next((i for i in self.interfaces if i.sandbox and i.name == ifname), None)
 
-_ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
+    def addresses_of_pod(self, ifname: str) -> tuple[IPInterface, ...]:
+        """The addresses of the pod's interface, and those that no interface is named for."""
+        numbered = enumerate(self.interfaces)
+        mine = {None, *(n for n, i in numbered if i.sandbox and i.name == ifname)}
+        return tuple(ip.address for ip in self.ips if ip.interface in mine)
+
+
 _DNS_KEYS = ("nameservers", "domain", "search", "options")
 _MAC_SEPARATORS = str.maketrans("", "", ":-.")
 _EXTRA_KEYS = ("socketPath", "pciID")
@@ -104,12 +108,12 @@ def _render_ip(ip: IPConfig, version: str) -> dict[str, Any]:
     return body
 
 
-def _render_route(route: ResultRoute, version: str) -> dict[str, Any]:
+def _render_route(route: CniRoute, version: str) -> dict[str, Any]:
     body: dict[str, Any] = {"dst": str(route.dst)}
     if route.gw is not None:
         body["gw"] = str(route.gw)
     if has_version(version, "1.1.0"):
-        numbers = ((key, getattr(route, key)) for key in _ROUTE_NUMBERS)
+        numbers = ((key, getattr(route, key)) for key in ROUTE_NUMBERS)
         body |= {key: value for key, value in numbers if value is not None}
     return body
 
@@ -190,15 +194,8 @@ def _parse_020(raw: Section) -> Result:
     return Result((), ips, routes, _parse_dns(raw))
 
 
-def _parse_routes(raw: Section) -> tuple[ResultRoute, ...]:
-    return tuple(_parse_route(route) for route in raw.sections("routes"))
-
-
-def _parse_route(raw: Section) -> ResultRoute:
-    dst = raw.network("dst", mask_host_bits=True)
-    if dst is None:
-        raise raw.fail("dst", None, "a destination in CIDR notation")
-    return ResultRoute(dst, raw.address("gw"), *(raw.integer(key) for key in _ROUTE_NUMBERS))
+def _parse_routes(raw: Section) -> tuple[CniRoute, ...]:
+    return tuple(map(parse_route, raw.sections("routes")))
 
 
 def _parse_dns(raw: Section) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cni_plugin.network_rules import (
     cleanup_records,
     ensure_masquerade,
     ensure_parts,
-    indexed_foreign_elements,
+    foreign_elements,
     marked_links,
     masquerade_differs,
     parts_needed,
@@ -36,6 +36,7 @@ from kernel.nftables.ruleset import (
 )
 from kernel.nftables.set_messages import (
     change_elements,
+    ordered,
     read_elements,
     read_mapped,
     read_sets,
@@ -151,8 +152,7 @@ def _repair_elements(store: Store, missing: Collection[MissingRule] | None) -> l
 def _chosen(
     lost: set[tuple[Element, int]], missing: Collection[MissingRule] | None
 ) -> list[Element]:
-    chosen = {each[0] for each in lost if missing is None or each in missing}
-    return sorted(chosen, key=lambda e: (e.family, e.set_name, e.key))
+    return ordered({each[0] for each in lost if missing is None or each in missing})
 
 
 def _missing_elements(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
@@ -163,7 +163,7 @@ def _missing_elements(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
 def _elements(tx: Transaction) -> set[tuple[Element, int]]:
     """The elements of all attachments whose link is there, each with the link's index."""
     known = {(e, index) for r, index in _attached(tx) for e in r.elements}
-    return known.union(indexed_foreign_elements(tx))
+    return known.union(foreign_elements(tx))
 
 
 def _attached(tx: Transaction, network: str | None = None) -> list[tuple[CleanupRecord, int]]:
@@ -224,7 +224,7 @@ def _missing_prefixes(tx: Transaction) -> Iterable[MissingRule]:
 def _masqueraded(tx: Transaction) -> set[int]:
     """The indexes of links whose networks are masqueraded."""
     links = {index for network in tx.networks() for _record, index in _attached(tx, network)}
-    return links | {index for _element, index in indexed_foreign_elements(tx)}
+    return links | {index for _element, index in foreign_elements(tx)}
 
 
 def _fingerprint(tx: Transaction) -> int:
@@ -270,5 +270,5 @@ def _parts_among(missing: Collection[MissingRule]) -> set[str]:
 def _parts(store: Store) -> set[str]:
     with store.read() as tx:
         elements = [element for record in cleanup_records(tx) for element in record.elements]
-        masquerade = bool(tx.networks() or indexed_foreign_elements(tx))
+        masquerade = bool(tx.networks() or foreign_elements(tx))
         return parts_needed(elements, masquerade=masquerade)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cni_plugin.attachment import DAMAGE, Record, load_record
 from cni_plugin.host import DEFAULT_INDEX
-from cni_plugin.names import is_marked, owner_of, parse_alias
+from cni_plugin.names import is_marked, parse_alias
 from cni_plugin.removal import rebuild
 from cni_plugin.store_index import find_stores
 from daemon.options import Unusable
@@ -126,9 +126,9 @@ def read_attachments(nl: Netlink, data_dir: Path, results: Path = RESULTS) -> At
     found = {owner: _with_end(each, ends) for owner, each in found.items()}
     for end in ends.values():
         mark = parse_alias(end.link.alias)
-        if mark and owner_of(mark) not in found:
-            owner, record = owner_of(mark), rebuild(end.link, mark)
-            found[owner] = Attachment(owner, record, mark.addresses, end)
+        if mark and mark.owner not in found:
+            record = rebuild(end.link, mark)
+            found[mark.owner] = Attachment(mark.owner, record, mark.addresses, end)
     known = {owner.container_id for owner in found}
     others = (c for c in read_cached(results) if c.container_id not in known)
     found |= {each.owner: _with_end(each, ends) for each in map(_by_another, others)}

@@ -19,8 +19,7 @@ from pathlib import Path
 from ipam import DEFAULT_DATA_DIR
 from ipam.boot import render_duration
 from ipam.errors import AddressTaken, IpamError, StoreDamaged
-from ipam.host_local_files import export
-from ipam.import_host_local import Imported, import_directory
+from ipam.host_local_files import Imported, export, import_directory
 from ipam.json_section import parse_address
 from ipam.ranges import IPAddress
 from ipam.store import Allocation, Purged, Store, Transaction, open_store
@@ -140,11 +139,11 @@ def _add_commands(parser: ArgumentParser) -> None:
     give.add_argument("directory", metavar="DIR", help="its folder of one network")
 
 
-def _address(text: str) -> str:
-    try:
-        return str(parse_address(text))
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is not an IP address") from error
+def _address(text: str) -> IPAddress:
+    address = _as_address(text)
+    if address is None:
+        raise ArgumentTypeError(f"{text!r} is not an IP address")
+    return address
 
 
 def _open(args: Namespace, *, create: bool = False) -> Store:
@@ -257,7 +256,7 @@ def _render_details(tx: Transaction, allocation: Allocation) -> str:
 
 def _release(args: Namespace) -> int:
     """`release`: free an address by hand, after asking."""
-    address = parse_address(args.address)
+    address: IPAddress = args.address
     with _open(args) as store:
         with store.read() as tx:
             found = _matching(tx, str(address), args.network)
@@ -294,10 +293,9 @@ def _confirmed(address: IPAddress) -> bool:
 def _free(store: Store, shown: Allocation) -> None:
     """Free the address, if its owner is still the one that was shown."""
     with store.transaction() as tx:
-        owner = tx.owner_of(shown.owner.network, shown.address)
-        if owner != shown.owner:
+        # What is raised takes the release back.
+        if tx.release_address(shown.owner.network, shown.address) != shown.owner:
             raise AddressTaken(f"{shown.address} changed hands meanwhile; nothing was released")
-        tx.release_address(shown.owner.network, shown.address)
 
 
 def _import_host_local(args: Namespace) -> int:

@@ -13,11 +13,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ipam.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, IO_FAILURE, ConfigError, IpamError
-from ipam.json_section import Dns, Section, parse_address_with_prefix, parse_dns, show
+from ipam.json_section import (
+    CniRoute,
+    Dns,
+    Section,
+    parse_address_with_prefix,
+    parse_dns,
+    parse_route,
+    show,
+)
 from ipam.ranges import (
     IPAddress,
     IPInterface,
-    IPNetwork,
     Range,
     RangeSet,
     build_range,
@@ -36,25 +43,12 @@ NO_ARGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """A route of the configuration, with the fields of CNI 1.1."""
-
-    dst: IPNetwork
-    gw: IPAddress | None = None
-    mtu: int | None = None
-    advmss: int | None = None
-    priority: int | None = None
-    table: int | None = None
-    scope: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class IpamConf:
     """What one network asks of IPAM; `rest` is in seconds."""
 
     network: str
     range_sets: tuple[RangeSet, ...]
-    routes: tuple[Route, ...]
+    routes: tuple[CniRoute, ...]
     dns: Dns | None
     data_dir: Path
     rest: float
@@ -106,7 +100,7 @@ def parse_ipam(
     _check_version(range_sets, cni_version)
     requested = (
         *_requested_in_environment(cni_args),
-        *_requested(args, "args.cni"),
+        *_requested(Section.of("args.cni", args)),
         *_requested(runtime),
     )
     return IpamConf(
@@ -195,22 +189,12 @@ def _check_version(range_sets: tuple[RangeSet, ...], cni_version: str | None) ->
             )
 
 
-def _parse_route(section: Section) -> Route:
-    dst = section.network("dst", mask_host_bits=True)
-    gw = section.address("gw")
-    if dst is None:
-        raise section.fail("dst", section.get("dst"), "a destination in CIDR notation")
-    if gw is not None and gw.version != dst.version:
-        raise section.fail("gw", str(gw), f"of the address family of dst {dst}")
-    return Route(
-        dst=dst,
-        gw=gw,
-        mtu=section.integer("mtu"),
-        advmss=section.integer("advmss"),
-        priority=section.integer("priority"),
-        table=section.integer("table"),
-        scope=section.integer("scope", highest=255),
-    )
+def _parse_route(section: Section) -> CniRoute:
+    route = parse_route(section)
+    if route.gw is not None and route.gw.version != route.dst.version:
+        raise section.fail("gw", str(route.gw), f"of the address family of dst {route.dst}")
+    section.integer("scope", highest=255)
+    return route
 
 
 def _parse_dns(section: Section) -> Dns | None:
@@ -236,8 +220,7 @@ def _requested_in_environment(cni_args: Mapping[str, str]) -> Iterable[_Requeste
         yield _parse_requested(text, "CNI_ARGS IP", INVALID_ENVIRONMENT)
 
 
-def _requested(values: Section | Mapping[str, object], path: str = "") -> Iterable[_Requested]:
-    section = values if isinstance(values, Section) else Section.of(path, values)
+def _requested(section: Section) -> Iterable[_Requested]:
     for index, item in enumerate(section.items("ips")):
         if item is not None and item != "":
             yield _parse_requested(item, f"{section.name('ips')}[{index}]", INVALID_CONFIG)

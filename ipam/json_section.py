@@ -7,12 +7,15 @@ the same as absent. The path of the whole configuration is empty.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_interface
+from typing import TypeVar
 
-from ipam.errors import INVALID_CONFIG, ConfigError
+from ipam.errors import ConfigError
 from ipam.ranges import IPAddress, IPInterface, IPNetwork, interface_of
+
+T = TypeVar("T")
 
 LONGEST_SHOWN = 80
 INT_MAX = 2**32 - 1
@@ -47,6 +50,10 @@ def parse_address_with_prefix(text: str) -> IPAddress:
     return parse_address(address)
 
 
+def _parse_interface(text: str) -> IPInterface:
+    return interface_of(parse_address_with_prefix(text), ip_interface(text).network.prefixlen)
+
+
 def parse_network(text: str, *, mask_host_bits: bool = False) -> IPNetwork:
     """`address/prefix length`, nothing else that Python would take. Raises ValueError."""
     address, _, prefix = text.partition("/")
@@ -70,14 +77,13 @@ class Section:
 
     path: str
     values: Mapping[str, object]
-    code: int = INVALID_CONFIG
 
     @classmethod
-    def of(cls, path: str, value: object, code: int = INVALID_CONFIG) -> Section:
+    def of(cls, path: str, value: object) -> Section:
         """The object at `path`; ConfigError if it is anything else."""
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ConfigError(f"{path} is {show(value)}, must be an object", code=code)
-        return cls(path, value, code)
+            raise ConfigError(f"{path} is {show(value)}, must be an object")
+        return cls(path, value)
 
     def get(self, key: str) -> object:
         """The value of the key, None if it is absent."""
@@ -95,12 +101,12 @@ class Section:
 
     def fail(self, key: str, value: object, must: str) -> ConfigError:
         """An error with the value and what it must be."""
-        return ConfigError(f"{self.name(key)} is {show(value)}, must be {must}", code=self.code)
+        return ConfigError(f"{self.name(key)} is {show(value)}, must be {must}")
 
     def section(self, key: str) -> Section:
         """An object; absent is empty."""
         value = self.get(key)
-        return Section.of(self.name(key), {} if value is None else value, self.code)
+        return Section.of(self.name(key), {} if value is None else value)
 
     def boolean(self, key: str) -> bool | None:
         """true or false."""
@@ -151,7 +157,7 @@ class Section:
     def sections(self, key: str) -> Iterator[Section]:
         """A list of objects."""
         for index, item in enumerate(self.items(key)):
-            yield Section.of(f"{self.name(key)}[{index}]", item, self.code)
+            yield Section.of(f"{self.name(key)}[{index}]", item)
 
     def integer(self, key: str, lowest: int = 0, highest: int = INT_MAX) -> int | None:
         """A whole number within the bounds."""
@@ -177,34 +183,26 @@ class Section:
 
     def address(self, key: str) -> IPAddress | None:
         """An IP address."""
-        text = self.text(key)
-        if text is None:
-            return None
-        try:
-            return parse_address(text)
-        except ValueError as error:
-            raise self.fail(key, text, "an IP address") from error
+        return self._parsed(key, parse_address, "an IP address")
 
     def interface(self, key: str) -> IPInterface | None:
         """An address with the prefix length of its subnet."""
+        return self._parsed(key, _parse_interface, "an address in CIDR notation")
+
+    def _parsed(self, key: str, parse: Callable[[str], T], must: str) -> T | None:
         text = self.text(key)
-        if text is None:
-            return None
         try:
-            address = parse_address_with_prefix(text)
-            return interface_of(address, ip_interface(text).network.prefixlen)
+            return None if text is None else parse(text)
         except ValueError as error:
-            raise self.fail(key, text, "an address in CIDR notation") from error
+            raise self.fail(key, text, must) from error
 
     def network(self, key: str, *, mask_host_bits: bool = False) -> IPNetwork | None:
         """A subnet in CIDR notation."""
         text = self.text(key)
-        if text is None:
-            return None
         try:
-            return parse_network(text, mask_host_bits=mask_host_bits)
+            return parse_network(text, mask_host_bits=mask_host_bits) if text else None
         except ValueError as error:
-            raise ConfigError(f"{self.name(key)}: {error}", code=self.code) from error
+            raise ConfigError(f"{self.name(key)}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +223,29 @@ def parse_dns(section: Section) -> Dns:
         search=section.texts("search"),
         options=section.texts("options"),
     )
+
+
+ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
+"""The numbers of a route, all optional; they came with CNI 1.1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CniRoute:
+    """A route of a configuration, or of a result."""
+
+    dst: IPNetwork
+    gw: IPAddress | None = None
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None
+
+
+def parse_route(section: Section) -> CniRoute:
+    """A route of a configuration, or of a result; raises ConfigError."""
+    dst = section.network("dst", mask_host_bits=True)
+    if dst is None:
+        raise section.fail("dst", section.get("dst"), "a destination in CIDR notation")
+    numbers = (section.integer(key) for key in ROUTE_NUMBERS)
+    return CniRoute(dst, section.address("gw"), *numbers)

@@ -215,9 +215,7 @@ class Transaction:
         )  # fmt: skip
         return self._owner(rows[0]) if rows else None
 
-    def reserve(
-        self, owner: Owner, address: IPAddress, *, pool: int = 0, created_at: float | None = None
-    ) -> None:
+    def reserve(self, owner: Owner, address: IPAddress, *, created_at: float | None = None) -> None:
         """Give the address to the owner; again is no error. AddressTaken if another owner has it.
 
         `created_at` (seconds since 1970) is now unless given.
@@ -236,7 +234,7 @@ class Transaction:
         )  # fmt: skip
         if tags:
             self.reused.append(address)
-        self.insert(owner, address, tags[0][0] if tags else pool, created_at)
+        self.insert(owner, address, tags[0][0] if tags else 0, created_at)
 
     def adopt(self, owner: Owner, address: IPAddress) -> None:
         """Give the address to a pod that has it already, whoever it was allocated to here."""

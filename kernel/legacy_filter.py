@@ -143,24 +143,18 @@ def _string(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode(errors="replace")
 
 
-def read_legacy_tables() -> list[LegacyTable]:
-    """The tables of both families, in their order; none where the node uses none.
-
-    Of the calling thread's namespace. Asked for one that is not there, the kernel would make it.
-    """
-    return [
-        table
-        for version in (4, 6)
-        for name in _TABLES
-        if has_legacy_table(version, name) and (table := _read(version, name))
-    ]
-
-
 class LegacyRules:
-    """The rules of all these tables."""
+    """The rules of the tables of both families; none where the node uses none."""
 
     def __init__(self) -> None:
-        self.tables = read_legacy_tables()
+        """Read them, of the calling thread's namespace."""
+        # Asked for one that is not there, the kernel would make it.
+        self.tables = [
+            table
+            for version in (4, 6)
+            for name in _TABLES
+            if has_legacy_table(version, name) and (table := _read(version, name))
+        ]
 
     def find_drop(self, flow: Flow, *hooks: int) -> str:
         """What certainly drops the packet on these hooks; empty where nothing does."""

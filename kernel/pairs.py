@@ -14,12 +14,11 @@ from kernel.read import with_bridge
 class PairEnd:
     """One end of a pair, in the namespace of the reader.
 
-    peer_index: the other end's, in its own namespace. namespace: the number of that namespace
-    (kernel.pod_side.read_number), -1 where it is the reader's own.
+    namespace: the number of the namespace that the other one is in (kernel.pod_side.read_number),
+    -1 where it is the reader's own.
     """
 
     link: Link
-    peer_index: int
     namespace: int
     counters: Counters
 
@@ -32,7 +31,6 @@ def read_pairs(nl: Netlink) -> list[PairEnd]:
     return [
         PairEnd(
             with_bridge(link, names),
-            links.parse_peer_index(message),
             links.parse_peer_namespace(message),
             links.parse_counters(message),
         )

@@ -7,7 +7,7 @@ the node's end of the pair, and of an ifb device that gets all that this end rec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
@@ -98,10 +98,9 @@ def plan_limits(conf: Bandwidth, owner: Owner, host: Link, mac: str = "") -> Spa
     received = (_bucket(host.name, conf.ingress),) if conf.ingress else ()
     if conf.egress is None:
         return Space(buckets=received)
-    network, container, ifname = owner.network, owner.container_id, owner.ifname
-    name = ifb_name(network, container)
-    mac = mac or node_mac(network, container, name)
-    alias = render_alias(Mark(network, container, ifname))
+    name = ifb_name(owner)
+    mac = mac or node_mac(replace(owner, ifname=name))
+    alias = render_alias(Mark(owner))
     return Space(
         links=(Link(name, "ifb", mac, host.mtu, alias=alias),),
         buckets=(*received, _bucket(name, conf.egress)),
@@ -125,7 +124,7 @@ def plan_piece(call: Call, nl: Netlink, previous: Result) -> Piece | None:
     host, mac = _host_link(call, nl, previous), ""
     if call.request.command == "CHECK":
         # The reference may have made the device, with a random MAC.
-        name = ifb_name(call.owner.network, call.owner.container_id)
+        name = ifb_name(call.owner)
         macs = (i.mac for i in previous.interfaces if i.name == name and not i.sandbox)
         mac = canonical_mac(next(macs, ""))
     return Piece(_NAME, plan_limits(limits, call.owner, host, mac))
@@ -168,7 +167,7 @@ def collect(call: Call) -> None:
         return
     with open_netlink() as nl:
         for owner in NodeLinks(nl).limited:
-            if owner.network == network and (owner.container_id, owner.ifname) not in valid:
+            if owner.network == network and owner not in valid:
                 _delete_ifbs(call, nl, owner)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
 from cni_plugin.request import link_name_fault
@@ -100,32 +100,32 @@ def delete(call: Call) -> None:
     folders = stores_of_attachment(call)
     known = [folder for folder in folders if _has_piece(call, folder)]
     pieces.delete(plan_piece, NAME, call)
-    if not known and call.conf.prev_result:
-        _withdraw_foreign(call, folders[0], call.conf.prev_result)
+    previous = None if known else call.previous()
+    if previous:
+        _withdraw_foreign(call, folders[0], previous)
 
 
 def _has_piece(call: Call, folder: Path) -> bool:
-    from cni_plugin.attachment import DAMAGE, load_record
+    from cni_plugin.attachment import read_record
     from cni_plugin.store_access import open_node_store
 
     with open_node_store(call, folder) as store, store.read() as tx:
         text = tx.attachment(call.owner)
-    with suppress(*DAMAGE):
-        return text is not None and load_record(text).piece(NAME) is not None
-    return True  # only podwire of that version can tell
+    record = read_record(text) if text else None
+    # Of a record of another version only podwire of that version can tell.
+    return record.piece(NAME) is not None if record else text is not None
 
 
-def _withdraw_foreign(call: Call, folder: Path, raw: Mapping[str, Any]) -> None:
+def _withdraw_foreign(call: Call, folder: Path, previous: Result) -> None:
     from cni_plugin.leftovers import without_others
     from cni_plugin.network_rules import own_acceptance
-    from cni_plugin.result import parse_result
     from cni_plugin.store_access import open_node_store
     from kernel.netlink.socket import open_netlink
 
     conf = FirewallConf()
     with suppress(ConfigError):
         conf = parse(Section("", call.parsed.raw))
-    addresses = tuple(ip.address.ip for ip in parse_result(raw, call.version).ips)
+    addresses = tuple(ip.address.ip for ip in previous.ips)
     with open_netlink() as nl:
         addresses = without_others(call, nl, addresses)
     made = Acceptance(addresses, conf.backend, conf.zone, conf.admin_chain)

@@ -6,7 +6,7 @@ from ipaddress import ip_interface
 
 from cni_plugin.errors import CHECK_FAILED, CniError
 from cni_plugin.host import Call
-from cni_plugin.result import Interface, IPConfig, Result, parse_result
+from cni_plugin.result import Interface, IPConfig, Result
 from kernel.attach import run_in
 from kernel.netlink import links
 from kernel.netlink.socket import Netlink
@@ -22,8 +22,8 @@ def add(call: Call) -> Result:
         nl.run([links.set_up(_NAME)])
         link = read_link(nl, _NAME)
         found = [a.address for a in read_addresses(nl, [link] if link else [])]
-    if call.conf.prev_result:
-        return parse_result(call.conf.prev_result, call.version)
+    if previous := call.previous():
+        return previous
     interface = Interface(_NAME, "00:00:00:00:00:00", sandbox=request.netns)
     loopback = [a for a in found if a.ip.is_loopback] or [ip_interface("127.0.0.1/8")]
     return Result((interface,), tuple(IPConfig(a, interface=0) for a in loopback))

@@ -142,11 +142,11 @@ def _check_keys(conf: Section) -> None:
 
 def plan_piece(call: Call, nl: Netlink, previous: Result) -> Piece | None:
     """The mappings as a piece of a chain's attachment."""
-    from cni_plugin.chained import link_to_pod, pod_addresses
+    from cni_plugin.chained import link_to_pod
     from kernel.model import Piece, Space
 
     _check_keys(Section("", call.parsed.raw))
-    addresses = pod_addresses(call, previous)
+    addresses = previous.addresses_of_pod(call.request.ifname)
     if not call.conf.port_map.mappings or not addresses:
         return None
     link = link_to_pod(nl, addresses)

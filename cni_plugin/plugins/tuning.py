@@ -209,7 +209,6 @@ def delete(call: Call) -> None:
 
 def _restore_backup(call: Call) -> None:
     """Do it for an attachment that the reference plugin made, whose note goes then."""
-    from cni_plugin.pieces import pod_if_there
     from kernel.errors import KernelError
     from kernel.pieces import restore_traits
 
@@ -219,7 +218,7 @@ def _restore_backup(call: Call) -> None:
     path = Path(folder) / f"{call.request.container_id}_{call.request.ifname}.json"
     with path.open("rb") as file:
         noted = Section.of(str(path), json.loads(file.read(_LONGEST)))
-    with pod_if_there(call) as pod, suppress(KernelError, ConfigError):
+    with call.open_pod_if_there() as pod, suppress(KernelError, ConfigError):
         if pod is not None:
             traits = _noted_traits(noted, call.request.ifname)
             restore_traits(pod, traits, clear_promisc=noted.boolean("promisc") is False)

@@ -45,7 +45,7 @@ PURE: dict[str, tuple[str, ...]] = {
         "vxlan",
     ),
     "ipam": (
-        "allocator", "boot", "config", "errors", "import_host_local", "json_section", "pool",
+        "allocator", "boot", "config", "errors", "host_local_files", "json_section", "pool",
         "ranges", "recovery", "transaction", "usage",
     ),
     "cni_plugin": (

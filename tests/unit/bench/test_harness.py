@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipam.import_host_local import read_directory
+from ipam.host_local_files import read_directory
 from ipam.store import open_store
 from tests.bench import spawn
 from tests.bench.filling import fill

@@ -14,6 +14,7 @@ import ipam.errors
 from cni_plugin import errors
 from cni_plugin.errors import CniError
 from cni_plugin.names import host_link_name
+from ipam.transaction import Owner
 from tests.unit.cni_plugin.calls import (
     CONFIG,
     Node,
@@ -103,7 +104,7 @@ def range_is_full(node: Node, _: Path) -> Answer:
 
 def bridge_is_another_kind_of_link(node: Node, _: Path) -> Answer:
     attach(node)
-    name = host_link_name("podnet", "container1", "eth0")
+    name = host_link_name(Owner("podnet", "container1", "eth0"))
     conf = config(mode="bridge", bridge=name)
     node.replace_pod(keep=True)
     answer = ask(node, "ADD", conf, CNI_CONTAINERID="container2")

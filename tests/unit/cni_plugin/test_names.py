@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cni_plugin.names import Mark, derive_mac, host_link_name, parse_alias, render_alias
 from cni_plugin.request import NAME_MAX
+from ipam.transaction import Owner
 from kernel.model import IPInterface
 from tests.unit.kernel import strategies as nouns
 
@@ -31,9 +32,7 @@ pods = st.just("") | st.builds("{}/{}".format, names_up_to(63), names_up_to(253)
 def marks(name: int, container: int, addresses: int) -> st.SearchStrategy[Mark]:
     return st.builds(
         Mark,
-        names_up_to(name),
-        names_up_to(container),
-        interfaces,
+        st.builds(Owner, names_up_to(name), names_up_to(container), interfaces),
         st.lists(nouns.ip_interfaces, max_size=addresses).map(tuple),
         st.booleans(),
         st.just("") | names_up_to(15),
@@ -89,8 +88,7 @@ def test_an_alias_that_lost_its_end_is_no_other_attachments(
     alias = render_alias(mark)
     found = parse_alias(alias[: data.draw(st.integers(0, len(alias)))])
     if found is not None:
-        assert (found.network, found.container_id) == (mark.network, mark.container_id)
-        assert found.ifname == mark.ifname
+        assert found.owner == mark.owner
 
 
 KEYS = st.tuples(names_up_to(NAME_MAX), names_up_to(NAME_MAX), interfaces)
@@ -104,16 +102,16 @@ def cuts(text: str) -> Iterator[tuple[str, str]]:
 def test_link_names_differ_as_attachments_do(
     one: tuple[str, str, str], two: tuple[str, str, str]
 ) -> None:
-    name = host_link_name(*one)
+    name = host_link_name(Owner(*one))
     assert len(name) == 13
     assert name.startswith("pw")
     assert set(name[2:]) <= set("0123456789abcdef")
-    assert (name == host_link_name(*two)) == (one == two)
+    assert (name == host_link_name(Owner(*two))) == (one == two)
 
 
 @given(names_up_to(12), interfaces)
 def test_the_border_between_two_names_counts(text: str, ifname: str) -> None:
-    names = [host_link_name(a, b, ifname) for a, b in cuts(text)]
+    names = [host_link_name(Owner(a, b, ifname)) for a, b in cuts(text)]
     assert len(set(names)) == len(names)
 
 

@@ -13,20 +13,23 @@ from cni_plugin.names import derive_mac, host_link_name, link_local, parse_alias
 from cni_plugin.plan import plan_attachment
 from cni_plugin.plan_parts import requested_mac
 from cni_plugin.request import Request, parse_request
-from cni_plugin.result import IPConfig, Result, ResultRoute
+from cni_plugin.result import IPConfig, Result
 from cni_plugin.shape import shape_of
+from ipam.json_section import CniRoute
+from ipam.transaction import Owner
 from kernel.describe import name_of
 from kernel.model import Address, Bridge, Plan, Port, Route, Sysctl
 from kernel.nftables.masquerade import hairpin_element
 from kernel.nftables.spoof_check import source_check_elements, spoof_check_elements
 from tests.unit.cni_plugin.calls import environment
 
-HOST = host_link_name("net", "container1", "eth0")
+OWNER = Owner("net", "container1", "eth0")
+HOST = host_link_name(OWNER)
 V4 = IPConfig(ip_interface("10.1.0.7/24"), ip_address("10.1.0.1"))
 V6 = IPConfig(ip_interface("fd00::7/64"), ip_address("fd00::1"))
 DUAL = Result(
     ips=(V4, V6),
-    routes=(ResultRoute(ip_network("0.0.0.0/0")), ResultRoute(ip_network("::/0"))),
+    routes=(CniRoute(ip_network("0.0.0.0/0")), CniRoute(ip_network("::/0"))),
     dns={"nameservers": ["10.1.0.53"]},
 )
 POD = {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"}
@@ -151,9 +154,7 @@ def test_bridge_without_gateway() -> None:
 
 
 def test_default_gateway_adds_the_default_routes_that_ipam_did_not_give() -> None:
-    one = Result(
-        ips=(V4, V6), routes=(ResultRoute(ip_network("0.0.0.0/0"), ip_address("10.1.0.9")),)
-    )
+    one = Result(ips=(V4, V6), routes=(CniRoute(ip_network("0.0.0.0/0"), ip_address("10.1.0.9")),))
     made, result = plan(one, mode="bridge", isDefaultGateway=True)
     assert [(r.dst, r.via) for r in made.pod.routes] == [
         (ip_network("0.0.0.0/0"), ip_address("10.1.0.9")),
@@ -165,7 +166,7 @@ def test_default_gateway_adds_the_default_routes_that_ipam_did_not_give() -> Non
 
 
 def test_numbers_of_ipams_routes() -> None:
-    route = ResultRoute(ip_network("10.2.0.0/16"), None, 1400, 1360, 5, 100, 253)
+    route = CniRoute(ip_network("10.2.0.0/16"), None, 1400, 1360, 5, 100, 253)
     made, _ = plan(Result(ips=(V4,), routes=(route,)), mode="bridge")
     (found,) = made.pod.routes
     assert (found.mtu, found.advmss, found.priority, found.table) == (1400, 1360, 5, 100)
@@ -181,7 +182,7 @@ def test_links(mode: str) -> None:
     assert host.mtu == pod.mtu == 1300
     mark = parse_alias(host.alias)
     assert mark is not None
-    assert (mark.network, mark.container_id, mark.ifname) == ("net", "container1", "eth0")
+    assert mark.owner == OWNER
     assert (mark.addresses, mark.masquerade) == ((V4.address, V6.address), True)
     assert (mark.ipam, mark.pod) == ("", "default/web")
     assert made.masquerade == (ip_network("10.1.0.0/24"), ip_network("fd00::/64"))

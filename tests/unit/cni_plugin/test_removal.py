@@ -23,7 +23,7 @@ from kernel.read import read_links
 from tests.unit.cni_plugin.calls import CONFIG, Node, config, environment, refused, succeeded
 
 pytestmark = pytest.mark.usefixtures("no_links")
-HOST = host_link_name("podnet", "container1", "eth0")
+HOST = host_link_name(Owner("podnet", "container1", "eth0"))
 BRIDGED = config(mode="bridge", bridge="test0", isGateway=True, ipMasq=True)
 
 
@@ -230,7 +230,7 @@ def test_gc(node: Node, valid: list[dict[str, str]] | None) -> None:
         left = {owner.container_id for owner, _ in tx.attachments()}
         assert left == {a.owner.container_id for a in tx.allocations()}
     assert left == (set() if valid == [] else {"container2"})
-    assert (host_link_name("podnet", "container2", "eth0") in links()) == bool(left)
+    assert (host_link_name(Owner("podnet", "container2", "eth0")) in links()) == bool(left)
 
 
 def test_gc_finds_links_that_no_record_names(node: Node) -> None:

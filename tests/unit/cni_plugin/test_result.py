@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni_plugin.errors import INVALID_CONFIG, CniError
-from cni_plugin.result import Interface, IPConfig, Result, ResultRoute, merge, parse_result, render
+from cni_plugin.result import Interface, IPConfig, Result, merge, parse_result, render
 from cni_plugin.versions import SUPPORTED
+from ipam.json_section import CniRoute
 from tests.unit.kernel import strategies as nouns
 
 OLD, MIDDLE, NEW = SUPPORTED[:2], SUPPORTED[2:5], SUPPORTED[5:]
@@ -40,10 +41,10 @@ dns = st.fixed_dictionaries(
 )
 
 
-def routes_of(version: int) -> st.SearchStrategy[ResultRoute]:
+def routes_of(version: int) -> st.SearchStrategy[CniRoute]:
     numbers = [st.none() | U32] * 5
     gateways = st.none() | nouns.addresses_of(version)
-    return st.builds(ResultRoute, nouns.networks_of(version), gateways, *numbers)
+    return st.builds(CniRoute, nouns.networks_of(version), gateways, *numbers)
 
 
 def ips_of(version: int, count: int) -> st.SearchStrategy[IPConfig]:
@@ -74,7 +75,7 @@ def held_by(version: str, result: Result) -> Result:
     return replace(
         result,
         interfaces=tuple(Interface(i.name, i.mac, sandbox=i.sandbox) for i in result.interfaces),
-        routes=tuple(ResultRoute(r.dst, r.gw) for r in result.routes),
+        routes=tuple(CniRoute(r.dst, r.gw) for r in result.routes),
     )
 
 
@@ -85,9 +86,7 @@ def held_by_old(result: Result) -> Result:
     for family in (4, 6):
         mine = [ip for ip in result.ips if ip.address.version == family]
         ips += [IPConfig(ip.address, ip.gateway) for ip in mine[:1]]
-        routes += [
-            ResultRoute(r.dst, r.gw) for r in result.routes if mine and r.dst.version == family
-        ]
+        routes += [CniRoute(r.dst, r.gw) for r in result.routes if mine and r.dst.version == family]
     return Result((), tuple(ips), tuple(routes), result.dns)
 
 
@@ -177,8 +176,8 @@ FULL = Result(
         IPConfig(ip_interface("fd00::2/64"), None, 1),
     ),
     (
-        ResultRoute(ip_network("0.0.0.0/0"), ip_address("10.0.0.1"), mtu=1300, priority=0),
-        ResultRoute(ip_network("::/0")),
+        CniRoute(ip_network("0.0.0.0/0"), ip_address("10.0.0.1"), mtu=1300, priority=0),
+        CniRoute(ip_network("::/0")),
     ),
     {"nameservers": ["10.0.0.1"]},
 )

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipam.config import IpamConf, Route, parse_ipam, parse_resolv_conf
+from ipam.config import IpamConf, parse_ipam, parse_resolv_conf
 from ipam.errors import IpamError
-from ipam.json_section import Dns
+from ipam.json_section import CniRoute, Dns
 from ipam.ranges import IPNetwork, Range, build_range, range_of, sets_overlap
 from tests.unit.ipam.helpers import ip
 
@@ -86,8 +86,8 @@ def test_everything_else() -> None:
     assert got.dns is not None
     assert got.dns.nameservers == ("10.0.0.53",)
     assert got.routes == (
-        Route(IPv4Network("0.0.0.0/0")),
-        Route(IPv4Network("10.7.0.0/16"), ip("10.2.0.7"), 1400, 1300, 5, 100, 253),
+        CniRoute(IPv4Network("0.0.0.0/0")),
+        CniRoute(IPv4Network("10.7.0.0/16"), ip("10.2.0.7"), 1400, 1300, 5, 100, 253),
     )
 
 

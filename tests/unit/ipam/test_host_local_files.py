@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipam import import_host_local
+from ipam import host_local_files
 from ipam.errors import AddressTaken, StoreBusy
 from ipam.host_local_files import adopt, export, read_reservations, release
 from ipam.store import open_store
@@ -63,7 +63,7 @@ def test_a_network_without_folder_has_none(folder: Path, network: str) -> None:
 def test_nothing_is_released_while_host_local_works(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_host_local, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(host_local_files, "LOCK_TIMEOUT", 0.1)
     with open(folder / "pods" / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StoreBusy):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ipam import import_host_local as host_local
+from ipam import host_local_files as host_local
 from ipam.allocator import allocate
 from ipam.errors import AddressTaken, IpamError, StoreBusy
-from ipam.import_host_local import Skipped, import_directory, read_directory
+from ipam.host_local_files import Skipped, import_directory, read_directory
 from ipam.store import Owner, Store
 from tests.unit.ipam.helpers import NETWORK, HandClock, conf, ip, owner
 

@@ -90,7 +90,7 @@ def test_what_a_pod_receives_and_sends() -> None:
     assert (ifb.name, ifb.kind, ifb.mtu, ifb.up) == (IFB, "ifb", 1450, True)
     mark = parse_alias(ifb.alias)
     assert mark
-    assert (mark.network, mark.container_id, mark.ifname) == ("net", "container1", "eth0")
+    assert mark.owner == OWNER
     assert [bucket.link for bucket in made.buckets] == ["pw0", IFB]
     assert made.redirects == (Redirect("pw0", IFB),)
     assert plan_limits(PARSED, OWNER, HOST, "02:00:00:00:00:01").links[0].mac == "02:00:00:00:00:01"

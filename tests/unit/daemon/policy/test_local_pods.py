@@ -7,14 +7,16 @@ from ipaddress import ip_address, ip_interface
 from cni_plugin.names import Mark, host_link_name, link_local, pod_mac, render_alias
 from daemon.policy.local_pods import NAME_LABEL, LocalPods, with_local
 from daemon.policy.model import Facts, PodFacts
+from ipam.transaction import Owner
 from kernel.model import Link, Port
 
 ADDRESS = ip_interface("10.0.0.2/32")
-NAME = host_link_name("net", "c1", "eth0")
+OWNER = Owner("net", "c1", "eth0")
+NAME = host_link_name(OWNER)
 
 
 def link(pod: str = "app/web", name: str = NAME, **more: object) -> Link:
-    alias = render_alias(Mark("net", "c1", "eth0", (ADDRESS,), pod=pod))
+    alias = render_alias(Mark(OWNER, (ADDRESS,), pod=pod))
     return Link(**{"name": name, "alias": alias, **more})  # type: ignore[arg-type]
 
 
@@ -64,7 +66,7 @@ def test_pods_of_a_bridge_are_known_by_their_addresses() -> None:
     local = LocalPods()
     local.receive(link(port=Port("7")), deleted=False)
     [found] = local.pods(Facts())
-    own = link_local(pod_mac(Mark("net", "c1", "eth0", (ADDRESS,))))
+    own = link_local(pod_mac(Mark(OWNER, (ADDRESS,))))
     assert (found.key, found.places) == (("app", "web"), (ADDRESS.ip, own))
 
 
