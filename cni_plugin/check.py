@@ -13,7 +13,7 @@ from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
 from cni_plugin.removal import find_record
 from cni_plugin.result import Result, canonical_mac
-from cni_plugin.shape import shape_of
+from cni_plugin.shape import Shape, shape_of
 from cni_plugin.store_access import is_gateway_used, open_node_store, stores_of_attachment
 from ipam.errors import IpamError, StoreDamaged
 from ipam.store import Store, Transaction
@@ -121,16 +121,18 @@ def status(call: Call) -> None:
     Code 51 where its pod would not reach all others (SPEC 1.1.0 "STATUS").
     """
     call.ipam.validate(call)
+    shape = shape_of(call.conf, call.host.program)
     try:
         with open_netlink() as nl, open_node_store(call) as store:
             _require_space(call, store)
-            with store.read() as tx:
-                _check_bridge(call, nl, tx)
+            if shape.mode == "bridge":
+                with store.read() as tx:
+                    _check_bridge(call, shape, nl, tx)
     except StoreDamaged:
         raise
     except (IpamError, KernelError) as error:
         raise CniError(NOT_AVAILABLE, f"an ADD would fail: {error}") from error
-    _check_tools(call)
+    _check_tools(call, shape)
     call.ipam.run("STATUS", call)
     fault = call.host.readiness(call.conf.name)
     if fault is not None:
@@ -150,19 +152,16 @@ def _require_space(call: Call, store: Store) -> None:
             call.ipam.require_space(call, tx)
 
 
-def _check_bridge(call: Call, nl: Netlink, tx: Transaction) -> None:
-    shape = shape_of(call.conf, call.host.program)
-    if shape.mode == "bridge":
-        gateways = call.ipam.gateways(call) if shape.gateway else ()
-        bridge = Bridge(call.conf.bridge, gateways=gateways, force_address=call.conf.force_address)
-        check_bridge(nl, bridge, partial(is_gateway_used, tx))
+def _check_bridge(call: Call, shape: Shape, nl: Netlink, tx: Transaction) -> None:
+    gateways = call.ipam.gateways(call) if shape.gateway else ()
+    bridge = Bridge(call.conf.bridge, gateways=gateways, force_address=call.conf.force_address)
+    check_bridge(nl, bridge, partial(is_gateway_used, tx))
 
 
-def _check_tools(call: Call) -> None:
+def _check_tools(call: Call, shape: Shape) -> None:
     from kernel.programs import find_program
 
-    conf, shape = call.conf, shape_of(call.conf, call.host.program)
-    needed = shape.masquerade_hairpin or conf.ip_masq or shape.source_check or shape.mac_check
-    if needed and find_program("nft") is None:
+    filters = shape.masquerade_hairpin or shape.source_check or shape.mac_check
+    if (filters or call.conf.ip_masq) and find_program("nft") is None:
         msg = "the program nft is missing: rules cannot be made"
         raise CniError(NOT_AVAILABLE, msg, "install the package nftables on this node")

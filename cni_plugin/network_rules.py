@@ -78,9 +78,7 @@ def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
         return ()
     # The write lock orders concurrent callers: each applies what the store has just then.
     with store.transaction() as tx:
-        changes = masquerade_changes(_groups(tx), _foreign_groups(tx))
-        _apply(tx)
-    return changes
+        return _apply(tx)
 
 
 def masquerade_differs(tx: Transaction) -> bool:
@@ -88,14 +86,15 @@ def masquerade_differs(tx: Transaction) -> bool:
     return bool(masquerade_changes(_groups(tx), _foreign_groups(tx)))
 
 
-def _apply(tx: Transaction) -> None:
+def _apply(tx: Transaction) -> tuple[Change[Element], ...]:
     # Users of another store do not wait for this one's lock. They mark their link before they
     # apply, so a second read shows whether we removed what one of them has just added.
     applied: list[Masqueraded] | None = None
-    groups = _groups(tx)
+    groups, changes = _groups(tx), list[Change[Element]]()
     while (others := _foreign_groups(tx)) != applied:
-        apply_masquerade(groups, others)
+        changes += apply_masquerade(groups, others)
         applied = others
+    return tuple(changes)
 
 
 def ensure_parts(store: Store, parts: Collection[str]) -> list[Change[ChainRules]]:
@@ -118,7 +117,7 @@ def ensure_parts(store: Store, parts: Collection[str]) -> list[Change[ChainRules
             broken = {name for name, found in changes.items() if found}
             if broken:
                 load_parts(nl, broken)
-                elements = [e for record in cleanup_records(tx) for e in record.elements]
+                elements = [e for _owner, record in cleanup_records(tx) for e in record.elements]
                 elements += [element for element, _index in foreign_elements(tx)]
                 change_elements(nl, [e for e in elements if part_of(e) in broken], ())
     return [change for found in changes.values() for change in found]
@@ -129,12 +128,12 @@ def parts_needed(elements: Iterable[Element], *, masquerade: bool) -> set[str]:
     return {*map(part_of, elements), MASQUERADE if masquerade else ""} - {""}
 
 
-def cleanup_records(tx: Transaction, network: str | None = None) -> Iterator[CleanupRecord]:
-    """The records of a network's attachments, or of all, that this version can read."""
-    for _owner, text in tx.attachments(network):
+def cleanup_records(tx: Transaction) -> Iterator[tuple[Owner, CleanupRecord]]:
+    """The records of all attachments that this version can read."""
+    for owner, text in tx.attachments():
         # One of another version needs what it needs at its own DEL.
         with suppress(*DAMAGE):
-            yield load_cleanup_record(text)
+            yield owner, load_cleanup_record(text)
 
 
 def foreign_elements(tx: Transaction) -> list[tuple[Element, int]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cni_plugin.attachment import CleanupRecord
 from cni_plugin.network_rules import (
     cleanup_records,
     ensure_masquerade,
@@ -74,12 +73,13 @@ def find_missing_rules(data_dir: Path, patience: float = BUSY_TIMEOUT) -> frozen
         if bare or not Files(data_dir).database.exists():
             return frozenset([TABLE_MISSING] if bare else [])
         with open_store(data_dir, refill=refill, patience=patience) as store, store.read() as tx:
+            needs, elements = _missing_elements(nl, tx)
             return frozenset(
                 [
-                    *_missing_parts(nl, tx),
-                    *_missing_prefixes(tx),
-                    *_missing_elements(nl, tx),
-                    *_missing_acceptance(tx),
+                    *_missing_parts(nl, needs),
+                    *_missing_prefixes(tx, needs),
+                    *elements,
+                    *_missing_acceptance(needs),
                 ]
             )
 
@@ -114,7 +114,8 @@ def _repair_acceptance(
 ) -> Sequence[Acceptance]:
     """Restore the acceptance of these addresses (None: all); what was missing."""
     with store.read() as tx:
-        lost = [each for each in _missing_acceptance(tx) if missing is None or each in missing]
+        needs = _read_needs(tx)
+    lost = [each for each in _missing_acceptance(needs) if missing is None or each in missing]
     if not lost:
         return []
     from kernel.acceptance import accept, withdraw
@@ -124,8 +125,8 @@ def _repair_acceptance(
         accept(group)
     # DEL removes the link, and then what we may have added since.
     with store.read() as tx:
-        wanted = {each for each, _index in _acceptance(tx)}
-    for each in {each for each, _index in lost} - wanted:
+        wanted = _read_needs(tx).acceptance
+    for each in {each for each, _index in lost} - wanted.keys():
         withdraw(each)
     return groups
 
@@ -134,17 +135,17 @@ def _repair_elements(store: Store, missing: Collection[MissingRule] | None) -> l
     """Restore attachments' own elements (None: all); those that were missing, in order."""
     with open_nft() as nl:
         with store.read() as tx:
-            complete = not _chosen(_missing_elements(nl, tx), missing)
+            complete = not _chosen(_missing_elements(nl, tx)[1], missing)
         if complete:
             return []
         with store.transaction() as tx:
-            lost = _chosen(_missing_elements(nl, tx), missing)
-            wanted = {element for element, _index in _elements(tx)}
+            needs, found = _missing_elements(nl, tx)
+            lost, wanted = _chosen(found, missing), {element for element, _index in needs.elements}
             strays = read_mapped(nl, (e for e in lost if e.data is not None)) - wanted
             change_elements(nl, lost, strays)
             # DEL removes the link, and then the elements under our lock; an ADD that fails does so
             # without it, perhaps before we had added them.
-            wanted = {element for element, _index in _elements(tx)}
+            wanted = {element for element, _index in _read_needs(tx).elements}
             remove_elements(nl, [e for e in lost if e not in wanted])
     return lost
 
@@ -155,36 +156,54 @@ def _chosen(
     return ordered({each[0] for each in lost if missing is None or each in missing})
 
 
-def _missing_elements(nl: Netlink, tx: Transaction) -> set[tuple[Element, int]]:
-    present = read_sets(nl, ATTACHMENT_SETS)
-    return {each for each in _elements(tx) if each[0] not in present}
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What attachments need whose link is there, each with the index of the link.
+
+    acceptance: of single addresses. masqueraded: the links whose networks are.
+    """
+
+    elements: set[tuple[Element, int]]
+    acceptance: dict[Acceptance, int]
+    masqueraded: set[int]
 
 
-def _elements(tx: Transaction) -> set[tuple[Element, int]]:
-    """The elements of all attachments whose link is there, each with the link's index."""
-    known = {(e, index) for r, index in _attached(tx) for e in r.elements}
-    return known.union(foreign_elements(tx))
-
-
-def _attached(tx: Transaction, network: str | None = None) -> list[tuple[CleanupRecord, int]]:
-    """Attachments (of one network) whose link is there, each with its index."""
+def _read_needs(tx: Transaction) -> _Needs:
     with open_netlink() as nl:
         links = {link.name: link.index for link in read_links(nl)}
-    found = ((r, links.get(r.foreign or r.host, 0)) for r in cleanup_records(tx, network))
-    return [(record, index) for record, index in found if index]
+    networks, foreign = tx.networks(), foreign_elements(tx)
+    needs = _Needs(set(foreign), {}, {index for _element, index in foreign})
+    for owner, record in cleanup_records(tx):
+        index = links.get(record.foreign or record.host)
+        if index is None:
+            continue
+        needs.elements.update((element, index) for element in record.elements)
+        if record.acceptance:
+            needs.acceptance.update(dict.fromkeys(_each_address(record.acceptance), index))
+        if owner.network in networks:
+            needs.masqueraded.add(index)
+    return needs
 
 
-def _missing_parts(nl: Netlink, tx: Transaction) -> Iterator[MissingRule]:
-    needed = {(part, index) for element, index in _elements(tx) if (part := part_of(element))}
-    needed |= {(MASQUERADE, index) for index in _masqueraded(tx)}
+def _missing_elements(nl: Netlink, tx: Transaction) -> tuple[_Needs, set[tuple[Element, int]]]:
+    """What is needed, and the elements that are missing of it."""
+    # Before the links: what goes meanwhile is not missing.
+    present = read_sets(nl, ATTACHMENT_SETS)
+    needs = _read_needs(tx)
+    return needs, {each for each in needs.elements if each[0] not in present}
+
+
+def _missing_parts(nl: Netlink, needs: _Needs) -> Iterator[MissingRule]:
+    needed = {(part, index) for element, index in needs.elements if (part := part_of(element))}
+    needed |= {(MASQUERADE, index) for index in needs.masqueraded}
     missing = {part for part in dict(needed) if table_changes(nl, PARTS[part])}
     return ((part, index) for part, index in needed if part in missing)
 
 
-def _missing_acceptance(tx: Transaction) -> Iterator[tuple[Acceptance, int]]:
+def _missing_acceptance(needs: _Needs) -> Iterator[tuple[Acceptance, int]]:
     """Each address that filters of other programs do not accept, though an attachment asks for it,
     with the index of its link."""
-    desired = dict(_acceptance(tx))
+    desired = needs.acceptance
     if not desired:
         return
     from kernel.acceptance import acceptance_changes  # few networks need it
@@ -193,13 +212,6 @@ def _missing_acceptance(tx: Transaction) -> Iterator[tuple[Acceptance, int]]:
         for change in acceptance_changes(group):
             for each in _each_address(change.noun):
                 yield each, desired[each]
-
-
-def _acceptance(tx: Transaction) -> Iterator[tuple[Acceptance, int]]:
-    """The acceptance of each address, with the index of its attachment's link."""
-    for record, index in _attached(tx):
-        for each in _each_address(record.acceptance) if record.acceptance else ():
-            yield each, index
 
 
 def _each_address(acceptance: Acceptance) -> list[Acceptance]:
@@ -214,17 +226,11 @@ def _by_filter(found: Iterable[tuple[Acceptance, int]]) -> list[Acceptance]:
     return [replace(group, addresses=tuple(mine)) for group, mine in groups.items()]
 
 
-def _missing_prefixes(tx: Transaction) -> Iterable[MissingRule]:
+def _missing_prefixes(tx: Transaction, needs: _Needs) -> Iterable[MissingRule]:
     if not masquerade_differs(tx):
         return []
     # The ADD of an old link has applied its prefixes long ago.
-    return [(PREFIXES, index) for index in _masqueraded(tx) or {-_fingerprint(tx)}]
-
-
-def _masqueraded(tx: Transaction) -> set[int]:
-    """The indexes of links whose networks are masqueraded."""
-    links = {index for network in tx.networks() for _record, index in _attached(tx, network)}
-    return links | {index for _element, index in foreign_elements(tx)}
+    return [(PREFIXES, index) for index in needs.masqueraded or {-_fingerprint(tx)}]
 
 
 def _fingerprint(tx: Transaction) -> int:
@@ -269,6 +275,6 @@ def _parts_among(missing: Collection[MissingRule]) -> set[str]:
 
 def _parts(store: Store) -> set[str]:
     with store.read() as tx:
-        elements = [element for record in cleanup_records(tx) for element in record.elements]
+        elements = [e for _owner, record in cleanup_records(tx) for e in record.elements]
         masquerade = bool(tx.networks() or foreign_elements(tx))
         return parts_needed(elements, masquerade=masquerade)

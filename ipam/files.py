@@ -237,7 +237,7 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def unused_name(files: Files) -> Path:
+def _unused_name(files: Files) -> Path:
     """A name for a database that is set aside: `podwire.db.damaged-` and the time in UTC."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     name, number = f"{files.database}.damaged-{stamp}", 1
@@ -248,12 +248,13 @@ def unused_name(files: Files) -> Path:
     return path
 
 
-def keep_orphans(files: Files) -> None:
-    """Move the write-ahead log of a database that was deleted out of the way of its successor.
+def keep_log(files: Files) -> Path:
+    """Move a write-ahead log out of the way of a new database, into which SQLite would replay it.
 
-    SQLite would replay it into the new database.
+    The name that its own database would have beside it.
     """
-    kept = unused_name(files)
+    kept = _unused_name(files)
     for suffix in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             os.rename(f"{files.database}{suffix}", f"{kept}{suffix}")
+    return kept

@@ -103,10 +103,7 @@ def _replace(store: Files) -> Path:
 
 def _keep(store: Files) -> Path:
     """Give the damaged files another name; `podwire.db` itself stays until it is replaced."""
-    kept = files.unused_name(store)
-    for suffix in ("-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            os.rename(f"{store.database}{suffix}", f"{kept}{suffix}")
+    kept = files.keep_log(store)
     with suppress(FileNotFoundError):
         os.link(store.database, kept)
     return kept

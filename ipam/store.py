@@ -221,7 +221,7 @@ class Store:
         """Build the database unless another process was quicker."""
         with self._lock.exclusive(self._patience), translated(self.path):
             if self._files.identity() is None:
-                files.keep_orphans(self._files)
+                files.keep_log(self._files)  # of one that was deleted
                 files.build(self._files, self.boot_id, self.clock, self._refill)
                 files.install(self._files)
                 self.created = True

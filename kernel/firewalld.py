@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from kernel.errors import KernelError
 from kernel.model import IPAddress
-from kernel.programs import find_program, require_program, run_program
+from kernel.programs import require_program, run_program
 
 _ADDRESS = "DBUS_SYSTEM_BUS_ADDRESS"
 _DEFAULT_SOCKET = "/run/dbus/system_bus_socket"
@@ -25,8 +25,6 @@ _SECONDS = 10
 def is_running() -> bool:
     """Whether firewalld is on the system bus; not where that cannot be found out."""
     if not (os.environ.get(_ADDRESS) or os.path.exists(_DEFAULT_SOCKET)):
-        return False
-    if find_program("busctl") is None:
         return False
     try:
         _call((_BUS, _BUS_PATH, _BUS), "GetNameOwner", _NAME, what=("find", "firewalld"))

@@ -36,6 +36,7 @@ _BUFFER_BYTES = 8 << 20
 _RECEIVE_BYTES = 1 << 17
 _AT_ONCE = 4096
 _SO_RCVBUFFORCE = 33
+SOL_NETLINK, LISTEN_ALL_NSID = 270, 8
 
 _RTM_NEWNETCONF, _RTM_DELNETCONF = 80, 81
 _NETCONF_INDEX, _NETCONF_ALL, _NETCONF_DEFAULT = 1, -1, -2
@@ -98,10 +99,10 @@ class Monitor(AbstractContextManager["Monitor"]):
         self._names: dict[int, str] = {}
         self._device = 0
         self._stale: set[int] = set()
-        self._route = _subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
+        self._route = subscribe(NETLINK_ROUTE, _GROUPS, buffer_bytes)
         self._nft: socket.socket | None = None
         try:
-            self._nft = _subscribe(NETLINK_NETFILTER, _NFT_GROUPS, buffer_bytes)
+            self._nft = subscribe(NETLINK_NETFILTER, _NFT_GROUPS, buffer_bytes)
         except KernelError as error:  # a kernel without nftables has no rules to lose
             if error.errno != errno.EPROTONOSUPPORT:
                 raise
@@ -253,14 +254,23 @@ def _rule_event(message: Message, port: int) -> Iterator[Event]:
     yield Event("nft", deleted, noun, port)
 
 
-def _subscribe(protocol: int, groups: int, buffer_bytes: int) -> socket.socket:
+def subscribe(
+    protocol: int, groups: int, buffer_bytes: int, *, of_pods: bool = False
+) -> socket.socket:
+    """A socket that notifications of these groups come to. Raises KernelError.
+
+    of_pods: also those of other namespaces that have a number here (NETNSA_NSID).
+    """
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     try:
         made = socket.socket(socket.AF_NETLINK, kind, protocol)
+        if of_pods:  # needs CAP_NET_BROADCAST
+            made.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, 1)
         made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
         made.bind((0, groups))
     except OSError as error:
-        raise KernelError("subscribe to", "kernel events", error.errno or 0) from error
+        what = "events of pods" if of_pods else "kernel events"
+        raise KernelError("subscribe to", what, error.errno or 0) from error
     return made
 
 

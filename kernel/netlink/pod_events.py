@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kernel.errors import KernelError
+from kernel.netlink.monitor import LISTEN_ALL_NSID, SOL_NETLINK, subscribe
 from kernel.netlink.socket import NETLINK_ROUTE
 
 # linux/rtnetlink.h: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE.
 _GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 9, 11))
-_SOL_NETLINK, _LISTEN_ALL_NSID = 270, 8
-_SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 1 << 20
 _HEADER = struct.Struct("=12xI")  # struct nlmsghdr
 _CONTROL_BYTES = socket.CMSG_SPACE(4)
@@ -43,15 +42,7 @@ class PodEvents:
 
     def __init__(self) -> None:
         """Raises KernelError, with EPERM without CAP_NET_BROADCAST."""
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
-        try:
-            self._socket.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-            self._socket.bind((0, _GROUPS))
-        except OSError as error:
-            self._socket.close()
-            raise KernelError("subscribe to", "events of pods", error.errno or 0) from error
+        self._socket = subscribe(NETLINK_ROUTE, _GROUPS, _BUFFER_BYTES, of_pods=True)
 
     def close(self) -> None:
         """Close the socket."""
@@ -73,7 +64,7 @@ class PodEvents:
                 continue
             # One of the node's own namespace has no number.
             for level, kind, value in control:
-                if (level, kind) == (_SOL_NETLINK, _LISTEN_ALL_NSID):
+                if (level, kind) == (SOL_NETLINK, LISTEN_ALL_NSID):
                     number, port = struct.unpack("=i", value)[0], _HEADER.unpack(head)[0]
                     # What follows a change, as routes follow their address, is the kernel's.
                     authors[number] = port or authors.get(number, 0)

@@ -223,10 +223,13 @@ def _digest(elements: frozenset[Element]) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
-def apply_masquerade(networks: Iterable[Masqueraded], others: Iterable[Masqueraded] = ()) -> None:
-    """Bring the sets to what these networks need, in one transaction. others: as above.
+def apply_masquerade(
+    networks: Iterable[Masqueraded], others: Iterable[Masqueraded] = ()
+) -> tuple[Change[Element], ...]:
+    """Bring the sets to what these networks need, in one transaction; what differed.
 
-    The caller holds the store's lock: two callers with different networks would undo each other.
+    others: as above. The caller holds the store's lock: two callers with different networks would
+    undo each other.
     """
     desired, foreign = masquerade_elements((*networks, *others)), masquerade_elements(others)
     with open_nft() as nl:
@@ -234,7 +237,9 @@ def apply_masquerade(networks: Iterable[Masqueraded], others: Iterable[Masquerad
         if desired and None in found:
             load(PART)
         observed = frozenset(element for elements in found for element in elements or ())
-        _apply(nl, _changes(_with_others(desired, foreign, observed), observed))
+        changes = _changes(_with_others(desired, foreign, observed), observed)
+        _apply(nl, changes)
+    return changes
 
 
 def _with_others(
