@@ -68,6 +68,11 @@ class Record:
         return frozenset((*self.plan.elements, *others))
 
 
+def bare_plan(host: Link, ifname: str) -> Plan:
+    """The plan of an attachment of which no more is known than its links."""
+    return Plan(Space(links=(host,)), Space(links=(Link(ifname),)))
+
+
 def _with_piece(plan: Plan, piece: Piece) -> Plan:
     elements = tuple(dict.fromkeys((*plan.elements, *piece.elements)))
     node, pod = _with_share(plan.node, piece.node), _with_share(plan.pod, piece.pod)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import Record, dump_record, read_record
+from cni_plugin.attachment import Record, bare_plan, dump_record, read_record
 from cni_plugin.chained import link_to_pod, require_previous
 from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
 from cni_plugin.host import Call
@@ -31,7 +31,7 @@ from ipam.store import Owner, Store
 from kernel.attach import KeyTaken, run_in
 from kernel.describe import describe
 from kernel.errors import KernelError
-from kernel.model import Link, Piece, Plan, Space
+from kernel.model import Link, Piece, Space
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 from kernel.pieces import apply_piece, check_piece, remove_piece
@@ -138,7 +138,7 @@ def _foreign(call: Call, nl: Netlink, previous: Result) -> Record:
     owner, link = call.owner, _NO_LINK
     with suppress(KernelError):
         link = link_to_pod(nl, previous.addresses_of_pod(owner.ifname)) or link
-    plan = Plan(Space((Link(host_link_name(owner)),)), Space((Link(owner.ifname),)))
+    plan = bare_plan(Link(host_link_name(owner)), owner.ifname)
     return Record(plan, call.request.netns, call.request.pod, foreign=link)
 
 

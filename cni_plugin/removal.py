@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import (
     DAMAGE,
     CleanupRecord,
     Record,
+    bare_plan,
     cleanup_record_of,
     load_cleanup_record,
     read_record,
@@ -29,7 +29,7 @@ from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_pod_link
 from kernel.bridge import remove_unused_bridge
-from kernel.model import Acceptance, Address, Element, IPAddress, Link, Plan, Space
+from kernel.model import Acceptance, Element, IPAddress, Link
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
 from kernel.nftables import firewall
@@ -47,7 +47,7 @@ def find_record(nl: Netlink, tx: Transaction, owner: Owner) -> Record | None:
     if text is None:
         return _find_marked(nl, owner)
     return read_record(text) or Record(
-        _bare_plan(Link(host_link_name(owner)), owner.ifname), complete=False
+        bare_plan(Link(host_link_name(owner)), owner.ifname), complete=False
     )
 
 
@@ -68,28 +68,12 @@ def find_cleanup_record(nl: Netlink, tx: Transaction | None, owner: Owner) -> Cl
 
 def _find_marked(nl: Netlink, owner: Owner) -> Record | None:
     name = host_link_name(owner)
-    found = (rebuild(link, mark) for link, mark in networks.marked_links(nl) if link.name == name)
-    return next(found, None)
+    for link, mark in networks.marked_links(nl):
+        if link.name == name:
+            from cni_plugin.rebuild import rebuild  # few attachments have lost their record
 
-
-def _bare_plan(host: Link, ifname: str) -> Plan:
-    return Plan(Space(links=(host,)), Space(links=(Link(ifname),)))
-
-
-def rebuild(link: Link, mark: Mark) -> Record:
-    """A record from the alias of a node-side link, enough for CHECK's first half and for DEL."""
-    host = replace(link, index=0, port=None, promisc=False, allmulti=None, queue_length=None)
-    ifname = mark.owner.ifname
-    plan = _bare_plan(host, ifname)
-    addresses = tuple(Address(ifname, a) for a in mark.addresses)
-    masquerade = tuple(dict.fromkeys(a.network for a in mark.addresses)) if mark.masquerade else ()
-    plan = replace(
-        plan,
-        pod=replace(plan.pod, addresses=addresses),
-        elements=networks.hairpin_elements(link, mark),
-        masquerade=masquerade,
-    )
-    return Record(plan, pod=mark.pod, ipam=mark.ipam, complete=False)
+            return rebuild(link, mark)
+    return None
 
 
 def remove(

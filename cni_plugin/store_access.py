@@ -99,7 +99,7 @@ def is_gateway_used(tx: Transaction, gateway: IPInterface) -> bool:
 
 def refill(tx: Transaction) -> None:
     """Write what the marks on the node's links say into a new database."""
-    from cni_plugin.refill import fill_from_marks  # needed where a database is made
+    from cni_plugin.rebuild import fill_from_marks  # needed where a database is made
 
     fill_from_marks(tx)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cni_plugin.attachment import DAMAGE, Record, load_record
 from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.names import is_marked, parse_alias
-from cni_plugin.removal import rebuild
+from cni_plugin.rebuild import rebuild
 from cni_plugin.store_index import find_stores
 from daemon.options import Unusable
 from daemon.runtime_cache import RESULTS, Cached, read_cached

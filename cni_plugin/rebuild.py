@@ -1,16 +1,33 @@
-"""The content of a new database on a node that has pods: what the marks on their links say."""
+"""Records made again of what the marks on links say: where one is lost, and in a new database."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import dump_record
-from cni_plugin.removal import rebuild
+from cni_plugin.attachment import Record, bare_plan, dump_record
+from cni_plugin.names import Mark
 from ipam.errors import AddressTaken
 from ipam.store import Owner, Transaction
-from kernel.model import IPAddress
+from kernel.model import Address, IPAddress, Link
 from kernel.netlink.socket import open_netlink
+
+
+def rebuild(link: Link, mark: Mark) -> Record:
+    """A record from the alias of a node-side link, enough for CHECK's first half and for DEL."""
+    host = replace(link, index=0, port=None, promisc=False, allmulti=None, queue_length=None)
+    ifname = mark.owner.ifname
+    plan = bare_plan(host, ifname)
+    addresses = tuple(Address(ifname, a) for a in mark.addresses)
+    masquerade = tuple(dict.fromkeys(a.network for a in mark.addresses)) if mark.masquerade else ()
+    plan = replace(
+        plan,
+        pod=replace(plan.pod, addresses=addresses),
+        elements=networks.hairpin_elements(link, mark),
+        masquerade=masquerade,
+    )
+    return Record(plan, pod=mark.pod, ipam=mark.ipam, complete=False)
 
 
 def fill_from_marks(tx: Transaction) -> None:
