@@ -52,6 +52,15 @@ def open_regular(path: Path) -> BinaryIO:
     return open(fd, "rb")
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file. Raises OSError, also where it has more than `most` bytes."""
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+    return data
+
+
 def fresh_name(path: Path) -> Path:
     """The name of a file that is about to be renamed to `path`; a killed writer may leave it."""
     # Container runtimes take files by their ending; this one has none of theirs.

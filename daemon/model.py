@@ -122,14 +122,13 @@ class SourceActivity:
     """What a source received since its start.
 
     last_received: seconds by the monotonic clock; 0 = never. events: changes; bytes: on the wire;
-    snapshots: made of them; refused: objects, or parts of one, that were left out, each time.
+    snapshots: made of them.
     """
 
     last_received: float = 0.0
     events: int = 0
     bytes: int = 0
     snapshots: int = 0
-    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +231,11 @@ def any_pod(prefix: IPNetwork) -> IPAddress:
     The first address of a prefix is the node's, the second the gateway.
     """
     return prefix.network_address + 2
+
+
+def is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    """Whether all addresses of a prefix are another one's, too."""
+    return inner.prefixlen >= outer.prefixlen and overlap(inner, outer)
 
 
 def overlap(one: IPNetwork, other: IPNetwork) -> bool:

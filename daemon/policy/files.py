@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from daemon.files import open_regular
+from daemon.files import read_regular
 from daemon.model import SourceActivity
 from daemon.policy.model import Facts
 from daemon.policy.objects import facts_of
@@ -85,10 +85,7 @@ def _parse(path: Path, data: bytes) -> list[Any]:
 
 def read_objects(path: Path) -> list[Any]:
     """The objects in a file of YAML or JSON documents. Raises OSError, ValueError naming it."""
-    with open_regular(path) as file:
-        data = file.read(FILE_MAX + 1)
-    if len(data) > FILE_MAX:
-        raise ValueError(f"{path} is larger than {FILE_MAX >> 20} MiB")
+    data = read_regular(path, FILE_MAX)
     try:
         documents = _parse(path, data)
         facts_of(documents)

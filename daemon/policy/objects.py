@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from daemon.files import open_regular
+from daemon.files import read_regular
 from daemon.policy.fields import UnusableField, mapping_of, sequence_of
 from daemon.policy.model import (
     MONITOR,
@@ -69,12 +69,8 @@ def render_facts(facts: Facts) -> bytes:
 
 def read_facts(path: Path) -> Facts:
     """The facts of such a file. Raises OSError, ValueError."""
-    with open_regular(path) as file:
-        data = file.read(FILE_MAX + 1)
-    if len(data) > FILE_MAX:
-        raise ValueError(f"{path} is larger than {FILE_MAX >> 20} MiB")
     try:
-        return facts_of([json.loads(data)])
+        return facts_of([json.loads(read_regular(path, FILE_MAX))])
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
 

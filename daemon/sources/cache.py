@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.files import explain, open_regular, replace_file
+from daemon.files import explain, read_regular, replace_file
 from daemon.log import Log
 from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPNetwork
@@ -53,14 +53,11 @@ class Unreadable(Exception):
 def load(path: Path, identity: str | None = None) -> LastKnown | None:
     """The state of that source (None: of any); None where there is no file. Raises Unreadable."""
     try:
-        with open_regular(path) as file:
-            data = file.read(FILE_MAX + 1)
+        data = read_regular(path, FILE_MAX)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Unreadable(f"could not be read: {error.strerror}") from error
-    if len(data) > FILE_MAX:
-        raise Unreadable(f"is larger than {FILE_MAX >> 20} MiB")
     try:
         return _parse(json.loads(data), identity)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

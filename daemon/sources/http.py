@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 
@@ -44,12 +44,21 @@ class BadResponse(Unreachable):
     """There is an answer that cannot be read."""
 
 
-class HttpRefusal(Exception):
-    """The answer to a request is no success. data: its body, as far as it could be read."""
+class Request(NamedTuple):
+    """A request. path: below the server's URL."""
 
-    def __init__(self, status: int, data: bytes) -> None:
-        super().__init__(f"HTTP {status}")
-        self.status, self.data = status, data
+    verb: str
+    path: str
+    query: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | None = None
+    body: bytes | None = None
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.path}"
+
+
+Refusal = Callable[[Request, int, bytes], SourceError]
+"""The error for an answer that is no success: its HTTP status, and as much of its body as came."""
 
 
 class Session:
@@ -66,6 +75,7 @@ class Session:
         url: str,
         context: ssl.SSLContext,
         received: Callable[[int], None],
+        refusal: Refusal,
         *,
         auth: httpx2.Auth | None = None,
         proxy: str | None = None,
@@ -75,6 +85,7 @@ class Session:
         for logger in _LOGGERS:  # they print requests and headers, tokens included
             logging.getLogger(logger).setLevel(logging.CRITICAL)
         self._name, self._received, self._secrets = name, received, secrets
+        self._refusal = refusal
         limits = httpx2.Limits(max_connections=8, max_keepalive_connections=1, keepalive_expiry=15)
         # Neither proxies, nor other authorities, nor passwords of root's environment and files.
         transport = httpx2.HTTPTransport(
@@ -95,34 +106,18 @@ class Session:
         self._streams: list[Any] = []
         self._interrupted = False
 
-    def ask(
-        self,
-        verb: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-    ) -> bytearray:
-        """The body of the answer, unpacked. Raises Unreachable, HttpRefusal, SourceError."""
-        with self._send(verb, path, query, headers, body) as response:
+    def ask(self, request: Request) -> bytearray:
+        """The body of the answer, unpacked. Raises SourceError."""
+        with self._send(request) as response:
             return self._read(response)
 
     @contextmanager
-    def stream(
-        self,
-        verb: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        *,
-        silence: float,
-    ) -> Iterator[Iterator[bytes]]:
-        """An answer as it arrives. Raises Unreachable, HttpRefusal, SourceError.
+    def stream(self, request: Request, silence: float) -> Iterator[Iterator[bytes]]:
+        """An answer as it arrives. Raises SourceError.
 
         silence: seconds without any byte after which the connection counts as dead.
         """
-        with self._send(verb, path, query, headers, body) as response:
+        with self._send(request) as response:
             response.request.extensions["timeout"]["read"] = silence
             stream = response.extensions.get("network_stream")
             self._streams.append(stream)
@@ -146,29 +141,23 @@ class Session:
         self._client.close()
 
     @contextmanager
-    def _send(
-        self,
-        verb: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
-    ) -> Iterator[httpx2.Response]:
+    def _send(self, request: Request) -> Iterator[httpx2.Response]:
         timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS).as_dict()
         with self._faults():
-            request = self._client.build_request(
-                verb,
-                path,
-                params=query,
-                headers={"Accept-Encoding": "gzip", **(headers or {})},
-                content=body,
+            built = self._client.build_request(
+                request.verb,
+                request.path,
+                params=request.query,
+                headers={"Accept-Encoding": "gzip", **(request.headers or {})},
+                content=request.body,
                 extensions={"timeout": timeout, **self._extensions},
             )
-            response = self._client.send(request, stream=True)
+            response = self._client.send(built, stream=True)
         try:
             self._received(_head_size(response))
             if not response.is_success:
-                raise HttpRefusal(response.status_code, self._read_refusal(response))
+                data = self._read_refusal(response)
+                raise self._refusal(request, response.status_code, data)
             yield response
         finally:
             response.close()

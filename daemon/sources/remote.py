@@ -173,11 +173,6 @@ class Feed:
         with self._mutex:
             self.activity = replace(self.activity, bytes=self.activity.bytes + bytes)
 
-    def refused(self) -> None:
-        """Count something that was received and is not used."""
-        with self._mutex:
-            self.activity = replace(self.activity, refused=self.activity.refused + 1)
-
     def degraded(self, what: str, why: str) -> None:
         """Something beside the connection does not work; why: empty once it does."""
         with self._mutex:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from daemon.model import Node
+from daemon.model import Node, is_within
 from daemon.sources.etcd.keys import (
     Keys,
     KeyValue,
@@ -24,7 +24,6 @@ from daemon.sources.etcd.keys import (
     parse_record,
     shorten,
 )
-from daemon.sources.etcd.subnet_pool import is_within
 from kernel.model import IPNetwork
 
 _REFUSED_MAX = 1_000

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.sources.etcd.credentials import check_files, make_context, read_password
 from daemon.sources.etcd.stream import Stream
-from daemon.sources.http import HttpRefusal, Session, Unreachable
+from daemon.sources.http import Request, Session, Unreachable
 from daemon.sources.remote import SourceError
 
 Body = Mapping[str, Any]
@@ -160,8 +159,7 @@ class Gateway:
         session = self._sessions.get(endpoint)
         if session is None:
             session = self._sessions[endpoint] = self._open_session(endpoint)
-        with _refusals(endpoint):
-            data = session.ask("POST", f"{_PREFIX}{path}", None, _headers(token), _dump(body))
+        data = session.ask(_request(path, token, body))
         try:
             answer = json.loads(data)
         except (ValueError, RecursionError):
@@ -172,33 +170,23 @@ class Gateway:
 
     def _open(self, endpoint: str, token: str, body: Body, silence: float) -> Stream:
         # A member without a leader ends the stream (clientv3, WithRequireLeader).
-        headers = {**_headers(token), "Grpc-Metadata-hasleader": "true"}
-        data = _dump({"create_request": dict(body)})
+        created = {"create_request": dict(body)}
+        request = _request("/watch", token, created, {"Grpc-Metadata-hasleader": "true"})
         session = self._open_session(endpoint)
-        parts = session.stream("POST", f"{_PREFIX}/watch", None, headers, data, silence=silence)
-        with _refusals(endpoint):
-            return Stream(endpoint, session, parts)
+        return Stream(endpoint, session, session.stream(request, silence))
 
     def _open_session(self, endpoint: str) -> Session:
         check_files(self._settings)
-        return Session(endpoint, endpoint, make_context(self._settings), self._received)
+
+        def refusal(_request: Request, status: int, data: bytes) -> SourceError:
+            return error_of(endpoint, data, status)
+
+        return Session(endpoint, endpoint, make_context(self._settings), self._received, refusal)
 
 
-def _headers(token: str) -> dict[str, str]:
-    return {"Authorization": token} if token else {}
-
-
-def _dump(body: Body) -> bytes:
-    return json.dumps(body).encode()
-
-
-@contextmanager
-def _refusals(endpoint: str) -> Iterator[None]:
-    """etcd's errors as those of this module."""
-    try:
-        yield
-    except HttpRefusal as error:
-        raise error_of(endpoint, error.data, error.status) from None
+def _request(path: str, token: str, body: Body, headers: Mapping[str, str] = {}) -> Request:
+    user = {"Authorization": token} if token else {}
+    return Request("POST", f"{_PREFIX}{path}", None, {**user, **headers}, json.dumps(body).encode())
 
 
 # -- errors

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.files import explain, make_folder, open_regular, replace_file
+from daemon.files import explain, make_folder, read_regular, replace_file
 from daemon.log import Log
 from daemon.machine_id import read_host
 from daemon.model import parse_pod_cidr
@@ -25,7 +25,7 @@ from ipam.boot import read_boot_id
 from kernel.model import IPNetwork
 
 _FORMAT = 1
-_FILE_MAX = 1 << 16
+_FILE_MAX = 1 << 20  # bytes
 # google/rpc/code.proto
 _NOT_FOUND, _PRECONDITION = 5, 9
 _RAISED_TTL = 75
@@ -143,8 +143,7 @@ class LeaseFile:
         """What was held; None where nothing was saved."""
         if self._saved is None:
             try:
-                with open_regular(self._path) as file:
-                    self._saved = self._parse(json.loads(file.read(_FILE_MAX)))
+                self._saved = self._parse(json.loads(read_regular(self._path, _FILE_MAX)))
             except FileNotFoundError:
                 return None
             except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:

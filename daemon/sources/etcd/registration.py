@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log
@@ -38,7 +38,7 @@ from daemon.sources.etcd.subnet_pool import (
     choose_subnets,
     make_pool,
 )
-from daemon.sources.local_address import sources_to
+from daemon.sources.own_address import own_addresses
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
@@ -222,20 +222,6 @@ def _parse_own(view: EtcdView) -> Node | None:
         return parse_record(view.me, pair.value) if pair else None
     except ValueError:
         return None
-
-
-def own_addresses(endpoints: Iterable[str]) -> tuple[IPAddress, ...]:
-    """The addresses from which etcd is reached, one of each family. Raises SourceError."""
-    found: dict[int, IPAddress] = {}
-    for endpoint in endpoints:
-        for address in sources_to(endpoint):
-            found.setdefault(address.version, address)
-    if not found:
-        raise SourceError(
-            "this node's address is unknown, for no endpoint of etcd can be reached from it:"
-            " set source.etcd.addresses"
-        )
-    return tuple(found[version] for version in sorted(found))
 
 
 # -- transactions

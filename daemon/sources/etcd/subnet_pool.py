@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from daemon.model import overlap
+from daemon.model import is_within, overlap
 from daemon.sources.etcd.keys import holders_text
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
@@ -109,11 +109,6 @@ def make_pool(ranges: Iterable[IPNetwork], length: int) -> Pool:
         if not any(is_within(r, other) for other in kept):
             kept = [other for other in kept if not is_within(other, r)] + [r]
     return Pool(tuple(kept), length)
-
-
-def is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
-    """Whether all addresses of a prefix are another one's, too."""
-    return overlap(inner, outer) and inner.prefixlen >= outer.prefixlen
 
 
 # -- choosing

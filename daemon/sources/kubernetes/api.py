@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from daemon.config.schema import KubernetesSettings
-from daemon.sources.http import BadResponse, HttpRefusal, Session
+from daemon.sources.http import BadResponse, Request, Session
 from daemon.sources.kubernetes.credentials import make_context
 from daemon.sources.kubernetes.kubeconfig import Access, read_access
 from daemon.sources.kubernetes.listing import parse_list
@@ -57,7 +57,7 @@ class Api:
 
     def get(self, path: str, query: Query | None = None, hook: Hook | None = None) -> Any:
         """An object or a whole list. hook: as json.loads takes it. Raises SourceError."""
-        return self._ask("GET", path, query, hook=hook)
+        return self._ask(Request("GET", path, query), hook)
 
     def get_list(
         self, path: str, query: Query, make: Callable[[Any], Any] = lambda thing: thing
@@ -88,10 +88,7 @@ class Api:
         silence: seconds without any byte after which the connection counts as dead. Raises
         SourceError.
         """
-        with (
-            _failures(f"GET {path}"),
-            self._session.stream("GET", path, query, silence=silence) as parts,
-        ):
+        with self._session.stream(Request("GET", path, query), silence) as parts:
             try:
                 return parse_list(parts, make, _without_managers)
             except UnusableObject as error:
@@ -123,27 +120,18 @@ class Api:
         """
         query = {"fieldManager": manager, "force": "true"}
         headers = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
-        return self._ask("PATCH", path, query, headers, json.dumps(thing).encode())
+        return self._ask(Request("PATCH", path, query, headers, json.dumps(thing).encode()))
 
     def delete(self, path: str) -> None:
         """Delete an object. Raises SourceError."""
-        self._ask("DELETE", path)
+        self._ask(Request("DELETE", path))
 
-    def _ask(
-        self,
-        verb: str,
-        path: str,
-        query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        hook: Hook | None = None,
-    ) -> Any:
-        with _failures(f"{verb} {path}"):
-            data = self._session.ask(verb, path, query, headers, body)
+    def _ask(self, request: Request, hook: Hook | None = None) -> Any:
+        data = self._session.ask(request)
         try:
             return json.loads(data, object_hook=hook or _without_managers)
         except (ValueError, RecursionError) as error:
-            raise BadResponse(f"{_NAME} answers {verb} {path} with no JSON") from error
+            raise BadResponse(f"{_NAME} answers {request} with no JSON") from error
 
     @contextmanager
     def watch(self, path: str, query: Query, silence: float) -> Iterator[Iterator[list[bytes]]]:
@@ -151,11 +139,8 @@ class Api:
 
         silence: seconds without any byte after which the connection counts as dead.
         """
-        query = {**query, "watch": "1"}
-        with (
-            _failures(f"GET {path}"),
-            self._session.stream("GET", path, query, silence=silence) as parts,
-        ):
+        request = Request("GET", path, {**query, "watch": "1"})
+        with self._session.stream(request, silence) as parts:
             yield self._session.lines_of(parts)
 
     def interrupt(self) -> None:
@@ -167,17 +152,12 @@ class Api:
         self._session.close()
 
 
-@contextmanager
-def _failures(request: str) -> Iterator[None]:
-    """The API's refusals as ApiError."""
+def _refusal(request: Request, code: int, data: bytes) -> ApiError:
     try:
-        yield
-    except HttpRefusal as error:
-        try:
-            status = json.loads(error.data)
-        except (ValueError, RecursionError):
-            status = None
-        raise failure_of(status, request, error.status) from None
+        status = json.loads(data)
+    except (ValueError, RecursionError):
+        status = None
+    return failure_of(status, str(request), code)
 
 
 def _without_managers(thing: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +178,7 @@ def _open_session(access: Access, received: Callable[[int], None]) -> Session:
         access.cluster.server,
         make_context(access.cluster, access.user),
         received,
+        _refusal,
         auth=access.auth,
         proxy=access.proxy,
         server_name=access.server_name,

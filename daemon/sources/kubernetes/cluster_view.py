@@ -227,7 +227,6 @@ class ClusterView:
         return json.dumps([position, self._uid, former])
 
     def _refuse(self, what: str, why: str) -> None:
-        self._feed.refused()
         if (what, why) in self._logged:
             return
         if len(self._logged) >= _LOGGED_MAX:

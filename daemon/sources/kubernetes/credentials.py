@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import ssl
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 
-from daemon.files import open_regular
+from daemon.files import read_regular
 from daemon.sources.remote import SourceError
 
 _TOKEN_MAX = 1 << 20  # bytes
@@ -51,48 +51,54 @@ class User:
     def auth(self) -> httpx2.Auth | None:
         """What is sent with each request; None where a certificate or nothing is sent."""
         if self.token_file:
-            return _TokenFile(Path(self.token_file))
+            return BearerAuth(_TokenFile(Path(self.token_file)).get)
         if self.token:
-            return _Token(self.token)
+            return BearerAuth(lambda _refused: self.token)
         if self.username and self.password:
             return httpx2.BasicAuth(self.username, self.password)
         return None
 
 
-class _Token(httpx2.Auth):
-    def __init__(self, token: str) -> None:
-        self._token = token
+class BearerAuth(httpx2.Auth):
+    """A token with each request, and once more where it is refused and there is another one.
+
+    get: the token; it takes the one that was refused, empty at first. Raises SourceError.
+    """
+
+    def __init__(self, get: Callable[[str], str]) -> None:
+        self._get = get
 
     def auth_flow(
         self, request: httpx2.Request
     ) -> Generator[httpx2.Request, httpx2.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        yield request
+        """As httpx2 asks for it."""
+        token = self._get("")
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code != httpx2.codes.UNAUTHORIZED:
+            return
+        if (fresh := self._get(token)) != token:
+            request.headers["Authorization"] = f"Bearer {fresh}"
+            yield request
 
 
-class _TokenFile(httpx2.Auth):
+class _TokenFile:
     """The token in a file, read again where it is refused: the kubelet renews it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._token = path, ""
 
-    def auth_flow(
-        self, request: httpx2.Request
-    ) -> Generator[httpx2.Request, httpx2.Response, None]:
-        for is_new in (not self._token, True):
-            if is_new:
-                self._token = read_token(self._path)
-            request.headers["Authorization"] = f"Bearer {self._token}"
-            response = yield request
-            if response.status_code != httpx2.codes.UNAUTHORIZED:
-                return
+    def get(self, refused: str) -> str:
+        """The token."""
+        if self._token in ("", refused):
+            self._token = read_token(self._path)
+        return self._token
 
 
 def read_token(path: Path) -> str:
     """The token in a file. Raises SourceError."""
     try:
-        with open_regular(path) as file:
-            return check_token(file.read(_TOKEN_MAX).decode())
+        return check_token(read_regular(path, _TOKEN_MAX).decode())
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise SourceError(

@@ -11,13 +11,11 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import httpx2
 
 from daemon.sources.remote import SourceError
 
@@ -70,7 +68,7 @@ def parse_exec(section: Any, folder: Path) -> Plugin:
     return Plugin(version, (path, *args), env, section.get("provideClusterInfo") is True)
 
 
-class ExecAuth(httpx2.Auth):
+class ExecTokens:
     """Asks the plugin for a token when there is none, when it has expired, and after a 401."""
 
     def __init__(self, plugin: Plugin, cluster: Mapping[str, Any]) -> None:
@@ -78,18 +76,8 @@ class ExecAuth(httpx2.Auth):
         self._mutex = threading.Lock()
         self._token, self._expires = "", 0.0
 
-    def sync_auth_flow(
-        self, request: httpx2.Request
-    ) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Send the token; once more with a new one where it is refused. Raises SourceError."""
-        token = self._get()
-        request.headers["Authorization"] = f"Bearer {token}"
-        response = yield request
-        if response.status_code == httpx2.codes.UNAUTHORIZED:
-            request.headers["Authorization"] = f"Bearer {self._get(refused=token)}"
-            yield request
-
-    def _get(self, refused: str = "") -> str:
+    def get(self, refused: str) -> str:
+        """The token; refused: one that is not valid any more. Raises SourceError."""
         with self._mutex:
             if self._token in ("", refused) or time.time() >= self._expires:
                 self._token, self._expires = self._run()

@@ -17,9 +17,15 @@ import httpx2
 import yaml
 
 from daemon.config.schema import KubernetesSettings
-from daemon.files import open_regular
-from daemon.sources.kubernetes.credentials import Cluster, User, check_token, read_token
-from daemon.sources.kubernetes.exec_plugin import ExecAuth, parse_exec
+from daemon.files import open_regular, read_regular
+from daemon.sources.kubernetes.credentials import (
+    BearerAuth,
+    Cluster,
+    User,
+    check_token,
+    read_token,
+)
+from daemon.sources.kubernetes.exec_plugin import ExecTokens, parse_exec
 from daemon.sources.remote import SourceError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -119,14 +125,11 @@ def _read_kubeconfig(path: Path) -> Access:
 
 def _load(path: Path) -> Section:
     try:
-        with open_regular(path) as file:
-            data = file.read(FILE_MAX + 1)
+        data = read_regular(path, FILE_MAX)
     except FileNotFoundError as error:
         raise _Fault("does not exist") from error
     except OSError as error:
         raise _Fault(f"cannot be read: {error.strerror}") from error
-    if len(data) > FILE_MAX:
-        raise _Fault(f"is larger than {FILE_MAX >> 20} MiB")
     try:
         root = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -185,7 +188,7 @@ def _read_sections(cluster: Section, user: Section, file: Path) -> Access:
     auth = who.auth
     if plugin is not None and auth is None:
         try:
-            auth = ExecAuth(parse_exec(plugin, file.parent), cluster)
+            auth = BearerAuth(ExecTokens(parse_exec(plugin, file.parent), cluster).get)
         except ValueError as error:
             raise _Fault(f"has an `exec` that {error}") from error
     if who.token_file:

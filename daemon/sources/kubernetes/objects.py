@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from daemon.model import (
     Node,
+    is_within,
     overlap,
     parse_node_address,
     parse_node_name,
@@ -158,16 +159,12 @@ def _read_prefix(
     text: object, ranges: Iterable[IPNetwork], taken: Iterable[IPNetwork]
 ) -> IPNetwork:
     prefix = _parse(parse_pod_cidr, text, "its pod CIDR")
-    if not any(_is_within(prefix, whole) for whole in ranges):
+    if not any(is_within(prefix, whole) for whole in ranges):
         raise UnusableObject(f"its pod CIDR {prefix} is outside of clusterCIDRs")
     for other in taken:
         if overlap(other, prefix):
             raise UnusableObject(f"its pod CIDR {prefix} overlaps its {other}")
     return prefix
-
-
-def _is_within(prefix: IPNetwork, whole: IPNetwork) -> bool:
-    return prefix.prefixlen >= whole.prefixlen and overlap(prefix, whole)
 
 
 def _texts(spec: Mapping[str, Any], key: str, most: int) -> list[object]:

@@ -28,7 +28,7 @@ from daemon.sources.kubernetes.objects import (
     render,
     version_of,
 )
-from daemon.sources.kubernetes.own_address import OwnAddress
+from daemon.sources.own_address import OwnAddress
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
 

@@ -194,14 +194,6 @@ def test_other_troubles_stay_until_they_are_over(tmp_path: Path) -> None:
         assert source.fault == ""
 
 
-def test_what_is_refused_is_counted(tmp_path: Path) -> None:
-    with source_of(Script(), tmp_path) as source:
-        feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
-        for _ in range(3):
-            feed.refused()
-        assert source.activity.refused == 3
-
-
 def test_a_node_that_is_in_use_is_that_object(tmp_path: Path) -> None:
     with source_of(Script(), tmp_path) as source:
         feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -26,7 +25,6 @@ from daemon.sources.etcd.keys import (
 )
 from daemon.sources.etcd.registration import (
     check_lengths,
-    own_addresses,
     plan_registration,
     plan_withdrawal,
 )
@@ -166,10 +164,3 @@ def test_what_leaves_is_no_other_nodes() -> None:
     seen = view(holder(ONE, "other"), holder(TWO))
     seen.put(KeyValue(key(SubnetKey(TWO)), b"thief", 4, 9, LEASE))
     assert plan_withdrawal(KEYS, seen, "me", {LEASE}, None)[1] == []
-
-
-def test_a_node_that_reaches_no_endpoint_needs_its_addresses_set() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        with pytest.raises(SourceError, match=r"set source\.etcd\.addresses"):
-            own_addresses([f"http://127.0.0.1:{listener.getsockname()[1]}"])

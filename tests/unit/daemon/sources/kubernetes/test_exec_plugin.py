@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from daemon.sources.kubernetes.exec_plugin import ExecAuth, parse_exec
+from daemon.sources.kubernetes.credentials import BearerAuth
+from daemon.sources.kubernetes.exec_plugin import ExecTokens, parse_exec
 from daemon.sources.remote import SourceError
 
 V1 = "client.authentication.k8s.io/v1"
@@ -18,14 +19,14 @@ CLUSTER = {"server": "https://192.0.2.1", "certificate-authority": "/ca", "proxy
 GIVEN = {"token": "abc"}
 
 
-def make_plugin(folder: Path, script: str, **section: Any) -> ExecAuth:
+def make_plugin(folder: Path, script: str, **section: Any) -> BearerAuth:
     """One that is in a folder beside the kubeconfig."""
     path = folder / "bin/plugin"
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\ncd {folder}\n{script}\n")
     path.chmod(0o755)
     made = {"apiVersion": V1, "command": "./bin/plugin", "interactiveMode": "IfAvailable"}
-    return ExecAuth(parse_exec({**made, **section}, folder), CLUSTER)
+    return BearerAuth(ExecTokens(parse_exec({**made, **section}, folder), CLUSTER).get)
 
 
 def answer(status: dict[str, str], version: str = V1) -> str:
@@ -34,7 +35,7 @@ def answer(status: dict[str, str], version: str = V1) -> str:
     return f"echo run >> runs; cat <<'END'\n{json.dumps(made)}\nEND\n"
 
 
-def send(auth: ExecAuth, *codes: int) -> list[str]:
+def send(auth: BearerAuth, *codes: int) -> list[str]:
     """The tokens of one request, which the API answers with these codes."""
     request = httpx2.Request("GET", "https://192.0.2.1")
     flow = auth.sync_auth_flow(request)
@@ -58,7 +59,7 @@ def test_the_token_is_used_until_it_is_refused(tmp_path: Path, version: str) -> 
     auth = make_plugin(tmp_path, answer(GIVEN, version), apiVersion=version)
     assert send(auth, 200) == send(auth, 404) == ["Bearer abc"]
     assert runs(tmp_path) == 1
-    assert send(auth, 401, 401) == ["Bearer abc", "Bearer abc"]
+    assert send(auth, 401, 401) == ["Bearer abc"]  # the plugin has no other one
     assert runs(tmp_path) == 2
 
 

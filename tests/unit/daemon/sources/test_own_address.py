@@ -1,5 +1,6 @@
 """The choice among a Node's internal addresses, as a real kernel's routes decide."""
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
@@ -7,7 +8,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from daemon.log import Log
-from daemon.sources.kubernetes.own_address import OwnAddress
+from daemon.sources.own_address import OwnAddress, own_addresses
+from daemon.sources.remote import SourceError
 from tests.unit.cni_plugin.namespaces import elsewhere
 
 MADE = """\
@@ -75,3 +77,10 @@ def test_the_choice_is_shown_once(capfd: pytest.CaptureFixture[str]) -> None:
         own.choose(CANDIDATES[:2], SERVER)
         own.choose(CANDIDATES[:1], SERVER)
     assert capfd.readouterr().err.count("192.0.2.11 is used: the API server is reached by it") == 1
+
+
+def test_a_node_that_reaches_no_endpoint_needs_its_addresses_set() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        with pytest.raises(SourceError, match=r"set source\.etcd\.addresses"):
+            own_addresses([f"http://127.0.0.1:{listener.getsockname()[1]}"])

@@ -1,19 +1,57 @@
-"""Which of its Node's internal addresses other nodes reach this node by."""
+"""Which of its addresses other nodes reach this node by: the source of packets to a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 from daemon.log import Log
-from daemon.sources.local_address import sources_to
+from daemon.model import parse_node_address
+from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
 # Documentation addresses (RFC 5737, RFC 3849): packets to them take the default route.
 _ANYWHERE = ("udp://192.0.2.1:9", "udp://[2001:db8::1]:9")
 
 
+def sources_to(url: str) -> Iterator[IPAddress]:
+    """The source of packets to each address of a URL's host; none where no route leads there."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 0
+        targets = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, ValueError):
+        return
+    for family, kind, _, _, target in targets:
+        try:
+            with socket.socket(family, kind) as probe:
+                # No packet: the kernel only chooses the source address (udp(7)).
+                probe.connect(target)
+                yield parse_node_address(str(probe.getsockname()[0]))
+        except (OSError, ValueError):  # no route there, or by the loopback
+            continue
+
+
+def own_addresses(endpoints: Iterable[str]) -> tuple[IPAddress, ...]:
+    """The addresses from which etcd is reached, one of each family. Raises SourceError."""
+    found: dict[int, IPAddress] = {}
+    for endpoint in endpoints:
+        for address in sources_to(endpoint):
+            found.setdefault(address.version, address)
+    if not found:
+        raise SourceError(
+            "this node's address is unknown, for no endpoint of etcd can be reached from it:"
+            " set source.etcd.addresses"
+        )
+    return tuple(found[version] for version in sorted(found))
+
+
 class OwnAddress:
-    """The choice. among: prefixes of the addresses that may be chosen; empty: any may."""
+    """The choice among a Node's internal addresses.
+
+    among: prefixes of the addresses that may be chosen; empty: any may.
+    """
 
     def __init__(self, among: Sequence[IPNetwork], log: Log) -> None:
         self._among, self._log = among, log
