@@ -153,7 +153,7 @@ def _routing_and_more(
     from daemon.metrics import metrics_served
     from daemon.metrics.collector import Sources
     from daemon.outages import FailedCalls
-    from daemon.policy.enforcement import make_controller, policies_enforced
+    from daemon.policy import make_controller, policies_enforced
     from daemon.probes.peers_file import PeersFile
     from daemon.routing.loop import Routing
 

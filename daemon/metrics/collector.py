@@ -13,7 +13,7 @@ from daemon.cni_server.call_counters import CallCounters, VerbCounts
 from daemon.metrics import families as f
 from daemon.metrics.families import Family
 from daemon.model import Desired, Histogram, Snapshot, SourceActivity
-from daemon.policy.counts import PolicyCounts
+from daemon.policy.model import PolicyCounts
 from daemon.probes.report import PeerHealth, Reason, State
 from daemon.routing.counters import Counts, Seen
 from daemon.status import PARTS, NodeStatus

@@ -20,14 +20,12 @@ from daemon.journal import Action, Journal, Record
 from daemon.log import Log
 from daemon.model import SourceActivity
 from daemon.policy.compile import Compiled, LocalPod, compile_rules
-from daemon.policy.counts import PolicyCounts
 from daemon.policy.cuts import Cuts
 from daemon.policy.denials import Denials
 from daemon.policy.describe import describe_policy
 from daemon.policy.local_pods import LocalPods, summary, with_local
-from daemon.policy.model import Facts, Key, Policy
+from daemon.policy.model import Facts, Key, Policy, PolicyCounts, PolicySource
 from daemon.policy.saved import SavedFacts
-from daemon.policy.source import PolicySource
 from daemon.watchdog import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Link
@@ -61,7 +59,7 @@ _CHANGED = "changed by another program"
 
 
 class PolicyController:
-    """From `start` to `close`. fault: what is wrong now; empty where nothing is.
+    """fault: what is wrong now; empty where nothing is.
 
     saved: where the facts are kept for the next daemon and for `podwirectl`.
     unknown: whether pods whose labels are not known are let through. bridge: of pods to come.
@@ -96,23 +94,15 @@ class PolicyController:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End; the rules stay."""
-        self._stop.set()
-        self._thread.join(INTERVAL * 5)
-
     @contextmanager
     def running(self) -> Iterator[None]:
-        """From begin to end."""
-        self.start()
+        """Keep the rules for the duration; they stay afterwards."""
+        self._thread.start()
         try:
             yield
         finally:
-            self.close()
+            self._stop.set()
+            self._thread.join(INTERVAL * 5)
 
     @property
     def activity(self) -> SourceActivity:

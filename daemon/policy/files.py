@@ -29,14 +29,9 @@ class FileSource:
     activity = SourceActivity()
 
     def __init__(self, folder: Path) -> None:
-        self._fault = ""
+        self.fault = ""
         self._folder = folder
         self._state: _State | None = None
-
-    @property
-    def fault(self) -> str:
-        """Which file cannot be used, and why."""
-        return self._fault
 
     def start(self) -> None:
         """Nothing is open between reads."""
@@ -54,12 +49,12 @@ class FileSource:
             self._state = state
             facts = facts_of(thing for path in self._files() for thing in read_objects(path))
         except OSError as error:
-            self._fault = f"{error.filename or self._folder} cannot be read: {error.strerror}"
+            self.fault = f"{error.filename or self._folder} cannot be read: {error.strerror}"
             return None
         except ValueError as error:
-            self._fault = str(error)
+            self.fault = str(error)
             return None
-        self._fault = ""
+        self.fault = ""
         return facts
 
     def _files(self) -> list[Path]:

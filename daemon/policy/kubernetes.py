@@ -11,9 +11,8 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from daemon.config.schema import KubernetesSettings
@@ -24,10 +23,11 @@ from daemon.policy.model import (
     EVERYBODY,
     Facts,
     Key,
-    NamespaceFacts,
     PodFacts,
     PodPeers,
     Policy,
+)
+from daemon.policy.objects import (
     key_of,
     parse_namespace_facts,
     parse_pod_facts,
@@ -35,8 +35,6 @@ from daemon.policy.model import (
 )
 from daemon.sources.kubernetes.reflector import Reflector
 from daemon.watchdog import Watch, unwatched
-
-T = TypeVar("T")
 
 NAMESPACES_MAX = 8
 """Namespaces that a peer's pods are followed in one by one; of more, those of all together."""
@@ -88,21 +86,17 @@ class KubernetesSource:
         self._settings, self._node, self._log, self._watch = settings, node, log, watch
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._mutex = threading.Lock()
-        self._fresh = False
         self.activity = SourceActivity()
-        self._policies: _Table[Policy] = _Table()
-        self._namespaces: _Table[NamespaceFacts] = _Table()
-        self._pods: dict[str, _Table[PodFacts]] = {}
-        self._following: dict[str, Reflector] = {}
+        self._following: dict[str, Reflector[Any]] = {}
 
     @property
     def fault(self) -> str:
         """Why its facts may be old."""
-        return next((r.fault for r in [*self._following.values()] if r.fault), "")
+        return next((r.fault for r in self._following.values() if r.fault), "")
 
     def start(self) -> None:
         """Follow policies; the rest as they ask for it."""
-        self._follow("policies", _POLICIES, {}, self._policies, parse_policy)
+        self._follow("policies", _POLICIES, {}, parse_policy)
 
     def fileno(self) -> int:
         """Readable when there may be new facts."""
@@ -116,81 +110,42 @@ class KubernetesSource:
 
     def take(self) -> Facts | None:
         """The facts, None where nothing changed, or not all that matters was received yet."""
-        with suppress(BlockingIOError):
+        try:
             os.eventfd_read(self._wakeup)
-        with self._mutex:
-            fresh, self._fresh = self._fresh, False
-            facts = self._facts()
-        if not fresh or not self._policies.is_whole:
+        except BlockingIOError:
             return None
-        self._follow_for(facts)
-        if not facts.policies:
+        found = {name: reflector.items for name, reflector in self._following.items()}
+        policies, namespaces = found.pop("policies"), found.pop("namespaces", None)
+        if policies is None:
+            return None
+        pods = {key: pod for each in found.values() for key, pod in (each or {}).items()}
+        by_name = {each.name: each for each in (namespaces or {}).values()}
+        facts = Facts(policies, by_name, pods)
+        self._follow_for(facts, found.get(_OWN) or {})
+        if not policies:
             return Facts()
-        return facts if all(table.is_whole for table in self._tables()) else None
+        found |= {"policies": policies, "namespaces": namespaces}
+        return None if any(found.get(name) is None for name in self._following) else facts
 
-    def _tables(self) -> list[_Table[Any]]:
-        return [self._policies, self._namespaces, *self._pods.values()]
-
-    def _facts(self) -> Facts:
-        pods = {k: p for table in [*self._pods.values()] for k, p in table.items.items()}
-        namespaces = {n.name: n for n in self._namespaces.items.values()}
-        return Facts(dict(self._policies.items), namespaces, pods)
-
-    def _follow_for(self, facts: Facts) -> None:
-        """Follow what the policies ask for, and nothing else."""
-        wanted: dict[str, tuple[str, dict[str, str]]] = {}
+    def _follow_for(self, facts: Facts, own: Mapping[Key, PodFacts]) -> None:
+        """Follow what the policies ask for, and nothing else. own: the pods of this node."""
+        wanted: dict[str, tuple[str, Mapping[str, str], Any]] = {}
         if facts.policies:
-            own = {"fieldSelector": f"spec.nodeName={self._node}"}
-            wanted = {_OWN: (_PODS, own)}
-            wanted |= {str(p): (p.path, p.query) for p in merge(self._peers(facts))}
-            self._follow("namespaces", _NAMESPACES, {}, self._namespaces, parse_namespace_facts)
-        for name in self._pods.keys() - wanted.keys():
-            self._end(name)
-        for name, (path, query) in wanted.items():
-            if name not in self._pods:
-                self._pods[name] = _Table()
-                self._follow(name, path, query, self._pods[name], parse_pod_facts)
-        if not facts.policies:
-            self._end("namespaces")
+            selector = {"fieldSelector": f"spec.nodeName={self._node}"}
+            wanted["namespaces"] = _NAMESPACES, {}, parse_namespace_facts
+            wanted[_OWN] = _PODS, selector, parse_pod_facts
+            for peers in merge(_peers(facts, own)):
+                wanted[str(peers)] = peers.path, peers.query, parse_pod_facts
+        for name in self._following.keys() - wanted.keys() - {"policies"}:
+            self._following.pop(name).stop()
+        for name, (path, query, parse) in wanted.items():
+            if name not in self._following:
+                self._follow(name, path, query, parse)
 
-    def _peers(self, facts: Facts) -> set[PeerWatch]:
-        """The pods that policies of this node's pods name."""
-        own: dict[str, list[PodFacts]] = defaultdict(list)
-        for pod in [*self._pods[_OWN].items.values()] if _OWN in self._pods else ():
-            own[pod.namespace].append(pod)
-        return {
-            found
-            for policy in facts.policies.values()
-            if any(policy.pods.matches(pod.labels) for pod in own.get(policy.namespace, ()))
-            for peers in _peers_of(policy)
-            for found in _resolve(facts, policy, peers)
-        }
-
-    def _follow(
-        self, name: str, path: str, query: Mapping[str, str], table: _Table[Any], parse: Any
-    ) -> None:
-        if name in self._following:
-            return
-
-        def replaced(things: list[Any]) -> None:
-            with self._mutex:
-                table.replace(things)
-                self._wake()
-
-        def changed(thing: Any, gone: bool) -> None:
-            with self._mutex:
-                self.activity = replace(self.activity, events=self.activity.events + 1)
-                table.change(thing, gone)
-                self._wake()
-
-        def received(size: int) -> None:
-            with self._mutex:
-                self.activity = replace(self.activity, bytes=self.activity.bytes + size)
-
-        def trim(thing: Any) -> Any:
+    def _follow(self, name: str, path: str, query: Mapping[str, str], parse: Any) -> None:
+        def parse_item(thing: Any) -> tuple[Key, Any] | None:
             try:
-                key = key_of(thing)
-                return key, parse(thing)
+                return key_of(thing), parse(thing)
             except (UnusableField, AttributeError) as error:
                 self._log.debug(f"{path}: an object is left out: {error}")
                 return None
@@ -198,41 +153,39 @@ class KubernetesSource:
         # Namespaces come and go, and the watchdog keeps every name.
         watch = self._watch if name in _WATCHED else unwatched
         self._following[name] = made = Reflector(
-            self._settings, path, query, trim, replaced, changed, self._log, received, watch
+            self._settings,
+            path,
+            query,
+            parse_item,
+            self._note_changes,
+            self._note_bytes,
+            self._log,
+            watch,
         )
         made.start()
 
-    def _end(self, name: str) -> None:
-        if reflector := self._following.pop(name, None):
-            reflector.stop()
-        self._pods.pop(name, None)
-        if name == "namespaces":
-            self._namespaces = _Table()
-
-    def _wake(self) -> None:
-        self._fresh = True
+    def _note_changes(self, count: int) -> None:
+        with self._mutex:
+            self.activity = replace(self.activity, events=self.activity.events + count)
         os.eventfd_write(self._wakeup, 1)
 
+    def _note_bytes(self, size: int) -> None:
+        with self._mutex:
+            self.activity = replace(self.activity, bytes=self.activity.bytes + size)
 
-class _Table(Generic[T]):
-    """What one reflector passed on. is_whole: whether a list has been received."""
 
-    def __init__(self) -> None:
-        self.is_whole = False
-        self.items: dict[Key, T] = {}
-
-    def replace(self, things: Iterable[tuple[Key, T | None]]) -> None:
-        """Take all there is."""
-        self.items = {key: item for key, item in things if item is not None}
-        self.is_whole = True
-
-    def change(self, thing: tuple[Key, T | None], gone: bool) -> None:
-        """Take one that changed."""
-        key, item = thing
-        if gone or item is None:
-            self.items.pop(key, None)
-        else:
-            self.items[key] = item
+def _peers(facts: Facts, own: Mapping[Key, PodFacts]) -> set[PeerWatch]:
+    """The pods that policies of this node's pods name."""
+    by_namespace: dict[str, list[PodFacts]] = defaultdict(list)
+    for pod in own.values():
+        by_namespace[pod.namespace].append(pod)
+    return {
+        found
+        for policy in facts.policies.values()
+        if any(policy.pods.matches(pod.labels) for pod in by_namespace[policy.namespace])
+        for peers in _peers_of(policy)
+        for found in _resolve(facts, policy, peers)
+    }
 
 
 def _peers_of(policy: Policy) -> Iterable[PodPeers]:

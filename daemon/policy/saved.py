@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
 
 from daemon.config import POLICIES
-from daemon.files import explain, make_folder, replace_file
+from daemon.files import explain, make_folder, read_regular, replace_file
 from daemon.policy.model import Facts
-from daemon.policy.objects import read_facts, render_facts
+from daemon.policy.objects import facts_of, render_facts
 
+FILE_MAX = 64 << 20  # bytes
 SAVE_GAP = 2.0
 """Seconds between two writes, at least."""
 _SHARE = 50
@@ -20,6 +22,14 @@ _SHARE = 50
 def saved_path(data_dir: Path) -> Path:
     """Where the file is."""
     return data_dir / POLICIES
+
+
+def read_facts(path: Path) -> Facts:
+    """The facts of such a file. Raises OSError, ValueError."""
+    try:
+        return facts_of([json.loads(read_regular(path, FILE_MAX))])
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 class SavedFacts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from daemon.model import Node
 from daemon.probes.diagnosis import Inspection, Outcome, Probe, Verdict
 from daemon.probes.protocol import Path
@@ -18,6 +20,7 @@ _NEVER = float("-inf")
 _BITS = tuple(path.bit for path in Path)
 
 
+@dataclass(slots=True, eq=False)
 class Peer:
     """A peer; there are thousands of them.
 
@@ -28,43 +31,31 @@ class Peer:
     this stage.
     """
 
-    __slots__ = (
-        "_received_at",
-        "_recent",
-        "awaited",
-        "detail",
-        "ended",
-        "entries",
-        "gone",
-        "inspection",
-        "is_inconclusive",
-        "misses",
-        "name",
-        "node",
-        "outcomes",
-        "path_mtu",
-        "reason",
-        "rtt",
-        "since",
-        "state",
-        "suspect_since",
-        "targets",
-        "ticket",
-        "turn",
-    )  # fmt: skip
+    node: Node
+    entries: tuple[Entry, ...]
+    since: float
+    name: str = field(init=False)
+    targets: Targets = field(init=False)
+    state: State = State.PENDING
+    reason: Reason = Reason.NONE
+    detail: str = ""
+    rtt: float | None = None
+    path_mtu: int = 0
+    misses: int = 0
+    turn: int = 0
+    suspect_since: float = 0.0
+    inspection: Inspection | None = None
+    outcomes: dict[Probe, Outcome] | None = None
+    awaited: int = 0
+    ended: float = _NEVER
+    ticket: int = 0
+    gone: bool = False
+    is_inconclusive: bool = False
+    _recent: int = 1
+    _received_at: list[float] | None = None
 
-    def __init__(self, node: Node, entries: tuple[Entry, ...], since: float) -> None:
-        self.name, self.node, self.entries = node.name, node, entries
-        self.targets = targets_of(node, entries)
-        self.state, self.reason, self.detail, self.since = State.PENDING, Reason.NONE, "", since
-        self.rtt: float | None = None
-        self.path_mtu = self.misses = self.turn = self.awaited = self.ticket = 0
-        self._recent = 1
-        self.suspect_since, self.ended, self.gone = 0.0, _NEVER, False
-        self.is_inconclusive = False
-        self.inspection: Inspection | None = None
-        self.outcomes: dict[Probe, Outcome] | None = None
-        self._received_at: list[float] | None = None
+    def __post_init__(self) -> None:
+        self.name, self.targets = self.node.name, targets_of(self.node, self.entries)
 
     @property
     def was_established(self) -> bool:

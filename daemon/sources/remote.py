@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -127,19 +127,15 @@ class Feed:
             loop.beat(within + more)
 
     def snapshot(
-        self,
-        nodes: Mapping[str, Node] | Iterable[Node],
-        cluster_cidrs: Iterable[IPNetwork],
-        position: str = "",
+        self, nodes: Iterable[Node], cluster_cidrs: Iterable[IPNetwork], position: str = ""
     ) -> None:
         """All nodes as they are now; names are unique.
 
         position: from where the client can go on after a restart, if anywhere; see `known`.
         """
-        given = nodes.values() if isinstance(nodes, Mapping) else nodes
         with self._mutex:
             kept = self._nodes
-            fresh = tuple(kept[n.name] if kept.get(n.name) == n else n for n in given)
+            fresh = tuple(kept[n.name] if kept.get(n.name) == n else n for n in nodes)
             changed = sum(kept.get(n.name) is not n for n in fresh)
             self._nodes = {node.name: node for node in fresh}
             self._position, self._saved = position, 0.0

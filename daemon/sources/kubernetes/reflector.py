@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
@@ -18,19 +18,22 @@ from daemon.sources.kubernetes.retry import PAUSE, retry_pauses
 from daemon.sources.remote import SourceError
 from daemon.watchdog import Watch, unwatched
 
+T = TypeVar("T")
+Key = tuple[str, str]
+
 CALM = 60.0
 """Seconds without a failure after which pauses begin anew."""
 _GONE = 410
 _STOP_SECONDS = 2.0
 
 
-class Reflector:
-    """Passes the objects of a path on, trimmed.
+class Reflector(Generic[T]):
+    """Keeps what matters of the objects of a path.
 
-    trim: what is kept of an object; None: it is left out. replaced: called with all objects;
-    changed: with one, and whether it is gone. Both are called in the reflector's thread, and so is
-    received, with the number of bytes as they arrive.
-    fault: why what it passed on may be old; empty where it is not.
+    parse: an object's key and what is kept of it (None: nothing); None where it cannot be used.
+    changed: called with the number of events, 0 for a list; received: with the number of bytes as
+    they arrive; both in the reflector's thread. fault: why what is kept may be old; empty where it
+    is not.
     """
 
     def __init__(
@@ -38,23 +41,29 @@ class Reflector:
         settings: KubernetesSettings,
         path: str,
         query: Mapping[str, str],
-        trim: Callable[[Any], Any],
-        replaced: Callable[[list[Any]], None],
-        changed: Callable[[Any, bool], None],
+        parse: Callable[[Any], tuple[Key, T | None] | None],
+        changed: Callable[[int], None],
+        received: Callable[[int], None],
         log: Log,
-        received: Callable[[int], None] = lambda _bytes: None,
         watch: Watch = unwatched,
     ) -> None:
         self.fault = ""
         self._settings, self._path, self._query = settings, path, query
-        self._trim, self._replaced, self._changed = trim, replaced, changed
-        self._log, self._received = log, received
+        self._parse, self._changed, self._received, self._log = parse, changed, received, log
+        self._mutex = threading.Lock()
+        self._items: dict[Key, T] | None = None
         self._api: Api | None = None
         self._position = ""
         self._stop = threading.Event()
         self._loop = watch(f"watch of {path}")
         self._backoff = retry_pauses(CALM)
         self._thread = threading.Thread(target=self._run, name="api-policy", daemon=True)
+
+    @property
+    def items(self) -> dict[Key, T] | None:
+        """What is kept of all objects, for any thread; None before the first list."""
+        with self._mutex:
+            return None if self._items is None else dict(self._items)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -105,13 +114,16 @@ class Reflector:
     def _list(self, api: Api) -> None:
         # From the API server's cache, which costs etcd nothing.
         query = {**self._query, "resourceVersion": "0"}
-        found, position = api.stream_list(self._path, query, self._take_listed, SILENCE)
-        self._replaced([each for each in found if each is not None])
-        self._position, self.fault = position, ""
+        found, self._position = api.stream_list(self._path, query, self._parse_listed, SILENCE)
+        kept = dict(each for each in found if each is not None)
+        with self._mutex:
+            self._items = {key: item for key, item in kept.items() if item is not None}
+        self.fault = ""
+        self._changed(0)
 
-    def _take_listed(self, thing: Any) -> Any:
+    def _parse_listed(self, thing: Any) -> Any:
         self._loop.beat(PATIENCE)
-        return self._trim(thing)
+        return self._parse(thing)
 
     def _watch(self, api: Api) -> None:
         """What one watch sends, to its end."""
@@ -131,8 +143,15 @@ class Reflector:
     def _take(self, line: bytes) -> None:
         with suppress(UnusableObject):
             event = parse_event(line, f"the watch of {self._path}")
-            if event.kind in CHANGES:
-                thing = self._trim(event.thing)
-                if thing is not None:
-                    self._changed(thing, event.kind == "DELETED")
+            if event.kind in CHANGES and (kept := self._parse(event.thing)):
+                self._put(*kept, is_gone=event.kind == "DELETED")
             self._position = find_position(event.thing) or self._position
+
+    def _put(self, key: Key, item: T | None, *, is_gone: bool) -> None:
+        with self._mutex:
+            items = self._items = self._items or {}
+            if is_gone or item is None:
+                items.pop(key, None)
+            else:
+                items[key] = item
+        self._changed(1)

@@ -33,7 +33,7 @@ from daemon.metrics.collector import (
 )
 from daemon.metrics.families import FAMILIES
 from daemon.model import Desired, Histogram, SourceActivity
-from daemon.policy.counts import PolicyCounts
+from daemon.policy.model import PolicyCounts
 from daemon.probes.prober import ProbeCounts
 from daemon.probes.report import HealthReport, PeerHealth, Reason, State
 from daemon.routing.counters import BOUNDS, KINDS, Counts, Seen, kind_of

@@ -14,10 +14,8 @@ from daemon.policy.compile import LocalPod, allows, compile_rules
 from daemon.policy.fields import UnusableField
 from daemon.policy.model import (
     Facts,
-    parse_namespace_facts,
-    parse_pod_facts,
-    parse_policy,
 )
+from daemon.policy.objects import parse_namespace_facts, parse_pod_facts, parse_policy
 from kernel.model import IPAddress
 from kernel.nftables.policy_rules import Direction, Filter, PolicyRules
 from tests.unit.daemon.policy.oracle import is_allowed

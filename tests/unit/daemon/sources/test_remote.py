@@ -126,7 +126,7 @@ def test_unchanged_nodes_stay_the_same_objects_and_unchanged_snapshots_are_no_ne
 ) -> None:
     with source_of(Script(), tmp_path) as source:
         feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
-        feed.snapshot({"a": node("a", 1), "b": node("b", 2)}, RANGES)
+        feed.snapshot(iter([node("a", 1), node("b", 2)]), RANGES)
         first = polled(source)
         feed.snapshot([node("a", 1), node("b", 2)], RANGES)
         assert source.poll() is None
