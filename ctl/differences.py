@@ -14,7 +14,7 @@ from cni_plugin.rule_repair import PREFIXES, TABLE_MISSING, find_missing_rules
 from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.options import Unusable
-from daemon.policy.saved import SAVE_GAP, saved_path
+from daemon.policy.saved_facts import SAVE_SECONDS, saved_path
 from daemon.routing.conflist import bridge_of, describe_difference
 from daemon.routing.nft_rules import excluded_elements, planned_elements
 from daemon.routing.node_side import Attached, NodeSideReader
@@ -183,7 +183,7 @@ def settle_seconds(found: Iterable[Difference]) -> float:
     known = list(found)
     is_policy = any(each.area == "policy" for each in known)
     has_left = any(each.area == "filter" and not each.desired for each in known)
-    gap = max(SAVE_GAP * is_policy, RETIRE_SECONDS * has_left)
+    gap = max(2 * SAVE_SECONDS * is_policy, RETIRE_SECONDS * has_left)
     return gap + _SECOND_LOOK
 
 

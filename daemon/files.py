@@ -30,6 +30,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it stays"
 
 
+FileState = tuple[int, ...]
+
+
 def make_folder(path: Path, mode: int = 0o700) -> None:
     """Make a folder and those that contain it. Raises OSError.
 
@@ -50,6 +53,15 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return open(fd, "rb")
+
+
+def state_of(found: os.stat_result) -> FileState:
+    """What is different once a file has changed, or is another one.
+
+    The time of change (ctime) is part of it: unlike the time of modification, no program can set
+    it.
+    """
+    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
 def read_regular(path: Path, most: int) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 _STDERR = 2
+_SHOWN = 80
 LEVELS = ("error", "warning", "info", "debug")
 _JOURNAL_PRIORITY = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daemon(3)
 
@@ -74,6 +75,12 @@ class Log:
 def printable(text: str) -> str:
     """The text on one line, without characters that a terminal interprets."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shorten(value: object) -> str:
+    """A value of unknown origin, made safe and short for a message."""
+    text = ascii(value.decode(errors="replace") if isinstance(value, bytes) else value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _plain(value: object) -> str:

@@ -17,7 +17,7 @@ from daemon.config import DEFAULT_CONFIG
 from daemon.files import open_regular
 from daemon.journal import previous_file
 from daemon.options import NodeFiles, podwirectl
-from daemon.policy.saved import saved_path
+from daemon.policy.saved_facts import saved_path
 from daemon.routing.host_state import read_host_state
 from kernel.describe import name_of, state_of
 from kernel.errors import KernelError

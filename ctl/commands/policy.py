@@ -121,7 +121,7 @@ def _check(options: argparse.Namespace) -> int:
 def _lint(options: argparse.Namespace) -> int:
     from ctl.policy.ends import read_known
     from ctl.policy.lint import lint
-    from daemon.policy.files import read_objects
+    from daemon.policy.file_source import read_objects
     from daemon.policy.objects import facts_of
 
     if options.file:

@@ -11,7 +11,7 @@ from daemon.options import Unusable, default_files
 from daemon.policy.compile import LocalPod, allows, compile_rules
 from daemon.policy.local_pods import LocalPods, bridge_to_come, with_local
 from daemon.policy.model import Facts, PodFacts
-from daemon.policy.saved import read_facts, saved_path
+from daemon.policy.saved_facts import read_facts, saved_path
 from kernel.errors import KernelError
 from kernel.model import IPAddress
 from kernel.netlink.socket import open_netlink

@@ -31,7 +31,7 @@ def make_controller(
         return None
     from daemon.policy.controller import PolicyController
     from daemon.policy.local_pods import bridge_to_come
-    from daemon.policy.saved import saved_path
+    from daemon.policy.saved_facts import saved_path
 
     saved = saved_path(settings.data_dir)
     is_open = settings.policy.unknown_pods == "open"
@@ -43,11 +43,11 @@ def _open_source(settings: Settings, log: Log, watch: Watch) -> PolicySource | N
     if settings.policy is None:
         return None
     if settings.policy.dir:
-        from daemon.policy.files import FileSource
+        from daemon.policy.file_source import FileSource
 
         return FileSource(settings.policy.dir)
     if settings.source.kubernetes:
-        from daemon.policy.kubernetes import KubernetesSource
+        from daemon.policy.kubernetes_source import KubernetesSource
 
         return KubernetesSource(settings.source.kubernetes, settings.node, log, watch)
     return None

@@ -11,8 +11,8 @@ from daemon.policy.intervals import (
     TooLarge,
     add_boxes,
     disjoint_boxes,
-    merge_ends,
-    merge_spans,
+    merge,
+    merge_ranges,
 )
 from daemon.policy.model import (
     EVERYBODY,
@@ -81,17 +81,16 @@ class Selected(NamedTuple):
     monitors: bool
 
 
-def select(facts: Facts, pod: PodFacts, direction: Direction) -> Selected | None:
-    """The policies that limit a pod in a direction; None where it is not limited."""
-    return _select(facts, facts.policies.values(), pod, direction)
-
-
-def _select(
-    facts: Facts, policies: Iterable[Policy], pod: PodFacts, direction: Direction
+def select(
+    facts: Facts, pod: PodFacts, direction: Direction, among: Iterable[Policy] | None = None
 ) -> Selected | None:
+    """The policies that limit a pod in a direction; None where it is not limited.
+
+    among: of these policies, None for all.
+    """
     found = [
         policy
-        for policy in policies
+        for policy in (facts.policies.values() if among is None else among)
         if policy.namespace == pod.namespace
         and direction in policy.rules
         and policy.pods.matches(pod.labels)
@@ -155,7 +154,7 @@ class _Compiler:
         """The name of a pod's filter, which is made where it is the first; empty for none."""
         labels: list[tuple[str, str] | None] = [None, *pod.labels.items()]
         found = [p for label in labels for p in self._selecting.get((pod.namespace, label), ())]
-        selected = _select(self._facts, found, pod, direction)
+        selected = select(self._facts, pod, direction, found)
         if selected is None:
             return ""
         policies = sorted(selected.policies, key=lambda policy: policy.key)
@@ -195,7 +194,7 @@ class _Compiler:
                 if not rule.peers:
                     spans += _spans_of(rule, named)
                 add_boxes(boxes, self._boxes(policy.namespace, rule, direction, named))
-            merged, disjoint = merge_ends(ranges), disjoint_boxes(boxes)
+            merged, disjoint = merge_ranges(ranges), disjoint_boxes(boxes)
         except TooLarge as error:
             self.faults |= {str(policy): f"its rules are too many: {error}" for policy in policies}
             return Filter(direction, monitors=monitors)
@@ -203,7 +202,7 @@ class _Compiler:
             direction,
             frozenset().union(*hosts),
             merged,
-            merge_spans(spans),
+            merge(spans),
             disjoint,
             monitors=monitors,
         )
@@ -216,7 +215,7 @@ class _Compiler:
         named: Mapping[tuple[int, str], int],
     ) -> Iterator[Box]:
         """What a rule with ports lets through at some addresses alone."""
-        spans = merge_spans(_spans_of(rule, named))
+        spans = merge(_spans_of(rule, named))
         yield from (Box(ends, s) for ends in _blocks(rule) for s in spans)
         # Where names matter each peer has its own numbers: those of its containers.
         names = [p for p in rule.ports if p.name] if direction == "egress" else []

@@ -20,12 +20,12 @@ from daemon.journal import Action, Journal, Record
 from daemon.log import Log
 from daemon.model import SourceActivity
 from daemon.policy.compile import Compiled, LocalPod, compile_rules
-from daemon.policy.cuts import Cuts
+from daemon.policy.cut_connections import Cuts
 from daemon.policy.denials import Denials
-from daemon.policy.describe import describe_policy
+from daemon.policy.describe import describe_changes
 from daemon.policy.local_pods import LocalPods, summary, with_local
-from daemon.policy.model import Facts, Key, Policy, PolicyCounts, PolicySource
-from daemon.policy.saved import SavedFacts
+from daemon.policy.model import Facts, Key, PolicyCounts, PolicySource
+from daemon.policy.saved_facts import open_saved, read_facts
 from daemon.watchdog import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Link
@@ -77,7 +77,7 @@ class PolicyController:
         bridge: str = "",
     ) -> None:
         self.fault, self.counts = "", PolicyCounts()
-        self._source, self._saved, self._unknown = source, SavedFacts(saved), unknown
+        self._source, self._saved, self._unknown = source, open_saved(saved), unknown
         self._journal, self._log = journal, log
         self._loop = watch("policy")
         self._local, self._pods = LocalPods(bridge), list[LocalPod]()
@@ -133,7 +133,7 @@ class PolicyController:
     def _resume(self) -> None:
         """Take what an earlier daemon knew."""
         try:
-            self._facts = self._saved.read()
+            self._facts = read_facts(self._saved.path)
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -169,8 +169,6 @@ class PolicyController:
                     poll.modify(source, select.POLLIN)
             if self._due and time.monotonic() >= max(self._due + _GATHER, self._retry_at):
                 self._update(monitor)
-            if not self._due:
-                self._saved.write()
 
     @property
     def _taking(self) -> float:
@@ -208,7 +206,7 @@ class PolicyController:
         if facts is not None and facts != self._facts:
             self._report(self._facts or Facts(), facts)
             self._facts = facts
-            self._saved.change(facts)
+            self._saved.update(facts)
             self._due = self._due or announced or time.monotonic()
 
     # -- the rules
@@ -249,16 +247,18 @@ class PolicyController:
             if pod.is_bridged and not found.rules.limited.isdisjoint(pod.places)
         ]
         self._note_faults(facts, found)
-        if not facts.policies:
-            if remove_policy():
-                self._log.info("no policy is left: their rules are removed")
-            self._loaded = None
-            self._cuts.keep((), loaded=True)
-            self._drain(monitor)
-            self._count(facts, found, began)
-            return
-        self._load(monitor, found.rules, cause)
+        if facts.policies:
+            self._load(monitor, found.rules, cause)
+        else:
+            self._unload(monitor)
         self._count(facts, found, began)
+
+    def _unload(self, monitor: Monitor) -> None:
+        if remove_policy():
+            self._log.info("no policy is left: their rules are removed")
+        self._loaded = None
+        self._cuts.keep((), loaded=True)
+        self._drain(monitor)
 
     def _load(self, monitor: Monitor, rules: PolicyRules, cause: str) -> None:
         """Bring the kernel to these rules in one transaction, then cut what they forbid."""
@@ -333,16 +333,8 @@ class PolicyController:
         )
 
     def _report(self, old: Facts, new: Facts) -> None:
-        """Policies that changed, to the journal: before and after."""
-        records = []
-        for key in old.policies.keys() | new.policies.keys():
-            before, after = old.policies.get(key), new.policies.get(key)
-            if before != after:
-                action: Action = "changed" if before and after else "added" if after else "removed"
-                name = f"NetworkPolicy {'/'.join(key)}"
-                records.append(
-                    Record(time.time(), action, name, "its object", _words(before), _words(after))
-                )
+        """Policies that changed, to the journal."""
+        records = describe_changes(old, new)
         for record in records[:_NAMED]:
             self._log.info(f"{record.action} {record.object}")
         self._journal.write(records[:_NAMED])
@@ -357,7 +349,3 @@ class PolicyController:
 
 def _is_of_table(event: Event) -> bool:
     return isinstance(event.noun, RuleChange) and event.noun.table == TABLE
-
-
-def _words(policy: Policy | None) -> str:
-    return describe_policy(policy) if policy else ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kernel.nftables.policy_rules import Box, Ends, Span
+
+T = TypeVar("T", Ends, Span)
 
 STEPS_MAX = 200_000
 """Steps that one filter's ports at addresses may take to be made disjoint: a third of a second."""
@@ -20,30 +22,25 @@ class TooLarge(Exception):
     """The rules of a filter are more than the kernel should be given."""
 
 
-def merge_ends(ends: Iterable[Ends]) -> frozenset[Ends]:
-    """The same addresses in ranges that do not overlap. Raises TooLarge."""
-    merged: list[Ends] = []
-    for each in sorted(ends):
+def merge(intervals: Iterable[T]) -> frozenset[T]:
+    """The same addresses or ports in intervals that neither overlap nor touch."""
+    merged: list[T] = []
+    for each in sorted(intervals):
         top = merged[-1] if merged else None
-        if top and top.version == each.version and each.first <= top.last:
+        # The first field is the family of addresses, or the protocol of ports.
+        if top and top[0] == each[0] and each.first <= top.last + 1:
             merged[-1] = top._replace(last=max(top.last, each.last))
         else:
             merged.append(each)
+    return frozenset(merged)
+
+
+def merge_ranges(ranges: Iterable[Ends]) -> frozenset[Ends]:
+    """The same addresses in ranges that do not overlap. Raises TooLarge."""
+    merged = merge(ranges)
     if len(merged) > RANGES_MAX:
         raise TooLarge(f"{len(merged)} ranges of addresses, more than {RANGES_MAX}")
-    return frozenset(merged)
-
-
-def merge_spans(spans: Iterable[Span]) -> frozenset[Span]:
-    """The same ports in spans that neither overlap nor touch."""
-    merged: list[Span] = []
-    for each in sorted(spans):
-        top = merged[-1] if merged else None
-        if top and top.protocol == each.protocol and each.first <= top.last + 1:
-            merged[-1] = top._replace(last=max(top.last, each.last))
-        else:
-            merged.append(each)
-    return frozenset(merged)
+    return merged
 
 
 def add_boxes(boxes: set[Box], more: Iterable[Box]) -> None:
@@ -89,7 +86,7 @@ def _segments(spans: dict[Ends, set[Span]]) -> Iterator[tuple[Ends, frozenset[Sp
             steps += len(active)
             if steps > STEPS_MAX:
                 raise TooLarge("its blocks overlap too often")
-            yield Ends(edge.ends.version, start, edge.address - 1), merge_spans(active)
+            yield Ends(edge.ends.version, start, edge.address - 1), merge(active)
         start = edge.address
         for span in spans[edge.ends]:
             active[span] += 1 if edge.begins else -1

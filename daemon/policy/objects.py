@@ -16,7 +16,6 @@ from ipaddress import ip_address, ip_network
 from itertools import chain
 from typing import Any
 
-from daemon.policy.fields import UnusableField, mapping_of, sequence_of, text_of
 from daemon.policy.model import (
     PORT_MAX,
     Facts,
@@ -30,6 +29,7 @@ from daemon.policy.model import (
     Ports,
     Rule,
 )
+from daemon.policy.object_fields import UnusableField, mapping_of, sequence_of, text_of
 from daemon.policy.selectors import Selector, parse_labels, parse_selector
 from kernel.model import IPAddress, IPNetwork
 from kernel.nftables.policy_rules import PROTOCOLS, Direction

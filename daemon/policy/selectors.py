@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from daemon.policy.fields import UnusableField, mapping_of, sequence_of, text_of
+from daemon.policy.object_fields import UnusableField, mapping_of, sequence_of, text_of
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 _OPERATORS = get_args(Operator)

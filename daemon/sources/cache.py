@@ -7,14 +7,13 @@ nevertheless: a damaged file is not used.
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.files import explain, read_regular, replace_file
+from daemon.delayed_file import DelayedFile
+from daemon.files import read_regular
 from daemon.log import Log
 from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPNetwork
@@ -23,8 +22,6 @@ FORMAT = 1
 FILE_MAX = 64 << 20  # bytes
 SOON = 0.2
 """Seconds from a change to its write, at least."""
-REST = 100
-"""How many times as long as the last write the time until the next one is: it costs 1 % of it."""
 GAP = 10.0
 """Seconds from changed nodes to their write, at most."""
 POSITION_GAP = 600.0
@@ -106,69 +103,11 @@ def render(known: LastKnown) -> bytes:
     return f'{json.dumps(head)[:-1]}, "nodes": [\n{lines}\n]}}\n'.encode()
 
 
-class CacheWriter:
-    """Writes the state some time after a change, and at the end."""
+def open_cache(path: Path, log: Log) -> DelayedFile[LastKnown]:
+    """The file, to be written some time after a change, and at the end."""
+    what = "the cluster's last known state"
+    return DelayedFile(path, what, _render_now, soon=SOON, most=GAP, log=log)
 
-    def __init__(
-        self,
-        path: Path,
-        log: Log,
-        *,
-        gap: float = GAP,
-        position_gap: float = POSITION_GAP,
-        today: Callable[[], float] = time.time,
-    ) -> None:
-        self._path, self._log, self._today = path, log, today
-        self._gap, self._position_gap = gap, position_gap
-        self._took = 0.0
-        self._mutex = threading.Lock()
-        self._writing = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._due: LastKnown | None = None
-        self._urgent = False
-        self._fault = ""
 
-    def update(self, known: LastKnown, *, urgent: bool) -> None:
-        """Write that state when it is due. urgent: more than the position changed."""
-        with self._mutex:
-            self._due = known
-            if self._timer is not None:
-                if self._urgent or not urgent:
-                    return
-                self._timer.cancel()
-            self._urgent = urgent
-            self._timer = threading.Timer(self._pause(urgent=urgent), self._write)
-            self._timer.name, self._timer.daemon = "last-known", True
-            self._timer.start()
-
-    def _pause(self, *, urgent: bool) -> float:
-        """Seconds until the next write: few, for `podwirectl` plans by the file."""
-        if urgent or not self._path.exists():
-            return min(self._gap, max(SOON, REST * self._took))
-        return self._position_gap
-
-    def close(self) -> None:
-        """Write now what is due."""
-        with self._mutex:
-            if self._timer is not None:
-                self._timer.cancel()
-        self._write()
-
-    def _write(self) -> None:
-        with self._writing:
-            with self._mutex:
-                known, self._due, self._timer = self._due, None, None
-            if known is not None:
-                self._save(known)
-
-    def _save(self, known: LastKnown) -> None:
-        began = time.monotonic()
-        try:
-            content = render(replace(known, saved=self._today()))
-            replace_file(self._path, content, 0o600, durable=True)
-            self._took, self._fault = time.monotonic() - began, ""
-        except OSError as error:
-            fault = explain("the cluster's last known state", self._path, error, "dataDir")
-            if fault != self._fault:
-                self._log.warning(fault)
-            self._fault = fault
+def _render_now(known: LastKnown) -> bytes:
+    return render(replace(known, saved=time.time()))

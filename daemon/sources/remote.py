@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import threading
 import time
 import traceback
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Protocol
 
 from daemon.backoff import Backoff
+from daemon.delayed_file import DelayedFile
 from daemon.log import Log
 from daemon.model import Node, Snapshot, SourceActivity
-from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load
+from daemon.sources.cache import POSITION_GAP, LastKnown, Unreadable, load, open_cache
 from daemon.watchdog import Watch, WatchedLoop, unwatched
 from kernel.model import IPNetwork
 
@@ -76,14 +78,15 @@ class Feed:
     """Passes what a client receives to the routing loop. Its methods may be called from any thread.
 
     known: the last known state of an earlier daemon, if any; those nodes are in use already.
-    wakeup: a descriptor, readable while there is a snapshot that was not taken.
     """
 
-    def __init__(self, cache: CacheWriter, identity: str, watch: Watch = unwatched) -> None:
+    def __init__(
+        self, cache: DelayedFile[LastKnown], identity: str, watch: Watch = unwatched
+    ) -> None:
         self._watch = watch
         self._watched: dict[int, tuple[WatchedLoop, float]] = {}
         self.known: LastKnown | None = None
-        self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.activity = SourceActivity()
         self._cache, self._identity = cache, identity
         self._mutex = threading.Lock()
@@ -107,6 +110,10 @@ class Feed:
         """Sleep, until the source is closed at most; whether it is."""
         self.progress(seconds)
         return self._stop.wait(seconds)
+
+    def rest(self, most: float) -> None:
+        """Sleep for so long at most: a random time, so that daemons do not come back together."""
+        self.wait(random.uniform(0, most))  # noqa: S311 - no secret
 
     @contextmanager
     def watched(self, name: str, within: float) -> Iterator[None]:
@@ -206,23 +213,23 @@ class Feed:
             self._last = self._fresh = Snapshot(known.nodes, known.cluster_cidrs)
             self._wake()
 
-    def take(self) -> Snapshot | None:
+    def fileno(self) -> int | None:
+        """Readable while there is a snapshot that was not polled."""
+        return self._wakeup
+
+    def poll(self) -> Snapshot | None:
         """The newest snapshot, once."""
         with self._mutex:
-            if self.wakeup >= 0:
+            if self._wakeup >= 0:
                 with suppress(BlockingIOError):
-                    os.eventfd_read(self.wakeup)
+                    os.eventfd_read(self._wakeup)
             fresh, self._fresh = self._fresh, None
             return fresh
-
-    def stop(self) -> None:
-        """Ask the client to end."""
-        self._stop.set()
 
     def close(self) -> None:
         """Release the descriptor."""
         with self._mutex:
-            fd, self.wakeup = self.wakeup, -1
+            fd, self._wakeup = self._wakeup, -1
         if fd >= 0:
             os.close(fd)
 
@@ -237,16 +244,18 @@ class Feed:
 
     def _keep(self, snapshot: Snapshot, *, urgent: bool) -> None:
         known = LastKnown(self._identity, snapshot.nodes, snapshot.cluster_cidrs, self._position)
-        self._cache.update(known, urgent=urgent)
+        # Few seconds while there is none, for `podwirectl` plans by it.
+        is_soon = urgent or not self._cache.path.exists()
+        self._cache.update(known, None if is_soon else POSITION_GAP)
 
     def _wake(self) -> None:
-        if self.wakeup >= 0:
+        if self._wakeup >= 0:
             with suppress(BlockingIOError):
-                os.eventfd_write(self.wakeup, 1)
+                os.eventfd_write(self._wakeup, 1)
 
 
-class RemoteSource:
-    """A daemon.model.Source that a client feeds, from its construction to `close`.
+class RemoteSource(Feed):
+    """A daemon.model.Source that a client feeds in a thread, from its construction to `close`.
 
     last_known: the file of the last known state.
     """
@@ -254,54 +263,35 @@ class RemoteSource:
     def __init__(
         self, client: Client, *, last_known: Path, log: Log, watch: Watch = unwatched
     ) -> None:
+        super().__init__(open_cache(last_known, log), client.identity, watch)
         self._client, self._path, self._log = client, last_known, log
         # Full jitter: thousands of daemons that lost one API do not come back at the same moment.
         self._backoff = Backoff(*client.pauses, calm=CALM, jitter=1.0)
-        self._cache = CacheWriter(last_known, log)
-        self._feed = Feed(self._cache, client.identity, watch)
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._thread.start()
 
-    @property
-    def fault(self) -> str:
-        """Why the last snapshot is still in use, and since when."""
-        return self._feed.fault
-
-    @property
-    def activity(self) -> SourceActivity:
-        """How much was received."""
-        return self._feed.activity
-
-    def fileno(self) -> int | None:
-        """Readable while there is a snapshot that was not polled."""
-        return self._feed.wakeup
-
-    def poll(self) -> Snapshot | None:
-        """The newest snapshot, once."""
-        return self._feed.take()
-
     def close(self) -> None:
         """End the thread, and keep what is known. An API that hangs does not delay it."""
-        self._feed.stop()
+        self._stop.set()
         self._client.interrupt()
         self._thread.join(_STOP_SECONDS)
         self._cache.close()
-        self._feed.close()
+        super().close()
 
     def _run(self) -> None:
-        with self._feed.watched("source", self._client.patience):
+        with self.watched("source", self._client.patience):
             self._load()
-            while not self._feed.stopping:
+            while not self.stopping:
                 self._follow()
-                self._feed.wait(max(_PAUSE_MIN, self._backoff.next(time.monotonic())))
+                self.wait(max(_PAUSE_MIN, self._backoff.next(time.monotonic())))
 
     def _follow(self) -> None:
         try:
-            self._client.follow(self._feed)
+            self._client.follow(self)
         except SourceError as error:
-            self._feed.lost(str(error))
+            self.lost(str(error))
         except Exception as error:  # whatever it is, the daemon must go on
-            self._feed.lost(f"the source fails: {error!r}")
+            self.lost(f"the source fails: {error!r}")
             self._log.debug(traceback.format_exc())
 
     def _load(self) -> None:
@@ -311,7 +301,7 @@ class RemoteSource:
             self._log.warning(f"the last known state {self._path} is not used: it {error}")
             return
         if known is not None:
-            self._feed.begin(known)
+            self.begin(known)
             self._log.info("the last known state of the cluster is in use", nodes=len(known.nodes))
 
 

@@ -12,15 +12,12 @@ from pathlib import Path
 from daemon.config.load import read_section
 from daemon.config.schema import NodeAddress, NodeName, PodCidr, Prefixes, Section
 from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
-from daemon.files import open_regular
+from daemon.files import FileState, open_regular, state_of
 from daemon.model import Node, Snapshot, SourceActivity, keep_same, overlap
 
 SETTLE_SECONDS = 0.5
 """A file must be unchanged for so long before it is read: an editor that writes it in place needs a
 while, and half of a list of nodes is a valid list of nodes."""
-
-# The time of change (ctime) comes first: unlike the time of modification, no program can set it.
-_FileState = tuple[int, int, int, int, int]
 
 
 class StaticSource:
@@ -42,9 +39,9 @@ class StaticSource:
         self.activity = SourceActivity()
         self._path = path
         self._now, self._today = now, today
-        self._seen: _FileState | None = None
+        self._seen: FileState | None = None
         self._seen_at = 0.0
-        self._taken: _FileState | None = None
+        self._taken: FileState | None = None
         self._snapshot: Snapshot | None = None
         self._marked = False
 
@@ -55,7 +52,7 @@ class StaticSource:
     def poll(self) -> Snapshot | None:
         """The file's snapshot if it is another one than the last. Never raises for the file."""
         try:
-            state = _state_of(os.stat(self._path))
+            state = state_of(os.stat(self._path))
             self.activity = replace(self.activity, last_received=self._now())
             if not self._has_settled(state):
                 return None
@@ -78,7 +75,7 @@ class StaticSource:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _has_settled(self, state: _FileState) -> bool:
+    def _has_settled(self, state: FileState) -> bool:
         """Whether the file is new, and is not being written any more."""
         if state == self._taken:
             return False
@@ -89,13 +86,13 @@ class StaticSource:
             return self._snapshot is None and untouched > SETTLE_SECONDS
         return self._now() - self._seen_at >= SETTLE_SECONDS
 
-    def _read(self, state: _FileState) -> bytes | None:
+    def _read(self, state: FileState) -> bytes | None:
         """The whole file; None where it changed meanwhile. Raises OSError, FileFault."""
         with open_regular(self._path) as file:
             before = os.fstat(file.fileno())
             data = file.read(FILE_MAX + 1)
             after = os.fstat(file.fileno())
-            return data if _state_of(before) == _state_of(after) == state else None
+            return data if state_of(before) == state_of(after) == state else None
 
     def _parse(self, data: bytes) -> Snapshot:
         """The snapshot. Raises FileFault, also where the end is missing that was there before.
@@ -122,10 +119,6 @@ class StaticSource:
             activity, events=activity.events + 1, snapshots=activity.snapshots + 1
         )
         return self._snapshot
-
-
-def _state_of(status: os.stat_result) -> _FileState:
-    return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 # -- nodes.yaml

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.policy.kubernetes import KubernetesSource
+from daemon.policy.kubernetes_source import KubernetesSource
 from daemon.policy.model import Facts
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.conftest import MakeFollower

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 import zlib
 from collections.abc import Sequence
@@ -137,7 +136,7 @@ class EtcdClient:
         if at is None or not self._can_resume(at):
             if at is not None:
                 # Many daemons miss the same events, and what they know is good for a while.
-                feed.wait(self._spread())
+                feed.rest(min(_SPREAD_MAX, _SPREAD_PER_NODE * len(self._view.nodes)))
             self._at = None
             self._begin_until_done(feed)
         if self._at is not None:
@@ -161,11 +160,6 @@ class EtcdClient:
         # A watch of future revisions of another history would wait for ever.
         lost = self._missed or self._registration.lease.lost_early or not header.follows(at)
         return registered and not lost
-
-    def _spread(self) -> float:
-        """Seconds until this daemon reads all keys."""
-        most = min(_SPREAD_MAX, _SPREAD_PER_NODE * len(self._view.nodes))
-        return random.uniform(0, most)  # noqa: S311 - no secret
 
     def _begin(self, feed: Feed) -> bool:
         """Read all keys, and register this node; False where another node was faster."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from daemon.log import shorten
 from daemon.model import Node, is_within
 from daemon.sources.etcd.keys import (
     Keys,
@@ -22,7 +23,6 @@ from daemon.sources.etcd.keys import (
     SubnetKey,
     parse_holder,
     parse_record,
-    shorten,
 )
 from kernel.model import IPNetwork
 

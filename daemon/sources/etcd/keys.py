@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from daemon.log import shorten
 from daemon.model import Node, parse_node_address, parse_node_name, parse_pod_cidr
 from kernel.model import IPNetwork
 
@@ -31,7 +32,6 @@ _VERSIONS = {name: version for version, name in FAMILIES.items()}
 _KEY_MAX = 1024
 _NODE_SUBNETS_MAX = 16
 _ADDRESSES_MAX = 2
-_SHOWN = 80
 
 
 class Malformed(ValueError):
@@ -224,12 +224,6 @@ def holders_text(holders: Mapping[IPNetwork, str], most: int = 16) -> str:
     listing = [f"{subnet} {name}" for subnet, name in listed[:most]]
     more = len(listed) - most
     return ", ".join(listing) + (f" and {more} more" if more > 0 else "")
-
-
-def shorten(value: object) -> str:
-    """A value of unknown origin, made safe and short for a line of log."""
-    text = ascii(value.decode(errors="replace") if isinstance(value, bytes) else value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 # -- transactions and answers

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Container, Sequence
 
 from daemon.config.schema import EtcdSettings
-from daemon.log import Log
+from daemon.log import Log, shorten
 from daemon.model import Node
 from daemon.sources.etcd.cluster_view import EtcdView, Holder
 from daemon.sources.etcd.gateway import Gateway
@@ -28,7 +28,6 @@ from daemon.sources.etcd.keys import (
     parse_machine,
     parse_record,
     read_keys,
-    shorten,
 )
 from daemon.sources.etcd.lease import Lease, LeaseFile
 from daemon.sources.etcd.subnet_pool import (

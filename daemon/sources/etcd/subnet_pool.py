@@ -127,7 +127,6 @@ class SubnetLost(NoSubnet):
             " ended: its pods cannot be reached; delete them, then stop the daemon, run"
             " `podwirectl cleanup` and start it again, and it gets another subnet"
         )
-        self.subnet, self.holder = subnet, holder
 
 
 class NameTaken(NoSubnet):

@@ -19,6 +19,7 @@ from daemon.sources.remote import SourceError
 
 VERSION_MIN = 1, 30
 """From here on ValidatingAdmissionPolicy is stable (KEP-3488)."""
+NOT_FOUND, GONE = 404, 410
 _NAME = "the Kubernetes API"
 _MESSAGE_MAX = 200
 Query = Mapping[str, str]
@@ -58,6 +59,15 @@ class Api:
     def get(self, path: str, query: Query | None = None, hook: Hook | None = None) -> Any:
         """An object or a whole list. hook: as json.loads takes it. Raises SourceError."""
         return self._ask(Request("GET", path, query), hook)
+
+    def find(self, path: str) -> Any:
+        """An object; None where there is none. Raises SourceError."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
 
     def get_list(
         self, path: str, query: Query, make: Callable[[Any], Any] = lambda thing: thing

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.http import BadResponse
-from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.api import GONE, NOT_FOUND, Api, ApiError
+from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox
 from daemon.sources.kubernetes.objects import objects_path
 from daemon.sources.kubernetes.own_object import (
-    NOT_FOUND,
     PATIENCE,
     SILENCE,
     OwnObject,
@@ -37,7 +35,7 @@ WATCHES_PER_LIST = 2
 _SHORT = 5.0
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
 _RESTORED = "the Kubernetes API was restored from a backup, or went back in time: it is listed anew"
-_GONE, _TIMEOUT, _FORBIDDEN = 410, 504, 403
+_TIMEOUT, _FORBIDDEN = 504, 403
 _HINTS = {
     NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
     _FORBIDDEN: "is packaging/kubernetes/rbac.yaml applied, for this namespace?",
@@ -148,15 +146,10 @@ class KubernetesClient:
         settings, log = self._settings, self._log
         if feed.known and feed.known.cluster_cidrs != ranges:
             feed.known = None  # a watch does not repeat what was outside of the former ones
-        workers: list[Worker] = []
-
-        def on_own(thing: Any, is_current: bool) -> None:
-            workers[0].receive_own(thing, is_current)
-
-        view = ClusterView(self._me, ranges, feed, log, on_own)
+        inbox: Inbox = SimpleQueue()
+        view = ClusterView(self._me, ranges, feed, log, inbox)
         own = OwnObject(self._me, settings, ranges, view, log, feed.degraded)
-        workers.append(Worker(own, view, ranges, log, feed))
-        return _Parts(view, own, workers[0])
+        return _Parts(view, own, Worker(own, view, ranges, log, feed, inbox))
 
     # -- the start
 
@@ -167,7 +160,7 @@ class KubernetesClient:
         """
         known = feed.known
         nodes = len(known.nodes) / WATCHES_PER_LIST if known else api.count(self._path)[0]
-        self._rest(feed, nodes / LISTS_PER_SECOND)
+        feed.rest(nodes / LISTS_PER_SECOND)
         if feed.stopping:
             return False
         api.check_version()
@@ -176,12 +169,9 @@ class KubernetesClient:
         if known:
             parts.own.read(api)  # a watch that continues reports its changes only
             if not parts.view.resume(known):
-                self._rest(feed, len(known.nodes) / LISTS_PER_SECOND)
+                feed.rest(len(known.nodes) / LISTS_PER_SECOND)
         feed.known = None
         return True
-
-    def _rest(self, feed: Feed, most: float) -> None:
-        feed.wait(random.uniform(0, most))  # noqa: S311 - no secret
 
     # -- list and watch
 
@@ -197,14 +187,14 @@ class KubernetesClient:
         try:
             self._watch(feed, api, parts)
         except ApiError as error:
-            if error.status != _GONE:
+            if error.status != GONE:
                 raise
             self._log.info("the API has no history from the watch's position on any more")
             self._newest, view.position = "" if is_fresh else view.position or "0", ""
             if is_fresh and time.monotonic() - began < _SHORT:
                 # Of its own list: another one at once would not be better.
                 raise SourceError(_EXPIRED) from error
-            self._rest(feed, view.size / LISTS_PER_SECOND)
+            feed.rest(view.size / LISTS_PER_SECOND)
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:
         # With a resourceVersion the API server answers from its cache, and asks etcd for nothing.
@@ -214,7 +204,7 @@ class KubernetesClient:
         try:
             parts.view.replace(*api.get_list(self._path, query, parts.view.read_listed))
         except ApiError as error:
-            if error.status in (_GONE, _TIMEOUT) and self._newest:
+            if error.status in (GONE, _TIMEOUT) and self._newest:
                 # Also where the cluster was restored from a backup, and counts from there again.
                 self._newest = ""
             raise
@@ -244,4 +234,4 @@ class KubernetesClient:
             self._log.debug(f"the watch ended: {error}")
         if time.monotonic() - began < _SHORT:
             raise SourceError("the Kubernetes API ends watches at once")
-        self._rest(feed, 1 + parts.view.size / 1000)
+        feed.rest(1 + parts.view.size / 1000)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 from daemon.log import Log
 from daemon.model import Node
@@ -37,12 +38,19 @@ class _Listed:
     own: Any = None
 
 
-class ClusterView:
-    """Its methods may be called from any thread.
+class Received(NamedTuple):
+    """This node's own object; None where there is none. is_current: it was in a list."""
 
-    on_own: called with this node's own object whenever it is received, None where there is none,
-    and whether that was in a list.
-    """
+    thing: Any
+    is_current: bool
+
+
+Inbox = SimpleQueue[Received | None]
+"""Takes this node's own object whenever it is received; None: there may be something else to do."""
+
+
+class ClusterView:
+    """Its methods may be called from any thread. own: takes this node's own object."""
 
     def __init__(
         self,
@@ -50,12 +58,12 @@ class ClusterView:
         ranges: tuple[IPNetwork, ...],
         feed: Feed,
         log: Log,
-        on_own: Callable[[Any, bool], None],
+        own: Inbox,
     ) -> None:
         self.position = ""
         """The resourceVersion from which a watch can continue; empty = a list is needed."""
         self._me, self._ranges, self._feed, self._log = me, ranges, feed, log
-        self._on_own = on_own
+        self._own = own
         self._mutex = threading.RLock()
         self._check = ClaimCheck(me)
         self._is_whole = False
@@ -126,7 +134,7 @@ class ClusterView:
             self._check.replace(claims, unusable)
             self._is_whole, self.position = True, position
             self._emit()
-        self._on_own(own, True)
+        self._own.put(Received(own, is_current=True))
 
     def read_listed(self, thing: object) -> _Listed:
         """What `replace` needs of an object of a list."""
@@ -165,7 +173,7 @@ class ClusterView:
 
     def _change(self, name: str, thing: object) -> None:
         if name == self._me:
-            self._on_own(thing, False)
+            self._own.put(Received(thing, is_current=False))
         elif thing is None:
             self._check.drop(name)
         elif claim := self._parse(name, thing):

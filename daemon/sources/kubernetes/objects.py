@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from daemon.log import shorten
 from daemon.model import (
     Node,
     is_within,
@@ -28,7 +29,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 ADDRESSES_MAX = 2
 """One of each family."""
 PREFIXES_MAX = 16
-_TEXT_MAX = 80
 _UID_MAX = 128
 _INTERNAL, _EXTERNAL = "InternalIP", "ExternalIP"
 
@@ -92,7 +92,7 @@ def name_of(thing: object) -> str:
     try:
         return parse_node_name(name)
     except ValueError as error:
-        raise UnusableObject(f"its name {show(name)} {error}") from error
+        raise UnusableObject(f"its name {shorten(name)} {error}") from error
 
 
 def parse_claim(thing: object, ranges: Iterable[IPNetwork]) -> Claim:
@@ -184,7 +184,7 @@ def _parse(parse: Callable[[str], T], text: object, what: str) -> T:
     try:
         return parse(text)
     except ValueError as error:
-        raise UnusableObject(f"{what} {show(text)} {error}") from error
+        raise UnusableObject(f"{what} {shorten(text)} {error}") from error
 
 
 def _mapping(thing: object, key: str) -> Mapping[str, Any]:
@@ -194,11 +194,6 @@ def _mapping(thing: object, key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UnusableObject(f"its {key} is no mapping")
     return value
-
-
-def show(text: str) -> str:
-    """Text of an API object, shortened for a message."""
-    return repr(text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 3]}...")
 
 
 def find_position(thing: object) -> str:

@@ -34,7 +34,6 @@ from kernel.model import IPNetwork
 
 MANAGER = "podwired"
 """The field manager of server-side apply."""
-NOT_FOUND = 404
 SILENCE = 180.0
 """Seconds without a byte after which a watch counts as dead; the API sends a bookmark each minute
 (apiserver, cacher.go, bookmarkFrequency)."""
@@ -152,12 +151,7 @@ class OwnObject:
 
     def read(self, api: Api) -> None:
         """Read the object. Raises SourceError."""
-        try:
-            self.receive(api.get(self.path), is_current=True)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            self.receive(None, is_current=True)
+        self.receive(api.find(self.path), is_current=True)
 
     def receive(self, thing: Any, *, is_current: bool) -> None:
         """Take the object, None where there is none.

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from daemon.config.yaml import FileFault, Item, load
+from daemon.log import shorten
 from daemon.model import parse_pod_cidr
-from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.objects import show
+from daemon.sources.kubernetes.api import Api
 from daemon.sources.remote import SourceError
 from kernel.model import IPNetwork
 
@@ -21,17 +21,13 @@ PATH = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
 _CONTENT = "ClusterConfiguration"
 _NAME = "ConfigMap kube-system/kubeadm-config"
 _HINT = "set source.kubernetes.clusterCIDRs to prefixes that contain all pod CIDRs"
-_NOT_FOUND = 404
 
 
 def read_pod_subnet(api: Api) -> tuple[IPNetwork, ...]:
     """The prefixes that contain all pod CIDRs. Raises SourceError, with what to do."""
-    try:
-        thing = api.get(PATH)
-    except ApiError as error:
-        if error.status != _NOT_FOUND:
-            raise
-        raise SourceError(f"the cluster has no {_NAME}: {_HINT}") from error
+    thing = api.find(PATH)
+    if thing is None:
+        raise SourceError(f"the cluster has no {_NAME}: {_HINT}")
     return parse_pod_subnet(thing)
 
 
@@ -50,7 +46,7 @@ def parse_pod_subnet(thing: Any) -> tuple[IPNetwork, ...]:
     try:
         return tuple(parse_pod_cidr(prefix.strip()) for prefix in found.split(","))
     except ValueError as error:
-        raise SourceError(f"podSubnet of {_NAME} is {show(found)}, {error}: {_HINT}") from error
+        raise SourceError(f"podSubnet of {_NAME} is {shorten(found)}, {error}: {_HINT}") from error
 
 
 def _pod_subnet(root: Item) -> str:

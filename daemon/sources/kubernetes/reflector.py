@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.kubernetes.api import Api, ApiError
+from daemon.sources.kubernetes.api import GONE, Api, ApiError
 from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, watch_query
@@ -23,7 +23,6 @@ Key = tuple[str, str]
 
 CALM = 60.0
 """Seconds without a failure after which pauses begin anew."""
-_GONE = 410
 _STOP_SECONDS = 2.0
 
 
@@ -88,7 +87,7 @@ class Reflector(Generic[T]):
             self._loop.end()
 
     def _fail(self, error: Exception) -> None:
-        if isinstance(error, ApiError) and error.status == _GONE:
+        if isinstance(error, ApiError) and error.status == GONE:
             self._position = ""
         if self._stop.is_set():
             return

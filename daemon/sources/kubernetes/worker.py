@@ -14,20 +14,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from daemon.backoff import Backoff
 from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox, Received
 from daemon.sources.kubernetes.objects import (
     NODES,
     NodeRecord,
     UnusableObject,
     parse_node_record,
 )
-from daemon.sources.kubernetes.own_object import NOT_FOUND, PATIENCE, OwnObject
+from daemon.sources.kubernetes.own_object import PATIENCE, OwnObject
 from daemon.sources.kubernetes.retry import PAUSE, PAUSE_MAX, retry_pauses
 from daemon.sources.remote import Feed, SourceError
 from kernel.model import IPNetwork
@@ -80,7 +79,7 @@ class _Job:
 
 
 class Worker:
-    """Both threads, from `start` to `stop`."""
+    """Both threads, from `start` to `stop`. inbox: wakes the one that does jobs."""
 
     def __init__(
         self,
@@ -89,10 +88,11 @@ class Worker:
         ranges: tuple[IPNetwork, ...],
         log: Log,
         feed: Feed,
+        inbox: Inbox,
     ) -> None:
         self._own, self._view, self._ranges = own, view, ranges
         self._log, self._feed, self._trouble = log, feed, feed.degraded
-        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._inbox = inbox
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._node_backoff = retry_pauses(2 * PAUSE_MAX)
@@ -126,11 +126,7 @@ class Worker:
 
     def wake(self) -> None:
         """There may be something to do."""
-        self._inbox.put(lambda: None)
-
-    def receive_own(self, thing: Any, is_current: bool) -> None:
-        """This node's object was received; see OwnObject."""
-        self._inbox.put(partial(self._own.receive, thing, is_current=is_current))
+        self._inbox.put(None)
 
     def _repeat(
         self,
@@ -179,9 +175,13 @@ class Worker:
     def _receive(self, seconds: float) -> None:
         """Take what arrives, for so long at most where nothing does."""
         with suppress(queue.Empty):
-            self._inbox.get(timeout=seconds)()
+            self._take(self._inbox.get(timeout=seconds))
             while True:
-                self._inbox.get_nowait()()
+                self._take(self._inbox.get_nowait())
+
+    def _take(self, received: Received | None) -> None:
+        if received:
+            self._own.receive(received.thing, is_current=received.is_current)
 
     # -- the jobs
 
@@ -204,13 +204,11 @@ class Worker:
         return lookup_pause(self._view.size)
 
     def _read_record(self, api: Api, claim: Node) -> NodeRecord | None:
-        nothing = NodeRecord(claim.name, "", (), ())
+        thing, nothing = api.find(f"{NODES}/{claim.name}"), NodeRecord(claim.name, "", (), ())
+        if thing is None:
+            return None
         try:
-            record = parse_node_record(api.get(f"{NODES}/{claim.name}"), self._ranges)
-        except ApiError as error:
-            if error.status == NOT_FOUND:
-                return None
-            raise
+            record = parse_node_record(thing, self._ranges)
         except UnusableObject:
             return nothing
         return record if record.name == claim.name else nothing

@@ -22,9 +22,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from daemon.log import Log
-from daemon.policy.kubernetes import KubernetesSource
+from daemon.policy.kubernetes_source import KubernetesSource
 from daemon.policy.model import Facts
-from daemon.policy.saved import saved_path
+from daemon.policy.saved_facts import saved_path
 from tests.bench.kubernetes.arrival import KubernetesMember
 from tests.bench.kubernetes.fleet import CLUSTER_CIDRS, make_node, open_api
 from tests.bench.lineup import Lineup

@@ -8,7 +8,7 @@ from daemon.journal import MIN_BYTES, Journal
 from daemon.log import Log
 from daemon.policy.compile import Compiled, LocalPod, compile_rules
 from daemon.policy.controller import CLOSED_SECONDS, PolicyController
-from daemon.policy.files import FileSource
+from daemon.policy.file_source import FileSource
 from daemon.policy.model import Facts, Policy
 from kernel.netlink.monitor import Monitor
 

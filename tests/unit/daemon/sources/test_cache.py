@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
+import time
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from daemon.log import Log
 from daemon.model import Node
-from daemon.sources.cache import CacheWriter, LastKnown, Unreadable, load, render
-from tests.unit.daemon.waiting import wait_until
+from daemon.sources.cache import LastKnown, Unreadable, load, open_cache, render
 
 NODES = (
     Node("a", (ip_address("192.0.2.1"),), (ip_network("10.244.1.0/24"),)),
@@ -95,55 +94,12 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
         load(tmp_path, "here")
 
 
-def test_the_end_writes_what_is_due(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    cache = CacheWriter(path, Log(), gap=3600, today=lambda: 99.0)
-    cache.update(KNOWN, urgent=True)
-    assert not path.exists()
+def test_the_time_of_the_write_is_saved(tmp_path: Path) -> None:
+    path, began = tmp_path / "f", time.time()
+    cache = open_cache(path, Log())
+    cache.update(KNOWN)
     cache.close()
-    assert load(path, "here") == LastKnown(*KNOWN_PARTS, 99.0)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    path.unlink()
-    cache.close()
-    assert not path.exists()
-
-
-KNOWN_PARTS = (KNOWN.identity, KNOWN.nodes, KNOWN.cluster_cidrs, KNOWN.position)
-
-
-def test_the_newest_state_is_written_when_it_is_due(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    cache = CacheWriter(path, Log(), gap=0.05, position_gap=3600)
-    cache.update(LastKnown("here", NODES[:1], (), "1"), urgent=False)
-    cache.update(LastKnown("here", NODES[:1], (), "2"), urgent=True)
-    cache.update(LastKnown("here", NODES, (), "3"), urgent=False)
-    wait_until(path.exists)
     known = load(path, "here")
     assert known is not None
-    assert (known.nodes, known.position) == (NODES, "3")
-    cache.close()
-
-
-def test_changed_nodes_are_written_soon_after_an_earlier_write(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    cache = CacheWriter(path, Log(), gap=3600)
-    for number in (1, 2):
-        wanted = NODES[:number]
-        cache.update(LastKnown("here", wanted, ()), urgent=True)
-        wait_until(lambda: path.exists() and getattr(load(path), "nodes", ()) == wanted)  # noqa: B023
-    cache.update(LastKnown("here", NODES, (), "5"), urgent=False)
-    cache.update(LastKnown("here", NODES[:1], (), "6"), urgent=True)
-    wait_until(lambda: getattr(load(path), "nodes", ()) == NODES[:1])
-    cache.close()
-
-
-def test_a_disk_that_cannot_be_written_is_logged_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    cache = CacheWriter(tmp_path / "none" / "f", Log(), gap=3600)
-    for _ in range(3):
-        cache.update(KNOWN, urgent=True)
-        cache.close()
-    [line] = capfd.readouterr().err.splitlines()
-    assert "the cluster's last known state" in line
-    assert "`dataDir`" in line
+    assert replace(known, saved=KNOWN.saved) == KNOWN
+    assert began - 1 < known.saved < time.time() + 1

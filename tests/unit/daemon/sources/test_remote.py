@@ -255,7 +255,7 @@ def test_what_is_known_is_used_at_the_next_start(tmp_path: Path) -> None:
 
     with source_of(Script(feed_one), tmp_path) as source:
         polled(source)
-        wait_until(lambda: source._feed._position == "18")
+        wait_until(lambda: source._position == "18")
 
     def refuse(feed: Feed) -> None:
         assert feed.known is not None

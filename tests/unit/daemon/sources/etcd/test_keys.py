@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.log import shorten
 from daemon.model import Node
 from daemon.sources.etcd.keys import (
     Keys,
@@ -25,7 +26,6 @@ from daemon.sources.etcd.keys import (
     parse_holder,
     parse_key_value,
     parse_record,
-    shorten,
 )
 
 KEYS = Keys("/podwire")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 
 from daemon.log import Log
 from daemon.model import Node
-from daemon.sources.cache import CacheWriter, LastKnown
+from daemon.sources.cache import LastKnown, open_cache
 from daemon.sources.kubernetes.api import ApiError
-from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox
 from daemon.sources.kubernetes.objects import NodeRecord, render
 from daemon.sources.remote import Feed
 
@@ -41,15 +42,14 @@ class View:
     """A view, and what it gave out."""
 
     def __init__(self, folder: Path) -> None:
-        self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.keeper = open_cache(folder / "cluster.json", Log())
         self.feed = Feed(self.keeper, "here")
-        self.own: list[tuple[Any, bool]] = []
+        self.own: Inbox = SimpleQueue()
         self.restart()
 
     def restart(self) -> None:
         """Another daemon, that has received nothing yet."""
-        on_own = lambda thing, is_current: self.own.append((thing, is_current))  # noqa: E731
-        self.view = ClusterView("me", RANGES, self.feed, Log(), on_own)
+        self.view = ClusterView("me", RANGES, self.feed, Log(), self.own)
 
     def list_of(self, *nodes: Node) -> None:
         self.view.replace(map(thing, nodes), "7")
@@ -59,7 +59,7 @@ class View:
         self.view.settle(claim, found)
 
     def names(self) -> list[str] | None:
-        snapshot = self.feed.take()
+        snapshot = self.feed.poll()
         return [n.name for n in snapshot.nodes] if snapshot else None
 
     def position(self) -> str:
@@ -110,7 +110,8 @@ def test_the_own_object_is_for_others_to_use(view: View) -> None:
     view.view.events([event("MODIFIED", thing(node("me", 3)))])
     view.view.events([event("DELETED", thing(ME))])
     view.list_of(A)
-    assert [(own is None, is_current) for own, is_current in view.own] == [
+    received = [view.own.get_nowait() for _ in range(view.own.qsize())]
+    assert [(own.thing is None, own.is_current) for own in received if own] == [
         (False, True), (False, False), (True, False), (True, True),
     ]  # fmt: skip
     assert view.names() is None

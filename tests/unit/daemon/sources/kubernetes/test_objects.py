@@ -116,7 +116,7 @@ def test_what_is_no_claim_is_refused(thing: object, why: str) -> None:
         ("10.244.2.1/32", "its pod CIDR '10.244.2.1/32' is too small for pods"),
         ("10.244.1.128/25", "its pod CIDR 10.244.1.128/25 overlaps its 10.244.1.0/24"),
         ("10.244.2.0/24\n", "its pod CIDR '10.244.2.0/24\\n' must be a prefix"),
-        ("x" * 9000, f"its pod CIDR '{'x' * 77}...' must be a prefix"),
+        ("x" * 9000, f"its pod CIDR '{'x' * 79}... must be a prefix"),
         (None, "its pod CIDR is no text"),
         (["10.244.2.0/24"], "its pod CIDR is no text"),
     ],

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.cache import CacheWriter
+from daemon.sources.cache import open_cache
 from daemon.sources.http import BadResponse
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView
@@ -84,9 +85,9 @@ class Mine:
     """A node that is published."""
 
     def __init__(self, folder: Path, among: tuple[IPNetwork, ...] = ()) -> None:
-        self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.keeper = open_cache(folder / "cluster.json", Log())
         self.feed, self.log, self.server = Feed(self.keeper, "here"), Notes(), Server()
-        view = ClusterView("me", RANGES, self.feed, self.log, lambda *_: None)
+        view = ClusterView("me", RANGES, self.feed, self.log, SimpleQueue())
         settings = KubernetesSettings(cluster_cidrs=RANGES, node_addresses=among)
         self.own = OwnObject("me", settings, RANGES, view, self.log, self.feed.degraded)
         assert self.own.read_node(self.server) == "7"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ import pytest
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.model import Node
-from daemon.sources.cache import CacheWriter
+from daemon.sources.cache import open_cache
 from daemon.sources.kubernetes.api import Api, ApiError
-from daemon.sources.kubernetes.cluster_view import ClusterView
+from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox, Received
 from daemon.sources.kubernetes.own_object import OwnObject
 from daemon.sources.kubernetes.worker import LOOKUPS_PER_SECOND, Worker, lookup_pause
 from daemon.sources.remote import Feed, SourceError
@@ -81,13 +82,13 @@ class OneNode:
     """A worker that runs, and what is around it."""
 
     def __init__(self, folder: Path) -> None:
-        self.keeper = CacheWriter(folder / "cluster.json", Log(), gap=3600, position_gap=3600)
+        self.keeper = open_cache(folder / "cluster.json", Log())
         self.feed, self.server, log = Feed(self.keeper, "here"), Server(), Log("error")
-        on_own: Callable[[Any, bool], None] = lambda *own: self.worker.receive_own(*own)  # noqa: E731
-        self.view = ClusterView("me", RANGES, self.feed, log, on_own)
+        self.inbox: Inbox = SimpleQueue()
+        self.view = ClusterView("me", RANGES, self.feed, log, self.inbox)
         settings = KubernetesSettings(cluster_cidrs=RANGES)
         own = OwnObject("me", settings, RANGES, self.view, log, self.feed.degraded)
-        self.worker = Worker(own, self.view, RANGES, log, self.feed)
+        self.worker = Worker(own, self.view, RANGES, log, self.feed, self.inbox)
 
     def names(self) -> list[str]:
         return [n.name for n in self.view._check.nodes]
@@ -114,9 +115,9 @@ def one(tmp_path: Path) -> Iterator[OneNode]:
 def test_the_own_node_is_read_and_published_once_its_object_is_known(one: OneNode) -> None:
     eventually(lambda: one.names() == ["me"])
     assert not one.server.applied
-    one.worker.receive_own(None, True)
+    one.inbox.put(Received(None, True))
     eventually(lambda: len(one.server.applied) == 1)
-    one.worker.receive_own(one.server.applied[0], False)
+    one.inbox.put(Received(one.server.applied[0], False))
     time.sleep(0.3)
     assert (one.server.watches, len(one.server.applied)) == (1, 1)
 
@@ -124,13 +125,13 @@ def test_the_own_node_is_read_and_published_once_its_object_is_known(one: OneNod
 def test_an_object_that_others_keep_changing_is_written_ever_more_slowly(one: OneNode) -> None:
     began = time.monotonic()
     while time.monotonic() < began + 3:
-        one.worker.receive_own({"metadata": {}, "spec": {}}, False)
+        one.inbox.put(Received({"metadata": {}, "spec": {}}, False))
         time.sleep(0.01)
     assert 2 <= len(one.server.applied) <= 6
 
 
 def test_a_change_of_the_node_is_published_at_once(one: OneNode) -> None:
-    one.worker.receive_own(None, True)
+    one.inbox.put(Received(None, True))
     eventually(lambda: len(one.server.applied) == 1)
     event = {"type": "MODIFIED", "object": node("me", 8)}
     one.server.events.append(json.dumps(event).encode())
@@ -139,7 +140,7 @@ def test_a_change_of_the_node_is_published_at_once(one: OneNode) -> None:
 
 
 def test_changes_of_the_node_are_not_published_ever_more_slowly(one: OneNode) -> None:
-    one.worker.receive_own(None, True)
+    one.inbox.put(Received(None, True))
     for number in range(1, 8):
         event = {"type": "MODIFIED", "object": node("me", number)}
         one.server.events.append(json.dumps(event).encode())

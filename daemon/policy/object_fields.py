@@ -16,7 +16,6 @@ class UnusableField(ValueError):
 
     def __init__(self, key: str, value: object, why: str) -> None:
         super().__init__(f"{key} {reprlib.repr(value)} {why}")
-        self.key = key
 
 
 def mapping_of(value: Any, key: str, known: Collection[str] = ()) -> Mapping[str, Any]:

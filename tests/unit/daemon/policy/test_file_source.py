@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.policy.files import FileSource
+from daemon.policy.file_source import FileSource
 
 METADATA = {"namespace": "app", "name": "p"}
 

@@ -18,7 +18,6 @@ from urllib.parse import quote
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.model import SourceActivity
-from daemon.policy.fields import UnusableField
 from daemon.policy.model import (
     EVERYBODY,
     Facts,
@@ -27,6 +26,7 @@ from daemon.policy.model import (
     PodPeers,
     Policy,
 )
+from daemon.policy.object_fields import UnusableField
 from daemon.policy.objects import (
     key_of,
     parse_namespace_facts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.policy.kubernetes import WATCHES_MAX, PeerWatch, merge
+from daemon.policy.kubernetes_source import WATCHES_MAX, PeerWatch, merge
 
 MANY = {PeerWatch(f"n{n}", "app=web") for n in range(WATCHES_MAX + 1)}
 

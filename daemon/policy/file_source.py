@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from daemon.files import read_regular
+from daemon.files import FileState, read_regular, state_of
 from daemon.model import SourceActivity
 from daemon.policy.model import Facts
 from daemon.policy.objects import facts_of
@@ -19,7 +19,6 @@ from daemon.policy.objects import facts_of
 FILE_MAX = 16 << 20  # bytes
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_State = tuple[tuple[str, int, int, int], ...]
 
 
 class FileSource:
@@ -31,7 +30,7 @@ class FileSource:
     def __init__(self, folder: Path) -> None:
         self.fault = ""
         self._folder = folder
-        self._state: _State | None = None
+        self._state: tuple[tuple[str, FileState], ...] | None = None
 
     def start(self) -> None:
         """Nothing is open between reads."""
@@ -43,7 +42,7 @@ class FileSource:
     def take(self) -> Facts | None:
         """The facts in all files, None where no file changed."""
         try:
-            state = tuple(map(_state_of, self._files()))
+            state = tuple((path.name, state_of(path.stat())) for path in self._files())
             if state == self._state:
                 return None
             self._state = state
@@ -64,11 +63,6 @@ class FileSource:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def _state_of(path: Path) -> tuple[str, int, int, int]:
-    found = path.stat()
-    return path.name, found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _parse(path: Path, data: bytes) -> list[Any]:
