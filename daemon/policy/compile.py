@@ -7,13 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from daemon.policy.intervals import (
-    TooLarge,
-    add_boxes,
-    disjoint_boxes,
-    merge,
-    merge_ranges,
-)
+from daemon.policy.intervals import TooLarge, add_boxes, disjoint_boxes, merge, merge_ranges
 from daemon.policy.model import (
     EVERYBODY,
     PORT_MAX,

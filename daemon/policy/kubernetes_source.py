@@ -18,21 +18,9 @@ from urllib.parse import quote
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.model import SourceActivity
-from daemon.policy.model import (
-    EVERYBODY,
-    Facts,
-    Key,
-    PodFacts,
-    PodPeers,
-    Policy,
-)
+from daemon.policy.model import EVERYBODY, Facts, Key, PodFacts, PodPeers, Policy
 from daemon.policy.object_fields import UnusableField
-from daemon.policy.objects import (
-    key_of,
-    parse_namespace_facts,
-    parse_pod_facts,
-    parse_policy,
-)
+from daemon.policy.objects import key_of, parse_namespace_facts, parse_pod_facts, parse_policy
 from daemon.sources.kubernetes.reflector import Reflector
 from daemon.watchdog import Watch, unwatched
 

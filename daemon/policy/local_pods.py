@@ -7,14 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cni_plugin.config import DEFAULT_BRIDGE
-from cni_plugin.names import (
-    Mark,
-    is_host_link_name,
-    is_marked,
-    link_local,
-    parse_alias,
-    pod_mac,
-)
+from cni_plugin.names import Mark, is_host_link_name, is_marked, link_local, parse_alias, pod_mac
 from daemon.policy.compile import LocalPod
 from daemon.policy.model import Facts, Key, PodFacts
 from kernel.model import HOST_LINK_PREFIX, IPAddress, Link

@@ -30,13 +30,7 @@ from daemon.sources.etcd.keys import (
     read_keys,
 )
 from daemon.sources.etcd.lease import Lease, LeaseFile
-from daemon.sources.etcd.subnet_pool import (
-    Candidates,
-    NameTaken,
-    Pool,
-    choose_subnets,
-    make_pool,
-)
+from daemon.sources.etcd.subnet_pool import Candidates, NameTaken, Pool, choose_subnets, make_pool
 from daemon.sources.own_address import own_addresses
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork

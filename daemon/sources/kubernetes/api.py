@@ -14,7 +14,7 @@ from daemon.sources.http import BadResponse, Request, Session
 from daemon.sources.kubernetes.credentials import make_context
 from daemon.sources.kubernetes.kubeconfig import Access, read_access
 from daemon.sources.kubernetes.listing import parse_list
-from daemon.sources.kubernetes.objects import UnusableObject, find_position
+from daemon.sources.kubernetes.objects import UnusableObject, find_position, metadata_of
 from daemon.sources.remote import SourceError
 
 VERSION_MIN = 1, 30
@@ -107,8 +107,7 @@ class Api:
     def count(self, path: str) -> tuple[int, str]:
         """How many items a list has, and its resourceVersion. Raises SourceError."""
         root = self.get(path, {"limit": "1"})
-        metadata = root.get("metadata") if isinstance(root, dict) else None
-        more = metadata.get("remainingItemCount") if isinstance(metadata, dict) else None
+        more = metadata_of(root).get("remainingItemCount")
         return 1 + more if isinstance(more, int) else 1, find_position(root)
 
     def check_version(self) -> None:

@@ -16,12 +16,7 @@ from daemon.sources.http import BadResponse
 from daemon.sources.kubernetes.api import GONE, NOT_FOUND, Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox
 from daemon.sources.kubernetes.objects import objects_path
-from daemon.sources.kubernetes.own_object import (
-    PATIENCE,
-    SILENCE,
-    OwnObject,
-    watch_query,
-)
+from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, OwnObject, watch_query
 from daemon.sources.kubernetes.pod_subnet import read_pod_subnet
 from daemon.sources.kubernetes.retry import WATCH_PAUSES
 from daemon.sources.kubernetes.worker import Worker

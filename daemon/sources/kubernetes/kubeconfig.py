@@ -18,13 +18,7 @@ import yaml
 
 from daemon.config.schema import KubernetesSettings
 from daemon.files import open_regular, read_regular
-from daemon.sources.kubernetes.credentials import (
-    BearerAuth,
-    Cluster,
-    User,
-    check_token,
-    read_token,
-)
+from daemon.sources.kubernetes.credentials import BearerAuth, Cluster, User, check_token, read_token
 from daemon.sources.kubernetes.exec_plugin import ExecTokens, parse_exec
 from daemon.sources.remote import SourceError
 

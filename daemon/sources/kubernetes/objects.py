@@ -196,12 +196,15 @@ def _mapping(thing: object, key: str) -> Mapping[str, Any]:
     return value
 
 
+def metadata_of(thing: object) -> Mapping[str, Any]:
+    """The metadata of an object or list; empty where it has none that is usable."""
+    found = thing.get("metadata") if isinstance(thing, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def find_position(thing: object) -> str:
     """The resourceVersion of an object or list, empty where it has none that is usable."""
-    try:
-        position = _mapping(thing, "metadata").get("resourceVersion")
-    except UnusableObject:
-        return ""
+    position = metadata_of(thing).get("resourceVersion")
     return position if isinstance(position, str) and _POSITION.fullmatch(position) else ""
 
 
@@ -210,10 +213,7 @@ def version_of(thing: object) -> tuple[str, int]:
 
     Each object of the name has another uid; the generation counts changes of its spec.
     """
-    try:
-        metadata = _mapping(thing, "metadata")
-    except UnusableObject:
-        return "", 0
+    metadata = metadata_of(thing)
     uid, generation = metadata.get("uid"), metadata.get("generation")
     return (
         uid if isinstance(uid, str) else "",
@@ -242,8 +242,7 @@ def is_rendered(thing: object, desired: Mapping[str, Any]) -> bool:
     """Whether an object of the API has the desired spec, and that Node as its only Node owner."""
     if not isinstance(thing, dict) or thing.get("spec") != desired["spec"]:
         return False
-    metadata = thing.get("metadata")
-    owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    owners = metadata_of(thing).get("ownerReferences")
     nodes: list[object] = [
         owner
         for owner in (owners if isinstance(owners, list) else ())

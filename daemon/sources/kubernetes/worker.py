@@ -20,12 +20,7 @@ from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox, Received
-from daemon.sources.kubernetes.objects import (
-    NODES,
-    NodeRecord,
-    UnusableObject,
-    parse_node_record,
-)
+from daemon.sources.kubernetes.objects import NODES, NodeRecord, UnusableObject, parse_node_record
 from daemon.sources.kubernetes.own_object import PATIENCE, OwnObject
 from daemon.sources.kubernetes.retry import PAUSE, PAUSE_MAX, retry_pauses
 from daemon.sources.remote import Feed, SourceError

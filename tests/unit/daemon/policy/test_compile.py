@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.policy.compile import LocalPod, allows, compile_rules
-from daemon.policy.model import (
-    Facts,
-)
+from daemon.policy.model import Facts
 from daemon.policy.object_fields import UnusableField
 from daemon.policy.objects import parse_namespace_facts, parse_pod_facts, parse_policy
 from kernel.model import IPAddress

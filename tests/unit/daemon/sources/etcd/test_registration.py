@@ -23,11 +23,7 @@ from daemon.sources.etcd.keys import (
     encode_length,
     encode_record,
 )
-from daemon.sources.etcd.registration import (
-    check_lengths,
-    plan_registration,
-    plan_withdrawal,
-)
+from daemon.sources.etcd.registration import check_lengths, plan_registration, plan_withdrawal
 from daemon.sources.etcd.subnet_pool import make_pool
 from daemon.sources.remote import SourceError
 
