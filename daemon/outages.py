@@ -44,12 +44,11 @@ class Outages:
         records = [Record(now, action, f"{self._kind} {name}", why) for name, why in named]
         if (more := len(causes) - _RECORDS) > 0:
             records.append(Record(now, action, f"{more} more of {self._kind}", "see the log"))
+        if self._log is not None:
+            emit = self._log.info if action == "ended" else self._log.warning
+            for record in records:
+                emit(f"{action} {record.object}: {record.cause}")
         self._journal.write(records)
-        if self._log is None:
-            return
-        emit = self._log.info if action == "ended" else self._log.warning
-        for record in records:
-            emit(f"{action} {record.object}: {record.cause}")
 
 
 class FailedCalls:

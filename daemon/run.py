@@ -255,8 +255,8 @@ def _lead(common: Common, service: Service) -> int:
     reclaim_in_all_stores(service.data_dir, DEFAULT_INDEX, common.log.info)
     with _serving(common, 0, service.data_dir) as (server, pool), service.beside:
         _keep_from_collector()
-        notify("READY=1")
         common.log.info("serving", socket=listener, data_dir=service.data_dir)
+        notify("READY=1")
         displaced = ""
         while not displaced and not signals.stop.wait(CHECK_SECONDS):
             _check(pool, common.loops[0])

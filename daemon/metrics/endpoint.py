@@ -295,11 +295,11 @@ class Endpoint:
         if fault == self._fault:
             return
         self._fault = fault
-        self._report(fault)
         if fault:
             self._log.error(fault)
         else:
             self._log.info("metrics are served", listen=format_address(self._host, self._port))
+        self._report(fault)
 
     def _get(self, path: str, accept: str) -> Response:
         try:

@@ -281,8 +281,8 @@ class PolicyController:
             self._retry_at = time.monotonic() + self._backoff.next(time.monotonic())
             self._wake(_CHANGED)
         elif cause:
-            self._record("restored", _NAME, cause)
             self._log.warning(f"restored {_NAME}: {cause}")
+            self._record("restored", _NAME, cause)
 
     def _drain(self, monitor: Monitor) -> None:
         for event in monitor.read():

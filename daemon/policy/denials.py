@@ -83,9 +83,9 @@ class Denials:
             more = f"connections, {len(due) - AT_ONCE} more"
             records.append(Record(time.time(), "refused", more, "network policies"))
             self._counts.clear()
-        self._journal.write(records)
         for record in records:
             self._log.info(f"refused {record.object}: {record.cause}")
+        self._journal.write(records)
 
     def _record(self, facts: Facts, packet: LoggedPacket) -> Record:
         action, _space, direction = packet.prefix.partition(" ")

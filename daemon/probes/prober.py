@@ -272,10 +272,10 @@ class Prober:
         gap = min(max(_REPORT_GAP, _REPORT_GAP_EACH * len(peers)), _REPORT_GAP_MAX)
         self._report_at, self._reported = now + gap, peers.revision
         dropped = self.counts.dropped
-        self._report = make_report(peers.counts, peers.degraded(), self._fault, dropped)
         self._outages.update(
             {p.name: f"{p.reason}: {p.detail}" for p in peers.degraded() if p.state is State.FAILED}
         )
+        self._report = make_report(peers.counts, peers.degraded(), self._fault, dropped)
 
     def _check_fault(self) -> None:
         before, fault = self._fault, self._overload
@@ -283,11 +283,11 @@ class Prober:
             fault = f"peers are not probed: {self._sockets.fault}"
         if fault == before:
             return
-        self._fault, self._reported = fault, -1
         if fault:
             self._log.error(fault)
         else:
             self._log.info("peers are probed again")
+        self._fault, self._reported = fault, -1
 
 
 def describe_overload(address: str, port: int) -> str:

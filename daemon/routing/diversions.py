@@ -103,11 +103,11 @@ class Diversions:
     def _report(self, text: str) -> None:
         before = self._reporter.faults["paths"]
         self._reporter.report_fault("paths", text)
+        if before and not text:
+            self._reporter.log.info(f"{_NAME} go as planned again")
         if bool(text) != bool(before):
             cause = text or "they go as planned again"
             self._reporter.record([Record(time.time(), "found", _NAME, cause)])
-        if before and not text:
-            self._reporter.log.info(f"{_NAME} go as planned again")
 
 
 def find_diverted(

@@ -147,8 +147,10 @@ class Loop:
             if self._prober:
                 self._prober.blocked = self._faults["paths"] or self._firewall.blocked
         status = self._finish()
+        # Metrics first: who reads in the status what is wrong finds it there, too.
         seen = Seen(status, self._snapshot, self._desired, self._source.activity)
         self._counts.note_iteration(began, seen)
+        self._publish_status(status)
 
     def _sleep(self, wake_up: int) -> None:
         wait = max(0.0, self._next_tick - time.monotonic())
@@ -249,7 +251,7 @@ class Loop:
         return True
 
     def _finish(self) -> NodeStatus:
-        """Do what waits for a node that is ready, and publish the status."""
+        """Do what waits for a node that is ready; the status then."""
         if self._desired and not self._faults.node:
             if self._conflist.reconcile(self._desired):
                 self._takeover.check_conflists()
@@ -263,14 +265,15 @@ class Loop:
             self._faults.note_end()
         self._faults.set("journal", self._journal.fault)
         self._faults.set("metrics", self._counts.endpoint_fault)
-        status = self._status()
+        return self._status()
+
+    def _publish_status(self, status: NodeStatus) -> None:
         try:
             self._publish(status)
         except OSError as error:  # a full disk is no reason to stop; readers see the file's age
             path = self._settings.status_file
             self._reporter.report_failure(explain("the status", path, error, "statusFile"))
             self._faults.note_error(self._reporter.error)
-        return status
 
     def _status(self) -> NodeStatus:
         desired, faults = self._desired, self._faults

@@ -268,9 +268,9 @@ class PeerRoutes:
             self._failed_until.pop(change.key, None)
         repairs = [c for c in done if c.cause]
         each = self._reporter.count_repairs((c.key, c.name, c.cause) for c in repairs)
-        self._reporter.record(records_of([c for c in done if not c.cause or c.key in each]))
         if fresh := [c for c in repairs if c.key in each]:
             self._reporter.log.warning(f"repaired {fresh[0].name}{_more(fresh)}: {fresh[0].cause}")
+        self._reporter.record(records_of([c for c in done if not c.cause or c.key in each]))
         if repairs:
             self._reporter.note_batch(began)
         if len(repairs) < len(done):

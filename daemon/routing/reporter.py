@@ -154,10 +154,10 @@ class Reporter:
     def report_change(
         self, action: Action, name: str, cause: str, before: str = "", after: str = ""
     ) -> None:
-        """One change of one object, to journal and log."""
-        self.record([Record(time.time(), action, name, cause, before, after)])
+        """One change of one object, to log and journal."""
         why = f" ({cause})" if cause else ""
         self.log.info(f"{action} {name}{why}", before=before, after=after)
+        self.record([Record(time.time(), action, name, cause, before, after)])
 
     def record(self, records: Iterable[Record]) -> None:
         """Changes, to the journal alone."""

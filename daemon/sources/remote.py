@@ -301,8 +301,8 @@ class RemoteSource(Feed):
             self._log.warning(f"the last known state {self._path} is not used: it {error}")
             return
         if known is not None:
-            self.begin(known)
             self._log.info("the last known state of the cluster is in use", nodes=len(known.nodes))
+            self.begin(known)
 
 
 def _printable(text: str) -> str:

@@ -98,10 +98,11 @@ def test_a_node_watches_what_policies_of_its_pods_need(api: ApiServer, learner: 
     # One that selects no pod of this node: pods of this node, and namespaces.
     api.admin.apply(policy("pol-b", "first", podSelector={"matchLabels": {"app": "n2"}}))
     learner.until(lambda facts: len(facts.policies) == 1)
+    own = {("pol-a", "pod-n1"), ("pol-b", "pod-n1")}
+    learner.until(lambda facts: set(facts.pods) >= own)
     facts = learner.facts
-    assert set(facts.pods) >= {("pol-a", "pod-n1"), ("pol-b", "pod-n1")}
     assert all(name != "pod-n2" for _space, name in facts.pods)
-    assert facts.labels_of("pol-a")["team"] == "a"
+    learner.until(lambda facts: facts.labels_of("pol-a").get("team") == "a")
 
     # One that selects a pod of this node, and names pods by namespace and label: these alone.
     peer = {

@@ -135,7 +135,7 @@ def unchanged(*namespaces: Namespace, ignore: Iterable[str] = ()) -> Iterator[No
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
     """Waits for kernel work that is asynchronous by nature, such as a dying namespace."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.02)

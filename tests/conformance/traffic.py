@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from .namespaces import Namespace
 
-_WAIT = 10  # seconds
+_WAIT = 30  # seconds
 _SERVER = """
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
@@ -21,7 +21,7 @@ peer.close()
 """
 _CLIENT = """
 import socket, sys
-peer = socket.create_connection((sys.argv[1], 7), timeout=10)
+peer = socket.create_connection((sys.argv[1], 7), timeout=30)
 peer.sendall(b"ping")
 assert peer.recv(100) == b"ping"
 """

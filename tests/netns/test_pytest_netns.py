@@ -87,7 +87,7 @@ def test_node_has_the_mtu_that_was_asked_for(make_node: MakeNode, underlay: Unde
     assert node.ns.link("eth0") == {**(node.ns.link("eth0") or {}), "mtu": 1400}
     gateway = underlay.gateway(4)
     assert node.ns.ping(gateway, size=1400, fragment=False)
-    assert not node.ns.ping(gateway, size=1401, fragment=False)
+    assert not node.ns.ping(gateway, size=1401, fragment=False, seconds=2)
 
 
 def test_node_mounts_are_its_own(node: Node, pod: Namespace) -> None:
@@ -165,7 +165,7 @@ def test_snapshot_is_steady_under_traffic(node: Node, underlay: Underlay) -> Non
     node.ns.ping(underlay.gateway(6))
     before = snapshot(node.ns)
     server = underlay.ns.echo("tcp", underlay.gateway(4))
-    assert node.ns.reaches(server)
+    assert node.ns.exchange(server)
     assert node.ns.ping(underlay.gateway(6))
     assert changes(before, snapshot(node.ns)) == []
 

@@ -17,6 +17,8 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a command in a namespace counts as hung."""
+PING_SECONDS = 10
+"""Seconds that `ping` goes on asking."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -159,20 +161,41 @@ class Namespace:
         """
         return traffic.exchange(self.socket, server.protocol, to or server.listens, bind)
 
-    def reaches(self, server: traffic.EchoServer, *, to: tuple[str, int] | None = None) -> bool:
-        """Whether an exchange with the server succeeds, soon."""
-        where, seconds = to or server.listens, traffic.DOUBT_TIMEOUT
+    def reaches(
+        self,
+        server: traffic.EchoServer,
+        *,
+        to: tuple[str, int] | None = None,
+        seconds: float = traffic.DOUBT_TIMEOUT,
+    ) -> bool:
+        """Whether an exchange with the server succeeds, soon; `exchange` where it must."""
+        where = to or server.listens
         try:
             traffic.exchange(self.socket, server.protocol, where, seconds=seconds)
         except OSError:
             return False
         return True
 
-    def ping(self, address: str, *, size: int | None = None, fragment: bool = True) -> bool:
-        """Whether an echo request is answered; `size` counts the whole IP packet, in bytes."""
-        options = ["-n", "-c", "1", "-W", "2"]
+    def ping(
+        self,
+        address: str,
+        *,
+        size: int | None = None,
+        fragment: bool = True,
+        seconds: int = PING_SECONDS,
+    ) -> bool:
+        """Whether an echo request is answered; `size` counts the whole IP packet, in bytes.
+
+        One a second is sent for so many seconds: give 2 where there may well be no answer.
+        """
+        options = ["-n", "-c", "1", "-w", str(seconds)]
         if size is not None:
             options += ["-s", str(size - (48 if ":" in address else 28))]
         if not fragment:
             options += ["-M", "do"]
         return self.run(["ping", *options, address], check=False).returncode == 0
+
+    def ping_once(self, address: str) -> bool:
+        """Whether a single echo request is answered, however late."""
+        argv = ["ping", "-n", "-c", "1", "-W", "30", address]
+        return self.run(argv, check=False).returncode == 0

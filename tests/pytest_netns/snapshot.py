@@ -47,7 +47,8 @@ def snapshot(ns: Namespace) -> Snapshot:
         for section, entries in _batch(ns, family, ROUTING):
             state.setdefault(section, []).extend(entries)
     state["ports"] = _bridge(ns, "-d link show")
-    state["fdb"] = [entry for entry in _bridge(ns, "fdb show") if entry.get("state") == "permanent"]
+    state["routes"] = [entry for entry in state["routes"] if not _is_link_local(entry)]
+    state["fdb"] = [entry for entry in _bridge(ns, "fdb show") if _is_made(entry)]
     state["sysctls"] = ns.call(lambda: list(_read_sysctls()))
     state["nft"] = json.loads(ns.run(["nft", "-j", "list", "ruleset"]).stdout)["nftables"]
     for item in state["nft"]:
@@ -81,6 +82,16 @@ def _bridge(ns: Namespace, command: str) -> list[dict[str, Any]]:
     # `bridge -n` of iproute2 6.1 prints nothing when there is no bridge port.
     text = run(["bridge", "-n", ns.name, "-j", *command.split()]).stdout
     return list(json.loads(text)) if text.strip() else []
+
+
+def _is_link_local(route: dict[str, Any]) -> bool:
+    """Whether the kernel adds it to the local table once no other node has the address."""
+    return route.get("table") == "local" and str(route["dst"]).startswith("fe80:")
+
+
+def _is_made(entry: dict[str, Any]) -> bool:
+    """Whether somebody made it: groups of IPv6 are joined some time after an address came."""
+    return entry.get("state") == "permanent" and not entry["mac"].startswith("33:33:")
 
 
 def _read_sysctls() -> Iterator[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """The network between nodes, with the outside world at its gateway."""
 
 import ipaddress
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from tests.pytest_netns.namespace import Namespace
@@ -19,6 +21,7 @@ DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 FLAGS = {4: "", 6: "nodad"}
 
 BRIDGE = "underlay"
+_SETTLED_SECONDS = 60.0
 
 
 class Underlay:
@@ -64,6 +67,7 @@ class Underlay:
             + self._add_addresses("eth0", number)
             + "".join(f"route add {DEFAULT[f]} via {self.gateway(f)}\n" for f in self._families)
         )
+        _wait_for_link_local(node)
         return {family: str(SUBNETS[family][number]) for family in self._families}
 
     def _add_addresses(self, device: str, number: int) -> str:
@@ -71,3 +75,20 @@ class Underlay:
             f"address add {SUBNETS[f][number]}/{SUBNETS[f].prefixlen} dev {device} {FLAGS[f]}\n"
             for f in self._families
         )
+
+
+def _wait_for_link_local(node: Namespace) -> None:
+    """Until the uplink has its link-local address, with the route to it.
+
+    The kernel adds both some time after the carrier came (net/ipv6/addrconf.c, addrconf_dad_work);
+    what is compared later has them from the beginning.
+    """
+    routes, until = Path("/proc/thread-self/net/ipv6_route"), time.monotonic() + _SETTLED_SECONDS
+
+    def is_there() -> bool:
+        lines = map(str.split, routes.read_text().splitlines())
+        return any(to[:4] == "fe80" and bits == "80" for to, bits, *_ in lines)
+
+    while not node.call(is_there):
+        assert time.monotonic() < until, f"{node} has no link-local address"
+        time.sleep(0.005)

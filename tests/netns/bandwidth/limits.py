@@ -25,7 +25,7 @@ LIMITS = {
 SECONDS = 0.6
 """How long bytes are counted."""
 _PAYLOAD = 1200
-_TIMEOUT = 10.0
+_TIMEOUT = 30.0
 
 
 def qdiscs(ns: Namespace) -> dict[str, list[dict[str, Any]]]:

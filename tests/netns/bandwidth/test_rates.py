@@ -12,7 +12,7 @@ from tests.pytest_netns import Namespace, Node
 from tests.pytest_netns.traffic import Protocol
 
 DEBIAN = Path("/usr/lib/cni")
-ATTEMPTS = 5
+ATTEMPTS = 20
 """On a busy machine a sender may be late, which counts too little, or a receiver, whose socket then
 holds what came before the count began."""
 PLUGINS = [
@@ -110,4 +110,7 @@ def test_the_other_direction_is_free(
     limits = {key: value for key, value in LIMITS.items() if key.startswith(limited)}
     own = addresses(attach(pod, limits))
     free = (node.ns, pod, own[4]) if limited == "egress" else (pod, node.ns, GATEWAYS[4])
-    assert passing(*free, "tcp") > 5 * max(INGRESS, EGRESS)
+    rates: list[float] = []
+    while len(rates) < ATTEMPTS and not (rates and rates[-1] > 5 * max(INGRESS, EGRESS)):
+        rates.append(passing(*free, "tcp"))
+    assert rates[-1] > 5 * max(INGRESS, EGRESS), rates

@@ -38,11 +38,11 @@ class Stream:
 
     def __init__(self, pod: Pod, listener: socket.socket, undo: ExitStack) -> None:
         self._near = undo.enter_context(pod.ns.socket(socket.AF_INET, socket.SOCK_STREAM))
-        self._near.settimeout(10)
+        self._near.settimeout(30)
         self._near.connect(listener.getsockname())
         self._far, self.seen = listener.accept()
         undo.enter_context(self._far)
-        self._far.settimeout(10)
+        self._far.settimeout(30)
 
     def is_alive(self) -> bool:
         """Whether bytes pass in both directions."""
@@ -143,7 +143,7 @@ def listener(underlay: Underlay, undo: ExitStack) -> socket.socket:
     made = undo.enter_context(underlay.ns.socket(socket.AF_INET, socket.SOCK_STREAM))
     made.bind((underlay.gateway(4), 0))
     made.listen()
-    made.settimeout(10)
+    made.settimeout(30)
     return made
 
 

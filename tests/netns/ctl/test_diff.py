@@ -1,13 +1,11 @@
 """What differs from the plan, as `podwirectl diff` shows it; nobody repairs meanwhile."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from daemon.routing.loop import TICK
 from kernel.netlink.socket import POD_OBJECTS_MAX
 from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns import Namespace
@@ -38,7 +36,7 @@ def alone(cluster: Cluster, podwire_bin: Path) -> Iterator[tuple[Member, Namespa
     trap.ip_batch("".join(f"route add 11.0.{n >> 8}.{n & 255} dev eth0\n" for n in numbers))
     # A connection that is tracked: the daemon adds rules once there is one.
     member.node.run(["ping", "-c", "1", cluster.members[1].addresses[0]])
-    time.sleep(2 * TICK)
+    eventually(lambda: "notrack" in member.node.run(["nft", "list", "ruleset"]).stdout)
     eventually(lambda: (found := diff(member)) == [] or found)  # also while the daemon runs
     member.stop()
     yield member, pod

@@ -40,7 +40,7 @@ def shop(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
     pod = stage.add("shop/cart", "ptp", ipMasq=True)
     root = tmp_path_factory.mktemp("root")
     (root / "etc").mkdir()
-    text = f"search {' '.join(SEARCH)}\nnameserver {server}\noptions ndots:5 timeout:1\n"
+    text = f"search {' '.join(SEARCH)}\nnameserver {server}\noptions ndots:5 timeout:5\n"
     (root / "etc" / "resolv.conf").write_text(text)
     process = subprocess.Popen(
         ["nsenter", f"--net={pod.path}", sys.executable, "-c", WAIT, str(root)],
@@ -71,7 +71,7 @@ def test_story_01_an_outside_name_costs_ten_queries(shop: Stage, server: DnsServ
         *(f"www.example.com.{domain}" for domain in SEARCH),
         "www.example.com",
     ]
-    assert all(0 < query["seconds"] < 1 for query in found["queries"])
+    assert all(0 < query["seconds"] < 5 for query in found["queries"])
     (advice,) = found["findings"]
     assert 'name: ndots, value: "2"' in advice
     assert "www.example.com. with the dot" in advice
@@ -108,7 +108,7 @@ def test_story_02_a_limit_of_queries_shows(shop: Stage, server: DnsServer) -> No
 def test_story_02_what_the_pod_itself_loses_shows(shop: Stage, server: DnsServer) -> None:
     server.budget = 11
     pod = shop.pods["shop/cart"]
-    words = ["--watch", "6", "-o", "json"]
+    words = ["--watch", "10", "-o", "json"]
     argv = [*shop.node.enter, str(shop.bin_dir / "podwirectl"), "dns"]
     with (
         subprocess.Popen([*argv, "shop/cart", *words], stdout=subprocess.PIPE) as watching,
@@ -152,7 +152,8 @@ def test_a_server_that_is_mute_or_gone(shop: Stage) -> None:
     with closing(DnsServer(shop.underlay.ns, shop.underlay.gateway(4), NAMES)) as mute:
         mute.budget = 0
         found = shop.json("dns", "shop/cart", "db", *fast, status=1)
-        assert found["lost"] == len(found["queries"]) == len(mute.asked) == 2
+        assert found["lost"] == len(found["queries"]) == 2
+        eventually(lambda: len(mute.asked) == 2 or mute.asked)
     assert "no query of 2 had an answer" in found["findings"][0]
     assert f"`podwirectl trace shop/cart {mute.address}:53/udp`" in found["findings"][0]
 

@@ -40,7 +40,8 @@ class Scene:
 
     def trace(self, *words: object, status: int = 0, at: Member | None = None) -> Any:
         at = at or self.one
-        argv = self.command(at, *words, "--timeout", "0.6")
+        # An answer ends the wait for it, however late it comes.
+        argv = self.command(at, *words, "--timeout", "10" if status == 0 else "1")
         done = at.node.run(argv, check=False)
         assert done.returncode == status, (done.stdout, done.stderr)
         found = json.loads(done.stdout)
@@ -234,8 +235,8 @@ def test_the_pods_own_part(scene: Scene) -> None:
         found = scene.trace("c1", to, status=1)
         pod.ip_batch("rule del pref 5\n")
         assert "the pod has a blackhole by rule 5" in found["summary"]
-    # Routes go with the link; the daemon brings them back.
-    eventually(lambda: bool(pod.ip("-4 route show default")))
+    # Routes and addresses go with the link; the daemon brings them back.
+    eventually(lambda: pod.ping(to) and pod.ping(scene.address(2, 6)))
 
 
 def test_the_node_forwards_nothing(scene: Scene) -> None:
@@ -264,6 +265,7 @@ def test_the_overlay_leads_nowhere(scene: Scene) -> None:
         wrong = f"route: {scene.address(2)} is of node-2, whose pods are behind podwire-vxlan"
         assert wrong in found["summary"]
     scene.one.node.ip("link set podwire-vxlan up")
+    eventually(lambda: all(scene.pods[0].ping(scene.address(2, v)) for v in (4, 6)))
 
 
 def test_the_other_node_drops(scene: Scene) -> None:

@@ -23,10 +23,16 @@ def test_a_burst_is_work_for_all(daemon: Daemon, make_pod: MakePod, podwire_bin:
     assert len(daemon.processes) == BOTH
     pods = [make_pod() for _ in range(24)]
     before = [cpu(pid) for pid in daemon.processes]
-    for verb in ("ADD", "DEL"):
-        assert failures(call_all(daemon, podwire_bin / "podwire", verb, pods)) == []
-    spent = [cpu(pid) - then for pid, then in zip(daemon.processes, before, strict=True)]
-    assert min(spent) * 10 > sum(spent), "one process had hardly anything to do"
+
+    def is_shared() -> bool:
+        """Whether no process has had hardly anything to do, in all bursts together."""
+        for verb in ("ADD", "DEL"):
+            assert failures(call_all(daemon, podwire_bin / "podwire", verb, pods)) == []
+        spent = [cpu(pid) - then for pid, then in zip(daemon.processes, before, strict=True)]
+        return min(spent) * 10 > sum(spent)
+
+    # On a busy machine one may have to wait for a processor while the other serves all.
+    eventually(is_shared)
 
 
 def test_a_process_dies_in_the_middle_of_a_burst(

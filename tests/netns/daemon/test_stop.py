@@ -119,6 +119,8 @@ def test_a_call_whose_caller_died_while_it_waited_is_not_made(
     first = Call(daemon, gate.podwire, "ADD", gate.conf, netns=pod.path)
     eventually(lambda: gate.asked == ["c1"])
     abandoned = Call(daemon, gate.podwire, "ADD", gate.conf, netns=pod.path)
+    passed = f"net:[{pod.path.stat().st_ino}]"
+    eventually(lambda: daemon.descriptors.count(passed) >= 2)  # the daemon has both calls
     assert abandoned.kill(after=0.3).code == -signal.SIGKILL
     delete = Call(daemon, gate.podwire, "DEL", gate.conf, netns=pod.path)
     gate.open()

@@ -108,13 +108,13 @@ def test_a_pod_keeps_its_network_when_another_leaves(world: World, case: Case) -
 def test_mtu_bounds_packets(world: World, name: str) -> None:
     pod = world.add(CASES[name])
     assert pod.ping(gateway(world, 0, 4), size=1400, fragment=False)
-    assert not pod.ping(gateway(world, 0, 4), size=1401, fragment=False)
+    assert not pod.ping(gateway(world, 0, 4), size=1401, fragment=False, seconds=2)
 
 
 def test_isolated_ports_reach_the_gateway_but_not_each_other(world: World) -> None:
     case = CASES["bridge-port-isolation"]
     one, other = world.add(case), world.add(case)
-    assert not one.ping(address(world, 1, 4))
+    assert not one.ping(address(world, 1, 4), seconds=2)
     assert one.ping(gateway(world, 0, 4))
     assert other.ping(gateway(world, 1, 4))
 

@@ -432,6 +432,8 @@ def is_well(asked: Member) -> object:
     return found["ok"] or (found, asked.log)
 
 
+# Those of a group run in one process, on the same nodes: to make these takes longer than a test.
+@pytest.mark.xdist_group("doctor, no daemon")
 @pytest.mark.parametrize("name", UNHEALED)
 def test_without_a_daemon_that_heals(world: World, name: str) -> None:
     fault = UNHEALED[name]
@@ -447,6 +449,7 @@ def test_without_a_daemon_that_heals(world: World, name: str) -> None:
     eventually(partial(is_well, asked))
 
 
+@pytest.mark.xdist_group("doctor, lasting")
 @pytest.mark.parametrize("name", LASTING)
 def test_what_no_daemon_heals(world: World, name: str) -> None:
     fault = LASTING[name]
@@ -462,6 +465,7 @@ def test_what_no_daemon_heals(world: World, name: str) -> None:
         eventually(partial(is_calm, each))
 
 
+@pytest.mark.xdist_group("doctor, by itself")
 @pytest.mark.parametrize("name", LOCAL)
 def test_what_doctor_finds_by_itself(world: World, name: str) -> None:
     fault = LOCAL[name]
@@ -494,6 +498,7 @@ HEALED: dict[str, tuple[str | Step, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.xdist_group("doctor, daemon")
 @pytest.mark.parametrize("name", HEALED)
 def test_what_the_daemon_heals_is_in_the_history_with_its_author(world: World, name: str) -> None:
     inject, changed, author = HEALED[name]
@@ -507,6 +512,7 @@ def is_restored(records: list[dict[str, str]], author: str) -> object:
     return any(author in cause for cause in found) or records
 
 
+@pytest.mark.xdist_group("doctor, daemon")
 def test_a_daemon_that_has_ended_leaves_the_repair_to_doctor(world: World) -> None:
     world.three.stop(signal.SIGKILL)
     try:
@@ -527,6 +533,7 @@ def test_a_daemon_that_has_ended_leaves_the_repair_to_doctor(world: World) -> No
     eventually(partial(is_well, world.three))
 
 
+@pytest.mark.xdist_group("doctor, daemon")
 def test_a_stale_connection_is_found_and_forgotten(world: World) -> None:
     one = world.one
     table(1, "nat hook prerouting priority -110", "udp dport 9999 dnat ip to 10.244.1.99")(world)
@@ -538,6 +545,7 @@ def test_a_stale_connection_is_found_and_forgotten(world: World) -> None:
     eventually(partial(is_well, one))
 
 
+@pytest.mark.xdist_group("doctor, daemon")
 def test_one_pod_and_one_node(world: World) -> None:
     conf = world.one.folder / "podwired.yaml"
     words: list[str | Path] = [world.one.podwirectl, "doctor", "--config", conf]
@@ -562,6 +570,7 @@ def test_one_pod_and_one_node(world: World) -> None:
             assert doctor(world.one, "o1")["ok"]
 
 
+@pytest.mark.xdist_group("doctor, daemon")
 def test_a_pod_that_is_deleted_meanwhile_is_no_finding(world: World) -> None:
     one = world.one
     pod, plugin = one.make_pod(), one.podwired.with_name("podwire")
@@ -581,6 +590,7 @@ def test_a_pod_that_is_deleted_meanwhile_is_no_finding(world: World) -> None:
     assert (known, found) == ("['a0', 'c1', 'c9']\n", "() 0\n")
 
 
+@pytest.mark.xdist_group("doctor, daemon")
 def test_nothing_is_left(world: World) -> None:
     for each in (world.one, world.two, world.three):
         eventually(partial(is_well, each))

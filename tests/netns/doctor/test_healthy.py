@@ -125,6 +125,7 @@ def expect_nothing(member: Member) -> None:
     assert status_code(member) == 0, member.log
 
 
+@pytest.mark.xdist_group("doctor, others")
 @pytest.mark.parametrize("program", BESIDE)
 def test_other_programs_beside(world: World, program: str) -> None:
     made, removed = BESIDE[program]

@@ -11,13 +11,14 @@ from tests.netns.etcd.server import Etcd
 from tests.netns.routing.conftest import eventually
 
 pytestmark = pytest.mark.xdist_group("etcd_mute")
+IMPATIENCE = 3.0
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers must come within a second and a half."""
-    monkeypatch.setattr("daemon.sources.http.READ_SECONDS", 1.5)
-    monkeypatch.setattr("daemon.sources.etcd.stream.Stream.__init__.__defaults__", (1.5,))
+    """Answers must come within some seconds."""
+    monkeypatch.setattr("daemon.sources.http.READ_SECONDS", IMPATIENCE)
+    monkeypatch.setattr("daemon.sources.etcd.stream.Stream.__init__.__defaults__", (IMPATIENCE,))
 
 
 def test_the_lease_is_kept_though_no_watch_is_answered(
@@ -60,7 +61,7 @@ def test_a_watch_without_events_goes_on(make_seat: MakeSeat) -> None:
     one = make_seat().start()
     one.settle()
     stream = one._client._watcher._stream
-    until = time.monotonic() + 4
+    until = time.monotonic() + 2.5 * IMPATIENCE
     while time.monotonic() < until:
         assert one.fault == ""
         time.sleep(0.2)

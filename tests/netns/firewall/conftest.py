@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.pytest_netns import CniResult, MakeNamespace, Namespace, Node, Underlay
+from tests.pytest_netns.traffic import REPLY_TIMEOUT
 from tests.pytest_netns.underlay import Family
 
 DEBIAN_REFERENCE = Path("/usr/lib/cni")
@@ -114,16 +115,16 @@ class Chain:
         """The network of the node's uplink."""
         return self.node.underlay.ns
 
-    def leaves(self, pod: Pod, family: Family) -> bool:
-        """Whether the pod reaches a server on the uplink's network."""
+    def leaves(self, pod: Pod, family: Family, seconds: float = REPLY_TIMEOUT) -> bool:
+        """Whether the pod reaches a server on the uplink's network, in so many seconds."""
         self.route_back(pod)
         server = self.outside.echo("tcp", self.node.underlay.gateway(family))
-        return pod.ns.reaches(server)
+        return pod.ns.reaches(server, seconds=seconds)
 
-    def enters(self, pod: Pod, family: Family) -> bool:
-        """Whether a client on the uplink's network reaches the pod."""
+    def enters(self, pod: Pod, family: Family, seconds: float = REPLY_TIMEOUT) -> bool:
+        """Whether a client on the uplink's network reaches the pod, in so many seconds."""
         self.route_back(pod)
-        return self.outside.reaches(pod.ns.echo("tcp", pod.address(family)))
+        return self.outside.reaches(pod.ns.echo("tcp", pod.address(family)), seconds=seconds)
 
 
 def settle(*spaces: Namespace) -> None:

@@ -19,11 +19,11 @@ def test_a_policy_that_drops(make_chain: MakeChain, release: str, kind: str, whe
     chain.drop_forwarded()
     for family in BOTH:
         assert chain.leaves(pod, family)
-        assert not chain.enters(pod, family)
+        assert not chain.enters(pod, family, seconds=2)
     assert chain.call("CHECK", pod).code == 0
     assert chain.call("DEL", pod).code == 0
     for family in BOTH:
-        assert not chain.leaves(pod, family)
+        assert not chain.leaves(pod, family, seconds=2)
 
 
 @pytest.mark.parametrize("flavour", ["nft", "legacy"])
@@ -53,7 +53,7 @@ def test_the_administrators_chain(make_chain: MakeChain, release: str) -> None:
     assert chain.leaves(pod, 4)
     gateway = chain.node.underlay.gateway(4)
     chain.node.ns.run(["iptables", "-A", "MINE", "-d", gateway, "-j", "REJECT"])
-    assert not chain.leaves(pod, 4)
+    assert not chain.leaves(pod, 4, seconds=2)
     assert chain.leaves(pod, 6)
     chain.delete(pod, iptablesAdminChainName="MINE")
     assert gateway in chain.iptables("-S")

@@ -37,16 +37,27 @@ def sockets(member: Member) -> set[str]:
     return {line.split()[3].rsplit(":", 1)[0].strip("[]") for line in lines}
 
 
+def listens(member: Member, wanted: set[str]) -> object:
+    """True where it listens for probes at these addresses, else where it does."""
+    return sockets(member) == wanted or (sockets(member), member.log)
+
+
+def is_calm(member: Member) -> object:
+    """True where nothing is wrong: on a busy machine an answer to a probe may come late."""
+    return member.status()["troubles"] == [] or (member.status()["troubles"], member.log)
+
+
 @pytest.mark.parametrize("outer", ["ipv4", "ipv6"])
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid", "none"])
 def test_which_addresses_are_probed(grow: Grow, backend: str, outer: str) -> None:
     one, _two = grow(backend=backend, underlay=outer)
     eventually(one.is_in_sync)
-    pods = OWN if backend != "none" else set()
-    assert sockets(one) == pods | set(one.addresses)
+    routed = backend != "none"
+    pods = OWN if routed else set()
+    eventually(partial(listens, one, pods | set(one.addresses)))
     assert own_routes(one) == (OWN if backend == "host-gw" else set())
-    assert one.status()["troubles"] == []
-    assert one.node.ns.ping("10.244.2.0") == (backend != "none")
+    eventually(partial(is_calm, one))
+    assert one.node.ns.ping("10.244.2.0", seconds=10 if routed else 2) == routed
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -64,7 +75,7 @@ def test_a_cluster_of_one_family(cluster: Cluster, backend: str, version: int) -
         member.start(backend=backend, health=FAST)
     expect_well(pair)
     first = pair[0].cidrs[place].partition("/")[0]
-    assert sockets(pair[0]) == {first, pair[0].addresses[place]}
+    eventually(partial(listens, pair[0], {first, pair[0].addresses[place]}))
 
 
 def test_peers_come_and_go(cluster: Cluster, grow: Grow) -> None:
@@ -72,7 +83,7 @@ def test_peers_come_and_go(cluster: Cluster, grow: Grow) -> None:
     cluster.write(node_3=None)
     for member in (one, two):
         eventually(partial(is_well, member, 1))
-        assert health(member)["troubles"] == []
+        eventually(partial(is_calm, member))
     cluster.write()
     expect_well([one, two, three])
     # One that is listed and never was there.
@@ -80,9 +91,9 @@ def test_peers_come_and_go(cluster: Cluster, grow: Grow) -> None:
     absent.node.ns.run(["ip", "link", "set", "eth0", "down"])
     cluster.write()
     expect(one, absent, "underlay-down")
-    assert health(one)["established"] == 2
+    eventually(partial(is_well, one, 2))
     cluster.write(node_4=None)
-    eventually(lambda: one.status()["troubles"] == [] or one.log)
+    eventually(partial(is_calm, one))
 
 
 def test_a_node_with_other_addresses_and_prefixes(cluster: Cluster, grow: Grow) -> None:
@@ -96,7 +107,7 @@ def test_a_node_with_other_addresses_and_prefixes(cluster: Cluster, grow: Grow) 
     )
     eventually(lambda: "10.244.77.0" in sockets(two) or two.log)
     expect_well([one, two])
-    assert sockets(two) == {"192.0.2.77", two.addresses[1], "10.244.77.0"}
+    eventually(partial(listens, two, {"192.0.2.77", two.addresses[1], "10.244.77.0"}))
 
 
 def test_another_back_end(cluster: Cluster, grow: Grow) -> None:
@@ -176,4 +187,4 @@ def test_a_port_in_use(cluster: Cluster) -> None:
         assert one.routes() == set(two.cidrs)
         assert one.log.count("is taken by another process") == 1
     expect_well([one, two])
-    assert one.status()["troubles"] == []
+    eventually(partial(is_calm, one))

@@ -39,7 +39,8 @@ def ruled(node: Node, text: str) -> None:
 
 
 def reached(scene: Scene, server: EchoServer, family: Family, port: int = 8080) -> bool:
-    return outside(scene).reaches(server, to=(scene.node.address(family), port))
+    """Whether it is reached, as it must be."""
+    return bool(outside(scene).exchange(server, to=(scene.node.address(family), port)))
 
 
 def kube_proxy(family: Family, pod: str) -> list[str]:
@@ -131,7 +132,7 @@ def test_rules_in_front_of_ours(scene: Scene, pod: Namespace, rules: str) -> Non
     ours = scene.ruleset()
     ruled(scene.node, rules)
     for family, server in servers.items():
-        assert not reached(scene, server, family)
+        assert not outside(scene).reaches(server, to=(scene.node.address(family), 8080))
     assert scene.check(attached).code == 0
     scene.node.ns.run(["nft", "delete", "table", "inet", "hostile"])
     assert scene.ruleset() == ours

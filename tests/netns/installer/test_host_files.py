@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ import pytest
 from daemon.installer.host_files import put_host_files
 from daemon.installer.manifest import Manifest, load_manifest, save_manifest
 from daemon.installer.programs import remove_files
+from tests.netns.routing.conftest import eventually
 from tests.pytest_netns import Node
 
 NETWORKD = "/lib/systemd/systemd-networkd"
@@ -55,11 +55,8 @@ def networkd(node: Node, etc: Path) -> Iterator[None]:
         [*node.enter, NETWORKD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        until = time.monotonic() + 60
-        while not has_address(node, "eth0"):
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.1)
+        eventually(lambda: process.poll() is not None or has_address(node, "eth0"))
+        assert process.poll() is None
         yield
     finally:
         process.kill()
@@ -77,7 +74,7 @@ def routes(node: Node) -> set[tuple[str, str]]:
 
 def test_networkd_configures_podwires_links_otherwise(linked: Node, etc: Path) -> None:
     with networkd(linked, etc):
-        assert has_address(linked, "pw0123456789a")
+        eventually(lambda: has_address(linked, "pw0123456789a"))
 
 
 def test_networkd_leaves_podwires_links_and_routes(linked: Node, etc: Path) -> None:

@@ -14,7 +14,7 @@ from tests.pytest_netns import MakeNamespace
 
 OTHERS = ("10-flannel.conflist", "00-early.conf")
 LEFT = ("00-multus.conf", "notes.txt")
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 def eventually(check: Callable[[], bool], describe: Callable[[], object]) -> None:

@@ -1,5 +1,6 @@
 """Entries of connection tracking are deleted by pattern, whatever way that takes."""
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
@@ -57,7 +58,8 @@ def entries(ns: Namespace) -> list[str]:
 
 def others(ns: Namespace) -> list[str]:
     text = ns.call(Path("/proc/thread-self/net/nf_conntrack").read_text)
-    lines = (line.partition(" src=")[2] for line in text.splitlines())
+    # Who looks at an entry holds it, which counts as one more use.
+    lines = (re.sub(r" use=\d+", "", line.partition(" src=")[2]) for line in text.splitlines())
     pods = [f"={ip_address(pod).exploded} " for pod in PODS]
     return sorted(line for line in lines if line and not any(pod in line for pod in pods))
 

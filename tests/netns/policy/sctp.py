@@ -8,7 +8,7 @@ import struct
 from tests.netns.policy.conftest import Pod
 
 _PROTOCOL = 132
-_SECONDS = 1.0
+_SECONDS = 2.0
 
 
 def arrives(source: Pod, target: Pod, port: int) -> bool:

@@ -173,7 +173,7 @@ def test_mtu(scene: Scene, make_pod: Callable[[], Namespace], mode: str) -> None
     assert link["mtu"] == 1420
     assert all(i["mtu"] == 1420 for i in attached.result["interfaces"])
     assert attached.pod.ping(GATEWAYS[4], size=1420, fragment=False)
-    assert not attached.pod.ping(GATEWAYS[4], size=1421, fragment=False)
+    assert not attached.pod.ping(GATEWAYS[4], size=1421, fragment=False, seconds=2)
     scene.delete(attached)
     if mode == "bridge":
         scene.node.ns.ip_batch("link delete pwbr0")

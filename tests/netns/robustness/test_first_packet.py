@@ -24,7 +24,7 @@ def add(scene: Scene, mode: str, pod: Namespace, container_id: str) -> Attached:
 def test_to_the_gateway(scene: Scene, make_pod: MakePod, mode: str, family: Family) -> None:
     for number in AGAIN:
         attached = add(scene, mode, make_pod(), f"c{number}")
-        assert attached.pod.ping(GATEWAYS[family])
+        assert attached.pod.ping_once(GATEWAYS[family])
         scene.delete(attached)
 
 
@@ -37,7 +37,7 @@ def test_from_pod_to_pod(scene: Scene, make_pod: MakePod, mode: str, family: Fam
         new = add(scene, mode, make_pod(), f"c{number}")
         assert new.pod.exchange(server) == new.address(family)
         other = add(scene, mode, make_pod(), f"d{number}")
-        assert old.pod.ping(other.address(family))
+        assert old.pod.ping_once(other.address(family))
 
 
 @pytest.mark.parametrize("family", BOTH)
@@ -51,7 +51,7 @@ def test_to_the_world_and_from_the_node(
         attached = add(scene, mode, make_pod(), f"c{number}")
         assert attached.pod.exchange(server) == scene.node.address(family)
         attached = add(scene, mode, make_pod(), f"d{number}")
-        assert scene.node.ns.ping(attached.address(family))
+        assert scene.node.ns.ping_once(attached.address(family))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -78,7 +78,7 @@ def test_address_that_was_anothers(
     for number in AGAIN:
         attached = scene.add(conf, make_pod(), f"c{number}")
         for source in (neighbour.pod, scene.node.ns):
-            assert source.ping(attached.address(family))
+            assert source.ping_once(attached.address(family))
         scene.delete(attached)
 
 
@@ -110,4 +110,4 @@ def test_ends_with_the_same_index(scene: Scene, make_pod: MakePod, mode: str) ->
         assert links["eth0"]["ifindex"] == wanted
         assert links["eth0"]["link_index"] == wanted
         assert links["eth0"]["operstate"] == "UP"
-        assert scene.node.ns.ping(attached.address(6))
+        assert scene.node.ns.ping_once(attached.address(6))

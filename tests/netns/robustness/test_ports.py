@@ -52,7 +52,7 @@ def test_mac_check(scene: Scene, make_pod: MakePod, checked: bool) -> None:
         first = socket_.recv(64)[6:12].hex(":")
     assert first == (mac_of(sender.pod) if checked else FOREIGN)
     sender.pod.ip_batch(f"link set eth0 address {FOREIGN}")
-    assert sender.pod.ping(GATEWAYS[4]) != checked
+    assert sender.pod.ping(GATEWAYS[4], seconds=2 if checked else 10) != checked
     assert receiver.pod.ping(GATEWAYS[4])
 
 
@@ -73,15 +73,15 @@ def test_mac_check_survives_a_flush(scene: Scene, make_pod: MakePod) -> None:
     scene.add(conf, make_pod(), "new")
     assert scene.check(old).code == 0
     old.pod.ip_batch(f"link set eth0 address {FOREIGN}")
-    assert not old.pod.ping(GATEWAYS[4])
+    assert not old.pod.ping(GATEWAYS[4], seconds=2)
 
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_isolation(scene: Scene, make_pod: MakePod, isolated: bool) -> None:
     conf = netconf("bridge", (4, 6), portIsolation=isolated)
     one, two = (scene.add(conf, make_pod(), f"c{number}") for number in range(2))
-    assert one.pod.ping(two.address(4)) != isolated
-    assert one.pod.ping(two.address(6)) != isolated
+    assert one.pod.ping(two.address(4), seconds=2 if isolated else 10) != isolated
+    assert one.pod.ping(two.address(6), seconds=2 if isolated else 10) != isolated
     for attached in (one, two):
         assert attached.pod.ping(GATEWAYS[4])
         assert attached.pod.ping(GATEWAYS[6])

@@ -8,6 +8,7 @@ import pytest
 
 from tests.netns.robustness.confs import DEFAULT_ROUTES, MODES, Conf, netconf
 from tests.netns.robustness.scene import Attached, Scene
+from tests.netns.routing.conftest import eventually
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.underlay import Family
 
@@ -104,6 +105,7 @@ def test_tracking_begins_with_the_first_need_and_ends_with_the_last(
         routed.delete(attached)
     assert made(routed) == rules
     routed.node.ns.run(["conntrack", "-F"])
+    eventually(lambda: entries(routed) == 0 or entries(routed))
     exchange_all(routed, plain)
     assert entries(routed) == 0
     assert routed.check(plain).code == 0

@@ -88,13 +88,18 @@ def test_nodes_join_and_leave(cluster: Cluster, podwire_bin: Path) -> None:
     for member in pair:
         others = [m for m in pair if m is not member]
         eventually(partial(member.has_routes, {c for m in others for c in m.cidrs}))
-        assert member.fdb() == {m.addresses[0] for m in others}
+        eventually(partial(has_fdb, member, {m.addresses[0] for m in others}))
     assert reach(pods[0], pods[1])
     eventually(lambda: actions(pair[0], "10.244.3.0/24") == ["added", "removed"])
     # The node that was left out keeps what it had, and says that it is none of the cluster.
     eventually(lambda: "the source has no node node-3" in str(third.status()["troubles"]))
     assert third.routes() >= set(pair[0].cidrs)
-    assert "1 nodes left the source: node-3" in cluster.members[0].log
+    assert "1 nodes left the source: node-3" in pair[0].log
+
+
+def has_fdb(member: Member, wanted: set[str]) -> object:
+    """True where the device knows these VTEPs; routes may change a moment before its entries."""
+    return member.fdb() == wanted or (member.fdb(), member.log)
 
 
 def test_a_node_moves_to_other_prefixes(cluster: Cluster) -> None:
@@ -251,7 +256,7 @@ def test_back_ends_are_changed_under_traffic_by_way_of_hybrid(
             eventually(member.is_in_sync)
         for member, other in (pair, pair[::-1]):
             vteps = {other.addresses[0]} if backend == "vxlan" else set()
-            assert member.fdb() == vteps  # hybrid encapsulates nothing to on-link peers
+            eventually(partial(has_fdb, member, vteps))  # hybrid encapsulates nothing on-link
             assert (member.node.ns.link(DEVICE) is None) == (backend == "host-gw")
     assert [stream.lost() for stream in streams] == [0, 0]
     assert reach(*pods)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
@@ -245,15 +246,18 @@ def test_another_device_in_the_way_is_named(cluster: Cluster) -> None:
 
 def test_flapping_is_reported_by_number(pair: Pair) -> None:
     one, _two = pair
-    prefix = "10.244.2.0/24"
+    prefix, began = "10.244.2.0/24", time.monotonic()
     for _ in range(30):
         one.node.run(["ip", "route", "del", prefix])
         eventually(lambda: one.has_route(prefix))
     lines = [line for line in one.log.splitlines() if f"route {prefix}" in line]
-    assert len(lines) == FLAPPING
-    assert f"{FLAPPING} times now" in lines[-1]
+    # The number is reported once a minute, and a busy machine needs longer for all.
+    again = int((time.monotonic() - began) // 60)
+    assert FLAPPING <= len(lines) <= FLAPPING + again
+    assert f"{FLAPPING} times now" in lines[FLAPPING - 1]
     records = [record["action"] for record in one.history(f"route {prefix}")]
-    assert records == ["restored"] * (FLAPPING - 1) + ["found"]
+    assert records[:FLAPPING] == ["restored"] * (FLAPPING - 1) + ["found"]
+    assert len(records) == len(lines)
 
 
 def test_the_route_in_the_way_is_reported(cluster: Cluster) -> None:

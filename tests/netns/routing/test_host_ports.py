@@ -70,6 +70,6 @@ def test_a_pod_that_had_the_port_before_the_daemon(pair: Pair, podwire_bin: Path
     answer, pod = add(one, podwire_bin / "podwire", 8472, "udp")
     assert answer.code == 0, answer
     far = two.attach(podwire_bin / "podwire")
-    assert not far.ping(address(pod))
+    assert not far.ping(address(pod), seconds=2)
     one.start()
     eventually(lambda: far.ping(address(pod)) or one.log)

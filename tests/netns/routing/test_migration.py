@@ -107,13 +107,13 @@ def connect(stack: ExitStack, client: Pod, server: Pod) -> Callable[[], bool]:
     listener = stack.enter_context(server.ns.socket(socket.AF_INET, socket.SOCK_STREAM))
     listener.bind((server.addresses[0], 0))
     listener.listen()
-    listener.settimeout(20)
+    listener.settimeout(30)
     near = stack.enter_context(client.ns.socket(socket.AF_INET, socket.SOCK_STREAM))
-    near.settimeout(20)
+    near.settimeout(30)
     near.connect(listener.getsockname())
     far, peer = listener.accept()
     stack.enter_context(far)
-    far.settimeout(20)
+    far.settimeout(30)
     assert peer[0] == client.addresses[0]
 
     def is_alive() -> bool:

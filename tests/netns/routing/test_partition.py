@@ -47,7 +47,7 @@ def test_partition_and_heal(cluster: Cluster, podwire_bin: Path, backend: str) -
     for cut, heal in CUTS.values():
         lengths = [len(m.history()) for m in pair]
         do(two, cut)
-        assert not pods[0].ping(address(pods[1]))
+        assert not pods[0].ping(address(pods[1]), seconds=2)
         # Whoever only cannot be reached stays in the list, and so in the kernel.
         assert one.routes() == set(two.cidrs)
         assert one.status()["inSync"]

@@ -1,8 +1,10 @@
 """Packets from pod to pod across nodes."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tests.pytest_netns import Namespace
 
@@ -25,18 +27,25 @@ class Ping:
     """Echo requests, a hundred a second, from a network namespace until it is asked."""
 
     def __init__(self, netns: Path | str, target: str) -> None:
-        ping = ["ping", "-n", "-q", "-i", "0.01", target]
+        ping = ["ping", "-n", "-i", "0.01", target]
+        self._answers = TemporaryFile("w+")  # noqa: SIM115 - until `lost` has read it
         self._process = subprocess.Popen(
-            ["nsenter", f"--net={netns}", "--", *ping], stdout=subprocess.PIPE, text=True
+            ["nsenter", f"--net={netns}", "--", *ping], stdout=self._answers
         )
 
     def lost(self) -> int:
-        """How many had no answer."""
+        """How many had no answer; the last one's may have been on its way when it ended."""
         self._process.send_signal(signal.SIGINT)
-        text, _ = self._process.communicate(timeout=60)
-        sent, received = (int(word.split()[0]) for word in text.split("\n")[3].split(",")[:2])
+        self._process.wait(60)
+        with self._answers as file:
+            file.seek(0)
+            text = file.read()
+        found = re.search(r"(\d+) packets transmitted", text)
+        assert found, text
+        sent = int(found[1])
         assert sent > 50, text
-        return sent - received
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", text)}
+        return len(set(range(1, sent)) - answered)
 
 
 class Stream(Ping):

@@ -28,7 +28,9 @@ SERVICE: dict[Family, str] = {4: "10.96.0.10", 6: "fd00:96::10"}
 INET: dict[Family, socket.AddressFamily] = {4: socket.AF_INET, 6: socket.AF_INET6}
 DEBIAN = Path("/usr/lib/cni")
 FAMILIES: tuple[Family, ...] = (4, 6)
-REACHED_SECONDS = 2.0
+REACHED_SECONDS = 30.0
+SILENT_SECONDS = 2.0
+"""How long is waited where no pod should receive anything."""
 
 
 class Service:
@@ -62,10 +64,10 @@ class Service:
         receiver.bind((address, 53))
         self._receivers[receiver] = name
 
-    def send(self) -> str:
+    def send(self, seconds: float = REACHED_SECONDS) -> str:
         """Send once more; the name of the pod that receives it, empty where none does."""
         self._client.send(b"who is there?")
-        ready, _, _ = select.select([*self._receivers], [], [], REACHED_SECONDS)
+        ready, _, _ = select.select([*self._receivers], [], [], seconds)
         for receiver in ready:
             receiver.recv(100)
         return " and ".join(self._receivers[receiver] for receiver in ready)
@@ -116,9 +118,15 @@ def end(scene: Scene, attached: Attached, folder: Path, *, netns: bool = True) -
 
 
 def outlive(
-    scene: Scene, service: Service, family: Family, make_pod: MakePod, kind: str, folder: Path
+    scene: Scene,
+    service: Service,
+    family: Family,
+    make_pod: MakePod,
+    kind: str,
+    folder: Path,
+    seconds: float = REACHED_SECONDS,
 ) -> str:
-    """The client's pod ends; which one its next datagram reaches."""
+    """The client's pod ends; which one its next datagram reaches, in so many seconds."""
     one, two = (attach(scene, kind, folder, make_pod(), name) for name in ("one", "two"))
     for attached in (one, two):
         service.listen(attached.container_id, attached.pod, attached.address(family))
@@ -127,7 +135,7 @@ def outlive(
     service.leads_to(two.address(family))
     assert service.send() == "one", "the connection stays while the pod lives"
     end(scene, one, folder)
-    return service.send()
+    return service.send(seconds)
 
 
 @pytest.mark.parametrize("kind", [*MODES, "as bridge", "as ptp"])
@@ -158,7 +166,8 @@ def test_with_the_reference_it_sends_to_the_dead_pod(
 ) -> None:
     newest = reference == "newest"
     folder = request.getfixturevalue("newest_reference_bin") if newest else DEBIAN
-    assert outlive(scene, service, family, make_pod, kind, folder) == ""
+    found = outlive(scene, service, family, make_pod, kind, folder, SILENT_SECONDS)
+    assert found == ""
 
 
 @pytest.mark.parametrize("how", ["no namespace", "GC", "no DEL", "daemon"])
@@ -207,9 +216,9 @@ def test_the_next_pod_of_the_address_gets_nothing_of_it(
     service.leads_to(one.address(family))
     assert service.send() == "one"
     end(scene, one, podwire_bin)
-    assert service.send() == ""
+    assert service.send(SILENT_SECONDS) == ""
     service.leads_to(two.address(family))
-    assert service.send() == "", "the connection is that to the dead pod"
+    assert service.send(SILENT_SECONDS) == "", "the connection is that to the dead pod"
     three = attach(scene, mode, podwire_bin, make_pod(), "three")
     assert three.address(family) == one.address(family)
     service.listen("three", three.pod, three.address(family))

@@ -6,7 +6,6 @@ that are the node's only in appearance.
 """
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from tests.netns.daemon.conftest import StartDaemon, podwired, start_daemon
 from tests.netns.host_ports.test_host_ports import conf, mapping, outside
 from tests.netns.robustness.scene import Scene
+from tests.netns.routing.conftest import eventually
 from tests.pytest_netns import Namespace
 
 __all__ = ["podwired", "start_daemon"]
@@ -58,8 +58,6 @@ def test_an_address_that_an_agent_bound_to_the_node(
     }
     config.write_text(json.dumps(settings))
     start_daemon(scene.node, words=["run", "--config", str(config)])
-    until = time.monotonic() + 30
-    while balanced.reaches(agent):
-        assert time.monotonic() < until, "captured still"
+    eventually(lambda: not balanced.reaches(agent))
     agent = scene.node.ns.echo("tcp", BALANCER, 80)
     assert balanced.exchange(agent) == source

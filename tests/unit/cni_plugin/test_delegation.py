@@ -52,8 +52,8 @@ def wait_for_end(pids: list[str]) -> None:
 def test_add_and_its_undo_have_one_deadline(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delegate, "ADD_SECONDS", 0.5)
-    monkeypatch.setattr(delegate, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(delegate, "ADD_SECONDS", 3.0)
+    monkeypatch.setattr(delegate, "CALL_SECONDS", 6.0)
     make_plugin(tmp_path, "sleep 1000 & echo $! >>started; wait")
     answer = ask(node, tmp_path)
     assert answer["code"] == 11

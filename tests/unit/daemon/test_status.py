@@ -103,7 +103,10 @@ def test_one_daemon_at_a_time(path: Path) -> None:
         assert read_status(path).running
 
 
-def test_a_reader_does_not_keep_a_daemon_from_starting(path: Path) -> None:
+def test_a_reader_does_not_keep_a_daemon_from_starting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.status._LOCK_SECONDS", 60.0)
     StatusFile(path).close()
     reader = os.open(path.with_name("status.json.lock"), os.O_RDONLY)
     fcntl.flock(reader, fcntl.LOCK_SH)

@@ -69,6 +69,12 @@ def hasty_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_shim(tmp_path_factory.mktemp("hasty") / "podwire", *flags)
 
 
+@pytest.fixture(scope="session")
+def impatient_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that waits a second for its reply, once its call was begun."""
+    return compile_shim(tmp_path_factory.mktemp("impatient") / "podwire", "-DREPLY_SECONDS=1")
+
+
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
     """A peer; each test sets its `answer`."""

@@ -155,9 +155,9 @@ def silent(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("answer", [silent, trickle])
-def test_the_time_for_a_reply_ends(hasty_shim: Path, peer: Peer, answer: Answer) -> None:
+def test_the_time_for_a_reply_ends(impatient_shim: Path, peer: Peer, answer: Answer) -> None:
     peer.answer = answer
-    assert_error_11(run(hasty_shim, peer.path, CNI_COMMAND="DEL"))
+    assert_error_11(run(impatient_shim, peer.path, CNI_COMMAND="DEL"))
 
 
 PYTHON = """\
@@ -200,10 +200,10 @@ def test_a_call_that_is_not_begun_is_taken_back(
 
 
 def test_a_call_that_was_begun_is_not_taken_back(
-    hasty_shim: Path, peer: Peer, tmp_path: Path
+    impatient_shim: Path, peer: Peer, tmp_path: Path
 ) -> None:
     peer.answer = silent
-    assert_error_11(run(beside_python(hasty_shim, tmp_path), peer.path))
+    assert_error_11(run(beside_python(impatient_shim, tmp_path), peer.path))
     assert not Path(f"{peer.path}.executed").exists()
 
 

@@ -24,7 +24,7 @@ from daemon.cni_server.worker_pool import (
 )
 from daemon.log import Log
 
-SECONDS = 20.0
+SECONDS = 60.0
 Call = Callable[[], object]
 
 
@@ -42,8 +42,8 @@ class Served:
         if call is None:
             return False
         self.pool.taken()
-        self.takers.append(threading.get_ident())
         self.pool.share()
+        self.takers.append(threading.get_ident())  # last: what a test does then shares no more
         call()
         return True
 
@@ -116,14 +116,17 @@ def test_a_burst_is_served_by_a_few_at_a_time() -> None:
     """What is beyond that is left to other processes, until a call ends or has to wait."""
     hold, waits = threading.Event(), threading.Event()
     with serving(most=20) as served:
+        ended: list[None] = []
 
         def busy() -> None:
             hold.wait(SECONDS)
+            ended.append(None)
 
         def slow() -> None:
             waits.wait(SECONDS)
             served.pool.pass_on()
             hold.wait(SECONDS)
+            ended.append(None)
 
         for call in (slow, *[busy] * 9):
             served.calls.put(call)
@@ -132,9 +135,7 @@ def test_a_burst_is_served_by_a_few_at_a_time() -> None:
         assert len(served.takers) == served.threads == BUSY_MAX
         waits.set()
         hold.set()
-        wait_until(lambda: len(served.takers) == 10)
-        wait_until(served.calls.empty)
-        time.sleep(0.05)
+        wait_until(lambda: len(ended) == 10 and served.pool._busy == 0)
         hold.clear()
         for _ in range(8):
             served.calls.put(busy)
@@ -151,7 +152,7 @@ def test_a_call_that_pauses_lets_others_go_on() -> None:
 
         def pausing() -> None:
             served.calls.put(lambda: order.append("other"))
-            host.pause(0.2)
+            host.pause(1.0)
             order.append("pausing")
 
         served.calls.put(pausing)
@@ -177,6 +178,7 @@ def test_stuck_calls_keep_out_no_other() -> None:
         served.pool.relieve()
         served.pool.relieve()
         assert after.wait(SECONDS)
+        wait_until(lambda: served.pool._accepts)
         threads = served.threads
         served.pool.relieve()
         served.pool.relieve()

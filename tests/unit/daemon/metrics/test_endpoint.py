@@ -37,6 +37,7 @@ from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
 from daemon.watchdog import LIMIT, Watchdog
 from tests.unit.daemon.test_watchdog import Clock
+from tests.unit.ports import free_port
 
 DEADLINE = 60.0
 LARGE = 16 << 20
@@ -103,11 +104,6 @@ def listen(host: str) -> socket.socket:
     return made
 
 
-def free_port(host: str) -> int:
-    with listen(host) as made:
-        return int(made.getsockname()[1])
-
-
 def read_all(sock: socket.socket) -> bytes:
     found = b""
     while data := sock.recv(65536):
@@ -123,7 +119,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def served(request: pytest.FixtureRequest, stack: ExitStack) -> Served:
-    return Served(stack, request.param, free_port(request.param))
+    return Served(stack, request.param, free_port(socket.SOCK_STREAM, request.param))
 
 
 def test_get_and_head_are_answered(served: Served) -> None:
@@ -139,7 +135,7 @@ def test_get_and_head_are_answered(served: Served) -> None:
 
 
 def test_a_wildcard_is_all_addresses_of_both_families(stack: ExitStack) -> None:
-    served = Served(stack, "::", free_port("::"))
+    served = Served(stack, "::", free_port(socket.SOCK_STREAM, "::"))
     for served.host in ("127.0.0.1", "::1"):
         assert served.get("/metrics") == (200, b"/metrics\n")
 
@@ -226,8 +222,8 @@ def _is_socket(fd: int) -> bool:
 
 
 def test_a_silent_client_is_disconnected(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint._Handler, "timeout", 0.2)
-    served = Served(stack, "127.0.0.1", free_port("127.0.0.1"))
+    monkeypatch.setattr(endpoint._Handler, "timeout", 1.0)
+    served = Served(stack, "127.0.0.1", free_port(socket.SOCK_STREAM, "127.0.0.1"))
     with served.connect() as silent, served.connect() as slow:
         slow.sendall(b"GET / HTT")
         assert read_all(silent) == read_all(slow) == b""
@@ -238,7 +234,7 @@ def test_a_client_that_does_not_read_is_disconnected_and_delays_no_other(
     stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint._Handler, "timeout", 0.5)
-    served = Served(stack, "127.0.0.1", free_port("127.0.0.1"))
+    served = Served(stack, "127.0.0.1", free_port(socket.SOCK_STREAM, "127.0.0.1"))
     with served.connect() as slow:
         slow.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         wait(lambda: served.requests != [])
@@ -290,7 +286,7 @@ def test_an_address_that_the_node_lacks_is_reported(stack: ExitStack) -> None:
 
 
 def test_it_ends_at_once_with_clients_connected() -> None:
-    port = free_port("127.0.0.1")
+    port = free_port(socket.SOCK_STREAM, "127.0.0.1")
     with ExitStack() as held, ExitStack() as inner:
         served = Served(inner, "127.0.0.1", port)
         client = held.enter_context(served.connect())
@@ -417,7 +413,7 @@ def test_an_endpoint_that_hangs_is_noticed(
     clock, release, hanging = Clock(), threading.Event(), threading.Semaphore(0)
     monkeypatch.setattr(watchdog_module, "time", clock)
     monkeypatch.setattr(endpoint._Server, "timeout", 0.01)
-    watchdog, port = Watchdog(Log(), {}), free_port("127.0.0.1")
+    watchdog, port = Watchdog(Log(), {}), free_port(socket.SOCK_STREAM, "127.0.0.1")
 
     def answer(path: str, accept: str) -> Response:
         hanging.release()

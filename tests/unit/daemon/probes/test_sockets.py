@@ -24,6 +24,7 @@ from daemon.probes.sockets import (
     read_error,
     read_send_error,
 )
+from tests.unit.ports import free_port
 
 OWN, TARGET, ROUTER = "192.0.2.1", "192.0.2.2", "192.0.2.254"
 
@@ -93,15 +94,9 @@ def test_a_closed_port_is_the_targets_own_report(kind: str, by: str) -> None:
 LOOPBACK = {4: Target(Path.UNDERLAY4, "127.0.0.1"), 6: Target(Path.UNDERLAY6, "::1")}
 
 
-def free_port() -> int:
-    with closing(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as made:
-        made.bind(("::", 0))
-        return int(made.getsockname()[1])
-
-
 @pytest.fixture
 def sockets() -> Iterator[Sockets]:
-    made = Sockets(free_port())
+    made = Sockets(free_port(socket.SOCK_DGRAM, "::"))
     made.update(LOOPBACK.values())
     assert made.fault == ""
     yield made
@@ -133,7 +128,7 @@ def send(sender: socket.socket, to: Sockets, count: int, payload: bytes = b"x") 
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_datagram_is_received_with_its_addresses_and_time(version: int) -> None:
     own = LOOPBACK[version]
-    with closing(Sockets(free_port())) as sockets:
+    with closing(Sockets(free_port(socket.SOCK_DGRAM, "::"))) as sockets:
         sockets.update([own])
         assert sockets.own == {own.path: own}
         before = time.monotonic()
@@ -199,7 +194,7 @@ def test_an_error_of_this_node_is_returned(sockets: Sockets) -> None:
 def test_sockets_follow_the_plan() -> None:
     four, six = LOOPBACK[4], LOOPBACK[6]
     second = Target(Path.UNDERLAY4, "127.0.0.2")
-    with closing(Sockets(free_port())) as sockets:
+    with closing(Sockets(free_port(socket.SOCK_DGRAM, "::"))) as sockets:
         sockets.update([four, second, six])
         assert sockets.own == {four.path: four, six.path: six}  # the first of each path
         kept = sockets._open[second]
@@ -213,7 +208,7 @@ def test_sockets_follow_the_plan() -> None:
 
 
 def test_an_address_may_come_later() -> None:
-    with closing(Sockets(free_port())) as sockets:
+    with closing(Sockets(free_port(socket.SOCK_DGRAM, "::"))) as sockets:
         sockets.update([Target(Path.POD4, "10.244.77.0")])
         assert sockets.fault == ""
 
