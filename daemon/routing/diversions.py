@@ -153,7 +153,11 @@ def _packets(desired: Desired, pods: Mapping[int, _Pod], *, sample: bool) -> Ite
 
 
 def _find_pod(nl: Netlink, desired: Desired, host: HostState, version: int) -> _Pod:
-    """A pod as it is now: the host state is older. Without one the node's own address, no link."""
+    """A pod as it is now: the host state is older. Without one the node's own address, no link.
+
+    Where the node has no such address (host-gw without probes) no source is asked for: packets
+    from an address that is not its own have no route (net/ipv4/route.c, ip_route_output_key).
+    """
     own = [prefix for prefix in desired.pod_cidrs if prefix.version == version]
     for message in nl.dump(routes.list_routes(version, RTPROT_PODWIRE)) if own else ():
         for index, route in routes.parse_route(message):
@@ -164,7 +168,9 @@ def _find_pod(nl: Netlink, desired: Desired, host: HostState, version: int) -> _
     for address in host.addresses:
         if address.link in bridges and any(address.address.ip in prefix for prefix in own):
             return any_pod(address.address.network), address.link
-    return next((prefix.network_address for prefix in own), None), ""
+    mine = {address.address.ip for address in desired.device_addresses}
+    mine |= {e.dst.network_address for e in desired.own_routes if isinstance(e, Route)}
+    return next((p.network_address for p in own if p.network_address in mine), None), ""
 
 
 def _explain(expected: _Expected, path: PacketPath) -> str:

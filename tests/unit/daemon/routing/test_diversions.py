@@ -172,3 +172,18 @@ def test_a_rule_is_an_event_that_affects_plans(checked: Checked) -> None:
         (False, "9: from all lookup 52"),
     ]
     assert all(affects_plan(event, host) for event in events)
+
+
+@pytest.mark.parametrize("probes", ["true", "false"])
+def test_a_node_without_pods(checked: Checked, probes: str) -> None:
+    """Without probes host-gw gives it no address of its own that pods' packets could come from."""
+    health = "" if probes == "true" else "\nhealth: false"
+    checked.planner = Planner(settings(f"backend: host-gw{health}"))
+    ip("link del cni0")
+    desired, _host = checked.plan()
+    assert bool(desired.own_routes) == (probes == "true")
+    if desired.own_routes:
+        ip("route add local 10.244.1.0/32 dev lo table local proto 113")
+    assert checked.fault() == ""
+    ip("rule add pref 5270 lookup 52")
+    assert "by rule 5270" in checked.fault()
