@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -432,9 +432,16 @@ def is_well(asked: Member) -> object:
     return found["ok"] or (found, asked.log)
 
 
-# Those of a group run in one process, on the same nodes: to make these takes longer than a test.
-@pytest.mark.xdist_group("doctor, no daemon")
-@pytest.mark.parametrize("name", UNHEALED)
+def in_two_groups(group: str, names: Iterable[str]) -> list[object]:
+    """Parameters whose tests two processes share, each on nodes of its own.
+
+    To make the nodes takes as long as a test; one after the other, all would last longest of all.
+    """
+    mark = pytest.mark.xdist_group
+    return [pytest.param(n, marks=mark(f"{group} {i % 2}")) for i, n in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", in_two_groups("doctor, no daemon", UNHEALED))
 def test_without_a_daemon_that_heals(world: World, name: str) -> None:
     fault = UNHEALED[name]
     asked = world.member(fault.at)
@@ -449,8 +456,7 @@ def test_without_a_daemon_that_heals(world: World, name: str) -> None:
     eventually(partial(is_well, asked))
 
 
-@pytest.mark.xdist_group("doctor, lasting")
-@pytest.mark.parametrize("name", LASTING)
+@pytest.mark.parametrize("name", in_two_groups("doctor, lasting", LASTING))
 def test_what_no_daemon_heals(world: World, name: str) -> None:
     fault = LASTING[name]
     asked = world.member(fault.at)
@@ -465,8 +471,7 @@ def test_what_no_daemon_heals(world: World, name: str) -> None:
         eventually(partial(is_calm, each))
 
 
-@pytest.mark.xdist_group("doctor, by itself")
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", in_two_groups("doctor, by itself", LOCAL))
 def test_what_doctor_finds_by_itself(world: World, name: str) -> None:
     fault = LOCAL[name]
     asked = world.member(fault.at)
