@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cni_plugin.chained import STAND_INS
 from cni_plugin.host import DEFAULT_DATA_DIR
+from daemon.installer.host_files import put_host_files
 from daemon.installer.manifest import Manifest, ManifestFault, changing_manifest, save_manifest
 from daemon.installer.programs import put_programs
 from daemon.options import Unusable, absolute, path_from_environment
@@ -28,7 +29,7 @@ examples:
   podwired install --cni-bin /usr/lib/cni --as bridge,portmap
 """
 OWN = ("podwire", "podwire-ipam")
-DEFAULT_CNI_BIN = Path("/opt/cni/bin")
+DEFAULT_CNI_BIN, DEFAULT_ETC = Path("/opt/cni/bin"), Path("/etc")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
                 sources.append((name, programs / OWN[0]))
             save = partial(save_manifest, folder)
             lines = put_programs(manifest, options.cni_bin, sources, copy=options.copy, save=save)
+            if options.etc or not options.copy:
+                lines += put_host_files(manifest, options.etc or DEFAULT_ETC, save)
     except ManifestFault as fault:
         raise Unusable(str(fault)) from fault
     print("\n".join(lines) or f"{options.cni_bin} has podwire already")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.__main__ import main
 from daemon.installer.host_files import put_host_files
 from daemon.installer.manifest import Manifest, load_manifest, save_manifest
 from daemon.installer.programs import remove_files
@@ -104,3 +105,25 @@ def test_they_go_with_the_installation(etc: Path, tmp_path: Path) -> None:
     assert len(manifest.files) == 4
     remove_files(manifest, save)
     assert [p for p in sorted(etc.rglob("*")) if p.name != "networkd.conf.d"] == before
+
+
+def install(etc: Path, tmp_path: Path, *words: str | Path) -> set[str]:
+    """The names of the host's files after `podwired install` with these options."""
+    for name in ("podwire", "podwire-ipam"):
+        (tmp_path / name).write_text(name)
+        (tmp_path / name).chmod(0o755)
+    folders = ("--cni-bin", tmp_path / "bin", "--data-dir", tmp_path, "--programs", tmp_path)
+    assert main([*map(str, ("install", *folders, *words))]) == 0
+    return {path.name for path in etc.rglob("*") if path.is_file()}
+
+
+def test_they_come_with_the_executables(etc: Path, tmp_path: Path) -> None:
+    every = {"05-podwire.network", "05-podwire.link", "podwire.conf"}
+    assert install(etc, tmp_path, "--etc", etc) == every
+    assert len(load_manifest(tmp_path).files) == 2 + 4
+
+
+def test_a_host_that_gets_copies_has_its_managers_elsewhere(etc: Path, tmp_path: Path) -> None:
+    assert install(etc, tmp_path, "--copy") == set()
+    assert len(load_manifest(tmp_path).files) == 2
+    assert install(etc, tmp_path, "--copy", "--etc", etc)
