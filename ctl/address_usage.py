@@ -10,8 +10,7 @@ from cni_plugin.store_index import find_stores
 from ctl.address_plan import pods_of
 from daemon.config.schema import Settings
 from daemon.model import Node, overlap
-from ipam.files import Files
-from ipam.store import open_store
+from ipam.store import read_store
 from ipam.usage import Usage, read_usage
 from kernel.model import IPNetwork
 
@@ -50,12 +49,7 @@ def node_spaces(settings: Settings, own: Sequence[IPNetwork]) -> Iterator[Space]
 def _read_usage(settings: Settings) -> list[Usage]:
     found: list[Usage] = []
     for folder in find_stores(DEFAULT_INDEX, settings.data_dir):
-        if Files(folder).database.exists():
-            with (
-                open_store(folder, create=False, patience=_PATIENCE) as store,
-                store.read() as tx,
-            ):
-                found += read_usage(tx)
+        found += read_store(folder, read_usage, _PATIENCE) or ()
     return found
 
 

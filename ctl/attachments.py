@@ -19,7 +19,7 @@ from cni_plugin.names import is_marked, parse_alias
 from cni_plugin.rebuild import rebuild
 from cni_plugin.store_index import find_stores
 from daemon.options import Unusable
-from daemon.runtime_cache import RESULTS, Cached, read_cached
+from daemon.routing.runtime_cache import RESULTS, Cached, read_cached
 from ipam.errors import IpamError
 from ipam.files import Files
 from ipam.store import open_store

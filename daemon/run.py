@@ -33,8 +33,7 @@ from daemon.config import DEFAULT_CONFIG
 from daemon.log import Log
 from daemon.options import Unusable, path_from_environment, settings_of
 from daemon.signals import Signals
-from daemon.systemd import notify
-from daemon.watchdog import Watchdog, WatchedLoop
+from daemon.systemd import Watchdog, WatchedLoop, notify
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:

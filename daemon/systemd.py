@@ -1,10 +1,24 @@
-"""systemd's readiness protocol (sd_notify(3))."""
+"""systemd: the daemon's readiness (sd_notify(3)), and its watchdog (sd_watchdog_enabled(3)).
+
+The watchdog is fed only while the daemon's loops make progress. Each loop notes until
+when it will again, in memory that the daemon's processes share. The first process compares, and
+reports to systemd, which kills a daemon that is silent and starts another one.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+
+from daemon.log import Log
+
+LIMIT = 60.0
+"""Seconds that a loop may take for one iteration, unless it asks for more."""
+_LOOPS_MAX = mmap.PAGESIZE // 8
 
 
 def notify(state: str) -> None:
@@ -15,3 +29,58 @@ def notify(state: str) -> None:
     address = "\0" + path[1:] if path.startswith("@") else path
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.sendto(state.encode(), address)
+
+
+class WatchedLoop:
+    """A loop as it notes its progress; any process may do so."""
+
+    def __init__(self, ends: memoryview[float], number: int) -> None:
+        self._ends, self._number = ends, number
+
+    def beat(self, within: float = 0.0) -> None:
+        """To be called in each iteration. within: seconds that this one may take; 0: LIMIT."""
+        self._ends[self._number] = time.monotonic() + (within or LIMIT)
+
+    def end(self) -> None:
+        """It runs no more, which is no fault."""
+        self._ends[self._number] = 0.0
+
+
+Watch = Callable[[str], WatchedLoop]
+"""Declares a loop of that name."""
+
+
+def unwatched(_name: str) -> WatchedLoop:
+    """A loop that nobody watches."""
+    return WatchedLoop(memoryview(bytearray(8)).cast("d"), 0)
+
+
+class Watchdog:
+    """The loops. Those of other processes are declared before these are forked."""
+
+    def __init__(self, log: Log, env: Mapping[str, str] = os.environ) -> None:
+        self._log = log
+        # A double is stored at once. 0: the loop does not run.
+        self._ends = memoryview(mmap.mmap(-1, _LOOPS_MAX * 8)).cast("d")
+        self._names: list[str] = []
+        self._stuck: tuple[str, ...] = ()
+        # systemd names the process that it expects to hear of; a child would inherit the rest.
+        is_ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._is_watched = is_ours and "WATCHDOG_USEC" in env
+
+    def add(self, name: str) -> WatchedLoop:
+        """Declare a loop, or find it again. It counts from its first iteration on."""
+        if name not in self._names:
+            self._names.append(name)
+        return WatchedLoop(self._ends, self._names.index(name))
+
+    def check(self) -> None:
+        """Feed the watchdog, or log which loops are stuck."""
+        now = time.monotonic()
+        stuck = tuple(n for n, end in zip(self._names, self._ends, strict=False) if 0 < end < now)
+        if stuck and stuck != self._stuck:
+            end = "systemd restarts podwired" if self._is_watched else "restart podwired"
+            self._log.error(f"no progress: {', '.join(stuck)}; {end}")
+        self._stuck = stuck
+        if self._is_watched and not stuck:
+            notify("WATCHDOG=1")

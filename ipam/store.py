@@ -15,9 +15,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ipam import boot, files
 from ipam.boot import SYSTEM, Clock, Purged
@@ -25,9 +26,13 @@ from ipam.errors import StoreBusy, StoreError, damaged, from_sqlite, translated
 from ipam.files import BUSY_TIMEOUT, Files, Identity, LockFile, Refill
 from ipam.transaction import Allocation, Owner, Transaction
 
-__all__ = ["Allocation", "Owner", "Purged", "Store", "Transaction", "open_store"]
+__all__ = ["Allocation", "Owner", "Purged", "Store", "Transaction", "open_store", "read_store"]
+
+T = TypeVar("T")
 
 ATTEMPTS = 5
+READ_PATIENCE = 0.1
+"""Seconds that a reader waits for other processes if it comes again anyway."""
 
 
 def open_store(
@@ -59,6 +64,20 @@ def open_store(
     except BaseException:
         store.close()
         raise
+
+
+def read_store(
+    data_dir: Path, read: Callable[[Transaction], T], patience: float = READ_PATIENCE
+) -> T | None:
+    """What `read` makes of one snapshot of the store in a folder; None where there is no store.
+
+    patience: see `open_store`, and raises the same.
+    """
+    if not Files(data_dir).database.exists():
+        return None
+    opened = open_store(data_dir, create=False, patience=patience)
+    with opened as store, store.read() as tx:
+        return read(tx)
 
 
 class Store:

@@ -19,7 +19,7 @@ from ctl.options import DONE, FAILED, add_output, render_timestamp, warn
 from ctl.pod_namespace import namespace_number
 from daemon.log import printable
 from daemon.options import add_config, files_of
-from daemon.runtime_cache import RESULTS
+from daemon.routing.runtime_cache import RESULTS
 from ipam.boot import render_duration
 from ipam.cli import render_table
 from kernel.netlink.socket import Netlink

@@ -24,8 +24,7 @@ from daemon.routing.foreign_filters import find_legacy_drops, find_nft_drops
 from daemon.routing.full_tables import count_neighbours
 from daemon.status import NoStatus, read_status
 from ipam.errors import IpamError
-from ipam.files import Files
-from ipam.store import open_store
+from ipam.store import read_store
 from ipam.usage import Usage, read_usage
 from kernel.conntrack import StaleFlow, find_stale_flows
 from kernel.errors import KernelError
@@ -170,10 +169,7 @@ class Observer:
     def _read_usage(self) -> tuple[Usage, ...]:
         found: list[Usage] = []
         for folder in find_stores(DEFAULT_INDEX, self._files.data_dir):
-            if Files(folder).database.exists():
-                opened = open_store(folder, create=False, patience=_PATIENCE)
-                with opened as store, store.read() as tx:
-                    found += read_usage(tx)
+            found += read_store(folder, read_usage, _PATIENCE) or ()
         return tuple(found)
 
     def _read_records(self) -> tuple[Record, ...]:

@@ -106,19 +106,15 @@ class Collector:
         return values
 
     def _read_usage(self, seen: Seen | None) -> Values:
-        from ipam.files import Files
-        from ipam.store import open_store
-        from ipam.usage import read_usage as read_store
+        from ipam.store import read_store
+        from ipam.usage import read_usage as usage_of
 
         settings = self._sources.settings
         network = settings.conflist.name if settings.conflist else ""
         prefixes = seen.desired.pod_cidrs if seen and seen.desired else ()
-        if not Files(settings.data_dir).database.exists():
-            return read_usage((), network, prefixes)
         # Opened for each scrape: an open store keeps a cache of pages.
-        opened = open_store(settings.data_dir, create=False, patience=_STORE_SECONDS)
-        with opened as store, store.read() as tx:
-            return read_usage(read_store(tx), network, prefixes)
+        found = read_store(settings.data_dir, usage_of, _STORE_SECONDS)
+        return read_usage(found or (), network, prefixes)
 
 
 def read_calls(calls: Mapping[str, VerbCounts]) -> Values:

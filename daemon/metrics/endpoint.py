@@ -22,7 +22,7 @@ from daemon.metrics.families import FAMILIES, Family
 from daemon.model import Histogram
 from daemon.routing.counters import BOUNDS as RECONCILE_BOUNDS
 from daemon.routing.counters import Counts
-from daemon.watchdog import WatchedLoop, unwatched
+from daemon.systemd import WatchedLoop, unwatched
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -26,7 +26,7 @@ from daemon.policy.describe import describe_changes
 from daemon.policy.local_pods import LocalPods, summary, with_local
 from daemon.policy.model import Facts, Key, PolicyCounts, PolicySource
 from daemon.policy.saved_facts import open_saved, read_facts
-from daemon.watchdog import Watch, unwatched
+from daemon.systemd import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Link
 from kernel.netlink.monitor import Event, Monitor, RuleChange

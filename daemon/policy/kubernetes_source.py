@@ -22,7 +22,7 @@ from daemon.policy.model import EVERYBODY, Facts, Key, PodFacts, PodPeers, Polic
 from daemon.policy.object_fields import UnusableField
 from daemon.policy.objects import key_of, parse_namespace_facts, parse_pod_facts, parse_policy
 from daemon.sources.kubernetes.reflector import Reflector
-from daemon.watchdog import Watch, unwatched
+from daemon.systemd import Watch, unwatched
 
 NAMESPACES_MAX = 8
 """Namespaces that a peer's pods are followed in one by one; of more, those of all together."""

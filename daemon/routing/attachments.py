@@ -22,7 +22,6 @@ from daemon.routing.conflist import bridge_of
 from daemon.routing.node_side import (
     AGAIN,
     LATER,
-    PATIENCE,
     YOUNG,
     Attached,
     Changes,
@@ -35,7 +34,7 @@ from daemon.routing.node_side import (
 from daemon.routing.pod_sides import PodSides
 from daemon.routing.reporter import Reporter, describe_event
 from ipam.files import Files
-from ipam.store import open_store
+from ipam.store import READ_PATIENCE, open_store
 from kernel.bridge import IsUsed, check_bridge, ensure_bridge, no_users
 from kernel.describe import name_of, state_of
 from kernel.errors import KernelError
@@ -284,7 +283,7 @@ class Attachments:
     def _users(self) -> Iterator[IsUsed]:
         folder = self._settings.data_dir
         if Files(folder).database.exists():
-            opened = open_store(folder, create=False, patience=PATIENCE)
+            opened = open_store(folder, create=False, patience=READ_PATIENCE)
             with opened as store, bridge_users(store) as is_used:
                 yield is_used
         else:
@@ -314,7 +313,7 @@ class Attachments:
         if len(kept) == len(lost):
             return lost
         log, folder = self._reporter.log.info, self._settings.data_dir
-        freed = reclaim_vanished(folder, DEFAULT_INDEX, log, PATIENCE)
+        freed = reclaim_vanished(folder, DEFAULT_INDEX, log, READ_PATIENCE)
         return kept if freed else lost
 
     def _check_own_bridge(self, found: NodeSide) -> None:

@@ -48,7 +48,7 @@ from daemon.routing.takeover import Takeover
 from daemon.routing.unwired_pods import UnwiredPods
 from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
-from daemon.watchdog import Watch, unwatched
+from daemon.systemd import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Entry
 from kernel.netlink.monitor import RuleChange

@@ -22,8 +22,7 @@ from pathlib import Path
 from cni_plugin.attachment import DAMAGE, Record, load_record
 from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.store_index import find_stores
-from ipam.files import Files
-from ipam.store import Owner, open_store
+from ipam.store import Owner, Transaction, read_store
 from kernel.describe import describe
 from kernel.diff import Change, Noun, diff_space
 from kernel.link_states import LinkStates
@@ -43,8 +42,6 @@ from kernel.netlink.socket import Netlink
 from kernel.sysctl import read_sysctl
 from kernel.traffic_control import read_limits
 
-PATIENCE = 0.1
-"""Seconds to wait for a store that others lock."""
 _NOTHING = Space()
 LATER = 1.0
 """Seconds until what a call is about is compared again."""
@@ -192,18 +189,10 @@ class NodeSideReader:
         """Those of all stores of the node: a network may have its own."""
         old, self._records = self._records, {}
         for folder in find_stores(DEFAULT_INDEX, self._data_dir):
-            for owner, text in _read_store(folder):
+            for owner, text in read_store(folder, Transaction.attachments) or ():
                 same = owner in old and old[owner][0] == text
                 self._records[owner] = old[owner] if same else (text, _load(owner, text))
         return [attached for _text, attached in self._records.values() if attached]
-
-
-def _read_store(folder: Path) -> list[tuple[Owner, str]]:
-    if not Files(folder).database.exists():
-        return []
-    opened = open_store(folder, create=False, patience=PATIENCE)
-    with opened as store, store.read() as tx:
-        return tx.attachments()
 
 
 def _load(owner: Owner, text: str) -> Attached | None:

@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from daemon.config.schema import Settings
 from daemon.routing.reporter import Reporter
 from ipam.errors import IpamError
-from ipam.files import Files
-from ipam.store import open_store
+from ipam.store import read_store
 from kernel.model import IPAddress, IPNetwork
 
 _AGAIN = 10.0
 """Seconds between two searches while there are such pods."""
-_PATIENCE = 0.1
-"""Seconds to wait for a store that others lock."""
 _NAMED = 3
 
 
@@ -49,18 +46,15 @@ class StalePods:
 
     def _find(self, cidrs: Sequence[IPNetwork]) -> dict[object, IPAddress]:
         """By pod, one of its addresses that is in none of the prefixes. Raises IpamError."""
-        conflist, folder = self._settings.conflist, self._settings.data_dir
-        # Networks of other configurations have prefixes of their own.
-        if conflist is None or not Files(folder).database.exists():
+        conflist = self._settings.conflist
+        if conflist is None:
             return {}
-        with (
-            open_store(folder, create=False, patience=_PATIENCE) as store,
-            store.read() as tx,
-        ):
-            found = tx.allocations(conflist.name)
+        # Networks of other configurations have prefixes of their own.
+        name = conflist.name
+        found = read_store(self._settings.data_dir, lambda tx: tx.allocations(name))
         return {
             (a.owner.container_id, a.owner.ifname): a.address
-            for a in found
+            for a in found or ()
             if not any(a.address in cidr for cidr in cidrs)
         }
 

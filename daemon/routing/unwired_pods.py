@@ -13,15 +13,12 @@ from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.store_index import find_stores
 from daemon.config.schema import Settings
 from daemon.routing.reporter import Reporter
-from daemon.runtime_cache import RESULTS, Cached, list_files, read_file
+from daemon.routing.runtime_cache import RESULTS, Cached, list_files, read_file
 from ipam.errors import IpamError
-from ipam.files import Files
-from ipam.store import open_store
+from ipam.store import Transaction, read_store
 
 _AGAIN = 10.0
 """Seconds between two searches."""
-_PATIENCE = 0.1
-"""Seconds to wait for a store that others lock."""
 _NAMED = 3
 
 
@@ -57,12 +54,8 @@ class UnwiredPods:
             return []
         known: set[str] = set()
         for folder in find_stores(DEFAULT_INDEX, self._data_dir):
-            if Files(folder).database.exists():
-                with (
-                    open_store(folder, create=False, patience=_PATIENCE) as store,
-                    store.read() as tx,
-                ):
-                    known |= {owner.container_id for owner, _text in tx.attachments()}
+            recorded = read_store(folder, Transaction.attachments) or ()
+            known |= {owner.container_id for owner, _text in recorded}
         return [each for each in cached if each.container_id not in known]
 
     def _read(self) -> list[Cached]:

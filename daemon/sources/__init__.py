@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.watchdog import Watch, unwatched
+from daemon.systemd import Watch, unwatched
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings

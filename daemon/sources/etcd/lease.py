@@ -5,6 +5,7 @@ After a restart or an absence the node wants the same lease and the same subnets
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import secrets
@@ -16,7 +17,6 @@ from typing import Any
 
 from daemon.files import explain, make_folder, read_regular, replace_file
 from daemon.log import Log
-from daemon.machine_id import read_host
 from daemon.model import parse_pod_cidr
 from daemon.sources.etcd.gateway import Gateway, RequestRefused
 from daemon.sources.etcd.keys import Malformed
@@ -30,6 +30,9 @@ _FILE_MAX = 1 << 20  # bytes
 _NOT_FOUND, _PRECONDITION = 5, 9
 _RAISED_TTL = 75
 """Seconds that etcd may make of a shorter time: one and a half of its longest election."""
+_MACHINE_IDS = (Path("/sys/class/dmi/id/product_uuid"), Path("/etc/machine-id"))
+"""SMBIOS 7.2.1: a hypervisor gives each copy of a machine another UUID, and a daemon in a container
+sees the machine's. machine-id(5), which is copied with a disk, serves where there is none."""
 
 
 class LeaseLost(SourceError):
@@ -160,7 +163,7 @@ class LeaseFile:
             "format": _FORMAT,
             "identity": self._identity,
             "machine": self.machine,
-            "host": read_host(),
+            "host": read_machine(),
             "node": saved.node,
             "boot": saved.boot,
             "lease": saved.lease,
@@ -184,7 +187,7 @@ class LeaseFile:
         if body["identity"] != self._identity:
             raise ValueError(f"it is of {str(body['identity'])[:100]!r}")
         # Older files have neither host nor machine nor node.
-        if body.get("host", read_host()) != read_host():
+        if body.get("host", read_machine()) != read_machine():
             raise ValueError("it was written on another machine, of which this one is a copy")
         subnets = tuple(map(parse_pod_cidr, body["podCIDRs"]))
         self._machine = self._machine or str(body.get("machine", ""))
@@ -195,3 +198,16 @@ class LeaseFile:
         if fault != self._fault:
             self._log.warning(fault)
         self._fault = fault
+
+
+def read_machine() -> str:
+    """A text for this machine, and for no copy of it that has a UUID of its own."""
+    found = next(filter(None, map(_read_id, _MACHINE_IDS)), b"")
+    return hashlib.sha256(found).hexdigest()[:32]
+
+
+def _read_id(path: Path) -> bytes:
+    try:
+        return path.read_bytes().strip()
+    except OSError:  # no firmware that says it, or no right to read it
+        return b""

@@ -16,7 +16,7 @@ from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, watch_query
 from daemon.sources.kubernetes.retry import PAUSE, retry_pauses
 from daemon.sources.remote import SourceError
-from daemon.watchdog import Watch, unwatched
+from daemon.systemd import Watch, unwatched
 
 T = TypeVar("T")
 Key = tuple[str, str]

@@ -28,9 +28,9 @@ from daemon.routing.diversions import Diverted
 from daemon.routing.foreign_filters import describe_translation
 from daemon.routing.full_ranges import describe_full
 from daemon.routing.peer_filter import describe_limit
+from daemon.routing.runtime_cache import Cached
 from daemon.routing.takeover import explain_first
 from daemon.routing.unwired_pods import describe as describe_unwired
-from daemon.runtime_cache import Cached
 from daemon.status import NodeStatus, Refused, StatusFile
 from ipam.usage import Usage
 from kernel.errors import KernelError

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon import watchdog as watchdog_module
+from daemon import systemd as watchdog_module
 from daemon.log import Log
 from daemon.metrics import endpoint
 from daemon.metrics import families as f
@@ -35,7 +35,7 @@ from daemon.metrics.endpoint import (
 from daemon.model import Histogram
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
-from daemon.watchdog import LIMIT, Watchdog
+from daemon.systemd import LIMIT, Watchdog
 from tests.unit.daemon.test_watchdog import Clock
 from tests.unit.ports import free_port
 

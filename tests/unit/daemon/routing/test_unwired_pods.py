@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from daemon.routing.runtime_cache import Cached
 from daemon.routing.unwired_pods import describe
-from daemon.runtime_cache import Cached
 
 
 def test_the_text_names_few_and_counts_all() -> None:

@@ -15,7 +15,7 @@ from daemon.log import Log
 from daemon.model import Node, Snapshot, Source
 from daemon.sources.cache import LastKnown, load, render
 from daemon.sources.remote import Feed, RemoteSource, SourceError
-from daemon.watchdog import Watchdog
+from daemon.systemd import Watchdog
 from tests.unit.daemon.waiting import wait_until
 
 RANGES = (ip_network("10.244.0.0/16"),)

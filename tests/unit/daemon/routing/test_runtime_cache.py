@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.runtime_cache import Cached, parse_cached
+from daemon.routing.runtime_cache import Cached, parse_cached
 
 POD = {
     "containerId": "c9",

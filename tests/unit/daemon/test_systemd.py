@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import watchdog as module
+from daemon import systemd as module
 from daemon.log import Log
-from daemon.watchdog import LIMIT, Watchdog
+from daemon.systemd import LIMIT, Watchdog
 
 
 class Clock:
