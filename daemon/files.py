@@ -73,6 +73,15 @@ def read_regular(path: Path, most: int) -> bytes:
     return data
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what is at a path; None where nothing is."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def fresh_name(path: Path) -> Path:
     """The name of a file that is about to be renamed to `path`; a killed writer may leave it."""
     # Container runtimes take files by their ending; this one has none of theirs.

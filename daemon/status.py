@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.files import make_folder, replace_file
+from daemon.files import identity_of, make_folder, replace_file
 from daemon.probes.report import HealthReport, parse_report
 
 if TYPE_CHECKING:
@@ -168,12 +168,12 @@ class StatusFile:
         self._path, self._written = path, 0.0
         self._last: NodeStatus | None = None
         self._lock = _take_lock(path)
-        self._place = _identity(_lock_of(path))
+        self._place = identity_of(_lock_of(path))
 
     @property
     def is_in_place(self) -> bool:
         """Whether the lock still keeps other daemons away: a file that was removed does not."""
-        return _identity(_lock_of(self._path)) == self._place
+        return identity_of(_lock_of(self._path)) == self._place
 
     def write(self, status: NodeStatus) -> None:
         """Write a status, unless the file has the same and is fresh. Raises OSError."""
@@ -246,14 +246,6 @@ def _uptime() -> float:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _take_lock(path: Path) -> FileLock:

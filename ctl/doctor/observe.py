@@ -19,9 +19,9 @@ from ctl.trace.neighbours import UnderlayPath, find_underlay_path
 from daemon.journal import Record, read
 from daemon.model import Desired
 from daemon.options import NodeFiles
+from daemon.routing.capacity import count_neighbours
 from daemon.routing.diversions import Diverted, find_diverted
 from daemon.routing.foreign_filters import find_legacy_drops, find_nft_drops
-from daemon.routing.full_tables import count_neighbours
 from daemon.status import NoStatus, read_status
 from ipam.errors import IpamError
 from ipam.store import read_store

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni_plugin.errors import INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, CniError
-from daemon.files import make_folder
+from daemon.files import identity_of, make_folder
 from daemon.log import Log
 
 BACKLOG = 1024
@@ -63,7 +63,7 @@ class Listener:
             finally:
                 os.umask(mask)
             self._socket.listen(BACKLOG)
-            self._path, self._file = path, _identity(path)
+            self._path, self._file = path, identity_of(path)
 
     def acceptor(self, log: Log) -> Acceptor:
         """What the calling process, which is forked already, takes connections by."""
@@ -72,7 +72,7 @@ class Listener:
     @property
     def is_in_place(self) -> bool:
         """Whether callers find it: the file may have been removed, or another's is there."""
-        return _identity(self._path) == self._file
+        return identity_of(self._path) == self._file
 
     def shut_down(self) -> None:
         """Take no further connection, in no process; those that wait are still accepted.
@@ -176,11 +176,3 @@ def is_served(path: Path) -> bool:
         except BlockingIOError:  # its queue is full
             return True
         return True
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -4,7 +4,7 @@ the kernel.
 Others use `loop.Routing` (the daemon's thread), `counters.Counts` (the metrics), and of podwirectl
 `cleanup.clean_up`, `conflicts.find_contradictions` and `backends.backend_of`.
 
-A new cluster or host state → `planner` (`host_state`, `conflicts`, `adoption`, `backends`) →
+A new cluster or host state → `planner` (`host_state`, `conflicts`, `backends`) →
 Desired → `reconciler` (`sysctls`, `vxlan_device`, `peer_routes`, `nft_rules`), `conflist`,
 `stale_pods` → `reporter` → journal, log, `counters`, status.
 """

@@ -24,12 +24,11 @@ from daemon.journal import Journal
 from daemon.log import Log
 from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Prober
+from daemon.routing.capacity import Capacity
 from daemon.routing.conflist import ConflistReconciler
 from daemon.routing.counters import Counts, Seen
 from daemon.routing.diversions import Diversions
 from daemon.routing.foreign_filters import ForeignFilters
-from daemon.routing.full_ranges import FullRanges
-from daemon.routing.full_tables import FullTables
 from daemon.routing.host_state import (
     HostState,
     Paths,
@@ -104,8 +103,7 @@ class Loop:
         self._stale_pods = StalePods(settings, self._reporter)
         self._takeover = Takeover(settings, self._reporter)
         self._unwired_pods = UnwiredPods(settings, self._reporter)
-        self._full_ranges = FullRanges(settings, self._reporter)
-        self._full_tables = FullTables(settings, self._reporter)
+        self._capacity = Capacity(settings, self._reporter)
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
@@ -256,9 +254,8 @@ class Loop:
             if self._conflist.reconcile(self._desired):
                 self._takeover.check_conflists()
                 self._unwired_pods.check()
-                self._full_ranges.check()
             self._stale_pods.check(self._desired.pod_cidrs)
-        self._full_tables.check(self._desired)
+        self._capacity.check(self._desired)
         if self._reporter.error:
             self._faults.note_error(self._reporter.error)
         elif self._faults.are_over and self._kernel.is_settled:

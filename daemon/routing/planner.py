@@ -8,8 +8,7 @@ from types import MappingProxyType
 
 from daemon.config.schema import Settings
 from daemon.model import Desired, Node, Refusal, Snapshot
-from daemon.prefix_set import Block, block_of, merge
-from daemon.routing.adoption import adopt
+from daemon.prefix_set import Block, block_of, host_block, merge
 from daemon.routing.backends import backend_of
 from daemon.routing.backends.base import (
     PeerPath,
@@ -18,10 +17,11 @@ from daemon.routing.backends.base import (
     plan_device_addresses,
     plan_mtu,
 )
-from daemon.routing.conflicts import Ownership
+from daemon.routing.backends.vxlan import vtep_mac
+from daemon.routing.conflicts import Adopted, Ownership
 from daemon.routing.host_state import HostState, HostView, Paths, Unplannable, view_host
 from daemon.routing.sysctls import plan_sysctls
-from kernel.model import Entry, IPNetwork
+from kernel.model import Entry, IPAddress, IPNetwork, Neighbour, Route
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Planner:
         view = self._view_host(me, host, paths)
         mtu = self._plan_mtu(view)
         if self._view is None:
-            self._ownership = Ownership(self._me, adopt(found, snapshot.nodes))
+            self._ownership = Ownership(self._me, _adopt(found, snapshot.nodes))
         changed = self._changes(nodes, view)
         self._nodes, self._view, self._host, self._underlay = nodes, view, host, paths
         self._replan(changed, view)
@@ -208,6 +208,37 @@ class Planner:
             self._merged = merge((*owned, *map(block_of, cluster_cidrs)))
             self._merged_of = owned, cluster_cidrs
         return self._merged
+
+
+def _adopt(entries: Iterable[Entry], nodes: Iterable[Node]) -> Adopted:
+    """What nodes own when the daemon starts: the entries of the one before lead to them.
+
+    Without it a restart could give a prefix that two nodes claim to the other of them.
+    A route leads to a node by its address (host-gw), or to a neighbour with the MAC that is derived
+    from its address (vxlan). Where nodes share an address, it is the one that claims the prefix.
+    """
+    found = list(entries)
+    macs = {(n.link, n.address): n.mac for n in found if isinstance(n, Neighbour)}
+    by_key = _by_key(nodes) if found else {}
+    prefixes: dict[Block, str] = {}
+    addresses: dict[Block, str] = {}
+    for route in found:
+        if not isinstance(route, Route) or route.via is None:
+            continue
+        for node, address in by_key.get(macs.get((route.link, route.via)) or str(route.via), ()):
+            if route.dst in node.pod_cidrs:
+                prefixes.setdefault(block_of(route.dst), node.name)
+                addresses.setdefault(host_block(address), node.name)
+    return Adopted(prefixes, addresses)
+
+
+def _by_key(nodes: Iterable[Node]) -> dict[str, list[tuple[Node, IPAddress]]]:
+    by_key: dict[str, list[tuple[Node, IPAddress]]] = {}
+    for node in nodes:
+        for address in node.addresses:
+            for key in (str(address), vtep_mac(address)):
+                by_key.setdefault(key, []).append((node, address))
+    return by_key
 
 
 def _own_path(me: Node, prefix: IPNetwork, view: HostView) -> PeerPath | Refusal:

@@ -24,9 +24,9 @@ from daemon.metrics.endpoint import explain
 from daemon.probes.prober import describe_overload
 from daemon.probes.report import HealthReport, Reason, State, Trouble
 from daemon.routing import stale_pods
+from daemon.routing.capacity import describe_full
 from daemon.routing.diversions import Diverted
 from daemon.routing.foreign_filters import describe_translation
-from daemon.routing.full_ranges import describe_full
 from daemon.routing.peer_filter import describe_limit
 from daemon.routing.runtime_cache import Cached
 from daemon.routing.takeover import explain_first

@@ -36,7 +36,7 @@ from daemon.model import Histogram
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
 from daemon.systemd import LIMIT, Watchdog
-from tests.unit.daemon.test_watchdog import Clock
+from tests.unit.daemon.test_systemd import Clock
 from tests.unit.ports import free_port
 
 DEADLINE = 60.0
