@@ -6,13 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from cni_plugin.chained import STAND_INS
 from cni_plugin.host import DEFAULT_DATA_DIR
 from daemon.installer.host_files import put_host_files
-from daemon.installer.manifest import Manifest, ManifestFault, changing_manifest, save_manifest
+from daemon.installer.manifest import Manifest, ManifestFault, changing_manifest
 from daemon.installer.programs import put_programs
 from daemon.options import Unusable, absolute, path_from_environment
 
@@ -71,10 +70,9 @@ def run(options: argparse.Namespace) -> int:
         with changing_manifest(folder) as manifest:
             for name in (*names, *_missing(manifest, options)):
                 sources.append((name, programs / OWN[0]))
-            save = partial(save_manifest, folder)
-            lines = put_programs(manifest, options.cni_bin, sources, copy=options.copy, save=save)
+            lines = put_programs(manifest, options.cni_bin, sources, copy=options.copy)
             if options.etc or not options.copy:
-                lines += put_host_files(manifest, options.etc or DEFAULT_ETC, save)
+                lines += put_host_files(manifest, options.etc or DEFAULT_ETC)
     except ManifestFault as fault:
         raise Unusable(str(fault)) from fault
     print("\n".join(lines) or f"{options.cni_bin} has podwire already")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from cni_plugin.attachment import DAMAGE, load_record
@@ -16,8 +15,6 @@ from daemon.installer.conflists import put_back_conflists
 from daemon.installer.manifest import (
     ManifestFault,
     changing_manifest,
-    remove_manifest,
-    save_manifest,
 )
 from daemon.installer.programs import remove_files
 from daemon.options import NodeFiles, Unusable, absolute, add_config, files_of, settings_of
@@ -87,11 +84,10 @@ def _take_off(folder: Path, *, conflists: bool) -> list[str]:
         return []
     try:
         with changing_manifest(folder) as manifest:
-            save = partial(save_manifest, folder)
-            lines = put_back_conflists(manifest, save) if conflists else []
-            lines += remove_files(manifest, save)
+            lines = put_back_conflists(manifest) if conflists else []
+            lines += remove_files(manifest)
             if manifest.is_empty:
-                remove_manifest(folder)
+                manifest.remove()
     except ManifestFault as fault:
         raise Unusable(str(fault)) from fault
     with suppress(OSError):  # unless it has the store, or the journal

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from daemon.installer.manifest import Manifest, aside
-from daemon.installer.programs import Save
 
 _READ = (".conf", ".conflist", ".json")
 """Endings of the files that runtimes read; they take the first by name (libcni, ConfFiles)."""
@@ -29,7 +28,7 @@ def other_conflists(names: Iterable[str], own: str, leave: Sequence[str]) -> lis
     )
 
 
-def set_aside_conflists(manifest: Manifest, paths: Sequence[Path], save: Save) -> None:
+def set_aside_conflists(manifest: Manifest, paths: Sequence[Path]) -> None:
     """Rename configurations so that no runtime reads them. Raises OSError.
 
     A newer one of the same name takes the place of the one that was set aside before.
@@ -37,13 +36,13 @@ def set_aside_conflists(manifest: Manifest, paths: Sequence[Path], save: Save) -
     fresh = [path for path in paths if path not in manifest.conflists]
     if fresh:
         manifest.conflists += fresh
-        save(manifest)
+        manifest.save()
     for path in paths:
         with suppress(FileNotFoundError):
             os.replace(path, aside(path))
 
 
-def put_back_conflists(manifest: Manifest, save: Save) -> list[str]:
+def put_back_conflists(manifest: Manifest) -> list[str]:
     """Rename them back; what was done. Where a new one has the name both stay. Raises OSError."""
     lines = []
     for path in list(manifest.conflists):
@@ -53,5 +52,5 @@ def put_back_conflists(manifest: Manifest, save: Save) -> list[str]:
             os.rename(aside(path), path)
             lines.append(f"put back {path}")
         manifest.conflists.remove(path)
-        save(manifest)
+        manifest.save()
     return lines

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.installer.manifest import Manifest
-from daemon.installer.programs import Save, put_file
+from daemon.installer.programs import put_file
 
 _FOLDER = Path(__file__).with_name("drop_ins")
 # systemd.network(5), systemd.link(5), networkd.conf(5), NetworkManager.conf(5).
@@ -18,7 +18,7 @@ _PLACES = {
 }
 
 
-def put_host_files(manifest: Manifest, etc: Path, save: Save) -> list[str]:
+def put_host_files(manifest: Manifest, etc: Path) -> list[str]:
     """Put them below /etc for each manager that has its folder there; what was done.
 
     They take effect when the manager starts or reloads. Raises OSError.
@@ -26,7 +26,7 @@ def put_host_files(manifest: Manifest, etc: Path, save: Save) -> list[str]:
     lines: list[str] = []
     for path, source in _places(etc):
         path.parent.mkdir(exist_ok=True)
-        lines += put_file(manifest, path, source, copy=True, mode=0o644, save=save)
+        lines += put_file(manifest, path, source, copy=True, mode=0o644)
     return lines
 
 

@@ -52,8 +52,12 @@ class Placed:
 
 @dataclass(slots=True)
 class Manifest:
-    """files: by path. conflists: where others' configurations were that are set aside."""
+    """What is on the node. folder: the data directory that has the manifest.
 
+    files: by path. conflists: where others' configurations were that are set aside.
+    """
+
+    folder: Path
     files: dict[Path, Placed] = field(default_factory=dict)
     conflists: list[Path] = field(default_factory=list)
 
@@ -61,6 +65,22 @@ class Manifest:
     def is_empty(self) -> bool:
         """Whether nothing of it is on the node."""
         return not self.files and not self.conflists
+
+    def save(self) -> None:
+        """Replace the manifest on disk, also against power loss. Raises OSError."""
+        content = {
+            "version": _VERSION,
+            "files": {str(path): asdict(entry) for path, entry in self.files.items()},
+            "conflists": [str(path) for path in self.conflists],
+        }
+        data = json.dumps(content, indent=1).encode() + b"\n"
+        replace_file(self.folder / NAME, data, 0o600, durable=True)
+
+    def remove(self) -> None:
+        """Remove it, its lock, and what a writer that was killed left. Raises OSError."""
+        path = self.folder / NAME
+        for each in (path, self.folder / f"{NAME}.lock", fresh_name(path)):
+            each.unlink(missing_ok=True)
 
 
 def aside(path: Path) -> Path:
@@ -77,11 +97,12 @@ def load_manifest(folder: Path) -> Manifest:
             why = f"it has version {raw['version']!r:.20}, this podwire knows {_VERSION}"
             raise ManifestFault(f"{path}: {why}; use the podwire that wrote it")
         return Manifest(
+            folder,
             {Path(name): _placed(entry) for name, entry in raw["files"].items()},
             [Path(name) for name in raw["conflists"]],
         )
     except FileNotFoundError:
-        return Manifest()
+        return Manifest(folder)
     except OSError as error:
         raise ManifestFault(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -91,23 +112,6 @@ def load_manifest(folder: Path) -> Manifest:
 
 def _placed(entry: dict[str, Any]) -> Placed:
     return Placed(**{**entry, "digests": tuple(entry["digests"])})
-
-
-def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest, also against power loss. Raises OSError."""
-    content = {
-        "version": _VERSION,
-        "files": {str(path): asdict(entry) for path, entry in manifest.files.items()},
-        "conflists": [str(path) for path in manifest.conflists],
-    }
-    data = json.dumps(content, indent=1).encode() + b"\n"
-    replace_file(folder / NAME, data, 0o600, durable=True)
-
-
-def remove_manifest(folder: Path) -> None:
-    """Remove it, its lock, and what a writer that was killed left. Raises OSError."""
-    for path in (folder / NAME, folder / f"{NAME}.lock", fresh_name(folder / NAME)):
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

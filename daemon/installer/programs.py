@@ -8,29 +8,26 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from daemon.installer.manifest import EXECUTABLE, Manifest, Placed, aside, digest_of
 
-Save = Callable[[Manifest], None]
-
 
 def put_programs(
-    manifest: Manifest, folder: Path, sources: Iterable[tuple[str, Path]], *, copy: bool, save: Save
+    manifest: Manifest, folder: Path, sources: Iterable[tuple[str, Path]], *, copy: bool
 ) -> list[str]:
     """Put executables in a folder, by name and what to link or copy there; what was done.
 
-    copy: where the folder is on a host that has none of podwire's other files. save: stores the
-    manifest. Raises OSError; a second run goes on where the first one was interrupted.
+    copy: where the folder is on a host that has none of podwire's other files. Raises OSError; a
+    second run goes on where the first one was interrupted.
     """
     _check_folder(folder)
     lines: list[str] = []
     for name, source in sources:
-        path = folder / name
-        lines += put_file(manifest, path, source, copy=copy, save=save)
+        lines += put_file(manifest, folder / name, source, copy=copy)
     return lines
 
 
@@ -48,7 +45,6 @@ def put_file(
     source: Path,
     *,
     copy: bool,
-    save: Save,
     mode: int = EXECUTABLE,
 ) -> list[str]:
     """Put one file in a folder that is there, as `put_programs` does; what was done."""
@@ -61,7 +57,7 @@ def put_file(
     entry = Placed(digests, str(source), copy, set_aside, mode)
     if entry != known:
         manifest.files[path] = entry
-        save(manifest)
+        manifest.save()
     lines = []
     if foreign:
         _keep(path)
@@ -71,7 +67,7 @@ def put_file(
         lines.append(str(path))
     if len(entry.digests) > 1:
         manifest.files[path] = replace(entry, digests=(desired,))
-        save(manifest)
+        manifest.save()
     return lines
 
 
@@ -117,7 +113,7 @@ def _fresh(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}")
 
 
-def restore_programs(manifest: Manifest, save: Save) -> list[str]:
+def restore_programs(manifest: Manifest) -> list[str]:
     """Put back, among podwire's executables, what is missing or was replaced; what was done.
 
     What another program put in place of one is set aside in turn. Where the installation that
@@ -132,11 +128,11 @@ def restore_programs(manifest: Manifest, save: Save) -> list[str]:
         with suppress(FileNotFoundError):
             current = digest_of(source.resolve(strict=True)) if entry.copied else f"link:{source}"
             if source.exists() and current == entry.digests[-1] and path.parent.is_dir():
-                lines += put_file(manifest, path, source, copy=entry.copied, save=save)
+                lines += put_file(manifest, path, source, copy=entry.copied)
     return lines
 
 
-def remove_files(manifest: Manifest, save: Save) -> list[str]:
+def remove_files(manifest: Manifest) -> list[str]:
     """Remove podwire's files and put back what was in their place; what was done.
 
     Another's file that has taken the place of one stays. Raises OSError.
@@ -157,5 +153,5 @@ def remove_files(manifest: Manifest, save: Save) -> list[str]:
             path.unlink()
             lines.append(f"removed {path}")
         del manifest.files[path]
-        save(manifest)
+        manifest.save()
     return lines

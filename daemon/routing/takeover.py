@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from daemon.config.schema import ConflistSettings, Settings
@@ -18,7 +17,6 @@ from daemon.installer.manifest import (
     aside,
     changing_manifest,
     load_manifest,
-    save_manifest,
 )
 from daemon.installer.programs import restore_programs
 from daemon.routing.reporter import Reporter
@@ -56,7 +54,7 @@ class Takeover:
 
     def _restore(self) -> None:
         with changing_manifest(self._folder, wait=0) as manifest:
-            lines = restore_programs(manifest, partial(save_manifest, self._folder))
+            lines = restore_programs(manifest)
         for line in lines:
             self._reporter.report_repair(line, f"file {line}", "removed or replaced by others")
 
@@ -83,7 +81,7 @@ class Takeover:
         paths = [folder / name for name in names]
         try:
             with changing_manifest(self._folder, wait=0) as manifest:
-                set_aside_conflists(manifest, paths, partial(save_manifest, self._folder))
+                set_aside_conflists(manifest, paths)
         except ManifestFault as error:
             return str(error)
         except OSError as error:

@@ -78,8 +78,7 @@ class Place:
         original_sysctls.note_originals(self.data / ORIGINAL_SYSCTLS, [setting])
         apply_sysctl(setting)
         with manifest.changing_manifest(self.data) as found:
-            save = lambda made: manifest.save_manifest(self.data, made)  # noqa: E731
-            conflists.set_aside_conflists(found, [self.foreign], save)
+            conflists.set_aside_conflists(found, [self.foreign])
         self.own.write_text('{"name": "podwire", "podwired": "", "plugins": []}')
         (self.data / "journal.jsonl").touch()
         subprocess.run(["ip", "-batch", "-"], input=LINKS, text=True, check=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from daemon.__main__ import main
 from daemon.installer.host_files import put_host_files
-from daemon.installer.manifest import Manifest, load_manifest, save_manifest
+from daemon.installer.manifest import Manifest, load_manifest
 from daemon.installer.programs import remove_files
 from tests.netns.routing.conftest import eventually
 from tests.pytest_netns import Node
@@ -78,8 +77,8 @@ def test_networkd_configures_podwires_links_otherwise(linked: Node, etc: Path) -
         eventually(lambda: has_address(linked, "pw0123456789a"))
 
 
-def test_networkd_leaves_podwires_links_and_routes(linked: Node, etc: Path) -> None:
-    put_host_files(Manifest(), etc, lambda _manifest: None)
+def test_networkd_leaves_podwires_links_and_routes(linked: Node, etc: Path, tmp_path: Path) -> None:
+    put_host_files(Manifest(tmp_path), etc)
     with networkd(linked, etc):
         assert not has_address(linked, "pw0123456789a")
         (link,) = linked.ip("-4 address show dev pw0123456789a")
@@ -89,21 +88,20 @@ def test_networkd_leaves_podwires_links_and_routes(linked: Node, etc: Path) -> N
 
 
 def test_only_managers_that_are_there_get_files(tmp_path: Path) -> None:
-    manifest = Manifest()
-    assert put_host_files(manifest, tmp_path, lambda _manifest: None) == []
+    manifest = Manifest(tmp_path)
+    assert put_host_files(manifest, tmp_path) == []
     (tmp_path / "NetworkManager" / "conf.d").mkdir(parents=True)
-    (line,) = put_host_files(manifest, tmp_path, lambda _manifest: None)
+    (line,) = put_host_files(manifest, tmp_path)
     assert line == str(tmp_path / "NetworkManager/conf.d/podwire.conf")
     assert Path(line).stat().st_mode & 0o777 == 0o644
 
 
 def test_they_go_with_the_installation(etc: Path, tmp_path: Path) -> None:
-    save = partial(save_manifest, tmp_path)
     before = sorted(etc.rglob("*"))
-    put_host_files(Manifest(), etc, save)
+    put_host_files(Manifest(tmp_path), etc)
     manifest = load_manifest(tmp_path)
     assert len(manifest.files) == 4
-    remove_files(manifest, save)
+    remove_files(manifest)
     assert [p for p in sorted(etc.rglob("*")) if p.name != "networkd.conf.d"] == before
 
 

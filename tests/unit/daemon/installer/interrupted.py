@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from daemon.installer import conflists, manifest, programs
-from daemon.installer.manifest import Manifest, changing_manifest, load_manifest, save_manifest
+from daemon.installer.manifest import Manifest, changing_manifest, load_manifest
 
 WATCHED = {module.__file__ for module in (conflists, manifest, programs)}
 
@@ -35,15 +35,13 @@ class Node:
     def install(self, copy: bool = True) -> None:
         sources = [(name, self.source / "podwire") for name in ("podwire", "bridge")]
         with changing_manifest(self.data) as found:
-            save = partial(save_manifest, self.data)
-            programs.put_programs(found, self.bin, sources, copy=copy, save=save)
-            conflists.set_aside_conflists(found, [self.net / "10-flannel.conflist"], save)
+            programs.put_programs(found, self.bin, sources, copy=copy)
+            conflists.set_aside_conflists(found, [self.net / "10-flannel.conflist"])
 
     def uninstall(self) -> None:
         with changing_manifest(self.data) as found:
-            save = partial(save_manifest, self.data)
-            conflists.put_back_conflists(found, save)
-            programs.remove_files(found, save)
+            conflists.put_back_conflists(found)
+            programs.remove_files(found)
 
     def upgrade(self) -> None:
         (self.source / "podwire").write_text("version 2")

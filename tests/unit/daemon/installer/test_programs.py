@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.installer.manifest import Manifest, ManifestFault, load_manifest, save_manifest
+from daemon.installer.manifest import Manifest, ManifestFault, load_manifest
 from daemon.installer.programs import put_programs, remove_files, restore_programs
 
 
@@ -23,15 +23,13 @@ class Place:
 
     def put(self, *names: str) -> list[str]:
         sources = [(name, self.source) for name in names or ("podwire",)]
-        return put_programs(
-            self.manifest, self.folder, sources, copy=self.copy, save=lambda _manifest: None
-        )
+        return put_programs(self.manifest, self.folder, sources, copy=self.copy)
 
     def restore(self) -> list[str]:
-        return restore_programs(self.manifest, lambda _manifest: None)
+        return restore_programs(self.manifest)
 
     def remove(self) -> list[str]:
-        return remove_files(self.manifest, lambda _manifest: None)
+        return remove_files(self.manifest)
 
     def read(self) -> dict[str, str]:
         found = sorted(self.folder.iterdir())
@@ -43,7 +41,7 @@ def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
     source = tmp_path / "venv" / "podwire"
     source.parent.mkdir()
     source.write_text("podwire")
-    return Place(tmp_path / "bin", source, Manifest(), request.param)
+    return Place(tmp_path / "bin", source, Manifest(tmp_path), request.param)
 
 
 def test_put_again_changes_nothing(place: Place) -> None:
@@ -140,7 +138,7 @@ def test_a_directory_in_the_place_of_a_program_is_left(place: Place) -> None:
 def test_the_manifest_is_read_as_it_was_written(place: Place, tmp_path: Path) -> None:
     place.put("podwire", "bridge")
     place.manifest.conflists.append(Path("/etc/cni/net.d/10-flannel.conflist"))
-    save_manifest(tmp_path, place.manifest)
+    place.manifest.save()
     assert load_manifest(tmp_path) == place.manifest
 
 
