@@ -18,6 +18,7 @@ from cni_plugin.reclaim import has_lost_namespace, has_vanished, reclaim_vanishe
 from cni_plugin.store_access import bridge_users
 from daemon.config.schema import Settings
 from daemon.model import Desired
+from daemon.routing.authors import describe_event
 from daemon.routing.conflist import bridge_of
 from daemon.routing.node_side import (
     AGAIN,
@@ -32,7 +33,7 @@ from daemon.routing.node_side import (
     text_of,
 )
 from daemon.routing.pod_sides import PodSides
-from daemon.routing.reporter import Reporter, describe_event
+from daemon.routing.reporter import Reporter
 from ipam.files import Files
 from ipam.store import READ_PATIENCE, open_store
 from kernel.bridge import IsUsed, check_bridge, ensure_bridge, no_users

@@ -4,20 +4,20 @@ other nodes' pods is not masqueraded."""
 from __future__ import annotations
 
 import errno
-import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
 from cni_plugin.rule_repair import TABLE_MISSING, MissingRule, find_missing_rules, repair_rules
 from daemon.config.schema import ENCAPSULATING, Settings
 from daemon.model import Desired
 from daemon.prefix_set import Block
-from daemon.routing.reporter import Reporter, describe_event, has_own_process_ids
+from daemon.routing.authors import describe_event, is_own
+from daemon.routing.node_side import YOUNG
+from daemon.routing.reporter import Reporter
 from ipam.errors import StoreBusy
+from ipam.store import READ_PATIENCE
 from kernel.describe import describe
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
@@ -38,14 +38,9 @@ _FILTER_CHAINS = frozenset({"FORWARD", "CNI-FORWARD"})
 _NAME = "nftables rules"
 _NAMED = 8
 """Differences that are described; of more than these, the number is given."""
-_PATIENCE = 0.1
-"""Seconds that routes may wait for a store that another process locks."""
 _BUSY_GAP = 1.0
 GRACE = 0.3
 """Seconds for which something must be missing to be repaired: a DEL in flight is over then."""
-YOUNG = 2.0
-"""Seconds that a link must have existed: an ADD creates it first, and its members last."""
-_PARENTS = re.compile(r"^Tgid:\s*(\d+)$.*?^PPid:\s*(\d+)$", re.MULTILINE | re.DOTALL)
 
 
 class NftRules:
@@ -164,7 +159,7 @@ class NftRules:
     def _with_store(self, act: Callable[..., T]) -> T:
         """Do what needs the store; one that is locked for long is not tried again for a while."""
         try:
-            return act(self._data_dir, patience=_PATIENCE)
+            return act(self._data_dir, patience=READ_PATIENCE)
         except StoreBusy:
             self._busy_until = time.monotonic() + _BUSY_GAP
             raise
@@ -204,25 +199,3 @@ def describe_changes(changes: Sequence[Change[Noun]]) -> str:
     sentences = [describe(change) for change in changes[:_NAMED]]
     more = [f"{len(changes) - _NAMED} more differed"] if len(changes) > _NAMED else []
     return "; ".join([*sentences, *more])
-
-
-def is_own(port: int) -> bool:
-    """Whether a netlink port is a thread of this process, or of one that it forked.
-
-    The kernel names the thread that changed nftables (net/netfilter/nf_tables_api.c,
-    nf_tables_fill_gen_info, task_pid_nr). One that has ended meanwhile counts as another's, and in
-    a container every one: there the numbers are the host's, and /proc has others.
-    """
-    if has_own_process_ids():
-        return False
-    # Many events have one author; a second later its number may be another's.
-    return _is_own(port, os.getpid(), int(time.monotonic()))
-
-
-@lru_cache(maxsize=64)
-def _is_own(port: int, process: int, _second: int) -> bool:
-    try:
-        found = _PARENTS.search(Path(f"/proc/{port}/status").read_text())
-    except (OSError, UnicodeDecodeError):
-        return False
-    return found is not None and process in map(int, found.groups())

@@ -48,7 +48,8 @@ LATER = 1.0
 AGAIN = 5.0
 """Seconds until what could not be repaired is."""
 YOUNG = 2.0
-"""Seconds that a link must have existed: without a daemon an ADD holds no lock."""
+"""Seconds that a link must have existed: without a daemon an ADD holds no lock, and adds members of
+nftables' sets last."""
 Changes = tuple[Change[Noun], ...]
 
 Idle = Callable[[Iterable[Hashable]], AbstractContextManager[Container[Hashable]]]

@@ -14,8 +14,9 @@ from contextlib import suppress
 
 from daemon.config.schema import Settings
 from daemon.model import Desired
-from daemon.routing.nft_rules import describe_changes, is_own
-from daemon.routing.reporter import Reporter, describe_event
+from daemon.routing.authors import describe_event, is_own
+from daemon.routing.nft_rules import describe_changes
+from daemon.routing.reporter import Reporter
 from kernel.conntrack import Flow, forget_flows, tracks_connections
 from kernel.errors import KernelError
 from kernel.model import Element, Route

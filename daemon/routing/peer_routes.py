@@ -14,7 +14,8 @@ from itertools import groupby
 
 from daemon.journal import Action, Record
 from daemon.model import Desired
-from daemon.routing.reporter import Reporter, describe_event
+from daemon.routing.authors import describe_event
+from daemon.routing.reporter import Reporter
 from kernel.describe import name_of, state_of
 from kernel.diff import Change, Key, compare, key_of
 from kernel.errors import KernelError

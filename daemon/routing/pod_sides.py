@@ -8,8 +8,9 @@ from collections.abc import Collection, Container, Iterable, Mapping
 
 from cni_plugin.names import is_host_link_name
 from daemon.config.schema import Settings
+from daemon.routing.authors import PID_MAX
 from daemon.routing.node_side import AGAIN, LATER, YOUNG, Attached, Idle, text_of
-from daemon.routing.reporter import PID_MAX, Reporter
+from daemon.routing.reporter import Reporter
 from kernel.describe import name_of
 from kernel.errors import KernelError, TooManyObjects
 from kernel.netlink.pod_events import ChangedPods, PodEvents

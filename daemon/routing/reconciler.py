@@ -14,11 +14,12 @@ from daemon.config import ORIGINAL_SYSCTLS
 from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.attachments import Attachments
+from daemon.routing.authors import describe_event
 from daemon.routing.nft_rules import NftRules
 from daemon.routing.node_side import Idle
 from daemon.routing.peer_filter import PeerFilter
 from daemon.routing.peer_routes import RETRY, PeerRoutes
-from daemon.routing.reporter import Part, Reporter, describe_event
+from daemon.routing.reporter import Part, Reporter
 from daemon.routing.sysctls import Sysctls
 from daemon.routing.vxlan_device import VxlanDevice
 from ipam.errors import IpamError, StoreBusy

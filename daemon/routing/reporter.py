@@ -6,11 +6,8 @@ The one account of what is wrong now is `Faults`; the status is made from it.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import cache, lru_cache
-from pathlib import Path
 from typing import Literal, get_args
 
 from daemon.journal import Action, Journal, Record
@@ -19,7 +16,6 @@ from daemon.model import Refusal
 from daemon.outages import Outages
 from daemon.routing.backoff import FLAPPING, RepairPauses
 from daemon.routing.counters import Counts
-from kernel.netlink.monitor import Event
 
 _AGAIN = 60.0
 """Seconds after which the same failure is logged again."""
@@ -29,9 +25,6 @@ _KEPT = "; kept, because it was in use before"
 _STATUS = "`podwirectl status -o json`"
 OVERLAP_AGAIN = 60.0
 """Seconds after which an overlap that comes and goes is reported again."""
-PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
-_NODE_PROCESSES = 0xEFFFFFFC  # linux/proc_ns.h, PROC_PID_INIT_INO
-_UNSIGNED = frozenset({"link", "fdb"})
 
 NodePart = Literal["plan", "settings", "device", "rules", "bridge"]
 """A fault of one of these keeps pods from being attached. One of routes does not: a single peer may
@@ -91,11 +84,7 @@ class Faults:
     @property
     def others(self) -> dict[str, str]:
         """What is wrong with parts that pods can do without for a while."""
-        return {
-            part: text
-            for part, text in self._texts.items()
-            if text and part not in get_args(NodePart)
-        }
+        return {part: text for part, text in self._texts.items() if text and part not in _NODE}
 
     @property
     def are_over(self) -> bool:
@@ -163,7 +152,6 @@ class Reporter:
         """Changes, to the journal alone."""
         self.counts.note_changes()
         self.journal.write(records)
-        self.faults.set("journal", self.journal.fault)
         if self.journal.fault:
             self.report_failure(f"the journal cannot be written: {self.journal.fault}")
 
@@ -235,41 +223,3 @@ class Refusals:
             self._log.warning(f"found {name}: {why}")
         if texts:
             self._reporter.record(Record(time.time(), "found", name, why) for name, why in texts)
-
-
-def describe_event(change: str, event: Event) -> str:
-    """A change and its author: "removed by pid 4711 (ip)", or "removed" where that is unknown."""
-    # Of links the kernel names only an author that asked for an echo (net/core/rtnetlink.c,
-    # rtmsg_ifinfo_build_skb), of FDB entries none (drivers/net/vxlan, vxlan_fdb_notify).
-    if not event.port and event.kind in _UNSIGNED:
-        return change
-    return f"{change} by {name_author(event.port)}"
-
-
-@cache
-def has_own_process_ids() -> bool:
-    """Whether this process is in a container where process IDs are other ones than on the node."""
-    return os.stat("/proc/self/ns/pid").st_ino != _NODE_PROCESSES
-
-
-def name_author(port: int) -> str:
-    """The owner of a netlink port: the kernel, or a process, which may have ended meanwhile.
-
-    The port of a process's first socket is its ID (netlink(7)), that of others any number.
-    """
-    # Thousands of events have one author; a second later its ID may be another process's.
-    return _name_author(port, int(time.monotonic()))
-
-
-@lru_cache(maxsize=64)
-def _name_author(port: int, _second: int) -> str:
-    if port == 0:
-        return "the kernel"
-    if port > PID_MAX:
-        return f"a process (netlink port {port})"
-    if has_own_process_ids():  # /proc has other processes by those of the node
-        return f"pid {port}"
-    try:
-        return f"pid {port} ({Path(f'/proc/{port}/comm').read_text().strip()})"
-    except (OSError, UnicodeDecodeError):
-        return f"pid {port}"

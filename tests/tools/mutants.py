@@ -53,7 +53,7 @@ PURE: dict[str, tuple[str, ...]] = {
         "removal", "request", "result", "versions",
     ),
     "daemon/routing": (
-        "backends/base", "backends/host_gw", "backends/hybrid", "backends/none",
+        "authors", "backends/base", "backends/host_gw", "backends/hybrid", "backends/none",
         "backends/vxlan", "backoff", "conflicts", "conflist", "host_state", "peer_routes",
         "planner", "reporter",
     ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -21,14 +19,8 @@ from daemon.routing.reporter import (
     Part,
     Refusals,
     Reporter,
-    describe_event,
-    name_author,
 )
 from daemon.status import PARTS
-from kernel.model import Link
-from kernel.netlink.monitor import Event
-from tests import ROOT
-from tests.unit.daemon.routing.test_peer_routes import peer_entries
 
 
 class Clock:
@@ -118,33 +110,6 @@ def test_only_new_refusals_are_reported(tmp_path: Path, capfd: pytest.CaptureFix
     assert "refused node n9 10.9.0.0/24: it is taken" in lines[0]
     assert "ended node n2 0.0.2.0/24: after 0s: it overlaps" in lines[1]
     assert [r.action for r in read(tmp_path / "journal")] == ["refused"] * 4 + ["ended"]
-
-
-def test_the_kernel_and_processes_are_named() -> None:
-    assert name_author(0) == "the kernel"
-    assert name_author(1).startswith("pid 1 (")
-    assert name_author((1 << 22) + 1) == f"a process (netlink port {(1 << 22) + 1})"
-    assert name_author(1 << 22) == f"pid {1 << 22}"  # no such process
-
-
-def test_in_a_container_no_process_is_named_for_another_one() -> None:
-    code = "from daemon.routing.reporter import name_author; print(name_author(1))"
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "pid 1\n"
-
-
-def test_no_author_is_named_where_the_kernel_names_none() -> None:
-    """The kernel leaves out who removed a link; it did not do so itself."""
-    fdb, neighbour, _route = peer_entries(2, 0)
-    unsigned = Event("link", True, Link("vx"), 0)
-    assert describe_event("removed", unsigned) == "removed"
-    assert describe_event("removed", Event("fdb", True, fdb, 0)) == "removed"
-    assert (
-        describe_event("removed", Event("neighbour", True, neighbour, 0)) == "removed by the kernel"
-    )
-    echoed = Event("link", True, Link("vx"), 1 << 23)
-    assert describe_event("removed", echoed) == f"removed by a process (netlink port {1 << 23})"
 
 
 # -- what is wrong now
