@@ -174,7 +174,7 @@ def _routing_and_more(
         failed_calls = FailedCalls(journal)
         policy = make_controller(settings, journal, log, watch)
         idle = IdleAttachments(common.locks).holding
-        routing = Routing(settings, journal, log, publish, idle, watch, config)
+        routing = Routing(settings, journal, log, publish, config, idle, watch)
         sources = Sources(settings, counters, routing.counts, journal, routing.prober, policy)
         with routing, policies_enforced(policy, log), metrics_served(sources, log, watch):
             yield

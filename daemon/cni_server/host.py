@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cni_plugin import add, check, delete, ipam_plugin
 from cni_plugin.errors import CniError
-from cni_plugin.host import Host, always_ready
+from cni_plugin.host import Host
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from ipam.files import Files, Refill
 from ipam.store import Store, open_store
@@ -96,7 +96,7 @@ def daemon_host(
     data_dir: Path,
     pool: WorkerPool,
     delegations: Delegations,
-    readiness: Callable[[str], CniError | None] = always_ready,
+    readiness: Callable[[str], CniError | None],
 ) -> Iterator[Callable[..., Host]]:
     """What makes the `Host` of a call, given what differs from call to call.
 

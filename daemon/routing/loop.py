@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from daemon.backoff import Backoff
@@ -75,17 +76,17 @@ class Loop:
         journal: Journal,
         log: Log,
         publish: Callable[[NodeStatus], None],
-        prober: Prober | None = None,
-        counts: Counts | None = None,
-        idle: Idle = all_idle,
-        config: Path | None = None,
-        watch: Watch = unwatched,
+        prober: Prober | None,
+        counts: Counts,
+        config: Path,
+        idle: Idle,
+        watch: Watch,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
-        self._prober, self._counts = prober, counts or Counts()
+        self._prober, self._counts = prober, counts
         self._source: Source = open_source(settings, log, watch)
         self._planner = Planner(settings)
-        self._overlap = AllowedOverlap(config, settings, log) if config else None
+        self._overlap = AllowedOverlap(config, settings, log)
         self._reporter = Reporter(journal, log, counts=self._counts)
         self._faults = self._reporter.faults
         self._kernel = Reconciler(settings, self._reporter, idle)
@@ -195,7 +196,7 @@ class Loop:
         self._kernel.tick()
         self._takeover.check_programs()
         self._reporter.forget_calm()
-        allowed = self._overlap.poll() if self._overlap else None
+        allowed = self._overlap.poll()
         if allowed is not None:
             self._planner.allow_overlap(allowed)
             self._plan_due = True
@@ -309,12 +310,13 @@ def _refused(refusals: Sequence[Refusal]) -> tuple[Refused, ...]:
 
 
 class Routing:
-    """Keeps this node's routes from `start` to `stop`, which leaves them in place.
+    """Keeps this node's routes while it is entered, and leaves them in place.
 
-    publish: takes the status whenever it may have changed. prober: probes the peers;
-    None where it is not configured. counts: what was done since the start. idle: keeps CNI calls
-    away from attachments. watch: declares what the watchdog watches.
-    config: the file of the settings, for what is taken of it later.
+    publish: takes the status whenever it may have changed. config: the file of the settings, for
+    what is taken of it later. idle: keeps CNI calls away from attachments. watch: declares what
+    the watchdog watches.
+    prober: probes the peers; None where it is not configured. counts: what was done since the
+    start.
     """
 
     def __init__(
@@ -323,42 +325,33 @@ class Routing:
         journal: Journal,
         log: Log,
         publish: Callable[[NodeStatus], None],
+        config: Path,
         idle: Idle = all_idle,
         watch: Watch = unwatched,
-        config: Path | None = None,
     ) -> None:
-        self._settings, self._journal, self._log = settings, journal, log
-        self._publish, self._idle, self._beat = publish, idle, watch("routing").beat
-        self._config, self._watch = config, watch
+        self._settings, self._log, self._publish = settings, log, publish
         health, port = settings.health, settings.vxlan.port
         self.prober = Prober(health, port, log, journal, watch("probes").beat) if health else None
-        self.counts = Counts()
+        self.counts, self._beat = Counts(), watch("routing").beat
+        own = settings, journal, log, publish, self.prober, self.counts
+        self._make_loop = partial(Loop, *own, config, idle, watch)
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._pauses = Backoff(RESTART_PAUSE, RESTART_PAUSE_MAX, _CALM)
         self._thread = threading.Thread(target=self._run, name="routing", daemon=True)
 
     def __enter__(self) -> Routing:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start the threads."""
         self._thread.start()
         if self.prober:
             self.prober.start()
+        return self
 
-    def stop(self) -> bool:
-        """End the threads; whether they ended in time."""
+    def __exit__(self, *_: object) -> None:
         self._stopping = True
         if self.prober:
             self.prober.stop()
         os.eventfd_write(self._wake_up, 1)
         self._thread.join(STOP_SECONDS)
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         keep_sockets_open()
@@ -369,9 +362,8 @@ class Routing:
             close_kept_sockets()
 
     def _run_loop(self) -> None:
-        own = self._journal, self._log, self._publish, self.prober, self.counts
         try:
-            with Loop(self._settings, *own, self._idle, self._config, self._watch) as loop:
+            with self._make_loop() as loop:
                 while not self._stopping:
                     self._beat()
                     loop.iterate(self._wake_up)

@@ -35,10 +35,9 @@ def test_an_error_that_persists_is_in_status_and_log(
             twice.set()
 
     with closing(Journal(tmp_path / "journal", MIN_BYTES)) as journal:
-        router = Routing(settings(), journal, Log(), publish)
-        router.start()
-        assert twice.wait(60)
-        assert router.stop()
+        with Routing(settings(), journal, Log(), publish, tmp_path / "podwired.yaml"):
+            assert twice.wait(60)
+        assert "routing" not in {thread.name for thread in threading.enumerate()}
     assert {status.fault for status in kept} == {"routing fails: RuntimeError('odd')"}
     fault = readiness.fault("podwire")
     assert fault is not None
