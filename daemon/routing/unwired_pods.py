@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.store_index import find_stores
@@ -25,11 +24,10 @@ _NAMED = 3
 class UnwiredPods:
     """Searches for them every few seconds, and reports them as the fault "unwired"."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, results: Path = RESULTS) -> None:
-        self._data_dir, self._reporter, self._results = settings.data_dir, reporter, results
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+        self._data_dir, self._reporter = settings.data_dir, reporter
         self._next = 0.0
         self._parsed: dict[str, tuple[int, Cached | None]] = {}
-        self.count = 0
 
     def check(self) -> None:
         """Search for them if it is due."""
@@ -42,7 +40,6 @@ class UnwiredPods:
         except IpamError as error:
             self._reporter.report_failure(f"pods of other plugins were not searched for: {error}")
             return
-        self.count = len(found)
         text = describe(found)
         if self._reporter.faults.set("unwired", text):
             self._reporter.log.warning(text)
@@ -61,11 +58,10 @@ class UnwiredPods:
     def _read(self) -> list[Cached]:
         """What the cache has; files that did not change are not read again."""
         parsed: dict[str, tuple[int, Cached | None]] = {}
-        for name, changed in list_files(self._results).items():
+        for name, changed in list_files(RESULTS).items():
             before = self._parsed.get(name)
             is_same = before is not None and before[0] == changed
-            path = self._results / name
-            parsed[name] = before if before and is_same else (changed, read_file(path))
+            parsed[name] = before if before and is_same else (changed, read_file(RESULTS / name))
         self._parsed = parsed
         return [cached for _changed, cached in parsed.values() if cached]
 
