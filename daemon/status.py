@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from daemon.files import identity_of, make_folder, replace_file
 from daemon.probes.report import HealthReport, parse_report
@@ -26,29 +26,41 @@ STALE = 3 * HEARTBEAT
 _NAMED = 3
 """Prefixes that are named in one line; of more than these, the number is given."""
 _HEAD = {"pid", "time", "uptime"}
-PARTS = {
+OtherPart = Literal[
+    "routes",
+    "paths",
+    "firewall",
+    "attachments",
+    "unchecked",
+    "filter",
+    "policy",
+    "limit",
+    "pods",
+    "unwired",
+    "ranges",
+    "tables",
+    "disk",
+    "source",
+    "cluster",
+    "conflist",
+    "takeover",
+    "programs",
+    "journal",
+    "metrics",
+    "calls",
+]
+"""What may have a fault beside the node, in the order in which faults are shown."""
+_BEGINNINGS: Mapping[OtherPart, str] = {
     "routes": "routes are not reconciled: ",
-    "paths": "",
-    "firewall": "",
-    "attachments": "",
-    "unchecked": "",
     "filter": "VXLAN and probes are taken from anybody: ",
-    "limit": "",
-    "pods": "",
-    "unwired": "",
-    "ranges": "",
-    "tables": "",
-    "disk": "",
+    "policy": "network policies: ",
     "source": "the last good state is in use: ",
     "cluster": "no state of the cluster is known: ",
     "conflist": "no CNI configuration: ",
-    "takeover": "",
-    "programs": "",
     "journal": "the journal is incomplete: ",
-    "metrics": "",
-    "calls": "",
 }
-"""Parts that may have a fault beside the node, and how its finding begins."""
+PARTS: Mapping[str, str] = {part: _BEGINNINGS.get(part, "") for part in get_args(OtherPart)}
+"""How the finding of each of them begins."""
 _LOCK_SECONDS, _LOCK_INTERVAL = 1.0, 0.01  # readers hold the lock for an instant
 
 

@@ -16,6 +16,7 @@ from daemon.model import Refusal
 from daemon.outages import Outages
 from daemon.routing.backoff import FLAPPING, RepairPauses
 from daemon.routing.counters import Counts
+from daemon.status import OtherPart
 
 _AGAIN = 60.0
 """Seconds after which the same failure is logged again."""
@@ -29,28 +30,7 @@ OVERLAP_AGAIN = 60.0
 NodePart = Literal["plan", "settings", "device", "rules", "bridge"]
 """A fault of one of these keeps pods from being attached. One of routes does not: a single peer may
 be its cause."""
-Part = Literal[
-    NodePart,
-    "routes",
-    "paths",
-    "firewall",
-    "attachments",
-    "unchecked",
-    "filter",
-    "limit",
-    "source",
-    "cluster",
-    "conflist",
-    "takeover",
-    "programs",
-    "journal",
-    "pods",
-    "unwired",
-    "ranges",
-    "tables",
-    "disk",
-    "metrics",
-]
+Part = Literal[NodePart, OtherPart]
 _NODE: tuple[NodePart, ...] = get_args(NodePart)
 _HARMLESS = {"limit", "metrics", "pods", "ranges", "tables", "unchecked", "unwired"}
 Repair = tuple[Hashable, str, str]

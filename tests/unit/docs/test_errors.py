@@ -91,6 +91,7 @@ def everything_wrong() -> NodeStatus:
             "unwired": describe_unwired([Cached("c1", "default/web")]),
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
+            "policy": "pods default/web are closed, as their namespaces have policies",
         },
     )  # fmt: skip
 
