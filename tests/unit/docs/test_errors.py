@@ -34,6 +34,7 @@ from daemon.routing.unwired_pods import describe as describe_unwired
 from daemon.status import NodeStatus, Refused, StatusFile
 from ipam.usage import Usage
 from kernel.errors import KernelError
+from kernel.limits import Disk, Level
 from kernel.paths import Packet, PacketPath
 from tests.unit.docs.pages import codes, read, rows, section
 
@@ -59,6 +60,7 @@ DROPPED = Diverted(
     Packet(ip_address("10.244.2.2")), "10.244.2.0/24 of node-2", "podwire-vxlan", PacketPath(),
     "net.ipv4.conf.pw0.forwarding is 0",
 )  # fmt: skip
+TABLE, DISK = Level("tracked connections", 9, 9, "a.b"), Disk(Path("/var/lib/podwire"), 1)
 SILENT = PodProbe(
     "default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",), "", (9000, 1450), 2
 )
@@ -91,6 +93,7 @@ def everything_wrong() -> NodeStatus:
             "unwired": describe_unwired([Cached("c1", "default/web")]),
             "conflist": "it cannot be written", "journal": "it cannot be written",
             "metrics": explain("127.0.0.1", 9473, OSError()), "calls": calls.fault,
+            "tables": f"{TABLE}: {TABLE.remedy}", "disk": f"{DISK.fault}: {DISK.remedy}",
             "policy": "pods default/web are closed, as their namespaces have policies",
         },
     )  # fmt: skip
