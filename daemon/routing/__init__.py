@@ -6,5 +6,6 @@ Others use `loop.Routing` (the daemon's thread), `counters.Counts` (the metrics)
 
 A new cluster or host state → `planner` (`host_state`, `conflicts`, `backends`) →
 Desired → `reconciler` (`sysctls`, `vxlan_device`, `peer_routes`, `nft_rules`), `conflist`,
-`stale_pods` → `reporter` → journal, log, `counters`, status.
+`stale_pods`, `unwired_pods`, `capacity` → `reporter` (`authors`) → journal, log, `counters`,
+status.
 """
