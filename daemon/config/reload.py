@@ -9,6 +9,7 @@ from pathlib import Path
 from daemon.config.load import load_settings
 from daemon.config.schema import Settings
 from daemon.config.yaml import FileFault
+from daemon.files import state_of
 from daemon.log import Log
 from kernel.model import IPNetwork
 
@@ -56,4 +57,4 @@ def _state_of(file: Path) -> object:
         return None
     if not stat.S_ISREG(found.st_mode):  # a FIFO would block the routing loop
         return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
+    return state_of(found)

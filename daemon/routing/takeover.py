@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.config.schema import ConflistSettings, Settings
-from daemon.files import explain
+from daemon.files import explain, state_of
 from daemon.installer.conflists import other_conflists, set_aside_conflists
 from daemon.installer.manifest import (
     NAME,
@@ -103,7 +103,6 @@ def explain_first(conflist: ConflistSettings, name: str) -> str:
 
 def _mark(path: Path) -> object:
     try:
-        found = os.lstat(path)
+        return state_of(os.lstat(path))
     except OSError as error:
         return error.errno
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
