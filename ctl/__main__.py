@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ctl.commands import COMMANDS
-from ctl.options import FAILED, warn
+from ctl.output import FAILED, warn
 from daemon.options import Unusable, VersionAction
 from ipam.errors import IpamError
 from kernel.errors import KernelError

@@ -16,7 +16,7 @@ from ctl.attachments import Attachment, Attachments, find_pod, read_attachments
 from ctl.capture.expression import Test, parse_filter
 from ctl.capture.record import Limits, Place, Recorded, Recorder
 from ctl.capture.summary import render_time, summarise
-from ctl.options import DONE, warn
+from ctl.output import DONE, warn
 from ctl.planning import Planned, plan_node
 from ctl.pod_namespace import open_pod_namespace
 from daemon.log import printable

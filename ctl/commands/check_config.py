@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctl.options import DONE, FAILED, warn
+from ctl.output import DONE, FAILED, fields, warn
 from daemon.config import DEFAULT_CONFIG
 from daemon.config.load import load_settings
 from daemon.config.schema import Settings, SourceSettings
@@ -89,7 +89,7 @@ def render_summary(
         ("journal", f"{settings.journal.path}, at most {settings.journal.max_bytes} bytes"),
     ]
     rows += [("!", text) for text in contradictions]
-    return "\n".join(f"{name:<15}{text}" for name, text in rows)
+    return fields(rows, 15)
 
 
 def _backend(settings: Settings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ctl.options import DONE, FAILED, warn
+from ctl.output import DONE, FAILED, warn
 from daemon.commands.cleanup import clean_node
 from daemon.log import printable
 from daemon.options import add_config, files_of, settings_of

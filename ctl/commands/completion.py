@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from ctl.completion import Verb, describe_verb, render_bash, render_fish, render_zsh, verbs_of
-from ctl.options import DONE
+from ctl.output import DONE
 from daemon.options import add_config, files_of
 
 DESCRIPTION = """\

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 
 from ctl.differences import AREAS, Compared, compare_node, settle_seconds
-from ctl.options import DONE, FAILED, add_output, warn
+from ctl.output import DONE, FAILED, add_output, print_json, table, warn
 from ctl.planning import plan_node, require_settings
 from daemon.config.schema import Settings
 from daemon.log import printable
 from daemon.options import add_config
-from ipam.cli import render_table
 from kernel.netlink.socket import Netlink
 
 DESCRIPTION = "Compare what this node should have with what its kernel has, and change nothing."
@@ -58,10 +56,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = options.area or AREAS
     found = [each for each in compared.found if each.area in chosen]
     if options.output == "json":
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        print_json([asdict(each) for each in found])
     elif found:
-        rows = [tuple(printable(t) or "-" for t in (e.area, e.of, e.text)) for e in found]
-        print(render_table(("AREA", "OF", "DIFFERENCE"), rows))
+        print(table(("AREA", "OF", "DIFFERENCE"), [(e.area, e.of, e.text) for e in found]))
     elif not compared.faults:
         print("no difference")
     for fault in compared.faults:

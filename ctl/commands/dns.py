@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
@@ -17,11 +16,9 @@ from ctl.dns.lookup import Burst, Lookup, Sent, burst, look_up
 from ctl.dns.resolv_conf import ResolvConf, parse, read_of
 from ctl.dns.symptoms import Symptoms, describe_symptoms, read_symptoms
 from ctl.dns.watch import watch
-from ctl.options import DONE, FAILED, add_output
+from ctl.output import DONE, FAILED, add_output, count, fields, number, print_json, table
 from ctl.pod_namespace import find_processes, open_pod_namespace
-from daemon.log import printable
 from daemon.options import Unusable, add_config, files_of
-from ipam.cli import render_table
 from kernel.model import IPAddress
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
@@ -63,42 +60,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     words = "try this domain; may be repeated"
     parser.add_argument("--search", metavar="DOMAIN", action="append", help=words)
     parser.add_argument("--ndots", type=int, choices=range(16), metavar="N", help="0 to 15")
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for each answer")
+    parser.add_argument(
+        "--timeout", type=number(0.05, 30), metavar="SECONDS", help="for each answer"
+    )
     parser.add_argument("--attempts", type=int, choices=range(1, 6), metavar="N", help="1 to 5")
     words = f"also send N queries (at most {_BURST_MAX}) within a second, and count answers"
-    parser.add_argument("--burst", metavar="N", type=_burst, default=0, help=words)
+    parser.add_argument("--burst", metavar="N", type=count(1, _BURST_MAX), default=0, help=words)
     words = "count the lookups that the pod does in that time"
-    parser.add_argument("--watch", metavar="SECONDS", type=_span, default=0.0, help=words)
+    parser.add_argument(
+        "--watch", metavar="SECONDS", type=number(0.5, 86400), default=0.0, help=words
+    )
     add_output(parser)
     add_config(parser)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-
-
-def _span(text: str) -> float:
-    value = _number(text)
-    if not 0.5 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.5 and 86400")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0.05 <= value <= 30:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.05 and 30")
-    return value
-
-
-def _burst(text: str) -> int:
-    value = _number(text)
-    if not (value.is_integer() and 1 <= value <= _BURST_MAX):
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {_BURST_MAX}")
-    return int(value)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     findings = [*find_waste(lookup, conf), *faults]
     findings += describe_symptoms(before, after)
     if options.output == "json":
-        print(json.dumps(_as_json(pod, conf, lookup, flood, findings, after), indent=2))
+        print_json(_as_json(pod, conf, lookup, flood, findings, after))
     else:
         print(_render(pod, conf, origin, lookup, flood, findings, after))
     return DONE if lookup.answered and not faults else FAILED
@@ -136,7 +109,7 @@ def _watch(options: argparse.Namespace) -> int:
     tally, missed = watch([pod.host], options.watch)[pod.host]
     findings = list(watched.find_findings(tally, missed, _name(pod)))
     if options.output == "json":
-        print(json.dumps(watched.as_json(pod.title, options.watch, tally, findings), indent=2))
+        print_json(watched.as_json(pod.title, options.watch, tally, findings))
     else:
         print(watched.render(pod.title, options.watch, tally, findings))
     return FAILED if watched.is_lossy(tally.counts) else DONE
@@ -155,7 +128,7 @@ def _watch_all(options: argparse.Namespace) -> int:
         for text in watched.find_findings(*found[link], _name(pods[link]))
     ]
     if options.output == "json":
-        print(json.dumps(watched.all_as_json(options.watch, rows, findings), indent=2))
+        print_json(watched.all_as_json(options.watch, rows, findings))
     else:
         print(watched.render_all(options.watch, rows, findings))
     lossy = any(watched.is_lossy(tally.counts) for _pod, tally in rows)
@@ -270,10 +243,9 @@ def _render(
         queries, answers = counters.dns
         rows.append(("node", f"{queries} queries and {answers} answers of all pods so far"))
     rows += [("!", finding) for finding in findings]
-    head = "\n".join(f"{name:<11}{printable(value)}" for name, value in rows)
     waste = set(lookup.waste)
-    lines = [tuple(printable(cell) or "-" for cell in _row(s, s in waste)) for s in lookup.sent]
-    return f"{head}\n\n{render_table(('TRIED', 'TYPE', 'SERVER', 'ANSWER', 'TIME', ''), lines)}"
+    header = ("TRIED", "TYPE", "SERVER", "ANSWER", "TIME", "")
+    return f"{fields(rows, 11)}\n\n{table(header, (_row(s, s in waste) for s in lookup.sent))}"
 
 
 def _row(sent: Sent, in_vain: bool) -> tuple[str, ...]:

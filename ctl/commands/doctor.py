@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from ctl.doctor.finding import Finding, Severity
 from ctl.doctor.fix import fix
 from ctl.doctor.observe import Observer
 from ctl.doctor.observed import Observed
-from ctl.options import DONE, FAILED, add_output, warn
+from ctl.output import DONE, FAILED, add_output, print_json, warn
 from ctl.planning import read_snapshot
 from daemon.journal import render_time
 from daemon.log import printable
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         seen = Observer(settings, files, pod).read()
     findings = _concerning(diagnose(seen), options.what, seen)
     if options.output == "json":
-        print(json.dumps(_as_json(seen.node, findings), indent=2))
+        print_json(_as_json(seen.node, findings))
     else:
         for line in _render(seen.node, findings, seen.now):
             print(line)

@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ctl.options import DONE, add_output, warn
+from ctl.output import DONE, add_output, table, warn
 from daemon.journal import Record, as_json, is_journal, previous_file, read, render_time
-from daemon.log import printable
 from daemon.options import Unusable, add_config, files_of
-from ipam.cli import render_table
 
 DESCRIPTION = "List every change that podwire made, or found made by other programs, oldest first."
 EPILOG = """\
@@ -78,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         return DONE
     rows = [_row(record) for record in records]
     if rows:
-        print(render_table(_HEADER, rows))
+        print(table(_HEADER, rows))
     elif path.exists() or previous_file(path).exists():
         warn(f"no such change in {path}")
     else:
@@ -98,8 +96,7 @@ def _print_json(records: Iterable[Record]) -> None:
 def _row(record: Record) -> tuple[str, ...]:
     # Milliseconds are enough for a person. What may be long comes last.
     moment = f"{render_time(record.time)[:-4]}Z"
-    texts = (moment, record.action, record.object, record.cause, _change(record))
-    return tuple(printable(text) or "-" for text in texts)
+    return moment, record.action, record.object, record.cause, _change(record)
 
 
 def _change(record: Record) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctl.options import DONE, FAILED, add_output, render_timestamp, warn
+from ctl.output import (
+    DONE,
+    FAILED,
+    add_output,
+    fields,
+    print_json,
+    render_timestamp,
+    table,
+    warn,
+)
 from ctl.planning import plan_node, require_settings
 from daemon.log import printable
 from daemon.model import Desired, Node, Refusal
@@ -18,7 +26,6 @@ from daemon.probes.peers_file import read_peers
 from daemon.probes.report import PeerHealth, State
 from daemon.status import NoStatus, read_status
 from ipam.boot import render_duration
-from ipam.cli import render_table
 from kernel.describe import state_of
 from kernel.model import Entry, FdbEntry, Route
 from kernel.netlink.socket import Netlink
@@ -103,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     if options.node and not peers:
         raise Unusable(f"no other node of the source is called {options.node!r}")
     if options.output == "json":
-        print(json.dumps([as_json(peer) for peer in peers], indent=2))
+        print_json([as_json(peer) for peer in peers])
     elif peers:
         print(render_one(peers[0]) if options.node else render(peers))
     else:
@@ -166,9 +173,8 @@ _HEADER = ("PEER", "ADDRESS", "PREFIXES", "PATH", "STATE", "RTT", "LOSS", "FOR")
 
 def render(peers: Sequence[ListedPeer]) -> str:
     """The table, and below it what is wrong."""
-    rows = [tuple(printable(cell) or "-" for cell in _row(peer)) for peer in peers]
     lines = [f"!  {p.node.name}: {printable(problem)}" for p in peers for problem in p.problems]
-    return "\n".join([render_table(_HEADER, rows), *([""] if lines else []), *lines])
+    return "\n".join([table(_HEADER, map(_row, peers)), *([""] if lines else []), *lines])
 
 
 def _row(peer: ListedPeer) -> tuple[str, ...]:
@@ -225,4 +231,4 @@ def render_one(peer: ListedPeer) -> str:
         ("path MTU", str(health.path_mtu or "unknown") if health else ""),
         *(("!", problem) for problem in peer.problems),
     ]
-    return "\n".join(f"{name:<12}{printable(value) or '-'}" for name, value in rows)
+    return fields(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -16,14 +15,13 @@ from ctl.address_plan import (
     suggest,
 )
 from ctl.address_usage import Space, cluster_spaces, node_spaces
-from ctl.options import DONE, FAILED, add_output
+from ctl.output import DONE, FAILED, add_output, count, print_json, table
 from ctl.planning import plan_node, require_settings
 from daemon.config.schema import ENCAPSULATING, Settings
 from daemon.log import printable
 from daemon.options import Unusable, add_config, settings_of
 from daemon.routing.backends.vxlan import OVERHEAD
 from daemon.routing.host_state import HostState, read_host_state
-from ipam.cli import render_table
 from kernel.model import RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS, IPNetwork
 from kernel.netlink.socket import Netlink
 from kernel.read import read_uplink_and_bridge
@@ -49,22 +47,16 @@ nearly full; 2 wrong usage
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--nodes", type=_count, metavar="N", help="nodes of the cluster")
-    parser.add_argument("--pods", type=_count, metavar="N", default=110, help="of a node (110)")
+    many = count(1, 1 << 24)
+    parser.add_argument("--nodes", type=many, metavar="N", help="nodes of the cluster")
+    parser.add_argument("--pods", type=many, metavar="N", default=110, help="of a node (110)")
     words = "the cluster's prefix, one of a family (default: the smallest that does)"
     parser.add_argument("--cluster-cidr", type=ip_network, action="append", default=[],
                         metavar="PREFIX", help=words)  # fmt: skip
     words = "of the uplink, in bytes (default: that of this node's default route)"
-    parser.add_argument("--mtu", type=_count, metavar="BYTES", help=words)
+    parser.add_argument("--mtu", type=many, metavar="BYTES", help=words)
     add_output(parser)
     add_config(parser)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1 << 24:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {1 << 24}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -83,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     mtus = _pod_mtus(settings, mtu)
     problems = [problem for line in lines for problem in line.problems]
     if options.output == "json":
-        print(json.dumps(_as_json(options, lines, mtu, mtus, problems), indent=2))
+        print_json(_as_json(options, lines, mtu, mtus, problems))
     else:
         print(_render(options, lines, mtu, mtus))
     return FAILED if problems else DONE
@@ -187,7 +179,7 @@ def _render(
         rows.append(_row(f"IPv{line.plan.version}", line.plan, line.cidr, options))
         if line.roomy:
             rows.append(_row("with room", line.roomy, "", options))
-    text = render_table(header, rows)
+    text = table(header, rows)
     sizes = ", ".join(f"{size} ({name})" for name, size in mtus.items())
     problems = [f"!  {problem}" for line in lines for problem in line.problems]
     return "\n".join([text, "", f"pods' MTU: {sizes} on an uplink of {mtu}", *problems])
@@ -202,7 +194,7 @@ def _row(name: str, plan: FamilyPlan, cidr: str, options: argparse.Namespace) ->
         name,
         f"/{plan.node_length}",
         f"/{plan.cluster_length}",
-        cidr or "-",
+        cidr,
         "any number" if many else str(plan.pods_max),
         str(plan.nodes_max),
         room if nodes >= 0 else "too small",
@@ -232,11 +224,11 @@ def _show_present(options: argparse.Namespace) -> int:
         problems.append(f"the source has no node {settings.node}, which is this one")
     mtu = planned.desired.pod_mtu if planned.desired else None
     if options.output == "json":
-        print(json.dumps(_present_as_json(settings, len(nodes), spaces, mtu, problems), indent=2))
+        print_json(_present_as_json(settings, len(nodes), spaces, mtu, problems))
     else:
-        rows = [(s.name, f"{s.used} of {s.size} {s.what}", s.note or "-") for s in spaces]
+        rows = [(s.name, f"{s.used} of {s.size} {s.what}", s.note) for s in spaces]
         print(f"node {settings.node}, {len(nodes)} nodes, pods' MTU {mtu or 'unknown'}\n")
-        print(render_table(("PREFIX", "IN USE", "NOTE"), rows))
+        print(table(("PREFIX", "IN USE", "NOTE"), rows))
         for problem in problems:
             print(f"!  {printable(problem)}")
     return FAILED if problems else DONE

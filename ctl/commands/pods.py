@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,21 @@ from ctl.attachments import (
     find_attachments,
     read_attachments,
 )
-from ctl.options import DONE, FAILED, add_output, render_timestamp, warn
+from ctl.output import (
+    DONE,
+    FAILED,
+    add_output,
+    fields,
+    print_json,
+    render_timestamp,
+    table,
+    warn,
+)
 from ctl.pod_namespace import namespace_number
 from daemon.log import printable
 from daemon.options import add_config, files_of
 from daemon.routing.runtime_cache import RESULTS
 from ipam.boot import render_duration
-from ipam.cli import render_table
 from kernel.netlink.socket import Netlink
 
 DESCRIPTION = """\
@@ -72,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what and not found:
         raise UnknownName(describe_unknown(known, options.what))
     if options.output == "json":
-        print(json.dumps([as_json(each) for each in found], indent=2))
+        print_json([as_json(each) for each in found])
     elif found:
         print(render_one(found[0]) if options.what and len(found) == 1 else render(found))
     else:
@@ -141,13 +148,12 @@ _HEADER = (
 
 def render(found: Sequence[Attachment]) -> str:
     """The table, and below it what is wrong."""
-    rows = [tuple(printable(cell) or "-" for cell in _row(each)) for each in found]
     lines = [
         f"!  {printable(f'{each.title} {each.owner.ifname}: {problem}')}"
         for each in found
         for problem in problems_of(each)
     ]
-    return "\n".join([render_table(_HEADER, rows), *([""] if lines else []), *lines])
+    return "\n".join([table(_HEADER, map(_row, found)), *([""] if lines else []), *lines])
 
 
 def _row(each: Attachment) -> tuple[str, ...]:
@@ -197,7 +203,7 @@ def render_one(each: Attachment) -> str:
         ("wired by", found["wiredBy"]),
         *(("!", problem) for problem in problems_of(each)),
     ]
-    return "\n".join(f"{name:<13}{printable(str(value or '')) or '-'}" for name, value in rows)
+    return fields(rows, 13)
 
 
 def _pair(first: object, second: object, style: str = "{}") -> str:

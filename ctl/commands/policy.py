@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ctl.options import DONE, FAILED, add_output, warn
+from ctl.output import DONE, FAILED, add_output, print_json, table, warn
 from daemon.log import printable
 from daemon.options import Unusable, add_config, settings_of
-from ipam.cli import render_table
 
 DESCRIPTION = "Explain network policies, by what this node's daemon knows; no API server is asked."
 EPILOG = """\
@@ -65,7 +64,7 @@ def _show(options: argparse.Namespace) -> int:
     found = describe_limits(known, pod, local)
     if options.output == "json":
         head = {"pod": "/".join(pod.key), "addresses": [str(a) for a in pod.addresses]}
-        print(json.dumps({**head, "local": local is not None, "directions": found}, indent=2))
+        print_json({**head, "local": local is not None, "directions": found})
     else:
         where = "" if local else ", which is on another node: its peers are known there"
         addresses = ", ".join(map(str, pod.addresses)) or "address unknown"
@@ -109,12 +108,12 @@ def _check(options: argparse.Namespace) -> int:
             {"direction": v.direction, "end": str(v.end), "allowed": v.allowed, "why": str(v)}
             for v in verdicts
         ]
-        print(json.dumps({"allowed": allowed, "service": service, "verdicts": sides}, indent=2))
+        print_json({"allowed": allowed, "service": service, "verdicts": sides})
     else:
         word = "allowed" if allowed else "dropped"
         print(printable(f"{source} -> {target} {service}: {word}"))
-        rows = [(v.direction, printable(str(v.end)), printable(str(v))) for v in verdicts]
-        print(render_table(("DIRECTION", "POD", "VERDICT"), rows))
+        rows = [(v.direction, str(v.end), str(v)) for v in verdicts]
+        print(table(("DIRECTION", "POD", "VERDICT"), rows))
     return DONE if allowed else FAILED
 
 
@@ -133,9 +132,7 @@ def _lint(options: argparse.Namespace) -> int:
         facts = read_known(settings_of(options.config)).facts
     found = lint(facts)
     if options.output == "json":
-        print(
-            json.dumps([{"policy": m.policy, "what": m.what, "do": m.do} for m in found], indent=2)
-        )
+        print_json(list(map(asdict, found)))
         return FAILED if found else DONE
     for mistake in found:
         print(f"{printable(mistake.policy)}: {printable(mistake.what)}\n  {mistake.do}")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
-from ctl.options import DONE, FAILED, add_output, warn
-from daemon.log import printable
+from ctl.output import DONE, FAILED, add_output, fields, print_json, table, warn
 from daemon.options import Unusable, add_config, files_of, settings_of
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
 from ipam.boot import render_duration
-from ipam.cli import render_table
 from kernel.errors import KernelError
 
 DESCRIPTION = "Show whether this node's routes to all other nodes are in sync, and what is wrong."
@@ -73,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     beyond = found.status.health.lines if found.status.health else ()
     beyond += () if options.file else _ask_pods(options.config)
     if options.output == "json":
-        print(json.dumps(_as_json(found, troubles, beyond), indent=2))
+        print_json(_as_json(found, troubles, beyond))
     else:
         print(_render(found, troubles, beyond))
     if not found.running:
@@ -147,13 +144,10 @@ def _render(found: Published, troubles: tuple[str, ...], beyond: tuple[str, ...]
         ("written", f"{render_duration(found.age)} ago by pid {found.pid}"),
         *(("!", trouble) for trouble in (*troubles, *beyond)),
     )
-    lines = [f"{name:<12}{printable(text)}" for name, text in rows]
+    lines = [fields(rows)]
     if status.refused:
-        refused = [
-            tuple(printable(t) or "-" for t in (r.node, r.prefix, r.why))
-            for r in status.refused[:_ROWS]
-        ]
-        lines += ["", render_table(("NODE", "REFUSED", "WHY"), refused)]
+        refused = [(r.node, r.prefix, r.why) for r in status.refused[:_ROWS]]
+        lines += ["", table(("NODE", "REFUSED", "WHY"), refused)]
         if len(status.refused) > _ROWS:
             lines.append(f"... and {len(status.refused) - _ROWS} more: -o json has all of them")
     if status.health and status.health.troubles:
@@ -193,10 +187,10 @@ def _dropped(status: NodeStatus) -> str:
 def _peer_table(health: HealthReport) -> list[str]:
     now = time.time()
     rows = [
-        (printable(t.node), t.state, render_duration(now - t.since), t.reason, printable(t.detail))
+        (t.node, t.state, render_duration(now - t.since), t.reason, t.detail)
         for t in health.troubles[:_ROWS]
     ]
-    lines = [render_table(("PEER", "STATE", "FOR", "REASON", "WHAT TO DO"), rows)]
+    lines = [table(("PEER", "STATE", "FOR", "REASON", "WHAT TO DO"), rows)]
     more = health.connecting + health.retrying + health.failed - len(rows)
     return [*lines, f"... and {more} more"] if more > 0 else lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ctl.bundle.archive import create, write_archive
 from ctl.bundle.parts import parts_of
-from ctl.options import DONE, warn
+from ctl.output import DONE, warn
 from daemon.log import printable
 from daemon.options import Unusable, add_config, default_files, files_of, settings_of
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import time
 from typing import NoReturn
 
 from ctl.attachments import read_attachments
-from ctl.options import DONE, FAILED, add_output
+from ctl.output import DONE, FAILED, add_output, count, number, print_json
 from ctl.planning import plan_node
 from ctl.trace.ends import check_port, find_destination, find_source, parse_destination
 from ctl.trace.follow import Follower, Request
@@ -45,8 +44,6 @@ is not tried. Without an ADDRESS the client is 203.0.113.1 or 3fff::1, which nob
 exit codes: 0 reached, or refused by the destination itself; 1 dropped, or no answer; 2 wrong usage
 """
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
-_SIZE_MAX = 65_000
-_SIZE_MIN = 100
 _PAUSE = 1.0  # seconds
 
 
@@ -55,25 +52,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source = "the pod that sends, `node` or `outside[:ADDRESS]`"
     parser.add_argument("source", metavar="SRC", help=source)
     parser.add_argument("to", metavar="DEST[:PORT][/PROTOCOL]", help="tcp, udp or icmp")
-    parser.add_argument("--size", type=_size, default=0, help="bytes of an IP packet, unfragmented")
+    parser.add_argument(
+        "--size",
+        type=count(100, 65_000, " bytes"),
+        default=0,
+        help="bytes of an IP packet, unfragmented",
+    )
     parser.add_argument("--dry-run", action="store_true", help="look the way up, send nothing")
     parser.add_argument("--watch", action="store_true", help="repeat until interrupted")
     patience = "seconds to wait for the answer (default: 2)"
-    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=2.0, help=patience)
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=number(0.01, 60), default=2.0, help=patience
+    )
     add_output(parser)
     add_config(parser)
-
-
-def _size(text: str) -> int:
-    if text.isdigit() and _SIZE_MIN <= int(text) <= _SIZE_MAX:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not from {_SIZE_MIN} to {_SIZE_MAX} bytes")
-
-
-def _seconds(text: str) -> float:
-    if text.replace(".", "", 1).isdigit() and 0 < float(text) <= 60:
-        return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and up to 60 seconds")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,11 +79,10 @@ def run(options: argparse.Namespace) -> int:
         try:
             while True:
                 trace = _trace(nl, options, name, port, protocol)
-                print(
-                    json.dumps(as_json(trace), indent=2)
-                    if options.output == "json"
-                    else render(trace)
-                )
+                if options.output == "json":
+                    print_json(as_json(trace))
+                else:
+                    print(render(trace))
                 if not options.watch:
                     return FAILED if trace.reached is False or _is_blocked(trace) else DONE
                 print(flush=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ctl.dns.watch import NameCount, Tally
+from ctl.output import fields, table
 from daemon.log import printable
-from ipam.cli import render_table
 
 _ROWS = 20
 _LOST_SHARE, _VAIN_SHARE = 0.02, 0.5
@@ -69,14 +69,14 @@ def render_all(seconds: float, pods: Sequence[tuple[str, Tally]], findings: Sequ
     """A row for each pod that asked anything."""
     keys = ("queries", "answers", "inVain", "lost", "repeated")
     rows = [
-        (printable(pod), *(str(totals(tally.counts)[key] or "-") for key in keys), str(tally.peak))
+        (pod, *(str(totals(tally.counts)[key] or "-") for key in keys), str(tally.peak))
         for pod, tally in pods
         if tally.counts
     ]
     head = [f"{len(rows)} of {len(pods)} pods asked something in {seconds:g}s"]
     head += [f"!          {printable(finding)}" for finding in findings]
     header = ("POD", "QUERIES", "ANSWERS", "IN VAIN", "LOST", "REPEATED", "MOST A SECOND")
-    return "\n".join([*head, *([render_table(header, rows)] if rows else [])])
+    return "\n".join([*head, *([table(header, rows)] if rows else [])])
 
 
 def as_json(pod: str, seconds: float, tally: Tally, findings: Sequence[str]) -> dict[str, object]:
@@ -110,14 +110,13 @@ def render(pod: str, seconds: float, tally: Tally, findings: Sequence[str]) -> s
         f" answered, {found['inVain']} in vain, {found['lost']} lost, {found['repeated']} repeated"
     )
     rows = [("pod", pod), ("queries", sums), *(("!", finding) for finding in findings)]
-    head = "\n".join(f"{name:<11}{printable(value)}" for name, value in rows)
+    head = fields(rows, 11)
     if not tally.counts:
         return head
-    names = [tuple(printable(cell) or "-" for cell in _row(c)) for c in tally.counts[:_ROWS]]
     header = ("NAME", "TYPE", "QUERIES", "LOST", "ANSWERS", "SLOWEST")
     more = len(tally.counts) - _ROWS
     tail = [f"... and {more} more names"] if more > 0 else []
-    return "\n".join([head, "", render_table(header, names), *tail])
+    return "\n".join([head, "", table(header, map(_row, tally.counts[:_ROWS])), *tail])
 
 
 def _row(count: NameCount) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ctl.output import table
 from ctl.trace.probe import Observed
 from daemon.log import printable
-from ipam.cli import render_table
 
 
 @dataclass(slots=True)
@@ -72,10 +72,9 @@ def as_json(trace: Trace) -> dict[str, object]:
 
 def render(trace: Trace) -> str:
     """A line for each hop, and the outcome."""
-    rows = [tuple(printable(c) or "-" for c in row) for row in _rows(trace.hops)]
-    table = render_table(("HOP", "WHERE", "WHAT", "VERDICT", "SENT", "ANSWERS"), rows)
+    header = ("HOP", "WHERE", "WHAT", "VERDICT", "SENT", "ANSWERS")
     head = printable(f"{trace.source} -> {trace.to}")
-    return f"{head}\n{table}\n{printable(trace.summary)}"
+    return f"{head}\n{table(header, _rows(trace.hops))}\n{printable(trace.summary)}"
 
 
 def _rows(hops: Sequence[Hop]) -> Iterator[tuple[str, ...]]:
