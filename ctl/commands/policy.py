@@ -89,20 +89,23 @@ def _show_lines(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from ctl.policy.ends import concerns_node, find_end, parse_target, read_known
+    from ctl.policy.ends import concerns_node, find_end, read_known
     from ctl.policy.explain import explain
+    from ctl.target import parse_target
     from kernel.nftables.policy_rules import PROTOCOLS
 
     known = read_known(settings_of(options.config))
-    asked = parse_target(options.target)
+    numbers = {name: number for number, name in PROTOCOLS.items()}
+    asked = parse_target(options.target, numbers)
+    protocol = asked.protocol or "tcp"
     target = find_end(known.facts, asked.host)
     source = find_end(known.facts, options.source, target.address.version)
     if source.address.version != target.address.version:
         target = find_end(known.facts, asked.host, source.address.version)
     by_node = partial(concerns_node, known)
-    verdicts = explain(known.facts, source, target, asked.protocol, asked.port, by_node)
+    verdicts = explain(known.facts, source, target, numbers[protocol], asked.port, by_node)
     allowed = all(verdict.allowed for verdict in verdicts)
-    service = f"{PROTOCOLS[asked.protocol]}/{asked.port or 'any port'}"
+    service = f"{protocol}/{asked.port or 'any port'}"
     if options.output == "json":
         sides = [
             {"direction": v.direction, "end": str(v.end), "allowed": v.allowed, "why": str(v)}

@@ -10,8 +10,9 @@ from typing import NoReturn
 from ctl.attachments import read_attachments
 from ctl.output import DONE, FAILED, add_output, count, number, print_json
 from ctl.planning import plan_node
-from ctl.trace.ends import check_port, find_destination, find_source, parse_destination
-from ctl.trace.follow import Follower, Request
+from ctl.target import Target, parse_target
+from ctl.trace.ends import check_port, find_destination, find_source
+from ctl.trace.follow import Request, follow
 from ctl.trace.hop import Trace, as_json, render
 from daemon.options import Unusable, add_config, files_of, settings_of
 from daemon.probes.peers_file import read_peers
@@ -71,20 +72,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace; the exit status."""
     signal.signal(signal.SIGTERM, _end)
-    name, port, protocol = parse_destination(options.to)
-    check_port(port, protocol)
-    if options.size and protocol == "tcp":
+    to = parse_target(options.to, _PROTOCOLS)
+    to = to._replace(protocol=to.protocol or ("tcp" if to.port else "icmp"))
+    check_port(to.port, to.protocol)
+    if options.size and to.protocol == "tcp":
         raise Unusable("--size is for icmp and udp: the packet that opens a connection is small")
     with Netlink() as nl:
         try:
             while True:
-                trace = _trace(nl, options, name, port, protocol)
+                trace = _trace(nl, options, to)
                 if options.output == "json":
                     print_json(as_json(trace))
                 else:
                     print(render(trace))
                 if not options.watch:
-                    return FAILED if trace.reached is False or _is_blocked(trace) else DONE
+                    reached = trace.verdict.reached
+                    is_blocked = reached is None and any(hop.fault for hop in trace.hops)
+                    return FAILED if reached is False or is_blocked else DONE
                 print(flush=True)
                 time.sleep(_PAUSE)
         except KeyboardInterrupt:
@@ -93,25 +97,21 @@ def run(options: argparse.Namespace) -> int:
             raise
 
 
-def _is_blocked(trace: Trace) -> bool:
-    return trace.reached is None and any(hop.fault for hop in trace.hops)
-
-
-def _trace(nl: Netlink, options: argparse.Namespace, name: str, port: int, protocol: str) -> Trace:
+def _trace(nl: Netlink, options: argparse.Namespace, to: Target) -> Trace:
     settings = settings_of(options.config)
     attachments = read_attachments(nl, files_of(options.config).data_dir)
     planned = plan_node(nl, settings) if settings else None
     request = Request(
         find_source(nl, attachments, options.source),
-        find_destination(nl, attachments, planned.snapshot if planned else None, name),
-        _PROTOCOLS[protocol],
-        port,
+        find_destination(nl, attachments, planned.snapshot if planned else None, to.host),
+        _PROTOCOLS[to.protocol],
+        to.port,
         options.size,
         options.timeout,
         not options.dry_run,
     )
     health = read_peers(settings.status_file)[0] if settings else {}
-    return Follower(nl, attachments, planned, health).follow(request)
+    return follow(nl, attachments.found, planned, health, request)
 
 
 def _end(*_signal: object) -> NoReturn:

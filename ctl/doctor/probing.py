@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ctl.attachments import Attachment, Attachments
+from ctl.attachments import Attachment
 from ctl.dns.codec import PORT
 from ctl.dns.lookup import look_up
 from ctl.dns.resolv_conf import parse, read_of
@@ -26,6 +26,7 @@ from kernel.read import read_link
 
 if TYPE_CHECKING:
     from ctl.planning import Planned
+    from ctl.trace.hop import Verdict
 
 _SECONDS = 0.5
 """What an answer to an echo request may take."""
@@ -44,15 +45,15 @@ class PodProbe:
     """What a pod gets no answer from. title: the pod's, empty where none was probed.
 
     peers: with the name of each; only those that answer the node itself. servers: DNS servers that
-    are mute. trace: where packets to the first peer end, as `podwirectl trace` says. mtu_above: of
-    the pod's link and the node's end, where the former is larger. alike: how many more pods get no
-    answer from a node.
+    are mute. trace: the verdict of `podwirectl trace` on packets to the first peer, None where that
+    gets an answer by now. mtu_above: of the pod's link and the node's end, where the former is
+    larger. alike: how many more pods get no answer from a node.
     """
 
     title: str = ""
     peers: tuple[tuple[str, IPAddress], ...] = ()
     servers: tuple[str, ...] = ()
-    trace: str = ""
+    trace: Verdict | None = None
     mtu_above: tuple[int, int] | None = None
     alike: int = 0
 
@@ -126,7 +127,7 @@ class Prober:
             attachment.title,
             lost,
             servers,
-            _locate(self._nl, attachment, lost[0][1], self._planned) if lost else "",
+            _locate(self._nl, attachment, lost[0][1], self._planned) if lost else None,
             mtu_above=(ends[0], ends[1]) if ends[0] and ends[1] and ends[0] > ends[1] else None,
         )
 
@@ -173,19 +174,17 @@ class Prober:
             return [pod for pod, e in asked if e.unanswered & known]
 
 
-def _locate(nl: Netlink, pod: Attachment, to: IPAddress, planned: Planned | None) -> str:
-    """Where packets of the pod to an address end; empty where it is not found."""
+def _locate(nl: Netlink, pod: Attachment, to: IPAddress, planned: Planned | None) -> Verdict | None:
+    """Where packets of the pod to an address end; None where that is not found."""
     from ctl.trace.ends import End
-    from ctl.trace.follow import Follower, Request
+    from ctl.trace.follow import Request, follow
 
-    request = Request(
-        End(pod.title, pod.ips, pod), End(str(to), (to,)), ICMP, patience=_TRACE_SECONDS
-    )
-    try:
-        trace = Follower(nl, Attachments((pod,)), planned, {}).follow(request)
-    except (Unusable, KernelError, OSError):
-        return ""
-    return "" if trace.reached else trace.summary
+    source, target = End(pod.title, pod.ips, pod), End(str(to), (to,))
+    request = Request(source, target, ICMP, patience=_TRACE_SECONDS)
+    with suppress(Unusable, KernelError, OSError):
+        found = follow(nl, (pod,), planned, {}, request).verdict
+        return None if found.reached else found
+    return None
 
 
 def _find_mute(namespace: Namespace, may: Callable[[IPAddress], bool]) -> tuple[str, ...]:

@@ -15,13 +15,11 @@ from daemon.policy.saved_facts import read_facts, saved_path
 from kernel.errors import KernelError
 from kernel.model import IPAddress
 from kernel.netlink.socket import open_netlink
-from kernel.nftables.policy_rules import PROTOCOLS, PolicyRules
+from kernel.nftables.policy_rules import PolicyRules
 from kernel.paths import local_addresses
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
-
-_NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +128,3 @@ def find_end(facts: Facts, text: str, version: int = 0) -> End:
         return End(found[0], pod)
     owner = next((pod for pod in facts.pods.values() if address in pod.addresses), None)
     return End(address, owner)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """DEST[:PORT][/PROTOCOL] of a command line. protocol: its number."""
-
-    host: str
-    port: int
-    protocol: int
-
-
-def parse_target(text: str) -> Target:
-    """A target; an IPv6 address with a port is in brackets. Raises Unusable."""
-    name, _slash, protocol = text.rpartition("/")
-    if protocol not in _NUMBERS:
-        name, protocol = text, "tcp"
-    host, colon, port = name.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
-        host, port = name, ""
-    if port and not (port.isdecimal() and 0 < int(port) <= 65535):
-        raise Unusable(f"{text!r}: the port {port!r} is not between 1 and 65535")
-    return Target(host, int(port or 0), _NUMBERS[protocol])

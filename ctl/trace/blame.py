@@ -23,6 +23,11 @@ _ENDING = frozenset({("rule", "accept"), ("rule", "continue")})
 _IPTABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
 
 
+def is_podwires(step: Step) -> bool:
+    """Whether the rule is podwire's own."""
+    return step.event.table in (TABLE, POLICY_TABLE)
+
+
 def owner_of(table: str, chain: str, family: str) -> str:
     """Who makes such rules, as far as names say."""
     for prefix, name in _CHAINS.items():
@@ -46,9 +51,11 @@ def describe_step(step: Step) -> str:
     return f"rule {event.handle}{said} of {place} ({whose})"
 
 
-def find_translation(steps: Iterable[Step], first: str, last: str) -> tuple[Step, Step, str] | None:
-    """The step before and that after an address or port was translated between two hooks, and what
-    did it; None where nothing was.
+def find_translation(
+    steps: Iterable[Step], first: str, last: str
+) -> tuple[Step, Step, Step | None] | None:
+    """The step before and that after an address or port was translated between two hooks, and the
+    rule that did it, if one did; None where nothing was translated.
 
     The rule is the last one that accepted: a translation ends the chain.
     """
@@ -57,10 +64,8 @@ def find_translation(steps: Iterable[Step], first: str, last: str) -> tuple[Step
         if step.event.chain == first and step.event.is_own:
             begun, rule = step, None
         elif step.event.chain == last and step.event.is_own and begun:
-            changed = (begun.source, begun.to, begun.port) != (step.source, step.to, step.port)
-            if changed:
-                why = describe_step(rule) if rule else "connection tracking, or iptables-legacy"
-                return begun, step, why
+            if (begun.source, begun.to, begun.port) != (step.source, step.to, step.port):
+                return begun, step, rule
             begun = None
         elif not step.event.is_own and (step.event.kind, step.event.verdict) in _ENDING:
             rule = step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -15,10 +14,6 @@ from kernel.netlink.socket import Netlink
 NODE, OUTSIDE = "node", "outside"
 _CLIENTS = ip_address("203.0.113.1"), ip_address("3fff::1")
 """Clients without an address are of the documentation networks (RFC 5737, RFC 9637)."""
-_DESTINATION = re.compile(
-    r"(?P<name>\[[^\]]+\]|.+?)(?::(?P<port>\d{1,5}))?(?:/(?P<protocol>tcp|udp|icmp))?\Z"
-)
-_PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +31,6 @@ class End:
     def address(self, version: int) -> IPAddress | None:
         """Its address of that family."""
         return next((a for a in self.addresses if a.version == version), None)
-
-
-def parse_destination(text: str) -> tuple[str, int, str]:
-    """Name, port (0: none) and protocol of DEST[:PORT][/PROTOCOL]. Raises Unusable.
-
-    An IPv6 address with a port stands in brackets.
-    """
-    address, slash, protocol = text.rpartition("/")
-    bare = address if slash and protocol in ("tcp", "udp", "icmp") else text
-    if _is_address(bare):
-        return bare, 0, protocol if bare != text else "icmp"
-    found = _DESTINATION.match(text)
-    if found is None:
-        raise Unusable(f"{text!r} is no destination: DEST[:PORT][/tcp|udp|icmp]")
-    port = int(found["port"] or 0)
-    if port > _PORT_MAX:
-        raise Unusable(f"{text!r}: port {port} is above {_PORT_MAX}")
-    chosen = found["protocol"] or ("tcp" if port else "icmp")
-    return found["name"].strip("[]"), port, chosen
 
 
 def check_port(port: int, protocol: str) -> None:

@@ -30,17 +30,26 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """The whole way. source, to: as texts. reached: None where nothing was sent.
+class Verdict:
+    """What became of the packets. reached: None where nothing was sent.
 
-    summary: where packets end, and why, in a sentence. probe: what was seen.
+    summary: where they end, and why, in a sentence. is_located: whether that is known; else they
+    left, and nothing came back.
     """
+
+    reached: bool | None
+    summary: str
+    is_located: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The whole way. source, to: as texts. probe: what was seen."""
 
     source: str
     to: str
     hops: tuple[Hop, ...]
-    reached: bool | None
-    summary: str
+    verdict: Verdict
     probe: Observed | None = None
 
 
@@ -50,10 +59,10 @@ def as_json(trace: Trace) -> dict[str, object]:
     return {
         "source": trace.source,
         "destination": trace.to,
-        "reached": trace.reached,
+        "reached": trace.verdict.reached,
         "result": probe.result if probe else None,
         "seconds": probe.seconds if probe else None,
-        "summary": trace.summary,
+        "summary": trace.verdict.summary,
         "hops": [
             {
                 "hop": number,
@@ -74,7 +83,7 @@ def render(trace: Trace) -> str:
     """A line for each hop, and the outcome."""
     header = ("HOP", "WHERE", "WHAT", "VERDICT", "SENT", "ANSWERS")
     head = printable(f"{trace.source} -> {trace.to}")
-    return f"{head}\n{table(header, _rows(trace.hops))}\n{printable(trace.summary)}"
+    return f"{head}\n{table(header, _rows(trace.hops))}\n{printable(trace.verdict.summary)}"
 
 
 def _rows(hops: Sequence[Hop]) -> Iterator[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from ctl.trace.sender import Flow, Sender, random_ident
 from kernel.errors import KernelError
 from kernel.frames import RST, SYN, echo_request, ethernet_frame, tcp_segment, udp_datagram
 from kernel.inject import FRAME_MAX, inject
+from kernel.model import IPAddress
 from kernel.packets import TCP, UDP, Packet, describe_icmp
 
 _SEQUENCE = 0x70770000
@@ -17,8 +18,9 @@ _ETHERNET_BYTES = 14
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The link by which packets of the client come in, and its MAC."""
+    """A client, the link by which its packets come in, and that link's MAC."""
 
+    client: IPAddress
     link: str
     index: int
     mac: str
@@ -32,7 +34,7 @@ class OutsideSender(Sender):
     """
 
     def __init__(self, flow: Flow, entry: Entry) -> None:
-        super().__init__(flow, flow.source, random_ident())
+        super().__init__(flow, entry.client, random_ident())
         self._entry, self._seen = entry, ("", "")
         self.sequence = _SEQUENCE + self.ident if flow.protocol == TCP else -1
 
@@ -74,9 +76,7 @@ class OutsideSender(Sender):
 
     def _pass(self, transport: bytes) -> str:
         flow, entry = self.flow, self._entry
-        if flow.source is None:
-            return "the client has no address"
-        frame = ethernet_frame(entry.mac, flow.source, flow.to, flow.protocol, transport)
+        frame = ethernet_frame(entry.mac, entry.client, flow.to, flow.protocol, transport)
         try:
             inject(entry.link, entry.index, frame)
         except KernelError as error:

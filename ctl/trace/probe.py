@@ -14,11 +14,7 @@ from ctl.trace.outside import Entry, OutsideSender
 from ctl.trace.sender import Flow, Sender, SocketSender
 from kernel.model import IPAddress
 from kernel.netns import Namespace, inside
-from kernel.nftables.tracer import (
-    TRACER,
-    TraceEvent,
-    Tracer,
-)
+from kernel.nftables.tracer import TRACER, TraceEvent, Tracer
 from kernel.packet_socket import PacketSocket
 from kernel.packets import TCP, UDP, VXLAN_PORT, Packet, decode, describe_icmp
 
@@ -50,6 +46,11 @@ class Step:
     source: IPAddress | None
     to: IPAddress | None
     port: int
+
+    @property
+    def is_drop(self) -> bool:
+        """Whether the packet ends there."""
+        return self.event.verdict == "drop"
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Observed:
 
     def drop(self, *, reply: bool = False) -> Step | None:
         """What a rule or a policy dropped."""
-        found = (s for s in self.steps if s.event.verdict == "drop" and s.is_reply == reply)
+        found = (s for s in self.steps if s.is_drop and s.is_reply == reply)
         return next(found, None)
 
 

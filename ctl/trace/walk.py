@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from ctl.attachments import Attachment
 from ctl.planning import Planned
-from ctl.trace.blame import describe_step, find_translation
+from ctl.trace.blame import describe_step, find_translation, is_podwires
 from ctl.trace.hop import Hop
 from ctl.trace.neighbours import find_hint, find_neighbour, wrong_neighbour
 from ctl.trace.outside import Entry
@@ -18,7 +18,7 @@ from ctl.trace.sender import Flow
 from daemon.probes.report import PeerHealth
 from kernel.legacy_filter import LegacyRules
 from kernel.link_hooks import describe_hooks
-from kernel.model import Element, IPAddress, Route
+from kernel.model import Link, Route
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables import foreign
@@ -29,7 +29,7 @@ from kernel.nftables.port_mappings import (
     pod_of,
     pod_port_of,
 )
-from kernel.nftables.table import TABLE, open_nft
+from kernel.nftables.table import open_nft
 from kernel.paths import Packet, PacketPath, find_paths, local_addresses
 from kernel.read import read_link
 from kernel.sysctl import read_sysctl
@@ -69,6 +69,12 @@ class Walk:
             hop.sent, hop.answers = self._seen.sent[point], self._seen.answers[point]
         return hop
 
+    def _too_long(self, link: Link | None) -> str:
+        """Why a packet of the flow's size does not pass; empty where it does."""
+        if link is None or not link.mtu or self._flow.size <= link.mtu:
+            return ""
+        return f"{self._flow.size} bytes do not pass {link.name}, whose MTU is {link.mtu}"
+
     def _at_hook(self, hop: Hop, *chains: str) -> Hop:
         """Counted at hooks of the tracer, any of these."""
         if self._seen:
@@ -83,13 +89,11 @@ class Walk:
     def come_in(self, entry: Entry) -> Hop:
         """The link by which a packet of a client beyond the node comes in."""
         link = read_link(self._nl, entry.link)
-        fault = "" if link and link.up else f"{entry.link} {'is down' if link else 'is gone'}"
-        if not fault and link and link.mtu and self._flow.size > link.mtu:
-            fault = f"{self._flow.size} bytes do not pass {entry.link}, whose MTU is {link.mtu}"
-        (back,) = find_paths(self._nl, [Packet(require(self._source))])
+        fault = _down(link, entry.link) or self._too_long(link)
+        (back,) = find_paths(self._nl, [Packet(entry.client)])
         what = f"from beyond the node; answers go {back}"
         if not fault and not back.link:
-            fault = f"no route leads back to {self._source}: {os.strerror(back.errno)}"
+            fault = f"no route leads back to {entry.client}: {os.strerror(back.errno)}"
         return self._counted(Hop(f"link {entry.link}", what, fault), BEYOND)
 
     def leave_pod(
@@ -100,9 +104,9 @@ class Walk:
         with inside(sender), Netlink() as inner:
             (path,) = find_paths(inner, [Packet(self._to, self._source)])
             link = read_link(inner, name)
-            gateway = self._mac_of(pod.bridge or pod.host) if path.via else None
+            gateway = read_link(self._nl, pod.bridge or pod.host) if path.via else None
             next_hop = path.via or self._to
-            fault = wrong_neighbour(inner, link, next_hop, gateway)
+            fault = wrong_neighbour(inner, link, next_hop, gateway.mac if gateway else None)
             is_unresolved = link is not None and not find_neighbour(inner, link, next_hop)
         if not path.link:
             by = f" by rule {path.rule}" if path.rule else ""
@@ -111,74 +115,51 @@ class Walk:
             fault = f"the pod's route to {self._to} leads to lo"
         if link and link.arp is False:
             fault = f"{name} of the pod resolves no neighbours (NOARP)"
-        if link is None or not link.up:
-            fault = f"{name} of the pod {'is down' if link else 'is gone'}"
-        drop = (
-            next((s for s in self._seen.pod_steps if s.event.verdict == "drop"), None)
-            if self._seen
-            else None
-        )
+        fault = _down(link, f"{name} of the pod") or fault
+        drop = next((s for s in self._seen.pod_steps if s.is_drop), None) if self._seen else None
         if drop:
             fault = "a rule in the pod's own namespace drops it: " + describe_step(drop)
-        if not fault and link and link.mtu and self._flow.size > link.mtu:
-            fault = f"{self._flow.size} bytes do not pass {name}, whose MTU is {link.mtu}"
-        hop = self._counted(Hop("pod", f"route {path}", fault), SOURCE_POD)
+        hop = Hop("pod", f"route {path}", fault or self._too_long(link))
+        self._counted(hop, SOURCE_POD)
         if hop.sent == 0 and is_unresolved:
             hop.hint = f"neighbour {next_hop} does not resolve on {name}"
         yield hop
         # Its MAC is a pod's own choice.
         yield self._node_end(pod, link.mac if link else None)
-        is_direct = (
-            bool(path.link)
-            and path.via is None
-            and bool(pod.bridge)
-            and (to_pod is not None and to_pod.bridge == pod.bridge and self._to in to_pod.ips)
-        )
-        if pod.bridge:
-            yield self._bridge(pod.bridge, is_direct=is_direct)
+        if not pod.bridge:
+            return False
+        is_beside = to_pod is not None and to_pod.bridge == pod.bridge and self._to in to_pod.ips
+        is_direct = bool(path.link) and path.via is None and is_beside
+        yield self._bridge(pod.bridge, is_direct=is_direct)
         return is_direct
 
     def _node_end(self, pod: Attachment, mac: str | None) -> Hop:
         end = pod.end.link if pod.end else None
         link = read_link(self._nl, pod.bridge) if pod.bridge else end
         address = next((ip for ip in pod.ips if ip.version == self._to.version), None)
-        fault = ""
-        if not end or not end.up:
-            fault = f"{pod.host} {'is down' if end else 'is gone: recreate the pod'}"
-        elif pod.bridge and (end.port is None or end.port.bridge != pod.bridge):
-            fault = f"{pod.host} is no port of {pod.bridge}"
-        elif end.port and end.port.blocks:
-            fault = f"{pod.host}, a port of {end.port.bridge}, is not in state forwarding"
-        elif address:
+        fault = f"{pod.host} is gone: recreate the pod"
+        if end:
+            fault = _down(end, pod.host) or _port_fault(end, pod.bridge)
+        if address and not fault:
             fault = wrong_neighbour(self._nl, link, address, mac)
         on = f", a port of {pod.bridge}" if pod.bridge else ""
         hop = Hop(f"link {pod.host}", f"the node's end of {pod.title}{on}", fault)
         is_limited = pod.record.whole.node.buckets or pod.record.whole.node.redirects
         hop.hint = describe_hooks(self._nl, end) if end and not is_limited else ""
         seen = self._counted(hop, pod.host)
-        is_asked = seen.answers == 0 and (seen.sent == 0 or self._is_answered)
+        is_answered = self._seen is not None and self._seen.answers.total() > 0
+        is_asked = seen.answers == 0 and (seen.sent == 0 or is_answered)
         if address and link and is_asked and not find_neighbour(self._nl, link, address):
             hop.hint = f"neighbour {address} does not resolve on {link.name}"
         return hop
 
-    @property
-    def _is_answered(self) -> bool:
-        return self._seen is not None and self._seen.answers.total() > 0
-
-    def _mac_of(self, name: str) -> str | None:
-        """The MAC of a link of the node."""
-        link = read_link(self._nl, name)
-        return link.mac if link else None
-
     def _bridge(self, name: str, *, is_direct: bool) -> Hop:
-        link = read_link(self._nl, name)
-        fault = "" if link and link.up else f"{name} {'is down' if link else 'is gone'}"
+        fault = _down(read_link(self._nl, name), name)
         if is_direct:
             drop = self._seen.drop() if self._seen else None
             fault = fault or (describe_step(drop) if drop else "")
             return Hop(f"bridge {name}", "from port to port", fault)
-        hop = Hop(f"bridge {name}", "to the node", fault)
-        return self._counted(hop, name)
+        return self._counted(Hop(f"bridge {name}", "to the node", fault), name)
 
     def enter_pod(self, pod: Attachment) -> Iterator[Hop]:
         """The other pod of this node."""
@@ -192,9 +173,9 @@ class Walk:
         yield self._hook(begin, iif)
         if self._is_lost:
             return
-        path = self._path(iif)
-        own = bool(local_addresses(self._nl, [self._to]))
-        if own:
+        source = self._source if iif else None
+        (path,) = find_paths(self._nl, [Packet(self._to, source, iif)])
+        if local_addresses(self._nl, [self._to]):
             fault = self._source_fault(path, iif)
             hop = Hop("route", f"{self._to} is this node's own address", fault)
             yield self._at_hook(hop, "input_first")
@@ -207,10 +188,6 @@ class Walk:
             yield self._hook("forward", iif, path.link)
         yield self._hook("postrouting", iif, path.link)
         yield from self._leave(path, to_pod)
-
-    def _path(self, iif: str) -> PacketPath:
-        source = self._source if iif else None
-        return find_paths(self._nl, [Packet(self._to, source, iif)])[0]
 
     def _route_fault(self, path: PacketPath, iif: str) -> str:
         version = self._to.version
@@ -252,15 +229,13 @@ class Walk:
         sent = [s for s in self._seen.steps if not s.is_reply and not s.is_overlay]
         found = find_translation(sent, f"{hook}_first", f"{hook}_last")
         if found:
-            before, after, why = found
-            hop.what = _describe_translation(before, after, why)
-            is_diverted = before.to != after.to and f"({TABLE})" not in why
+            before, after, rule = found
+            hop.what = _describe_translation(before, after, rule)
+            is_diverted = before.to != after.to and not (rule and is_podwires(rule))
             hop.hint = hop.what if is_diverted else ""
             self._source, self._to = after.source or self._source, after.to or self._to
             self._port = after.port
-        drop = next(
-            (s for s in sent if s.event.verdict == "drop" and s.after.startswith(hook)), None
-        )
+        drop = next((s for s in sent if s.is_drop and s.after.startswith(hook)), None)
         if drop:
             hop.fault = f"dropped by {describe_step(drop)}"
         elif f"{hook}_first" in self._seen.hooks() and not hop.sent:
@@ -295,7 +270,8 @@ class Walk:
             hop.what = f"DNAT by {where}: where to is seen by sending alone"
             self._is_lost = True
             return
-        mapping = find_mapping(self._mappings(), protocol, self._to, port) if is_own else None
+        elements = (element for each in self._known for element in each.record.whole.elements)
+        mapping = find_mapping(elements, protocol, self._to, port) if is_own else None
         to, to_port = (pod_of(mapping), pod_port_of(mapping)) if mapping else (None, 0)
         if mapping and to:
             hop.what = (
@@ -304,15 +280,11 @@ class Walk:
             )
             self._to, self._port = to, to_port
 
-    def _mappings(self) -> Iterator[Element]:
-        """Elements of host ports, and others."""
-        return (element for each in self._known for element in each.record.whole.elements)
-
     def _leave(self, path: PacketPath, to_pod: Attachment | None) -> Iterator[Hop]:
         if to_pod is None or self._to not in to_pod.ips:
             to_pod = next((p for p in self._known if self._to in p.ips and p.end), None)
         desired = self._planned.desired if self._planned else None
-        if to_pod and path.link in (to_pod.host, to_pod.bridge) and self._to in to_pod.ips:
+        if to_pod and path.link in (to_pod.host, to_pod.bridge):
             yield from self.enter_pod(to_pod)
             return
         if not path.link:
@@ -326,9 +298,7 @@ class Walk:
                 yield self._counted(hop, point) if point else hop
             return
         link = read_link(self._nl, path.link)
-        fault = "" if link and link.up else f"{path.link} is down"
-        if link and link.mtu and self._flow.size > link.mtu:
-            fault = f"{self._flow.size} bytes do not pass {path.link}, whose MTU is {link.mtu}"
+        fault = _down(link, path.link) or self._too_long(link)
         hint = find_hint(self._nl, link, path.via or self._to) if link else ""
         hop = Hop(f"link {path.link}", f"to {path.via or self._to}", fault, hint=hint)
         yield self._counted(hop, path.link)
@@ -336,7 +306,7 @@ class Walk:
     def _overlay_drop(self) -> str:
         """What a rule of this node did to the encapsulated packet."""
         steps = self._seen.steps if self._seen else ()
-        drop = next((s for s in steps if s.is_overlay and s.event.verdict == "drop"), None)
+        drop = next((s for s in steps if s.is_overlay and s.is_drop), None)
         return f"the encapsulated packet is dropped by {describe_step(drop)}" if drop else ""
 
     def answer(self, seen: Observed) -> Hop:
@@ -351,23 +321,32 @@ class Walk:
         return hop
 
 
-def require(address: IPAddress | None) -> IPAddress:
-    """The address of a client, which it always has."""
-    assert address is not None  # noqa: S101 - see Follower._entry
-    return address
+def _down(link: Link | None, name: str) -> str:
+    """Why nothing passes a link; empty where packets do."""
+    return "" if link and link.up else f"{name} {'is down' if link else 'is gone'}"
+
+
+def _port_fault(link: Link, bridge: str) -> str:
+    """Why the bridge and the node's end of a pod's pair pass each other nothing."""
+    if bridge and (link.port is None or link.port.bridge != bridge):
+        return f"{link.name} is no port of {bridge}"
+    if link.port and link.port.blocks:
+        return f"{link.name}, a port of {link.port.bridge}, is not in state forwarding"
+    return ""
 
 
 def _describe_refusal(path: PacketPath) -> str:
     return _REFUSALS.get(path.errno, os.strerror(path.errno))
 
 
-def _describe_translation(before: Step, after: Step, why: str) -> str:
+def _describe_translation(before: Step, after: Step, rule: Step | None) -> str:
     texts = []
     if (before.to, before.port) != (after.to, after.port):
         texts.append(f"DNAT {_place(before)} to {_place(after)}")
     if before.source != after.source:
         texts.append(f"SNAT {before.source} to {after.source}")
-    return f"{', '.join(texts)} by {why}"
+    by = describe_step(rule) if rule else "connection tracking, or iptables-legacy"
+    return f"{', '.join(texts)} by {by}"
 
 
 def _place(step: Step) -> str:

@@ -14,13 +14,13 @@ def check_probes(seen: Observed) -> Iterator[Finding]:
     if probe.peers:
         name, address = probe.peers[0]
         more = f" (and {len(probe.peers) - 1} more)" if len(probe.peers) > 1 else ""
-        is_found = bool(probe.trace) and "nothing came back" not in probe.trace
-        why = f": {probe.trace}" if probe.trace else ""
+        is_located = probe.trace is not None and probe.trace.is_located
+        why = f": {probe.trace.summary}" if probe.trace else ""
         alike = (
             "; nor does another pod" if probe.alike == 1 else f"; nor do {probe.alike} other pods"
         )
         yield Finding(
-            "probes", Severity.BROKEN if is_found else Severity.DEGRADED,
+            "probes", Severity.BROKEN if is_located else Severity.DEGRADED,
             f"{probe.title} gets no answer from {name}{more}, which answers this node at {address}"
             f"{why}{alike if probe.alike else ''}",
             f"remove what is in the way; `podwirectl trace {probe.name} {address}` shows the hops",

@@ -399,7 +399,7 @@ def test_it_is_repeated_until_interrupted(scene: Scene) -> None:
 def test_what_cannot_be_traced(scene: Scene) -> None:
     argv = [str(scene.one.podwirectl), "trace"]
     for words, message in {
-        ("c1", "c2:70000"): "port 70000 is above 65535",
+        ("c1", "c2:70000"): "port '70000' is not between 1 and 65535",
         ("c1", "c2:80/icmp"): "ICMP has no ports",
         ("c1", "c2/tcp"): "tcp needs a port",
         ("nobody", "c2"): "'nobody' is no pod",

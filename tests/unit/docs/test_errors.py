@@ -62,7 +62,7 @@ DROPPED = Diverted(
 )  # fmt: skip
 TABLE, DISK = Level("tracked connections", 9, 9, "a.b"), Disk(Path("/var/lib/podwire"), 1)
 SILENT = PodProbe(
-    "default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",), "", (9000, 1450), 2
+    "default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",), None, (9000, 1450), 2
 )
 ROUTES = str(KernelError("add", "route 10.244.2.0/24", 12))
 REFUSED = Refused("node-2", "10.244.2.0/24", "overlaps 10.244.2.0/24 on eth1 of this node")

@@ -15,6 +15,7 @@ from ctl.doctor.checks.probes import check_probes
 from ctl.doctor.finding import Severity
 from ctl.doctor.observed import Observed
 from ctl.doctor.probing import PodProbe
+from ctl.trace.hop import Verdict
 from daemon.routing.peer_filter import RETIRE_SECONDS
 from kernel.conntrack import StaleFlow
 from kernel.limits import Disk, Level
@@ -102,8 +103,12 @@ def test_symptoms_of_a_pod() -> None:
     assert path.what.startswith("default/web gets no answer from node-2, which answers this node")
     assert path.severity is Severity.DEGRADED
     assert "`podwirectl trace default/web 10.96.0.10:53/udp`" in dns.do
-    probe = replace(probe, trace="packets end at hop 5, node, forward: dropped", servers=())
+    ending = Verdict(False, "packets end at hop 5, node, forward: dropped")
+    probe = replace(probe, trace=ending, servers=())
     [path] = check_probes(Observed(0.0, probe=probe))
     assert path.what.endswith(": packets end at hop 5, node, forward: dropped")
     assert path.severity is Severity.BROKEN
+    lost = Verdict(False, "packets left by eth0; nothing came back", is_located=False)
+    [path] = check_probes(Observed(0.0, probe=replace(probe, trace=lost)))
+    assert path.severity is Severity.DEGRADED
     assert dns.what == "DNS is mute: default/web gets no answer from 10.96.0.10"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctl.policy.ends import End, Target, find_end, parse_target
+from ctl.policy.ends import End, find_end
 from ctl.policy.explain import explain
 from daemon.options import Unusable
 from tests.unit.daemon.policy.oracle import is_allowed
@@ -36,28 +36,6 @@ def test_verdicts_are_those_of_the_specification(
             decided = all(verdict.allowed for verdict in verdicts)
             assert decided == is_allowed(cluster, source, target, name, number)
             assert all(v.rule for v in verdicts if v.allowed and v.policies)
-
-
-@pytest.mark.parametrize(
-    ("text", "target"),
-    [
-        ("web", Target("web", 0, 6)),
-        ("app/web", Target("app/web", 0, 6)),
-        ("app/web:80", Target("app/web", 80, 6)),
-        ("app/web:53/udp", Target("app/web", 53, 17)),
-        ("192.0.2.1:9/sctp", Target("192.0.2.1", 9, 132)),
-        ("fd00::1", Target("fd00::1", 0, 6)),
-        ("[fd00::1]:80", Target("[fd00::1]", 80, 6)),
-    ],
-)
-def test_targets(text: str, target: Target) -> None:
-    assert parse_target(text) == target
-
-
-@pytest.mark.parametrize("text", ["web:0", "web:70000", "web:http"])
-def test_a_port_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(Unusable, match="port"):
-        parse_target(text)
 
 
 def test_a_pod_is_found_by_its_name_or_its_address() -> None:

@@ -3,26 +3,9 @@
 import pytest
 
 from ctl.attachments import Attachments
-from ctl.trace.ends import check_port, find_source, parse_destination
+from ctl.trace.ends import check_port, find_source
 from daemon.options import Unusable
 from kernel.netlink.socket import Netlink
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("shop/cart", ("shop/cart", 0, "icmp")),
-        ("shop/cart:80", ("shop/cart", 80, "tcp")),
-        ("shop/cart:53/udp", ("shop/cart", 53, "udp")),
-        ("10.0.0.1", ("10.0.0.1", 0, "icmp")),
-        ("10.0.0.1:80", ("10.0.0.1", 80, "tcp")),
-        ("fd00::1", ("fd00::1", 0, "icmp")),
-        ("fd00::1/icmp", ("fd00::1", 0, "icmp")),
-        ("[fd00::1]:80", ("fd00::1", 80, "tcp")),
-    ],
-)
-def test_destination(text: str, found: tuple[str, int, str]) -> None:
-    assert parse_destination(text) == found
 
 
 @pytest.mark.parametrize(("port", "protocol"), [(80, "icmp"), (0, "tcp"), (0, "udp")])
@@ -45,8 +28,3 @@ def test_clients_beyond_the_node(text: str, addresses: list[str]) -> None:
         found = find_source(nl, Attachments(()), text)
     assert found.is_outside
     assert list(map(str, found.addresses)) == addresses
-
-
-def test_ports_beyond_all() -> None:
-    with pytest.raises(Unusable, match="above 65535"):
-        parse_destination("a:70000")
