@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.store_index import find_stores
@@ -37,7 +38,7 @@ class Space:
 
 def node_spaces(settings: Settings, own: Sequence[IPNetwork]) -> Iterator[Space]:
     """The addresses of this node's prefixes. Raises IpamError."""
-    usage = {(u.network, u.version): u for u in _read_usage(settings)}
+    usage = {(u.network, u.version): u for u in read_usages(settings.data_dir)}
     network = settings.conflist.name if settings.conflist else ""
     for prefix in own:
         found = usage.get((network, prefix.version), Usage(network, prefix.version))
@@ -46,11 +47,10 @@ def node_spaces(settings: Settings, own: Sequence[IPNetwork]) -> Iterator[Space]
         yield Space(str(prefix), "addresses", found.allocated, size, resting)
 
 
-def _read_usage(settings: Settings) -> list[Usage]:
-    found: list[Usage] = []
-    for folder in find_stores(DEFAULT_INDEX, settings.data_dir):
-        found += read_store(folder, read_usage, _PATIENCE) or ()
-    return found
+def read_usages(data_dir: Path) -> Iterator[Usage]:
+    """How full the ranges of all stores of this node are. Raises IpamError."""
+    for folder in find_stores(DEFAULT_INDEX, data_dir):
+        yield from read_store(folder, read_usage, _PATIENCE) or ()
 
 
 def cluster_spaces(

@@ -5,9 +5,9 @@ The plan and the comparisons are those of the daemon's reconcilers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cni_plugin.rule_repair import PREFIXES, TABLE_MISSING, find_missing_rules
@@ -48,7 +48,8 @@ class Difference:
     """One object that is not as desired.
 
     of: the peer, pod or file that it belongs to; empty for the node. desired, observed: its states,
-    empty where it should not be, or is not there. text: both in a sentence.
+    empty where it should not be, or is not there. text: both in a sentence. noun: the object, None
+    for what is no single one of the kernel's.
     """
 
     area: str
@@ -57,14 +58,20 @@ class Difference:
     desired: str
     observed: str
     text: str
+    noun: Noun | None = field(default=None, compare=False)
+
+    def as_json(self) -> dict[str, str]:
+        """The shape that docs/operations.md documents."""
+        names = ("area", "of", "name", "desired", "observed", "text")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """faults: areas that could not be compared, and why."""
+    """faults: why areas could not be compared, by their names."""
 
     found: tuple[Difference, ...]
-    faults: tuple[str, ...]
+    faults: Mapping[str, str]
 
 
 def compare_node(
@@ -74,7 +81,7 @@ def compare_node(
 
     entries: what leads to other nodes now.
     """
-    found, faults = list[Difference](), list[str]()
+    found, faults = list[Difference](), dict[str, str]()
     steps: list[tuple[str, Callable[[], Iterable[Difference]]]] = []
     if desired:
         steps += [
@@ -93,15 +100,15 @@ def compare_node(
         try:
             found += step()
         except (KernelError, IpamError, OSError, Unusable) as error:
-            faults.append(f"{area}: {error}")
-    return Compared(tuple(found), tuple(faults))
+            faults[area] = str(error)
+    return Compared(tuple(found), faults)
 
 
 def _difference(area: str, change: Change[Noun], of: str = "") -> Difference:
     name, states = name_of(change.noun), (state_of(change.desired), state_of(change.observed))
     is_chain = isinstance(change.noun, ChainRules)
     text = f"{name}: {describe(change)}" if is_chain else describe(change)
-    return Difference(area, of, name, *states, text)
+    return Difference(area, of, name, *states, text, change.noun)
 
 
 def _settings(desired: Desired) -> Iterator[Difference]:

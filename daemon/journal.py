@@ -20,7 +20,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
-Action = Literal["added", "removed", "changed", "restored", "refused", "found", "failed", "ended"]
+Action = Literal[
+    "added", "removed", "changed", "restored", "refused", "found", "flapping", "failed", "ended",
+]  # fmt: skip
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
 MIN_BYTES, DEFAULT_BYTES = 64 << 10, 16 << 20
@@ -35,8 +37,9 @@ class Record:
     """One change. time: seconds since 1970; before and after are empty where there was nothing.
 
     added, removed, changed: what podwire did by its plan. restored: an external change that podwire
-    repaired. refused: what it does not do. found: an external change that it left as it is.
-    failed: the beginning of an outage. ended: the end of one, or of a refusal.
+    repaired. flapping: one that it repairs again and again. found: one that it left as it is.
+    refused: what it does not do. failed: the beginning of an outage. ended: the end of one, or of a
+    refusal.
     """
 
     time: float

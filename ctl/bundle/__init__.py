@@ -1,1 +1,1 @@
-"""The support bundle: `parts` says what is in it, `redact` removes secrets, `archive` writes it."""
+"""The support bundle: `parts` says what is in it, `redact` removes secrets from that."""

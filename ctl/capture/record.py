@@ -6,7 +6,8 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import IO
 
 from ctl.capture import pcapng
 from kernel.netns import Namespace
@@ -43,23 +44,30 @@ class Limits:
     snap: int
 
 
-@dataclass(slots=True)
-class Recorder:
-    """write: takes the file's bytes. show: is given each packet that was taken, with its frame."""
+Show = Callable[[Place, Frame, Packet], None]
+"""Is given each packet that was taken, with its frame."""
 
-    places: Sequence[Place]
-    limits: Limits
-    write: Callable[[bytes], object]
-    show: Callable[[Place, Frame, Packet], object]
-    vxlan_port: int = VXLAN_PORT
-    recorded: Recorded = field(default_factory=lambda: Recorded([], []))
+
+class Recorder:
+    """Records once, into the file, if there is one."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        limits: Limits,
+        file: IO[bytes] | None,
+        show: Show | None,
+        vxlan_port: int = VXLAN_PORT,
+    ) -> None:
+        self.places, self.limits, self._file, self._show = places, limits, file, show
+        self._vxlan_port = vxlan_port
+        self.recorded = Recorded([0] * len(places), [0] * len(places))
 
     def run(self) -> Recorded:
         """Record until the time is over, the size is reached, or an interrupt. Raises KernelError.
 
         The file is complete in each case.
         """
-        self.recorded = Recorded([0] * len(self.places), [0] * len(self.places))
         with ExitStack() as stack:
             sockets = [stack.enter_context(PacketSocket(p.link, p.namespace)) for p in self.places]
             self._put(pcapng.begin([pcapng.Interface(p.link, p.description) for p in self.places]))
@@ -80,7 +88,7 @@ class Recorder:
                 self._take(number, frame)
 
     def _take(self, number: int, frame: Frame) -> None:
-        packet, place = decode(frame.data, self.vxlan_port), self.places[number]
+        packet, place = decode(frame.data, self._vxlan_port), self.places[number]
         if packet is None or self.recorded.full or not place.wanted(packet):
             return
         data = frame.data[: self.limits.snap]
@@ -92,7 +100,8 @@ class Recorder:
             return
         self._put(block)
         self.recorded.frames[number] += 1
-        self.show(place, frame, packet)
+        if self._show:
+            self._show(place, frame, packet)
 
     def _end(self, sockets: Sequence[PacketSocket]) -> None:
         now = time.time_ns()
@@ -101,5 +110,6 @@ class Recorder:
             self._put(pcapng.render_dropped(number, now, each.dropped))
 
     def _put(self, data: bytes) -> None:
-        self.write(data)
+        if self._file:
+            self._file.write(data)
         self.recorded.bytes += len(data)

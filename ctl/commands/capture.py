@@ -7,15 +7,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NoReturn
 
 from ctl.attachments import Attachment, Attachments, find_pod, read_attachments
 from ctl.capture.expression import Test, parse_filter
-from ctl.capture.record import Limits, Place, Recorded, Recorder
-from ctl.capture.summary import render_time, summarise
+from ctl.capture.record import Limits, Place, Recorded, Recorder, Show
 from ctl.output import DONE, warn
 from ctl.planning import Planned, plan_node
 from ctl.pod_namespace import open_pod_namespace
@@ -24,7 +24,7 @@ from daemon.options import Unusable, add_config, files_of, settings_of
 from kernel.model import IPAddress
 from kernel.netlink.socket import Netlink
 from kernel.packet_socket import Frame
-from kernel.packets import VXLAN_PORT, Packet
+from kernel.packets import VXLAN_PORT, Packet, describe_flags, describe_icmp
 from kernel.read import read_link
 
 DESCRIPTION = """\
@@ -92,14 +92,11 @@ def run(options: argparse.Namespace) -> int:
         planned = plan_node(nl, settings) if settings else None
         places = _find_places(nl, options, attachments, planned, wanted, stack)
         file = _open(options.output, stack)
-        show = _Shown(
-            _names(attachments, planned), sys.stderr if options.output == "-" else sys.stdout
-        )
+        stream = sys.stderr if options.output == "-" else sys.stdout
+        show = None if options.quiet else _shown(_names(attachments, planned), stream)
         limits = Limits(options.seconds, options.max_bytes, options.snap)
-        write: Callable[[bytes], object] = file.write if file else len
         port = settings.vxlan.port if settings else VXLAN_PORT
-        recorder = Recorder(places, limits, write, show.hide if options.quiet else show.show, port)
-        recorded = recorder.run()
+        recorded = Recorder(places, limits, file, show, port).run()
     _report(places, recorded, options.output)
     return DONE
 
@@ -120,21 +117,43 @@ def _open(output: str | None, stack: ExitStack) -> IO[bytes] | None:
     return stack.enter_context(open(os.open(Path(output), flags, 0o600), "wb"))
 
 
-class _Shown:
-    """Shows packets with the names of pods and nodes."""
+def _shown(names: Mapping[IPAddress, str], stream: IO[str]) -> Show:
+    """Prints a line for each packet, with the names of pods and nodes."""
 
-    def __init__(self, names: Mapping[IPAddress, str], stream: IO[str]) -> None:
-        self._names, self._stream = names, stream
-
-    def show(self, place: Place, frame: Frame, packet: Packet) -> None:
-        """A line for a packet."""
+    def show(place: Place, frame: Frame, packet: Packet) -> None:
         way = "out" if frame.outgoing else "in"
-        text = printable(summarise(packet, self._names))
-        line = f"{render_time(frame.time)}  {place.link:<15}  {way:<3}  {text}"
-        print(line, file=self._stream, flush=True)
+        text = printable(_summarise(packet, names))
+        line = f"{_render_time(frame.time)}  {place.link:<15}  {way:<3}  {text}"
+        print(line, file=stream, flush=True)
 
-    def hide(self, place: Place, frame: Frame, packet: Packet) -> None:
-        """No line."""
+    return show
+
+
+def _summarise(packet: Packet, names: Mapping[IPAddress, str]) -> str:
+    """What it is, from whom to whom. names: of pods and nodes by address."""
+    ends = f"{_title(packet.source, names)} > {_title(packet.to, names)}"
+    if packet.inner:
+        return f"{ends}: VXLAN {packet.vni}: {_summarise(packet.inner, names)}"
+    return f"{ends}: {_describe(packet)}"
+
+
+def _title(address: IPAddress, names: Mapping[IPAddress, str]) -> str:
+    return f"{names[address]} ({address})" if address in names else str(address)
+
+
+def _describe(packet: Packet) -> str:
+    ports = "{} > {}".format(*packet.ports) if packet.ports else ""
+    if packet.name == "tcp" and packet.ports:
+        return f"tcp {ports} [{describe_flags(packet)}] {len(packet.payload)} bytes"
+    if packet.ports:
+        return f"{packet.name} {ports} {len(packet.payload)} bytes"
+    return f"{packet.name} {describe_icmp(packet)}" if packet.kind else packet.name
+
+
+def _render_time(time: int) -> str:
+    """The time of day in UTC, from ns since 1970."""
+    moment = datetime.fromtimestamp(time // 1_000_000_000, UTC)
+    return f"{moment:%H:%M:%S}.{time % 1_000_000_000 // 1000:06d}"
 
 
 def _names(attachments: Attachments, planned: Planned | None) -> dict[IPAddress, str]:

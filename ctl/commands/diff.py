@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
 
 from ctl.differences import AREAS, Compared, compare_node, settle_seconds
 from ctl.output import DONE, FAILED, add_output, print_json, table, warn
@@ -56,13 +55,13 @@ def run(options: argparse.Namespace) -> int:
     chosen = options.area or AREAS
     found = [each for each in compared.found if each.area in chosen]
     if options.output == "json":
-        print_json([asdict(each) for each in found])
+        print_json([each.as_json() for each in found])
     elif found:
         print(table(("AREA", "OF", "DIFFERENCE"), [(e.area, e.of, e.text) for e in found]))
     elif not compared.faults:
         print("no difference")
-    for fault in compared.faults:
-        warn(f"not compared: {printable(fault)}")
+    for area, fault in compared.faults.items():
+        warn(f"not compared: {area}: {printable(fault)}")
     return FAILED if found or compared.faults else DONE
 
 
@@ -70,4 +69,4 @@ def _compare(nl: Netlink, settings: Settings) -> Compared:
     planned = plan_node(nl, settings)
     compared = compare_node(nl, settings, planned.desired, planned.entries)
     fault = planned.source_fault or planned.fault
-    return Compared(compared.found, (fault, *compared.faults)) if fault else compared
+    return Compared(compared.found, {"plan": fault, **compared.faults}) if fault else compared

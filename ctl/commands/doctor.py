@@ -84,7 +84,7 @@ def _concerning(findings: tuple[Finding, ...], what: str, seen: Observed) -> tup
     if not what or what == seen.node:
         return findings
     if seen.planned and seen.desired and what in seen.desired.nodes:
-        return tuple(f for f in findings if what in (f.where, *f.what.replace(":", " ").split()))
+        return tuple(f for f in findings if what in (f.where, *f.nodes))
     mine = {"", seen.node, title, title.removeprefix("container ")}
     return tuple(f for f in findings if f.check not in _OF_PODS or {f.where, f.where[:16]} & mine)
 

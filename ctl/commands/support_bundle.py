@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import platform
 import re
 import sys
+import tarfile
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-from ctl.bundle.archive import create, write_archive
-from ctl.bundle.parts import parts_of
+from ctl.bundle.parts import PART_MAX, Part, parts_of
+from ctl.bundle.redact import redact
 from ctl.output import DONE, warn
 from daemon.log import printable
 from daemon.options import Unusable, add_config, default_files, files_of, settings_of
@@ -34,6 +39,8 @@ Nothing is sent, and the daemon need not run. What could not be collected is nam
 
 exit codes: 0 written; 1 not written; 2 wrong usage
 """
+TOTAL_MAX = 96 << 20
+"""Bytes of all parts together, before they are compressed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +65,12 @@ def run(options: argparse.Namespace) -> int:
             print(f"collecting {part}", file=sys.stderr)
 
     if options.file == "-":
-        missing = write_archive(sys.stdout.buffer, name, parts, report)
+        missing = _write(sys.stdout.buffer, name, parts, report)
     else:
         path = Path(options.file or f"{name}.tar.gz")
-        with create(path) as file:
+        with _create(path) as file:
             try:
-                missing = write_archive(file, name, parts, report)
+                missing = _write(file, name, parts, report)
             except BaseException:
                 path.unlink()
                 raise
@@ -77,3 +84,41 @@ def default_name(host: str, moment: time.struct_time) -> str:
     """The folder in the archive, and the beginning of its name."""
     plain = re.sub(r"[^A-Za-z0-9.-]", "-", host) or "node"
     return f"podwire-{plain}-{time.strftime('%Y%m%dT%H%M%SZ', moment)}"
+
+
+def _write(
+    file: IO[bytes], folder: str, parts: Iterable[Part], report: Callable[[str], None]
+) -> list[str]:
+    """Write a .tar.gz; what is not in it, with the reasons. Raises OSError.
+
+    folder: the top one in the archive. report: takes the name of each part before it is collected.
+    """
+    missing: list[str] = []
+    total = 0
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
+        for name, collect in parts:
+            report(name)
+            try:
+                content = redact(collect()[:PART_MAX].decode(errors="replace")).encode()
+            except OSError as error:
+                missing.append(f"{name}: {error}")
+                continue
+            if total + len(content) > TOTAL_MAX:
+                missing.append(f"{name}: the bundle would be larger than {TOTAL_MAX >> 20} MiB")
+                continue
+            total += len(content)
+            _add(archive, f"{folder}/{name}", content)
+        _add(archive, f"{folder}/missing.txt", "".join(f"{each}\n" for each in missing).encode())
+    return missing
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def _create(path: Path) -> IO[bytes]:
+    """A new file that root alone can read. Raises OSError, also where there is one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return open(os.open(path, flags, 0o600), "wb")

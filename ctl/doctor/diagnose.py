@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ctl.doctor.checks.differences import check_differences
-from ctl.doctor.checks.filters import check_drops
-from ctl.doctor.checks.limits import check_disk, check_levels, check_ranges, check_stale_flows
-from ctl.doctor.checks.node import check_settings, check_uplink
-from ctl.doctor.checks.peers import check_paths, check_peers, check_refused
+from ctl.doctor.checks.node import (
+    check_disk,
+    check_levels,
+    check_ranges,
+    check_settings,
+    check_uplink,
+)
+from ctl.doctor.checks.paths import check_drops, check_paths, check_stale_flows
+from ctl.doctor.checks.peers import check_peers, check_refused
 from ctl.doctor.checks.probes import check_probes
 from ctl.doctor.checks.service import check_daemon, check_plan, check_status, check_unread
 from ctl.doctor.finding import Finding, Severity
@@ -38,7 +43,6 @@ CHECKS: tuple[Callable[[Observed], Iterable[Finding]], ...] = (
 RECENT = 300.0
 """Seconds for which a repair is worth a line."""
 _NAMED = 5
-_AUTHOR = " by pid "
 
 
 def diagnose(seen: Observed) -> tuple[Finding, ...]:
@@ -57,8 +61,8 @@ def _with_author(finding: Finding, records: Sequence[Record]) -> Finding:
             if record.object.startswith(name) or record.object.endswith(name):
                 if record.action == "ended":
                     break
-                if record.action in ("found", "failed", "refused"):
-                    who = record.cause if _AUTHOR in record.cause else ""
+                if record.action in ("found", "flapping", "failed", "refused"):
+                    who = record.cause if record.action == "flapping" else ""
                     return replace(finding, since=finding.since or record.time, who=who)
     return finding
 

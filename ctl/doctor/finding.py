@@ -26,6 +26,7 @@ class Finding:
     """One thing that is wrong.
 
     check: the area that found it. where: the node, or the pod. do: the one thing to do.
+    nodes: other nodes that it is about, beside where.
     names: beginnings or ends of the object's name in the journal, the most certain first.
     since: seconds since 1970, None where unknown; who: what did it, empty where unknown.
     fixable: whether `doctor --fix` may repair it.
@@ -40,3 +41,10 @@ class Finding:
     since: float | None = None
     who: str = ""
     fixable: bool = False
+    nodes: tuple[str, ...] = ()
+
+
+def split_remedy(sentence: str) -> tuple[str, str]:
+    """A fault and what to do: the daemon's sentences name the latter last, after a colon."""
+    what, _, remedy = sentence.rpartition(": ")
+    return what or sentence, remedy

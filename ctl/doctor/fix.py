@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from ctl.doctor.observed import Observed
@@ -17,13 +17,13 @@ from daemon.routing.sysctls import device_sysctls
 from ipam.errors import IpamError
 from kernel.conntrack import forget_pods
 from kernel.describe import name_of
-from kernel.diff import by_key, diff
+from kernel.diff import Change, Noun, by_key, diff
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.netlink.socket import Netlink
 from kernel.pod_side import open_pod, repair_pod
 from kernel.repair import repair
-from kernel.routes import change_entries
+from kernel.routes import change_entries, read_entries
 from kernel.vxlan import ensure_vxlan
 
 _CAUSE = "podwirectl doctor --fix"
@@ -39,50 +39,36 @@ def fix(seen: Observed, files: NodeFiles) -> Iterator[str]:
         forget_pods({flow.pod for flow in seen.stale_flows})
         yield f"{len(seen.stale_flows)} stale connections are forgotten"
     if seen.desired and not (found and found.running):
-        yield from _record(files, _repair_all(seen.desired, files))
-
-
-def _record(files: NodeFiles, steps: Iterator[str]) -> Iterator[str]:
-    with closing(Journal(files.journal, files.journal_bytes)) as journal:
-        for step in steps:
-            journal.write([Record(time.time(), "restored", step, _CAUSE)])
-            yield f"repaired {step}"
+        yield from _repair_all(seen.desired, files)
 
 
 def _repair_all(desired: Desired, files: NodeFiles) -> Iterator[str]:
     """In the daemon's order. Raises nothing: what fails stays a finding."""
-    with Netlink() as nl:
+    with Netlink() as nl, closing(Journal(files.journal, files.journal_bytes)) as journal:
         steps: tuple[Callable[[], Iterator[str]], ...] = (
-            lambda: _settings(nl, desired),
             lambda: _device(nl, desired),
             lambda: _entries(nl, desired),
             lambda: _attachments(nl, files),
         )
         for step in steps:
             try:
-                yield from step()
+                for name in step():
+                    journal.write([Record(time.time(), "restored", name, _CAUSE)])
+                    yield f"repaired {name}"
             except (KernelError, IpamError, OSError) as error:
-                yield f"nothing more of this: {error}"
-
-
-def _settings(nl: Netlink, desired: Desired) -> Iterator[str]:
-    apply_node_settings(nl, [s for s in desired.sysctls if "/conf/" not in s.path])
-    return iter(())
+                yield f"not repaired: {error}"
 
 
 def _device(nl: Netlink, desired: Desired) -> Iterator[str]:
-    if desired.device is None:
-        return
-    settings = device_sysctls(desired)
-    done = ensure_vxlan(nl, desired.device, desired.device_addresses, settings)
+    changes: Sequence[Change[Noun]] = ()
+    if desired.device:
+        settings = device_sysctls(desired)
+        changes = ensure_vxlan(nl, desired.device, desired.device_addresses, settings).changes
     apply_node_settings(nl, desired.sysctls)
-    for change in done.changes:
-        yield name_of(change.noun)
+    yield from (name_of(change.noun) for change in changes)
 
 
 def _entries(nl: Netlink, desired: Desired) -> Iterator[str]:
-    from kernel.routes import read_entries
-
     entries = [e for peer in desired.peers.values() for e in peer]
     wanted = by_key([*entries, *desired.own_routes])
     device = desired.device.name if desired.device else None
@@ -90,9 +76,7 @@ def _entries(nl: Netlink, desired: Desired) -> Iterator[str]:
     add = [c.desired for c in changes if c.desired is not None]
     remove = [c.observed for c in changes if c.observed is not None]
     failed = {name_of(failure.entry) for failure in change_entries(nl, add, remove)}
-    for change in changes:
-        if name_of(change.noun) not in failed:
-            yield name_of(change.noun)
+    yield from (name for name in (name_of(c.noun) for c in changes) if name not in failed)
 
 
 def _attachments(nl: Netlink, files: NodeFiles) -> Iterator[str]:

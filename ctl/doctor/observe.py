@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from cni_plugin.host import DEFAULT_INDEX
-from cni_plugin.store_index import find_stores
+from ctl.address_usage import read_usages
 from ctl.attachments import Attachment, Attachments, find_pod, read_attachments
 from ctl.differences import Difference, compare_node, settle_seconds
 from ctl.doctor.checks.node import DEFAULT_FORWARDING
@@ -24,8 +23,6 @@ from daemon.routing.diversions import Diverted, find_diverted
 from daemon.routing.foreign_filters import find_legacy_drops, find_nft_drops
 from daemon.status import NoStatus, read_status
 from ipam.errors import IpamError
-from ipam.store import read_store
-from ipam.usage import Usage, read_usage
 from kernel.conntrack import StaleFlow, find_stale_flows
 from kernel.errors import KernelError
 from kernel.limits import Level, read_descriptors, read_disk, read_levels
@@ -41,7 +38,6 @@ T = TypeVar("T")
 HISTORY = 24 * 3600.0
 """Seconds of the journal that say who did what is wrong now."""
 _PEERS_MAX = 20  # in trouble, of which the path is looked at
-_PATIENCE = 1.0  # seconds to wait for a store that others lock
 _LIVE = ("net/ipv4/conf/all/rp_filter", DEFAULT_FORWARDING)
 
 
@@ -60,29 +56,30 @@ class Observer:
             return self._read(nl) if nl else Observed(time.time(), unreadable=self._unreadable)
 
     def _read(self, nl: Netlink) -> Observed:
-        settings = self._settings
+        settings, daemon = self._settings, self._read_daemon()
         planned = self._try("plan", lambda: plan_node(nl, settings), None) if settings else None
         attached = self._try(
             "attachments", lambda: read_attachments(nl, self._files.data_dir), Attachments(())
         )
         desired = planned.desired if planned else None
+        peers = troubles_of(daemon)
         return Observed(
             time.time(),
             settings,
             planned,
-            self._read_daemon(),
+            daemon,
             links=self._try("links", lambda: {k.name: k for k in read_links(nl)}, {}),
-            sysctls=_read_sysctls(planned),
-            differences=self._compare(nl, planned) if planned else (),
-            drops=self._try("filters", lambda: self._find_drops(planned, attached.found), ()),
+            sysctls=_read_sysctls(desired),
+            differences=self._compare(nl, settings, planned) if settings and planned else (),
+            drops=self._try("filters", lambda: _find_drops(settings, desired, attached.found), ()),
             diverted=self._try("paths", lambda: tuple(_find_diverted(nl, planned)), ()),
-            usage=self._try("ranges", self._read_usage, ()),
-            levels=tuple(self._read_levels(planned)),
+            usage=self._try("ranges", lambda: tuple(read_usages(self._files.data_dir)), ()),
+            levels=tuple(_read_levels(daemon, desired)),
             disk=read_disk(self._files.data_dir),
             stale_flows=self._try("conntrack", lambda: _find_stale(planned, attached.found), ()),
             records=self._try("journal", self._read_records, ()),
-            probe=self._try("pod", lambda: self._probe(nl, attached, planned), NO_PROBE),
-            underlay=self._try("underlay", lambda: self._read_underlay(nl, desired), {}),
+            probe=self._try("pod", lambda: self._probe(nl, attached, planned, peers), NO_PROBE),
+            underlay=self._try("underlay", lambda: _read_underlay(nl, desired, peers), {}),
             unreadable=self._unreadable,
         )
 
@@ -98,32 +95,15 @@ class Observer:
         with Netlink() as nl:
             planned = plan_node(nl, self._settings) if self._settings else None
             attached = read_attachments(nl, self._files.data_dir)
-            return self._probe(nl, attached, planned)
+            return self._probe(nl, attached, planned, troubles_of(self._read_daemon()))
 
-    def _probe(self, nl: Netlink, attached: Attachments, planned: Planned | None) -> PodProbe:
+    def _probe(
+        self, nl: Netlink, attached: Attachments, planned: Planned | None, peers: Sequence[str]
+    ) -> PodProbe:
         prober = Prober(nl, planned, self._settings)
         if self._pod:
             return prober.probe_pod(find_pod(nl, attached, self._pod))
-        return prober.probe_any(attached.found, self._unreachable())
-
-    def _unreachable(self) -> set[str]:
-        """Nodes that the daemon's own probes do not reach."""
-        status = self._read_daemon().status
-        return {t.node for t in status.health.troubles} if status and status.health else set()
-
-    def _read_underlay(self, nl: Netlink, desired: Desired | None) -> Mapping[str, UnderlayPath]:
-        """The paths to peers in trouble, by their names."""
-        status = self._read_daemon().status
-        if desired is None or status is None or status.health is None:
-            return {}
-        found = {}
-        for trouble in status.health.troubles[:_PEERS_MAX]:
-            node = desired.nodes.get(trouble.node)
-            to = node.address(desired.underlay.version) if node else None
-            if to:
-                device = desired.device.name if desired.device else ""
-                found[trouble.node] = find_underlay_path(nl, to, desired.underlay, device)
-        return found
+        return prober.probe_any(attached.found, peers)
 
     def _read_daemon(self) -> Daemon:
         try:
@@ -131,58 +111,71 @@ class Observer:
         except (NoStatus, OSError) as error:
             return Daemon(why=str(error))
 
-    def _compare(self, nl: Netlink, planned: Planned) -> tuple[Difference, ...]:
+    def _compare(self, nl: Netlink, settings: Settings, planned: Planned) -> tuple[Difference, ...]:
         """What is not as planned, and is not just being repaired by the daemon or by a call."""
-        found = self._compare_once(nl, planned)
+        found = self._compare_once(nl, settings, planned)
         if not found:
             return ()
         time.sleep(settle_seconds(found))
-        again = self._try("plan", lambda: plan_node(nl, require(self._settings)), planned)
-        return tuple(each for each in self._compare_once(nl, again) if each in found)
+        again = self._try("plan", lambda: plan_node(nl, settings), planned)
+        return tuple(each for each in self._compare_once(nl, settings, again) if each in found)
 
-    def _compare_once(self, nl: Netlink, planned: Planned) -> tuple[Difference, ...]:
-        settings = require(self._settings)
+    def _compare_once(
+        self, nl: Netlink, settings: Settings, planned: Planned
+    ) -> tuple[Difference, ...]:
         compared = compare_node(nl, settings, planned.desired, planned.entries)
-        for fault in compared.faults:
-            area, _, why = fault.partition(": ")
+        for area, why in compared.faults.items():
             self._unreadable.setdefault(area, why)
         return compared.found
-
-    def _find_drops(
-        self, planned: Planned | None, attached: Iterable[Attachment]
-    ) -> tuple[str, ...]:
-        settings = self._settings
-        if settings is None or planned is None or planned.desired is None:
-            return ()
-        desired = planned.desired
-        mappings = [e for a in attached for e in a.record.whole.elements if e.data is not None]
-        found = find_nft_drops(settings, desired, mappings)
-        return (found | find_legacy_drops(settings, desired, mappings)).texts
-
-    def _read_levels(self, planned: Planned | None) -> Iterator[Level]:
-        yield from read_levels(count_neighbours(planned.desired if planned else None))
-        with suppress(NoStatus, OSError):
-            published = read_status(self._files.status)
-            files = read_descriptors(published.pid) if published.running else None
-            yield from [files] if files else []
-
-    def _read_usage(self) -> tuple[Usage, ...]:
-        found: list[Usage] = []
-        for folder in find_stores(DEFAULT_INDEX, self._files.data_dir):
-            found += read_store(folder, read_usage, _PATIENCE) or ()
-        return tuple(found)
 
     def _read_records(self) -> tuple[Record, ...]:
         return tuple(read(self._files.journal, time.time() - HISTORY))
 
 
-def _find_stale(planned: Planned | None, attached: Iterable[Attachment]) -> tuple[StaleFlow, ...]:
-    desired = planned.desired if planned else None
+def troubles_of(daemon: Daemon) -> tuple[str, ...]:
+    """The nodes that the daemon's own probes do not reach."""
+    health = daemon.status.health if daemon.status else None
+    return tuple(trouble.node for trouble in health.troubles) if health else ()
+
+
+def _read_underlay(
+    nl: Netlink, desired: Desired | None, peers: Sequence[str]
+) -> Mapping[str, UnderlayPath]:
+    """The paths to peers in trouble, by their names."""
     if desired is None:
+        return {}
+    found = {}
+    for name in peers[:_PEERS_MAX]:
+        node = desired.nodes.get(name)
+        if to := node.address(desired.underlay.version) if node else None:
+            device = desired.device.name if desired.device else ""
+            found[name] = find_underlay_path(nl, to, desired.underlay, device)
+    return found
+
+
+def _find_drops(
+    settings: Settings | None, desired: Desired | None, attached: Iterable[Attachment]
+) -> tuple[str, ...]:
+    if settings is None or desired is None:
+        return ()
+    mappings = [e for a in attached for e in a.record.whole.elements if e.data is not None]
+    found = find_nft_drops(settings, desired, mappings)
+    return (found | find_legacy_drops(settings, desired, mappings)).texts
+
+
+def _read_levels(daemon: Daemon, desired: Desired | None) -> Iterator[Level]:
+    yield from read_levels(count_neighbours(desired))
+    published = daemon.published
+    if published and published.running and (files := read_descriptors(published.pid)):
+        yield files
+
+
+def _find_stale(planned: Planned | None, attached: Iterable[Attachment]) -> tuple[StaleFlow, ...]:
+    if planned is None or planned.desired is None:
         return ()
     alive = {address for each in attached for address in each.ips}
-    alive |= {address.address.ip for address in planned.host.addresses} if planned else set()
-    return tuple(find_stale_flows(desired.pod_cidrs, alive))
+    alive |= {address.address.ip for address in planned.host.addresses}
+    return tuple(find_stale_flows(planned.desired.pod_cidrs, alive))
 
 
 def _find_diverted(nl: Netlink, planned: Planned | None) -> list[Diverted]:
@@ -191,14 +184,7 @@ def _find_diverted(nl: Netlink, planned: Planned | None) -> list[Diverted]:
     return find_diverted(nl, planned.desired, planned.host)
 
 
-def _read_sysctls(planned: Planned | None) -> Mapping[str, str]:
-    desired = planned.desired if planned else None
+def _read_sysctls(desired: Desired | None) -> Mapping[str, str]:
     paths = [*_LIVE, *(s.path for s in desired.sysctls)] if desired else _LIVE
     found = ((path, read_sysctl(path)) for path in paths)
     return {path: value for path, value in found if value is not None}
-
-
-def require(settings: Settings | None) -> Settings:
-    """The settings, where there is a plan."""
-    assert settings is not None  # noqa: S101 - without settings nothing is planned
-    return settings

@@ -162,7 +162,7 @@ class Reporter:
         more = f" (and {len(due) - 1} more)" if len(due) > 1 else ""
         text = f"{cause}, {times} times now: podwire goes on repairing it"
         self.log.warning(f"{name}{more}: {text}")
-        self.record([Record(time.time(), "found", f"{name}{more}", text)])
+        self.record([Record(time.time(), "flapping", f"{name}{more}", text)])
 
     def note_batch(self, began: float) -> None:
         """Let further repairs of the same objects wait after a batch that began then."""

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from ctl.differences import AREAS, Difference
 from ctl.doctor.finding import Finding, Severity
 from ctl.doctor.observed import Observed
+from kernel.model import Address, FdbEntry, Link, Neighbour, Route, Sysctl
 
 _NAMED = 20
 """Differences with a finding each; of more of them, the number is given."""
 _ORDER = ("device", *(area for area in AREAS if area != "device"))
 """Areas from the data path up: what an earlier one lacks takes along what later ones have."""
-_LAYERS = ("link", "address", "fdb", "neighbour", "route")
+_LAYERS = (Link, Address, FdbEntry, Neighbour, Route)
 _START = "start podwired, which repairs it"
 _REPAIR = f"{_START}, or `podwirectl doctor --fix`"
 
@@ -20,9 +21,10 @@ _REPAIR = f"{_START}, or `podwirectl doctor --fix`"
 def check_differences(seen: Observed) -> Iterator[Finding]:
     """All of them, with what they mean for pods."""
     found = sorted(seen.differences, key=_rank)
-    device = next((d for d in found if d.area == "device" and d.name.startswith("link ")), None)
-    if device:
-        found = [d for d in found if d is device or not _goes_along(d, device, seen)]
+    devices = [(d, d.noun.name) for d in found if d.area == "device" and isinstance(d.noun, Link)]
+    for device, name in devices:
+        if not device.observed or name not in seen.links or not seen.links[name].up:
+            found = [d for d in found if d is device or not _goes_along(d, name)]
     findings = [_finding(each) for each in found]
     yield from findings[:_NAMED]
     if len(found) > _NAMED:
@@ -34,16 +36,19 @@ def check_differences(seen: Observed) -> Iterator[Finding]:
 
 
 def _rank(each: Difference) -> tuple[bool, int, int]:
-    kind = each.name.partition(" ")[0]
-    layer = _LAYERS.index(kind) if kind in _LAYERS else len(_LAYERS)
+    fitting = (number for number, kind in enumerate(_LAYERS) if isinstance(each.noun, kind))
+    layer = next(fitting, len(_LAYERS))
     return not each.desired, _ORDER.index(each.area), layer
 
 
-def _goes_along(each: Difference, device: Difference, seen: Observed) -> bool:
+def _goes_along(each: Difference, device: str) -> bool:
     """Whether an object went with the device, and comes back with it."""
-    name = device.name.partition(" ")[2]
-    is_gone = not device.observed or name not in seen.links or not seen.links[name].up
-    return is_gone and (f"dev {name}" in each.desired or f"/{name}/" in each.name)
+    noun = each.noun
+    if isinstance(noun, Sysctl):
+        return device in noun.path.split("/")
+    if isinstance(noun, Address | FdbEntry | Neighbour | Route):
+        return noun.link == device and bool(each.desired)
+    return False
 
 
 def _finding(each: Difference) -> Finding:
@@ -55,7 +60,7 @@ def _finding(each: Difference) -> Finding:
     return Finding(
         each.area, severity, f"{_subject(each)}{each.text}{_meaning(each)}", remedy,
         where=each.of if each.area in ("attachments", "pods") else "", names=_names(each),
-        fixable=each.area != "policy",
+        fixable=each.area != "policy", nodes=(each.of,) if each.area == "routes" else (),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Kernel settings and links of the node that no plan names."""
+"""What no plan names: settings and links of the node, and tables, disks and ranges that fill up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ctl.doctor.finding import Finding, Severity
 from ctl.doctor.observed import Observed
+from kernel.limits import FULL, SCARCE
 from kernel.sysctl import dotted
 
 DEFAULT_FORWARDING = "net/ipv4/conf/default/forwarding"
@@ -32,4 +33,34 @@ def check_uplink(seen: Observed) -> Iterator[Finding]:
             "links", Severity.BROKEN,
             f"link {uplink.name}, by which other nodes are reached, is down",
             f"ip link set {uplink.name} up", names=(f"link {uplink.name}",),
+        )  # fmt: skip
+
+
+def check_levels(seen: Observed) -> Iterator[Finding]:
+    """Tables of the kernel, and the daemon's open files."""
+    for level in seen.levels:
+        if level.share >= SCARCE:
+            severity = Severity.BROKEN if level.share >= FULL else Severity.DEGRADED
+            name = f"table of {level.name}"
+            yield Finding("limits", severity, str(level), level.remedy, names=(name,))
+
+
+def check_disk(seen: Observed) -> Iterator[Finding]:
+    """Room for the store and the journal."""
+    if (disk := seen.disk) and disk.fault:
+        yield Finding("limits", Severity.BROKEN, disk.fault, disk.remedy, names=("disk",))
+
+
+def check_ranges(seen: Observed) -> Iterator[Finding]:
+    """Ranges of addresses."""
+    for usage in seen.usage:
+        if not usage.size or usage.allocated < SCARCE * usage.size:
+            continue
+        full = usage.allocated >= usage.size
+        yield Finding(
+            "ranges", Severity.BROKEN if full else Severity.NOTICE,
+            f"{usage.allocated} of {usage.size} IPv{usage.version} addresses of network "
+            f"{usage.network} are in use" + (": new pods get none" if full else ""),
+            "`podwire-ipam list` shows whose they are; give the node a larger pod CIDR",
+            names=(f"range of IPv{usage.version}", "ADD with error"),
         )  # fmt: skip

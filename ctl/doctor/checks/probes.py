@@ -24,7 +24,7 @@ def check_probes(seen: Observed) -> Iterator[Finding]:
             f"{probe.title} gets no answer from {name}{more}, which answers this node at {address}"
             f"{why}{alike if probe.alike else ''}",
             f"remove what is in the way; `podwirectl trace {probe.name} {address}` shows the hops",
-            where=probe.title,
+            where=probe.title, nodes=tuple(name for name, _address in probe.peers),
         )  # fmt: skip
     if probe.mtu_above:
         pod, node = probe.mtu_above

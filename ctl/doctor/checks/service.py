@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctl.doctor.finding import Finding, Severity
+from ctl.doctor.finding import Finding, Severity, split_remedy
 from ctl.doctor.observed import Observed
 from daemon.status import PARTS, STALE
 from ipam.boot import render_duration
@@ -62,10 +62,8 @@ def check_status(seen: Observed) -> Iterator[Finding]:
     for part, text in status.faults.items():
         if part in _SHOWN:
             continue
-        what, _, remedy = f"{PARTS.get(part, '')}{text}".rpartition(": ")
-        yield Finding(
-            part, _SEVERITIES.get(part, Severity.DEGRADED), what or text, remedy,
-        )  # fmt: skip
+        what, remedy = split_remedy(f"{PARTS.get(part, '')}{text}")
+        yield Finding(part, _SEVERITIES.get(part, Severity.DEGRADED), what, remedy)
 
 
 def check_plan(seen: Observed) -> Iterator[Finding]:

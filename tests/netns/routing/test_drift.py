@@ -256,7 +256,7 @@ def test_flapping_is_reported_by_number(pair: Pair) -> None:
     assert FLAPPING <= len(lines) <= FLAPPING + again
     assert f"{FLAPPING} times now" in lines[FLAPPING - 1]
     records = [record["action"] for record in one.history(f"route {prefix}")]
-    assert records[:FLAPPING] == ["restored"] * (FLAPPING - 1) + ["found"]
+    assert records[:FLAPPING] == ["restored"] * (FLAPPING - 1) + ["flapping"]
     assert len(records) == len(lines)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from ctl.differences import Difference, settle_seconds
 from ctl.doctor.checks.differences import check_differences
-from ctl.doctor.checks.limits import check_disk, check_levels, check_stale_flows
+from ctl.doctor.checks.node import check_disk, check_levels
+from ctl.doctor.checks.paths import check_stale_flows
 from ctl.doctor.checks.probes import check_probes
 from ctl.doctor.finding import Severity
 from ctl.doctor.observed import Observed
@@ -19,14 +20,16 @@ from ctl.trace.hop import Verdict
 from daemon.routing.peer_filter import RETIRE_SECONDS
 from kernel.conntrack import StaleFlow
 from kernel.limits import Disk, Level
-from kernel.model import Link
+from kernel.model import Link, Route
 
 DEVICE = Difference(
-    "device", "", "link podwire-vxlan", "vxlan id 1", "", "link podwire-vxlan is missing"
-)
+    "device", "", "link podwire-vxlan", "vxlan id 1", "", "link podwire-vxlan is missing",
+    Link("podwire-vxlan", "vxlan"),
+)  # fmt: skip
 ROUTE = Difference(
     "routes", "node-2", "route 10.244.2.0/24", "via 10.244.2.0 dev podwire-vxlan", "",
     "route 10.244.2.0/24 is missing",
+    Route(ip_network("10.244.2.0/24"), "podwire-vxlan", ip_address("10.244.2.0")),
 )  # fmt: skip
 STRAY = Difference("routes", "", "route 10.244.9.0/24", "", "dev eth0", "it should not be there")
 IN_POD = Difference("pods", "default/web", "route 0.0.0.0/0", "via 10.244.1.1", "", "it is missing")
@@ -38,7 +41,7 @@ def test_what_went_with_the_device_is_no_finding_of_its_own() -> None:
 
 
 def test_a_device_that_is_there_explains_no_missing_route() -> None:
-    other = Difference("device", "", DEVICE.name, "mtu 1450", "mtu 1400", "it has MTU 1400")
+    other = Difference("device", "", DEVICE.name, "mtu 1450", "mtu 1400", "", DEVICE.noun)
     links = {"podwire-vxlan": Link("podwire-vxlan", "vxlan")}
     found = list(check_differences(Observed(0.0, links=links, differences=(ROUTE, other))))
     assert [f.check for f in found] == ["device", "routes"]

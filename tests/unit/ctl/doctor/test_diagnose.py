@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ctl.differences import Difference
 from ctl.doctor.diagnose import diagnose
 from ctl.doctor.finding import Severity
 from ctl.doctor.observed import Daemon, Observed
@@ -63,6 +66,17 @@ def test_repairs_of_the_last_minutes_are_notices_with_their_author() -> None:
     assert found.severity is Severity.NOTICE
     assert (found.since, found.who) == (NOW - 10, "removed by pid 7 (ip)")
     assert "route 10.244.2.0/24" in found.what
+
+
+def test_who_changes_an_object_again_and_again_is_named() -> None:
+    record = Record(NOW - 10, "flapping", "route R", "removed by pid 7 (ip), 9 times now")
+    route = Difference("routes", "node-2", "route R", "via X", "", "route R is missing")
+    found = diagnose(Observed(NOW, differences=(route,), records=(record,)))[0]
+    assert (found.since, found.who) == (NOW - 10, record.cause)
+    found = diagnose(
+        Observed(NOW, differences=(route,), records=(replace(record, action="found"),))
+    )[0]
+    assert (found.since, found.who) == (NOW - 10, "")
 
 
 def test_a_range_is_scarce_before_it_is_full() -> None:

@@ -53,7 +53,7 @@ def test_flapping_is_counted_and_reported_once_a_minute(
     assert f"removed by pid 1 (ip), {FLAPPING} times now" in warnings[0]
     assert f"removed by pid 1 (ip), {FLAPPING + REMIND * 4:.0f} times now" in warnings[1]
     records = list(read(tmp_path / "journal"))
-    assert [r.action for r in records] == ["restored"] * (FLAPPING - 1) + ["found"] * 2
+    assert [r.action for r in records] == ["restored"] * (FLAPPING - 1) + ["flapping"] * 2
     assert records[-1].cause.startswith("removed by pid 1 (ip), 248 times now")
 
 
