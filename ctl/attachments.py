@@ -73,9 +73,14 @@ class Attachment:
         return self.record.pod
 
     @property
+    def name(self) -> str:
+        """How commands take the pod."""
+        return self.pod or self.owner.container_id[:16]
+
+    @property
     def title(self) -> str:
         """How messages name the pod."""
-        return self.pod or f"container {self.owner.container_id[:16]}"
+        return self.pod or f"container {self.name}"
 
     @property
     def netns(self) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from daemon.log import printable
+from ipam.boot import render_duration
 from ipam.cli import render_table
 
 DONE, FAILED = 0, 1
@@ -67,6 +69,11 @@ def fields(rows: Iterable[tuple[str, object]], width: int = 12) -> str:
     """A line for each name and value, with a dash for nothing. Values may be hostile."""
     lines = (f"{name:<{width}}{printable(str(value or '')) or '-'}" for name, value in rows)
     return "\n".join(lines)
+
+
+def render_age(since: float) -> str:
+    """How long ago a time was. since: seconds since 1970."""
+    return render_duration(max(0.0, time.time() - since))
 
 
 def render_timestamp(seconds: float) -> str:

@@ -50,28 +50,23 @@ def _open_if(nl: Netlink, path: str, number: int) -> Namespace | None:
 
 def _paths() -> Iterator[str]:
     """Each namespace that any process is in, once."""
-    seen = set()
-    for entry in os.listdir(_PROC):
-        if entry.isdigit():
-            path = f"{_PROC}/{entry}/ns/net"
-            with suppress(OSError):
-                number = os.stat(path).st_ino
-                if number not in seen:
-                    seen.add(number)
-                    yield path
+    found: dict[int, int] = {}
+    for process, status in _processes():
+        found.setdefault(status.st_ino, process)
+    return (f"{_PROC}/{process}/ns/net" for process in found.values())
 
 
 def find_processes(namespace: Namespace) -> list[int]:
     """The processes in the namespace, by ID."""
     wanted = os.fstat(namespace.fd)
-    found = []
-    for entry in os.listdir(_PROC):
-        if entry.isdigit():
-            with suppress(OSError):  # it has ended
-                status = os.stat(f"{_PROC}/{entry}/ns/net")
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    found.append(int(entry))
-    return sorted(found)
+    return sorted(p for p, status in _processes() if os.path.samestat(status, wanted))
+
+
+def _processes() -> Iterator[tuple[int, os.stat_result]]:
+    """All processes, each with its network namespace."""
+    for entry in filter(str.isdigit, os.listdir(_PROC)):
+        with suppress(OSError):  # it has ended
+            yield int(entry), os.stat(f"{_PROC}/{entry}/ns/net")
 
 
 def namespace_number(path: str) -> int | None:

@@ -11,10 +11,9 @@ from contextlib import AbstractContextManager, suppress
 
 from kernel.frames import echo_request
 from kernel.model import IPAddress
+from kernel.netlink.codec import FAMILY
+from kernel.packets import ECHO_REPLY, ICMP_OF
 
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_REPLY = {4: 0, 6: 129}
 _HEAD_BYTES = 8
 _TOKEN_BYTES = 16
 
@@ -29,7 +28,7 @@ class Echo(AbstractContextManager["Echo"]):
         self._sockets: dict[int, socket.socket] = {}
         try:
             for version in sorted({address.version for address in self.unanswered}):
-                made = socket.socket(_FAMILIES[version], socket.SOCK_RAW, _PROTOCOLS[version])
+                made = socket.socket(FAMILY[version], socket.SOCK_RAW, ICMP_OF[version])
                 self._sockets[version] = made
                 made.setblocking(False)
         except OSError:
@@ -59,9 +58,8 @@ class Echo(AbstractContextManager["Echo"]):
                 while True:
                     data, sender = each.recvfrom(2048)
                     packet = data[(data[0] & 0xF) * 4 :] if version == 4 else data
-                    if packet[:1] == bytes([_REPLY[version]]) and (
-                        packet[_HEAD_BYTES:] == self._token
-                    ):
+                    kind = bytes((ECHO_REPLY[ICMP_OF[version]],))
+                    if packet[:1] == kind and packet[_HEAD_BYTES:] == self._token:
                         source = sender[0].partition("%")[0]
                         self.unanswered -= {a for a in self.unanswered if str(a) == source}
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import struct
 
 from kernel.model import IPAddress
-from kernel.packets import ICMP, ICMP6, TCP
+from kernel.packets import ECHO_REQUEST, ICMP, ICMP6, ICMP_OF, TCP
 
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _TTL = 64
-_REQUEST = {4: 8, 6: 128}
 _SOURCE_MAC = bytes.fromhex("02000000feed")  # locally administered
 _WINDOW = 65535
 SYN, RST = 0x02, 0x04
@@ -29,7 +28,8 @@ def echo_request(version: int, ident: int, number: int, body: bytes) -> bytes:
 
     ICMPv6's checksum is left to the kernel, which does not fill ICMP's in (raw(7)).
     """
-    packet = struct.pack("!BBHHH", _REQUEST[version], 0, 0, ident & 0xFFFF, number & 0xFFFF) + body
+    kind = ECHO_REQUEST[ICMP_OF[version]]
+    packet = struct.pack("!BBHHH", kind, 0, 0, ident & 0xFFFF, number & 0xFFFF) + body
     if version == 6:
         return packet
     return packet[:2] + struct.pack("!H", checksum(packet)) + packet[4:]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_NEIGHBOURS = {4: ("ipv4", "arp_cache"), 6: ("ipv6", "ndisc_cache")}
+_NEIGHBOURS = (("IPv4", "arp_cache"), ("IPv6", "ndisc_cache"))
 _DISK_MIN = 8 << 20  # bytes that a store needs to grow and to commit
 SCARCE, FULL = 0.9, 0.98
 """Shares from which on a table is scarce, and as good as full: entries come and go all the time."""
@@ -74,12 +74,12 @@ def read_levels(permanent: int = 0) -> Iterator[Level]:
     used, size = (_number(f"{folder}/nf_conntrack_{name}") for name in ("count", "max"))
     if size:
         yield Level("tracked connections", used, size, "net.netfilter.nf_conntrack_max")
-    for family, table in _NEIGHBOURS.values():
+    for name, table in _NEIGHBOURS:
         # Both are the first namespace's alone.
+        family = name.lower()
         size = _number(f"/proc/sys/net/{family}/neigh/default/gc_thresh3")
         used = _entries(Path(f"/proc/net/stat/{table}"))
         if size and used:
-            name = {"ipv4": "IPv4", "ipv6": "IPv6"}[family]
             setting = f"net.{family}.neigh.default.gc_thresh3"
             yield Level(f"{name} neighbours", max(0, used - permanent), size, setting)
 

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from kernel.errors import KernelError
@@ -42,11 +42,8 @@ class PacketSocket(AbstractContextManager["PacketSocket"]):
         """
         self.link, self._dropped = link, 0
         try:
-            if namespace is None:
+            with inside(namespace) if namespace else nullcontext():
                 self._socket = _open(link, program)
-            else:
-                with inside(namespace):
-                    self._socket = _open(link, program)
         except OSError as error:
             raise KernelError("watch link", link, error.errno or 0) from error
 

@@ -21,7 +21,10 @@ _FRAGMENT = 44
 _DEPTH_MAX = 8
 _ERRORS = {ICMP: frozenset({3, 11, 12}), ICMP6: frozenset({1, 2, 3, 4})}
 _FLAGS = ((0x02, "S"), (0x10, "."), (0x01, "F"), (0x04, "R"), (0x08, "P"))
-_REQUEST_REPLY = {ICMP: (8, 0), ICMP6: (128, 129)}
+ICMP_OF = {4: ICMP, 6: ICMP6}
+"""The protocol of echoes, by the version of IP."""
+ECHO_REQUEST, ECHO_REPLY = {ICMP: 8, ICMP6: 128}, {ICMP: 0, ICMP6: 129}
+"""Types of its messages (RFC 792, RFC 4443)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,12 @@ class Packet:
     @property
     def is_request(self) -> bool:
         """Whether it is an echo request."""
-        return self.kind is not None and self.kind[0] == _REQUEST_REPLY[self.protocol][0]
+        return self.kind is not None and self.kind[0] == ECHO_REQUEST[self.protocol]
 
     @property
     def is_reply(self) -> bool:
         """Whether it is an echo reply."""
-        return self.kind is not None and self.kind[0] == _REQUEST_REPLY[self.protocol][1]
+        return self.kind is not None and self.kind[0] == ECHO_REPLY[self.protocol]
 
 
 def decode(frame: bytes, vxlan_port: int = VXLAN_PORT) -> Packet | None:
@@ -177,7 +180,7 @@ def _decode_icmp(head: Packet, data: bytes, vxlan_port: int, depth: int) -> Pack
             mtu = int.from_bytes(data[6:8])
         elif (head.protocol, data[0]) == (ICMP6, 2):
             mtu = int.from_bytes(data[4:8])
-    elif data[0] in _REQUEST_REPLY[head.protocol]:
+    elif data[0] in (ECHO_REQUEST[head.protocol], ECHO_REPLY[head.protocol]):
         ident = int.from_bytes(data[4:6])
     return Packet(
         head.name, head.source, head.to, head.protocol, kind=kind, ident=ident, quoted=quoted,

@@ -34,21 +34,14 @@ _LOG_LINES = "20000"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _PASSED = ("PODWIRE_NODE", "PODWIRE_SOCKET", "PODWIRE_DATA_DIR", "PODWIRE_STORES")
 _SYSCTLS = ("net/ipv4", "net/ipv6", "net/netfilter", "net/bridge", "net/core")
-_SETTINGS = frozenset(
-    {
-        *("ip_forward", "forwarding", "rp_filter", "accept_local", "arp_ignore", "arp_announce"),
-        *("arp_filter", "proxy_arp", "send_redirects", "disable_ipv6", "accept_ra", "accept_dad"),
-        *("route_localnet", "addr_gen_mode", "gc_thresh1", "gc_thresh2", "gc_thresh3", "max_size"),
-        *(
-            "nf_conntrack_max",
-            "nf_conntrack_count",
-            "nf_conntrack_buckets",
-            "nf_conntrack_checksum",
-        ),
-        *("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"),
-        *("ip_local_port_range", "ip_local_reserved_ports", "netdev_max_backlog", "rmem_max"),
-    }
-)
+_SETTINGS = frozenset({
+    "ip_forward", "forwarding", "rp_filter", "accept_local", "arp_ignore", "arp_announce",
+    "arp_filter", "proxy_arp", "send_redirects", "disable_ipv6", "accept_ra", "accept_dad",
+    "route_localnet", "addr_gen_mode", "gc_thresh1", "gc_thresh2", "gc_thresh3", "max_size",
+    "nf_conntrack_max", "nf_conntrack_count", "nf_conntrack_buckets", "nf_conntrack_checksum",
+    "bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables",
+    "ip_local_port_range", "ip_local_reserved_ports", "netdev_max_backlog", "rmem_max",
+})  # fmt: skip
 _PROC = ("net/snmp", "net/snmp6", "net/netstat", "net/softnet_stat", "net/stat/nf_conntrack",
          "version", "uptime", "loadavg", "meminfo")  # fmt: skip
 _COMMANDS: Sequence[tuple[str, ...]] = (
@@ -107,18 +100,18 @@ def parts_of(files: NodeFiles, config: Path | None, static: Path | None) -> Iter
         yield f"podwirectl/{name.removesuffix('-json')}{suffix}", partial(run, argv)
     for path in (config, static, files.conflist):
         if path is not None:
-            yield f"files/{path.name}", partial(read_head, path)
+            yield f"files/{path.name}", partial(read_file, path)
     for path in (files.journal, previous_file(files.journal)):
-        yield f"files/{path.name}", partial(read_tail, path)
+        yield f"files/{path.name}", partial(read_file, path, last=True)
     for path in (files.status, saved_path(files.data_dir)):
-        yield f"files/{path.name}", partial(read_head, path)
+        yield f"files/{path.name}", partial(read_file, path)
     for folder in (files.conflist.parent, files.data_dir, files.status.parent):
         name = str(folder).strip("/").replace("/", "_")
         yield f"listings/{name}.txt", partial(list_folder, folder)
     yield "kernel/state.txt", read_state
     yield "kernel/sysctls.txt", read_sysctls
     for name in _PROC:
-        yield f"kernel/{name.replace('/', '_')}.txt", partial(read_head, Path("/proc", name))
+        yield f"kernel/{name.replace('/', '_')}.txt", partial(read_file, Path("/proc", name))
     for words in _PROGRAMS:
         program = find_program(words[0])
         if program:
@@ -184,16 +177,11 @@ def run(argv: Sequence[str], *, last: bool = False) -> bytes:
         return output.read(PART_MAX) + ending.encode()
 
 
-def read_head(path: Path) -> bytes:
-    """The beginning of a regular file. Raises OSError."""
+def read_file(path: Path, *, last: bool = False) -> bytes:
+    """The beginning of a regular file, or the end of it. Raises OSError."""
     with open_regular(path) as file:
-        return file.read(PART_MAX)
-
-
-def read_tail(path: Path) -> bytes:
-    """The end of a regular file. Raises OSError."""
-    with open_regular(path) as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - PART_MAX))
+        if last:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - PART_MAX))
         return file.read(PART_MAX)
 
 

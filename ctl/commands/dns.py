@@ -80,7 +80,9 @@ def run(options: argparse.Namespace) -> int:
         return _watch(options) if options.pod else _watch_all(options)
     if not options.pod:
         raise Unusable("which pod? POD may be left out with --watch alone")
-    pod, opened = _open(options)
+    with Netlink() as nl:
+        pod = _find_pod(nl, options)
+        opened = open_pod_namespace(nl, pod)
     with opened as namespace:
         conf, origin = _settings(pod, namespace, options)
         before = read_symptoms(namespace)
@@ -90,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         except BadName as error:
             raise Unusable(str(error)) from error
         after = read_symptoms(namespace)
-    faults = list(find_faults(lookup, conf, flood, _name(pod)))
+    faults = list(find_faults(lookup, conf, flood, pod.name))
     findings = [*find_waste(lookup, conf), *faults]
     findings += describe_symptoms(before, after)
     if options.output == "json":
@@ -102,12 +104,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     with Netlink() as nl:
-        known = read_attachments(nl, files_of(options.config).data_dir)
-        pod = find_pod(nl, known, options.pod)[0]
+        pod = _find_pod(nl, options)
     if pod.end is None:
         raise Unusable(f"link {pod.host} of {pod.title} is gone from the node: recreate the pod")
     tally, missed = watch([pod.host], options.watch)[pod.host]
-    findings = list(watched.find_findings(tally, missed, _name(pod)))
+    findings = list(watched.find_findings(tally, missed, pod.name))
     if options.output == "json":
         print_json(watched.as_json(pod.title, options.watch, tally, findings))
     else:
@@ -125,7 +126,7 @@ def _watch_all(options: argparse.Namespace) -> int:
     findings = [
         f"{pods[link].title}: {text}"
         for link in busiest
-        for text in watched.find_findings(*found[link], _name(pods[link]))
+        for text in watched.find_findings(*found[link], pods[link].name)
     ]
     if options.output == "json":
         print_json(watched.all_as_json(options.watch, rows, findings))
@@ -135,16 +136,9 @@ def _watch_all(options: argparse.Namespace) -> int:
     return FAILED if lossy else DONE
 
 
-def _name(pod: Attachment) -> str:
-    """How commands take it."""
-    return pod.pod or pod.owner.container_id[:16]
-
-
-def _open(options: argparse.Namespace) -> tuple[Attachment, Namespace]:
-    with Netlink() as nl:
-        known = read_attachments(nl, files_of(options.config).data_dir)
-        pod = find_pod(nl, known, options.pod)[0]
-        return pod, open_pod_namespace(nl, pod)
+def _find_pod(nl: Netlink, options: argparse.Namespace) -> Attachment:
+    known = read_attachments(nl, files_of(options.config).data_dir)
+    return find_pod(nl, known, options.pod)[0]
 
 
 def _settings(

@@ -80,12 +80,11 @@ def _concerning(findings: tuple[Finding, ...], what: str, seen: Observed) -> tup
 
     Of a pod a finding names the container where the runtime sent no name.
     """
-    title = seen.probe.title
     if not what or what == seen.node:
         return findings
     if seen.planned and seen.desired and what in seen.desired.nodes:
         return tuple(f for f in findings if what in (f.where, *f.nodes))
-    mine = {"", seen.node, title, title.removeprefix("container ")}
+    mine = {"", seen.node, seen.probe.title, seen.probe.name}
     return tuple(f for f in findings if f.check not in _OF_PODS or {f.where, f.where[:16]} & mine)
 
 

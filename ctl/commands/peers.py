@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ctl.output import (
     add_output,
     fields,
     print_json,
+    render_age,
     render_timestamp,
     table,
     warn,
@@ -212,7 +212,7 @@ def _loss(health: PeerHealth | None) -> str:
 
 
 def _duration(health: PeerHealth | None) -> str:
-    return render_duration(max(0.0, time.time() - health.since)) if health else ""
+    return render_age(health.since) if health else ""
 
 
 def render_one(peer: ListedPeer) -> str:

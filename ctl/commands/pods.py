@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ctl.output import (
     add_output,
     fields,
     print_json,
+    render_age,
     render_timestamp,
     table,
     warn,
@@ -28,7 +28,6 @@ from ctl.pod_namespace import namespace_number
 from daemon.log import printable
 from daemon.options import add_config, files_of
 from daemon.routing.runtime_cache import RESULTS
-from ipam.boot import render_duration
 from kernel.netlink.socket import Netlink
 
 DESCRIPTION = """\
@@ -173,7 +172,7 @@ def _row(each: Attachment) -> tuple[str, ...]:
 
 
 def _age(each: Attachment) -> str:
-    return "" if each.since is None else render_duration(max(0.0, time.time() - each.since))
+    return "" if each.since is None else render_age(each.since)
 
 
 def render_bytes(count: float) -> str:

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ctl.output import DONE, FAILED, add_output, fields, print_json, table, warn
+from ctl.output import DONE, FAILED, add_output, fields, print_json, render_age, table, warn
 from daemon.options import Unusable, add_config, files_of, settings_of
 from daemon.probes.report import HealthReport
 from daemon.status import STALE, NodeStatus, NoStatus, Published, as_json, read_status
@@ -50,21 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status; the exit status."""
     try:
-        path = options.file or files_of(options.config).status
-    except Unusable as error:
-        warn(str(error))
-        return NO_DAEMON
-    try:
-        found = read_status(path)
-    except PermissionError as error:
-        warn(f"{error.filename} cannot be read: {error.strerror}: are you root?")
-        return NO_DAEMON
+        found = read_status(options.file or files_of(options.config).status)
     except OSError as error:
-        warn(str(error))
+        text = f"{error.filename} cannot be read: {error.strerror}" if error.filename else error
+        warn(f"{text}{': are you root?' if isinstance(error, PermissionError) else ''}")
         return NO_DAEMON
-    except NoStatus as error:
-        hint = ": start `podwired run` with a podwired.yaml, or name the one it has: --config"
-        warn(f"{error}{'' if options.file else hint}")
+    except (NoStatus, Unusable) as error:
+        start = ": start `podwired run` with a podwired.yaml, or name the one it has: --config"
+        warn(f"{error}{start if isinstance(error, NoStatus) and not options.file else ''}")
         return NO_DAEMON
     troubles = _troubles(found)
     beyond = found.status.health.lines if found.status.health else ()
@@ -185,10 +178,8 @@ def _dropped(status: NodeStatus) -> str:
 
 
 def _peer_table(health: HealthReport) -> list[str]:
-    now = time.time()
     rows = [
-        (t.node, t.state, render_duration(now - t.since), t.reason, t.detail)
-        for t in health.troubles[:_ROWS]
+        (t.node, t.state, render_age(t.since), t.reason, t.detail) for t in health.troubles[:_ROWS]
     ]
     lines = [table(("PEER", "STATE", "FOR", "REASON", "WHAT TO DO"), rows)]
     more = health.connecting + health.retrying + health.failed - len(rows)
@@ -198,7 +189,5 @@ def _peer_table(health: HealthReport) -> list[str]:
 def _last_error(status: NodeStatus) -> str:
     if not status.last_error:
         return "none"
-    age = render_duration(time.time() - status.last_error_time)
-    over = max(0.0, time.time() - status.last_error_over)
-    end = f", over for {render_duration(over)}" if status.last_error_over else ""
-    return f"{status.last_error} ({age} ago{end})"
+    end = f", over for {render_age(status.last_error_over)}" if status.last_error_over else ""
+    return f"{status.last_error} ({render_age(status.last_error_time)} ago{end})"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from ctl.dns.codec import PORT, TYPES, BadAnswer, BadName, Query, Reply, decode, encode
 from ctl.dns.resolv_conf import ResolvConf
 from kernel.model import IPAddress
+from kernel.netlink.codec import FAMILY
 from kernel.netns import Namespace, inside
 
 _DATAGRAM_MAX = 65535
@@ -143,9 +144,8 @@ def _ask(
 
 def _connect(pod: Namespace, server: IPAddress, kind: socket.SocketKind) -> socket.socket:
     """A socket of the pod's that hears that server alone. Raises OSError."""
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     with inside(pod):
-        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+        sock = socket.socket(FAMILY[server.version], kind | socket.SOCK_CLOEXEC)
     try:
         if kind == socket.SOCK_STREAM:
             sock.settimeout(5.0)

@@ -62,7 +62,7 @@ class Observer:
             "attachments", lambda: read_attachments(nl, self._files.data_dir), Attachments(())
         )
         desired = planned.desired if planned else None
-        peers = troubles_of(daemon)
+        peers = _troubles_of(daemon)
         return Observed(
             time.time(),
             settings,
@@ -95,7 +95,7 @@ class Observer:
         with Netlink() as nl:
             planned = plan_node(nl, self._settings) if self._settings else None
             attached = read_attachments(nl, self._files.data_dir)
-            return self._probe(nl, attached, planned, troubles_of(self._read_daemon()))
+            return self._probe(nl, attached, planned, _troubles_of(self._read_daemon()))
 
     def _probe(
         self, nl: Netlink, attached: Attachments, planned: Planned | None, peers: Sequence[str]
@@ -132,7 +132,7 @@ class Observer:
         return tuple(read(self._files.journal, time.time() - HISTORY))
 
 
-def troubles_of(daemon: Daemon) -> tuple[str, ...]:
+def _troubles_of(daemon: Daemon) -> tuple[str, ...]:
     """The nodes that the daemon's own probes do not reach."""
     health = daemon.status.health if daemon.status else None
     return tuple(trouble.node for trouble in health.troubles) if health else ()

@@ -28,14 +28,9 @@ class Daemon:
     why: str = ""
 
     @property
-    def is_working(self) -> bool:
-        """Whether what its status says is current."""
-        return self.published is not None and self.published.is_current
-
-    @property
     def status(self) -> NodeStatus | None:
         """Its status, while that is current."""
-        return self.published.status if self.published and self.is_working else None
+        return self.published.status if self.published and self.published.is_current else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from kernel.errors import KernelError
 from kernel.model import IPAddress, Route
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace, inside
-from kernel.packets import ICMP, ICMP6, UDP
+from kernel.packets import ICMP, ICMP_OF, UDP
 from kernel.read import read_link
 
 if TYPE_CHECKING:
@@ -35,14 +35,13 @@ _TRACE_SECONDS = 0.5
 _PEERS_MAX = 50
 _TARGETS = 4
 """Addresses of nodes that each pod asks; the next pod asks the next ones."""
-_ICMP = {4: ICMP, 6: ICMP6}
 _NAME = "podwire.invalid."
 """No such name exists (RFC 6761): any answer will do."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodProbe:
-    """What a pod gets no answer from. title: the pod's, empty where none was probed.
+    """What a pod gets no answer from. title, name: the pod's, empty where none was probed.
 
     peers: with the name of each; only those that answer the node itself. servers: DNS servers that
     are mute. trace: the verdict of `podwirectl trace` on packets to the first peer, None where that
@@ -56,11 +55,7 @@ class PodProbe:
     trace: Verdict | None = None
     mtu_above: tuple[int, int] | None = None
     alike: int = 0
-
-    @property
-    def name(self) -> str:
-        """How commands take the pod."""
-        return self.title.removeprefix("container ")
+    name: str = ""
 
 
 NO_PROBE = PodProbe()
@@ -129,6 +124,7 @@ class Prober:
             servers,
             _locate(self._nl, attachment, lost[0][1], self._planned) if lost else None,
             mtu_above=(ends[0], ends[1]) if ends[0] and ends[1] and ends[0] > ends[1] else None,
+            name=attachment.name,
         )
 
     def _is_routed(self, each: Attachment) -> bool:
@@ -139,7 +135,7 @@ class Prober:
 
     def _may(self, attachment: Attachment, to: IPAddress) -> bool:
         has_family = any(ip.version == to.version for ip in attachment.ips)
-        return has_family and self._egress.allows(attachment.host, to, _ICMP[to.version])
+        return has_family and self._egress.allows(attachment.host, to, ICMP_OF[to.version])
 
     def _peers(self) -> dict[IPAddress, str]:
         """The nodes' own addresses in the pod network."""

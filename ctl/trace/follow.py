@@ -21,7 +21,7 @@ from daemon.probes.report import PeerHealth
 from kernel.errors import KernelError
 from kernel.model import IPAddress
 from kernel.netlink.socket import Netlink
-from kernel.packets import ICMP, ICMP6
+from kernel.packets import ICMP, ICMP_OF
 from kernel.paths import Packet, find_paths, local_addresses
 from kernel.read import read_link
 
@@ -175,8 +175,8 @@ def _flow_of(request: Request) -> Flow:
     for address in to.addresses:
         mine = source.address(address.version)
         if mine or source.pod is None:
-            is_icmp6 = (request.protocol, address.version) == (ICMP, 6)
-            protocol = ICMP6 if is_icmp6 else request.protocol
+            is_icmp = request.protocol == ICMP
+            protocol = ICMP_OF[address.version] if is_icmp else request.protocol
             return Flow(mine, address, protocol, request.port, request.size)
     versions = " and ".join(f"IPv{a.version}" for a in to.addresses) or "no address"
     raise Unusable(f"{source.name} has no address of the family of {to.name} ({versions})")

@@ -26,8 +26,9 @@ def find_neighbour(nl: Netlink, link: Link, address: IPAddress) -> Entry | None:
     """The entry of an address on a link that has a MAC. Raises KernelError."""
     for message in nl.dump(list_neighbours(address.version, link.index)):
         at, entry, permanent = parse_entry(message)
-        is_meant = at == link.index and isinstance(entry, Neighbour) and entry.address == address
-        if is_meant and isinstance(entry, Neighbour) and entry.mac != _UNRESOLVED:
+        if at != link.index or not isinstance(entry, Neighbour):
+            continue
+        if entry.address == address and entry.mac != _UNRESOLVED:
             return Entry(entry.mac, permanent)
     return None
 

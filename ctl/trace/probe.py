@@ -78,9 +78,9 @@ class Observed:
         """Whether the destination answered."""
         return self.result in ("answered", "refused")
 
-    def hooks(self, *, reply: bool = False) -> Mapping[str, Step]:
-        """The last step at each of the tracer's own chains."""
-        own = (s for s in self.steps if s.event.is_own and s.is_reply == reply)
+    def hooks(self) -> Mapping[str, Step]:
+        """The last step of our packets at each of the tracer's own chains."""
+        own = (s for s in self.steps if s.event.is_own and not s.is_reply)
         return {s.event.chain: s for s in own if not s.is_overlay}
 
     def drop(self, *, reply: bool = False) -> Step | None:
@@ -103,22 +103,19 @@ def probe(
     in; None where none is meant. Raises KernelError.
     """
     with ExitStack() as stack:
-        enter = inside(sender) if sender else nullcontext()
-        try:
-            with enter:
+        name, within = f"{TRACER}_{os.getpid()}", None
+        with inside(sender) if sender else nullcontext():
+            try:
                 made = OutsideSender(flow, entry) if entry else SocketSender(flow)
-        except OSError as error:
-            return Observed(flow, "not sent", os.strerror(error.errno or 0))
-        stack.enter_context(closing(made))
-        name = f"{TRACER}_{os.getpid()}"
+            except OSError as error:
+                return Observed(flow, "not sent", os.strerror(error.errno or 0))
+            stack.enter_context(closing(made))
+            if sender:
+                within = stack.enter_context(Tracer(name, list(made.matches(None))))
         tracer = stack.enter_context(Tracer(name, list(made.matches(overlay))))
         watched = [(p, stack.enter_context(PacketSocket(p.link, p.namespace))) for p in points]
-        observer = _Observer(made, tracer, watched, overlay[1] if overlay else VXLAN_PORT)
-        if sender:
-            with inside(sender):
-                within = Tracer(name, list(made.matches(None)))
-                observer.within = stack.enter_context(within)
-        return observer.run(patience)
+        port = overlay[1] if overlay else VXLAN_PORT
+        return _Observer(made, tracer, within, watched, port).run(patience)
 
 
 class _Observer:
@@ -126,11 +123,12 @@ class _Observer:
         self,
         sender: Sender,
         tracer: Tracer,
+        within: Tracer | None,
         watched: Sequence[tuple[Point, PacketSocket]],
         vxlan_port: int,
     ) -> None:
         self.found = Observed(sender.flow)
-        self.within: Tracer | None = None
+        self._within = within
         self._sender, self._tracer, self._watched = sender, tracer, watched
         self._vxlan_port = vxlan_port
         self._headers: dict[int, tuple[TraceEvent, str]] = {}
@@ -175,8 +173,8 @@ class _Observer:
                     self._note(point, packet, outgoing=frame.outgoing)
         for event in self._tracer.read():
             self._trace(event, self.found.steps)
-        if self.within:
-            for event in self.within.read():
+        if self._within:
+            for event in self._within.read():
                 self._trace(event, self.found.pod_steps)
 
     def _note(self, point: Point, packet: Packet, *, outgoing: bool) -> None:

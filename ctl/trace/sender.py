@@ -16,7 +16,7 @@ from kernel.frames import echo_request
 from kernel.model import IPAddress
 from kernel.netlink.codec import FAMILY
 from kernel.nftables.tracer import Match, flow_match, overlay_match
-from kernel.packets import TCP, UDP, Packet
+from kernel.packets import ECHO_REPLY, TCP, UDP, Packet
 
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 _OVERHEAD = {4: 28, 6: 48}
@@ -159,27 +159,20 @@ class SocketSender(Sender):
     def send(self) -> str:
         """Send; the error, empty where it was sent."""
         try:
-            code = self._socket.connect_ex((str(self.flow.to), self.flow.port))
-            if self.flow.protocol == TCP:
-                return "" if code in (0, errno.EINPROGRESS) else os.strerror(code)
-            if code:
-                return os.strerror(code)
-            self._socket.send(self._message())
+            self._socket.connect((str(self.flow.to), self.flow.port))
+            if self.flow.protocol == UDP:
+                self._socket.send(self.body())
+            elif self.flow.protocol != TCP:
+                request = echo_request(self.flow.to.version, self.ident, 1, self.body())
+                self._socket.send(request)
         except OSError as error:
-            return os.strerror(error.errno or 0)
+            return "" if error.errno == errno.EINPROGRESS else os.strerror(error.errno or 0)
         return ""
-
-    def _message(self) -> bytes:
-        if self.flow.protocol == UDP:
-            return self.body()
-        return echo_request(self.flow.to.version, self.ident, 1, self.body())
 
     def poll(self) -> tuple[str, str]:
         """Result and error so far; empty where nothing came."""
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            refused = code == errno.ECONNREFUSED
-            return ("refused" if refused else "unreachable"), os.strerror(code)
+        if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return _failed(code)
         if self.flow.protocol == TCP:
             try:
                 self._socket.getpeername()
@@ -197,17 +190,20 @@ class SocketSender(Sender):
         except BlockingIOError:
             return "", ""
         except OSError as error:
-            refused = error.errno == errno.ECONNREFUSED
-            return ("refused" if refused else "unreachable"), os.strerror(error.errno or 0)
+            return _failed(error.errno or 0)
 
     def _is_reply(self, data: bytes) -> bool:
         if self.flow.protocol == UDP:
             return True
         if self.token not in data:
             return False
-        if self.flow.to.version == 6:  # raw sockets of IPv6 get no IP header
-            return data[0] == 129
-        return data[4 * (data[0] & 0x0F)] == 0
+        # Raw sockets of IPv6 get no IP header.
+        at = 0 if self.flow.to.version == 6 else 4 * (data[0] & 0x0F)
+        return data[at] == ECHO_REPLY[self.flow.protocol]
+
+
+def _failed(code: int) -> tuple[str, str]:
+    return ("refused" if code == errno.ECONNREFUSED else "unreachable"), os.strerror(code)
 
 
 def random_ident() -> int:

@@ -75,15 +75,13 @@ class Walk:
             return ""
         return f"{self._flow.size} bytes do not pass {link.name}, whose MTU is {link.mtu}"
 
-    def _at_hook(self, hop: Hop, *chains: str) -> Hop:
-        """Counted at hooks of the tracer, any of these."""
+    def _at_hook(self, hop: Hop, chain: str) -> Hop:
+        """Counted at a hook of the tracer."""
         if self._seen:
-            sent, answers = (
-                len({s.event.number for s in self._seen.steps if s.event.is_own
-                     and s.event.chain in chains and s.is_reply == r and not s.is_overlay})
-                for r in (False, True)
-            )  # fmt: skip
-            hop.sent, hop.answers = sent, answers
+            own = (s for s in self._seen.steps if s.event.is_own and not s.is_overlay)
+            met = {(s.event.number, s.is_reply) for s in own if s.event.chain == chain}
+            hop.answers = sum(is_reply for _number, is_reply in met)
+            hop.sent = len(met) - hop.answers
         return hop
 
     def come_in(self, entry: Entry) -> Hop:

@@ -39,7 +39,7 @@ from kernel.programs import find_program, run_program
 TRACER = "podwire_trace"
 """How the tables' names begin; the process ID follows."""
 # linux/netfilter/nf_tables.h
-_NEWTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE = (SUBSYSTEM | n for n in (0, 3, 4, 6))
+_NEWTABLE, _NEWCHAIN, _NEWRULE = (SUBSYSTEM | n for n in (0, 3, 6))
 _TRACE = SUBSYSTEM | 17
 _GROUP = 9  # NFNLGRP_NFTRACE
 _TABLE_NAME, _TABLE_FLAGS, _OWNER = 1, 2, 2
@@ -52,7 +52,7 @@ _META_SREG, _META_KEY, _META_DREG = 3, 2, 1
 _NFTRACE, _L4PROTO, _NFPROTO = 12, 16, 15
 _NETWORK, _TRANSPORT = 1, 2
 _T_TABLE, _T_CHAIN, _T_HANDLE, _T_TYPE, _T_VERDICT, _T_ID = 1, 2, 3, 4, 5, 6
-_T_NETWORK, _T_TRANSPORT, _T_FAMILY = 8, 9, 15
+_T_NETWORK, _T_TRANSPORT, _T_POLICY = 8, 9, 16
 _KINDS = {1: "policy", 2: "return", 3: "rule"}
 _VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break",
              -3: "jump", -4: "goto", -5: "return"}  # fmt: skip
@@ -158,11 +158,10 @@ class Tracer(AbstractContextManager["Tracer"]):
                 yield self._rule(f"{hook}_first", match)
 
     def _chain(self, name: str, hook: int, priority: int) -> Message:
-        where = nested(
-            _CHAIN_HOOK, be32(_HOOK_NUMBER, hook), _be32_signed(_HOOK_PRIORITY, priority)
-        )
+        signed = struct.pack("!i", priority)
+        place = be32(_HOOK_NUMBER, hook) + attribute(_HOOK_PRIORITY, signed)
         body = header("inet") + text(_CHAIN_TABLE, self.name) + text(_CHAIN_NAME, name)
-        body += where + be32(_CHAIN_POLICY, 1) + text(_CHAIN_TYPE, "filter")
+        body += nested(_CHAIN_HOOK, place) + be32(_CHAIN_POLICY, 1) + text(_CHAIN_TYPE, "filter")
         return Message(_NEWCHAIN, NLM_F_CREATE, body, f"add nft chain {name}")
 
     def _rule(self, chain: str, match: Match) -> Message:
@@ -218,10 +217,6 @@ def _expression(name: str, data: bytes) -> bytes:
     return text(_EXPRESSION_NAME, name) + nested(_EXPRESSION_DATA, data)
 
 
-def _be32_signed(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!i", value))
-
-
 def _subscribe() -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     try:
@@ -240,7 +235,7 @@ def parse_event(message: Message) -> TraceEvent:
     verdict = attributes(found.get(_T_VERDICT, b"")).get(1, b"")
     code = struct.unpack("!i", verdict)[0] if len(verdict) == 4 else 0
     if _T_VERDICT not in found:
-        code = _policy(found)
+        code = int.from_bytes(found.get(_T_POLICY, b"\1"))
     source, to = _ends(found.get(_T_NETWORK, b""))
     return TraceEvent(
         family,
@@ -254,10 +249,6 @@ def parse_event(message: Message) -> TraceEvent:
         to,
         found.get(_T_TRANSPORT, b""),
     )
-
-
-def _policy(found: dict[int, bytes]) -> int:
-    return int.from_bytes(found.get(16, b"\1"))  # NFTA_TRACE_POLICY
 
 
 def _ends(packet: bytes) -> tuple[IPAddress | None, IPAddress | None]:

@@ -101,7 +101,9 @@ def test_stale_connections_are_counted() -> None:
 
 
 def test_symptoms_of_a_pod() -> None:
-    probe = PodProbe("default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",))
+    probe = PodProbe(
+        "default/web", (("node-2", ip_address("10.244.2.0")),), ("10.96.0.10",), name="default/web"
+    )
     path, dns = check_probes(Observed(0.0, probe=probe))
     assert path.what.startswith("default/web gets no answer from node-2, which answers this node")
     assert path.severity is Severity.DEGRADED
