@@ -20,12 +20,14 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
+from daemon.config import MIN_JOURNAL_BYTES
+
 Action = Literal[
     "added", "removed", "changed", "restored", "refused", "found", "flapping", "failed", "ended",
 ]  # fmt: skip
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
-MIN_BYTES, DEFAULT_BYTES = 64 << 10, 16 << 20
+MIN_BYTES = MIN_JOURNAL_BYTES
 """The smallest bound: half of it holds the longest line."""
 _TEXT_MAX = 500  # characters; in JSON at most twelve bytes each
 _BEGINNING = 64 << 10  # bytes; more than any record has

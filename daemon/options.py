@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.config import DEFAULT_CONFIG, DEFAULT_CONFLIST, path_in
-from daemon.journal import DEFAULT_BYTES
+from daemon.config import DEFAULT_CONFIG, DEFAULT_CONFLIST, DEFAULT_JOURNAL_BYTES, path_in
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
@@ -99,7 +98,7 @@ class NodeFiles:
     journal: Path
     status: Path
     conflist: Path = DEFAULT_CONFLIST
-    journal_bytes: int = DEFAULT_BYTES
+    journal_bytes: int = DEFAULT_JOURNAL_BYTES
 
 
 def files_of(config: Path | None) -> NodeFiles:

@@ -1,7 +1,6 @@
 """podwired.yaml: `schema` has its keys, `values` what they take, `load` reads it.
 
-Here are the default places of files. They load nothing, so that commands can name them in a help
-text.
+Here are the defaults that commands need without a configuration. They load nothing.
 """
 
 from collections.abc import Mapping
@@ -9,6 +8,9 @@ from pathlib import Path
 
 DEFAULT_CONFIG = Path("/etc/podwire/podwired.yaml")
 DEFAULT_CONFLIST = Path("/etc/cni/net.d/05-podwire.conflist")
+
+MIN_JOURNAL_BYTES, DEFAULT_JOURNAL_BYTES = 64 << 10, 16 << 20
+"""What bounds the journal."""
 
 LAST_KNOWN = "cluster.json"
 """Below the data folder: the state of a source that is no file itself."""

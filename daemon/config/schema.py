@@ -21,9 +21,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError, PydanticKnownError, PydanticUseDefault
 
-from daemon.config import DEFAULT_CONFLIST
+from daemon.config import DEFAULT_CONFLIST, DEFAULT_JOURNAL_BYTES, MIN_JOURNAL_BYTES
 from daemon.config import values as v
-from daemon.journal import DEFAULT_BYTES, MIN_BYTES
 from daemon.model import parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPAddress, IPNetwork
 from kernel.packets import VXLAN_PORT
@@ -252,7 +251,7 @@ class JournalSettings(Section):
     """`journal`: the record of changes; max_bytes bounds its two files together."""
 
     path: AnyPath
-    max_bytes: Annotated[int, *v.whole(MIN_BYTES, 1 << 40)] = DEFAULT_BYTES
+    max_bytes: Annotated[int, *v.whole(MIN_JOURNAL_BYTES, 1 << 40)] = DEFAULT_JOURNAL_BYTES
 
 
 class HealthSettings(Section):
