@@ -206,10 +206,13 @@ def audit(host: Host, runtimes: list[Runtime], podwire_bin: Path) -> None:
     for runtime in runtimes:
         links = {link["ifname"] for link in runtime.pod.ip("link show")}
         assert links == ({"lo", "eth0"} if runtime.result else {"lo"})
-    own = f"net:[{host.node.ns.path.stat().st_ino}]"
+    path = host.node.ns.path
+    own = str(path), f"net:[{path.stat().st_ino}]"
+    kinds = f"{path.parent}/", "net:"
 
     def strange() -> list[str]:
         """Namespaces of pods that the daemon holds: it lets go of them after its answer."""
-        return [what for what in host.daemon.descriptors if what[:4] == "net:" and what != own]
+        found = (what for what in host.daemon.descriptors if what.startswith(kinds))
+        return [what for what in found if what not in own]
 
     eventually(lambda: strange() == [])
