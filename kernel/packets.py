@@ -15,6 +15,7 @@ from kernel.model import IPAddress
 TCP, UDP, SCTP, ICMP, ICMP6 = 6, 17, 132, 1, 58
 PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMP6: "icmp6"}
 VXLAN_PORT = 8472
+"""Of packets whose configuration is not known: the kernel's default (vxlan_core.c, vxlan_port)."""
 _IPV4, _ARP, _IPV6, _VLAN = 0x0800, 0x0806, 0x86DD, frozenset({0x8100, 0x88A8})
 _EXTENSIONS = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options (RFC 8200)
 _FRAGMENT = 44

@@ -25,7 +25,6 @@ from daemon.config import DEFAULT_CONFLIST, DEFAULT_JOURNAL_BYTES, MIN_JOURNAL_B
 from daemon.config import values as v
 from daemon.model import parse_node_address, parse_node_name, parse_pod_cidr, parse_prefix
 from kernel.model import IPAddress, IPNetwork
-from kernel.packets import VXLAN_PORT
 
 Backend = Literal["vxlan", "host-gw", "hybrid", "none"]
 ENCAPSULATING = frozenset[Backend]({"vxlan", "hybrid"})
@@ -202,7 +201,7 @@ class VxlanSettings(Section):
     """`vxlan`: the overlay. checksum_offload "auto": off where the kernel is known to err."""
 
     vni: Annotated[int, *v.whole(1, _VNI_MAX)] = 1
-    port: Port = VXLAN_PORT
+    port: Port = 8472
     device: Annotated[str, v.text(v.parse_link_name)] = "podwire-vxlan"
     checksum_offload: Annotated[Offload, v.one_of(Offload)] = "auto"
 
