@@ -190,7 +190,7 @@ def settle_seconds(found: Iterable[Difference]) -> float:
     known = list(found)
     is_policy = any(each.area == "policy" for each in known)
     has_left = any(each.area == "filter" and not each.desired for each in known)
-    gap = max(2 * SAVE_SECONDS * is_policy, RETIRE_SECONDS * has_left)
+    gap = max(4 * SAVE_SECONDS * is_policy, RETIRE_SECONDS * has_left)
     return gap + _SECOND_LOOK
 
 

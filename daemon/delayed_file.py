@@ -15,7 +15,7 @@ from daemon.log import Log
 T = TypeVar("T")
 
 REST = 50
-"""How many times as long as a write the time until the next one is: that costs 2 % of a core."""
+"""The time from a write to the next, in multiples of its CPU time: that costs 2 % of a core."""
 RETRY = 10.0
 """Seconds after a write that failed."""
 
@@ -74,7 +74,7 @@ class DelayedFile(Generic[T]):
                 value, self._due, self._timer = self._due, None, None
             if value is None:
                 return
-            began = time.monotonic()
+            began = time.thread_time()
             try:
                 make_folder(self.path.parent)
                 replace_file(self.path, self._render(value), 0o600, durable=True)
@@ -85,8 +85,7 @@ class DelayedFile(Generic[T]):
                     with self._mutex:
                         self._due = value if self._due is None else self._due
                         self._schedule(RETRY)
-            ended = time.monotonic()
-            self._rests_until = ended + REST * (ended - began)
+            self._rests_until = time.monotonic() + REST * (time.thread_time() - began)
 
     def _note(self, fault: str) -> None:
         if self._log and fault != self.fault:

@@ -72,11 +72,22 @@ def run(options: argparse.Namespace) -> int:
                 sources.append((name, programs / OWN[0]))
             lines = put_programs(manifest, options.cni_bin, sources, copy=options.copy)
             if options.etc or not options.copy:
-                lines += put_host_files(manifest, options.etc or DEFAULT_ETC)
+                lines += _put_host_files(manifest, options.etc)
     except ManifestFault as fault:
         raise Unusable(str(fault)) from fault
     print("\n".join(lines) or f"{options.cni_bin} has podwire already")
     return 0
+
+
+def _put_host_files(manifest: Manifest, etc: Path | None) -> list[str]:
+    """Raises OSError; where the folder was not asked for, that is a line: it may be read-only."""
+    try:
+        return put_host_files(manifest, etc or DEFAULT_ETC)
+    except OSError as error:
+        if etc is not None:
+            raise
+        why = f"{error.filename}: {error.strerror}"
+        return [f"network managers of this host are not kept from podwire's links: {why}"]
 
 
 def _missing(manifest: Manifest, options: argparse.Namespace) -> Iterator[str]:

@@ -94,7 +94,9 @@ class KubernetesSource:
         """End."""
         for reflector in self._following.values():
             reflector.stop()
-        os.close(self._wakeup)
+        with self._mutex:  # a reflector that waits for an answer is not waited for
+            os.close(self._wakeup)
+            self._wakeup = -1
 
     def take(self) -> Facts | None:
         """The facts, None where nothing changed, or not all that matters was received yet."""
@@ -155,7 +157,8 @@ class KubernetesSource:
     def _note_changes(self, count: int) -> None:
         with self._mutex:
             self.activity = replace(self.activity, events=self.activity.events + count)
-        os.eventfd_write(self._wakeup, 1)
+            if self._wakeup >= 0:
+                os.eventfd_write(self._wakeup, 1)
 
     def _note_bytes(self, size: int) -> None:
         with self._mutex:

@@ -44,7 +44,7 @@ class BadResponse(Unreachable):
     """There is an answer that cannot be read."""
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """A request. path: below the server's URL."""
 
     verb: str
@@ -57,7 +57,7 @@ class Request(NamedTuple):
         return f"{self.verb} {self.path}"
 
 
-Refusal = Callable[[Request, int, bytes], SourceError]
+Refusal = Callable[[HttpRequest, int, bytes], SourceError]
 """The error for an answer that is no success: its HTTP status, and as much of its body as came."""
 
 
@@ -106,13 +106,13 @@ class Session:
         self._streams: list[Any] = []
         self._interrupted = False
 
-    def ask(self, request: Request) -> bytearray:
+    def ask(self, request: HttpRequest) -> bytearray:
         """The body of the answer, unpacked. Raises SourceError."""
         with self._send(request) as response:
             return self._read(response)
 
     @contextmanager
-    def stream(self, request: Request, silence: float) -> Iterator[Iterator[bytes]]:
+    def stream(self, request: HttpRequest, silence: float) -> Iterator[Iterator[bytes]]:
         """An answer as it arrives. Raises SourceError.
 
         silence: seconds without any byte after which the connection counts as dead.
@@ -141,7 +141,7 @@ class Session:
         self._client.close()
 
     @contextmanager
-    def _send(self, request: Request) -> Iterator[httpx2.Response]:
+    def _send(self, request: HttpRequest) -> Iterator[httpx2.Response]:
         timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS).as_dict()
         with self._faults():
             built = self._client.build_request(

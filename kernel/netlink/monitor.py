@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -262,15 +262,17 @@ def subscribe(
     of_pods: also those of other namespaces that have a number here (NETNSA_NSID).
     """
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    try:
-        made = socket.socket(socket.AF_NETLINK, kind, protocol)
-        if of_pods:  # needs CAP_NET_BROADCAST
-            made.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, 1)
-        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
-        made.bind((0, groups))
-    except OSError as error:
-        what = "events of pods" if of_pods else "kernel events"
-        raise KernelError("subscribe to", what, error.errno or 0) from error
+    with ExitStack() as undo:
+        try:
+            made = undo.enter_context(socket.socket(socket.AF_NETLINK, kind, protocol))
+            if of_pods:  # needs CAP_NET_BROADCAST
+                made.setsockopt(SOL_NETLINK, LISTEN_ALL_NSID, 1)
+            made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+            made.bind((0, groups))
+        except OSError as error:
+            what = "events of pods" if of_pods else "kernel events"
+            raise KernelError("subscribe to", what, error.errno or 0) from error
+        undo.pop_all()
     return made
 
 

@@ -14,7 +14,7 @@ from daemon.config.schema import EtcdSettings
 from daemon.log import Log
 from daemon.sources.etcd.credentials import check_files, make_context, read_password
 from daemon.sources.etcd.stream import Stream
-from daemon.sources.http import Request, Session, Unreachable
+from daemon.sources.http import HttpRequest, Session, Unreachable
 from daemon.sources.remote import SourceError
 
 Body = Mapping[str, Any]
@@ -178,15 +178,17 @@ class Gateway:
     def _open_session(self, endpoint: str) -> Session:
         check_files(self._settings)
 
-        def refusal(_request: Request, status: int, data: bytes) -> SourceError:
+        def refusal(_request: HttpRequest, status: int, data: bytes) -> SourceError:
             return error_of(endpoint, data, status)
 
         return Session(endpoint, endpoint, make_context(self._settings), self._received, refusal)
 
 
-def _request(path: str, token: str, body: Body, headers: Mapping[str, str] = {}) -> Request:
+def _request(path: str, token: str, body: Body, headers: Mapping[str, str] = {}) -> HttpRequest:
     user = {"Authorization": token} if token else {}
-    return Request("POST", f"{_PREFIX}{path}", None, {**user, **headers}, json.dumps(body).encode())
+    return HttpRequest(
+        "POST", f"{_PREFIX}{path}", None, {**user, **headers}, json.dumps(body).encode()
+    )
 
 
 # -- errors

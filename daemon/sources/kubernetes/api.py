@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from daemon.config.schema import KubernetesSettings
-from daemon.sources.http import BadResponse, Request, Session
+from daemon.sources.http import BadResponse, HttpRequest, Session
 from daemon.sources.kubernetes.credentials import make_context
 from daemon.sources.kubernetes.kubeconfig import Access, read_access
 from daemon.sources.kubernetes.listing import parse_list
@@ -58,7 +58,7 @@ class Api:
 
     def get(self, path: str, query: Query | None = None, hook: Hook | None = None) -> Any:
         """An object or a whole list. hook: as json.loads takes it. Raises SourceError."""
-        return self._ask(Request("GET", path, query), hook)
+        return self._ask(HttpRequest("GET", path, query), hook)
 
     def find(self, path: str) -> Any:
         """An object; None where there is none. Raises SourceError."""
@@ -98,7 +98,7 @@ class Api:
         silence: seconds without any byte after which the connection counts as dead. Raises
         SourceError.
         """
-        with self._session.stream(Request("GET", path, query), silence) as parts:
+        with self._session.stream(HttpRequest("GET", path, query), silence) as parts:
             try:
                 return parse_list(parts, make, _without_managers)
             except UnusableObject as error:
@@ -129,13 +129,13 @@ class Api:
         """
         query = {"fieldManager": manager, "force": "true"}
         headers = {"Content-Type": "application/apply-patch+yaml"}  # of which JSON is a part
-        return self._ask(Request("PATCH", path, query, headers, json.dumps(thing).encode()))
+        return self._ask(HttpRequest("PATCH", path, query, headers, json.dumps(thing).encode()))
 
     def delete(self, path: str) -> None:
         """Delete an object. Raises SourceError."""
-        self._ask(Request("DELETE", path))
+        self._ask(HttpRequest("DELETE", path))
 
-    def _ask(self, request: Request, hook: Hook | None = None) -> Any:
+    def _ask(self, request: HttpRequest, hook: Hook | None = None) -> Any:
         data = self._session.ask(request)
         try:
             return json.loads(data, object_hook=hook or _without_managers)
@@ -148,7 +148,7 @@ class Api:
 
         silence: seconds without any byte after which the connection counts as dead.
         """
-        request = Request("GET", path, {**query, "watch": "1"})
+        request = HttpRequest("GET", path, {**query, "watch": "1"})
         with self._session.stream(request, silence) as parts:
             yield self._session.lines_of(parts)
 
@@ -161,7 +161,7 @@ class Api:
         self._session.close()
 
 
-def _refusal(request: Request, code: int, data: bytes) -> ApiError:
+def _refusal(request: HttpRequest, code: int, data: bytes) -> ApiError:
     try:
         status = json.loads(data)
     except (ValueError, RecursionError):

@@ -105,13 +105,13 @@ def test_they_go_with_the_installation(etc: Path, tmp_path: Path) -> None:
     assert [p for p in sorted(etc.rglob("*")) if p.name != "networkd.conf.d"] == before
 
 
-def install(etc: Path, tmp_path: Path, *words: str | Path) -> set[str]:
+def install(etc: Path, tmp_path: Path, *words: str | Path, status: int = 0) -> set[str]:
     """The names of the host's files after `podwired install` with these options."""
     for name in ("podwire", "podwire-ipam"):
         (tmp_path / name).write_text(name)
         (tmp_path / name).chmod(0o755)
     folders = ("--cni-bin", tmp_path / "bin", "--data-dir", tmp_path, "--programs", tmp_path)
-    assert main([*map(str, ("install", *folders, *words))]) == 0
+    assert main([*map(str, ("install", *folders, *words))]) == status
     return {path.name for path in etc.rglob("*") if path.is_file()}
 
 
@@ -125,3 +125,19 @@ def test_a_host_that_gets_copies_has_its_managers_elsewhere(etc: Path, tmp_path:
     assert install(etc, tmp_path, "--copy") == set()
     assert len(load_manifest(tmp_path).files) == 2
     assert install(etc, tmp_path, "--copy", "--etc", etc)
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
+    etc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Unless it was asked for."""
+    (etc / "systemd" / "network").rmdir()
+    (etc / "systemd" / "network").write_text("a file")
+    monkeypatch.setattr("daemon.commands.install.DEFAULT_ETC", etc)
+    install(etc, tmp_path)
+    assert "network managers of this host are not kept from" in capsys.readouterr().out
+    install(etc, tmp_path, "--etc", etc, status=1)
+    assert f"{etc}/systemd/network: File exists" in capsys.readouterr().err

@@ -312,13 +312,13 @@ def test_somebody_who_keeps_removing_routes(pair: Pair) -> None:
     begin = time.monotonic()
     with subprocess.Popen([*one.node.enter, "sh", "-c", script]) as rival:
         try:
-            eventually(lambda: any(r["action"] == "found" for r in one.history()) or one.log)
+            eventually(lambda: any(r["action"] == "flapping" for r in one.history()) or one.log)
             time.sleep(2)
         finally:
             rival.kill()
     took = time.monotonic() - begin
     restored = [r for r in one.history("10.244.2.0/24") if r["action"] == "restored"]
     assert len(restored) <= 4 * took + 2
-    assert len([r for r in one.history() if r["action"] == "found"]) == 1
+    assert len([r for r in one.history() if r["action"] == "flapping"]) == 1
     assert "8 times" in one.log
     eventually(lambda: one.routes() >= {"10.244.2.0/24"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,20 @@ def test_what_could_not_be_written_is_tried_again(
     wait_until(lambda: not file.fault)
     file.close()
     assert (folder / "f").read_bytes() == b"1"
+
+
+def test_a_disk_that_is_slow_once_does_not_put_off_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    monkeypatch.setattr(delayed_file, "REST", 1e3)
+
+    def render(value: bytes) -> bytes:
+        time.sleep(0.3)  # stands for the wait for a disk
+        return value
+
+    file = DelayedFile(path, "the state", render, soon=0.01)
+    for value in (b"1", b"2"):
+        file.update(value)
+        wait_until(lambda value=value: path.exists() and path.read_bytes() == value)
+    file.close()
