@@ -24,7 +24,9 @@ def parse_target(text: str, protocols: Container[str]) -> Target:
     if not name or protocol not in protocols:
         name, protocol = text, ""
     host, _colon, port = name.rpartition(":")
-    if not host or (":" in host and not host.startswith("[")) or port.startswith("["):
+    if name.startswith("["):  # an IPv6 address, whose port comes after the bracket
+        host, port = (name, "") if name.endswith("]") else (host, port)
+    elif not host or ":" in host or port.startswith("["):
         host, port = name, ""  # an IPv6 or MAC address, or net:[4026532000]
     if port and not (port.isdecimal() and 0 < int(port) <= _PORT_MAX):
         raise Unusable(f"{text!r}: the port {port!r} is not between 1 and {_PORT_MAX}")
