@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from daemon.log import printable
 from ipam.boot import render_duration
-from ipam.cli import render_table
+from ipam.table import render_table
 
 DONE, FAILED = 0, 1
 

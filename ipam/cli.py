@@ -23,6 +23,7 @@ from ipam.host_local_files import Imported, export, import_directory
 from ipam.json_section import parse_address
 from ipam.ranges import IPAddress
 from ipam.store import Allocation, Purged, Store, Transaction, open_store
+from ipam.table import render_table
 
 _DONE, _FAILED, _NOT_FOUND, _NOT_DONE = 0, 1, 3, 4
 _LONG_ID, _SHOWN_OF_ID = 20, 13  # characters
@@ -347,14 +348,4 @@ def _render_import(imported: Imported) -> str:
     ]
     lines += [f"  {r.address}: {r.note}" for r in imported.taken if r.note]
     lines += [f"  skipped {s.path}: {s.reason}" for s in imported.skipped]
-    return "\n".join(lines)
-
-
-def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned to their widest cell, two spaces apart."""
-    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    )
     return "\n".join(lines)

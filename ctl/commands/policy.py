@@ -129,7 +129,10 @@ def _lint(options: argparse.Namespace) -> int:
     if options.file:
         try:
             facts = facts_of(read_objects(options.file))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            why = f"{error.filename or options.file} cannot be read: {error.strerror}"
+            raise Unusable(why) from error
+        except ValueError as error:
             raise Unusable(str(error)) from error
     else:
         facts = read_known(settings_of(options.config)).facts

@@ -72,6 +72,8 @@ def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
         "asyncio",
         "subprocess",
         "daemon.cni_server.server",
+        "ipam.cli",
+        "ipam.store",
     }
     assert loaded("history", "--file", journal) & (heavy | {"daemon.status"}) == set()
     assert loaded("status", "--file", status) & (heavy | {"daemon.journal"}) == set()
@@ -84,8 +86,17 @@ def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
         "asyncio",
         "daemon.cni_server.server",
         "daemon.journal",
+        "ipam.cli",
+        "ipam.store",
     }
     assert modules & unused == set()
+
+
+def test_a_file_of_policies_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").mkdir()
+    status, _out, err = run("policy", "lint", tmp_path / "p.yaml")
+    why = "cannot be read: it is no regular file"
+    assert (status, err) == (1, f"podwirectl: {tmp_path / 'p.yaml'} {why}\n")
 
 
 def test_a_configuration_is_what_pydantic_is_loaded_for(config: Path) -> None:
