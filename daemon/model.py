@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from daemon.prefix_set import Block
 from kernel.model import Address, Entry, IPAddress, IPNetwork, Link, Sysctl
@@ -65,13 +65,24 @@ class Snapshot:
     cluster_cidrs: tuple[IPNetwork, ...] = ()
 
 
+class NoPath(NamedTuple):
+    """Why nothing leads to a node or a prefix. node: the other one in conflict, empty for none."""
+
+    why: str
+    node: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A prefix that a node claims and this node does not route, and why."""
+    """A prefix that a node claims and this node does not route, and why.
+
+    other: the node that it is in conflict with; empty for none.
+    """
 
     node: str
     prefix: IPNetwork
     why: str
+    other: str = ""
 
     def __str__(self) -> str:
         return f"{self.prefix} of {self.node}: {self.why}"

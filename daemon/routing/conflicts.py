@@ -11,7 +11,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daemon.config.schema import Settings
-from daemon.model import Node, Snapshot
+from daemon.model import Node, NoPath, Snapshot
 from daemon.prefix_set import Block, PrefixSet, block_of, host_block
 from daemon.routing.backends import backend_of
 from kernel.model import IPAddress
@@ -226,38 +226,43 @@ class Ownership:
 
     def address_conflicts(
         self, node: Node, local: Container[IPAddress] = ()
-    ) -> Mapping[IPAddress, str]:
+    ) -> Mapping[IPAddress, NoPath]:
         """Those of a node's addresses that it cannot have, and why. local: of this node's links."""
         found = ((a, self._address_conflict(node.name, a, local)) for a in node.addresses)
         return {address: why for address, why in found if why}
 
-    def _address_conflict(self, name: str, address: IPAddress, local: Container[IPAddress]) -> str:
+    def _address_conflict(
+        self, name: str, address: IPAddress, local: Container[IPAddress]
+    ) -> NoPath | None:
         winner = self._addresses.winner(name, host_block(address))
         if winner:
-            return f"its address {address} is that of {winner.node} too"
+            return NoPath(f"its address {address} is that of {winner.node} too", winner.node)
         if address in local:
-            return f"its address {address} is on this node"
+            return NoPath(f"its address {address} is on this node")
         for other, block in self._all_prefixes.containing(host_block(address)):
             if other != name and (other == self._me or self.prefixes.owns(other, block)):
-                return f"its address {address} is in {block} of {other}"
-        return ""
+                return NoPath(f"its address {address} is in {block} of {other}", other)
+        return None
 
-    def contained_address(self, name: str, block: Block) -> str:
-        """The node that could not be reached if a peer got a prefix, in a clause; else empty."""
+    def contained_address(self, name: str, block: Block) -> NoPath | None:
+        """The node that could not be reached if a peer got a prefix."""
         if name == self._me:
-            return ""
+            return None
         owns = self.prefixes.owns(name, block)
         for other, address in self._addresses.claims.inside(block):
             # A node that comes with an address in what a peer owns already is itself refused.
             if other in (name, self._me) or not owns:
                 whose = "its own address" if other == name else f"an address of {other}"
-                return f"contains {address.address}, {whose}: the path there would lead into itself"
-        return ""
+                why = f"contains {address.address}, {whose}: the path there would lead into itself"
+                return NoPath(why, "" if other == name else other)
+        return None
 
-    def prefix_conflict(self, name: str, block: Block) -> str:
+    def prefix_conflict(self, name: str, block: Block) -> NoPath:
         """Why a node does not own a prefix that it claims."""
         winner = self.prefixes.winner(name, block)
-        return f"overlaps {winner.block} of {winner.node}, which keeps it" if winner else "is taken"
+        if winner is None:
+            return NoPath("is taken")
+        return NoPath(f"overlaps {winner.block} of {winner.node}, which keeps it", winner.node)
 
 
 def find_contradictions(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
@@ -280,11 +285,11 @@ def _find_shared(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
         ownership.prefixes.put(node.name, map(block_of, node.pod_cidrs))
     ownership.prefixes.settle()
     for node in snapshot.nodes:
-        for why in ownership.address_conflicts(node).values():
+        for why, _other in ownership.address_conflicts(node).values():
             yield f"{node.name}: {why}"
         for prefix in node.pod_cidrs:
             if not ownership.prefixes.owns(node.name, block_of(prefix)):
-                why = ownership.prefix_conflict(node.name, block_of(prefix))
+                why, _other = ownership.prefix_conflict(node.name, block_of(prefix))
                 yield f"{node.name}: its pod CIDR {prefix} {why}"
 
 

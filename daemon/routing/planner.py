@@ -130,7 +130,7 @@ class Planner:
                 continue
             contained = self._ownership.contained_address(name, path.block)
             if contained:
-                offer.refused.append(Refusal(name, path.prefix, contained))
+                offer.refused.append(Refusal(name, path.prefix, *contained))
                 continue
             overlap = self._overlap(name, path, view)
             if overlap and not self._is_in_use(name, path.block, view):
@@ -165,7 +165,7 @@ class Planner:
         lost = [path for path in offer.paths if path not in won]
         conflict = self._ownership.prefix_conflict
         refused = offer.refused + [
-            Refusal(name, path.prefix, conflict(name, path.block)) for path in lost
+            Refusal(name, path.prefix, *conflict(name, path.block)) for path in lost
         ]
         tolerated = [offer.overlaps[p.block] for p in won if p.block in offer.overlaps]
         # In an order that does not depend on the order of events: restarts must not change it.

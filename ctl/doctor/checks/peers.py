@@ -33,6 +33,7 @@ def _of_prefix(refusal: Refusal, what: str, remedy: str) -> Finding:
     return Finding(
         "prefixes", Severity.BROKEN, f"{name} {what}", remedy, where=refusal.node,
         names=(f"node {refusal.node} {refusal.prefix}",),
+        nodes=(refusal.other,) if refusal.other else (),
     )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def _of_peer(trouble: Trouble, hint: str) -> Finding:
     return Finding(
         "peers", Severity.DEGRADED if alive else Severity.BROKEN,
         f"{trouble.node} is not reached ({trouble.reason}): {what}{here}",
-        f"{remedy}; run `podwirectl doctor` on {trouble.node}", where=trouble.node,
+        "; ".join(filter(None, (remedy, f"run `podwirectl doctor` on {trouble.node}"))),
+        where=trouble.node,
         names=(f"peer {trouble.node}",), since=trouble.since,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol
 
 from daemon.config.schema import Settings
-from daemon.model import Node, Refusal
+from daemon.model import Node, NoPath, Refusal
 from daemon.prefix_set import Block
 from daemon.routing.host_state import HostView, Unplannable
 from kernel.model import Address, Entry, FdbEntry, IPAddress, IPNetwork, Link, Route
@@ -36,13 +36,13 @@ class RemoteNode:
 
     node: Node
     host: HostView
-    taken: Mapping[IPAddress, str]
+    taken: Mapping[IPAddress, NoPath]
 
-    def address(self, version: int) -> IPAddress | str:
+    def address(self, version: int) -> IPAddress | NoPath:
         """Its underlay address of that family, or why there is none to use."""
         address = self.node.address(version)
         if address is None:
-            return lacking_family(version)
+            return NoPath(lacking_family(version))
         return self.taken.get(address) or address
 
 
@@ -92,9 +92,9 @@ class Backend(Protocol):
                 if isinstance(path, PeerPath):
                     yield path
                 else:
-                    yield Refusal(peer.node.name, prefix, path)
+                    yield Refusal(peer.node.name, prefix, *path)
 
-    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | NoPath:
         """How one prefix of a peer is reached, or why it is not."""
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 from daemon.config.schema import Settings
-from daemon.model import Node
+from daemon.model import Node, NoPath
 from daemon.prefix_set import block_of
 from daemon.routing.backends.base import Backend, PeerPath, RemoteNode, lacking_family
 from kernel.model import (
@@ -40,7 +40,7 @@ class HostGatewayBackend(Backend):
                 local=True,
             )
 
-    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | NoPath:
         """The route to one prefix of a peer, or why there is none."""
         return plan_direct_path(peer, prefix)
 
@@ -50,13 +50,14 @@ class HostGatewayBackend(Backend):
         return "" if peer.address(version) else lacking_family(version)
 
 
-def plan_direct_path(peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
+def plan_direct_path(peer: RemoteNode, prefix: IPNetwork) -> PeerPath | NoPath:
     """The route to a prefix by the peer's address, or why there is none."""
     address = peer.address(prefix.version)
-    if isinstance(address, str):
+    if isinstance(address, NoPath):
         return address
     link = peer.host.on_link.get(address)
     if not link:
-        return f"{address} is not on-link: host-gw needs a common link, vxlan and hybrid do not"
+        how = "host-gw needs a common link, vxlan and hybrid do not"
+        return NoPath(f"{address} is not on-link: {how}")
     route = Route(prefix, link, via=address, protocol=RTPROT_PODWIRE_PEERS)
     return PeerPath(prefix, block_of(prefix), (route,))

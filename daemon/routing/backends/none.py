@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from daemon.config.schema import Settings
-from daemon.model import Node
+from daemon.model import Node, NoPath
 from daemon.prefix_set import block_of
 from daemon.routing.backends.base import Backend, PeerPath, RemoteNode
 from kernel.model import IPAddress, IPNetwork
@@ -22,7 +22,7 @@ class NoBackend(Backend):
         del prefixes
         return iter(())
 
-    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | NoPath:
         """A path of no entries."""
         del peer
         return PeerPath(prefix, block_of(prefix), ())

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 
 from cni_plugin.names import derive_mac
 from daemon.config.schema import Settings
-from daemon.model import Node
+from daemon.model import Node, NoPath
 from daemon.prefix_set import block_of
 from daemon.routing.backends.base import Backend, PeerPath, RemoteNode, lacking_family
 from daemon.routing.host_state import HostView
@@ -53,11 +53,11 @@ class VxlanBackend(Backend):
         mac = vtep_mac(host.underlay)
         return Link(self.device, "vxlan", mac, mtu, alias=DEVICE_ALIAS, vxlan=tunnel)
 
-    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | str:
+    def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | NoPath:
         """Route, neighbour and FDB entry to one prefix of a peer, or why it is not reached."""
         lacking = explain_family(self._underlay, peer.host.me, peer.node)
-        address = lacking or peer.address(peer.host.underlay.version)
-        if isinstance(address, str):
+        address = NoPath(lacking) if lacking else peer.address(peer.host.underlay.version)
+        if isinstance(address, NoPath):
             return address
         mac = vtep_mac(address)
         hop, onlink = vtep_hop(prefix, mac), prefix.version == 4

@@ -352,6 +352,7 @@ def test_two_nodes_claiming_one_prefix_the_first_by_name_has_it() -> None:
     assert refusals(desired) == [
         "10.244.2.0/24 of node-9: overlaps 10.244.2.0/24 of node-2, which keeps it"
     ]
+    assert [r.other for r in desired.refused] == ["node-2"]
     assert desired.peers["node-9"] == (fdb("192.0.2.9"), *tunnel("10.244.9.0/24", "192.0.2.9"))
     assert desired.peers["node-2"] == (fdb("192.0.2.2"), *tunnel("10.244.2.0/24", "192.0.2.2"))
 
@@ -396,6 +397,7 @@ def test_own_prefixes_always_win_here() -> None:
 def test_a_peer_with_this_nodes_own_address_is_refused() -> None:
     desired = plan("", cluster(node(1), node(2), node("a", "192.0.2.1", "10.9.0.0/24")))
     assert refusals(desired) == ["10.9.0.0/24 of a: its address 192.0.2.1 is that of node-1 too"]
+    assert [r.other for r in desired.refused] == ["node-1"]
     assert desired.peers["a"] == ()
     assert desired.peers["node-2"] != ()
 
@@ -600,6 +602,7 @@ def test_who_comes_with_an_address_in_a_prefix_that_another_has_is_refused() -> 
         "10.244.9.0/24 of b: its address 198.51.100.9 is in 198.51.100.0/24 of a",
         "10.244.8.0/24 of c: its address 10.244.1.9 is in 10.244.1.0/24 of node-1",
     ]
+    assert [r.other for r in desired.refused] == ["a", "node-1"]
     assert desired.peers["a"] is kept
     assert planned(planner, cluster(node(1), *late), host_state()).peers["b"] != ()
 
