@@ -49,11 +49,12 @@ def _open_if(nl: Netlink, path: str, number: int) -> Namespace | None:
 
 
 def _paths() -> Iterator[str]:
-    """Each namespace that any process is in, once."""
-    found: dict[int, int] = {}
+    """Each namespace that any process is in, once, while its process is likely still there."""
+    seen = set[int]()
     for process, status in _processes():
-        found.setdefault(status.st_ino, process)
-    return (f"{_PROC}/{process}/ns/net" for process in found.values())
+        if status.st_ino not in seen:
+            seen.add(status.st_ino)
+            yield f"{_PROC}/{process}/ns/net"
 
 
 def find_processes(namespace: Namespace) -> list[int]:

@@ -28,7 +28,7 @@ actions:
   restored                  podwire reverted an external change; the cause names the process
   refused                   podwire does not do it; the cause is the reason
   found                     an external change that podwire left in place
-  flapping                  one that podwire reverts again and again; the cause names the process
+  flapping                  one that podwire reverts again and again; the cause has the number too
 
 The journal holds the newest changes up to journal.maxBytes of podwired.yaml. It can be read at
 any time, whether the daemon runs or not.

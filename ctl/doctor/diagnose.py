@@ -20,6 +20,7 @@ from ctl.doctor.checks.service import check_daemon, check_plan, check_status, ch
 from ctl.doctor.finding import Finding, Severity
 from ctl.doctor.observed import Observed
 from daemon.journal import Record
+from daemon.routing.authors import authored_part
 
 CHECKS: tuple[Callable[[Observed], Iterable[Finding]], ...] = (
     check_plan,
@@ -62,7 +63,7 @@ def _with_author(finding: Finding, records: Sequence[Record]) -> Finding:
                 if record.action == "ended":
                     break
                 if record.action in ("found", "flapping", "failed", "refused"):
-                    who = record.cause if record.action == "flapping" else ""
+                    who = authored_part(record.cause) if record.action == "flapping" else ""
                     return replace(finding, since=finding.since or record.time, who=who)
     return finding
 

@@ -46,5 +46,5 @@ class Finding:
 
 def split_remedy(sentence: str) -> tuple[str, str]:
     """A fault and what to do: the daemon's sentences name the latter last, after a colon."""
-    what, _, remedy = sentence.rpartition(": ")
-    return what or sentence, remedy
+    what, colon, remedy = sentence.rpartition(": ")
+    return (what, remedy) if colon else (sentence, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from ctl.doctor.observed import Observed
@@ -17,7 +17,7 @@ from daemon.routing.sysctls import device_sysctls
 from ipam.errors import IpamError
 from kernel.conntrack import forget_pods
 from kernel.describe import name_of
-from kernel.diff import Change, Noun, by_key, diff
+from kernel.diff import by_key, diff
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
 from kernel.netlink.socket import Netlink
@@ -46,6 +46,7 @@ def _repair_all(desired: Desired, files: NodeFiles) -> Iterator[str]:
     """In the daemon's order. Raises nothing: what fails stays a finding."""
     with Netlink() as nl, closing(Journal(files.journal, files.journal_bytes)) as journal:
         steps: tuple[Callable[[], Iterator[str]], ...] = (
+            lambda: _settings(nl, desired),
             lambda: _device(nl, desired),
             lambda: _entries(nl, desired),
             lambda: _attachments(nl, files),
@@ -59,13 +60,18 @@ def _repair_all(desired: Desired, files: NodeFiles) -> Iterator[str]:
                 yield f"not repaired: {error}"
 
 
+def _settings(nl: Netlink, desired: Desired) -> Iterator[str]:
+    """Those of the node; `_device` sets the device's own."""
+    of_device = device_sysctls(desired)
+    apply_node_settings(nl, [s for s in desired.sysctls if s not in of_device])
+    return iter(())
+
+
 def _device(nl: Netlink, desired: Desired) -> Iterator[str]:
-    changes: Sequence[Change[Noun]] = ()
     if desired.device:
         settings = device_sysctls(desired)
-        changes = ensure_vxlan(nl, desired.device, desired.device_addresses, settings).changes
-    apply_node_settings(nl, desired.sysctls)
-    yield from (name_of(change.noun) for change in changes)
+        done = ensure_vxlan(nl, desired.device, desired.device_addresses, settings)
+        yield from (name_of(change.noun) for change in done.changes)
 
 
 def _entries(nl: Netlink, desired: Desired) -> Iterator[str]:

@@ -120,7 +120,7 @@ class PolicyController:
                     with Monitor() as monitor:
                         self._follow(monitor)
                 except Exception as error:  # whatever it is, the rules stay, and it goes on
-                    self._note("kernel", f"policies cannot be enforced: {error}")
+                    self._note("kernel", _not_enforced(error))
                     self._log.debug(traceback.format_exc())
                     self._loop.beat()
                     self._stop.wait(INTERVAL)
@@ -136,7 +136,10 @@ class PolicyController:
             self._facts = read_facts(self._saved.path)
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            why = f"{error.filename or self._saved.path}: {error.strerror}"
+            self._log.warning(f"the policies of the last run cannot be used: {why}")
+        except ValueError as error:
             self._log.warning(f"the policies of the last run cannot be used: {error}")
 
     def _follow(self, monitor: Monitor) -> None:
@@ -220,7 +223,7 @@ class PolicyController:
             self._loaded = None
             self._retry_at = time.monotonic() + self._backoff.next(time.monotonic())
             self._wake(cause)
-            self._note("rules", f"policies cannot be enforced: {error}")
+            self._note("rules", _not_enforced(error))
         else:
             self._note("rules", "")
             self._note("kernel", "")
@@ -294,19 +297,18 @@ class PolicyController:
     def _note_faults(self, facts: Facts, found: Compiled) -> None:
         faulty = [f"{name}: {why}" for name, why in found.faults.items()]
         more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
+        remedy = "correct it; `podwirectl policy lint` names mistakes"
         text = f"NetworkPolicy {faulty[0]}; it lets nothing through{more}" if faulty else ""
-        self._note("policies", text)
+        self._note("policies", f"{text}: {remedy}" if text else "")
         now = time.monotonic()
         self._closed = {key: self._closed.get(key, now) for key in found.closed}
 
     def _note_bridged(self) -> None:
         """Report pods whose packets the bridge does not show to nftables."""
         off = [s for s in BRIDGE_SYSCTLS if self._bridged and read_sysctl(s) != "1"]
-        why = (
-            f"are ports of a bridge, between which policies need {dotted(off[0])}=1" if off else ""
-        )
-        how = "(module br_netfilter), or mode ptp"
-        self._note("bridge", f"pods {summary(self._bridged)} {why} {how}" if off else "")
+        why = "are ports of a bridge, between which policies are not enforced"
+        how = f"set {dotted(off[0])}=1 (module br_netfilter), or use mode ptp" if off else ""
+        self._note("bridge", f"pods {summary(self._bridged)} {why}: {how}" if off else "")
 
     def _note_closed(self) -> None:
         """Report pods that the source has not described for a while."""
@@ -345,6 +347,10 @@ class PolicyController:
 
     def _record(self, action: Action, name: str, cause: str) -> None:
         self._journal.write([Record(time.time(), action, name, cause)])
+
+
+def _not_enforced(error: Exception) -> str:
+    return f"policies cannot be enforced: {error}: it is tried again; see journalctl -u podwired"
 
 
 def _is_of_table(event: Event) -> bool:

@@ -48,10 +48,11 @@ class FileSource:
             self._state = state
             facts = facts_of(thing for path in self._files() for thing in read_objects(path))
         except OSError as error:
-            self.fault = f"{error.filename or self._folder} cannot be read: {error.strerror}"
+            why = f"{error.filename or self._folder} cannot be read: {error.strerror}"
+            self.fault = f"{why}: make it readable, or remove it"
             return None
         except ValueError as error:
-            self.fault = str(error)
+            self.fault = f"{error}: correct that file"
             return None
         self.fault = ""
         return facts

@@ -13,6 +13,10 @@ from kernel.netlink.monitor import Event
 PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
 _NODE_PROCESSES = 0xEFFFFFFC  # linux/proc_ns.h, PROC_PID_INIT_INO
 _UNSIGNED = frozenset({"link", "fdb"})
+_AUTHORED = re.compile(
+    r"(\w+ by (?:the kernel|a process \(netlink port \d+\)|pid \d+(?: \(.*\))?))"
+    r"(?:, \d+ times now|$)"
+)
 _PARENTS = re.compile(r"^Tgid:\s*(\d+)$.*?^PPid:\s*(\d+)$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,6 +27,12 @@ def describe_event(change: str, event: Event) -> str:
     if not event.port and event.kind in _UNSIGNED:
         return change
     return f"{change} by {name_author(event.port)}"
+
+
+def authored_part(cause: str) -> str:
+    """The change and its author in the cause of a record of the journal; empty without author."""
+    found = _AUTHORED.match(cause)
+    return found[1] if found else ""
 
 
 def name_author(port: int) -> str:

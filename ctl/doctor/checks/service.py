@@ -62,8 +62,10 @@ def check_status(seen: Observed) -> Iterator[Finding]:
     for part, text in status.faults.items():
         if part in _SHOWN:
             continue
-        what, remedy = split_remedy(f"{PARTS.get(part, '')}{text}")
-        yield Finding(part, _SEVERITIES.get(part, Severity.DEGRADED), what, remedy)
+        what, remedy = split_remedy(text)
+        what = f"{PARTS.get(part, '')}{what}"
+        severity = _SEVERITIES.get(part, Severity.DEGRADED)
+        yield Finding(part, severity, what, remedy or "journalctl -u podwired")
 
 
 def check_plan(seen: Observed) -> Iterator[Finding]:

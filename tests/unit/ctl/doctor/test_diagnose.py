@@ -50,6 +50,19 @@ def test_a_peer_is_not_blamed_for_this_nodes_own_filter() -> None:
     assert (found.check, found.since) == ("filters", NOW - 30)
 
 
+def test_a_fault_without_a_remedy_is_no_remedy() -> None:
+    status = NodeStatus("node-1", "vxlan", "static", faults={"policy": "pods a/b are closed"})
+    [found] = diagnose(Observed(NOW, daemon=published(status)))
+    assert (found.what, found.do) == (
+        "network policies: pods a/b are closed",
+        "journalctl -u podwired",
+    )
+    status = replace(status, faults={"policy": "pods a/b are closed: see the API server"})
+    [found] = diagnose(Observed(NOW, daemon=published(status)))
+    assert found.what == "network policies: pods a/b are closed"
+    assert found.do == "see the API server"
+
+
 def test_a_stale_status_says_nothing() -> None:
     status = NodeStatus("node-1", "vxlan", "static", fault="no plan")
     old = Daemon(Published(status, 7, NOW - 3600, age=3600.0, running=False))
@@ -69,10 +82,14 @@ def test_repairs_of_the_last_minutes_are_notices_with_their_author() -> None:
 
 
 def test_who_changes_an_object_again_and_again_is_named() -> None:
-    record = Record(NOW - 10, "flapping", "route R", "removed by pid 7 (ip), 9 times now")
+    again = "9 times now: podwire goes on repairing it"
+    record = Record(NOW - 10, "flapping", "route R", f"removed by pid 7 (a, b) c), {again}")
     route = Difference("routes", "node-2", "route R", "via X", "", "route R is missing")
     found = diagnose(Observed(NOW, differences=(route,), records=(record,)))[0]
-    assert (found.since, found.who) == (NOW - 10, record.cause)
+    assert (found.since, found.who) == (NOW - 10, "removed by pid 7 (a, b) c)")
+    nobody = replace(record, cause=f"removed, {again}")
+    found = diagnose(Observed(NOW, differences=(route,), records=(nobody,)))[0]
+    assert (found.since, found.who) == (NOW - 10, "")
     found = diagnose(
         Observed(NOW, differences=(route,), records=(replace(record, action="found"),))
     )[0]

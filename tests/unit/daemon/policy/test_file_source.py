@@ -32,7 +32,8 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").mkdir()
     source = FileSource(tmp_path)
     assert source.take() is None
-    assert source.fault == f"{tmp_path / 'q.yaml'} cannot be read: it is no regular file"
+    why = f"{tmp_path / 'q.yaml'} cannot be read: it is no regular file"
+    assert source.fault == f"{why}: make it readable, or remove it"
 
 
 @pytest.mark.parametrize(
