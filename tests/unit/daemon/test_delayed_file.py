@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,11 @@ def test_a_disk_that_is_slow_once_does_not_put_off_the_next_write(
         return value
 
     file = DelayedFile(path, "the state", render, soon=0.01)
+
+    def has(value: bytes) -> bool:
+        return path.exists() and path.read_bytes() == value
+
     for value in (b"1", b"2"):
         file.update(value)
-        wait_until(lambda value=value: path.exists() and path.read_bytes() == value)
+        wait_until(partial(has, value))
     file.close()
