@@ -6,13 +6,16 @@ since boot, which no clock change can move; the wall clock only dates allocation
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipam.errors import IO_FAILURE, IpamError, damaged
+
+if TYPE_CHECKING:
+    import sqlite3
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """A random ID that the kernel makes at boot (proc(5))."""

@@ -75,9 +75,9 @@ def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
         "ipam.cli",
         "ipam.store",
     }
-    assert loaded("history", "--file", journal) & (heavy | {"daemon.status"}) == set()
+    assert loaded("history", "--file", journal) & (heavy | {"daemon.status", "sqlite3"}) == set()
     assert loaded("status", "--file", status) & (heavy | {"daemon.journal"}) == set()
-    assert loaded("--help") & (heavy | {"daemon.journal", "daemon.status"}) == set()
+    assert loaded("--help") & (heavy | {"daemon.journal", "daemon.status", "sqlite3"}) == set()
     modules = loaded("check-config", tmp_path / "none.yaml")
     assert "yaml" in modules
     unused = {
