@@ -128,7 +128,7 @@ def distinct(step: Step) -> Step:
 
 def without_reasons(desired: Desired) -> Desired:
     """Of several reasons against a prefix the one that is named follows from what came before."""
-    return replace(desired, refused=tuple(replace(r, why="") for r in desired.refused))
+    return replace(desired, refused=tuple(replace(r, why="", other="") for r in desired.refused))
 
 
 @settings(max_examples=200)
