@@ -144,6 +144,22 @@ def test_output_without_a_meaning_hinders_no_delete(node: Node, tmp_path: Path) 
     assert heard(tmp_path) == ["DEL"]
 
 
+@pytest.mark.parametrize(
+    ("output", "code", "details"),
+    [
+        ("no such range", 104, "it wrote: no such range"),
+        ('{"code": 120, "msg": "full"}', 120, ""),
+        ('{"code": 120, "msg": "full", "details": "of 10.88.0.0/24"}', 120, "of 10.88.0.0/24"),
+    ],
+)
+def test_a_failure_is_passed_on(
+    node: Node, tmp_path: Path, output: str, code: int, details: str
+) -> None:
+    make_plugin(tmp_path, f"echo '{output}'; exit 1")
+    answer = ask(node, tmp_path)
+    assert (answer["code"], answer.get("details", "").strip()) == (code, details)
+
+
 def test_a_signal_has_its_name(node: Node, tmp_path: Path) -> None:
     make_plugin(tmp_path, "kill -USR1 $$")
     answer = ask(node, tmp_path)

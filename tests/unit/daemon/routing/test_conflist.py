@@ -22,8 +22,11 @@ from cni_plugin.shape import shape_of
 from cni_plugin.versions import SUPPORTED, require_supported
 from daemon.config.schema import ChainedPlugin, ConflistSettings, Mode
 from daemon.files import explain
+from daemon.journal import MIN_BYTES, Journal
+from daemon.log import Log
 from daemon.routing.conflist import (
     MARK,
+    ConflistReconciler,
     ForeignConflist,
     Kept,
     NoConflist,
@@ -31,9 +34,12 @@ from daemon.routing.conflist import (
     remove_conflist,
     render_conflist,
 )
+from daemon.routing.planner import Planner
+from daemon.routing.reporter import Reporter
 from ipam.config import IpamConf, parse_ipam
 from kernel.model import IPNetwork
 from tests import ROOT
+from tests.unit.daemon.clusters import cluster, host_state, node, planned, settings
 
 DATA_DIR = Path("/var/lib/podwire")
 V4, V6 = ip_network("10.244.1.0/24"), ip_network("fd00:10:244:1::/64")
@@ -202,6 +208,22 @@ def test_what_no_runtime_can_read_is_replaced_if_it_stays(path: Path, damage: by
     assert keep_conflist(path, CONTENT, caught.value.content).done == "rewritten"
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_another_program_writes_has_time_to_become_whole(
+    path: Path, tmp_path: Path
+) -> None:
+    found = settings(f"conflist: {{path: {path}}}")
+    desired = planned(Planner(found), cluster(node(1)), host_state())
+    now = [100.0]
+    reporter = Reporter(Journal(tmp_path / "journal.jsonl", MIN_BYTES), Log())
+    conflist = ConflistReconciler(found, reporter, lambda: now[0])
+    path.parent.mkdir()
+    path.write_bytes(b"{")
+    for later, done in ((0.0, False), (0.3, False), (0.2, True)):
+        now[0] += later
+        assert conflist.reconcile(desired) is done
+    assert json.loads(path.read_bytes())["plugins"]
 
 
 def test_links_folders_and_pipes_are_left_alone(path: Path, tmp_path: Path) -> None:
