@@ -253,6 +253,8 @@ def perform(undo: ExitStack, source: str) -> None:
     """All scenes, in order."""
     folder = Path(tempfile.mkdtemp(prefix="podwire-demo-"))
     undo.callback(shutil.rmtree, folder, ignore_errors=True)
+    # Of all programs of the demo: the machine's own list of stores stays as it was.
+    os.environ["PODWIRE_STORES"] = str(folder / "stores")
     nodes = Node(1, folder / "1"), Node(2, folder / "2")
     make_underlay(undo)
     for node in nodes:

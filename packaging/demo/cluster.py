@@ -262,6 +262,7 @@ class Node:
             "CNI_PATH": str(BIN),
             "CNI_ARGS": f"K8S_POD_NAMESPACE=demo;K8S_POD_NAME=pod-{pod[-1]}",
             "PODWIRE_SOCKET": str(self.folder / "podwire.sock"),
+            "PODWIRE_STORES": os.environ["PODWIRE_STORES"],
         }
         begin = time.perf_counter()
         done = subprocess.run(

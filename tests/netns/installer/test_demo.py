@@ -1,5 +1,6 @@
 """The demo, the first command of README.md: it ends well, and leaves nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,3 +18,5 @@ def test_it_shows_everything_and_leaves_nothing(source: str) -> None:
     steps = [line for line in done.stdout.splitlines() if line[:1].isdigit()]
     assert [line.partition(".")[0] for line in steps] == list("123456789")
     assert steps[-1].endswith(": nothing")
+    entries = Path("/run/podwire/stores").glob("*")
+    assert [link for link in entries if "podwire-demo-" in os.readlink(link)] == []
