@@ -4,3 +4,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 """The project's folder."""
+
+PACKAGES = ("cni_plugin", "ctl", "daemon", "ipam", "kernel")
+"""The folders of the product's code."""

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
-
-PACKAGES = ("cni_plugin", "ctl", "daemon", "ipam", "kernel")
+from tests import PACKAGES, ROOT
 
 
 def modules(package: str) -> Iterator[Path]:
