@@ -20,7 +20,7 @@ from ctl.doctor.checks.service import check_daemon, check_plan, check_status, ch
 from ctl.doctor.finding import Finding, Severity
 from ctl.doctor.observed import Observed
 from daemon.journal import Record
-from daemon.routing.authors import authored_part
+from daemon.routing.authors import authored_part, is_by_kernel
 
 CHECKS: tuple[Callable[[Observed], Iterable[Finding]], ...] = (
     check_plan,
@@ -88,7 +88,7 @@ def _repaired(seen: Observed, known: Iterable[Finding]) -> Iterator[Finding]:
 def _place(record: Record) -> tuple[bool, bool, float]:
     """The latest first, but what followed from another change after that."""
     kind = record.object.partition(" ")[0]
-    return "by the kernel" in record.cause, kind in ("fdb", "neighbour"), -record.time
+    return is_by_kernel(record.cause), kind in ("fdb", "neighbour"), -record.time
 
 
 def _quote(text: str) -> str:

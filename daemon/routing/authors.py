@@ -13,8 +13,9 @@ from kernel.netlink.monitor import Event
 PID_MAX = 1 << 22  # linux/threads.h, PID_MAX_LIMIT
 _NODE_PROCESSES = 0xEFFFFFFC  # linux/proc_ns.h, PROC_PID_INIT_INO
 _UNSIGNED = frozenset({"link", "fdb"})
+_KERNEL = "the kernel"
 _AUTHORED = re.compile(
-    r"(\w+ by (?:the kernel|a process \(netlink port \d+\)|pid \d+(?: \(.*\))?))"
+    rf"([\w ]+ by (?:{_KERNEL}|a process \(netlink port \d+\)|pid \d+(?: \(.*\))?))"
     r"(?:, \d+ times now|$)"
 )
 _PARENTS = re.compile(r"^Tgid:\s*(\d+)$.*?^PPid:\s*(\d+)$", re.MULTILINE | re.DOTALL)
@@ -35,6 +36,11 @@ def authored_part(cause: str) -> str:
     return found[1] if found else ""
 
 
+def is_by_kernel(cause: str) -> bool:
+    """Whether the kernel made the change itself, because of another one."""
+    return authored_part(cause).endswith(f" by {_KERNEL}")
+
+
 def name_author(port: int) -> str:
     """The owner of a netlink port: the kernel, or a process, which may have ended meanwhile.
 
@@ -47,7 +53,7 @@ def name_author(port: int) -> str:
 @lru_cache(maxsize=64)
 def _name_author(port: int, _second: int) -> str:
     if port == 0:
-        return "the kernel"
+        return _KERNEL
     if port > PID_MAX:
         return f"a process (netlink port {port})"
     if _has_own_process_ids():  # /proc has other processes by those of the node

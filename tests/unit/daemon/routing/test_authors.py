@@ -7,7 +7,15 @@ import subprocess
 import sys
 import threading
 
-from daemon.routing.authors import describe_event, is_own, name_author
+import pytest
+
+from daemon.routing.authors import (
+    authored_part,
+    describe_event,
+    is_by_kernel,
+    is_own,
+    name_author,
+)
 from kernel.model import Link
 from kernel.netlink.monitor import Event
 from tests import ROOT
@@ -55,3 +63,22 @@ def test_no_author_is_named_where_the_kernel_names_none() -> None:
     )
     echoed = Event("link", True, Link("vx"), 1 << 23)
     assert describe_event("removed", echoed) == f"removed by a process (netlink port {1 << 23})"
+
+
+@pytest.mark.parametrize(
+    ("cause", "author", "kernels"),
+    [
+        ("removed by pid 4711 (ip)", "removed by pid 4711 (ip)", False),
+        ("removed by pid 4711 (a by b), 3 times now", "removed by pid 4711 (a by b)", False),
+        ("changed by a process (netlink port 5000000)",) * 2 + (False,),
+        ("removed by the kernel",) * 2 + (True,),
+        ("removed by the kernel, 12 times now", "removed by the kernel", True),
+        ("changed in the pod by the kernel",) * 2 + (True,),
+        ("changed in the pod by pid 7",) * 2 + (False,),
+        ("removed", "", False),
+        ("refused by the kernel: no memory", "", False),
+    ],
+)
+def test_the_author_is_read_from_a_cause(cause: str, author: str, kernels: bool) -> None:
+    assert authored_part(cause) == author
+    assert is_by_kernel(cause) is kernels
