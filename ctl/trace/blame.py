@@ -38,14 +38,14 @@ def owner_of(table: str, chain: str, family: str) -> str:
     return "iptables-nft" if table in _IPTABLES and family in ("ip", "ip6") else "another program"
 
 
-def describe_step(step: Step) -> str:
-    """The rule or policy, with its text, and whose it is."""
+def describe_step(step: Step, *, in_pod: bool = False) -> str:
+    """The rule or policy, and whose it is; the text of those of the node, not of those in a pod."""
     event = step.event
     place = f"chain {event.chain} of table {event.family} {event.table}"
     whose = owner_of(event.table, event.chain, event.family)
     if event.kind == "policy":
         return f"the policy of {place} ({whose})"
-    listed = read_rule_text(event)
+    listed = "" if in_pod else read_rule_text(event)
     listed = listed.split(f' comment "{TABLE} ')[0]
     said = f" `{listed}`" if listed else ""
     return f"rule {event.handle}{said} of {place} ({whose})"

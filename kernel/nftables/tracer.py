@@ -9,6 +9,7 @@ ends it: rules of iptables-legacy send no trace.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,10 @@ _FAR = 1_000_000
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 4 << 20
 _VXLAN_INNER = 8 + 8 + 14  # UDP, VXLAN and Ethernet headers before the inner packet
+
+
+# What nft's parser takes for a name, and nothing else (nftables src/scanner.l, string).
+_NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_./-]*")
 
 
 class Bytes(NamedTuple):
@@ -260,9 +265,12 @@ def _ends(packet: bytes) -> tuple[IPAddress | None, IPAddress | None]:
 
 
 def read_rule_text(event: TraceEvent) -> str:
-    """The rule as nft lists it; empty without the program nft, or where the rule is gone."""
+    """The rule as nft lists it; empty without the program nft, where the rule is gone, or where
+    nft could not read the names: it joins its arguments to commands, and the kernel takes any name.
+    """
     program = find_program("nft")
-    if program is None or not event.handle:
+    named = _NAME.fullmatch(event.table) and _NAME.fullmatch(event.chain)
+    if program is None or not event.handle or not named:
         return ""
     argv = [program, "-n", "-a", "list", "chain", event.family, event.table, event.chain]
     try:
