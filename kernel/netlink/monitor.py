@@ -194,7 +194,8 @@ class Monitor(AbstractContextManager["Monitor"]):
         return routes.parse_named_route(message, names)
 
     def _name(self, index: int) -> str:
-        if index in self._stale:
+        # The kernel has -1 for a block of filters that several links share (TCM_IFINDEX_MAGIC_BLOCK).
+        if index <= 0 or index in self._stale:
             return ""
         if index not in self._names:
             try:

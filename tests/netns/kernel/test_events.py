@@ -195,6 +195,17 @@ def test_nft(side: Side, events: Monitor) -> None:
         assert told.port == nft.pid
 
 
+def test_filters_that_links_share_are_about_no_link(side: Side, events: Monitor) -> None:
+    """The kernel gives the index -1 to what is in a block."""
+    for words in (
+        "qdisc add dev eth0 ingress_block 22 ingress",
+        "filter add block 22 protocol all u32 match u32 0 0 flowid 1:1",
+    ):
+        side.ns.run(["tc", *words.split()])
+    side.ns.ip_batch("address add 10.3.0.1/24 dev eth0\n")
+    wait(side, events, lambda event: event.kind == "address")
+
+
 def test_own_changes_and_other_links_neighbours_are_not_told(side: Side, events: Monitor) -> None:
     entries = [e for e in many(3000) if not isinstance(e, FdbEntry)]
     assert change_entries(side.nl, entries, []) == []
