@@ -70,22 +70,23 @@ class LinkRemover:
 
     def _delete(self, batch: Sequence[_Deletion]) -> None:
         """Delete the batch's links, and wait until they are gone; the permit ends later."""
-        with open_netlink() as nl, ExitStack() as permit:
+        with ExitStack() as permit:
             permit.callback(self._permits.release)
-            found = _mark(nl, batch)
-            if not found:
-                return
-            begun = threading.Event()
-            sending = self._senders.submit(_delete_group, begun)
-            held = permit.pop_all()
-            sending.add_done_callback(lambda _done: held.close())
-            begun.wait()
-            # Who took the link that was marked last took all.
-            while nl.run([links.get_link(found[-1])], tolerate=links.GONE)[0].objects:
-                if sending.done():
-                    sending.result()
+            with open_netlink() as nl:
+                found = _mark(nl, batch)
+                if not found:
                     return
-                time.sleep(_PAUSE)
+                begun = threading.Event()
+                sending = self._senders.submit(_delete_group, begun)
+                held = permit.pop_all()
+                sending.add_done_callback(lambda _done: held.close())
+                begun.wait()
+                # Who took the link that was marked last took all.
+                while nl.run([links.get_link(found[-1])], tolerate=links.GONE)[0].objects:
+                    if sending.done():
+                        sending.result()
+                        return
+                    time.sleep(_PAUSE)
 
 
 class _Deletion:

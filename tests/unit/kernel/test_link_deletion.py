@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 import subprocess
@@ -10,6 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from kernel.errors import KernelError
 from kernel.link_deletion import LinkRemover
 from kernel.netlink import routes
 from kernel.netlink.socket import Netlink
@@ -87,3 +91,20 @@ def test_what_was_never_there_takes_nobodys_turn() -> None:
         subprocess.run(["ip", "link", "add", "one", "type", "veth", "peer", "other"], check=True)
         assert remover.remove(["one"])
         assert not remover.remove(["other"])
+
+
+def test_a_shortage_of_descriptors_passes() -> None:
+    """As many deletions fail as may be in flight, and a later one does not wait for them."""
+    remover, limits = LinkRemover(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with elsewhere():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            for _ in range(4):
+                with pytest.raises(KernelError):
+                    remover.remove(["lo"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        late = threading.Thread(target=remover.remove, args=(["none"],), daemon=True)
+        late.start()
+        late.join(30)
+    assert not late.is_alive()
