@@ -89,6 +89,9 @@ def _apply_settings(nl: Netlink, desired: Bridge) -> None:
 def _require_bridge(desired: Bridge, link: Link | None) -> Link:
     if link is None or link.kind != "bridge":
         raise KernelError("use bridge", desired.name, 0, "a link of that name is not a bridge")
+    if link.name != desired.name:  # the kernel takes both, our rules and settings do not
+        hint = f"that is an alternative name of {link.name}: use {link.name}"
+        raise KernelError("use bridge", desired.name, 0, hint)
     if any(gateway.version == 6 for gateway in desired.gateways) and (link.mtu or 0) < _IPV6_MTU:
         hint = f"it has an MTU of {link.mtu}, and IPv6 needs {_IPV6_MTU} (RFC 8200 section 5)"
         raise KernelError("give IPv6 gateways to bridge", desired.name, 0, hint)

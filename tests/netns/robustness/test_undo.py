@@ -39,6 +39,12 @@ def other_kind(scene: Scene, pod: Namespace) -> None:
     scene.node.ns.ip_batch(f"link add {BRIDGE} type veth peer name other0")
 
 
+def other_name(scene: Scene, pod: Namespace) -> None:
+    scene.node.ns.ip_batch(
+        f"link add br-own type bridge\nlink property add dev br-own altname {BRIDGE}"
+    )
+
+
 def other_gateway(scene: Scene, pod: Namespace) -> None:
     scene.node.ns.ip_batch(
         f"link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
@@ -71,6 +77,9 @@ FAILURES = {
     "bridge is no bridge": Failure(
         101, "a link of that name is not a bridge", ("bridge",), other_kind
     ),
+    "bridge's name is an alternative one": Failure(
+        101, "that is an alternative name of br-own: use br-own", ("bridge",), other_name
+    ),
     "bridge has another address": Failure(
         101, "it has 10.99.0.1/16 already; set forceAddress", ("bridge",), other_gateway
     ),
@@ -90,7 +99,7 @@ FAILURES = {
     "MTU below IPv6's": Failure(7, "mtu: 1279", conf={"mtu": 1279}),
 }  # fmt: skip
 
-TAKEN_BRIDGE = (other_kind, other_gateway, overlapping_gateway)
+TAKEN_BRIDGE = (other_kind, other_name, other_gateway, overlapping_gateway)
 """A bridge of that kind cannot have a pod of podwire's already."""
 
 CASES = [
