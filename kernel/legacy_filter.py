@@ -15,11 +15,13 @@ from typing import Literal
 
 from kernel.iptables import has_legacy_table
 from kernel.nftables.foreign import (
+    DECIDING,
     FORWARD,
     INPUT,
     OUTPUT,
     POSTROUTING,
     PREROUTING,
+    TRANSLATING,
     Flow,
     match_xtables,
     without_oif,
@@ -48,6 +50,7 @@ _AT_ENTRIES = 40  # struct ipt_get_entries: the entries are aligned to eight byt
 _SIZE_MAX = 16 << 20
 _CHAIN_NAME = 30  # XT_FUNCTION_MAXNAMELEN
 _VIA_IN, _VIA_OUT, _SOURCE, _DESTINATION, _PROTOCOL = 0x01, 0x02, 0x08, 0x10, 0x40
+_FRAGMENT, _NOT_FRAGMENT = 0x01, 0x20  # IPT_F_FRAG, IPT_INV_FRAG; of IPv4 alone
 _HEAD = struct.Struct("=H29sB")  # struct xt_entry_match, xt_entry_target
 _DROP, _ACCEPT, _RETURN = -1, -2, -5  # a verdict is -NF_... - 1
 _DEPTH_MAX = 32
@@ -55,7 +58,6 @@ _STEPS_MAX = 100_000
 _MatchOf = Literal["yes", "no", "maybe"]
 _Verdict = Literal["accept", "continue", "unknown"] | tuple[str, bool]
 """A tuple has the text of a rule, and whether it drops: else it translates the destination."""
-_TRANSLATING = frozenset({"DNAT", "REDIRECT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +234,9 @@ class _Walk:
     def _follow(self, at: int, step: int, depth: int) -> _Verdict | Literal["return"]:
         entries = self._table.entries
         name, data = self._table.target(at)
-        if name == "REJECT" or name in _TRANSLATING:
+        if name == "REJECT" or name in TRANSLATING:
             return self._table.describe(at), name == "REJECT"
-        if name == "ERROR" or name.startswith("NFQUEUE"):
+        if name == "ERROR" or name in DECIDING:
             return "unknown"
         if name:
             return "continue"
@@ -280,6 +282,9 @@ class _Walk:
             found = link_key(name)
             fits = all(f & m == w & m for f, m, w in zip(found, mask, wanted, strict=True))
             yield "maybe" if not name else "yes" if fits != bool(inverted & flag) else "no"
+        if self._table.version == 4 and entries[at + layout.flags] & _FRAGMENT:
+            # The second and later fragments of a packet, or with ! all else.
+            yield "yes" if inverted & _NOT_FRAGMENT else "no"
         protocol = struct.unpack_from("=H", entries, at + layout.protocol)[0]
         if protocol:
             fits = protocol == flow.protocol

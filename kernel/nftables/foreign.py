@@ -33,13 +33,24 @@ _DROP, _ACCEPT, _JUMP, _GOTO, _RETURN = 0, 1, -3, -4, -5
 TRANSLATED = 256
 """Beside the kernel's verdicts: the destination is another one from here on."""
 _NAT_DESTINATION = 1  # NFT_NAT_DNAT
-_TRANSLATING = frozenset({"DNAT", "REDIRECT"})
+TRANSLATING = frozenset({"DNAT", "REDIRECT"})
+"""Targets of iptables that translate the destination."""
+DECIDING = frozenset({"NFQUEUE", "TPROXY", "SYNPROXY"})
+"""Targets of iptables that end the packet's way through the chain, as another program decides."""
 _PROTOCOL, _IIFNAME, _OIFNAME, _NFPROTO, _L4PROTO = 1, 6, 7, 15, 16
 _HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment", "immediate"})
 # Bits of the state of a packet that begins a connection: NF_CT_STATE_BIT, XT_CONNTRACK_STATE_BIT.
 _STATE_NEW = 1 << 3
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 _ETHERTYPE = 12, 2  # its offset and length in a frame
+# What is known of a header, from byte to byte: version and length, fragment, protocol, addresses;
+# in IPv6 the last two; of TCP and UDP the port that the packet goes to.
+_KNOWN = {
+    (_NETWORK, 4): ((0, 1), (6, 8), (9, 10), (12, 20)),
+    (_NETWORK, 6): ((6, 7), (8, 40)),
+    (_TRANSPORT, 4): ((2, 4),),
+    (_TRANSPORT, 6): ((2, 4),),
+}
 # linux/netfilter/nf_tables.h, NFTA_FIB_F_DADDR and NFT_FIB_RESULT_ADDRTYPE; RTN_LOCAL.
 _TYPE_OF_DESTINATION, _LOCAL_TYPE = (2, 3), struct.pack("=I", 2)
 # linux/netfilter/xt_addrtype.h: types of source and destination, flags; XT_ADDRTYPE_LOCAL.
@@ -68,13 +79,18 @@ class Flow:
     oif: str = ""
     is_local: bool = False
 
-    @property
-    def network_header(self) -> bytes:
-        """Its IP header, as far as rules look at it."""
-        ends = self.source.packed + self.to.packed
-        if self.to.version == 4:
-            return struct.pack("!BBHHHBBH", 0x45, 0, 60, 0, 0, 64, self.protocol, 0) + ends
-        return struct.pack("!IHBB", 6 << 28, 20, self.protocol, 64) + ends
+    def header(self, base: int, offset: int, length: int) -> bytes | None:
+        """Bytes of its IP header or of that of TCP or UDP; None for what is not known here."""
+        known = _KNOWN.get((base, self.to.version), ())
+        if not any(first <= offset and offset + length <= end for first, end in known):
+            return None
+        if base == _TRANSPORT:
+            header = struct.pack("!2xH", self.port)
+        elif self.to.version == 4:
+            header = struct.pack("!B8xB2x", 0x45, self.protocol)
+        else:
+            header = struct.pack("!6xBx", self.protocol)
+        return (header + self.source.packed + self.to.packed)[offset : offset + length]
 
     def meta(self, key: int) -> bytes | None:
         """What the kernel knows of it beside its bytes; None for what is not known here."""
@@ -266,6 +282,8 @@ def _evaluate(rule: Message, flow: Flow) -> tuple[_Match, int | None, str]:
             return match, _DROP, ""
         if _translates(name, data):
             return match, TRANSLATED, ""
+        if name == "target" and string(data[1]) in DECIDING:
+            return "maybe", _ACCEPT, ""
         if name in ("lookup", "masq", "nat", "redir", "tproxy", "queue", "target"):
             if name != "target" and data.get(3) is not None:  # a verdict map, or a translation
                 return "maybe", _ACCEPT, ""
@@ -281,7 +299,7 @@ def _evaluate(rule: Message, flow: Flow) -> tuple[_Match, int | None, str]:
 def _translates(name: str, data: _Attributes) -> bool:
     if name == "nat":
         return int.from_bytes(data[1]) == _NAT_DESTINATION
-    return name == "redir" or (name == "target" and string(data[1]) in _TRANSLATING)
+    return name == "redir" or (name == "target" and string(data[1]) in TRANSLATING)
 
 
 def jump_target(rule: Message) -> str:
@@ -344,10 +362,7 @@ def _load(name: str, data: _Attributes, flow: Flow) -> bytes | None:
     base, offset, length = (int.from_bytes(data[n]) for n in (2, 3, 4))
     if (base, offset, length) == (_LINK, *_ETHERTYPE):
         return flow.meta(_PROTOCOL)
-    ports = struct.pack("!HH", flow.port, flow.port)
-    header = {_NETWORK: flow.network_header, _TRANSPORT: ports}.get(base, b"")
-    cut = header[offset : offset + length]
-    return cut if len(cut) == length else None
+    return flow.header(base, offset, length)
 
 
 def _mask(value: bytes | None, data: _Attributes) -> bytes | None:

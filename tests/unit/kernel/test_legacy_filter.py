@@ -61,6 +61,8 @@ PASSING = (
     "-p udp -j DROP",
     "-p tcp --dport 80 -j DROP",
     "-p tcp ! --syn -j DROP",
+    "-f -j DROP",
+    "-j NFQUEUE\n-j DROP",
     "-m conntrack --ctstate ESTABLISHED -j DROP",
     "-m limit --limit 1/s -j ACCEPT\n-j DROP",
     "-p tcp -m multiport --dports 1:65535 -j ACCEPT\n-j DROP",

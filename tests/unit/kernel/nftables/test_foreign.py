@@ -51,6 +51,9 @@ DROPPING = (
     "meta l4proto udp accept\ntcp dport 80 accept\ndrop",
     "ip protocol tcp drop",
     "ct state new drop",
+    "ip version 4 ip hdrlength 5 drop",
+    "tcp dport 49151 drop",
+    "th dport 49000-50000 drop",
     "jump side\ndrop",
     "limit rate 1/second drop\ndrop",
 )
@@ -67,6 +70,16 @@ PASSING = (
     "ip saddr { 10.9.9.9 } drop",
     "return\ndrop",
     "ct state vmap { established : accept, new : accept }\ndrop",
+    "ip frag-off & 0x1fff != 0 drop",  # the first packet has no fragment before it
+    # Nothing is known of these.
+    "ip ttl 64 drop",
+    "ip ttl < 65 drop",
+    "ip length 60 drop",
+    "ip id 0 drop",
+    "ip checksum 0 drop",
+    "ip dscp cs0 drop",
+    "tcp sport 49151 drop",
+    "tcp sport 49151 tcp dport 49151 drop",
 )
 
 
@@ -116,6 +129,22 @@ UFW = (
     "-A ufw-before-forward -p icmp --icmp-type 8 -j ACCEPT",
     "-A FORWARD -m comment --comment end -j REJECT",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("hidden", ["hoplimit 64", "hoplimit < 65", "length 20", "flowlabel 0"])
+def test_nothing_else_is_known_of_an_ipv6_header(nl: Netlink, hidden: str) -> None:
+    nft(f"ip6 {hidden} drop")
+    assert drop(nl, FLOWS[6]) == ""
+    nft("ip6 saddr fd00:1::/64 ip6 nexthdr tcp drop")
+    assert drop(nl, FLOWS[6])
+
+
+def test_what_a_program_decides_is_not_known(nl: Netlink) -> None:
+    """An intrusion prevention system takes packets by NFQUEUE: no rule after it sees them."""
+    iptables("-P FORWARD DROP", "-A FORWARD -j NFQUEUE")
+    assert drop(nl) == ""
+    iptables("-I FORWARD -p udp -j NFQUEUE", "-D FORWARD 2")
+    assert drop(nl) == "the policy of chain FORWARD of table ip filter"
 
 
 @pytest.mark.parametrize("rules", [DOCKER, UFW])
