@@ -116,7 +116,8 @@ class Walk:
         fault = _down(link, f"{name} of the pod") or fault
         drop = next((s for s in self._seen.pod_steps if s.is_drop), None) if self._seen else None
         if drop:
-            fault = "a rule in the pod's own namespace drops it: " + describe_step(drop, in_pod=True)
+            rule = describe_step(drop, in_pod=True)
+            fault = f"a rule in the pod's own namespace drops it: {rule}"
         hop = Hop("pod", f"route {path}", fault or self._too_long(link))
         self._counted(hop, SOURCE_POD)
         if hop.sent == 0 and is_unresolved:

@@ -194,7 +194,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         return routes.parse_named_route(message, names)
 
     def _name(self, index: int) -> str:
-        # The kernel has -1 for a block of filters that several links share (TCM_IFINDEX_MAGIC_BLOCK).
+        # A block of filters that several links share has -1 (TCM_IFINDEX_MAGIC_BLOCK).
         if index <= 0 or index in self._stale:
             return ""
         if index not in self._names:
