@@ -15,7 +15,7 @@ from tests.pytest_netns import reaper, traffic
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
-COMMAND_TIMEOUT = 60.0
+COMMAND_TIMEOUT = 150.0
 """Seconds after which a command in a namespace counts as hung."""
 PING_SECONDS = 10
 """Seconds that `ping` goes on asking."""
