@@ -173,23 +173,22 @@ def _container_ports(spec: Mapping[str, Any]) -> dict[tuple[int, str], int]:
 
 
 def _monitors(metadata: Mapping[str, Any]) -> bool:
-    annotations = mapping_of(metadata.get("annotations"), "metadata.annotations")
-    return annotations.get(MONITOR) == "monitor"
+    annotations = metadata.get("annotations")
+    return isinstance(annotations, dict) and annotations.get(MONITOR) == "monitor"
 
 
 def parse_policy(thing: Any) -> Policy:
     """A NetworkPolicy. Raises UnusableField where it has no name."""
-    policy = Policy(*key_of(thing))
+    key, text = key_of(thing), _json_of(thing.get("spec"))
+    policy = Policy(*key, monitors=_monitors(thing["metadata"]), spec=text)
     directions: tuple[Direction, ...] = ("ingress", "egress")
     pods = Selector()
     try:
-        metadata = mapping_of(thing.get("metadata"), "metadata")
-        policy = replace(policy, monitors=_monitors(metadata))
-        known = {"podSelector", "policyTypes", "ingress", "egress"}
-        spec = mapping_of(thing.get("spec"), "spec", known)
+        # Of what is kept: so the next daemon, which has nothing else, finds the same faults.
+        spec = mapping_of(json.loads(text), "spec")
         # Until the selector is read the policy is taken to select all pods of its namespace.
         pods = parse_selector(spec.get("podSelector"), "spec.podSelector")
-        policy = replace(policy, spec=_json_of(spec))
+        mapping_of(spec, "spec", {"podSelector", "policyTypes", "ingress", "egress"})
         directions = _parse_types(spec)
         rules = {d: _parse_rules(spec.get(d), d) for d in directions}
         _check_size(rules)
@@ -199,11 +198,14 @@ def parse_policy(thing: Any) -> Policy:
     return replace(policy, pods=pods, rules=rules)
 
 
-def _json_of(spec: Mapping[str, Any]) -> str:
+def _json_of(spec: Any) -> str:
+    """As JSON. What that cannot hold becomes what no field may be, and so stays a fault."""
+    if spec is None:
+        return "{}"
     try:
-        return json.dumps(spec)
+        return json.dumps(spec, default=lambda value: {type(value).__name__: [str(value)]})
     except (TypeError, ValueError, RecursionError) as error:
-        raise UnusableField("spec", str(error), "must be what JSON can hold") from error
+        return json.dumps(str(error))
 
 
 def _check_size(rules: Mapping[Direction, tuple[Rule, ...]]) -> None:

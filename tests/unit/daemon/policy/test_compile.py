@@ -181,13 +181,6 @@ def test_a_pod_that_is_not_known_is_closed_where_its_namespace_has_policies() ->
     assert compile_rules(facts, local, unknown=True).rules.known == {"pw1", "pw2", "pw3"}
 
 
-def test_a_policy_that_json_cannot_hold_closes_its_pods() -> None:
-    spec = {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": b"x"}
-    policy = parse_policy({"metadata": {"namespace": "a", "name": "p"}, "spec": spec})
-    assert "must be what JSON can hold" in policy.fault
-    assert (str(policy.pods), policy.rules) == ("app=web", {"ingress": (), "egress": ()})
-
-
 PODS = [
     {
         "metadata": {"namespace": "a", "name": f"p{n}"},
