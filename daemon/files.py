@@ -9,6 +9,8 @@ import ctypes
 import errno
 import os
 import stat
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +33,47 @@ _OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it
 
 
 FileState = tuple[int, ...]
+SETTLE_SECONDS = 0.5
+"""A file must be unchanged for so long before it is read: an editor that writes it in place needs a
+while, and half of a list is a valid list."""
+
+
+class Settling:
+    """Whether files that are looked at again and again are others, and are not being written.
+
+    now, today: seconds by the monotonic clock, by the wall clock.
+    """
+
+    def __init__(
+        self, now: Callable[[], float] = time.monotonic, today: Callable[[], float] = time.time
+    ) -> None:
+        self._now, self._today = now, today
+        self._taken: object = None
+        self._seen: object = None
+        self._seen_at = 0.0
+        self._is_first = True
+
+    def has_settled(self, state: object, changed: int) -> bool:
+        """Whether to read what has this state: it is another one, and SETTLE_SECONDS old.
+
+        changed: when the last change was, in nanoseconds by the wall clock.
+        """
+        if state == self._taken:
+            return False
+        if state != self._seen:
+            self._seen, self._seen_at = state, self._now()
+            untouched = self._today() - changed / 1e9
+            # At the start alone: later the wall clock may have jumped in the middle of an edit.
+            return self._is_first and untouched > SETTLE_SECONDS
+        return self._now() - self._seen_at >= SETTLE_SECONDS
+
+    def take(self, state: object) -> None:
+        """Note that what has this state was read: it is not read again."""
+        self._taken, self._is_first = state, False
+
+    def forget(self) -> None:
+        """Note that it could not be read: whatever is there next is read."""
+        self._taken = self._seen = None
 
 
 def make_folder(path: Path, mode: int = 0o700) -> None:

@@ -6,12 +6,14 @@ A pod of this node that no file describes is known by its name: see `daemon.poli
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from daemon.files import FileState, read_regular, state_of
+from daemon.files import FileState, Settling, read_regular, state_of
 from daemon.model import SourceActivity
 from daemon.policy.model import Facts
 from daemon.policy.objects import facts_of
@@ -22,15 +24,24 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class FileSource:
-    """A PolicySource of the files in a folder; while one of them is damaged, all stay as read."""
+    """A PolicySource of the files in a folder; while one of them is damaged, all stay as read.
+
+    They are read when none has changed for SETTLE_SECONDS. now, today: see `Settling`.
+    """
 
     names_pods = True
     activity = SourceActivity()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        today: Callable[[], float] = time.time,
+    ) -> None:
         self.fault = ""
         self._folder = folder
-        self._state: tuple[tuple[str, FileState], ...] | None = None
+        self._settling = Settling(now, today)
 
     def start(self) -> None:
         """Nothing is open between reads."""
@@ -42,12 +53,17 @@ class FileSource:
     def take(self) -> Facts | None:
         """The facts in all files, None where no file changed."""
         try:
-            state = tuple((path.name, state_of(path.stat())) for path in self._files())
-            if state == self._state:
+            states = self._states()
+            changed = [self._folder.stat().st_ctime_ns, *(state[0] for state in states.values())]
+            if not self._settling.has_settled(states, max(changed)):
                 return None
-            self._state = state
+            self._settling.take(states)
             facts = facts_of(thing for path in self._files() for thing in read_objects(path))
+            if self._states() != states:
+                self._settling.forget()
+                return None
         except OSError as error:
+            self._settling.forget()
             why = f"{error.filename or self._folder} cannot be read: {error.strerror}"
             self.fault = f"{why}: make it readable, or remove it"
             return None
@@ -56,6 +72,9 @@ class FileSource:
             return None
         self.fault = ""
         return facts
+
+    def _states(self) -> dict[str, FileState]:
+        return {path.name: state_of(path.stat()) for path in self._files()}
 
     def _files(self) -> list[Path]:
         """Hidden ones are those of editors."""

@@ -12,12 +12,8 @@ from pathlib import Path
 from daemon.config.load import read_section
 from daemon.config.schema import NodeAddress, NodeName, PodCidr, Prefixes, Section
 from daemon.config.yaml import FILE_MAX, Fault, FileFault, Item, load
-from daemon.files import FileState, open_regular, state_of
+from daemon.files import FileState, Settling, open_regular, state_of
 from daemon.model import Node, Snapshot, SourceActivity, keep_same, overlap
-
-SETTLE_SECONDS = 0.5
-"""A file must be unchanged for so long before it is read: an editor that writes it in place needs a
-while, and half of a list of nodes is a valid list of nodes."""
 
 
 class StaticSource:
@@ -38,10 +34,7 @@ class StaticSource:
         self.fault = ""
         self.activity = SourceActivity()
         self._path = path
-        self._now, self._today = now, today
-        self._seen: FileState | None = None
-        self._seen_at = 0.0
-        self._taken: FileState | None = None
+        self._now, self._settling = now, Settling(now, today)
         self._snapshot: Snapshot | None = None
         self._marked = False
 
@@ -54,19 +47,19 @@ class StaticSource:
         try:
             state = state_of(os.stat(self._path))
             self.activity = replace(self.activity, last_received=self._now())
-            if not self._has_settled(state):
+            if not self._settling.has_settled(state, state[0]):
                 return None
             data = self._read(state)
             if data is None:
                 return None
-            self._taken = state
+            self._settling.take(state)
             self.activity = replace(self.activity, bytes=self.activity.bytes + len(data))
             fresh = self._parse(data)
             # Thousands of new objects make a collection due: here, not amid the changes below.
             gc.collect()
             return self._take(fresh)
         except OSError as error:
-            self._taken = self._seen = None
+            self._settling.forget()
             self.fault = f"{self._path}: could not be read: {error.strerror}"
         except FileFault as error:
             self.fault = str(error)
@@ -74,17 +67,6 @@ class StaticSource:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _has_settled(self, state: FileState) -> bool:
-        """Whether the file is new, and is not being written any more."""
-        if state == self._taken:
-            return False
-        if state != self._seen:
-            self._seen, self._seen_at = state, self._now()
-            untouched = self._today() - state[0] / 1e9
-            # At the start alone: later the wall clock may have jumped in the middle of an edit.
-            return self._snapshot is None and untouched > SETTLE_SECONDS
-        return self._now() - self._seen_at >= SETTLE_SECONDS
 
     def _read(self, state: FileState) -> bytes | None:
         """The whole file; None where it changed meanwhile. Raises OSError, FileFault."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon.files import SETTLE_SECONDS
 from daemon.model import Snapshot, Source
-from daemon.sources.static import SETTLE_SECONDS, StaticSource
+from daemon.sources.static import StaticSource
 
 ONE = "nodes:\n- {name: a, addresses: [192.0.2.1], podCIDRs: []}\n"
 TWO = ONE + "- {name: b, addresses: [192.0.2.2], podCIDRs: []}\n"
