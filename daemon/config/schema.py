@@ -277,7 +277,7 @@ class PolicySettings(Section):
     """`policy`: NetworkPolicies are enforced.
 
     dir: a folder of files with them; None: those of Kubernetes, where that is the source.
-    unknown_pods: what pods of a namespace with policies may do while their labels are not known.
+    unknown_pods: what pods whose labels are not known may do in a namespace with enforced policies.
     """
 
     dir: AnyPath | None = None

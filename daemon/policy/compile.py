@@ -104,15 +104,16 @@ def compile_rules(
 ) -> Compiled:
     """The rules for this node's pods. bridges: on which others than these are closed.
 
-    unknown: whether a pod of a namespace with policies, whose labels are not known, is let through.
+    unknown: whether a pod whose labels are not known is let through where policies are enforced.
     """
     compiler = _Compiler(facts)
+    enforced = {p.namespace for p in facts.policies.values() if not facts.monitors(p)}
     known: set[Place] = set()
     closed: list[Key] = []
     names: dict[Direction, dict[Place, str]] = {direction: {} for direction in DIRECTIONS}
     for pod in local:
         found = facts.pods.get(pod.key) if pod.key else None
-        if found is None and pod.key and compiler.by_namespace[pod.key[0]] and not unknown:
+        if found is None and pod.key and pod.key[0] in enforced and not unknown:
             closed.append(pod.key)
             continue
         known.update(pod.places)
@@ -120,7 +121,12 @@ def compile_rules(
             if found and (name := compiler.filter_of(found, direction)):
                 names[direction] |= dict.fromkeys(pod.places, name)
     rules = PolicyRules(
-        frozenset(known), names["ingress"], names["egress"], compiler.filters, bridges
+        frozenset(known),
+        names["ingress"],
+        names["egress"],
+        compiler.filters,
+        bridges,
+        closes=bool(enforced),
     )
     return Compiled(rules, compiler.faults, tuple(closed))
 
@@ -132,10 +138,8 @@ class _Compiler:
         self._facts = facts
         self.filters: dict[str, Filter] = {}
         self.faults = {str(p): p.fault for p in facts.policies.values() if p.fault}
-        self.by_namespace: dict[str, list[Policy]] = defaultdict(list)
         self._selecting: dict[tuple[str, tuple[str, str] | None], list[Policy]] = defaultdict(list)
         for policy in facts.policies.values():
-            self.by_namespace[policy.namespace].append(policy)
             self._selecting[policy.namespace, policy.pods.required].append(policy)
         self._pods: dict[str, list[PodFacts]] = defaultdict(list)
         self._labelled: dict[str, dict[tuple[str, str], list[PodFacts]]] = {}
@@ -321,7 +325,7 @@ def allows(
     protocol: its number; those without ports are let through by rules for all ports alone.
     """
     if place not in rules.known:
-        return False
+        return not rules.closes
     found = rules.filter_of(direction, place)
     ported = port if protocol in PROTOCOLS else PORT_MAX + 1
     return found is None or found.allows(peer, protocol, ported)

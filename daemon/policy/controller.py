@@ -2,7 +2,7 @@
 
 One thread. Events of links and of rules, and the source, wake it; it compiles all rules, and sends
 what differs from those that it loaded last. While it does not run the kernel keeps the rules: what
-was allowed stays, and pods that come meanwhile are closed where there are rules at all.
+was allowed stays, and pods that come meanwhile are closed where any policy is enforced.
 """
 
 from __future__ import annotations

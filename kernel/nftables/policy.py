@@ -4,8 +4,8 @@ Packet path: forwarding, before the filters of others; only what the node forwar
 its own traffic to its pods, and theirs to it, passes. Addresses are those after DNAT and before
 SNAT. Packets of tracked connections are let through by one rule. The first packet of a connection
 finds its pod by the node's end of the pod's pair: that name is derived from the attachment's key,
-so no later pod has it, and rules left over concern nobody. A pair that is not in `known` lets
-nothing through: a new pod is closed until the daemon has seen it.
+so no later pod has it, and rules left over concern nobody. Where policies are enforced a pair that
+is not in `known` lets nothing through: a new pod is closed until the daemon has seen it.
 
 Pods of a bridge are found by their addresses, which the source check holds them to: where frames
 pass this hook (br_netfilter, net.bridge.bridge-nf-call-iptables), in and out are the bridge itself.
@@ -171,6 +171,7 @@ def _base() -> Iterator[str]:
         address = f"ipv{v}_addr"
         fields = f"{address} . {address} . inet_proto . inet_service . inet_service"
         yield f"add set {_PATH} cut{v} {{ type {fields}; flags timeout; size {size}; }}"
+    yield f"add chain {_PATH} {_UNKNOWN.name}"
     yield f"add chain {_PATH} {_FORWARD.name} {{ {_FORWARD.hook}; }}"
     yield from marked_rules(_PATH, _FORWARD)
 
@@ -182,6 +183,8 @@ _OF_LINKS = (
     "{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert, nd-redirect,"
     " mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }"
 )
+_UNKNOWN = Chain("unknown", "", ("counter drop",))
+"""Where pods that are not known lead; without rules where they are not closed."""
 _FORWARD = Chain(
     "forward",
     "type filter hook forward priority filter - 5",
@@ -189,12 +192,15 @@ _FORWARD = Chain(
         "ct state established,related accept",
         "iifname . oifname @itself accept",
         *(f"{ip} saddr . {ip} daddr @itself{v} accept" for v, ip in _IP.items()),
-        f"iifname {_PODS} iifname != @known counter drop",
-        f"oifname {_PODS} oifname != @known counter drop",
+        f"iifname {_PODS} iifname != @known jump {_UNKNOWN.name}",
+        f"oifname {_PODS} oifname != @known jump {_UNKNOWN.name}",
         f"icmpv6 type {_OF_LINKS} accept",
-        *(f"iifname @bridges {ip} saddr != @known{v} counter drop" for v, ip in _IP.items()),
         *(
-            f"oifname @bridges meta pkttype host {ip} daddr != @known{v} counter drop"
+            f"iifname @bridges {ip} saddr != @known{v} jump {_UNKNOWN.name}"
+            for v, ip in _IP.items()
+        ),
+        *(
+            f"oifname @bridges meta pkttype host {ip} daddr != @known{v} jump {_UNKNOWN.name}"
             for v, ip in _IP.items()
         ),
         *(
@@ -249,6 +255,10 @@ def _changes(old: PolicyRules, new: PolicyRules) -> Iterator[str]:
     for name in changed:
         yield from _fill(name, old.filters.get(name), new.filters[name], *sets[name])
     yield from _lead(old, new)
+    if old.closes and not new.closes:
+        yield f"flush chain {_PATH} {_UNKNOWN.name}"
+    elif new.closes and not old.closes:
+        yield from marked_rules(_PATH, _UNKNOWN)
     for name in (*changed, *gone):
         if before := old.filters.get(name):
             yield from _clear(chain_name(before.direction, name), name in new.filters, *sets[name])
@@ -337,7 +347,8 @@ def _elements(verb: str, name: str, members: Collection[str]) -> Iterator[str]:
 def chains_of(rules: PolicyRules) -> dict[str, ChainRules]:
     """The chains that should have rules, by name."""
     filters = (_filter_chain(name, found) for name, found in rules.filters.items())
-    return {c.name: ChainRules("inet", c.name, c.digests) for c in (_FORWARD, *filters)}
+    chains = (_FORWARD, *[_UNKNOWN] * rules.closes, *filters)
+    return {c.name: ChainRules("inet", c.name, c.digests) for c in chains}
 
 
 def read_chains() -> dict[str, ChainRules]:

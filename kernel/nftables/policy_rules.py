@@ -81,7 +81,7 @@ class PolicyRules:
     """All of the table. known: pods that are decided on.
 
     ingress, egress: those that a filter limits, with its name. filters: by name. bridges: those of
-    which all ports are pods of podwire; what is not known there is closed.
+    which all ports are pods of podwire. closes: whether what is not known lets nothing through.
     """
 
     known: frozenset[Place] = frozenset()
@@ -89,6 +89,7 @@ class PolicyRules:
     egress: Mapping[Place, str] = field(default_factory=dict)
     filters: Mapping[str, Filter] = field(default_factory=dict)
     bridges: frozenset[str] = frozenset()
+    closes: bool = False
 
     def filter_of(self, direction: Direction, place: Place) -> Filter | None:
         """The filter of a pod in a direction; None where it is not limited."""

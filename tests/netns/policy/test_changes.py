@@ -191,6 +191,7 @@ def test_a_policy_that_monitors_drops_nothing_and_counts(
     web, good, bad = pods
     monitored = limit("good")
     monitored["metadata"]["annotations"] = {"podwire.dev/policy-mode": "monitor"}
+    world.enforce(limit("bad"))
     world.enforce(monitored)
     assert good.connects(web)
     assert bad.connects(web)
@@ -198,6 +199,13 @@ def test_a_policy_that_monitors_drops_nothing_and_counts(
     rules = [item["rule"]["expr"] for item in json.loads(listed)["nftables"] if "rule" in item]
     last = [r for r in rules if {"return": None} in r and "log" not in str(r)][-1]
     assert next(e["counter"]["packets"] for e in last if "counter" in e) > 0
+    # Nor does it close pods that come while no daemon knows them.
+    web.member.stop(signal.SIGKILL)
+    assert good.connects(world.pod(web.member, "app", "new"))
+    web.member.start()
+    world.enforce(limit("bad"))
+    web.member.stop(signal.SIGKILL)
+    assert not good.reaches(world.pod(web.member, "app", "newer"))
 
 
 def test_denials_are_in_the_history_by_name(world: World, pods: tuple[Pod, Pod, Pod]) -> None:

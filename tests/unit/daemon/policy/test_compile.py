@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.policy.compile import LocalPod, allows, compile_rules
+from daemon.policy.compile import Compiled, LocalPod, allows, compile_rules
 from daemon.policy.model import Facts
 from daemon.policy.object_fields import UnusableField
 from daemon.policy.objects import parse_namespace_facts, parse_pod_facts, parse_policy
@@ -179,6 +179,31 @@ def test_a_pod_that_is_not_known_is_closed_where_its_namespace_has_policies() ->
     assert found.rules.known == {"pw2", "pw3"}
     assert found.closed == (("a", "new"),)
     assert compile_rules(facts, local, unknown=True).rules.known == {"pw1", "pw2", "pw3"}
+
+
+MONITOR = {"podwire.dev/policy-mode": "monitor"}
+
+
+@pytest.mark.parametrize("of_namespace", [False, True])
+def test_a_policy_that_monitors_closes_no_pod(of_namespace: bool) -> None:
+    watched = {"namespace": "a", "name": "n", "annotations": {} if of_namespace else MONITOR}
+    namespace = {"metadata": {"name": "a", "annotations": MONITOR if of_namespace else {}}}
+    policies = [parse_policy({"metadata": watched})]
+    local = [LocalPod("pw1", ("a", "new")), LocalPod("pw2", ("b", "new"))]
+
+    def compiled() -> Compiled:
+        namespaces = {"a": parse_namespace_facts(namespace)}
+        return compile_rules(Facts({p.key: p for p in policies}, namespaces), local)
+
+    found = compiled()
+    assert (found.closed, found.rules.closes) == ((), False)
+    assert found.rules.known == {"pw1", "pw2"}
+    assert allows(found.rules, "ingress", "pw3", ip_address("10.0.0.1"), 6, 80)
+    policies.append(parse_policy({"metadata": {"namespace": "b", "name": "n"}}))
+    found = compiled()
+    assert (found.closed, found.rules.closes) == ((("b", "new"),), True)
+    assert found.rules.known == {"pw1"}
+    assert not allows(found.rules, "ingress", "pw3", ip_address("10.0.0.1"), 6, 80)
 
 
 PODS = [
