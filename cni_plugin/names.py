@@ -17,7 +17,7 @@ _MARK = "podwire"
 _IFB_PREFIX = "bwp"
 _HOST_LINK = re.compile(rf"({HOST_LINK_PREFIX}[0-9a-f]{{11}}|{_IFB_PREFIX}[0-9a-f]{{12}})\Z")
 # IFALIASZ is 256, and the kernel counts the NUL that ends the text (net/core/dev.c).
-_ALIAS_MAX = 254
+ALIAS_MAX = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,9 @@ def render_alias(mark: Mark) -> str:
     words += ["masq"] if mark.masquerade else ["hairpin"] if mark.hairpin else []
     words += [f"ipam={mark.ipam}"] if mark.ipam else []
     alias = " ".join(words)
-    if len(alias) > _ALIAS_MAX:
+    if len(alias) > ALIAS_MAX:
         return f"{_MARK}: the attachment's name is too long to be written here"
-    return f"{alias} pod={mark.pod}"[:_ALIAS_MAX] if mark.pod else alias
+    return f"{alias} pod={mark.pod}"[:ALIAS_MAX] if mark.pod else alias
 
 
 def is_marked(alias: str | None) -> bool:

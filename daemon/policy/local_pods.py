@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cni_plugin.config import DEFAULT_BRIDGE
-from cni_plugin.names import Mark, is_host_link_name, is_marked, link_local, parse_alias, pod_mac
+from cni_plugin.names import (
+    ALIAS_MAX,
+    Mark,
+    is_host_link_name,
+    is_marked,
+    link_local,
+    parse_alias,
+    pod_mac,
+)
 from daemon.policy.compile import LocalPod
 from daemon.policy.model import Facts, Key, PodFacts
 from kernel.model import HOST_LINK_PREFIX, IPAddress, Link
@@ -19,8 +27,6 @@ if TYPE_CHECKING:
 
 NAME_LABEL = "podwire.dev/pod-name"
 """The label of a pod that is known by its name alone."""
-_CUT_LENGTH = 254
-"""Characters of a mark that may be cut off."""
 
 
 class _End(NamedTuple):
@@ -70,7 +76,7 @@ class LocalPods:
         if deleted:
             return before is not None
         alias = link.alias or ""
-        is_cut = len(alias) >= _CUT_LENGTH
+        is_cut = len(alias) >= ALIAS_MAX
         bridge = link.port.bridge if link.port else ""
         now = _End(parse_alias(alias), is_cut, bridge, is_marked(alias))
         self._ends[link.name] = now
@@ -112,9 +118,30 @@ class LocalPods:
             if end.mark is None:
                 found.append(LocalPod(name, None))
             else:
-                key, addresses = _key(end.mark, end.is_cut, facts), _addresses(end)
+                key, addresses = self._key(end.mark, end.is_cut, facts), _addresses(end)
                 found.append(LocalPod(name, key, addresses, is_bridged=bool(end.bridge)))
         return found
+
+    def _key(self, mark: Mark, is_cut: bool, facts: Facts) -> Key | None:
+        """Namespace and name of the pod in a mark.
+
+        Several pods may have a name that begins as one that was cut off. It is that of the pod
+        which is known to have an address of the container's. Until then it is no pod's, of a
+        namespace with policies if it may be.
+        """
+        namespace, separator, name = mark.pod.partition("/")
+        if not is_cut:
+            return (namespace, name) if name else None
+        marks = (end.mark for end in self._ends.values() if end.mark)
+        same = (m for m in marks if m.owner.container_id == mark.owner.container_id)
+        own = {a.ip for m in same for a in m.addresses}
+        alike = (key for key in facts.pods if "/".join(key).startswith(mark.pod))
+        found = [key for key in alike if not own.isdisjoint(facts.pods[key].addresses)]
+        if len(found) == 1:
+            return found[0]
+        if not separator:
+            namespace = next((n for n, _ in facts.policies if n.startswith(namespace)), namespace)
+        return namespace, f"{name}..."
 
 
 def _addresses(end: _End) -> tuple[IPAddress, ...]:
@@ -123,18 +150,6 @@ def _addresses(end: _End) -> tuple[IPAddress, ...]:
         return ()
     addresses = tuple(a.ip for a in end.mark.addresses)
     return (*addresses, link_local(pod_mac(end.mark))) if end.bridge else addresses
-
-
-def _key(mark: Mark, is_cut: bool, facts: Facts) -> Key | None:
-    """Namespace and name of the pod in a mark; of a name that was cut off, if only one has it."""
-    namespace, _separator, name = mark.pod.partition("/")
-    if not name and not is_cut:
-        return None
-    key = namespace, name
-    if is_cut and key not in facts.pods:
-        alike = [k for k in facts.pods if "/".join(k).startswith(mark.pod)]
-        return alike[0] if len(alike) == 1 else key
-    return key
 
 
 def bridge_to_come(settings: Settings) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface
 
-from cni_plugin.names import Mark, host_link_name, link_local, pod_mac, render_alias
+import pytest
+
+from cni_plugin.names import ALIAS_MAX, Mark, host_link_name, link_local, pod_mac, render_alias
+from daemon.policy.compile import compile_rules
 from daemon.policy.local_pods import NAME_LABEL, LocalPods, with_local
-from daemon.policy.model import Facts, PodFacts
+from daemon.policy.model import Facts, Key, PodFacts, Policy
 from ipam.transaction import Owner
 from kernel.model import Link, Port
 
@@ -51,15 +54,76 @@ def test_what_is_no_pod_of_kubernetes_is_known_without_a_name() -> None:
     assert pods(link(name="eth0")) == {}
 
 
-def test_a_name_that_was_cut_off_is_that_of_the_one_pod_that_begins_so() -> None:
-    name = "x" * 250
-    facts = Facts(pods={("app", name): PodFacts("app", name)})
-    cut = link(pod=f"app/{name}")
-    assert len(cut.alias or "") == 254
-    assert pods(cut, facts=facts) == {NAME: ("app", name)}
-    twin = {**facts.pods, ("app", name + "y"): PodFacts("app", name + "y")}
-    [key] = pods(cut, facts=Facts(pods=twin)).values()
-    assert key not in twin
+ROOM = ALIAS_MAX - len(render_alias(Mark(OWNER, (ADDRESS,), pod="app/x"))) + 1
+"""Characters that the alias has for the name of a pod of app."""
+
+
+def replicas(*names: str, addresses: str = "10.0.0.{}") -> tuple[list[Link], dict[Key, PodFacts]]:
+    """Pods of app with the addresses 10.0.0.1 and so on, and what the API has of them."""
+    links, described = [], {}
+    for number, name in enumerate(names, 1):
+        owner, own = Owner("net", f"c{number}", "eth0"), ip_interface(f"10.0.0.{number}/32")
+        alias = render_alias(Mark(owner, (own,), pod=f"app/{name}"))
+        assert len(alias) == ALIAS_MAX
+        links.append(Link(host_link_name(owner), alias=alias))
+        listed = ip_address(addresses.format(number))
+        described["app", name] = PodFacts("app", name, addresses=(listed,))
+    return links, described
+
+
+@pytest.mark.parametrize("ends", [("-1", "-2"), ("", "-2")], ids=["alike", "one whole"])
+def test_names_that_were_cut_off_are_those_of_the_pods_with_their_addresses(
+    ends: tuple[str, str],
+) -> None:
+    names = ["x" * ROOM + end for end in ends]
+    (first, second), described = replicas(*names)
+    one, other = described
+    # Before the API describes the second one, the first one's policies are not the second's.
+    for known in ({}, {one: described[one]}, {other: described[other]}, described):
+        found = pods(first, second, facts=Facts(pods=known))
+        assert {key for key in found.values() if key in described} == known.keys()
+        for link, key in ((first, one), (second, other)):
+            assert (found[link.name] == key) is (key in known)
+
+
+def test_a_pod_whose_name_was_cut_off_is_closed_until_its_address_is_known() -> None:
+    links, described = replicas("x" * ROOM + "-1", "x" * ROOM + "-2")
+    _links, without = replicas(*(name for _app, name in described), addresses="192.0.2.{}")
+    policies = {("app", "p"): Policy("app", "p")}
+    local = LocalPods()
+    for each in links:
+        local.receive(each, deleted=False)
+
+    def closed(known: dict[Key, PodFacts]) -> int:
+        facts = Facts(policies, pods=known)
+        found = local.pods(facts)
+        return len(compile_rules(with_local(facts, found, names_pods=False), found).closed)
+
+    assert closed(described) == 0
+    assert closed(dict([*described.items()][:1])) == 1
+    assert closed(without) == 2
+
+
+def test_all_links_of_a_container_are_its_pods_though_the_api_has_the_addresses_of_one() -> None:
+    [first], described = replicas("x" * ROOM + "-1")
+    [name] = described
+    owner = Owner("other", "c1", "net1")
+    mark = Mark(owner, (ip_interface("192.0.2.1/32"),), pod="/".join(name))
+    second = Link(host_link_name(owner), alias=render_alias(mark))
+    assert {*pods(first, second, facts=Facts(pods=described)).values()} == {name}
+
+
+def test_a_pod_whose_namespace_was_cut_off_is_closed_if_one_that_begins_so_has_policies() -> None:
+    owner = Owner("n" * 150, "c1", "eth0")
+    cut = Link(
+        host_link_name(owner), alias=render_alias(Mark(owner, (ADDRESS,), pod="s" * 60 + "/web"))
+    )
+    assert "/" not in (cut.alias or "").partition("pod=")[2]
+    local = LocalPods()
+    local.receive(cut, deleted=False)
+    for namespace, expected in (("s" * 60, 1), ("t", 0)):
+        facts = Facts({(namespace, "p"): Policy(namespace, "p")})
+        assert len(compile_rules(facts, local.pods(facts)).closed) == expected
 
 
 def test_pods_of_a_bridge_are_known_by_their_addresses() -> None:
