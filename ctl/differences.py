@@ -172,12 +172,12 @@ def _policy(settings: Settings) -> Iterator[Difference]:
     from ctl.policy.differences import compare_policy
     from ctl.policy.ends import read_known
 
-    known, is_open = None, False
-    if settings.enforces_policies and settings.policy:
+    known = None
+    if settings.enforces_policies:
         if not saved_path(settings.data_dir).exists():
             return  # the daemon has not known any policy yet
-        known, is_open = read_known(settings), settings.policy.unknown_pods == "open"
-    for found in compare_policy(known, unknown=is_open):
+        known = read_known(settings)
+    for found in compare_policy(known):
         yield Difference("policy", *found)
 
 

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import NamedTuple
 
 from ctl.policy.ends import Known
-from daemon.policy.compile import compile_rules
 from daemon.policy.local_pods import summary
 from kernel.nftables.policy import (
     TABLE,
@@ -35,18 +34,14 @@ class PolicyDifference(NamedTuple):
     text: str
 
 
-def compare_policy(known: Known | None, *, unknown: bool) -> Iterator[PolicyDifference]:
-    """Compare table and policies. known: None where no policy is enforced.
-
-    unknown: whether pods whose labels are not known are let through. Raises KernelError.
-    """
+def compare_policy(known: Known | None) -> Iterator[PolicyDifference]:
+    """Compare table and policies. known: None where no policy is enforced. Raises KernelError."""
     if known is None or not known.facts.policies:
         if policy_is_present():
             text = f"{_NAME} is there, though no policy is enforced"
             yield PolicyDifference("", _NAME, "", "present", text)
         return
-    bridges = known.bridges
-    rules = compile_rules(known.facts, known.local, unknown=unknown, bridges=bridges).rules
+    rules = known.compile()
     members = read_members()
     if members is None:
         text = f"{_NAME} is missing: what policies forbid passes"

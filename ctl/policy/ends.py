@@ -26,12 +26,20 @@ if TYPE_CHECKING:
 class Known:
     """The facts that the daemon saved, and the pods of this node as the kernel has them.
 
-    bridges: of pods, that have no other ports.
+    bridges: of pods, that have no other ports. unknown: whether pods whose labels are not known are
+    let through.
     """
 
     facts: Facts
     local: tuple[LocalPod, ...] = ()
     bridges: frozenset[str] = frozenset()
+    unknown: bool = False
+
+    def compile(self) -> PolicyRules:
+        """The rules that the daemon makes of it."""
+        return compile_rules(
+            self.facts, self.local, unknown=self.unknown, bridges=self.bridges
+        ).rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,9 @@ def read_known(settings: Settings | None) -> Known:
 
     Raises Unusable.
     """
+    if settings and not settings.enforces_policies:
+        off = "has no `policy.dir`" if settings.policy else "has `policy: false`"
+        raise Unusable(f"policies are not enforced: the configuration {off}")
     path = saved_path(settings.data_dir if settings else default_files().data_dir)
     # Of files alone a pod is known by its name; the API has to describe it.
     is_named = bool(settings and settings.policy and settings.policy.dir)
@@ -66,7 +77,9 @@ def read_known(settings: Settings | None) -> Known:
     except KernelError as error:
         raise Unusable(str(error)) from error
     local = tuple(pods.pods(facts))
-    return Known(with_local(facts, local, names_pods=is_named), local, pods.bridges())
+    is_open = bool(settings and settings.policy and settings.policy.unknown_pods == "open")
+    facts = with_local(facts, local, names_pods=is_named)
+    return Known(facts, local, pods.bridges(), unknown=is_open)
 
 
 def concerns_node(known: Known, own: End, peer: End) -> bool:
@@ -87,7 +100,7 @@ class Egress:
             known = read_known(settings)
             if known.facts.policies:
                 self._pods = {pod.link: pod for pod in known.local}
-                self._rules = compile_rules(known.facts, known.local).rules
+                self._rules = known.compile()
 
     def allows(self, link: str, target: IPAddress, protocol: int, port: int = 0) -> bool:
         """Whether a pod may send to an address. link: the node's end of the pod's pair."""

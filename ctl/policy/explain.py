@@ -111,7 +111,7 @@ def describe_limits(known: Known, pod: PodFacts, local: LocalPod | None) -> list
 
     local: the pod where it is one of this node, whose counters are read. Raises KernelError.
     """
-    rules = compile_rules(known.facts, known.local).rules
+    rules = known.compile()
     found: list[dict[str, object]] = []
     for direction in DIRECTIONS:
         selected = select(known.facts, pod, direction) or Selected((), monitors=False)
