@@ -101,8 +101,10 @@ class Desired:
     own_routes: the same where there is no device.
     overhead: what encapsulation adds to a packet, in bytes.
     nodes: all nodes of the snapshot by name, this one too; the same objects as the source's.
-    peers: by name of node, all that leads to its pods (empty for one that cannot be reached). The
-        tuple is the same object as in the plan before where nothing of that node changed.
+    peers: by name of node, all that leads to its pods. The tuple is the same object as in the plan
+        before where nothing of that node changed.
+    pathless: those of them without a path to any prefix. Where something else routes, those with
+        one have no entries either.
     refused: prefixes that were left out.
     tolerated: prefixes that overlap a network of this node, but were in use before it came: they
         stay.
@@ -121,6 +123,7 @@ class Desired:
     overhead: int
     nodes: Mapping[str, Node]
     peers: Mapping[str, tuple[Entry, ...]]
+    pathless: frozenset[str]
     refused: tuple[Refusal, ...]
     tolerated: tuple[Refusal, ...]
     pod_mtu: int

@@ -265,10 +265,10 @@ def read_peers(peers: Sequence[PeerHealth]) -> Values:
 
 
 def find_unreachable(desired: Desired | None, peers: Iterable[PeerHealth]) -> frozenset[str]:
-    """Peers without a route to them, and those that failed for a reason that cuts off pods."""
-    routeless = [name for name, entries in desired.peers.items() if not entries] if desired else []
+    """Peers without a path to them, and those that failed for a reason that cuts off pods."""
+    pathless = desired.pathless if desired else ()
     cut_off = (p.name for p in peers if p.reason in _UNREACHABLE and p.state is State.FAILED)
-    return frozenset((*routeless, *cut_off))
+    return frozenset((*pathless, *cut_off))
 
 
 class Shares:

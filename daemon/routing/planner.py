@@ -48,6 +48,7 @@ class Planner:
         self._view: HostView | None = None
         self._ownership = Ownership(settings.node)
         self._peers: dict[str, tuple[Entry, ...]] = {}
+        self._pathless: set[str] = set()
         self._refused: dict[str, tuple[Refusal, ...]] = {}
         self._tolerated: dict[str, tuple[Refusal, ...]] = {}
         self._merged_of: object = None
@@ -171,10 +172,12 @@ class Planner:
         # In an order that does not depend on the order of events: restarts must not change it.
         _note(self._refused, name, tuple(sorted(refused, key=lambda r: block_of(r.prefix))))
         _note(self._tolerated, name, tuple(tolerated))
-        node = self._nodes.get(name)
-        if node is None:
+        self._pathless.discard(name)
+        if name not in self._nodes:
             self._peers.pop(name, None)
         elif name != self._me:
+            if not won:
+                self._pathless.add(name)
             entries = _entries(won)
             if self._peers.get(name) != entries:
                 self._peers[name] = entries
@@ -195,6 +198,7 @@ class Planner:
             overhead=backend.overhead(view),
             nodes=self._nodes,
             peers=dict(self._peers),
+            pathless=frozenset(self._pathless),
             refused=_flatten(self._refused),
             tolerated=_flatten(self._tolerated),
             pod_mtu=mtu,

@@ -350,6 +350,18 @@ def test_which_peers_are_unreachable() -> None:
     assert find_unreachable(None, []) == set()
 
 
+def test_where_podwire_routes_nothing_peers_without_entries_are_reachable() -> None:
+    planner = Planner(settings("backend: none"))
+    nodes = [node(n, cidrs=c) for n, c in ((1, "10.244.1.0/24"), (2, "10.244.2.0/24"))]
+    refused = node(3, cidrs="192.0.2.0/25")  # the uplink's network
+    desired = planned(planner, cluster(*nodes), host_state())
+    assert (desired.peers, find_unreachable(desired, [])) == ({"node-2": ()}, frozenset())
+    desired = planned(planner, cluster(*nodes, refused), host_state())
+    assert find_unreachable(desired, []) == {"node-3"}
+    desired = planned(planner, cluster(nodes[0]), host_state())
+    assert find_unreachable(desired, []) == frozenset()
+
+
 def test_dropped_packets_are_counted_by_reason() -> None:
     found = read_status(replace(GOOD, dropped=DROPPED))[f.DROPPED_PACKETS]
     assert found == {(reason,): count for reason, count in DROPPED.items()}
