@@ -177,7 +177,7 @@ def _is_other_plugins(text: str) -> bool:
     from cni_plugin.reclaim import has_lost_namespace
 
     record = read_record(text)
-    return record is not None and bool(record.foreign) and not has_lost_namespace(record)
+    return record is not None and bool(record.foreign) and not has_lost_namespace(record.netns)
 
 
 def _collect_rules(store: Store, failures: list[str]) -> None:

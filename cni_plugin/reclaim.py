@@ -92,7 +92,7 @@ def has_vanished(record: Record) -> bool:
     Of another IPAM plugin's addresses it may not: that is executed with the configuration of a
     call.
     """
-    return not record.ipam and has_lost_namespace(record)
+    return not record.ipam and has_lost_namespace(record.netns)
 
 
 def _is_over(text: str, age: float) -> bool:
@@ -100,17 +100,17 @@ def _is_over(text: str, age: float) -> bool:
     if record is None:
         return age >= IN_FLIGHT
     if record.foreign:  # its link has a name that podwire does not know
-        return has_lost_namespace(record)
+        return has_lost_namespace(record.netns)
     # Another IPAM plugin must be executed, with the network's configuration.
     return not record.ipam and (age >= IN_FLIGHT or not _is_namespace(record.netns))
 
 
-def has_lost_namespace(record: Record) -> bool:
-    """Whether the pod's namespace is gone.
+def has_lost_namespace(netns: str) -> bool:
+    """Whether the pod's namespace, by its path, is gone.
 
     Where the folder of the namespaces is not there either, this process cannot see them.
     """
-    return os.path.isdir(os.path.dirname(record.netns)) and not _is_namespace(record.netns)
+    return os.path.isdir(os.path.dirname(netns)) and not _is_namespace(netns)
 
 
 def _is_namespace(path: str) -> bool:

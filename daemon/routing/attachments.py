@@ -301,7 +301,7 @@ class Attachments:
             lost = self._without_vanished(lost)
         if gone:  # of the DEL of an attachment without a link there is no event
             self._wake(LATER if len(lost) < len(gone) else AGAIN)
-        wrong = {n: _LEFT if has_lost_namespace(e.record) else _LOST for n, e in lost.items()}
+        wrong = {n: _LEFT if has_lost_namespace(e.record.netns) else _LOST for n, e in lost.items()}
         for name, why in wrong.items():
             if self._gone[name] > -math.inf:
                 self._gone[name] = -math.inf

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_plugin.host import RUNTIME_CACHE
+from cni_plugin.reclaim import has_lost_namespace
 from daemon.files import open_regular
 from kernel.model import IPInterface
 
@@ -95,8 +97,20 @@ def _first_plugin(config: object) -> str:
 
 
 def read_cached(results: Path = RESULTS) -> list[Cached]:
-    """All attachments in a runtime's cache; none where there is no such folder."""
-    return [found for name in sorted(list_files(results)) if (found := read_file(results / name))]
+    """All attachments in a runtime's cache that may last; none where there is no such folder."""
+    found = ((read_file(results / name), at) for name, at in list_files(results).items())
+    return [each for each, changed in found if each and not is_over(each, changed)]
+
+
+def is_over(cached: Cached, changed: int) -> bool:
+    """Whether the pod is gone. changed: when its file was, in nanoseconds since 1970.
+
+    The cache is on a disk: a runtime that is not asked to delete such a pod leaves its file there.
+    """
+    if os.path.isdir(os.path.dirname(cached.netns)):
+        return has_lost_namespace(cached.netns)
+    # In a container namespaces are not seen. No pod outlives a boot.
+    return changed < time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def list_files(results: Path) -> dict[str, int]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from cni_plugin.host import DEFAULT_INDEX
 from cni_plugin.store_index import find_stores
 from daemon.config.schema import Settings
 from daemon.routing.reporter import Reporter
-from daemon.routing.runtime_cache import RESULTS, Cached, list_files, read_file
+from daemon.routing.runtime_cache import RESULTS, Cached, is_over, list_files, read_file
 from ipam.errors import IpamError
 from ipam.store import Transaction, read_store
 
@@ -24,8 +25,8 @@ _NAMED = 3
 class UnwiredPods:
     """Searches for them every few seconds, and reports them as the fault "unwired"."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
-        self._data_dir, self._reporter = settings.data_dir, reporter
+    def __init__(self, settings: Settings, reporter: Reporter, results: Path = RESULTS) -> None:
+        self._data_dir, self._reporter, self._results = settings.data_dir, reporter, results
         self._next = 0.0
         self._parsed: dict[str, tuple[int, Cached | None]] = {}
 
@@ -56,14 +57,15 @@ class UnwiredPods:
         return [each for each in cached if each.container_id not in known]
 
     def _read(self) -> list[Cached]:
-        """What the cache has; files that did not change are not read again."""
+        """The cache's pods, but those that are gone; unchanged files are not read again."""
         parsed: dict[str, tuple[int, Cached | None]] = {}
-        for name, changed in list_files(RESULTS).items():
+        for name, changed in list_files(self._results).items():
             before = self._parsed.get(name)
-            is_same = before is not None and before[0] == changed
-            parsed[name] = before if before and is_same else (changed, read_file(RESULTS / name))
+            if before is None or before[0] != changed:
+                before = changed, read_file(self._results / name)
+            parsed[name] = before
         self._parsed = parsed
-        return [cached for _changed, cached in parsed.values() if cached]
+        return [each for changed, each in parsed.values() if each and not is_over(each, changed)]
 
 
 def describe(found: Iterable[Cached]) -> str:
