@@ -156,7 +156,7 @@ class LeaseFile:
     def save(self, subnets: Iterable[IPNetwork], lease: int) -> None:
         """Save it. A file that cannot be written is logged; the lease holds all the same."""
         saved = SavedLease(tuple(subnets), lease, read_boot_id(), self._node)
-        if saved == self.load():
+        if saved == self.load() and not self._fault:
             return
         self._saved = saved
         content = {

@@ -46,6 +46,19 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     assert source.fault == f"{why}: make it readable, or remove it"
 
 
+def test_a_folder_that_comes_back_as_it_was_is_read(tmp_path: Path) -> None:
+    folder, away = tmp_path / "policies", tmp_path / "away"
+    folder.mkdir()
+    source = written(folder, {"podSelector": {}})
+    assert source.take()
+    folder.rename(away)
+    assert source.take() is None
+    assert "cannot be read" in source.fault
+    away.rename(folder)
+    assert source.take()
+    assert not source.fault
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

@@ -87,6 +87,17 @@ def test_a_folder_that_cannot_be_written_is_logged_once(
     assert held.lease == 2
 
 
+def test_what_could_not_be_written_is_written_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    file = open_file(tmp_path / "data" / "held.json")
+    file.save(SUBNETS, 7)
+    (tmp_path / "data").unlink()
+    file.save(SUBNETS, 7)
+    held = open_file(tmp_path / "data" / "held.json").load()
+    assert held is not None
+    assert held.lease == 7
+
+
 def test_forgotten(tmp_path: Path) -> None:
     file = open_file(tmp_path / "held.json")
     file.save(SUBNETS, 7)
