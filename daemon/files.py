@@ -18,19 +18,19 @@ from typing import BinaryIO
 from ipam.files import sync_directory
 
 _HINTS = {
-    errno.EROFS: "remount it writable, or set {key} in podwired.yaml to a place that is",
-    errno.ENOSPC: "free some space there, or set {key} in podwired.yaml to another place",
-    errno.EDQUOT: "free some space there, or set {key} in podwired.yaml to another place",
+    errno.EROFS: "remount it writable",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
     errno.EACCES: "podwired must run as root; see whether a security module forbids it",
     errno.EPERM: "podwired must run as root; see whether something is immutable there (lsattr)",
-    errno.ENOTDIR: "a part of its path is no folder: move that away, or set {key}",
-    errno.EISDIR: "a folder is in its place: move that away, or set {key}",
+    errno.ENOTDIR: "a part of its path is no folder: move that away",
+    errno.EISDIR: "a folder is in its place: move that away",
 }
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+"""Of these another place would be no remedy."""
 _AT_FDCWD = -100  # linux/fcntl.h
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 _libc = ctypes.CDLL(None, use_errno=True)
-_OTHER = "podwire tries again; set {key} in podwired.yaml to another place if it stays"
-
 
 FileState = tuple[int, ...]
 SETTLE_SECONDS = 0.5
@@ -209,9 +209,11 @@ def _write(path: Path, data: bytes, mode: int, durable: bool) -> None:
             os.fsync(fd)
 
 
-def explain(what: str, path: Path, error: OSError, key: str) -> str:
+def explain(what: str, path: Path, error: OSError, key: str = "") -> str:
     """Why a file cannot be written. what: what it is for; key: of podwired.yaml, where it is."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    hint = _HINTS.get(error.errno or 0, _OTHER).format(key=f"`{key}`")
+    hint = _HINTS.get(error.errno or 0, "podwire tries again")
+    if key and error.errno not in _FORBIDDEN:
+        hint += f", or set `{key}` in podwired.yaml to another place"
     found = f" ({error.filename})" if error.errno == errno.ENOTDIR and error.filename else ""
     return f"{what} {path} cannot be written: {reason}{found}; {hint}"

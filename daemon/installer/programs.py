@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.files import explain
 from daemon.installer.manifest import EXECUTABLE, Manifest, Placed, aside, digest_of
 
 
@@ -113,23 +114,39 @@ def _fresh(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}")
 
 
-def restore_programs(manifest: Manifest) -> list[str]:
-    """Put back, among podwire's executables, what is missing or was replaced; what was done.
+def restore_programs(manifest: Manifest) -> tuple[list[str], dict[Path, str]]:
+    """Put back, among podwire's executables, what is missing or was replaced.
 
-    What another program put in place of one is set aside in turn. Where the installation that
-    they are of is gone, or is not the one that the manifest tells of, nothing is done.
-    Raises OSError.
+    What was done, and why which ones are not in place. What another program put in place of one is
+    set aside in turn. No folder is made: a runtime that watches the old one would not see it.
     """
     lines: list[str] = []
+    missing: dict[Path, str] = {}
     for path, entry in list(manifest.files.items()):
-        source = Path(entry.source)
         if entry.mode != EXECUTABLE:
             continue
-        with suppress(FileNotFoundError):
-            current = digest_of(source.resolve(strict=True)) if entry.copied else f"link:{source}"
-            if source.exists() and current == entry.digests[-1] and path.parent.is_dir():
-                lines += put_file(manifest, path, source, copy=entry.copied)
-    return lines
+        try:
+            if _is_installed(entry):
+                lines += put_file(manifest, path, Path(entry.source), copy=entry.copied)
+            elif digest_of(path) not in entry.digests:
+                missing[path] = f"{entry.source} is missing, or of another version: install podwire"
+        except FileNotFoundError:
+            how = "make it again, and restart what has the old one (CRI-O; podwire in a container)"
+            missing[path] = f"the folder {path.parent} was removed: {how}"
+        except OSError as error:
+            # Of a link that cannot be made the first name is what it leads to.
+            where = Path(error.filename2 or error.filename or path)
+            missing[path] = explain("the file", where, error)
+    return lines, missing
+
+
+def _is_installed(entry: Placed) -> bool:
+    """Whether the installation that a file is of is the one that the manifest tells of."""
+    source = Path(entry.source)
+    if not source.exists():
+        return False
+    current = digest_of(source.resolve()) if entry.copied else f"link:{source}"
+    return current == entry.digests[-1]
 
 
 def remove_files(manifest: Manifest) -> list[str]:

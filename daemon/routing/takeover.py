@@ -4,8 +4,10 @@ configuration is the one that they take.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from daemon.config.schema import ConflistSettings, Settings
@@ -21,42 +23,55 @@ from daemon.installer.manifest import (
 from daemon.installer.programs import restore_programs
 from daemon.routing.reporter import Reporter
 
+AGAIN = 5.0
+"""Seconds after which executables that are not in place are tried again."""
+
 
 class Takeover:
     """Compares both whenever it is told to, and reports what it did and what is in the way."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder, self._conflist = settings.data_dir, settings.conflist
         self._reporter = reporter
+        self._clock = clock
         self._paths: tuple[Path, ...] = ()
         self._seen: object = None
+        self._next = math.inf
 
     def check_programs(self) -> None:
-        """Put back executables that are missing or were replaced."""
-        seen = self._read_marks()
-        if seen == self._seen:
+        """Put back executables that are missing or were replaced, until all are in place."""
+        seen, now = self._read_marks(), self._clock()
+        if seen == self._seen and now < self._next:
             return
         fault = ""
         try:
             self._paths = tuple(load_manifest(self._folder).files)
             if self._paths:
-                self._restore()
+                fault = explain_missing(self._restore())
         except ManifestFault as error:
             fault = str(error)
         except OSError as error:
-            fault = explain("podwire's executable", Path(error.filename), error, "dataDir")
-        self._seen = self._read_marks()
+            fault = explain("the record of files", self._folder / NAME, error, "dataDir")
+        # Of before: what changes meanwhile is seen the next time, as podwire's own changes are.
+        self._seen, self._next = seen, now + AGAIN if fault else math.inf
         self._reporter.report_fault("programs", fault)
 
     def _read_marks(self) -> object:
         """What differs when the manifest or an executable changed."""
         return tuple(map(_mark, (self._folder / NAME, *self._paths)))
 
-    def _restore(self) -> None:
+    def _restore(self) -> dict[Path, str]:
+        """Why which ones are not in place. Raises ManifestFault, OSError."""
         with changing_manifest(self._folder, wait=0) as manifest:
-            lines = restore_programs(manifest)
+            lines, missing = restore_programs(manifest)
         for line in lines:
             self._reporter.report_repair(line, f"file {line}", "removed or replaced by others")
+        return missing
 
     def check_conflists(self) -> None:
         """Set aside what a runtime would take before podwire's, or report it."""
@@ -90,6 +105,15 @@ class Takeover:
             cause = f"conflist.exclusive; it is {aside(path).name} now"
             self._reporter.report_change("removed", f"file {path}", cause)
         return ""
+
+
+def explain_missing(missing: Mapping[Path, str]) -> str:
+    """The fault of executables that are not in place, by why; empty where there are none."""
+    if not missing:
+        return ""
+    path, why = next(iter(missing.items()))
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    return f"podwire's executable {path}{more} is not in place: {why}"
 
 
 def explain_first(conflist: ConflistSettings, name: str) -> str:

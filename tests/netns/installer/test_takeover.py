@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,27 @@ def test_a_folder_that_was_removed_is_not_made_anew(node: Used) -> None:
     folder.mkdir()
     eventually(node.conflist.exists, lambda: status(node))
     eventually(lambda: "restart the runtime" not in status(node), lambda: status(node))
+
+
+def test_executables_come_back_once_their_folder_does(node: Used) -> None:
+    node.start()
+    folder = node.place.cni_bin
+    shutil.rmtree(folder)
+    eventually(lambda: f"the folder {folder} was removed" in status(node), lambda: status(node))
+    assert not folder.exists(), "a runtime may watch it"
+    folder.mkdir()
+    eventually(lambda: {"bridge", "podwire"} <= node.place.names().keys(), node.place.names)
+    eventually(lambda: "was removed" not in status(node), lambda: status(node))
+
+
+def test_executables_come_back_once_there_is_space(node: Used) -> None:
+    folder, run = node.place.cni_bin, node.node.run
+    node.start()
+    run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "podwire-test", folder])
+    eventually(lambda: "No space left on device; free some" in status(node), lambda: status(node))
+    run(["mount", "-o", "remount,nr_inodes=100", folder])
+    eventually(lambda: "No space left" not in status(node), lambda: status(node))
+    assert {"bridge", "podwire"} <= set(run(["ls", folder]).stdout.split())
 
 
 def test_not_while_pods_run(node: Used, netns: MakeNamespace) -> None:

@@ -29,7 +29,7 @@ from daemon.routing.diversions import Diverted
 from daemon.routing.foreign_filters import describe_translation
 from daemon.routing.peer_filter import describe_limit
 from daemon.routing.runtime_cache import Cached
-from daemon.routing.takeover import explain_first
+from daemon.routing.takeover import explain_first, explain_missing
 from daemon.routing.unwired_pods import describe as describe_unwired
 from daemon.status import NodeStatus, Refused, StatusFile
 from ipam.usage import Usage
@@ -50,7 +50,7 @@ def test_each_code_has_a_meaning_and_advice() -> None:
         assert advice or int(code) == errors.UNKNOWN_CONTAINER, code
 
 
-NO_SPACE = explain_file("podwire's executable", Path("/opt/a"), OSError(28, "x"), "dataDir")
+NO_SPACE = explain_missing({Path("/opt/a"): explain_file("the file", Path("/b"), OSError(28, "x"))})
 STALE_PODS = "1 pod has an address of no pod CIDR of this node (10.244.9.2)"
 DIVERTED = (
     "packets of pods to 10.244.2.0/24 of node-2 go dev tun0 "

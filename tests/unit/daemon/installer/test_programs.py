@@ -26,7 +26,7 @@ class Place:
         return put_programs(self.manifest, self.folder, sources, copy=self.copy)
 
     def restore(self) -> list[str]:
-        return restore_programs(self.manifest)
+        return restore_programs(self.manifest)[0]
 
     def remove(self) -> list[str]:
         return remove_files(self.manifest)
