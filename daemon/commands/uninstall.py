@@ -12,12 +12,10 @@ from cni_plugin.reclaim import reclaim
 from cni_plugin.store_index import find_stores
 from daemon.commands.cleanup import clean_node
 from daemon.installer.conflists import put_back_conflists
-from daemon.installer.manifest import (
-    ManifestFault,
-    changing_manifest,
-)
+from daemon.installer.manifest import Manifest, ManifestFault, aside, changing_manifest
 from daemon.installer.programs import remove_files
 from daemon.options import NodeFiles, Unusable, absolute, add_config, files_of, settings_of
+from daemon.routing.conflist import network_of
 from ipam.errors import IpamError
 from ipam.files import Files
 from ipam.store import Owner, open_store
@@ -84,7 +82,7 @@ def _take_off(folder: Path, *, conflists: bool) -> list[str]:
         return []
     try:
         with changing_manifest(folder) as manifest:
-            lines = put_back_conflists(manifest) if conflists else []
+            lines = _give_back(manifest) if conflists else []
             lines += remove_files(manifest)
             if manifest.is_empty:
                 manifest.remove()
@@ -93,6 +91,14 @@ def _take_off(folder: Path, *, conflists: bool) -> list[str]:
     with suppress(OSError):  # unless it has the store, or the journal
         folder.rmdir()
     return lines
+
+
+def _give_back(manifest: Manifest) -> list[str]:
+    """Put back CNI configurations, but none of podwire's: its executables are about to go."""
+    own = [kept for kept in map(aside, manifest.conflists) if network_of(kept) is not None]
+    for kept in own:
+        kept.unlink()
+    return [f"removed {kept}" for kept in own] + put_back_conflists(manifest)
 
 
 def _refuse_pods(files: NodeFiles, *, force: bool) -> None:

@@ -222,18 +222,23 @@ def remove_conflist(path: Path) -> bool:
 
     Behind a link podwire's may be somebody's copy: that is refused.
     """
-    if path.is_symlink() and path.is_file() and _is_marked(path.read_bytes()[:_READ_MAX]):
+    if path.is_symlink() and path.is_file() and network_of(path.resolve()) is not None:
         why = "a symbolic link to a CNI configuration of podwire: remove both by hand"
         raise OSError(f"{path} is {why}")
-    try:
-        content = _read(path)
-    except ForeignConflist:
-        return False
-    if content is None or not _is_marked(content):
+    if network_of(path) is None:
         return False
     path.unlink()
     fresh_name(path).unlink(missing_ok=True)
     return True
+
+
+def network_of(path: Path) -> str | None:
+    """The network's name in a file with podwire's mark; None of any other. Raises OSError."""
+    try:
+        conf = parse_conf(_read(path) or b"")
+    except ForeignConflist:
+        return None
+    return str(conf.get("name", "")) if conf and MARK in conf else None
 
 
 def _read(path: Path) -> bytes | None:
@@ -246,10 +251,6 @@ def _read(path: Path) -> bytes | None:
         raise ForeignConflist(path, f"it is {kind}")
     with open(path, "rb") as file:
         return file.read(_READ_MAX)
-
-
-def _is_marked(content: bytes) -> bool:
-    return MARK in (parse_conf(content) or {})
 
 
 class ConflistReconciler:

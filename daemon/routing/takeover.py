@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.config.schema import ConflistSettings, Settings
@@ -21,6 +22,7 @@ from daemon.installer.manifest import (
     load_manifest,
 )
 from daemon.installer.programs import restore_programs
+from daemon.routing.conflist import network_of, remove_conflist
 from daemon.routing.reporter import Reporter
 
 AGAIN = 5.0
@@ -83,12 +85,28 @@ class Takeover:
         except OSError:
             return  # why the own one cannot be written is reported
         others = other_conflists(names, conflist.path.name, conflist.leave)
+        others = self._remove_former(conflist, others)
         fault = ""
         if others and conflist.exclusive:
             fault = self._set_aside(conflist, others)
         elif others and others[0] < conflist.path.name:
             fault = explain_first(conflist, others[0])
         self._reporter.report_fault("takeover", fault)
+
+    def _remove_former(self, conflist: ConflistSettings, names: Iterable[str]) -> list[str]:
+        """Remove what the daemon wrote while `conflist.path` was another; the other names."""
+        others = []
+        for name in names:
+            path = conflist.path.with_name(name)
+            removed = False
+            with suppress(OSError):
+                removed = network_of(path) == conflist.name and remove_conflist(path)
+            if removed:
+                cause = f"it was podwire's; conflist.path is {conflist.path.name} now"
+                self._reporter.report_change("removed", f"file {path}", cause)
+            else:
+                others.append(name)
+        return others
 
     def _set_aside(self, conflist: ConflistSettings, names: Sequence[str]) -> str:
         """Do it; why it cannot be done."""

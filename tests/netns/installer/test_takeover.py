@@ -129,6 +129,32 @@ def test_executables_come_back_once_there_is_space(node: Used) -> None:
     assert {"bridge", "podwire"} <= set(run(["ls", folder]).stdout.split())
 
 
+def test_no_conflist_of_another_path_is_given_back(node: Used) -> None:
+    before = {path: path.read_text() for path in node.conflist.parent.iterdir()}
+    node.start()
+    eventually(lambda: conflists(node) == TAKEN, lambda: conflists(node))
+    node.kill()
+    text = node.conflist.read_text()
+    former, node.conflist = node.conflist, node.conflist.with_name("20-podwire.conflist")
+    settings = json.loads(node.config.read_text())
+    settings["conflist"]["path"] = str(node.conflist)
+    node.config.write_text(json.dumps(settings))
+    node.start()
+    expected = TAKEN - {former.name} | {node.conflist.name}
+    eventually(lambda: conflists(node) == expected, lambda: conflists(node))
+    node.kill()
+
+    # Earlier daemons set it aside.
+    record = "/var/lib/podwire/install.json"
+    manifest = json.loads(node.node.run(["cat", record]).stdout)
+    manifest["conflists"].append(str(former))
+    node.node.run(["tee", record], stdin=json.dumps(manifest))
+    former.with_name(f"{former.name}.set-aside-by-podwire").write_text(text)
+    done = node.uninstall("--config", node.config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path: path.read_text() for path in node.conflist.parent.iterdir()} == before
+
+
 def test_not_while_pods_run(node: Used, netns: MakeNamespace) -> None:
     node.start()
     conf = json.loads(node.conflist.read_text())

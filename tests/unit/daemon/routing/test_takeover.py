@@ -1,4 +1,4 @@
-"""Executables that are kept where runtimes look."""
+"""Executables that are kept where runtimes look, and podwire's own conflists of before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from daemon.config.schema import ConflistSettings
-from daemon.installer.manifest import changing_manifest
+from daemon.installer.manifest import aside, changing_manifest, load_manifest
 from daemon.installer.programs import put_programs
 from daemon.journal import MIN_BYTES, Journal
 from daemon.log import Log
@@ -99,3 +99,19 @@ def test_an_installation_that_is_gone_is_reported(node: Node) -> None:
     node.source.unlink()
     (node.bin / "podwire").unlink()
     assert f"{node.source} is missing, or of another version: install podwire" in node.check()
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_the_conflist_of_another_path_is_removed(tmp_path: Path, exclusive: bool) -> None:
+    node = Node(tmp_path, copy=False)
+    foreign = node.net / "99-flannel.conflist"
+    foreign.write_text("{}")
+    other = node.net / "90-pods.conflist"
+    other.write_text(json.dumps({"name": "another", MARK: "x", "plugins": []}))
+    node.restart("20-podwire.conflist", exclusive=exclusive)
+    node.takeover.check_conflists()
+    names = [other, foreign]
+    left = [aside(path).name if exclusive else path.name for path in names]
+    assert node.names(node.net) == ["20-podwire.conflist", *left]
+    assert not node.reporter.faults["takeover"]
+    assert load_manifest(node.folder).conflists == (names if exclusive else [])
