@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,44 +84,44 @@ class Loop:
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
         self._prober, self._counts = prober, counts
-        self._source: Source = open_source(settings, log, watch)
         self._planner = Planner(settings)
         self._overlap = AllowedOverlap(config, settings, log)
         self._reporter = Reporter(journal, log, counts=self._counts)
         self._faults = self._reporter.faults
-        self._kernel = Reconciler(settings, self._reporter, idle)
-        self._diversions = Diversions(self._kernel.nl, self._kernel.events, self._reporter)
-        self._firewall = ForeignFilters(settings, self._reporter)
+        with ExitStack() as opened:
+            self._source: Source = opened.enter_context(closing(open_source(settings, log, watch)))
+            self._kernel = opened.enter_context(closing(Reconciler(settings, self._reporter, idle)))
+            self._assemble()
+            self._opened = opened.pop_all()
+
+    def _assemble(self) -> None:
+        settings, reporter = self._settings, self._reporter
+        self._diversions = Diversions(self._kernel.nl, self._kernel.events, reporter)
+        self._firewall = ForeignFilters(settings, reporter)
         self._snapshot: Snapshot | None = None
         self._host: HostState | None = None
         self._underlay = UnderlayPaths()
         self._host_due, self._host_read_at, self._host_gap = True, 0.0, _HOST_STATE_GAP
         self._plan_due = False
         self._desired: Desired | None = None
-        self._remains = PredecessorRemains(self._kernel.nl, settings, self._reporter)
-        self._conflist = ConflistReconciler(settings, self._reporter)
-        self._refusals = Refusals(self._reporter)
-        self._stale_pods = StalePods(settings, self._reporter)
-        self._takeover = Takeover(settings, self._reporter)
-        self._unwired_pods = UnwiredPods(settings, self._reporter)
-        self._capacity = Capacity(settings, self._reporter)
+        self._remains = PredecessorRemains(self._kernel.nl, settings, reporter)
+        self._conflist = ConflistReconciler(settings, reporter)
+        self._refusals = Refusals(reporter)
+        self._stale_pods = StalePods(settings, reporter)
+        self._takeover = Takeover(settings, reporter)
+        self._unwired_pods = UnwiredPods(settings, reporter)
+        self._capacity = Capacity(settings, reporter)
         self._next_tick = 0.0
         self._next_resync = time.monotonic() + RESYNC
         self._wait: float | None = 0.0
-        self._adopted: list[Entry] = []
         self._faults.set("plan", "nothing was received from the source yet")
-        try:
-            self._adopted += self._kernel.adopt()
-        except BaseException:
-            self.__exit__()
-            raise
+        self._adopted: list[Entry] = [*self._kernel.adopt()]
 
     def __enter__(self) -> Loop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kernel.close()
-        self._source.close()
+        self._opened.close()
 
     def iterate(self, wake_up: int) -> None:
         """Sleep until something is due, and do it. wake_up: a descriptor that ends the sleep."""

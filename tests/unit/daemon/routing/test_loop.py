@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,15 @@ from daemon.routing import loop
 from daemon.routing.loop import Routing
 from daemon.status import NodeStatus
 from tests.unit.daemon.clusters import settings
+
+
+class Opened:
+    """A source that notes that it was closed."""
+
+    is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def test_an_error_that_persists_is_in_status_and_log(
@@ -45,3 +55,32 @@ def test_an_error_that_persists_is_in_status_and_log(
     first, second, *_ = capfd.readouterr().err.splitlines()
     assert "routing restarts: RuntimeError('odd')" in first
     assert "routing restarts (2 times now): RuntimeError('odd')" in second
+
+
+def test_a_source_is_closed_where_the_kernel_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a free descriptor, say: it would leak more of them at each attempt."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    opened, both = list[Opened](), threading.Event()
+
+    def open_source(*_: object) -> Opened:
+        opened.append(Opened())
+        return opened[-1]
+
+    monkeypatch.setattr(loop, "open_source", open_source)
+    monkeypatch.setattr(loop, "Reconciler", fail)
+
+    def publish(_: NodeStatus) -> None:
+        if len(opened) == 2:
+            both.set()
+
+    with (
+        closing(Journal(tmp_path / "journal", MIN_BYTES)) as journal,
+        Routing(settings(), journal, Log(), publish, tmp_path / "podwired.yaml"),
+    ):
+        assert both.wait(60)
+    assert all(source.is_closed for source in opened)
