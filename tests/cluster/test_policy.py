@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -13,7 +14,11 @@ from daemon.policy.model import Facts
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.conftest import MakeFollower
 from tests.cluster.follower import Follower, eventually
+from tests.cluster.impostor import Answer, Connection, Impostor, Stream, event, listed, said
 from tests.cluster.rest import MERGE, Object, place_of
+
+BOOKMARK = event("BOOKMARK", {"metadata": {"resourceVersion": "1001"}})
+GONE = said({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}, 410)
 
 
 class Learner:
@@ -126,6 +131,54 @@ def test_a_node_watches_what_policies_of_its_pods_need(api: ApiServer, learner: 
     for space, name in (("pol-a", "second"), ("pol-b", "first")):
         api.remove("NetworkPolicy", name, space)
     learner.until(lambda facts: facts == Facts())
+
+
+def test_policies_of_an_api_that_went_back_in_time_are_listed_anew(
+    api: ApiServer, learner: Learner
+) -> None:
+    """Its etcd was restored from a backup: a watch from a time that never was sends nothing."""
+    api.admin.apply(policy("pol-a", "first", ingress=[])).expect(200, 201)
+    learner.until(lambda facts: len(facts.policies) == 1)
+    reflector = learner.source._following["policies"]
+    reflector._position = str(int(reflector._position) + 10_000_000)
+    api.stop()
+    api.start()
+    api.admin.apply(policy("pol-a", "second", ingress=[])).expect(200, 201)
+    learner.until(lambda facts: len(facts.policies) == 2)
+
+
+@pytest.mark.parametrize(
+    ("watches", "lists"),
+    [
+        # A watch that continues: no server's cache may answer of before. Of its own list: any.
+        ([Stream((BOOKMARK,), ends=True), GONE], ["0", "1001"]),
+        ([GONE], ["0", ""]),
+    ],
+)
+def test_a_list_after_expiry_is_as_new_as_what_is_known(
+    impostor: Impostor, one: Follower, watches: list[Answer], lists: list[str]
+) -> None:
+    seen = list[str]()
+
+    def answer_list(connection: Connection) -> None:
+        query = parse_qs(urlsplit(connection.path).query)
+        newest = query.get("resourceVersion", [""])[0]
+        assert query.get("resourceVersionMatch") == (["NotOlderThan"] if newest > "0" else None)
+        seen.append(newest)
+        listed()(connection)
+
+    def answer_watch(connection: Connection) -> None:
+        if not watches:
+            return Stream()(connection)
+        time.sleep(0 if len(watches) == 1 else 0.6)
+        return watches.pop(0)(connection)
+
+    impostor.set(list=answer_list, watch=answer_watch, survey=listed(version="1001"))
+    learner = Learner(one)
+    try:
+        eventually(lambda: seen == lists or (seen, learner.source.fault))
+    finally:
+        learner.source.close()
 
 
 def test_what_is_known_stays_while_the_api_is_away(api: ApiServer, learner: Learner) -> None:

@@ -19,7 +19,8 @@ from daemon.sources.remote import SourceError
 
 VERSION_MIN = 1, 30
 """From here on ValidatingAdmissionPolicy is stable (KEP-3488)."""
-NOT_FOUND, GONE = 404, 410
+NOT_FOUND, GONE, TIMEOUT = 404, 410, 504
+RESTORED = "the Kubernetes API was restored from a backup, or went back in time: it is listed anew"
 _NAME = "the Kubernetes API"
 _MESSAGE_MAX = 200
 Query = Mapping[str, str]
@@ -109,6 +110,15 @@ class Api:
         root = self.get(path, {"limit": "1"})
         more = metadata_of(root).get("remainingItemCount")
         return 1 + more if isinstance(more, int) else 1, find_position(root)
+
+    def is_behind(self, path: str, position: str) -> bool:
+        """Whether the API's resourceVersion is lower: it was restored from a backup.
+
+        A watch from there would be accepted, and send nothing until the API has caught up
+        (kubernetes issue 107457). Raises SourceError.
+        """
+        now = self.count(path)[1]
+        return now.isdecimal() and position.isdecimal() and int(now) < int(position)
 
     def check_version(self) -> None:
         """Raise SourceError where the API server is too old for podwire."""

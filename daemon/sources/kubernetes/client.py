@@ -13,10 +13,16 @@ from queue import SimpleQueue
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.http import BadResponse
-from daemon.sources.kubernetes.api import GONE, NOT_FOUND, Api, ApiError
+from daemon.sources.kubernetes.api import GONE, NOT_FOUND, RESTORED, TIMEOUT, Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox
 from daemon.sources.kubernetes.objects import objects_path
-from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, OwnObject, watch_query
+from daemon.sources.kubernetes.own_object import (
+    PATIENCE,
+    SILENCE,
+    OwnObject,
+    list_query,
+    watch_query,
+)
 from daemon.sources.kubernetes.pod_subnet import read_pod_subnet
 from daemon.sources.kubernetes.retry import WATCH_PAUSES
 from daemon.sources.kubernetes.worker import Worker
@@ -29,8 +35,7 @@ WATCHES_PER_LIST = 2
 """A watch that continues costs the API that much less than a list."""
 _SHORT = 5.0
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
-_RESTORED = "the Kubernetes API was restored from a backup, or went back in time: it is listed anew"
-_TIMEOUT, _FORBIDDEN = 504, 403
+_FORBIDDEN = 403
 _HINTS = {
     NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
     _FORBIDDEN: "is packaging/kubernetes/rbac.yaml applied, for this namespace?",
@@ -58,7 +63,7 @@ class KubernetesClient:
         self._has_started = False
         self._exposed: set[Path] = set()
         self._newest = "0"
-        """What a list must be as new as; 0 = any that the API has cached; empty = the newest."""
+        """What a list must be as new as; see list_query."""
 
     @property
     def identity(self) -> str:
@@ -175,9 +180,9 @@ class KubernetesClient:
         is_fresh = not view.position
         if is_fresh:
             self._list(feed, api, parts)
-        elif view.is_ahead_of(api.count(self._path)[1]):
+        elif api.is_behind(self._path, view.position):
             self._newest = view.position = ""
-            raise SourceError(_RESTORED)
+            raise SourceError(RESTORED)
         began = time.monotonic()
         try:
             self._watch(feed, api, parts)
@@ -192,14 +197,11 @@ class KubernetesClient:
             feed.rest(view.size / LISTS_PER_SECOND)
 
     def _list(self, feed: Feed, api: Api, parts: _Parts) -> None:
-        # With a resourceVersion the API server answers from its cache, and asks etcd for nothing.
-        query = {"resourceVersion": self._newest} if self._newest else {}
-        if self._newest not in ("", "0"):
-            query["resourceVersionMatch"] = "NotOlderThan"
         try:
+            query = list_query(self._newest)
             parts.view.replace(*api.get_list(self._path, query, parts.view.read_listed))
         except ApiError as error:
-            if error.status in (GONE, _TIMEOUT) and self._newest:
+            if error.status in (GONE, TIMEOUT) and self._newest:
                 # Also where the cluster was restored from a backup, and counts from there again.
                 self._newest = ""
             raise

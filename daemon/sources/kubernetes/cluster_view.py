@@ -107,14 +107,6 @@ class ClusterView:
             self._emit()
             return True
 
-    def is_ahead_of(self, position: str) -> bool:
-        """Whether that resourceVersion is lower: the API was restored from a backup.
-
-        A watch from here would be accepted, and send nothing until the API has caught up.
-        """
-        both = position.isdecimal() and self.position.isdecimal()
-        return both and int(position) < int(self.position)
-
     # -- lists and events
 
     def replace(self, items: Iterable[object], position: str) -> None:

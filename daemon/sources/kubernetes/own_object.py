@@ -204,6 +204,17 @@ class OwnObject:
         raise SourceError(again)
 
 
+def list_query(newest: str) -> dict[str, str]:
+    """The query of a list that is as new as a resourceVersion.
+
+    "0": as any that the API server has cached; empty: as the newest, for which it asks etcd.
+    """
+    query = {"resourceVersion": newest} if newest else {}
+    if newest not in ("", "0"):
+        query["resourceVersionMatch"] = "NotOlderThan"
+    return query
+
+
 def watch_query(position: str) -> dict[str, str]:
     """The query of a watch from a resourceVersion on.
 

@@ -10,10 +10,11 @@ from typing import Any, Generic, TypeVar
 
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
-from daemon.sources.kubernetes.api import GONE, Api, ApiError
+from daemon.sources.http import BadResponse
+from daemon.sources.kubernetes.api import GONE, RESTORED, TIMEOUT, Api, ApiError
 from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import UnusableObject, find_position
-from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, watch_query
+from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, list_query, watch_query
 from daemon.sources.kubernetes.retry import PAUSE, retry_pauses
 from daemon.sources.remote import SourceError
 from daemon.systemd import Watch, unwatched
@@ -53,6 +54,8 @@ class Reflector(Generic[T]):
         self._items: dict[Key, T] | None = None
         self._api: Api | None = None
         self._position = ""
+        self._newest = "0"
+        """What a list must be as new as; see list_query."""
         self._stop = threading.Event()
         self._loop = watch(f"watch of {path}")
         self._backoff = retry_pauses(CALM)
@@ -87,8 +90,6 @@ class Reflector(Generic[T]):
             self._loop.end()
 
     def _fail(self, error: Exception) -> None:
-        if isinstance(error, ApiError) and error.status == GONE:
-            self._position = ""
         if self._stop.is_set():
             return
         self.fault = str(error) if isinstance(error, SourceError) else repr(error)
@@ -103,17 +104,36 @@ class Reflector(Generic[T]):
         try:
             while not self._stop.is_set():
                 self._loop.beat(PATIENCE)
-                if not self._position:
-                    self._list(api)
-                self._watch(api)
+                self._list_and_watch(api)
         finally:
             self._api = None
             api.close()
 
+    def _list_and_watch(self, api: Api) -> None:
+        is_fresh = not self._position
+        if is_fresh:
+            self._list(api)
+        elif api.is_behind(self._path, self._position):
+            self._newest = self._position = ""
+            raise SourceError(RESTORED)
+        try:
+            self._watch(api)
+        except BadResponse:
+            self._position = ""  # else the same would come again
+            raise
+        except ApiError as error:
+            if error.status == GONE:
+                self._newest, self._position = "" if is_fresh else self._position, ""
+            raise
+
     def _list(self, api: Api) -> None:
-        # From the API server's cache, which costs etcd nothing.
-        query = {**self._query, "resourceVersion": "0"}
-        found, self._position = api.stream_list(self._path, query, self._parse_listed, SILENCE)
+        query = {**self._query, **list_query(self._newest)}
+        try:
+            found, self._position = api.stream_list(self._path, query, self._parse_listed, SILENCE)
+        except ApiError as error:
+            if error.status in (GONE, TIMEOUT):
+                self._newest = ""
+            raise
         kept = dict(each for each in found if each is not None)
         with self._mutex:
             self._items = {key: item for key, item in kept.items() if item is not None}

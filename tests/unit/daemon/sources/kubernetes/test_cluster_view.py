@@ -182,18 +182,6 @@ def test_denied_claims_are_asked_about_again(view: View) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "is_ahead"),
-    [("6", True), ("7", False), ("8", False), ("10", False), ("", False), ("a", False)],
-)
-def test_a_view_that_is_ahead_of_the_api(view: View, position: str, is_ahead: bool) -> None:
-    """Its etcd was restored from a backup: resource versions are counted from there again."""
-    view.list_of(A)
-    assert view.view.is_ahead_of(position) == is_ahead
-    view.view.position = ""
-    assert not view.view.is_ahead_of(position)
-
-
-@pytest.mark.parametrize(
     ("position", "whole"),
     [
         ('["17", "uid-me", []]', True),
