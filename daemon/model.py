@@ -136,13 +136,15 @@ class SourceActivity:
     """What a source received since its start.
 
     last_received: seconds by the monotonic clock; 0 = never. events: changes; bytes: on the wire;
-    snapshots: made of them.
+    snapshots: made of them. is_starting: what an earlier daemon knew is in use, and the source was
+    neither reached nor found to be away since; its fault says so.
     """
 
     last_received: float = 0.0
     events: int = 0
     bytes: int = 0
     snapshots: int = 0
+    is_starting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

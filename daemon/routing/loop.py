@@ -99,6 +99,7 @@ class Loop:
         self._diversions = Diversions(self._kernel.nl, self._kernel.events, reporter)
         self._firewall = ForeignFilters(settings, reporter)
         self._snapshot: Snapshot | None = None
+        self._was_lost = False
         self._host: HostState | None = None
         self._underlay = UnderlayPaths()
         self._host_due, self._host_read_at, self._host_gap = True, 0.0, _HOST_STATE_GAP
@@ -176,12 +177,16 @@ class Loop:
         if fresh is not None:
             self._log_departures(self._snapshot, fresh)
             self._snapshot, self._plan_due = fresh, True
-        fault, before = self._source.fault, self._faults["source"] or self._faults["cluster"]
-        known = self._snapshot is not None
+        starting = self._source.fault
+        if self._source.activity.is_starting:  # and was so when its fault was read
+            self._faults.set("source", starting)  # which is no error yet
+            return
+        fault, known = self._source.fault, self._snapshot is not None
         self._reporter.report_fault("source", fault if known else "")
         self._reporter.report_fault("cluster", "" if known else fault)
-        if before and not fault:
+        if self._was_lost and not fault:
             self._log.info("the source is good again")
+        self._was_lost = bool(fault)
 
     def _log_departures(self, old: Snapshot | None, fresh: Snapshot) -> None:
         """Warn about every node that loses its routes: a list that was cut off is valid, too."""

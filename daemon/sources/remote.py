@@ -167,7 +167,9 @@ class Feed:
         self.progress()
         with self._mutex:
             now, events = time.monotonic(), self.activity.events + events
-            self.activity = replace(self.activity, last_received=now, events=events)
+            self.activity = replace(
+                self.activity, last_received=now, events=events, is_starting=False
+            )
             self._why = ""
 
     def count(self, bytes: int) -> None:
@@ -190,6 +192,7 @@ class Feed:
             if not self._why:
                 self._since = time.time()
             self._why = text or "lost"
+            self.activity = replace(self.activity, is_starting=False)
 
     # -- for the source
 
@@ -211,6 +214,8 @@ class Feed:
             self._nodes = {node.name: node for node in known.nodes}
             self._position, self._saved = known.position, known.saved
             self._last = self._fresh = Snapshot(known.nodes, known.cluster_cidrs)
+            self._why, self._since = "nothing was received from the source yet", time.time()
+            self.activity = replace(self.activity, is_starting=True)
             self._wake()
 
     def fileno(self) -> int | None:

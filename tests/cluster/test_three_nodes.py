@@ -200,6 +200,7 @@ def test_an_outage_harms_nobody(nodes: Nodes, three: Three, podwire_bin: Path) -
     eventually(partial(one.has_routes, {c for m in three[1:] for c in m.cidrs}))
     eventually(partial(says_that_the_api_is_away, one), 60)
     assert "last known state" in one.status()["faults"]["source"]
+    assert "nothing was received" not in one.log  # that a daemon starts is no error
     eventually(lambda: reach(pods[0], pods[2]) or one.log)
     nodes.wire.listen()
     fourth = nodes.join()

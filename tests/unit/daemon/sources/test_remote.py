@@ -265,10 +265,26 @@ def test_what_is_known_is_used_at_the_next_start(tmp_path: Path) -> None:
 
     with source_of(Script(refuse), tmp_path) as again:
         assert polled(again) == Snapshot((node("a", 1),), RANGES)
-        fault = wait_until(lambda: again.fault)
+        fault = wait_until(lambda: again.fault if "away" in again.fault else "")
         assert "away (since 2" in fault
+        assert not again.activity.is_starting
         assert "; its last known state is of 2" in fault
         assert again.activity.last_received == 0
+
+
+def test_a_last_known_state_is_of_any_age_until_the_source_is_reached(tmp_path: Path) -> None:
+    """Its first answer, or its first failure, may take as long as its time limits."""
+    known = LastKnown("here", (node("a", 1),), RANGES, "5", 1.0)
+    (tmp_path / "cluster.json").write_bytes(render(known))
+    with source_of(Script(), tmp_path) as source:
+        polled(source)
+        assert source.fault.startswith("nothing was received from the source yet (since 2")
+        assert source.fault.endswith("; its last known state is of 1970-01-01T00:00:01Z)")
+        assert source.activity.is_starting
+        feed = wait_until(lambda: source._client.feeds)[0]  # type: ignore[attr-defined]
+        feed.received()
+        assert source.fault == ""
+        assert not source.activity.is_starting
 
 
 def test_a_last_known_state_that_is_confirmed_is_no_news(tmp_path: Path) -> None:
