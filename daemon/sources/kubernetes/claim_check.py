@@ -6,14 +6,17 @@ claim is believed at once, unless it conflicts:
 - it shares a prefix or an address with what another node claims, has, or had before,
 - or its prefix is larger than those that the control plane gives to nodes.
 
-A conflicting claim waits until the Node of its name was read, whose `spec.podCIDRs` and internal
-addresses decide. So a compromised node can at worst claim what no other node has, and an ordinary
-change costs no read. Pure: the worker reads the Nodes.
+A conflicting claim waits until the Node of its name was read. Of prefixes its `spec.podCIDRs`
+decide, which only the control plane writes. Addresses are written by the kubelet, which a
+compromised node has, too: where another node uses one, and its Node has it as well, it goes to the
+node that had it before, of two new ones to the one whose Node was created first. An ordinary change
+costs no read. Pure: the worker reads the Nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from daemon.model import Node
 from daemon.prefix_set import Block, PrefixSet, block_of
@@ -24,6 +27,8 @@ USUAL_LENGTHS = {4: 24, 6: 64}
 """Of a node's pod CIDRs by family (kube-controller-manager, --node-cidr-mask-size-ipv4, -ipv6)."""
 FORMER_MAX = 10_000
 """Nodes whose former prefixes and addresses are kept."""
+Records = Mapping[str, NodeRecord | None]
+"""Nodes by name; None where there is none."""
 
 
 class ClaimCheck:
@@ -119,8 +124,19 @@ class ClaimCheck:
         for claim in denied.values():
             self._wait(claim)
 
-    def settle(self, claim: Node, record: NodeRecord | None) -> str:
-        """Decide a waiting claim by its Node; None: there is no such Node.
+    def next_rival(self, claim: Node, record: NodeRecord | None, rivals: Records) -> str:
+        """A node whose Node must be read, too, before the claim is settled; empty for none.
+
+        record: the claim's Node. rivals: those that were read so far.
+        """
+        if record is None or self._find_winner(claim, record, rivals):
+            return ""
+        node = replace(_resolve(claim, record), pod_cidrs=())
+        others = set(self._users.others(node)) - rivals.keys()
+        return min(others, key=lambda n: (self._titles(n, node.addresses), n), default="")
+
+    def settle(self, claim: Node, record: NodeRecord | None, rivals: Records | None = None) -> str:
+        """Decide a waiting claim by its Node; None: there is no such Node. rivals: see next_rival.
 
         Returns why the claim is denied; empty where it is believed, or does not wait any more.
         """
@@ -128,17 +144,50 @@ class ClaimCheck:
         if self._waiting.get(name) != claim:
             return ""  # it changed while its Node was read
         self._stop_waiting(name)
-        if record is not None and record.covers(claim):
-            self._confirm(claim)
-            return ""
-        self._denied[name] = claim
-        if record is not None and record.addresses:
-            self._confirm(record.node)
-            return "its Node says otherwise"
-        self._disbelieve(name)
-        if record is None:
-            self._forget(name)
-        return "its Node has no address" if record else "there is no such Node"
+        if record is None or not record.addresses:
+            self._denied[name] = claim
+            self._disbelieve(name)
+            if record is None:
+                self._forget(name)
+            return "its Node has no address" if record else "there is no such Node"
+        node, rivals = _resolve(claim, record), rivals or {}
+        if winner := self._find_winner(claim, record, rivals):
+            self._denied[name] = claim
+            if not self._is_beyond_doubt(record, winner):
+                self._disbelieve(name)
+            return f"the Node of {winner.name} has its address, too"
+        # Of those whose Nodes have lost an address the claims are in doubt.
+        self._confirmed.difference_update(rivals.keys() - {self._me})
+        if node != claim:
+            self._denied[name] = claim
+        self._confirm(node)
+        return "" if node == claim else "its Node says otherwise"
+
+    def _find_winner(self, claim: Node, record: NodeRecord, rivals: Records) -> NodeRecord | None:
+        """The rival that an address of the claim stays with; None where there is none."""
+        addresses = _resolve(claim, record).addresses
+        for rival in filter(None, rivals.values()):
+            shared = rival.all_addresses.intersection(addresses)
+            if shared and self._rank(rival, shared) < self._rank(record, shared):
+                return rival
+        return None
+
+    def _is_beyond_doubt(self, record: NodeRecord, winner: NodeRecord) -> bool:
+        """Whether what is believed of a node is as its Node says, and not the winner's."""
+        node = self._believed.get(record.name)
+        return (
+            node is not None
+            and record.covers(node)
+            and winner.all_addresses.isdisjoint(node.addresses)
+        )
+
+    def _rank(self, record: NodeRecord, addresses: Container[IPAddress]) -> tuple[object, ...]:
+        return self._titles(record.name, addresses), record.created, record.uid
+
+    def _titles(self, name: str, addresses: Container[IPAddress]) -> tuple[bool, ...]:
+        """What a node has to show for addresses, the strongest first; False sorts before True."""
+        has, had = (_has(of, name, addresses) for of in (self._believed, self._former))
+        return not (has and name in self._confirmed), not has, not had
 
     # -- decisions
 
@@ -211,6 +260,13 @@ class ClaimCheck:
         if node is not None:
             self.revision += 1
             self._users.remove(node)
+            self._reopen_denied_of_others(node)
+
+    def _reopen_denied_of_others(self, node: Node) -> None:
+        """What kept an address from another node may be over."""
+        for claim in [*self._denied.values()]:
+            if claim.name != node.name and not set(node.addresses).isdisjoint(claim.addresses):
+                self._wait(self._denied.pop(claim.name))
 
     def _wait(self, claim: Node) -> None:
         self._stop_waiting(claim.name)
@@ -235,6 +291,15 @@ class ClaimCheck:
         node = self._former.pop(name, None)
         if node is not None:
             self._users.remove(node)
+
+
+def _resolve(claim: Node, record: NodeRecord) -> Node:
+    """What a claim comes to by its Node."""
+    return claim if record.covers(claim) else record.node
+
+
+def _has(nodes: Mapping[str, Node], name: str, addresses: Container[IPAddress]) -> bool:
+    return name in nodes and any(a in addresses for a in nodes[name].addresses)
 
 
 class _Users:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from daemon.log import Log
 from daemon.model import Node
 from daemon.sources.cache import LastKnown, parse_node, show_node
-from daemon.sources.kubernetes.claim_check import ClaimCheck
+from daemon.sources.kubernetes.claim_check import ClaimCheck, Records
 from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import (
     NodeRecord,
@@ -191,10 +191,15 @@ class ClusterView:
             self._check.put_own(record.node)
             self._emit()
 
-    def settle(self, claim: Node, record: NodeRecord | None) -> None:
-        """The Node of a waiting claim was read; None: there is none."""
+    def next_rival(self, claim: Node, record: NodeRecord | None, rivals: Records) -> str:
+        """Whose Node must be read, too, before a claim is settled; see ClaimCheck."""
         with self._mutex:
-            why = self._check.settle(claim, record)
+            return self._check.next_rival(claim, record, rivals)
+
+    def settle(self, claim: Node, record: NodeRecord | None, rivals: Records | None = None) -> None:
+        """The Node of a waiting claim was read, and those of its rivals; None: there is none."""
+        with self._mutex:
+            why = self._check.settle(claim, record, rivals)
             if why:
                 self._refuse(f"NodeNetwork {claim.name}", f"is not believed: {why}")
             self._emit()

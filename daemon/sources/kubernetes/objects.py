@@ -53,7 +53,8 @@ class NodeRecord:
     """What podwire uses of a Node, which only the control plane and the node's kubelet write.
 
     addresses: the first internal one of each family; all of them: internal; external: those of
-    type ExternalIP, which are not used. left_out: why parts of it are not used.
+    type ExternalIP, which are not used. left_out: why parts of it are not used. created: when, as
+    the API server writes it, which sorts as text.
     """
 
     name: str
@@ -63,16 +64,22 @@ class NodeRecord:
     left_out: tuple[str, ...] = ()
     internal: tuple[IPAddress, ...] = ()
     external: tuple[IPAddress, ...] = ()
+    created: str = ""
 
     @property
     def node(self) -> Node:
         """The node as routing uses it."""
         return Node(self.name, self.addresses, self.pod_cidrs)
 
+    @property
+    def all_addresses(self) -> frozenset[IPAddress]:
+        """The addresses that the Node has for the cluster."""
+        return frozenset((*self.addresses, *self.internal))
+
     def covers(self, node: Node) -> bool:
         """Whether the Node has all addresses and pod CIDRs of a claim."""
-        addresses, pod_cidrs = {*self.addresses, *self.internal}, set(self.pod_cidrs)
-        return addresses.issuperset(node.addresses) and pod_cidrs.issuperset(node.pod_cidrs)
+        has_addresses = self.all_addresses.issuperset(node.addresses)
+        return has_addresses and set(self.pod_cidrs).issuperset(node.pod_cidrs)
 
 
 NODES = "/api/v1/nodes"
@@ -113,7 +120,7 @@ def parse_claim(thing: object, ranges: Iterable[IPNetwork]) -> Claim:
 def parse_node_record(thing: object, ranges: Iterable[IPNetwork]) -> NodeRecord:
     """A Node, as it came from JSON. Raises UnusableObject."""
     name, spec = name_of(thing), _mapping(thing, "spec")
-    uid = _mapping(thing, "metadata").get("uid")
+    uid, created = map(_mapping(thing, "metadata").get, ("uid", "creationTimestamp"))
     if not isinstance(uid, str) or not uid.isprintable() or not 0 < len(uid) <= _UID_MAX:
         raise UnusableObject("has no uid")
     texts = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
@@ -125,7 +132,8 @@ def parse_node_record(thing: object, ranges: Iterable[IPNetwork]) -> NodeRecord:
     # Of each family the first: dictionaries keep the last of a key.
     first = {address.version: address for address in reversed(internal)}
     addresses = tuple(address for address in internal if address in first.values())
-    return NodeRecord(name, uid, addresses, cidrs, left_out, internal, external)
+    created = created if isinstance(created, str) else ""
+    return NodeRecord(name, uid, addresses, cidrs, left_out, internal, external, created)
 
 
 def _read_addresses(status: Mapping[str, Any], kind: str) -> Iterable[IPAddress]:

@@ -17,7 +17,6 @@ from functools import partial
 
 from daemon.backoff import Backoff
 from daemon.log import Log
-from daemon.model import Node
 from daemon.sources.kubernetes.api import Api, ApiError
 from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox, Received
 from daemon.sources.kubernetes.objects import NODES, NodeRecord, UnusableObject, parse_node_record
@@ -189,24 +188,27 @@ class Worker:
         if not waiting:
             return 0.0  # the watch has withdrawn it meanwhile
         claim = waiting[0]
+        rivals: dict[str, NodeRecord | None] = {}
         try:
-            record = self._read_record(api, claim)
+            record = self._read_record(api, claim.name)
+            while name := self._view.next_rival(claim, record, rivals):
+                rivals[name] = self._read_record(api, name)
         except ApiError as error:
             self._trouble("lookup", f"{claim.name} has a conflicting claim, undecided: {error}")
             raise
         self._trouble("lookup", "")
-        self._view.settle(claim, record)
-        return lookup_pause(self._view.size)
+        self._view.settle(claim, record, rivals)
+        return lookup_pause(self._view.size) * (1 + len(rivals))
 
-    def _read_record(self, api: Api, claim: Node) -> NodeRecord | None:
-        thing, nothing = api.find(f"{NODES}/{claim.name}"), NodeRecord(claim.name, "", (), ())
+    def _read_record(self, api: Api, name: str) -> NodeRecord | None:
+        thing, nothing = api.find(f"{NODES}/{name}"), NodeRecord(name, "", (), ())
         if thing is None:
             return None
         try:
             record = parse_node_record(thing, self._ranges)
         except UnusableObject:
             return nothing
-        return record if record.name == claim.name else nothing
+        return record if record.name == name else nothing
 
     def _reopen_denied(self, api: Api) -> float:
         self._view.reopen_denied()

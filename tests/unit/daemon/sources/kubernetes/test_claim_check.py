@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.model import Node
+from daemon.routing.planner import Planner
 from daemon.sources.kubernetes.claim_check import ClaimCheck
 from daemon.sources.kubernetes.objects import NodeRecord
+from tests.unit.daemon import clusters
 
 ME = "me"
 
@@ -342,7 +345,99 @@ def test_a_node_without_an_address_is_not_routed() -> None:
     assert believed(made) == {"a": A, ME: MINE}
 
 
-NAMES = [ME, "a", "b", "c"]
+VICTIM = node("victim", "192.0.2.5", "10.244.5.0/24")
+# Its kubelet may write any address into its Node.
+EVIL = node("a-evil", "192.0.2.5", "10.244.66.0/24")
+PREFIXES = {n.name: n.pod_cidrs for n in (A, B, VICTIM, EVIL, MINE)}
+OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+
+
+def ask(made: ClaimCheck, **nodes: tuple[str, str]) -> None:
+    """Settle all that waits. nodes: by name, `_` for `-`, the address of each Node and its age."""
+    found = {name.replace("_", "-"): of for name, of in nodes.items()}
+
+    def read(name: str) -> NodeRecord | None:
+        if name not in found:
+            return None
+        (address, created), cidrs = found[name], PREFIXES[name]
+        return NodeRecord(name, "uid", (ip_address(address),), cidrs, created=created)
+
+    for _ in range(20):
+        if not made.waiting:
+            return
+        claim, rivals = made.waiting[0], dict[str, NodeRecord | None]()
+        says = read(claim.name)
+        while name := made.next_rival(claim, says, rivals):
+            rivals[name] = read(name)
+        made.settle(claim, says, rivals)
+    pytest.fail(f"claims are settled for ever: {made.waiting}")
+
+
+def routed(made: ClaimCheck) -> set[str]:
+    """The nodes that a daemon routes which adopts nothing."""
+    nodes = [replace(n, name=clusters.ME) if n.name == ME else n for n in made.nodes]
+    host = clusters.host_state("192.0.2.9/24")
+    planner = Planner(clusters.settings())
+    return set(clusters.planned(planner, clusters.cluster(*nodes), host).peers)
+
+
+@pytest.mark.parametrize("evil_age", [OLD, NEW])
+def test_an_address_stays_with_the_node_that_has_it(evil_age: str) -> None:
+    made = check(VICTIM)
+    made.put(EVIL)
+    ask(made, victim=("192.0.2.5", OLD), a_evil=("192.0.2.5", evil_age))
+    assert believed(made) == {"victim": VICTIM, ME: MINE}
+    assert routed(made) == {"victim"}
+    # Nor by a claim that is not as its Node says either.
+    made.put(replace(EVIL, addresses=A.addresses, pod_cidrs=VICTIM.pod_cidrs))
+    ask(made, victim=("192.0.2.5", OLD), a_evil=("192.0.2.5", evil_age))
+    assert believed(made)["victim"] == VICTIM
+    assert routed(made) == {"victim"}
+
+
+@pytest.mark.parametrize(("evil_age", "winner"), [(NEW, "victim"), (OLD, "a-evil")])
+def test_of_two_new_nodes_with_one_address_the_older_has_it(evil_age: str, winner: str) -> None:
+    made = check()
+    made.replace([EVIL, VICTIM])
+    ask(made, victim=("192.0.2.5", "2026-01-15T00:00:00Z"), a_evil=("192.0.2.5", evil_age))
+    assert believed(made).keys() == {winner, ME}
+    assert routed(made) == {winner}
+
+
+def test_an_address_that_its_node_has_lost_is_free() -> None:
+    """One that left: its Node went, or has another address by now."""
+    for left in ({}, {"victim": ("192.0.2.6", OLD)}):
+        made = check(VICTIM)
+        made.put(EVIL)
+        ask(made, victim=("192.0.2.5", OLD), a_evil=("192.0.2.5", NEW))
+        made.reopen_denied()
+        ask(made, a_evil=("192.0.2.5", NEW), **left)
+        assert believed(made)["a-evil"] == EVIL
+        assert EVIL.addresses[0] not in believed(made).get("victim", MINE).addresses
+
+
+def test_two_nodes_swap_their_addresses() -> None:
+    """By DHCP: for a moment both Nodes have one of them."""
+    made = check(A, B)
+    made.put(replace(A, addresses=B.addresses))
+    ask(made, a=("192.0.2.2", OLD), b=("192.0.2.2", NEW))
+    assert believed(made) == {"b": B, ME: MINE}
+    made.put(replace(B, addresses=A.addresses))
+    ask(made, a=("192.0.2.2", OLD), b=("192.0.2.1", NEW))
+    assert {n.name: str(n.addresses[0]) for n in made.nodes} == {
+        "a": "192.0.2.2", "b": "192.0.2.1", ME: "192.0.2.9",
+    }  # fmt: skip
+    assert made.is_settled
+
+
+def test_an_address_of_mine_is_taken_by_nobody() -> None:
+    made = check()
+    made.put(replace(EVIL, addresses=MINE.addresses))
+    ask(made, me=("192.0.2.9", NEW), a_evil=("192.0.2.9", OLD))
+    assert believed(made) == {ME: MINE}
+
+
+NAMES = [ME, "a", "b", "c", "d"]
 # Few enough of each that most of them collide.
 CIDRS = ["10.244.0.0/23", "10.244.0.0/24", "10.244.1.0/24", "10.244.1.128/25", "fd00::/64"]
 CLAIMS = st.builds(
@@ -357,12 +452,14 @@ STEPS = st.lists(
     | st.tuples(st.sampled_from(["drop", "settle"]), st.sampled_from(NAMES)),
     max_size=25,
 )
-# What the control plane says: everybody has something of one's own; c is no node at all.
+# What Nodes say: everybody has something of one's own; c is no node at all; the kubelet of d, which
+# had no address before, writes that of b.
 TRUTH = {
     ME: MINE,
     "a": node("a", "192.0.2.1", "10.244.0.0/24"),
     "b": node("b", "192.0.2.2", "10.244.1.0/24", "fd00::/64"),
     "c": None,
+    "d": node("d", "192.0.2.2"),
 }
 
 
@@ -388,8 +485,15 @@ def settle_all(made: ClaimCheck, *names: str) -> None:
     """Answer for these nodes, if they are asked about."""
     for claim in made.waiting:
         if claim.name in names:
-            truth = TRUTH[claim.name]
-            made.settle(claim, record(truth) if truth else None)
+            rivals, says = dict[str, NodeRecord | None](), truth_of(claim.name)
+            while name := made.next_rival(claim, says, rivals):
+                rivals[name] = truth_of(name)
+            made.settle(claim, says, rivals)
+
+
+def truth_of(name: str) -> NodeRecord | None:
+    truth = TRUTH[name]
+    return record(truth) if truth else None
 
 
 @given(STEPS)

@@ -192,7 +192,8 @@ def test_a_node_is_read() -> None:
     found = parse_node_record(thing, RANGES)
     internal = tuple(map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1")))
     external = (ip_address("198.51.100.1"),)
-    expected = NodeRecord("a", "u", NODE.addresses, NODE.pod_cidrs, (), internal, external)
+    created = "2026-01-01T00:00:00Z"
+    expected = NodeRecord("a", "u", NODE.addresses, NODE.pod_cidrs, (), internal, external, created)
     assert found == expected
     assert found.node == NODE
     # A daemon may publish any of its Node's internal addresses, see OwnAddress.
