@@ -66,7 +66,6 @@ class FileSource:
             self._settling.forget()
             why = f"{error.filename or self._folder} cannot be read: {error.strerror}"
             self.fault = f"{why}: make it readable, or remove it"
-            self._state = None
             return None
         except ValueError as error:
             self.fault = f"{error}: correct that file"

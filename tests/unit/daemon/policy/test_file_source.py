@@ -49,12 +49,16 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_comes_back_as_it_was_is_read(tmp_path: Path) -> None:
     folder, away = tmp_path / "policies", tmp_path / "away"
     folder.mkdir()
-    source = written(folder, {"podSelector": {}})
+    clock = [0.0]
+    written(folder, {"podSelector": {}})
+    source = of_old(folder, lambda: clock[0])
     assert source.take()
     folder.rename(away)
     assert source.take() is None
     assert "cannot be read" in source.fault
     away.rename(folder)
+    assert source.take() is None
+    clock[0] += SETTLE_SECONDS
     assert source.take()
     assert not source.fault
 
