@@ -168,15 +168,19 @@ def _routing_and_more(
         if failed_calls.is_due(now := time.monotonic()):
             failed_calls.note(counters.read()["ADD"].codes, now)
 
+    def unready() -> str:
+        return policy.unready if policy else ""
+
     peers = PeersFile(settings.status_file)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     with closing(peers), closing(journal):
         failed_calls = FailedCalls(journal)
         policy = make_controller(settings, journal, log, watch)
         idle = IdleAttachments(common.locks).holding
-        routing = Routing(settings, journal, log, publish, config, idle, watch)
+        routing = Routing(settings, journal, log, publish, config, idle, watch, unready)
         sources = Sources(settings, counters, routing.counts, journal, routing.prober, policy)
-        with routing, policies_enforced(policy, log), metrics_served(sources, log, watch):
+        enforced = policies_enforced(policy, log, routing.wake)
+        with routing, enforced, metrics_served(sources, log, watch):
             yield
 
 

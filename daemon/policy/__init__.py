@@ -7,7 +7,7 @@ enters by this module, which imports the rest only where policies are enforced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -54,13 +54,16 @@ def _open_source(settings: Settings, log: Log, watch: Watch) -> PolicySource | N
 
 
 @contextmanager
-def policies_enforced(controller: PolicyController | None, log: Log) -> Iterator[None]:
+def policies_enforced(
+    controller: PolicyController | None, log: Log, notify: Callable[[], None]
+) -> Iterator[None]:
     """Enforce policies for the duration; rules stay afterwards. None: rules left over are removed.
 
-    It starts threads: no process may be forked afterwards.
+    notify: called when the controller is not unready any more. It starts threads: no process may
+    be forked afterwards.
     """
     if controller is not None:
-        with controller.running():
+        with controller.running(notify):
             yield
         return
     from kernel.nftables.policy import remove_policy

@@ -11,8 +11,8 @@ import select
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from daemon.backoff import Backoff
@@ -25,7 +25,7 @@ from daemon.policy.denials import Denials
 from daemon.policy.describe import describe_changes
 from daemon.policy.local_pods import LocalPods, summary, with_local
 from daemon.policy.model import Facts, Key, PolicyCounts, PolicySource
-from daemon.policy.saved_facts import open_saved, read_facts
+from daemon.policy.saved_facts import SAVE_SECONDS, open_saved, read_facts
 from daemon.systemd import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Link
@@ -34,6 +34,7 @@ from kernel.nftables.policy import (
     TABLE,
     is_whole,
     load_policy,
+    policy_is_present,
     remove_policy,
     render,
     render_changes,
@@ -47,6 +48,9 @@ _SHARE, _CREDIT = 12, 1.0
 """Facts are taken again after so many times the CPU time that the last ones took, but for seconds
 of credit. Where pods come and go all the time, that bounds the share of a core; a few changes do
 not wait."""
+HOLD_SECONDS = 5.0
+"""How long rules that are in the kernel at the start wait for the source: they may be newer than
+the facts that were saved."""
 CLOSED_SECONDS = 10.0
 """Seconds after which a pod that is not known yet is a fault."""
 _GATHER = 0.005
@@ -82,6 +86,8 @@ class PolicyController:
         self._loop = watch("policy")
         self._local, self._pods = LocalPods(bridge), list[LocalPod]()
         self._facts: Facts | None = None
+        self._is_delivered, self._is_ready, self._hold_until = False, False, 0.0
+        self._notify: Callable[[], None] = lambda: None
         self._loaded: PolicyRules | None = None
         self._cuts = Cuts()
         self._due, self._cause, self._retry_at = 0.0, "", 0.0
@@ -94,9 +100,20 @@ class PolicyController:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
 
+    @property
+    def unready(self) -> str:
+        """Why no pod may be attached yet; empty once there are rules for what is known."""
+        if self._is_ready:
+            return ""
+        return "network policies are not known yet" + (f": {self.fault}" if self.fault else "")
+
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Keep the rules for the duration; they stay afterwards."""
+    def running(self, notify: Callable[[], None]) -> Iterator[None]:
+        """Keep the rules for the duration; they stay afterwards.
+
+        notify: called once it is not unready any more.
+        """
+        self._notify = notify
         self._thread.start()
         try:
             yield
@@ -141,6 +158,16 @@ class PolicyController:
             self._log.warning(f"the policies of the last run cannot be used: {why}")
         except ValueError as error:
             self._log.warning(f"the policies of the last run cannot be used: {error}")
+        else:
+            with suppress(KernelError):  # a kernel without nftables has no rules
+                if policy_is_present():
+                    self._hold_until = time.monotonic() + HOLD_SECONDS
+                    self._note_ready()
+
+    def _note_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._notify()
 
     def _follow(self, monitor: Monitor) -> None:
         self._local.read()
@@ -152,7 +179,7 @@ class PolicyController:
         for descriptor in (monitor.fileno(), source, *packets):
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
-        self._announced = 0.0
+        self._announced = 0.0 if source >= 0 else time.monotonic()
         while not self._stop.is_set():
             self._loop.beat()
             ready = {descriptor for descriptor, _event in poll.poll(self._pause() * 1000)}
@@ -170,7 +197,8 @@ class PolicyController:
                 self._take()
                 if source >= 0:
                     poll.modify(source, select.POLLIN)
-            if self._due and time.monotonic() >= max(self._due + _GATHER, self._retry_at):
+            self._note("source", self._source.fault)
+            if self._due and time.monotonic() >= self._updating:
                 self._update(monitor)
 
     @property
@@ -178,10 +206,15 @@ class PolicyController:
         """When facts are taken that were announced."""
         return max(self._announced + _GATHER, self._take_at)
 
+    @property
+    def _updating(self) -> float:
+        """When the rules are updated that are due."""
+        return max(self._due + _GATHER, self._retry_at, self._hold_until)
+
     def _pause(self) -> float:
         times = [self._taking] if self._announced else []
         if self._due:
-            times.append(max(self._due + _GATHER, self._retry_at))
+            times.append(self._updating)
         return max(0.0, min([INTERVAL, *(at - time.monotonic() for at in times)]))
 
     def _wake(self, cause: str = "") -> None:
@@ -198,18 +231,24 @@ class PolicyController:
                 self._wake()
         elif _is_of_table(event):
             # Our own changes were read when they had been made: see `_load`.
-            self._loaded = None
+            self._loaded, self._hold_until = None, 0.0
             self._wake(_CHANGED)
 
     def _take(self) -> None:
         began, announced, self._announced = time.thread_time(), self._announced, 0.0
         facts = self._source.take()
         self._rest(began)
-        self._note("source", self._source.fault)
-        if facts is not None and facts != self._facts:
-            self._report(self._facts or Facts(), facts)
+        if facts is None:
+            return
+        if not self._is_delivered:
+            # Rules of what was saved cut nothing. From nothing, all that is forbidden is cut.
+            self._is_delivered, self._loaded, self._hold_until = True, None, 0.0
+            self._due = self._due or announced or time.monotonic()
+        if facts != self._facts:
+            known = self._facts or Facts()
+            self._report(known, facts)
             self._facts = facts
-            self._saved.update(facts)
+            self._saved.update(facts, SAVE_SECONDS if facts.policies != known.policies else None)
             self._due = self._due or announced or time.monotonic()
 
     # -- the rules
@@ -227,6 +266,8 @@ class PolicyController:
         else:
             self._note("rules", "")
             self._note("kernel", "")
+        if self._facts is not None:
+            self._note_ready()
         self._rest(started)
 
     def _rest(self, began: float) -> None:
@@ -273,7 +314,8 @@ class PolicyController:
         if script:
             load_policy(script)
         self._cuts.keep(cuts, loaded=old is None)
-        narrower = narrowed(old or PolicyRules(), rules)
+        # The kernel's may have been newer than what was saved, which is no reason to cut any.
+        narrower = narrowed(old or PolicyRules(), rules) if self._is_delivered else frozenset()
         if count := self._cuts.cut(rules, self._pods, narrower):
             self._log.info(f"cut {count} connections that policies forbid now")
         self._loaded = rules

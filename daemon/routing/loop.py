@@ -81,9 +81,10 @@ class Loop:
         config: Path,
         idle: Idle,
         watch: Watch,
+        unready: Callable[[], str],
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
-        self._prober, self._counts = prober, counts
+        self._prober, self._counts, self._unready = prober, counts, unready
         self._planner = Planner(settings)
         self._overlap = AllowedOverlap(config, settings, log)
         self._reporter = Reporter(journal, log, counts=self._counts)
@@ -125,7 +126,7 @@ class Loop:
         self._opened.close()
 
     def iterate(self, wake_up: int) -> None:
-        """Sleep until something is due, and do it. wake_up: a descriptor that ends the sleep."""
+        """Sleep until something is due, and do it. wake_up: an eventfd that ends the sleep."""
         self._sleep(wake_up)
         began = time.monotonic()
         self._reporter.error = ""
@@ -162,6 +163,8 @@ class Loop:
         for fd in (wake_up, self._kernel.events.fileno(), *([] if source is None else [source])):
             poll.register(fd, select.POLLIN)
         poll.poll(math.ceil(min(waits) * 1000))
+        with suppress(BlockingIOError):
+            os.eventfd_read(wake_up)
 
     def _receive(self) -> None:
         for event in self._kernel.events.read():
@@ -256,6 +259,7 @@ class Loop:
 
     def _finish(self) -> NodeStatus:
         """Do what waits for a node that is ready; the status then."""
+        self._faults.set("policies", self._unready())
         if self._desired and not self._faults.node:
             if self._conflist.reconcile(self._desired):
                 self._takeover.check_conflists()
@@ -319,7 +323,7 @@ class Routing:
 
     publish: takes the status whenever it may have changed. config: the file of the settings, for
     what is taken of it later. idle: keeps CNI calls away from attachments. watch: declares what
-    the watchdog watches.
+    the watchdog watches. unready: why else no pod may be attached yet; empty where it may.
     prober: probes the peers; None where it is not configured. counts: what was done since the
     start.
     """
@@ -333,13 +337,14 @@ class Routing:
         config: Path,
         idle: Idle = all_idle,
         watch: Watch = unwatched,
+        unready: Callable[[], str] = lambda: "",
     ) -> None:
         self._settings, self._log, self._publish = settings, log, publish
         health, port = settings.health, settings.vxlan.port
         self.prober = Prober(health, port, log, journal, watch("probes").beat) if health else None
         self.counts, self._beat = Counts(), watch("routing").beat
         own = settings, journal, log, publish, self.prober, self.counts
-        self._make_loop = partial(Loop, *own, config, idle, watch)
+        self._make_loop = partial(Loop, *own, config, idle, watch, unready)
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._pauses = Backoff(RESTART_PAUSE, RESTART_PAUSE_MAX, _CALM)
@@ -355,8 +360,12 @@ class Routing:
         self._stopping = True
         if self.prober:
             self.prober.stop()
-        os.eventfd_write(self._wake_up, 1)
+        self.wake()
         self._thread.join(STOP_SECONDS)
+
+    def wake(self) -> None:
+        """End the loop's sleep, from any thread."""
+        os.eventfd_write(self._wake_up, 1)
 
     def _run(self) -> None:
         keep_sockets_open()

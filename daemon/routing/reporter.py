@@ -27,7 +27,7 @@ _STATUS = "`podwirectl status -o json`"
 OVERLAP_AGAIN = 60.0
 """Seconds after which an overlap that comes and goes is reported again."""
 
-NodePart = Literal["plan", "settings", "device", "rules", "bridge"]
+NodePart = Literal["plan", "settings", "device", "rules", "bridge", "policies"]
 """A fault of one of these keeps pods from being attached. One of routes does not: a single peer may
 be its cause."""
 Part = Literal[NodePart, OtherPart]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.apiserver import PORT, SPACE, ApiServer
 from tests.cluster.follower import CLUSTER
-from tests.cluster.rest import place_of
+from tests.cluster.rest import MERGE, place_of
 from tests.cluster.wire import Wire
 from tests.netns.routing.conftest import Member, eventually
 from tests.netns.routing.traffic import Stream, reach
@@ -209,3 +209,24 @@ def test_an_outage_harms_nobody(nodes: Nodes, three: Three, podwire_bin: Path) -
     path = place_of("NodeNetwork", SPACE)
     listed = nodes.api.admin.ask("GET", path).expect(200)["items"]
     assert [o["metadata"]["name"] for o in listed] == [m.name for m in nodes.members]
+
+
+def test_a_node_that_may_not_know_its_policies_is_not_ready(
+    nodes: Nodes, api: ApiServer, podwire_bin: Path
+) -> None:
+    place = place_of("ClusterRole", "", "podwired")
+    role = api.admin.ask("GET", place).expect(200)
+    rules = [r for r in role["rules"] if "networkpolicies" not in r["resources"]]
+    patch = {"rules": rules}
+    api.admin.ask("PATCH", place, patch, kind=MERGE).expect(200)
+    try:
+        one = nodes.join()
+        eventually(lambda: "`policy: false`" in str(one.status().get("fault")) or one.log)
+        fault = str(one.status()["fault"])
+        assert fault.startswith("network policies are not known yet: ")
+        assert "403" in fault
+        assert not one.conflist.exists()
+    finally:
+        api.admin.ask("PATCH", place, {"rules": role["rules"]}, kind=MERGE).expect(200)
+    eventually(one.conflist.exists)
+    nodes.settle(one)

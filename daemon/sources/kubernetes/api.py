@@ -19,7 +19,7 @@ from daemon.sources.remote import SourceError
 
 VERSION_MIN = 1, 30
 """From here on ValidatingAdmissionPolicy is stable (KEP-3488)."""
-NOT_FOUND, GONE, TIMEOUT = 404, 410, 504
+FORBIDDEN, NOT_FOUND, GONE, TIMEOUT = 403, 404, 410, 504
 RESTORED = "the Kubernetes API was restored from a backup, or went back in time: it is listed anew"
 _NAME = "the Kubernetes API"
 _MESSAGE_MAX = 200

@@ -13,7 +13,15 @@ from queue import SimpleQueue
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.http import BadResponse
-from daemon.sources.kubernetes.api import GONE, NOT_FOUND, RESTORED, TIMEOUT, Api, ApiError
+from daemon.sources.kubernetes.api import (
+    FORBIDDEN,
+    GONE,
+    NOT_FOUND,
+    RESTORED,
+    TIMEOUT,
+    Api,
+    ApiError,
+)
 from daemon.sources.kubernetes.cluster_view import ClusterView, Inbox
 from daemon.sources.kubernetes.objects import objects_path
 from daemon.sources.kubernetes.own_object import (
@@ -35,10 +43,9 @@ WATCHES_PER_LIST = 2
 """A watch that continues costs the API that much less than a list."""
 _SHORT = 5.0
 _EXPIRED = "the Kubernetes API answers the watch of what it has just listed with 410, Expired"
-_FORBIDDEN = 403
 _HINTS = {
     NOT_FOUND: "is packaging/kubernetes/crd.yaml applied?",
-    _FORBIDDEN: "is packaging/kubernetes/rbac.yaml applied, for this namespace?",
+    FORBIDDEN: "is packaging/kubernetes/rbac.yaml applied, for this namespace?",
 }
 
 

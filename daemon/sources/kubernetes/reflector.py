@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from daemon.config.schema import KubernetesSettings
 from daemon.log import Log
 from daemon.sources.http import BadResponse
-from daemon.sources.kubernetes.api import GONE, RESTORED, TIMEOUT, Api, ApiError
+from daemon.sources.kubernetes.api import FORBIDDEN, GONE, RESTORED, TIMEOUT, Api, ApiError
 from daemon.sources.kubernetes.events import CHANGES, parse_event
 from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, list_query, watch_query
@@ -25,6 +25,7 @@ Key = tuple[str, str]
 CALM = 60.0
 """Seconds without a failure after which pauses begin anew."""
 _STOP_SECONDS = 2.0
+_GRANT = "apply packaging/kubernetes/rbac.yaml, or set `policy: false` in podwired.yaml"
 
 
 class Reflector(Generic[T]):
@@ -92,7 +93,9 @@ class Reflector(Generic[T]):
     def _fail(self, error: Exception) -> None:
         if self._stop.is_set():
             return
-        self.fault = str(error) if isinstance(error, SourceError) else repr(error)
+        forbidden = isinstance(error, ApiError) and error.status == FORBIDDEN
+        hint = f": {_GRANT}" if forbidden else ""
+        self.fault = f"{error}{hint}" if isinstance(error, SourceError) else repr(error)
         self._log.debug(f"{self._path}: {self.fault}")
         pause = self._backoff.next(time.monotonic())
         self._loop.beat(pause + PATIENCE)

@@ -6,12 +6,13 @@ import json
 import re
 import signal
 import socket
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.netns.policy.conftest import MODES, Object, Pod, World, labelled, policy
-from tests.netns.routing.conftest import eventually
+from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns.traffic import REPLY_TIMEOUT
 
 DENY = policy("app", "deny", podSelector=labelled(app="web"), ingress=[])
@@ -157,6 +158,60 @@ def test_rules_that_others_flush_are_made_again_and_stay_without_a_daemon(
     world.enforce(limit("bad"))
     assert not good.reaches(web)
     assert bad.connects(web)
+
+
+def logged(member: Member, text: str) -> float:
+    """When the daemon logged such a line last, in seconds."""
+    line = [each for each in member.log.splitlines() if text in each][-1]
+    return datetime.fromisoformat(line.partition(" ")[0]).timestamp()
+
+
+@pytest.mark.parametrize("roles", [("good", "bad"), ("good",)])
+def test_a_restart_cuts_by_what_the_source_delivers_and_not_by_what_was_saved(
+    world: World, pods: tuple[Pod, Pod, Pod], roles: tuple[str, ...]
+) -> None:
+    web, _good, bad = pods
+    member, saved = web.member, "/var/lib/podwire/policy.json"
+    world.enforce(limit("good"))
+    member.node.run(["cp", saved, "/var/lib/old"])
+    world.enforce(limit("good", "bad"))
+    stream = Stream(bad, web, 7001)
+    # Killed before it saved the second policy, and started while the source has no answer.
+    member.stop(signal.SIGKILL)
+    member.node.run(["cp", "/var/lib/old", saved])
+    (world.folder / "policies.yaml").write_text("{")
+    member.start()
+    # The rules of the kernel are newer, and stay for a while. What was saved cuts no connection.
+    eventually(lambda: not bad.reaches(web) or member.log)
+    assert logged(member, "restored nftables rules of") - logged(member, "serving") > 3
+    assert stream.works()
+    assert stream.works(back=True)
+    world.write("policies", limit(*roles))
+    both = ("bad" in roles,) * 2
+    eventually(lambda: (stream.works(seconds=2), bad.reaches(web)) == both or member.log)
+    stream.close()
+
+
+def test_a_node_is_not_ready_before_its_policies_are_known(
+    cluster: Cluster, tmp_path: Path, podwire_bin: Path
+) -> None:
+    member, folder = cluster.prepare(), tmp_path / "policies"
+    cluster.write()
+    folder.mkdir()
+    (folder / "one.yaml").write_text("{")
+    member.start(policy={"dir": str(folder)}, health=False)
+    wanted = f"network policies are not known yet: {folder}/one.yaml"
+    eventually(lambda: wanted in str(member.status().get("fault")) or member.log)
+    assert not member.conflist.exists()
+    (folder / "one.yaml").write_text(json.dumps(DENY))
+    eventually(member.conflist.exists)
+    eventually(member.saved_policies.exists)
+    # What was saved is enough for the next start.
+    (folder / "one.yaml").write_text("{")
+    member.conflist.unlink()
+    member.stop(signal.SIGKILL)
+    member.start()
+    eventually(member.conflist.exists)
 
 
 def test_story_19_what_a_policy_changed_is_in_the_history(

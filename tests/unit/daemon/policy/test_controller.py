@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 from daemon.journal import MIN_BYTES, Journal
@@ -10,6 +12,7 @@ from daemon.policy.compile import Compiled, LocalPod, compile_rules
 from daemon.policy.controller import CLOSED_SECONDS, PolicyController
 from daemon.policy.file_source import FileSource
 from daemon.policy.model import Facts, Policy
+from daemon.policy.saved_facts import read_facts
 from kernel.netlink.monitor import Monitor
 
 
@@ -38,3 +41,24 @@ def test_what_failed_once_is_no_fault_once_it_works(tmp_path: Path) -> None:
     with Monitor() as monitor:
         made._update(monitor)
     assert made.fault == ""
+
+
+def test_policies_are_saved_soon_and_pods_at_little_cost(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", MIN_BYTES)
+    folder, saved = tmp_path / "policies", tmp_path / "saved"
+    folder.mkdir()
+    made = PolicyController(FileSource(folder), saved, journal, Log("error"))
+    made._saved._rests_until = time.monotonic() + 1000  # as after a write that took long
+
+    def take(kind: str) -> None:
+        thing = {"kind": kind, "metadata": {"namespace": "app", "name": "a"}, "spec": {}}
+        (folder / f"{kind}.json").write_text(json.dumps(thing))
+        made._take()
+
+    take("Pod")
+    assert made._saved._at > time.monotonic() + 500
+    take("NetworkPolicy")
+    until = time.monotonic() + 60
+    while not saved.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(read_facts(saved).policies) == 1

@@ -148,7 +148,7 @@ def test_each_part_has_its_fault() -> None:
     for part in get_args(Part):
         assert faults.set(part, "odd")
         assert not faults.set(part, "odd")
-        is_node = part in ("plan", "settings", "device", "rules", "bridge")
+        is_node = part in ("plan", "settings", "device", "rules", "bridge", "policies")
         assert faults.node == ("odd" if is_node else "")
         assert faults.others == ({} if is_node else {part: "odd"})
         harmless = ("limit", "metrics", "pods", "ranges", "tables", "unchecked", "unwired")
