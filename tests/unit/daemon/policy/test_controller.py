@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
 
+from daemon.files import SETTLE_SECONDS
 from daemon.journal import MIN_BYTES, Journal
 from daemon.log import Log
 from daemon.policy.compile import Compiled, LocalPod, compile_rules
@@ -47,12 +49,15 @@ def test_policies_are_saved_soon_and_pods_at_little_cost(tmp_path: Path) -> None
     journal = Journal(tmp_path / "journal", MIN_BYTES)
     folder, saved = tmp_path / "policies", tmp_path / "saved"
     folder.mkdir()
-    made = PolicyController(FileSource(folder), saved, journal, Log("error"))
+    clock = itertools.count(step=SETTLE_SECONDS)
+    source = FileSource(folder, now=lambda: next(clock))
+    made = PolicyController(source, saved, journal, Log("error"))
     made._saved._rests_until = time.monotonic() + 1000  # as after a write that took long
 
     def take(kind: str) -> None:
         thing = {"kind": kind, "metadata": {"namespace": "app", "name": "a"}, "spec": {}}
         (folder / f"{kind}.json").write_text(json.dumps(thing))
+        made._take()  # seen, and read when it has not changed for a while
         made._take()
 
     take("Pod")
