@@ -28,6 +28,7 @@ from cni_plugin.shape import Shape
 from ipam.json_section import CniRoute
 from ipam.ranges import interface_of
 from kernel.model import (
+    TABLE_MAIN,
     Address,
     Bridge,
     Element,
@@ -40,6 +41,7 @@ from kernel.model import (
 from kernel.nftables.spoof_check import spoof_check_elements
 
 _DEFAULT_ROUTE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_MAIN = (None, 0, TABLE_MAIN)  # a route's table where it is the main one
 
 
 def plan_bridge(
@@ -83,7 +85,7 @@ def _with_default_routes(ipam: Result) -> Result:
     routes = list(ipam.routes)
     for ip in ipam.ips:
         default = _DEFAULT_ROUTE[ip.address.version]
-        if not any(r.dst == default for r in routes):
+        if not any(r.dst == default and r.table in _MAIN for r in routes):
             routes.append(CniRoute(default, ip.gateway))
     return replace(ipam, routes=tuple(routes))
 

@@ -165,6 +165,15 @@ def test_default_gateway_adds_the_default_routes_that_ipam_did_not_give() -> Non
     assert len(result.routes) == 2
 
 
+@pytest.mark.parametrize(("table", "tables"), [(100, [100, 254]), (254, [254]), (0, [254])])
+def test_a_default_route_of_another_table_is_no_default_route(
+    table: int, tables: list[int]
+) -> None:
+    route = CniRoute(ip_network("0.0.0.0/0"), table=table)
+    made, _ = plan(Result(ips=(V4,), routes=(route,)), mode="bridge", isDefaultGateway=True)
+    assert [r.table for r in made.pod.routes] == tables
+
+
 def test_numbers_of_ipams_routes() -> None:
     route = CniRoute(ip_network("10.2.0.0/16"), None, 1400, 1360, 5, 100, 253)
     made, _ = plan(Result(ips=(V4,), routes=(route,)), mode="bridge")
