@@ -16,6 +16,7 @@ from cni_plugin.chained import CHAINED_PROGRAMS, read_features
 from cni_plugin.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_plugin.plugins import portmap
 from cni_plugin.request import NAME, NAME_RULE, canonical, is_name, link_name_fault
+from cni_plugin.result import canonical_mac
 from ipam.errors import ConfigError
 from ipam.json_section import Dns, Section, parse_dns, parse_network
 from ipam.ranges import IPNetwork
@@ -28,7 +29,11 @@ _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
 _OTHERS = frozenset(DROP_IN_MODES) | CHAINED_PROGRAMS
 DEFAULT_BRIDGE = "cni0"
-MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+MAC = re.compile(
+    r"[0-9a-f]{2}(:[0-9a-f]{2}){5}|[0-9a-f]{2}(-[0-9a-f]{2}){5}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}",
+    re.IGNORECASE,
+)
+"""The forms that Go's net.ParseMAC takes for an Ethernet address."""
 _NO_DNS = Dns()
 _NO_PORTS = portmap.PortMapConf()
 _VALID = "cni.dev/valid-attachments"
@@ -269,7 +274,7 @@ def _read_mac(keys: Section) -> str:
     mac = keys.string("mac") or ""
     if mac and not MAC.fullmatch(mac):
         raise keys.fail("mac", mac, "a MAC address like 02:11:22:33:44:55")
-    return mac
+    return canonical_mac(mac)
 
 
 def _read_aliases(keys: Section) -> tuple[str, ...]:

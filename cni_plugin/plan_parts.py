@@ -10,7 +10,7 @@ from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.names import Mark, host_link_name, link_local, node_mac, pod_mac, render_alias
 from cni_plugin.plugins.portmap import plan_port_mappings
 from cni_plugin.request import Request
-from cni_plugin.result import Interface, IPConfig, Result, render_dns
+from cni_plugin.result import Interface, IPConfig, Result, canonical_mac, render_dns
 from cni_plugin.shape import Shape
 from ipam.ranges import interface_of
 from ipam.transaction import Owner
@@ -138,12 +138,13 @@ def requested_mac(request: Request, conf: NetConf) -> str:
 def _check_mac(key: str, value: str, code: int) -> str:
     if not MAC.fullmatch(value):
         raise CniError(code, f"{key}: {value[:80]!r} is no MAC address like 02:11:22:33:44:55")
-    raw = mac_bytes(value)
+    mac = canonical_mac(value)
+    raw = mac_bytes(mac)
     if raw[0] & 1 or not any(raw):
         raise CniError(
             code, f"{key}: {value!r} is no address for one interface (multicast or zero)"
         )
-    return value.lower()
+    return mac
 
 
 def routed_sysctls(link: str, ipam: Result) -> tuple[Sysctl, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cni_plugin.config import MAC
 from cni_plugin.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_plugin.result import canonical_mac
 from ipam.errors import ConfigError
@@ -35,10 +36,6 @@ DATA_DIR = "/run/cni/tuning"
 """Where the reference plugin notes what a link had before."""
 _LONGEST = 65536  # bytes of a file
 _NAME = re.compile(r"[!-~]{1,256}\Z")
-_MAC = re.compile(
-    r"[0-9a-f]{2}(:[0-9a-f]{2}){5}|[0-9a-f]{2}(-[0-9a-f]{2}){5}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}",
-    re.IGNORECASE,
-)
 # What Go's regular expressions have and Python's have not, or as something else.
 _GO_ONLY = re.compile(r"\[\[:|\\[pPQEzC]|\(\?[a-zA-Z]*U")
 
@@ -88,7 +85,7 @@ def _mac(place: Section) -> str | None:
     text = place.string("mac")
     if not text:
         return None
-    if not _MAC.fullmatch(text):
+    if not MAC.fullmatch(text):
         raise place.fail("mac", text, "a MAC address like 02:11:22:33:44:55")
     return canonical_mac(text)
 

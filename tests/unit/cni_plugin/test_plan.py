@@ -340,6 +340,15 @@ ARGS = {"args": {"cni": {"mac": "02:00:00:00:00:02"}}}
         (ARGS, "02:00:00:00:00:03", "02:00:00:00:00:02"),
         ({}, "02:AB:00:00:00:03", "02:ab:00:00:00:03"),
         ({}, "", ""),
+        *(
+            case
+            for mac in ("02:ab:00:00:00:03", "02-AB-00-00-00-03", "02AB.0000.0003")
+            for case in (
+                ({"runtimeConfig": {"mac": mac}}, "", "02:ab:00:00:00:03"),
+                ({"args": {"cni": {"mac": mac}}}, "", "02:ab:00:00:00:03"),
+                ({}, mac, "02:ab:00:00:00:03"),
+            )
+        ),
     ],
 )
 def test_requested_mac(keys: dict[str, Any], environment_mac: str, mac: str) -> None:
@@ -355,6 +364,9 @@ def test_requested_mac(keys: dict[str, Any], environment_mac: str, mac: str) -> 
         "02:00:00:00:01",
         "02:00:00:00:00:0g",
         "2:0:0:0:0:1",
+        "02-00:00:00:00:01",
+        "020000000001",
+        "0100.0000.0001",
     ],
 )
 def test_a_mac_that_no_interface_can_have(mac: str) -> None:
