@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TypeVar
 
 from cni_plugin.config import MAC, NetConf
-from cni_plugin.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
+from cni_plugin.errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.names import Mark, host_link_name, link_local, node_mac, pod_mac, render_alias
 from cni_plugin.plugins.portmap import plan_port_mappings
 from cni_plugin.request import Request
@@ -39,16 +40,23 @@ _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 def with_gateways(ipam: Result) -> Result:
-    """Each address with a gateway: the subnet's first address where IPAM named none."""
+    """Each address with a gateway: the subnet's first address where IPAM named none.
+
+    Raises code 104 where that is no other address of the subnet.
+    """
     if all(ip.gateway for ip in ipam.ips):
         return ipam
-    ips = tuple(IPConfig(ip.address, ip.gateway or first_address(ip)) for ip in ipam.ips)
-    return replace(ipam, ips=ips)
+    own = {ip.address.ip for ip in ipam.ips}
+    ips = (IPConfig(ip.address, ip.gateway or _first_address(ip.address, own)) for ip in ipam.ips)
+    return replace(ipam, ips=tuple(ips))
 
 
-def first_address(ip: IPConfig) -> IPAddress:
-    """The first address of its subnet."""
-    return ip.address.network.network_address + 1
+def _first_address(address: IPInterface, own: Collection[IPAddress]) -> IPAddress:
+    network = address.network
+    if network.num_addresses == 1 or network[1] in own:
+        msg = f"the IPAM plugin named no gateway for {address}"
+        raise CniError(DELEGATE_FAILED, msg, "the subnet's first address is the pod's own, or none")
+    return network[1]
 
 
 def plan_ports(

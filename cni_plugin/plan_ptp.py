@@ -7,7 +7,6 @@ from dataclasses import replace
 from cni_plugin.config import NetConf
 from cni_plugin.plan_parts import (
     arp_sysctls,
-    first_address,
     forwarding_sysctls,
     hairpins,
     ipam_routes,
@@ -25,7 +24,7 @@ from cni_plugin.plan_parts import (
     unique_gateways,
 )
 from cni_plugin.request import Request
-from cni_plugin.result import IPConfig, Result
+from cni_plugin.result import Result
 from cni_plugin.shape import Shape
 from kernel.model import (
     RTPROT_PODWIRE,
@@ -33,6 +32,7 @@ from kernel.model import (
     SCOPE_LINK,
     Address,
     IPAddress,
+    IPInterface,
     Neighbour,
     Plan,
     Route,
@@ -64,7 +64,8 @@ def plan_ptp(
         ),
     )
     inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
-    routes = tuple(r for ip in ipam.ips for r in _ptp_routes(pod.name, ip))
+    gateways = ((ip.address, ip.gateway) for ip in ipam.ips if ip.gateway)
+    routes = tuple(r for address, via in gateways for r in _ptp_routes(pod.name, address, via))
     behind = _next_hops_behind(ipam)
     more = (replace(r, onlink=r.via in behind) for r in ipam_routes(pod.name, ipam))
     space = replace(
@@ -87,13 +88,12 @@ def _next_hops_behind(ipam: Result) -> list[IPAddress]:
     return list(dict.fromkeys(a for a in found if not (a.is_unspecified or a.is_link_local)))
 
 
-def _ptp_routes(link: str, ip: IPConfig) -> list[Route]:
+def _ptp_routes(link: str, address: IPInterface, gateway: IPAddress) -> list[Route]:
     """The route to the gateway, and through it to the rest of the subnet.
 
     Everything but the gateway is behind it: the pair is a point-to-point link, though veth has no
     IFF_POINTOPOINT.
     """
-    address, gateway = ip.address, ip.gateway or first_address(ip)
     routes = [Route(single(gateway).network, link, src=address.ip, scope=SCOPE_LINK)]
     if address.network.prefixlen < address.max_prefixlen:
         routes.append(Route(address.network, link, via=gateway, src=address.ip))

@@ -61,11 +61,11 @@ def test_the_ipam_of_a_record() -> None:
     assert ipam_of_record("other-ipam").plugin == "other-ipam"
 
 
-def make_plugin(folder: Path) -> None:
+def make_plugin(folder: Path, address: str = "10.88.0.9/24") -> None:
     """An IPAM plugin that writes down each call."""
     path = folder / "other-ipam"
     line = '"$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS"'
-    answer = """'{"cniVersion": "1.1.0", "ips": [{"address": "10.88.0.9/24"}]}'"""
+    answer = f"""'{{"cniVersion": "1.1.0", "ips": [{{"address": "{address}"}}]}}'"""
     path.write_text(
         f"#!/bin/bash\necho {line} >>{folder}/calls\n[[ $CNI_COMMAND != ADD ]] || echo {answer}\n"
     )
@@ -89,6 +89,19 @@ def test_another_plugin_gets_every_verb(node: Node, tmp_path: Path) -> None:
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [line.split()[0] for line in calls] == ["ADD", "CHECK", "STATUS", "GC", "DEL"]
     assert calls[-1] == "DEL container1 eth0 /run/netns/pod"
+
+
+@pytest.mark.parametrize("address", ["10.77.0.5/32", "10.78.0.1/24", "255.255.255.255/32"])
+def test_an_answer_that_leaves_no_gateway_is_undone(
+    node: Node, tmp_path: Path, address: str
+) -> None:
+    make_plugin(tmp_path, address)
+    conf = config(ipam={"type": "other-ipam"})
+    answer = refused(node.call(environment(CNI_PATH=str(tmp_path)), conf))
+    assert answer["code"] == 104
+    assert f"no gateway for {address}" in answer["msg"]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [line.split()[0] for line in calls] == ["ADD", "DEL"]
 
 
 def test_gc_sends_another_plugin_the_stale_attachments_del(node: Node, tmp_path: Path) -> None:

@@ -104,6 +104,30 @@ def test_ptp_takes_the_first_address_for_a_gateway_that_ipam_does_not_name() -> 
     assert result.ips[0].gateway == V4.gateway
 
 
+@pytest.mark.parametrize("mode", ["ptp", "bridge"])
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["10.77.0.5/32"],
+        ["255.255.255.255/32"],
+        ["fd00::5/128"],
+        ["10.78.0.1/24"],
+        ["10.78.0.1/31"],
+        ["10.78.0.7/24", "10.78.0.1/24"],
+    ],
+)
+def test_a_gateway_that_no_address_is_left_for(mode: str, addresses: list[str]) -> None:
+    ips = tuple(IPConfig(ip_interface(address)) for address in addresses)
+    with pytest.raises(CniError, match=f"no gateway for {addresses[0]}") as caught:
+        plan(Result(ips=ips), mode=mode, isGateway=True)
+    assert caught.value.code == 104
+
+
+def test_the_first_address_of_a_pair_is_the_gateway_of_the_second() -> None:
+    _, result = plan(Result(ips=(IPConfig(ip_interface("10.78.0.0/31")),)), mode="ptp")
+    assert result.ips[0].gateway == ip_address("10.78.0.1")
+
+
 def test_two_addresses_with_one_gateway() -> None:
     other = IPConfig(ip_interface("10.1.0.9/24"), V4.gateway)
     made, _ = plan(Result(ips=(V4, other)), mode="ptp")
