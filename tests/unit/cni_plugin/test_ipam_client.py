@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,36 @@ def test_host_local_of_the_path_is_the_reference_plugin_or_podwire_itself(tmp_pa
         folder.mkdir()
     executable = ours / "podwire"
     for program in (executable, theirs / "host-local"):
-        program.write_text("")
+        program.write_text(str(program))
         program.chmod(0o755)
     os.symlink(executable, ours / "host-local")
     assert isinstance(choose({"type": "host-local"}, ours, executable=executable), OwnIpam)
     assert choose({"type": "host-local"}, theirs, executable=executable).plugin == "host-local"
     assert choose({"type": "host-local"}, ours, executable=None).plugin == "host-local"
+
+
+def test_a_copy_of_podwire_is_podwire(tmp_path: Path) -> None:
+    """An installation of copies: `podwired install --copy --as bridge,host-local`."""
+    executable, program = tmp_path / "bridge", tmp_path / "host-local"
+    executable.write_text("podwire")
+    executable.chmod(0o755)
+
+    def is_own() -> bool:
+        kind = {"type": "host-local"}
+        return isinstance(choose(kind, tmp_path, executable=executable), OwnIpam)
+
+    shutil.copy(executable, program)
+    assert is_own()
+    for content in ("another", "podwire, but longer"):
+        program.write_text(content)
+        assert not is_own()
+    program.write_text("podwire")
+    assert is_own()
+    program.unlink()
+    os.link(executable, program)
+    assert is_own()
+    executable.unlink()
+    assert not is_own()
 
 
 def test_the_ipam_of_a_record() -> None:
