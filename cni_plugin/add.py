@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -114,20 +114,17 @@ def _attach(
     call: Call, nl: Netlink, pod: Namespace, store: Store, plan: Plan, bridge: Link | None
 ) -> Link | None:
     """Attach; where another pod has a host port, that of a pod that is gone is freed."""
+    act = partial(attach, nl, pod, plan, bridge, call.host.pause)
     if any(element.data is not None for element in plan.elements):
         from cni_plugin.port_conflicts import refuse_reserved
 
         refuse_reserved(plan.elements)
     try:
-        return attach(nl, pod, plan, bridge, call.host.pause)
+        return act()
     except KeyTaken as error:
-        from cni_plugin.port_conflicts import explain_conflict  # rarely needed
-        from cni_plugin.reclaim import reclaim
+        from cni_plugin.port_conflicts import retry_with_freed_ports  # rarely needed
 
-        if reclaim(store, call.log):
-            with suppress(KeyTaken):
-                return attach(nl, pod, plan, bridge, call.host.pause)
-        raise explain_conflict(nl, store, plan) from error
+        return retry_with_freed_ports(call, nl, store, plan, act, error)
 
 
 def _ensure_bridge(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
@@ -91,15 +92,17 @@ def _add(
         refuse_reserved(piece.elements)
     record = _extended(call, nl, store, piece, previous)
     piece = record.pieces[-1]
+    act = partial(apply_piece, nl, pod, piece, record.elements_beside(piece.name))
     try:
         networks.ensure_parts(store, networks.parts_needed(piece.elements, masquerade=False))
-        apply_piece(nl, pod, piece, record.elements_beside(piece.name))
-    except BaseException as error:
-        _withdraw(store, call.owner, piece.name)
-        if isinstance(error, KeyTaken):
-            from cni_plugin.port_conflicts import explain_conflict  # rarely needed
+        try:
+            act()
+        except KeyTaken as error:
+            from cni_plugin.port_conflicts import retry_with_freed_ports  # rarely needed
 
-            raise explain_conflict(nl, store, record.whole) from error
+            retry_with_freed_ports(call, nl, store, record.whole, act, error)
+    except BaseException:
+        _withdraw(store, call.owner, piece.name)
         raise
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
 
 from cni_plugin.attachment import read_record
 from cni_plugin.errors import PORT_TAKEN, TRY_AGAIN, CniError
+from cni_plugin.host import Call
 from cni_plugin.names import parse_alias
+from cni_plugin.reclaim import reclaim
 from ipam.store import Owner, Store, Transaction
+from kernel.attach import KeyTaken
 from kernel.describe import name_of
 from kernel.model import Element, Plan
 from kernel.netlink.socket import Netlink
@@ -15,6 +20,8 @@ from kernel.nftables.port_mappings import RESERVED, describe_port, is_reserved, 
 from kernel.nftables.set_messages import read_mapped, read_sets, remove_elements
 from kernel.nftables.table import open_nft
 from kernel.read import read_links
+
+T = TypeVar("T")
 
 
 def refuse_reserved(elements: Iterable[Element]) -> None:
@@ -28,7 +35,20 @@ def refuse_reserved(elements: Iterable[Element]) -> None:
         raise CniError(PORT_TAKEN, msg, hint)
 
 
-def explain_conflict(nl: Netlink, store: Store, plan: Plan) -> CniError:
+def retry_with_freed_ports(
+    call: Call, nl: Netlink, store: Store, plan: Plan, act: Callable[[], T], error: KeyTaken
+) -> T:
+    """Act again once those ports are free that pods have which are gone.
+
+    plan: that of the attachment. Raises CniError where there are none, or others are in the way.
+    """
+    if reclaim(store, call.log):
+        with suppress(KeyTaken):
+            return act()
+    raise _explain(nl, store, plan) from error
+
+
+def _explain(nl: Netlink, store: Store, plan: Plan) -> CniError:
     """The error for an attachment whose ports others have; mappings of no pod are removed."""
     desired = {e for e in plan.elements if e.data is not None}
     with open_nft() as nfnl, store.transaction() as tx:

@@ -100,6 +100,16 @@ def test_a_port_that_another_pod_has(node: Node, plugins: Path, make_pod: Any) -
     assert node.underlay.ns.reaches(server, to=to, seconds=seconds) == stays
 
 
+def test_a_port_of_a_pod_that_is_gone(node: Node, plugins: Path, make_pod: Any) -> None:
+    """It ended without a DEL."""
+    gone, pod = make_pod(), make_pod()
+    chain(node, plugins, "ptp", gone)
+    gone.vanish()
+    result = chain(node, plugins, "ptp", pod, "c2")
+    server = pod.echo("tcp", addresses(result)[4], 80)
+    assert node.underlay.ns.exchange(server, to=(node.address(4), 8080))
+
+
 def test_gc_without_a_list(node: Node, plugins: Path, make_pod: Any, podwire_bin: Path) -> None:
     """The main plugin does not know the links of another plugin's pods."""
     stays, goes = make_pod(), make_pod()
