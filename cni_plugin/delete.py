@@ -22,8 +22,9 @@ from cni_plugin.store_access import (
     reservation_folders,
     stores_of_attachment,
     stores_of_node,
+    tolerate_unwritable,
 )
-from ipam.errors import IpamError, StoreBusy, StoreDamaged, StoreError
+from ipam.errors import IpamError, StoreBusy, StoreError
 from ipam.store import Owner, Store
 from kernel.errors import KernelError
 from kernel.netlink.socket import Netlink, open_netlink
@@ -50,19 +51,10 @@ def _is_known(call: Call, nl: Netlink) -> bool:
 
 
 def _with_store(call: Call, folder: Path, act: Callable[[Store | None], None]) -> None:
-    """Call it with the folder's store; without one where that cannot be read or written.
-
-    What is in the kernel goes all the same, and the rows later: with GC, or when an address is
-    needed.
-    """
-    try:
-        with open_node_store(call, folder) as store:
-            act(store)
-    except (StoreBusy, StoreDamaged):
-        raise
-    except StoreError as error:
-        act(None)
-        call.log(f"links and rules are removed; addresses stay allocated for now: {error}")
+    """Call it with the folder's store; without one where that cannot be read or written."""
+    without = partial(act, None)
+    with tolerate_unwritable(call, without), open_node_store(call, folder) as store:
+        act(store)
 
 
 def _find(call: Call, nl: Netlink, store: Store | None, owner: Owner) -> CleanupRecord | None:

@@ -15,6 +15,7 @@ from cni_plugin.store_access import (
     reservation_folders,
     stores_of_attachment,
     stores_of_node,
+    tolerate_unwritable,
 )
 from ipam.transaction import Owner
 
@@ -39,7 +40,11 @@ def add(call: Call) -> Result:
 def delete(call: Call) -> None:
     """Release; success where nothing is allocated."""
     for folder in stores_of_attachment(call):
-        with open_node_store(call, folder) as store, store.transaction() as tx:
+        with (
+            tolerate_unwritable(call),
+            open_node_store(call, folder) as store,
+            store.transaction() as tx,
+        ):
             tx.release(call.owner)
     _release_reservations(call, lambda owner: owner == call.owner)
 

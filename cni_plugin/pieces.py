@@ -26,6 +26,7 @@ from cni_plugin.store_access import (
     open_node_store,
     stores_of_attachment,
     stores_of_node,
+    tolerate_unwritable,
 )
 from ipam.errors import IpamError
 from ipam.store import Owner, Store
@@ -170,8 +171,9 @@ def delete(_plan: PlanPiece, name: str, call: Call) -> None:
     with open_netlink() as nl, call.open_pod_if_there() as pod:
         is_own = False
         for folder in stores_of_attachment(call):
-            with open_node_store(call, folder) as store:
-                is_own |= _remove(call, nl, store, call.owner, name, pod)
+            with tolerate_unwritable(call), open_node_store(call, folder) as store:
+                record = _remove(call, nl, store, call.owner, name, pod)
+                is_own |= record is not None and not record.foreign
         if not is_own:
             from cni_plugin.leftovers import remove_leftovers_of  # none of podwire's needs it
 
@@ -180,8 +182,8 @@ def delete(_plan: PlanPiece, name: str, call: Call) -> None:
 
 def _remove(
     call: Call, nl: Netlink, store: Store, owner: Owner, name: str, pod: Namespace | None = None
-) -> bool:
-    """Remove the piece; whether the attachment is podwire's own."""
+) -> Record | None:
+    """Remove the piece; the attachment's record before, if it has one."""
     with store.read() as tx:
         text = tx.attachment(owner)
     record = read_record(text) if text else None
@@ -190,7 +192,7 @@ def _remove(
         shared, delete = record.elements_beside(name), call.host.delete_links
         remove_piece(nl, pod, _own(store, owner, piece), shared, delete)
         _withdraw(store, owner, name)
-    return record is not None and not record.foreign
+    return record
 
 
 def _own(store: Store, owner: Owner, piece: Piece) -> Piece:

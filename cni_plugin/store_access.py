@@ -76,6 +76,22 @@ def knows(call: Call, folder: Path) -> bool:
         return False
 
 
+@contextmanager
+def tolerate_unwritable(call: Call, instead: Callable[[], object] = str) -> Iterator[None]:
+    """For a DEL or GC: a store that cannot be read or written is logged, and stops neither.
+
+    What is in the kernel goes all the same, and the rows later: with GC, or when an address is
+    needed. instead: what is done without the store. Raises StoreBusy, StoreDamaged.
+    """
+    try:
+        yield
+    except (StoreBusy, StoreDamaged):
+        raise
+    except StoreError as error:
+        instead()
+        call.log(f"what the store has stays there, addresses stay allocated for now: {error}")
+
+
 def _log_purged(call: Call, store: Store) -> None:
     purged, store.purged = store.purged, Purged()
     if purged.attachments or purged.allocations:

@@ -107,9 +107,11 @@ def delete(call: Call) -> None:
 
 def _has_piece(call: Call, folder: Path) -> bool:
     from cni_plugin.attachment import read_record
-    from cni_plugin.store_access import open_node_store
+    from cni_plugin.store_access import open_node_store, tolerate_unwritable
 
-    with open_node_store(call, folder) as store, store.read() as tx:
+    text = None
+    opened = open_node_store(call, folder)
+    with tolerate_unwritable(call), opened as store, store.read() as tx:
         text = tx.attachment(call.owner)
     record = read_record(text) if text else None
     # Of a record of another version only podwire of that version can tell.
@@ -119,7 +121,7 @@ def _has_piece(call: Call, folder: Path) -> bool:
 def _withdraw_foreign(call: Call, folder: Path, previous: Result) -> None:
     from cni_plugin.leftovers import without_others
     from cni_plugin.network_rules import own_acceptance
-    from cni_plugin.store_access import open_node_store
+    from cni_plugin.store_access import open_node_store, tolerate_unwritable
     from kernel.netlink.socket import open_netlink
 
     conf = FirewallConf()
@@ -129,7 +131,8 @@ def _withdraw_foreign(call: Call, folder: Path, previous: Result) -> None:
     with open_netlink() as nl:
         addresses = without_others(call, nl, addresses)
     made = Acceptance(addresses, conf.backend, conf.zone, conf.admin_chain)
-    with open_node_store(call, folder) as store, store.read() as tx:
+    opened = open_node_store(call, folder)
+    with tolerate_unwritable(call), opened as store, store.read() as tx:
         made = own_acceptance(tx, call.owner, made)
     withdraw(made)
 

@@ -1,14 +1,15 @@
 """A full disk, and a file system that is read-only: clear error, nothing lost, and it heals."""
 
 import os
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 
 from tests.netns.robustness.calls import Outcome
-from tests.netns.robustness.confs import MODES, netconf
-from tests.netns.robustness.scene import DATA_DIR, LINK_LOCAL, Attached, Scene
+from tests.netns.robustness.confs import MODES, Conf, ipam, netconf
+from tests.netns.robustness.scene import DATA_DIR, DATABASE, LINK_LOCAL, OWN_LINKS, Attached, Scene
 from tests.pytest_netns import Namespace, changes, snapshot
 
 MakePod = Callable[[], Namespace]
@@ -110,6 +111,63 @@ def test_under_running_pods(scene: Scene, make_pod: MakePod, problem: str, mode:
     for attached in everyone:
         scene.delete(attached)
     assert scene.leftovers(*(a.pod for a in everyone)) == []
+
+
+def _hold() -> sqlite3.Connection:
+    """What lets others read the store on a full disk: one that has it open, as the daemon has."""
+    connection = sqlite3.connect(DATABASE, check_same_thread=False)
+    connection.execute("SELECT * FROM attachment").fetchall()
+    return connection
+
+
+CHAIN: dict[str, Conf] = {
+    "tuning": {"mtu": 1400},
+    "portmap": {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}},
+    "bandwidth": {"ingressRate": 10**9, "ingressBurst": 10**7},
+    "firewall": {"ingressPolicy": "same-bridge"},
+}
+
+
+@pytest.mark.parametrize("program", ["bridge", "/usr/lib/cni/bridge"])
+@pytest.mark.parametrize(
+    ("problem", "is_held"), [("full", False), ("full", True), ("read-only", False)]
+)
+def test_a_chain_is_deleted(
+    scene: Scene, pod: Namespace, problem: str, is_held: bool, program: str
+) -> None:
+    """Pods end on a full disk, whichever plugin attached them; their addresses are podwire's."""
+    strike, heal = PROBLEMS[problem]
+    mount_small_disk(scene)
+    keys = {"type": "host-local", **ipam(4, 6)}
+    confs = {program: netconf("bridge", type="bridge", cniVersion="1.0.0", ipam=keys)}
+    result: Conf = {}
+    for kind in (program, *CHAIN):
+        if result:
+            own: Conf = {"cniVersion": "1.0.0", "name": "robust", "type": kind}
+            confs[kind] = {**own, **CHAIN[kind], "prevResult": result}
+        answer = scene.call("ADD", confs[kind], pod, program=kind)
+        assert answer.code == 0, answer
+        result = answer.json
+    held = scene.on_files(_hold) if is_held else None
+    strike(scene)
+    last = {**confs, program: {**confs[program], "prevResult": result}}
+    for kind in reversed(last):
+        gone = scene.call("DEL", last[kind], pod, program=kind)
+        assert gone.code == 0, gone
+        assert "for now" in gone.stderr
+    if held:  # the record can be read
+        assert "8080" not in scene.ruleset()
+        assert scene.links() <= OWN_LINKS
+    assert scene.links(pod) == {"lo"}
+    if held:
+        held.close()
+    heal(scene)
+    for kind in reversed(last):
+        assert scene.call("DEL", last[kind], pod, program=kind).code == 0
+    assert (scene.rows(), scene.links(pod)) == ({}, {"lo"})
+    assert scene.links() <= OWN_LINKS
+    assert "podwire" not in scene.ruleset()
+    assert "8080" not in scene.ruleset()
 
 
 def test_folder_cannot_be_made(scene: Scene, pod: Namespace) -> None:
