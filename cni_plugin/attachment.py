@@ -75,12 +75,12 @@ def bare_plan(host: Link, ifname: str) -> Plan:
 
 def _with_piece(plan: Plan, piece: Piece) -> Plan:
     elements = tuple(dict.fromkeys((*plan.elements, *piece.elements)))
-    node, pod = _with_share(plan.node, piece.node), _with_share(plan.pod, piece.pod)
+    node, pod = with_share(plan.node, piece.node), with_share(plan.pod, piece.pod)
     return replace(plan, node=node, pod=pod, elements=elements)
 
 
-def _with_share(space: Space, share: Space) -> Space:
-    """Both; of a link's traits, and of a setting, the share's holds."""
+def with_share(space: Space, share: Space) -> Space:
+    """Both spaces in one; of a link's traits, and of a setting, the share's holds."""
     links = {link.name: link for link in space.links}
     for link in share.links:
         links[link.name] = _with_traits(links[link.name], link) if link.name in links else link

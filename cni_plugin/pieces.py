@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
-from cni_plugin.attachment import Record, bare_plan, dump_record, read_record
+from cni_plugin.attachment import Record, bare_plan, dump_record, read_record, with_share
 from cni_plugin.chained import link_to_pod, require_previous
 from cni_plugin.errors import CHECK_FAILED, TRY_AGAIN, CniError
 from cni_plugin.host import Call
@@ -59,7 +59,12 @@ def add(plan: PlanPiece, name: str, call: Call) -> Result:
         enter_own_store(call)
         folder = stores_of_attachment(call)[0]
         with _pod_of(call, piece) as pod, open_node_store(call, folder) as store:
-            _remove(call, nl, store, call.owner, name, pod)  # of an ADD that is repeated
+            # Of an ADD that is repeated, or of an entry before of the same plugin: what that gave
+            # to the pod stays in the piece.
+            record = _remove(call, nl, store, call.owner, name, pod)
+            earlier = record.piece(name) if record else None
+            if earlier:
+                piece = replace(piece, pod=with_share(earlier.pod, piece.pod))
             piece = _with_original(pod, piece)
             _add(call, nl, pod, store, piece, previous)
     return _changed(previous, call.request.ifname, piece)

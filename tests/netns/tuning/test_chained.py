@@ -136,6 +136,27 @@ def test_a_repeated_add(attached: Pod) -> None:
     assert (attached.trait("mtu"), attached.trait("address")) == (1500, original)
 
 
+def test_two_of_a_chain(attached: Pod) -> None:
+    """The second adds to what the first has changed, and the link's own traits come back."""
+    before, setting = attached.pod.link("eth0"), "net.ipv4.conf.IFNAME.log_martians"
+    entries: list[dict[str, Any]] = [
+        {"promisc": True, "sysctl": {setting: "1"}},
+        {"mac": "", "mtu": 0, "txQLen": 500, "sysctl": {"net.core.somaxconn": "500"}},
+    ]
+    for keys in entries:
+        assert attached.chained("ADD", "tuning", **keys).code == 0
+    assert (attached.trait("address"), attached.trait("mtu")) == (MAC, 1400)
+    assert attached.trait("txqlen") == 500
+    for keys in entries:
+        answer = attached.chained("CHECK", "tuning", **keys)
+        assert answer.code == 0, answer
+    for keys in reversed(entries):
+        assert attached.chained("DEL", "tuning", **keys).code == 0
+    assert attached.pod.link("eth0") == before
+    assert attached.main("DEL").code == 0
+    assert "podwire" not in attached.rules()
+
+
 @pytest.mark.parametrize("mode", ["bridge", "ptp"])
 def test_another_mac_passes_the_source_check(
     node: Node, pod: Namespace, podwire_bin: Path, mode: str
