@@ -160,11 +160,9 @@ class Loop:
             waits.append(self._host_gap)
         source = self._source.fileno()
         poll = select.poll()  # not select(2): a busy daemon's descriptors may be beyond its reach
-        for fd in (wake_up, self._kernel.events.fileno(), *([] if source is None else [source])):
+        for fd in (self._kernel.events.fileno(), *([] if source is None else [source])):
             poll.register(fd, select.POLLIN)
-        poll.poll(math.ceil(min(waits) * 1000))
-        with suppress(BlockingIOError):
-            os.eventfd_read(wake_up)
+        _sleep_until_woken(poll, wake_up, min(waits))
 
     def _receive(self) -> None:
         for event in self._kernel.events.read():
@@ -397,6 +395,12 @@ class Routing:
             self._publish(replace(status, last_error=text, last_error_time=time.time()))
 
     def _pause(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._wake_up, select.POLLIN)
-        poll.poll(math.ceil(seconds * 1000))
+        _sleep_until_woken(select.poll(), self._wake_up, seconds)
+
+
+def _sleep_until_woken(poll: select.poll, wake_up: int, seconds: float) -> None:
+    """Wait for one of the poll's descriptors, or for the eventfd, which ends one sleep alone."""
+    poll.register(wake_up, select.POLLIN)
+    poll.poll(math.ceil(seconds * 1000))
+    with suppress(BlockingIOError):
+        os.eventfd_read(wake_up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_an_error_that_persists_is_in_status_and_log(
     first, second, *_ = capfd.readouterr().err.splitlines()
     assert "routing restarts: RuntimeError('odd')" in first
     assert "routing restarts (2 times now): RuntimeError('odd')" in second
+
+
+def test_what_wakes_the_loop_ends_one_pause_alone(tmp_path: Path) -> None:
+    """Else routing that cannot start would be tried again without a pause."""
+    with closing(Journal(tmp_path / "journal", MIN_BYTES)) as journal:
+        made = Routing(settings(), journal, Log(), lambda _status: None, tmp_path / "podwired.yaml")
+        made.wake()
+        made._pause(60)
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(made._wake_up)
 
 
 def test_a_source_is_closed_where_the_kernel_cannot_be_opened(
