@@ -63,8 +63,6 @@ _FAR = 1_000_000
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 4 << 20
 _VXLAN_INNER = 8 + 8 + 14  # UDP, VXLAN and Ethernet headers before the inner packet
-
-
 # What nft's parser takes for a name, and nothing else (nftables src/scanner.l, string).
 _NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_./-]*")
 
