@@ -27,7 +27,8 @@ def test_all_of_a_node_in_one_file(stage: Stage, tmp_path: Path) -> None:
     nodes, config = tmp_path / "nodes.yaml", tmp_path / "podwired.yaml"
     address = stage.node.address(4)
     nodes.write_text(f"nodes: [{{name: n1, addresses: [{address}], podCIDRs: [10.77.0.0/24]}}]\n")
-    config.write_text(f"node: n1\nsource: {{static: {nodes}}}\n# password: {SECRET}\n")
+    policies = f"policy: {{dir: {tmp_path}}}"
+    config.write_text(f"node: n1\nsource: {{static: {nodes}}}\n{policies}\n# password: {SECRET}\n")
     labels = {"app": "cart", "auth-token": SECRET}
     pod = {"kind": "Pod", "metadata": {"namespace": "shop", "name": "cart", "labels": labels}}
     known = {"kind": "List", "items": [pod]}
