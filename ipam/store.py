@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -161,11 +162,23 @@ class Store:
             self._unlock_thread()
             raise
         try:
-            self._run(connection, sql)
+            self._start(connection, sql)
         except BaseException:
             self._end(connection)
             raise
         return connection
+
+    def _start(self, connection: sqlite3.Connection, sql: str) -> None:
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                self._run(connection, sql)
+            except StoreBusy:
+                # SQLite adds up the lengths of its sleeps, also of those that signals cut short.
+                if time.monotonic() >= until:
+                    raise
+            else:
+                return
 
     def _end(self, connection: sqlite3.Connection) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ def test_64_processes_get_128_different_addresses(data_dir: Path) -> None:
         check_consistent(store)
         with store.read() as tx:
             assert {str(a.address) for a in tx.allocations()} == set(addresses)
+
+
+def test_signals_do_not_shorten_the_wait_for_another_process(data_dir: Path) -> None:
+    with open_at(data_dir) as store, started([command("write_under_signals", data_dir)]) as writers:
+        (writer,) = writers
+        with store.transaction() as tx:
+            tx.put_network("mine", "{}")
+            with pytest.raises(subprocess.TimeoutExpired):  # an error ends it much earlier
+                writer.wait(timeout=3)
+        output, errors = writer.communicate(timeout=30)
+        assert (output.split(), errors) == (["written"], "")
+        with store.read() as tx:
+            assert set(tx.networks()) == {"mine", "under signals"}
 
 
 def test_a_killed_process_loses_nothing_that_it_had_committed(data_dir: Path) -> None:

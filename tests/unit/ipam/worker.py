@@ -58,6 +58,16 @@ def add_many(data_dir: Path, name: str, count: str) -> None:
             say(*add(store, f"{name}-{number}"))
 
 
+def write_under_signals(data_dir: Path) -> None:
+    """Write into a store that another process holds, as signals come thick and fast."""
+    signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    with open_store(data_dir, boot_id=BOOT) as store:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        with store.transaction() as tx:
+            tx.put_network("under signals", "{}")
+    say("written")
+
+
 def churn(data_dir: Path) -> None:
     """Add and delete forever, saying what was committed."""
     with open_store(data_dir, boot_id=BOOT) as store:
@@ -192,7 +202,7 @@ WORK: dict[str, Callable[..., None]] = {
     work.__name__: work
     for work in (
         add_many, churn, kill_at_statement, kill_in_recovery, kill_in_creation,
-        add_recovering, fill_disk, open_on_full_disk, go_read_only,
+        add_recovering, fill_disk, open_on_full_disk, go_read_only, write_under_signals,
     )
 }  # fmt: skip
 
