@@ -19,6 +19,7 @@ from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, render_dns
+from cni_plugin.store_access import adopt_from_other_stores
 from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.transaction import Owner, Transaction
 
@@ -91,7 +92,14 @@ class OwnIpam(Ipam):
         return partial(self.allocate, self.read_conf(call), call)
 
     def allocate(self, conf: IpamConf, call: Call, tx: Transaction) -> Result:
-        """One address of each range set, none that `host-local` has reserved. Raises IpamError."""
+        """One address of each range set, none that `host-local` has reserved or another store of
+        the node has given. Raises IpamError."""
+        while True:
+            assigned = self._allocate(conf, call, tx)
+            if not adopt_from_other_stores(call, tx, [each.address.ip for each in assigned]):
+                return _to_result(conf, assigned)
+
+    def _allocate(self, conf: IpamConf, call: Call, tx: Transaction) -> tuple[Assigned, ...]:
         from ipam.allocator import allocate  # no other verb's
 
         owner = call.owner
@@ -106,7 +114,7 @@ class OwnIpam(Ipam):
             adopt(tx, Path(place), owner)
             places = [each for each in places if each != place]
             assigned = allocate(tx, conf, owner)
-        return _to_result(conf, assigned)
+        return assigned
 
     def gateways(self, call: Call) -> tuple[IPInterface, ...]:
         """Those of the configuration. Raises code 7 or 4."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from cni_plugin.store_index import enter_store, find_stores
 from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.files import Files
-from ipam.store import Purged, Store, Transaction
+from ipam.store import Owner, Purged, Store, Transaction, read_store
 
 if TYPE_CHECKING:
     from kernel.bridge import IsUsed
-    from kernel.model import IPInterface
+    from kernel.model import IPAddress, IPInterface
 
 
 @contextmanager
@@ -52,6 +52,37 @@ def stores_of_attachment(call: Call) -> list[Path]:
     if len(folders) == 1:
         return folders
     return [f for f in folders if knows(call, f)] or [call.ipam.data_dir(call)]
+
+
+def adopt_from_other_stores(call: Call, tx: Transaction, addresses: Sequence[IPAddress]) -> bool:
+    """Whether another store of the node has allocated one of these addresses of the network.
+
+    Then this store knows its owner from now on, even where it just gave it to the call's.
+    """
+    found = False
+    for folder in stores_of_node(call):
+        if folder == tx.path.parent:
+            continue
+        try:
+            holders = read_store(folder, partial(_holders, call.owner.network, addresses))
+        except StoreError as error:
+            call.log(f"whether another store has {', '.join(map(str, addresses))}: {error}")
+            continue
+        for address, owner, record in holders or ():
+            if owner != call.owner:
+                tx.adopt(owner, address)
+                if record and tx.attachment(owner) is None:
+                    tx.put_attachment(owner, record)
+                found = True
+    return found
+
+
+def _holders(
+    network: str, addresses: Sequence[IPAddress], tx: Transaction
+) -> list[tuple[IPAddress, Owner, str | None]]:
+    """Those of the addresses that are allocated, each with its owner and that one's record."""
+    owners = [(address, tx.owner_of(network, address)) for address in addresses]
+    return [(address, owner, tx.attachment(owner)) for address, owner in owners if owner]
 
 
 def reservation_folders(call: Call) -> tuple[str, ...]:

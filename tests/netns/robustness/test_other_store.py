@@ -84,3 +84,20 @@ def test_the_ipam_plugin_alone(scene: Scene, pod: Namespace) -> None:
     assert rows_of(scene, OTHER) == {"c1"}
     assert scene.call("DEL", conf_of(), pod, program="podwire-ipam").code == 0
     assert rows_of(scene, OTHER) == set()
+
+
+@pytest.mark.parametrize("program", ["podwire", "podwire-ipam"])
+def test_no_two_stores_give_one_address(scene: Scene, make_pod: MakePod, program: str) -> None:
+    """As where pods start with the daemon's dataDir, and while it is away without one."""
+    confs = [{**conf_of(**keys), "cniVersion": "1.1.0"} for keys in ({}, {"dataDir": OTHER})]
+    names = [f"c{number}" for number in range(6)]
+    given = []
+    for number, name in enumerate(names):
+        answer = scene.call("ADD", confs[number % 2], make_pod(), name, program=program)
+        assert answer.code == 0, answer
+        given += answer.addresses
+    assert len(set(given)) == len(given) == 12
+    for name in names:
+        assert scene.call("DEL", conf_of(), "", name, program=program).code == 0
+    assert rows_of(scene, OTHER) == rows_of(scene, "/var/lib/podwire") == set()
+    assert scene.leftovers() == []
