@@ -21,8 +21,8 @@ _HINTS = {
     errno.EROFS: "remount it writable",
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
-    errno.EACCES: "podwired must run as root; see whether a security module forbids it",
-    errno.EPERM: "podwired must run as root; see whether something is immutable there (lsattr)",
+    errno.EACCES: "see whether a security module forbids it",
+    errno.EPERM: "see whether something is immutable there (lsattr)",
     errno.ENOTDIR: "a part of its path is no folder: move that away",
     errno.EISDIR: "a folder is in its place: move that away",
 }
@@ -212,8 +212,27 @@ def _write(path: Path, data: bytes, mode: int, durable: bool) -> None:
 def explain(what: str, path: Path, error: OSError, key: str = "") -> str:
     """Why a file cannot be written. what: what it is for; key: of podwired.yaml, where it is."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    hint = _HINTS.get(error.errno or 0, "podwire tries again")
+    hint = _hint(error.errno or 0, path.parent)
     if key and error.errno not in _FORBIDDEN:
         hint += f", or set `{key}` in podwired.yaml to another place"
     found = f" ({error.filename})" if error.errno == errno.ENOTDIR and error.filename else ""
     return f"{what} {path} cannot be written: {reason}{found}; {hint}"
+
+
+def _hint(code: int, folder: Path) -> str:
+    hint = _HINTS.get(code, "podwire tries again")
+    if code not in _FORBIDDEN:
+        return hint
+    if os.geteuid() != 0:
+        return f"podwired must run as root; {hint}"
+    if code == errno.EACCES and (owner := _owner_of(folder)):
+        return f"{folder} belongs to user {owner}: podwired needs CAP_DAC_OVERRIDE; {hint}"
+    return hint
+
+
+def _owner_of(path: Path) -> int:
+    """The user ID; that of root where it cannot be read."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return 0

@@ -60,13 +60,14 @@ def render_uninstall() -> str:
     template["metadata"] = {"labels": labels}
     pod = template["spec"]
     pod["terminationGracePeriodSeconds"] = 1
-    [daemon], [installer] = pod["containers"], pod["initContainers"]
+    [daemon] = pod["containers"]
     kept = ("image", "imagePullPolicy", "env", "securityContext", "volumeMounts")
     command = ["podwired", "uninstall", "--purge"]
     work = {"name": "uninstall", "command": command, **{key: daemon[key] for key in kept}}
-    rights = {key: installer[key] for key in ("image", "imagePullPolicy", "securityContext")}
+    rest = {key: daemon[key] for key in ("image", "imagePullPolicy")}
+    rest["securityContext"] = {**daemon["securityContext"], "capabilities": {"drop": ["ALL"]}}
     pod["initContainers"] = [work]
-    pod["containers"] = [{"name": "done", "command": ["sleep", "infinity"], **rights}]
+    pod["containers"] = [{"name": "done", "command": ["sleep", "infinity"], **rest}]
     return UNINSTALL_HEAD + str(yaml.safe_dump(made, sort_keys=False))
 
 

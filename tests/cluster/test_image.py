@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tarfile
 from collections.abc import Callable, Iterator
@@ -28,7 +29,10 @@ pytestmark = [
 ]
 
 MB = 10**6
-NET_BROADCAST, NET_ADMIN, SYS_ADMIN = 1 << 11, 1 << 12, 1 << 21  # linux/capability.h
+# linux/capability.h
+DAC_OVERRIDE, NET_BROADCAST, NET_ADMIN, SYS_ADMIN = 1 << 1, 1 << 11, 1 << 12, 1 << 21
+KUBE = 1001
+"""Another user, whose the runtime's directories may be."""
 
 Pods = tuple[DaemonPod, DaemonPod]
 
@@ -142,6 +146,8 @@ def test_executables_are_installed_and_kept(pods: Pods, netns: MakeNamespace) ->
     one, two = (pod.place("/opt/cni/bin") for pod in pods)
     two.mkdir(parents=True)
     (two / "loopback").write_text("another's")
+    one.mkdir(parents=True)
+    os.chown(one, KUBE, KUBE)
     for pod in pods:
         pod.install()
         pod.start()
@@ -166,7 +172,7 @@ def test_the_daemon_has_few_rights(pods: Pods) -> None:
     lines = one.execute("cat", "/proc/1/status").splitlines()
     found = dict(line.split(":\t") for line in lines if ":\t" in line)
     for kind in ("CapEff", "CapPrm", "CapBnd"):
-        assert int(found[kind], 16) == NET_BROADCAST | NET_ADMIN | SYS_ADMIN
+        assert int(found[kind], 16) == DAC_OVERRIDE | NET_BROADCAST | NET_ADMIN | SYS_ADMIN
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
     for path in ("/opt/podwire/written", "/proc/sys/net/ipv4/ip_forward"):
         done = one.podman("exec", "podwired", "cp", "/dev/null", path, check=False)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.netns.installer.place import ROOT, Used
 from tests.netns.installer.test_takeover import OTHERS, conflists, eventually, status
@@ -118,6 +119,63 @@ def test_an_older_version_takes_the_place_of_a_newer_one(
     assert (used.place.cni_bin / "bridge.set-aside-by-podwire").read_text() == before["bridge"]
     assert used.podwired("uninstall", "--keep-network").returncode == 0
     assert used.place.names() == before
+
+
+# -- of another user: the reference plugins' archive and kubespray leave them so
+
+KUBE = 1001
+MANIFEST = ROOT / "packaging" / "kubernetes" / "daemonset.yaml"
+
+
+def limit(used: Used, kind: str) -> None:
+    """Give podwired's commands the capabilities of a container of the DaemonSet, and no others."""
+    [container] = yaml.safe_load(MANIFEST.read_text())["spec"]["template"]["spec"][kind]
+    added = container["securityContext"]["capabilities"].get("add", [])
+    words = ",".join(["-all", *(f"+{name.lower()}" for name in added)])
+    link = used.place.prefix / "venv" / "bin" / "podwired"
+    program = (link.with_name("podwirectl")).resolve().with_name("podwired")
+    limits = f"--bounding-set={words} --inh-caps=-all --no-new-privs"
+    link.unlink()
+    link.write_text(f'#!/bin/sh\nexec setpriv {limits} {program} "$@"\n')
+    link.chmod(0o755)
+
+
+def give(folder: Path) -> None:
+    """To another user, with all that is in it, which that user alone may read."""
+    for path in (*folder.iterdir(), folder):
+        os.chown(path, KUBE, KUBE)
+        path.chmod(0o755 if path.is_dir() else 0o700)
+
+
+def test_directories_of_another_user(used: Used, programs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "net.d"
+    configure(used, folder)
+    folder.mkdir()
+    contents = {folder / OTHERS[0]: "{}", used.place.cni_bin / "bridge": "the reference plugin"}
+    # Of a file of another user that has this bit the kernel gives root no second name.
+    contents[used.place.cni_bin / "ptp"] = "another one"
+    for path, text in contents.items():
+        path.write_text(text)
+        give(path.parent)
+    (used.place.cni_bin / "ptp").chmod(0o4755)
+    limit(used, "initContainers")
+    argv = install(used, programs, "--if-missing", "loopback", "--as", "bridge,ptp")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    own = {"podwire", "podwire-ipam", "loopback"}
+    assert own <= listed(used, used.place.cni_bin)
+
+    limit(used, "containers")
+    used.start()
+    taken = {"05-podwire.conflist", f"{OTHERS[0]}.set-aside-by-podwire"}
+    eventually(lambda: conflists(used) == taken, lambda: status(used))
+    (used.place.cni_bin / "podwire").unlink()
+    eventually(lambda: own <= listed(used, used.place.cni_bin), lambda: status(used))
+    used.kill()
+    done = used.podwired("uninstall", "--config", used.config)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = (*folder.iterdir(), *used.place.cni_bin.iterdir())
+    assert {path: path.read_text() for path in found} == contents
 
 
 # -- while the daemon runs

@@ -76,12 +76,9 @@ def test_no_container_has_a_right_that_it_does_not_need() -> None:
     assert not {"hostPID", "hostIPC"} & spec.keys()
     for container in (*spec["containers"], *spec["initContainers"]):
         rights = dict(container["securityContext"])
-        needed = (
-            {"add": ["NET_ADMIN", "SYS_ADMIN", "NET_BROADCAST"]}
-            if container["name"] == "podwired"
-            else {}
-        )
-        assert rights.pop("capabilities") == {"drop": ["ALL"], **needed}
+        more = ["NET_ADMIN", "SYS_ADMIN", "NET_BROADCAST"]
+        needed = [*(more if container["name"] == "podwired" else ()), "DAC_OVERRIDE"]
+        assert rights.pop("capabilities") == {"drop": ["ALL"], "add": needed}
         assert rights == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
 
 
