@@ -73,10 +73,11 @@ def _already_attached(call: Call) -> CniError:
 
 def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) -> Result:
     name = call.conf.bridge if shape.mode == "bridge" else ""
-    mtu, found = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
+    uplink, found = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
     with ExitStack() as undo:
         allocate = call.ipam.add(call, undo)
-        record = partial(_record, call, shape, allocate, pod, store, call.conf.mtu or mtu)
+        mtus = uplink, found.mtu if found else None
+        record = partial(_record, call, shape, allocate, pod, store, mtus)
         made, result, text, reused = _with_space(call, store, record)
         plan = made.plan
         bridges: list[str] = []
@@ -166,18 +167,19 @@ def _record(
     allocate: Allocate,
     pod: Namespace,
     store: Store,
-    mtu: int | None,
+    mtus: tuple[int | None, int | None],
 ) -> tuple[Record, Result, str, Sequence[IPAddress]]:
     """Addresses and the attachment's record, in one commit, before the kernel is touched.
 
-    Last those addresses that another pod may have had before.
+    mtus: of the default route's link and of the bridge, as far as they are there. Last those
+    addresses that another pod may have had before.
     """
     request, conf = call.request, call.conf
     with store.transaction() as tx:
         # What the store knew before is not ours to delete when the kernel refuses the link.
         if tx.knows(call.owner) and pod_has_link(pod, request.ifname):
             raise _already_attached(call)
-        plan, result = plan_attachment(request, conf, shape, allocate(tx), mtu)
+        plan, result = plan_attachment(request, conf, shape, allocate(tx), *mtus)
         aliases, dns = tuple(conf.runtime_config.aliases), result.dns or None
         record = Record(plan, request.netns, request.pod, call.ipam.plugin, aliases, dns)
         if conf.features and shape.native:

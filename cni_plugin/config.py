@@ -52,7 +52,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class NetConf:
-    """A network configuration. mtu in bytes, 0 = that of the node's uplink.
+    """A network configuration. mtu in bytes, 0 = that of uplink and bridge.
 
     args_mac and args_ips are of args.cni; args' other members are other tools'.
     features: what a native configuration asks for besides, by the name of the plugin that does it.

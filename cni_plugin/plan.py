@@ -21,15 +21,20 @@ _IPV6_MTU_MIN = 1280
 
 
 def plan_attachment(
-    request: Request, conf: NetConf, shape: Shape, ipam: Result, uplink_mtu: int | None
+    request: Request,
+    conf: NetConf,
+    shape: Shape,
+    ipam: Result,
+    uplink_mtu: int | None,
+    bridge_mtu: int | None = None,
 ) -> tuple[Plan, Result]:
     """What the attachment gets, and the result to return; the bridge's MAC is not known yet.
 
-    Raises code 7 for an MTU that the addresses exclude, and for a route's next hop out of reach.
+    bridge_mtu: of the bridge, if it is there. Raises code 7 for an MTU that the addresses exclude,
+    and for a route's next hop out of reach.
     """
-    mtu = conf.mtu or uplink_mtu or _ETHERNET_MTU
+    mtu, whose = _choose_mtu(conf, shape, uplink_mtu, bridge_mtu)
     if mtu < _IPV6_MTU_MIN and 6 in versions(ipam):
-        whose = "mtu:" if conf.mtu else "the MTU of the default route's link,"
         msg = f"{whose} {mtu} is below {_IPV6_MTU_MIN}, the least for IPv6 (RFC 8200 section 5)"
         raise CniError(INVALID_CONFIG, msg, "set mtu, or leave out the IPv6 ranges")
     ipam = _without_unspecified(ipam)
@@ -40,6 +45,23 @@ def plan_attachment(
         planned = plan_bridge(request, conf, shape, ipam, mtu)
     limits = conf.features.get("bandwidth") if shape.native else None
     return _limited(limits, request, conf.name, *planned) if limits else planned
+
+
+def _choose_mtu(
+    conf: NetConf, shape: Shape, uplink: int | None, bridge: int | None
+) -> tuple[int, str]:
+    """The MTU of the pod's link, and whose it is, to begin a sentence with.
+
+    Between ports of a bridge nothing makes packets smaller: what is larger than a port's MTU gets
+    lost. A port with less than the bridge's lowers that (net/bridge/br_if.c, br_mtu_auto_adjust),
+    which is podwire's to do only where it routes between the bridge and the uplink.
+    """
+    if conf.mtu:
+        return conf.mtu, "mtu:"
+    mtu = uplink or _ETHERNET_MTU
+    if bridge and (not shape.gateway or bridge < mtu):
+        return bridge, f"the MTU of bridge {conf.bridge},"
+    return mtu, "the MTU of the default route's link,"
 
 
 def _limited(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.robustness.confs import GATEWAYS, MODES, SUBNETS, Conf, netconf
+from tests.netns.robustness.confs import BRIDGE, GATEWAYS, MODES, SUBNETS, Conf, netconf
 from tests.netns.robustness.scene import Attached, Scene, addresses
 from tests.pytest_netns import Namespace
 
@@ -181,3 +181,39 @@ def test_mtu(scene: Scene, make_pod: Callable[[], Namespace], mode: str) -> None
     link = attached.pod.link("eth0")
     assert link is not None
     assert link["mtu"] == 1300
+
+
+@pytest.mark.parametrize("uplink", [1400, 9000])
+def test_a_pod_on_a_bridge_of_the_nodes_has_the_bridges_mtu(
+    scene: Scene, pod: Namespace, uplink: int
+) -> None:
+    """Its network is the bridge's: what is larger gets lost, and a smaller port lowers the bridge's
+    own MTU (net/bridge/br_if.c, br_mtu_auto_adjust)."""
+    scene.node.ns.ip_batch(
+        f"link set eth0 mtu {uplink}\nlink add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
+        f"link add lan type veth peer name lan-peer\nlink set lan master {BRIDGE} up\n"
+    )
+    attached = scene.add(netconf("bridge", isGateway=False), pod)
+    assert [i["mtu"] for i in attached.result["interfaces"]] == [1500] * 3
+    assert mtu_of(scene.node.ns, BRIDGE) == mtu_of(pod, "eth0") == 1500
+
+
+@pytest.mark.parametrize(("uplink", "mtu"), [(1400, 1400), (9000, 1500)])
+def test_a_pod_on_a_bridge_with_its_gateway_has_at_most_the_bridges_mtu(
+    scene: Scene, make_pod: Callable[[], Namespace], uplink: int, mtu: int
+) -> None:
+    """The uplink changed after an earlier ADD made the bridge, whose pods keep their MTU."""
+    first = scene.add(netconf("bridge"), make_pod(), "first")
+    scene.node.ns.ip_batch(f"link set eth0 mtu {uplink}")
+    second = scene.add(netconf("bridge"), make_pod(), "second")
+    assert mtu_of(first.pod, "eth0") == 1500
+    assert mtu_of(second.pod, "eth0") == mtu
+    assert second.pod.ping(GATEWAYS[4], size=mtu, fragment=False)
+    if mtu == 1500:
+        assert second.pod.ping(first.address(4), size=mtu, fragment=False)
+
+
+def mtu_of(space: Namespace, name: str) -> int:
+    link = space.link(name)
+    assert link is not None
+    return int(link["mtu"])

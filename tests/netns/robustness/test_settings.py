@@ -105,12 +105,21 @@ def test_an_uplink_too_small_for_ipv6_is_named_before_anything_is_made(
     scene.add(netconf(mode, (4,)), pod)
 
 
-def test_a_bridge_too_small_for_ipv6_is_named(scene: Scene, pod: Namespace) -> None:
+@pytest.mark.parametrize(
+    ("keys", "code", "message"),
+    [
+        ({}, 7, f"the MTU of bridge {BRIDGE}, 1200 is below 1280, the least for IPv6"),
+        ({"mtu": 1500}, 101, "it has an MTU of 1200, and IPv6 needs 1280"),
+    ],
+)
+def test_a_bridge_too_small_for_ipv6_is_named(
+    scene: Scene, pod: Namespace, keys: dict[str, int], code: int, message: str
+) -> None:
     scene.node.ns.ip_batch(f"link add {BRIDGE} mtu 1200 type bridge")
     before = scene.state(pod)
-    answer = scene.call("ADD", netconf("bridge", (4, 6)), pod.path)
-    assert answer.json["code"] == 101
-    assert "it has an MTU of 1200, and IPv6 needs 1280" in answer.json["msg"]
+    answer = scene.call("ADD", netconf("bridge", (4, 6), **keys), pod.path)
+    assert answer.json["code"] == code
+    assert message in answer.json["msg"]
     assert before.changes_to(scene.state(pod)) == []
 
 

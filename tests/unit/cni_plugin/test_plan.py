@@ -42,10 +42,17 @@ def conf_of(**keys: Any) -> Any:
 
 
 def plan(
-    addresses: Result = DUAL, /, *, uplink: int | None = 1450, program: str = "podwire", **keys: Any
+    addresses: Result = DUAL,
+    /,
+    *,
+    uplink: int | None = 1450,
+    bridge_mtu: int | None = None,
+    program: str = "podwire",
+    **keys: Any,
 ) -> tuple[Plan, Result]:
     conf, request = conf_of(**keys), parse_request(environment(**POD))
-    return plan_attachment(request, conf, shape_of(conf, program), addresses, uplink)
+    shape = shape_of(conf, program)
+    return plan_attachment(request, conf, shape, addresses, uplink, bridge_mtu)
 
 
 def test_ptp() -> None:
@@ -231,6 +238,36 @@ def test_links(mode: str) -> None:
 def test_mtu(uplink: int | None, mtu: int, found: int) -> None:
     made, _ = plan(uplink=uplink, mode="ptp", mtu=mtu)
     assert made.node.links[0].mtu == made.pod.links[0].mtu == found
+
+
+@pytest.mark.parametrize(
+    ("uplink", "bridge_mtu", "keys", "found"),
+    [
+        (9000, 1500, {}, 1500),
+        (1400, 1500, {}, 1500),
+        (1400, 9000, {}, 9000),
+        (None, 1400, {}, 1400),
+        (1400, None, {}, 1400),
+        (1400, 1500, {"mtu": 1300}, 1300),
+        (9000, 1500, {"isGateway": True}, 1500),
+        (1400, 1500, {"isGateway": True}, 1400),
+        (None, 1400, {"isDefaultGateway": True}, 1400),
+        (None, 9000, {"isDefaultGateway": True}, 1500),
+    ],
+)
+def test_mtu_on_a_bridge_that_is_there(
+    uplink: int | None, bridge_mtu: int | None, keys: dict[str, Any], found: int
+) -> None:
+    """It is the bridge's; where podwire routes between bridge and uplink, the smaller of both."""
+    made, _ = plan(uplink=uplink, bridge_mtu=bridge_mtu, mode="bridge", **keys)
+    assert made.node.links[0].mtu == made.pod.links[0].mtu == found
+
+
+@pytest.mark.parametrize("gateway", [True, False])
+def test_a_bridge_too_small_for_ipv6(gateway: bool) -> None:
+    with pytest.raises(CniError, match="the MTU of bridge cni0, 1200 is below 1280") as caught:
+        plan(bridge_mtu=1200, mode="bridge", isGateway=gateway)
+    assert caught.value.code == 7
 
 
 @pytest.mark.parametrize(
