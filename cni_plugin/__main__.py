@@ -59,6 +59,10 @@ def _caller_environment() -> dict[str, str]:
 
 def _start(executable: Path, arguments: list[str]) -> int:
     program = executable.name
+    if os.environ.get("CNI_COMMAND"):
+        return _serve(program, executable)
+    if not arguments and _is_stand_in(program):
+        return _introduce(program)
     if "CNI_COMMAND" in os.environ:
         return _serve(program, executable)
     if program == "podwire-ipam":
@@ -68,6 +72,21 @@ def _start(executable: Path, arguments: list[str]) -> int:
     if arguments or os.isatty(0):
         return _explain(arguments)
     return _serve(program, executable)
+
+
+def _is_stand_in(program: str) -> bool:
+    from cni_plugin.chained import STAND_INS
+
+    return program in STAND_INS
+
+
+def _introduce(program: str) -> int:
+    """As the reference plugin, which is asked so for its version (cni, pkg/skel/skel.go)."""
+    from cni_plugin.versions import REFERENCE, SUPPORTED
+
+    print(f"CNI {program} plugin v{REFERENCE}", file=sys.stderr)
+    print(f"CNI protocol versions supported: {', '.join(SUPPORTED)}", file=sys.stderr)
+    return 0
 
 
 def _explain(arguments: list[str]) -> int:

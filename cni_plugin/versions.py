@@ -9,6 +9,9 @@ LATEST = SUPPORTED[-1]
 # A configuration without cniVersion is of the first version (SPEC 0.1.0 had no such key).
 DEFAULT = "0.1.0"
 
+REFERENCE = "1.9.1"
+"""The release of the reference plugins (containernetworking/plugins) that the stand-ins equal."""
+
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 

@@ -418,10 +418,13 @@ int main(int argc, char **argv) {
     ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
     executable[length > 0 ? length : 0] = '\0';
     signal(SIGPIPE, SIG_IGN);
-    if (!getenv("CNI_COMMAND") && (argc > 1 || isatty(STDIN_FILENO))) {
+    const char *verb = getenv("CNI_COMMAND");
+    if (!verb || !*verb) {
         run_python(executable, "explain", program, argc, argv);
-        fprintf(stderr, "%s is a CNI plugin of podwire: a container runtime calls it\n", program);
-        return 2;
+        if (!verb && (argc > 1 || isatty(STDIN_FILENO))) {
+            fprintf(stderr, "%s is a CNI plugin of podwire: a container runtime calls it\n", program);
+            return 2;
+        }
     }
     struct request head = {.magic = {'P', 'W', 'R', 'Q'}, .version = VERSION};
     char *strings = malloc(STRINGS_MAX), *input = malloc(STDIN_MAX);
@@ -433,7 +436,6 @@ int main(int argc, char **argv) {
         snprintf(msg, sizeof msg, "cannot read stdin: %s", strerror(errno));
         return fail(IO_FAILURE, msg, NULL);
     }
-    const char *verb = getenv("CNI_COMMAND");
     if (verb && strcmp(verb, "VERSION") == 0)
         return answer_version(input, head.input);
     const char *path = getenv("PODWIRE_SOCKET");

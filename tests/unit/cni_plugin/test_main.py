@@ -9,7 +9,9 @@ from typing import IO, Any
 
 import pytest
 
+from cni_plugin.chained import STAND_INS
 from cni_plugin.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, IO_FAILURE
+from cni_plugin.versions import REFERENCE, SUPPORTED
 from tests import ROOT
 from tests.unit.cni_plugin.calls import CONFIG, encode, environment
 
@@ -100,6 +102,22 @@ def test_a_runtime_that_says_no_verb() -> None:
     body = error_of(run(PODWIRE, env={}, stdin=encode(CONFIG)))
     assert body["code"] == INVALID_ENVIRONMENT
     assert "CNI_COMMAND" in body["msg"]
+
+
+@pytest.mark.parametrize("env", [{}, {"CNI_COMMAND": ""}])
+@pytest.mark.parametrize("name", sorted(STAND_INS))
+def test_a_stand_in_without_a_verb_says_what_it_is(name: str, env: dict[str, str]) -> None:
+    """As the reference's (containernetworking/cni, pkg/skel): nerdctl reads the version."""
+    done = run(f"import sys; sys.argv[0] = '/opt/cni/bin/{name}'; {PODWIRE}", env=env)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode().splitlines() == [
+        f"CNI {name} plugin v{REFERENCE}",
+        f"CNI protocol versions supported: {', '.join(SUPPORTED)}",
+    ]
+
+
+def test_the_version_of_the_reference_is_the_one_that_tests_compare_with() -> None:
+    assert f"plugins  v{REFERENCE} " in (ROOT / "tests/tools/go-tools.versions").read_text()
 
 
 @pytest.mark.parametrize("args", [["--no-such-option"], ["ADD"]])

@@ -174,3 +174,24 @@ def test_python_starts_with_a_clean_environment(shim: Path, tmp_path: Path) -> N
     added_by_sh = {"PWD", "OLDPWD", "SHLVL", "_"}
     left = {name for name in found if not name.startswith(("CALLER_", "CNI_", "PODWIRE_"))}
     assert left - added_by_sh == {"PATH"}
+
+
+@pytest.mark.parametrize("verb", [None, ""])
+def test_without_a_verb_python_answers(
+    shim: Path, peer: Peer, tmp_path: Path, verb: str | None
+) -> None:
+    """It knows what the program says of itself, though a daemon runs. Without Python that does."""
+    program, env = tmp_path / "firewall", {"PODWIRE_SOCKET": str(peer.path)}
+    shutil.copy(shim, program)
+    env |= {"ASAN_OPTIONS": "detect_leaks=0"} | ({} if verb is None else {"CNI_COMMAND": verb})
+    peer.answer = replying(b"{}", 3)
+
+    def call() -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run([program], env=env, input=b"{}", capture_output=True, timeout=60)
+
+    assert call().returncode == 3
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "$@" >&2\ncat\n')
+    (tmp_path / "python3").chmod(0o755)
+    done = call()
+    assert (done.returncode, done.stdout) == (0, b"{}")
+    assert done.stderr == b"-I -m cni_plugin explain firewall\n"
