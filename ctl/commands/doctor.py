@@ -6,11 +6,10 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from ctl.doctor.diagnose import diagnose
+from ctl.doctor.diagnose import concerning, diagnose
 from ctl.doctor.finding import Finding, Severity
 from ctl.doctor.fix import fix
 from ctl.doctor.observe import Observer
-from ctl.doctor.observed import Observed
 from ctl.output import DONE, FAILED, add_output, print_json, warn
 from ctl.planning import read_snapshot
 from daemon.journal import render_time
@@ -39,7 +38,6 @@ severities:
 exit codes: 0 nothing is wrong, whatever notices there are; 1 something is broken or degraded;
 2 wrong usage
 """
-_OF_PODS = ("attachments", "pods")
 _SETTLE = 1.0
 """Seconds after which what a daemon that goes on repairs is repaired."""
 
@@ -66,26 +64,13 @@ def run(options: argparse.Namespace) -> int:
             warn(line)
         time.sleep(_SETTLE)
         seen = Observer(settings, files, pod).read()
-    findings = _concerning(diagnose(seen), options.what, seen)
+    findings = concerning(diagnose(seen), options.what, seen)
     if options.output == "json":
         print_json(_as_json(seen.node, findings))
     else:
         for line in _render(seen.node, findings, seen.now):
             print(line)
     return DONE if _is_ok(findings) else FAILED
-
-
-def _concerning(findings: tuple[Finding, ...], what: str, seen: Observed) -> tuple[Finding, ...]:
-    """Those about another node, or about the node and the pod that was named; without a name all.
-
-    Of a pod a finding names the container where the runtime sent no name.
-    """
-    if not what or what == seen.node:
-        return findings
-    if seen.planned and seen.desired and what in seen.desired.nodes:
-        return tuple(f for f in findings if what in (f.where, *f.nodes))
-    mine = {"", seen.node, seen.probe.title, seen.probe.name}
-    return tuple(f for f in findings if f.check not in _OF_PODS or {f.where, f.where[:16]} & mine)
 
 
 def _is_ok(findings: Sequence[Finding]) -> bool:

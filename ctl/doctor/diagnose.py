@@ -44,6 +44,7 @@ CHECKS: tuple[Callable[[Observed], Iterable[Finding]], ...] = (
 RECENT = 300.0
 """Seconds for which a repair is worth a line."""
 _NAMED = 5
+_OF_PODS = ("attachments", "pods")
 
 
 def diagnose(seen: Observed) -> tuple[Finding, ...]:
@@ -53,6 +54,25 @@ def diagnose(seen: Observed) -> tuple[Finding, ...]:
     known = [replace(f, where=f.where or seen.node) for f in known]
     known += (replace(f, where=seen.node) for f in _repaired(seen, known))
     return tuple(sorted(known, key=lambda f: f.severity))
+
+
+def concerning(findings: tuple[Finding, ...], what: str, seen: Observed) -> tuple[Finding, ...]:
+    """Those that may matter to another node or to a pod; of the node itself, and without a name,
+    all; pure.
+
+    What is wrong with this node matters to both. Of a pod a finding names the container where the
+    runtime sent no name.
+    """
+    if not what or what == seen.node:
+        return findings
+    if seen.desired and what in seen.desired.nodes:
+        return tuple(f for f in findings if what in (f.where, *f.nodes) or _is_of_node(f, seen))
+    mine = {"", seen.node, seen.probe.title, seen.probe.name}
+    return tuple(f for f in findings if f.check not in _OF_PODS or {f.where, f.where[:16]} & mine)
+
+
+def _is_of_node(finding: Finding, seen: Observed) -> bool:
+    return finding.where == seen.node and {*finding.nodes} <= {seen.node}
 
 
 def _with_author(finding: Finding, records: Sequence[Record]) -> Finding:

@@ -60,7 +60,8 @@ def _finding(each: Difference) -> Finding:
     return Finding(
         each.area, severity, f"{_subject(each)}{each.text}{_meaning(each)}", remedy,
         where=each.of if each.area in ("attachments", "pods") else "", names=_names(each),
-        fixable=each.area != "policy", nodes=(each.of,) if each.area == "routes" else (),
+        fixable=each.area != "policy",
+        nodes=(each.of,) if each.area == "routes" and each.of else (),
     )  # fmt: skip
 
 
