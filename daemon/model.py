@@ -57,8 +57,8 @@ class Node:
 class Snapshot:
     """The whole cluster at one time; names of nodes are unique.
 
-    cluster_cidrs: prefixes that belong to pods beyond the nodes' own; nothing that goes to them is
-    masqueraded.
+    cluster_cidrs: prefixes that belong to pods beyond the nodes' own; nothing between the cluster's
+    pods is masqueraded.
     """
 
     nodes: tuple[Node, ...]
@@ -110,7 +110,8 @@ class Desired:
         stay.
     pod_mtu: of pods' links, in bytes.
     sysctls: what must be set for packets to pass; those of the device once it exists.
-    cluster: the addresses of all pods, merged and in order; packets to them are not masqueraded.
+    cluster: the addresses of all pods, merged and in order, this node's own among them; packets
+        between them are not masqueraded.
     """
 
     me: Node

@@ -1,5 +1,5 @@
-"""podwire's nftables rules, kept as desired: what others remove comes back, and what pods send to
-other nodes' pods is not masqueraded."""
+"""podwire's nftables rules, kept as desired: what others remove comes back, and what the cluster's
+pods send to each other is not masqueraded."""
 
 from __future__ import annotations
 
@@ -172,8 +172,7 @@ def excluded_elements(settings: Settings) -> frozenset[Element]:
 
 
 def planned_elements(desired: Desired) -> frozenset[Element]:
-    """What they have of a plan: the addresses of all pods, which nothing to them is masqueraded
-    for."""
+    """What they have of a plan: the addresses of all pods, between which nothing is masqueraded."""
     return cluster_elements(block.ends for block in desired.cluster)
 
 

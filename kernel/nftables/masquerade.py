@@ -2,8 +2,9 @@
 
 Packet path: a pod that reached itself through a translated address (hairpin) is masqueraded, or
 the answer would be dropped as coming from nowhere; a packet that leaves the prefixes of its own
-network is masqueraded, but not one to where that network's packets keep their address, nor one to
-pods of other nodes (the cluster sets, whose elements are the daemon's).
+network is masqueraded, but not one to where that network's packets keep their address, nor one
+between pods of the cluster (the cluster sets, whose elements are the daemon's, with this node's own
+prefixes): only to those has every node a route.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ PART = Table(
                 "oifname . ip6 saddr . ip6 daddr @hairpin6 masquerade",
                 "ip daddr 224.0.0.0/4 return",
                 "ip6 daddr ff00::/8 return",
-                "ip saddr @masquerade4 ip daddr @cluster4 return",
-                "ip6 saddr @masquerade6 ip6 daddr @cluster6 return",
+                "ip saddr @cluster4 ip daddr @cluster4 return",
+                "ip6 saddr @cluster6 ip6 daddr @cluster6 return",
                 "ip saddr @masquerade4 ip saddr . ip daddr != @internal4 masquerade",
                 "ip6 saddr @masquerade6 ip6 saddr . ip6 daddr != @internal6 masquerade",
             ),

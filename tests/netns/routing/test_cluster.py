@@ -45,6 +45,33 @@ def test_traffic_to_the_world_is_masqueraded(pair: Pair, podwire_bin: Path) -> N
     assert pod.exchange(server) == pair[0].addresses[0]
 
 
+OTHERS_SUBNETS = {4: "10.4.0.0/24", 6: "fd00:4::/64"}
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_pods_of_other_networks_reach_the_cluster_by_their_node(
+    cluster: Cluster, podwire_bin: Path, backend: str
+) -> None:
+    """No node has a route to what another runtime or network of the node gives its pods."""
+    one, two = (cluster.join(backend=backend) for _ in range(2))
+    cluster.settle()
+    ranges = [[{"subnet": subnet}] for subnet in OTHERS_SUBNETS.values()]
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    other = {
+        "name": "other",
+        "type": "bridge",
+        "bridge": "nerdctl0",
+        "isGateway": True,
+        "ipMasq": True,
+        "ipam": {"type": "host-local", "ranges": ranges, "routes": routes},
+    }
+    pod, peer = one.attach(podwire_bin / "bridge", **other), two.attach(podwire_bin / "podwire")
+    overlay = backend == "vxlan"
+    own = ["10.244.1.0", "fd00:10:244:1::"] if overlay else one.addresses
+    for version, node in zip((4, 6), own, strict=True):
+        assert pod.exchange(peer.echo("tcp", address(peer, version))) == node
+
+
 def test_rules_come_back_with_what_pods_need(pair: Pair, podwire_bin: Path) -> None:
     pod = pair[0].attach(podwire_bin / "podwire")
     node = pair[0].node

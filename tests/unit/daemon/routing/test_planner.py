@@ -343,6 +343,13 @@ def test_the_clusters_addresses_are_merged_in_order() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "hybrid", "none"])
+def test_this_nodes_prefixes_are_the_clusters(backend: str) -> None:
+    """Whatever names the cluster's prefixes: packets between two that are keep their address."""
+    desired = plan(f"backend: {backend}", cluster(node(1), cidrs="10.250.0.0/16"))
+    assert [str(block) for block in desired.cluster] == ["10.244.1.0/24", "10.250.0.0/16"]
+
+
 # -- conflicts between nodes
 
 
