@@ -49,6 +49,7 @@ _POD_LINK = "pw00000000000"
 # Documentation addresses (RFC 5737, RFC 3849) for clients from outside.
 _OUTSIDE = {4: ip_address("203.0.113.1"), 6: ip_address("2001:db8::1")}
 
+_UNTRACKED = ", without `ct state new`, as it is untracked"
 _NEAR = "what pods send to each other on this node"
 _Case = tuple[str, Flow, tuple[int, ...]]
 """What a packet is, and the hooks that it passes."""
@@ -178,9 +179,12 @@ def _node_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
     if peer is None:
         return
     for what, port in ports.items():
+        # The daemon keeps it out of connection tracking wherever rules ask for that.
+        is_untracked = what == "VXLAN"
         name = f"{what} (UDP port {port})"
-        yield f"{name} from peers", Flow(peer, own, _UDP, port, uplink), (PREROUTING, INPUT)
-        out = Flow(own, peer, _UDP, port, "", uplink)
+        into = Flow(peer, own, _UDP, port, uplink, is_untracked=is_untracked)
+        yield f"{name} from peers", into, (PREROUTING, INPUT)
+        out = Flow(own, peer, _UDP, port, "", uplink, is_untracked=is_untracked)
         yield f"{name} to peers", out, (OUTPUT, POSTROUTING)
 
 
@@ -216,8 +220,12 @@ def _bridge_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
 
 
 def _first_drop(find: Callable[..., str], cases: Iterable[_Case]) -> str:
-    found = ((what, find(flow, *hooks)) for what, flow, hooks in cases)
-    texts = (f"drops {what}: {where}: accept it there" for what, where in found if where)
+    found = ((what, flow, find(flow, *hooks)) for what, flow, hooks in cases)
+    texts = (
+        f"drops {what}: {where}: accept it there{_UNTRACKED if flow.is_untracked else ''}"
+        for what, flow, where in found
+        if where
+    )
     return next((f"this node's own firewall {text}" for text in texts), "")
 
 

@@ -8,9 +8,10 @@ the verdict unknown. Tables of iptables-nft are such tables; those of iptables-l
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from kernel.model import HOST_LINK_PREFIX, IPAddress
@@ -37,10 +38,12 @@ TRANSLATING = frozenset({"DNAT", "REDIRECT"})
 """Targets of iptables that translate the destination."""
 DECIDING = frozenset({"NFQUEUE", "TPROXY", "SYNPROXY"})
 """Targets of iptables that end the packet's way through the chain, as another program decides."""
-_PROTOCOL, _IIFNAME, _OIFNAME, _NFPROTO, _L4PROTO = 1, 6, 7, 15, 16
+_PROTOCOL, _IIF, _OIF, _IIFNAME, _OIFNAME, _NFPROTO, _L4PROTO = 1, 4, 5, 6, 7, 15, 16
 _HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment", "immediate"})
-# Bits of the state of a packet that begins a connection: NF_CT_STATE_BIT, XT_CONNTRACK_STATE_BIT.
-_STATE_NEW = 1 << 3
+# linux/netfilter/nf_conntrack_common.h: bits of the state of a packet that begins a connection, and
+# of one that is not tracked. The bit of the latter is another one in xt_conntrack.h.
+_CT_STATE, _STATE_NEW, _STATE_UNTRACKED, _XT_CONNTRACK_UNTRACKED = 0, 1 << 3, 1 << 6, 1 << 8
+_XT_CONNTRACK_STATE, _XT_CONNTRACK_ALIAS = 1, 1 << 13  # match_flags; the latter of `-m state`
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 _ETHERTYPE = 12, 2  # its offset and length in a frame
 # What is known of a header, from byte to byte: version and length, fragment, protocol, addresses;
@@ -68,7 +71,8 @@ _Attributes = dict[int, bytes]
 class Flow:
     """The first packet of a connection. Empty link names are unknown. protocol: 6 or 17.
 
-    is_local: whether it is known to go to an address of the node's own.
+    is_local: whether it is known to go to an address of the node's own. is_untracked: whether it is
+    kept out of connection tracking, as VXLAN between nodes is.
     """
 
     source: IPAddress
@@ -78,6 +82,7 @@ class Flow:
     iif: str = ""
     oif: str = ""
     is_local: bool = False
+    is_untracked: bool = False
 
     def header(self, base: int, offset: int, length: int) -> bytes | None:
         """Bytes of its IP header or of that of TCP or UDP; None for what is not known here."""
@@ -98,12 +103,25 @@ class Flow:
         names = {_IIFNAME: self.iif, _OIFNAME: self.oif}
         if names.get(key):
             return link_key(names[key])
+        if link := {_IIF: self.iif, _OIF: self.oif}.get(key):
+            return struct.pack("=I", _index(link))
         values = {
             _PROTOCOL: b"\x08\x00" if is_v4 else b"\x86\xdd",
             _NFPROTO: bytes([2 if is_v4 else 10]),
             _L4PROTO: bytes([self.protocol]),
         }
         return values.get(key)
+
+
+def _index(link: str) -> int:
+    """Its index, of the calling thread's namespace; 0, which no rule has, where there is none.
+
+    A link that is gone gets another one when it is made anew: no rule by index is about that.
+    """
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:
+        return 0
 
 
 class _Chain(NamedTuple):
@@ -243,7 +261,7 @@ def has_chain(nl: Netlink, family: int, table: str, name: str) -> bool:
 
 def without_oif(flow: Flow) -> Flow:
     """The packet before it is routed."""
-    return Flow(flow.source, flow.to, flow.protocol, flow.port, flow.iif)
+    return replace(flow, oif="")
 
 
 def _parse_chain(message: Message) -> _Chain:
@@ -332,6 +350,10 @@ def _verdict(data: _Attributes) -> tuple[int, str] | None:
 
 def _match(name: str, data: _Attributes, registers: dict[int, bytes | None], flow: Flow) -> _Match:
     if name in ("meta", "payload", "ct", "fib") and 1 in data:
+        # Of what is not tracked the state alone is known; a rule that asks for more does not match
+        # (net/netfilter/nft_ct.c, nft_ct_get_eval).
+        if name == "ct" and flow.is_untracked and int.from_bytes(data[2]) != _CT_STATE:
+            return "no"
         registers[_place(data[1])] = _load(name, data, flow)
         return "yes"
     if name == "bitwise":
@@ -358,11 +380,16 @@ def _load(name: str, data: _Attributes, flow: Flow) -> bytes | None:
         asked = int.from_bytes(data[3]), int.from_bytes(data[2])
         return _LOCAL_TYPE if flow.is_local and asked == _TYPE_OF_DESTINATION else None
     if name == "ct":
-        return struct.pack("=I", _STATE_NEW) if int.from_bytes(data[2]) == 0 else None
+        return struct.pack("=I", _state(flow)) if int.from_bytes(data[2]) == _CT_STATE else None
     base, offset, length = (int.from_bytes(data[n]) for n in (2, 3, 4))
     if (base, offset, length) == (_LINK, *_ETHERTYPE):
         return flow.meta(_PROTOCOL)
     return flow.header(base, offset, length)
+
+
+def _state(flow: Flow, untracked: int = _STATE_UNTRACKED) -> int:
+    """The bit of its state in connection tracking. untracked: that of a packet that is not."""
+    return untracked if flow.is_untracked else _STATE_NEW
 
 
 def _mask(value: bytes | None, data: _Attributes) -> bytes | None:
@@ -391,13 +418,22 @@ def match_xtables(name: str, info: bytes, flow: Flow) -> _Match:
     if name == "addrtype" and len(info) >= _ADDRTYPE.size and flow.is_local:
         return "yes" if _ADDRTYPE.unpack_from(info) == (0, _TYPE_LOCAL, 0) else "maybe"
     if name == "conntrack" and len(info) >= 152:
-        flags, inverted, states = struct.unpack_from("=HHH", info, 146)
-        if flags != 1:  # XT_CONNTRACK_STATE alone
-            return "maybe"
-        return "yes" if bool(states & _STATE_NEW) != bool(inverted & 1) else "no"
+        return _match_conntrack(info, flow)
     if name == "state" and len(info) >= 4:
-        return "yes" if struct.unpack_from("=I", info)[0] & _STATE_NEW else "no"
+        return "yes" if struct.unpack_from("=I", info)[0] & _state(flow) else "no"
     return "maybe"
+
+
+def _match_conntrack(info: bytes, flow: Flow) -> _Match:
+    """xt_conntrack; of what is not tracked it compares the state alone (conntrack_mt)."""
+    flags, inverted, states = struct.unpack_from("=HHH", info, 146)
+    if not flags & _XT_CONNTRACK_STATE:
+        return "no" if flow.is_untracked else "maybe"
+    fits = bool(states & _state(flow, _XT_CONNTRACK_UNTRACKED))
+    if fits == bool(inverted & _XT_CONNTRACK_STATE):
+        return "no"
+    others = flags & ~(_XT_CONNTRACK_STATE | _XT_CONNTRACK_ALIAS)
+    return "maybe" if others and not flow.is_untracked else "yes"
 
 
 def _match_port(name: str, info: bytes, flow: Flow) -> _Match:

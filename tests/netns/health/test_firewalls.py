@@ -60,3 +60,18 @@ def test_a_drop_of_the_overlay_is_not_blamed_on_the_peer(grow: Grow, hook: str) 
     allow_again(one)
     expect_well([one, two])
     eventually(partial(is_ok, one))
+
+
+def test_a_rule_for_new_connections_does_not_accept_the_overlay(grow: Grow) -> None:
+    """podwire keeps VXLAN out of tracking, so it is untracked; the peer does nothing wrong."""
+    one, two = grow()
+    rules = "policy drop; iif lo accept; ct state established,related accept"
+    rules += "; icmpv6 type 130-136 accept; udp dport 8473 accept"
+    nft(one, f"input {rules}; ct state new udp dport 8472 accept")
+    eventually(partial(has_finding, one, OWN, "VXLAN (UDP port 8472)", "policy of chain input"))
+    eventually(partial(has_finding, one, OWN, "without `ct state new`, as it is untracked"))
+    expect(one, two, "one-way", OWN, "the policy of chain input of table inet test")
+    allow_again(one)
+    nft(one, f"input {rules}; ct state new,untracked udp dport 8472 accept")
+    expect_well([one, two])
+    eventually(partial(is_ok, one))

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from kernel.legacy_filter import LegacyRules
 from kernel.netlink.socket import Netlink
 from kernel.nftables.foreign import (
     FORWARD,
@@ -111,6 +112,90 @@ def test_a_hook_has_its_chains(nl: Netlink, hook: str, number: int) -> None:
     assert "rule" in drop(nl, VXLAN, number)
     assert drop(nl, VXLAN, FORWARD) == ""
     assert drop(nl, FLOWS[4], number) == ""
+
+
+UNTRACKED = replace(VXLAN, is_untracked=True)
+BY_STATE = {
+    "ct state new udp dport 8472 accept\ndrop": True,
+    "ct state new,established udp dport 8472 accept\ndrop": True,
+    "ct direction original accept\ndrop": True,
+    "ct status dnat accept\ndrop": True,
+    "ct state untracked drop": True,
+    "ct state new drop": False,
+    "ct state invalid drop": False,
+    "ct state new,untracked udp dport 8472 accept\ndrop": False,
+    "ct state untracked accept\ndrop": False,
+    "udp dport 8472 accept\nct state new accept\ndrop": False,
+}
+
+
+@pytest.mark.parametrize("rules", BY_STATE)
+def test_what_is_not_tracked_is_no_new_connection(nl: Netlink, rules: str) -> None:
+    nft(rules, hook="input")
+    assert bool(drop(nl, UNTRACKED, INPUT)) == BY_STATE[rules]
+
+
+STATES_OF_IPTABLES = {
+    "-m conntrack --ctstate NEW": False,
+    "-m state --state NEW": False,
+    "-m conntrack --ctstate NEW,UNTRACKED": True,
+    "-m state --state NEW,UNTRACKED": True,
+    "-m conntrack ! --ctstate INVALID": True,
+    "-m conntrack --ctdir ORIGINAL": False,
+    "-m conntrack --ctstate UNTRACKED --ctdir REPLY": True,  # xt_conntrack.c compares no more
+}
+PROGRAMS = ("iptables-nft", "iptables-legacy")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("match", STATES_OF_IPTABLES)
+def test_states_that_iptables_matches(nl: Netlink, program: str, match: str) -> None:
+    iptables(f"-A INPUT {match} -j ACCEPT", "-P INPUT DROP", program=program)
+    find = LegacyRules().find_drop if program == "iptables-legacy" else ForeignRules(nl).find_drop
+    assert (find(UNTRACKED, INPUT) == "") == STATES_OF_IPTABLES[match]
+    is_accepted = "NEW" in match or "INVALID" in match
+    if "--ctdir" not in match:
+        assert (find(VXLAN, INPUT) == "") == is_accepted
+
+
+BY_INDEX = {
+    "iif lo accept\ndrop": True,
+    "iif eth0 accept\ndrop": False,
+    "iif != lo drop": True,
+    "iif != eth0 drop": False,
+    "oif lo accept\ndrop": False,  # where a packet goes that comes in is not known
+}
+
+
+@pytest.fixture
+def eth0(nl: Netlink) -> None:
+    """A link of that name."""
+    command = "ip link add eth0 type veth peer name far0"
+    subprocess.run(command.split(), check=True)
+
+
+@pytest.mark.usefixtures("eth0")
+@pytest.mark.parametrize("rules", BY_INDEX)
+def test_a_link_by_its_index(nl: Netlink, rules: str) -> None:
+    nft(rules, hook="input")
+    assert bool(drop(nl, VXLAN, INPUT)) == BY_INDEX[rules]
+
+
+@pytest.mark.usefixtures("eth0")
+def test_a_link_that_a_packet_leaves_by(nl: Netlink) -> None:
+    nft("oif lo accept\noif eth0 drop", hook="output")
+    assert "rule" in drop(nl, replace(VXLAN, iif="", oif="eth0"), OUTPUT)
+
+
+@pytest.mark.usefixtures("eth0")
+def test_where_a_packet_goes_is_not_known_before_it_is_routed(nl: Netlink) -> None:
+    nft("oif lo accept", hook="prerouting", policy="drop")
+    assert drop(nl, replace(VXLAN, oif="eth0"), PREROUTING) == ""
+
+
+def test_a_rule_by_index_is_not_about_a_link_that_is_gone(nl: Netlink) -> None:
+    nft("iif lo accept\ndrop", hook="input")
+    assert drop(nl, replace(VXLAN, iif="gone0"), INPUT)
 
 
 def iptables(*rules: str, program: str = "iptables-nft") -> None:
