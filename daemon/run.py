@@ -30,6 +30,7 @@ from daemon.cni_server.readiness import Readiness
 from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from daemon.config import DEFAULT_CONFIG
+from daemon.health_file import HealthFile
 from daemon.log import Log
 from daemon.options import Unusable, path_from_environment, settings_of
 from daemon.signals import Signals
@@ -180,7 +181,7 @@ def _routing_and_more(
         routing = Routing(settings, journal, log, publish, config, idle, watch, unready)
         sources = Sources(settings, counters, routing.counts, journal, routing.prober, policy)
         enforced = policies_enforced(policy, log, routing.wake)
-        with routing, enforced, metrics_served(sources, log, watch):
+        with routing, enforced, metrics_served(sources, log, common.watchdog):
             yield
 
 
@@ -255,6 +256,7 @@ def _lead(common: Common, service: Service) -> int:
     """Serve in the first process until a signal, and wait for the others."""
     listener, processes, signals = common.listener, common.processes, common.signals
     signals.follow()
+    health = HealthFile(common.log)
     reclaim_in_all_stores(service.data_dir, DEFAULT_INDEX, common.log.info)
     with _serving(common, 0, service.data_dir) as (server, pool), service.beside:
         _keep_from_collector()
@@ -266,7 +268,7 @@ def _lead(common: Common, service: Service) -> int:
             for number in processes.find_dead():
                 common.counters.drop(number)
                 common.loops[number].end()
-            common.watchdog.check()
+            health.write(common.watchdog.check(), common.readiness.unready)
             displaced = _find_displaced(listener, service)
         if not displaced:
             notify("STOPPING=1")

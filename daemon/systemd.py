@@ -2,7 +2,8 @@
 
 The watchdog is fed only while the daemon's loops make progress. Each loop notes until
 when it will again, in memory that the daemon's processes share. The first process compares, and
-reports to systemd, which kills a daemon that is silent and starts another one.
+reports to systemd, which kills a daemon that is silent and starts another one. Without systemd
+liveness probes ask for the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from daemon.health_file import VARIABLE
 from daemon.log import Log
 
 LIMIT = 60.0
@@ -63,10 +65,12 @@ class Watchdog:
         # A double is stored at once. 0: the loop does not run.
         self._ends = memoryview(mmap.mmap(-1, _LOOPS_MAX * 8)).cast("d")
         self._names: list[str] = []
+        self._own = self.add("main thread")
         self._stuck: tuple[str, ...] = ()
         # systemd names the process that it expects to hear of; a child would inherit the rest.
         is_ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._is_watched = is_ours and "WATCHDOG_USEC" in env
+        self._is_probed = VARIABLE in env
 
     def add(self, name: str) -> WatchedLoop:
         """Declare a loop, or find it again. It counts from its first iteration on."""
@@ -74,13 +78,24 @@ class Watchdog:
             self._names.append(name)
         return WatchedLoop(self._ends, self._names.index(name))
 
-    def check(self) -> None:
-        """Feed the watchdog, or log which loops are stuck."""
+    def find_stuck(self) -> tuple[str, ...]:
+        """The loops that are stuck, the one that calls `check` among them; from any thread."""
         now = time.monotonic()
-        stuck = tuple(n for n, end in zip(self._names, self._ends, strict=False) if 0 < end < now)
+        return tuple(n for n, end in zip(self._names, self._ends, strict=False) if 0 < end < now)
+
+    def check(self) -> tuple[str, ...]:
+        """Feed the watchdog, or log which loops are stuck; these."""
+        self._own.beat()
+        stuck = self.find_stuck()
         if stuck and stuck != self._stuck:
-            end = "systemd restarts podwired" if self._is_watched else "restart podwired"
-            self._log.error(f"no progress: {', '.join(stuck)}; {end}")
+            self._log.error(f"no progress: {', '.join(stuck)}; {self._remedy}")
         self._stuck = stuck
         if self._is_watched and not stuck:
             notify("WATCHDOG=1")
+        return stuck
+
+    @property
+    def _remedy(self) -> str:
+        if self._is_watched:
+            return "systemd restarts podwired"
+        return "the kubelet restarts podwired" if self._is_probed else "restart podwired"

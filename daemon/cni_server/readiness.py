@@ -52,6 +52,12 @@ class Readiness:
         found = json.loads(text)
         return CniError(found[0], found[1], _SEE) if found else None
 
+    @property
+    def unready(self) -> str:
+        """Why pods that need routes cannot be attached; empty where they can."""
+        fault = self.fault(self.network)
+        return fault.msg if fault and fault.code == NOT_AVAILABLE else ""
+
     def _read(self) -> bytes:
         """The text, empty before the first; whole, however the writer is interrupted."""
         for _ in range(_TRIES):

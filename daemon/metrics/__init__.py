@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from daemon.systemd import Watch, unwatched
+from daemon.systemd import Watchdog
 from kernel.errors import KernelError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def metrics_served(sources: Sources, log: Log, watch: Watch = unwatched) -> Iterator[None]:
+def metrics_served(sources: Sources, log: Log, watchdog: Watchdog) -> Iterator[None]:
     """Serve the configured endpoint for the duration; its errors never fail the daemon.
 
     It starts threads: no process may be forked afterwards.
@@ -36,6 +36,7 @@ def metrics_served(sources: Sources, log: Log, watch: Watch = unwatched) -> Iter
     from daemon.metrics.collector import Collector
     from daemon.metrics.endpoint import Endpoint, Exposition, Pages
 
-    pages = Pages(Exposition(Collector(sources).read), sources.counts)
-    with Endpoint(*settings.listen, pages, sources.counts.note_endpoint, log, watch("metrics")):
+    pages = Pages(Exposition(Collector(sources).read), sources.counts, watchdog.find_stuck)
+    loop = watchdog.add("metrics")
+    with Endpoint(*settings.listen, pages, sources.counts.note_endpoint, log, loop):
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
@@ -34,8 +33,6 @@ IO_SECONDS = 5.0
 """Seconds to wait for the next bytes of a request, and for a response to be taken."""
 RETRY = 5.0
 """Seconds between attempts to listen at an address that is in use, or not there yet."""
-ITERATION_MAX = 30.0
-"""Seconds after which a routing loop without an iteration is stuck; it has two a second."""
 _STOP_SECONDS = 10.0
 _PLAIN = "text/plain; charset=utf-8"
 _BOUNDS = {f.CALL_SECONDS: CALL_BOUNDS, f.RECONCILE_SECONDS: RECONCILE_BOUNDS}
@@ -109,10 +106,12 @@ def _buckets(family: Family, histogram: Histogram) -> list[tuple[str, int]]:
 
 
 class Pages:
-    """The pages of the endpoint."""
+    """The pages of the endpoint. find_stuck: the names of the daemon's loops that are stuck."""
 
-    def __init__(self, exposition: Exposition, counts: Counts) -> None:
-        self._exposition, self._counts = exposition, counts
+    def __init__(
+        self, exposition: Exposition, counts: Counts, find_stuck: Callable[[], tuple[str, ...]]
+    ) -> None:
+        self._exposition, self._counts, self._find_stuck = exposition, counts, find_stuck
 
     def __call__(self, path: str, accept: str) -> Response:
         """The response to a GET of a path."""
@@ -120,17 +119,16 @@ class Pages:
             content_type, body = self._exposition.render(accept)
             return Response(200, body, content_type)
         if path == "/healthz":
-            return check_alive(self._counts, time.monotonic())
+            return check_alive(self._find_stuck())
         if path == "/readyz":
             return check_ready(self._counts)
         return _line(404, "not found: the paths are /metrics, /healthz and /readyz")
 
 
-def check_alive(counts: Counts, now: float) -> Response:
-    """200 while the routing loop runs, else 503. now: seconds of the monotonic clock."""
-    age = now - counts.last_iteration
-    if age > ITERATION_MAX:
-        return _line(503, f"the last iteration of the routing loop was {age:.0f} s ago")
+def check_alive(stuck: tuple[str, ...]) -> Response:
+    """200 while all loops of the daemon make progress, else 503 and which ones do not."""
+    if stuck:
+        return _line(503, f"no progress: {', '.join(stuck)}")
     return _line(200, "alive")
 
 

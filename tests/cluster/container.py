@@ -135,11 +135,8 @@ class DaemonPod:
     def probe(self, kind: str) -> bool:
         """Whether a probe of the daemon succeeds, asked as the kubelet asks."""
         [container] = self.spec["containers"]
-        asked = container[kind]["httpGet"]
-        [port] = [p["containerPort"] for p in container["ports"] if p["name"] == asked["port"]]
-        url = f"http://{asked['host']}:{port}{asked['path']}"
-        code = "import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)"
-        return self.node.run(["python3", "-Ic", code, url], check=False).returncode == 0
+        command = container[kind]["exec"]["command"]
+        return self.podman("exec", "podwired", *command, check=False).returncode == 0
 
     def place(self, path: str) -> Path:
         """Where a folder of the node is that the pod mounts."""
@@ -173,7 +170,7 @@ class DaemonPod:
     def _variables(self, container: Object) -> dict[str, str]:
         fields = {"spec.nodeName": self.name}
         return {
-            one["name"]: fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
+            one["name"]: one.get("value") or fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
             for one in container.get("env", [])
         }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.systemd import LIMIT
+from tests import ROOT
 from tests.netns.metrics.conftest import (
     PORT,
     Cluster,
@@ -73,6 +75,57 @@ def test_health_checks_report_whether_the_node_is_ready(cluster: Cluster) -> Non
     assert ask(member, "/readyz")[0] == 503
     assert ask(member, "/healthz")[0] == 200
     assert (value(member, "ready"), value(member, "fault", part="node")) == (0, 1)
+
+
+PROBE = ROOT / "packaging" / "image" / "podwire-probe"
+
+
+def probed(cluster: Cluster) -> Member:
+    """A node whose daemon is not started yet, and is to write what a container's probes read."""
+    member = cluster.prepare()
+    member.environment["PODWIRE_HEALTH"] = str(member.folder / "health")
+    cluster.write()
+    return member
+
+
+def probe(member: Member, kind: str) -> str:
+    """The answer of one, which it gives by its exit status, too."""
+    done = member.node.run(["sh", PROBE, kind], env=member.environment, check=False)
+    assert (done.returncode == 0) == (done.stdout.strip() == kind), done
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("metrics", [False, {"listen": "[::1]:9000"}, {}])
+def test_probes_ask_whatever_metrics_say(cluster: Cluster, metrics: object) -> None:
+    """With {} another program has the port."""
+    member = probed(cluster)
+    assert probe(member, "alive") == "podwired has just started"
+    with member.node.ns.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", PORT))
+        taken.listen()
+        member.start(metrics=metrics)
+        for kind in ("alive", "ready"):
+            eventually(lambda kind=kind: probe(member, kind) == kind or member.log)  # type: ignore[misc]
+        member.stop()
+        cluster.prepare()
+        cluster.write(node_1=None)
+        member.start()
+        eventually(lambda: "node-1" in probe(member, "ready") or member.log)
+        assert probe(member, "alive") == "alive"
+
+
+def test_a_daemon_that_knows_that_it_is_stuck_is_not_alive(cluster: Cluster) -> None:
+    member = probed(cluster)
+    member.start()
+    eventually(lambda: probe(member, "alive") == "alive" or member.log)
+    [helper, *_more] = helpers(member)
+    os.kill(helper, signal.SIGSTOP)
+    text = "no progress: calls of process 2"
+    eventually(lambda: probe(member, "alive") == text or member.log, LIMIT + 30)
+    assert ask(member, "/healthz") == (503, f"{text}\n")
+    os.kill(helper, signal.SIGCONT)
+    eventually(lambda: ask(member, "/healthz") == (200, "alive\n") or member.log)
+    eventually(lambda: probe(member, "alive") == "alive" or member.log)
 
 
 def ask_if_up(member: Member, path: str) -> tuple[int, str]:

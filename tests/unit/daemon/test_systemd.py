@@ -74,6 +74,17 @@ def test_one_loop_that_is_stuck_keeps_it_from_being_fed(
     assert is_fed(watchdog, manager)
 
 
+def test_a_watchdog_that_is_not_checked_is_stuck_itself(clock: Clock) -> None:
+    """Other threads see it; to systemd it is silent."""
+    watchdog = watched({})
+    clock.now += LIMIT + 1
+    assert watchdog.find_stuck() == ()  # the daemon is starting
+    watchdog.check()
+    assert watchdog.find_stuck() == ()
+    clock.now += LIMIT + 1
+    assert watchdog.find_stuck() == ("main thread",)
+
+
 def test_a_loop_that_ended_is_not_stuck(clock: Clock, manager: socket.socket) -> None:
     watchdog = watched()
     loop = watchdog.add("calls of process 2")
@@ -108,9 +119,20 @@ def test_progress_in_another_process_counts(clock: Clock, manager: socket.socket
     assert is_fed(watchdog, manager)
 
 
-@pytest.mark.parametrize("env", [{}, {"WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}])
+@pytest.mark.parametrize(
+    ("env", "who"),
+    [
+        ({}, "restart podwired"),
+        ({"WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}, "restart podwired"),
+        ({"PODWIRE_HEALTH": "/dev/shm/podwire-health"}, "the kubelet restarts podwired"),
+    ],
+)
 def test_where_systemd_expects_nothing_nothing_is_sent(
-    manager: socket.socket, env: dict[str, str], capfd: pytest.CaptureFixture[str], clock: Clock
+    manager: socket.socket,
+    env: dict[str, str],
+    who: str,
+    capfd: pytest.CaptureFixture[str],
+    clock: Clock,
 ) -> None:
     watchdog = watched(env)
     loop = watchdog.add("routing")
@@ -118,4 +140,4 @@ def test_where_systemd_expects_nothing_nothing_is_sent(
     assert not is_fed(watchdog, manager)
     clock.now += LIMIT + 1
     assert not is_fed(watchdog, manager)
-    assert "no progress: routing; restart podwired" in capfd.readouterr().err
+    assert f"no progress: routing; {who}\n" in capfd.readouterr().err

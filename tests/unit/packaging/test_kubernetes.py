@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +63,20 @@ def test_the_settings_are_valid_and_name_the_node_by_the_environment() -> None:
     annotations = read("DaemonSet", "podwired")["spec"]["template"]["metadata"]["annotations"]
     assert settings.metrics.listen[1] == port["containerPort"]
     assert annotations["prometheus.io/port"] == str(port["containerPort"])
+
+
+def test_no_probe_needs_a_port_or_a_key_of_the_configuration() -> None:
+    """`metrics` may be off or elsewhere, and another program may have the port."""
+    [daemon] = pod()["containers"]
+    asked = {"startupProbe": "alive", "livenessProbe": "alive", "readinessProbe": "ready"}
+    for kind, question in asked.items():
+        assert daemon[kind]["exec"] == {"command": ["podwire-probe", question]}
+        assert not {"httpGet", "tcpSocket", "grpc"} & daemon[kind].keys()
+    image = (ROOT / "packaging/image/Containerfile").read_text()
+    assert "COPY packaging/image/podwire-probe /opt/podwire/venv/bin/\n" in image
+    [place] = [one["value"] for one in daemon["env"] if one["name"] == "PODWIRE_HEALTH"]
+    # The pod's own, unlike the node's with hostIPC: it can be written, and goes with the pod.
+    assert Path(place).parent == Path("/dev/shm")
 
 
 def test_the_image_is_that_of_this_version() -> None:

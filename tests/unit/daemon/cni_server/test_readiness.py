@@ -34,8 +34,10 @@ def code(readiness: Readiness, network: str = "podwire") -> int:
 def test_the_code_follows_the_status(status: NodeStatus, expected: int) -> None:
     readiness = Readiness("podwire")
     assert code(readiness) == 50
+    assert readiness.unready
     readiness.publish(status)
     assert code(readiness) == expected
+    assert bool(readiness.unready) == (expected == 50)
     readiness.publish(GOOD)
     assert code(readiness) == 0
 

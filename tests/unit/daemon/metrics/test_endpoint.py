@@ -23,7 +23,6 @@ from daemon.metrics import families as f
 from daemon.metrics.collector import Values
 from daemon.metrics.endpoint import (
     HANDLERS_MAX,
-    ITERATION_MAX,
     Endpoint,
     Exposition,
     Pages,
@@ -379,20 +378,20 @@ def test_scrapes_read_one_after_the_other() -> None:
 def test_pages() -> None:
     counts = Counts()
     counts.note_iteration(0.0, Seen(GOOD, None, None, None))
-    pages = Pages(Exposition(lambda: VALUES), counts)
+    stuck: list[str] = []
+    pages = Pages(Exposition(lambda: VALUES), counts, lambda: tuple(stuck))
     assert [pages(path, "").status for path in ("/metrics", "/healthz", "/readyz")] == [200] * 3
     assert b"podwire_ready 1.0" in pages("/metrics", "").body
     for path in ("/", "/metrics/", "/healthz/", "/readyz/", "/healthz/../metrics"):
         assert pages(path, "").status == 404
+    stuck.append("probes")
+    assert pages("/healthz", "").status == 503
 
 
-def test_a_loop_without_iterations_is_not_alive() -> None:
-    counts = Counts()
-    counts.last_iteration = 100.0
-    assert check_alive(counts, 100.0 + ITERATION_MAX) == Response(200, b"alive\n")
-    late = check_alive(counts, 101.0 + ITERATION_MAX)
-    assert late.status == 503
-    assert late.body == b"the last iteration of the routing loop was 31 s ago\n"
+def test_a_daemon_with_a_loop_that_is_stuck_is_not_alive() -> None:
+    assert check_alive(()) == Response(200, b"alive\n")
+    late = check_alive(("calls of process 2", "probes"))
+    assert late == Response(503, b"no progress: calls of process 2, probes\n")
 
 
 def test_a_node_is_ready_as_status_says() -> None:
