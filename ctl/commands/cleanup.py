@@ -19,7 +19,8 @@ EPILOG = """\
 Stop the daemon first. What was removed is printed, and recorded in the journal; a second run finds
 nothing. The daemon's configuration stays, and without --data store and journal stay too.
 
-exit codes: 0 nothing is left; 1 something could not be removed, or a daemon runs; 2 wrong usage
+exit codes: 0 nothing is left; 1 something could not be removed, on this node or in Kubernetes or
+etcd, or a daemon runs; 2 wrong usage
 """
 
 
@@ -40,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(removed.describe()) or "nothing was left")
     for fault in removed.faults:
         warn(f"not removed: {printable(fault)}")
-    return FAILED if removed.faults else DONE
+    if removed.published:
+        warn(printable(removed.published))
+    return FAILED if removed.faults or removed.published else DONE
 
 
 def _confirmed() -> bool:

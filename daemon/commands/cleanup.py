@@ -20,7 +20,7 @@ from daemon.log import Log, printable
 from daemon.options import NodeFiles, Unusable
 from daemon.probes.peers_file import peers_file_of
 from daemon.routing.cleanup import clean_up
-from daemon.sources import open_client
+from daemon.sources import describe_entry, open_client
 from daemon.sources.remote import SourceError
 from daemon.status import AnotherDaemon, StatusFile
 
@@ -34,11 +34,16 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """records: objects of the kernel and of clusters; files: of the daemon. faults: what stays."""
+    """records: objects of the kernel and of clusters; files: of the daemon.
+
+    faults: what stays on this node. published: what stays in the cluster, why, and what becomes of
+    it; empty where nothing does.
+    """
 
     records: Sequence[Record]
     files: Sequence[Path]
     faults: Sequence[str]
+    published: str = ""
 
     def describe(self) -> Iterator[str]:
         """A line for each object that was removed; of many routes, for the first ones."""
@@ -65,7 +70,7 @@ def clean_node(settings: Settings | None, files: NodeFiles, cause: str, *, data:
     records: list[Record] = []
     gone: list[Path] = []
     with _no_daemon(files), closing(Journal(files.journal, files.journal_bytes)) as journal:
-        published = list(_leave(settings, cause, records))
+        published = _leave(settings, cause, records)
         faults = clean_up(files.conflist, files.data_dir, cause, records.append)
         if data and not faults:
             gone += _remove_data(files)
@@ -73,18 +78,21 @@ def clean_node(settings: Settings | None, files: NodeFiles, cause: str, *, data:
             journal.write(records)
     if data and not faults:
         _remove_lock(files)
-    return Removed(records, gone, (*published, *faults))
+    return Removed(records, gone, faults, published)
 
 
-def _leave(settings: Settings | None, cause: str, records: list[Record]) -> Iterator[str]:
-    """Withdraw what this node published, so that other nodes drop it; yields why it cannot be."""
+def _leave(settings: Settings | None, cause: str, records: list[Record]) -> str:
+    """Withdraw what this node published, so that other nodes drop it; what stays, and why."""
     if settings is None or settings.source.static:
-        return
+        return ""
     try:
         for thing in open_client(settings, Log("error")).leave():
             records.append(Record(time.time(), "removed", thing, cause))
     except SourceError as error:
-        yield f"what this node published: {error}"
+        why = f"what this node published could not be withdrawn: {error}"
+        until = "Other nodes keep their routes to this one until then"
+        return f"{why}. {describe_entry(settings)}. {until}"
+    return ""
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from daemon.commands.cleanup import clean_node
 from daemon.installer.conflists import put_back_conflists
 from daemon.installer.manifest import Manifest, ManifestFault, aside, changing_manifest
 from daemon.installer.programs import remove_files
+from daemon.log import printable
 from daemon.options import NodeFiles, Unusable, absolute, add_config, files_of, settings_of
 from daemon.routing.conflist import network_of
 from ipam.errors import IpamError
@@ -27,7 +30,8 @@ VXLAN device, nftables rules, what this node published, and the executables in t
 plugins. What was set aside for them is put back. Nothing else is touched.
 
 Stop the daemon first, and drain the node: pods of podwire that run are named, and nothing is done.
-A run that was interrupted is finished by the next one.
+A run that was interrupted is finished by the next one. Where Kubernetes or etcd does not answer, as
+when the cluster is gone, what this node published there stays: a warning says for how long.
 
 examples:
   podwired uninstall
@@ -59,18 +63,20 @@ def run(options: argparse.Namespace) -> int:
         _refuse_pods(files, force=options.force)
     if options.check:
         return 0
-    faults: tuple[str, ...] = ()
+    faults: Sequence[str] = ()
     lines: list[str] = []
     if not options.keep_network:
         settings = settings_of(options.config)
         removed = clean_node(settings, files, "podwired uninstall", data=False)
-        lines, faults = list(removed.describe()), tuple(removed.faults)
+        lines, faults = list(removed.describe()), removed.faults
+        if removed.published:  # no reason to stop: the cluster may be gone for good
+            print(f"podwired: warning: {printable(removed.published)}", file=sys.stderr)
     if not faults:
         folder = options.data_dir or files.data_dir
         lines += _take_off(folder, conflists=not options.keep_network)
     if options.purge and not faults:
         removed = clean_node(None, files, "podwired uninstall", data=True)
-        lines, faults = lines + list(removed.describe()), tuple(removed.faults)
+        lines, faults = lines + list(removed.describe()), removed.faults
     print("\n".join(lines) or "nothing was left")
     if faults:
         raise Unusable("podwire is installed yet: " + "; ".join(faults))

@@ -32,6 +32,19 @@ def open_source(settings: Settings, log: Log, watch: Watch = unwatched) -> Sourc
     return RemoteSource(client, last_known=settings.data_dir / LAST_KNOWN, log=log, watch=watch)
 
 
+def describe_entry(settings: Settings) -> str:
+    """What this node's entry in the cluster is, how long it stays, and how it goes before."""
+    source, node = settings.source, settings.node
+    if source.etcd:
+        seconds = source.etcd.lease_seconds
+        until = f"until its lease ends, {seconds} s after the daemon renewed it last"
+        return f"node {node} stays in etcd below {source.etcd.prefix} {until}"
+    assert source.kubernetes is not None  # noqa: S101 - a file has no entry of the daemon's
+    where = source.kubernetes.namespace
+    sooner = f"`kubectl -n {where} delete nodenetwork {node}` deletes it before"
+    return f"NodeNetwork {where}/{node} stays until its Node is deleted; {sooner}"
+
+
 def open_client(settings: Settings, log: Log) -> Client:
     """The client of a source that is no file; it has not connected yet. Raises SourceError."""
     from daemon.sources.remote import SourceError

@@ -75,6 +75,60 @@ def machine(node: Node, tmp_path: Path) -> Machine:
     return Machine(node, root, layers / "upper")
 
 
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>/run/systemctl-calls
+"""
+"""systemd itself cannot run in here: what it is asked to do is noted; each unit is enabled."""
+
+
+def asked(machine: Machine) -> list[str]:
+    """What systemd was asked to do since the last time."""
+    calls = machine.run("cat", "/run/systemctl-calls").stdout.splitlines()
+    machine.run("rm", "-f", "/run/systemctl-calls")
+    return calls
+
+
+def install_with_systemd(machine: Machine, package: Path) -> None:
+    machine.run("tee", "/usr/bin/systemctl", stdin=SYSTEMCTL)
+    machine.run("mkdir", "-p", "/run/systemd/system", "/etc/podwire")
+    done = machine.run("dpkg", "--install", package)
+    assert done.returncode == 0, done.stderr
+    assert "restart podwired" in asked(machine)
+
+
+@pytest.mark.timeout(600)
+def test_a_removal_that_fails_leaves_the_daemon_as_it_was(machine: Machine, package: Path) -> None:
+    install_with_systemd(machine, package)
+    record = Path("/var/lib/podwire/install.json")
+    whole = machine.run("cat", record).stdout
+    machine.run("tee", record, stdin="{")
+    failed = machine.run("dpkg", "--remove", "podwire")
+    assert failed.returncode != 0
+    assert f"{record} is damaged" in failed.stderr
+    calls = asked(machine)
+    assert not [call for call in calls if "disable" in call]
+    assert calls.index("stop podwired") < calls.index("start podwired")
+    assert machine.run("dpkg-query", "-W", "-f", "${Status}", "podwire").stdout.endswith(
+        "installed"
+    )
+
+    machine.run("tee", record, stdin=whole)
+    assert machine.run("dpkg", "--remove", "podwire").returncode == 0
+    assert asked(machine)[:2] == ["stop podwired", "--quiet disable podwired"]
+
+
+@pytest.mark.timeout(600)
+def test_a_removal_succeeds_where_the_cluster_is_gone(machine: Machine, package: Path) -> None:
+    install_with_systemd(machine, package)
+    source = {"kubernetes": {"kubeconfig": "/etc/kubernetes/gone", "clusterCIDRs": ["10.1.0.0/16"]}}
+    config = json.dumps({"node": "node-1", "source": source})
+    machine.run("tee", "/etc/podwire/podwired.yaml", stdin=config)
+    done = machine.run("dpkg", "--remove", "podwire")
+    assert done.returncode == 0, done.stderr
+    assert "NodeNetwork podwire/node-1 stays until its Node is deleted" in done.stderr
+    assert not [f for f in machine.changed() if f.startswith("opt/cni/bin/")]
+
+
 @pytest.mark.timeout(600)  # an environment is made for it
 def test_a_package_on_and_off(machine: Machine, package: Path, netns: MakeNamespace) -> None:
     before = machine.changed()

@@ -174,6 +174,54 @@ def test_not_while_pods_run(node: Used, netns: MakeNamespace) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def use_lost_cluster(node: Used, kind: str) -> str:
+    """From now on the configuration names a cluster that is gone; what it says of its entry."""
+    settings = json.loads(node.config.read_text())
+    missing = str(node.config.with_name("missing"))
+    cidrs = {"clusterCIDRs": ["10.244.0.0/16"]}
+    sources = {
+        "kubernetes": {"kubeconfig": missing, **cidrs},
+        "etcd": {"endpoints": ["http://127.0.0.1:23790"], "leaseSeconds": 600, **cidrs},
+    }
+    node.config.write_text(json.dumps({**settings, "source": {kind: sources[kind]}}))
+    return {
+        "kubernetes": "kubectl -n podwire delete nodenetwork node-1",
+        "etcd": "600 s after the daemon renewed it last",
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "etcd"])
+@pytest.mark.parametrize("words", [[], ["--force", "--purge"]])
+def test_a_node_whose_cluster_is_gone_is_as_before(node: Used, kind: str, words: list[str]) -> None:
+    before = {path: path.read_text() for path in node.conflist.parent.iterdir()}
+    node.start()
+    eventually(lambda: conflists(node) == TAKEN, lambda: conflists(node))
+    node.kill()
+    remedy = use_lost_cluster(node, kind)
+    done = node.uninstall("--config", node.config, *words)
+    assert done.returncode == 0, done.stderr
+    assert "what this node published could not be withdrawn" in done.stderr
+    assert remedy in done.stderr
+    assert {path: path.read_text() for path in node.conflist.parent.iterdir()} == before
+    assert node.place.names() == {"bridge": "the reference plugin"}
+    left = node.node.run(["ls", "-A", "/var/lib/podwire"], check=False).stdout.split()
+    assert left == ([] if words else ["journal.jsonl"])
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "etcd"])
+def test_a_cleanup_says_what_becomes_of_an_entry_that_stays(node: Used, kind: str) -> None:
+    node.start()
+    node.kill()
+    remedy = use_lost_cluster(node, kind)
+    program = node.place.prefix / "venv" / "bin" / "podwirectl"
+    words = ("cleanup", "--yes", "--data", "--config", node.config)
+    done = node.node.run([program, *words], check=False)
+    assert done.returncode == 1
+    assert remedy in done.stderr
+    assert f"removed file {node.conflist}" in done.stdout
+    assert "removed /var/lib/podwire/journal.jsonl" in done.stdout
+
+
 def test_pods_of_another_plugin_are_named(node: Used) -> None:
     cached = {
         "kind": "cniCacheV1", "containerId": "c9", "ifName": "eth0", "networkName": "flannel",
