@@ -77,14 +77,32 @@ class Settling:
 
 
 def make_folder(path: Path, mode: int = 0o700) -> None:
-    """Make a folder and those that contain it. Raises OSError.
+    """Make a folder with this mode, whatever the umask; those that contain it get 0755.
 
-    A link that leads nowhere is no folder: mkdir(2) says of it that the file exists.
+    What is there keeps its mode. Raises OSError.
     """
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+        _make_one(path, mode)
+    except FileNotFoundError:
+        if path == path.parent:
+            raise
+        make_folder(path.parent, 0o755)
+        _make_one(path, mode)
+
+
+def _make_one(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode)
+    except OSError as error:
+        if path.is_dir():
+            return
+        if not isinstance(error, FileExistsError):
+            raise
+        # mkdir(2) says of a link that leads nowhere, too, that the file exists.
+        kind = "a link that leads nowhere" if path.is_symlink() else "no folder"
+        raise NotADirectoryError(errno.ENOTDIR, f"it is {kind}", str(path)) from error
+    else:
+        path.chmod(mode)
 
 
 def open_regular(path: Path) -> BinaryIO:

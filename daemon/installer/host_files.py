@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from daemon.files import make_folder
 from daemon.installer.manifest import Manifest
 from daemon.installer.programs import put_file
 
@@ -25,7 +26,8 @@ def put_host_files(manifest: Manifest, etc: Path) -> list[str]:
     """
     lines: list[str] = []
     for path, source in _places(etc):
-        path.parent.mkdir(exist_ok=True)
+        # systemd-networkd is no root: a folder that it may not read it ignores.
+        make_folder(path.parent, 0o755)
         lines += put_file(manifest, path, source, copy=True, mode=0o644)
     return lines
 

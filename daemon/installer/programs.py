@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.files import explain
+from daemon.files import explain, make_folder
 from daemon.installer.manifest import EXECUTABLE, Manifest, Placed, aside, digest_of
 
 
@@ -25,19 +25,11 @@ def put_programs(
     copy: where the folder is on a host that has none of podwire's other files. Raises OSError; a
     second run goes on where the first one was interrupted.
     """
-    _check_folder(folder)
+    make_folder(folder, 0o755)
     lines: list[str] = []
     for name, source in sources:
         lines += put_file(manifest, folder / name, source, copy=copy)
     return lines
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        kind = "a link that leads nowhere" if folder.is_symlink() else "no folder"
-        raise NotADirectoryError(errno.ENOTDIR, f"it is {kind}", str(folder)) from error
 
 
 def put_file(

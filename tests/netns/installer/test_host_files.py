@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +128,21 @@ def test_a_host_that_gets_copies_has_its_managers_elsewhere(etc: Path, tmp_path:
     assert install(etc, tmp_path, "--copy", "--etc", etc)
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0])
+def test_others_can_read_them_whatever_the_umask(etc: Path, tmp_path: Path, umask: int) -> None:
+    """systemd-networkd is no root: a folder that it cannot read it ignores."""
+    (etc / "systemd" / "network").rmdir()
+    before = os.umask(umask)
+    try:
+        install(etc, tmp_path, "--etc", etc)
+    finally:
+        os.umask(before)
+    made = ("etc/systemd/network", "etc/systemd/networkd.conf.d", "bin")
+    assert {name: (tmp_path / name).stat().st_mode & 0o777 for name in made} == dict.fromkeys(
+        made, 0o755
+    )
+
+
 def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     etc: Path,
     tmp_path: Path,
@@ -140,4 +156,4 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     install(etc, tmp_path)
     assert "network managers of this host are not kept from" in capsys.readouterr().out
     install(etc, tmp_path, "--etc", etc, status=1)
-    assert f"{etc}/systemd/network: File exists" in capsys.readouterr().err
+    assert f"{etc}/systemd/network: it is no folder" in capsys.readouterr().err

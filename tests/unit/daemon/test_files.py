@@ -1,14 +1,16 @@
-"""What is said of a file that cannot be written."""
+"""The daemon's files: what folders may be read by, and what is said of what cannot be written."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from daemon.files import explain
+from daemon.files import explain, make_folder
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,46 @@ def test_a_folder_that_is_gone_has_no_owner(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     text = explain("the file", tmp_path / "gone" / "x", PermissionError(errno.EACCES, "x"))
     assert text.endswith("Permission denied; see whether a security module forbids it")
+
+
+@pytest.fixture(params=[0o077, 0o027, 0])
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+@pytest.mark.usefixtures("umask")
+def test_a_folder_has_its_mode_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+    """Those that contain it can be read by all: podwire's may be one of several there."""
+    make_folder(tmp_path / "a" / "b" / "c", mode)
+    assert mode_of(tmp_path / "a" / "b" / "c") == mode
+    assert mode_of(tmp_path / "a") == mode_of(tmp_path / "a" / "b") == 0o755
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    make_folder(tmp_path, 0o755)
+    (tmp_path / "link").symlink_to(tmp_path)
+    make_folder(tmp_path / "link", 0o755)
+    assert mode_of(tmp_path) == 0o711
+
+
+def test_a_folder_that_cannot_be_made_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):  # what procfs says of every new name
+        make_folder(Path("/proc/a/b"))
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, what: str, below: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(NotADirectoryError) as caught:
+        make_folder(tmp_path / what / below)
+    assert caught.value.errno == errno.ENOTDIR
