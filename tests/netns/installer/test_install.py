@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,6 +170,88 @@ def test_commands_of_others_are_left_alone(place: Place, command: str) -> None:
     assert place.commands() == {command: "/elsewhere/gone"}
     assert not place.prefix.exists()
     assert not place.cni_bin.exists()
+
+
+# -- interrupted
+
+MAKE_VENV = """#!/bin/bash
+mkdir "$2" && touch "$2/pyvenv.cfg"
+[[ ! -e packaging/wait ]] || sleep 60
+mkdir "$2/bin"
+for program in {}/podwi*; do ln -s "$program" "$2/bin"; done
+"""
+"""In place of packaging/make-venv: an environment of links, half made while `wait` is there."""
+
+
+@pytest.fixture
+def quick(place: Place, podwire_bin: Path) -> Place:
+    programs = (podwire_bin / "podwire").resolve().parent
+    (place.source / "packaging" / "make-venv").write_text(MAKE_VENV.format(programs))
+    return place
+
+
+def interrupt(place: Place, number: signal.Signals) -> None:
+    """An installation that this signal ends while it makes the environment."""
+    wait = place.source / "packaging" / "wait"
+    wait.touch()
+    before = set(place.prefix.glob("venv-*"))
+    argv = [place.source / "packaging" / "install", "--prefix", place.prefix, *place.folders]
+    process = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not set(place.prefix.glob("venv-*/pyvenv.cfg")) - {p / "pyvenv.cfg" for p in before}:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(process.pid, number)  # as a terminal does
+    assert process.wait(30) != 0
+    wait.unlink()
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+def test_an_interrupted_installation_removes_what_it_began(quick: Place, name: str) -> None:
+    interrupt(quick, signal.Signals[name])
+    assert not list(quick.prefix.iterdir())
+    quick.install()
+    installed = sorted(quick.prefix.iterdir())
+    interrupt(quick, signal.Signals[name])
+    assert sorted(quick.prefix.iterdir()) == installed
+    assert quick.answers("podwire")
+
+
+def test_what_a_killed_installation_left_goes_with_the_next(quick: Place) -> None:
+    interrupt(quick, signal.SIGKILL)
+    quick.bin.mkdir(exist_ok=True)
+    for folder, name in ((quick.prefix, ".venv.new"), (quick.bin, ".podwired.new")):
+        (folder / name).symlink_to(quick.prefix / "venv" / "bin")  # a folder, later
+    quick.install()
+    quick.install()
+    assert len(list(quick.prefix.glob("venv-*"))) == 2
+    assert set(quick.commands()) == set(COMMANDS)
+    assert not (quick.prefix / ".venv.new").is_symlink()
+
+
+def test_what_a_killed_installation_left_goes_with_the_uninstallation(quick: Place) -> None:
+    quick.install()
+    interrupt(quick, signal.SIGKILL)
+    (quick.prefix / ".venv.new").symlink_to(quick.prefix / "venv-20260101000000-1")
+    for name in COMMANDS:
+        (quick.bin / f".{name}.new").symlink_to(quick.prefix / "venv" / "bin" / name)
+    done = quick.run("uninstall", "--keep-network")
+    assert done.returncode == 0, done.stderr
+    assert not quick.prefix.exists()
+    assert not list(quick.bin.iterdir())
+
+
+def test_all_may_read_what_is_installed(quick: Place) -> None:
+    before = os.umask(0o077)
+    try:
+        quick.install()
+    finally:
+        os.umask(before)
+    share = quick.bin.parent / "share"
+    folders = {path for path in share.rglob("*") if path.is_dir()}
+    folders |= {share, quick.bin, quick.cni_bin, quick.prefix, (quick.prefix / "venv").resolve()}
+    assert {path for path in folders if path.stat().st_mode & 0o777 != 0o755} == set()
 
 
 # -- off a node that podwire was used on
