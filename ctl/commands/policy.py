@@ -21,6 +21,8 @@ examples:
   podwirectl policy check app/web 192.0.2.7:53/udp
   podwirectl policy lint                             mistakes in the policies that this node knows
   podwirectl policy lint policy.yaml                 mistakes in a file, before it is applied
+  kubectl get networkpolicies,namespaces,pods -A -o json > all.json
+  podwirectl policy lint all.json                    the same with all pods of the cluster
 
 `check` sends no packet. The policies of each pod are enforced on its own node, which alone knows
 all of their peers: ask there about pods of other nodes. NAT is over by then: the target of a
@@ -122,7 +124,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _lint(options: argparse.Namespace) -> int:
     from ctl.policy.ends import read_known
-    from ctl.policy.lint import lint
+    from ctl.policy.lint import OF_FILE, Scope, lint
     from daemon.policy.file_source import read_objects
     from daemon.policy.objects import facts_of
 
@@ -134,9 +136,13 @@ def _lint(options: argparse.Namespace) -> int:
             raise Unusable(why) from error
         except ValueError as error:
             raise Unusable(str(error)) from error
+        scope = OF_FILE
     else:
-        facts = read_known(settings_of(options.config)).facts
-    found = lint(facts)
+        settings = settings_of(options.config)
+        facts = read_known(settings).facts
+        is_of_files = bool(settings and settings.policy and settings.policy.dir)
+        scope = Scope(pods=False, namespaces=not is_of_files)
+    found = lint(facts, scope)
     if options.output == "json":
         print_json(list(map(asdict, found)))
         return FAILED if found else DONE

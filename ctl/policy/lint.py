@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from daemon.policy.compile import ends_of_block
-from daemon.policy.model import Facts, IpBlock, PodFacts, Policy, Ports, Rule
+from daemon.policy.model import NAME_LABEL, Facts, IpBlock, PodFacts, Policy, Ports, Rule
 from daemon.policy.selectors import Selector
 from kernel.nftables.policy_rules import Direction
 
@@ -31,7 +31,22 @@ class Mistake:
     do: str
 
 
-def lint(facts: Facts) -> list[Mistake]:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the facts have all of; of the rest nothing is called missing.
+
+    pods: false of what a node knows, which is its own pods and the peers of their policies.
+    namespaces: false of files, which need not describe those of others.
+    """
+
+    pods: bool = True
+    namespaces: bool = False
+
+
+OF_FILE = Scope()
+
+
+def lint(facts: Facts, scope: Scope = OF_FILE) -> list[Mistake]:
     """The mistakes in all policies.
 
     Pods and namespaces are compared only where any are known.
@@ -39,46 +54,54 @@ def lint(facts: Facts) -> list[Mistake]:
     return [
         Mistake(str(policy), what, do)
         for policy in sorted(facts.policies.values(), key=lambda p: p.key)
-        for what, do in _mistakes(facts, policy)
+        for what, do in _mistakes(facts, scope, policy)
     ]
 
 
 _Found = Iterator[tuple[str, str]]
 
 
-def _mistakes(facts: Facts, policy: Policy) -> _Found:
+def _mistakes(facts: Facts, scope: Scope, policy: Policy) -> _Found:
     if policy.fault:
         yield f"it lets nothing through: {policy.fault}", "correct that field"
         return
     own = [pod for pod in facts.pods.values() if pod.namespace == policy.namespace]
     selected = [pod for pod in own if policy.pods.matches(pod.labels)]
-    if own and not selected:
+    if scope.pods and own and not selected:
         do = "compare spec.podSelector with the labels of the pods"
         yield f"no pod that is known in {policy.namespace} has the labels {policy.pods}", do
-    yield from _dns(facts, policy)
+    if not _can_look_up(facts, scope, policy, selected):
+        yield "its pods may send, but not look names up: nothing allows DNS", f"add\n{_DNS_RULE}"
     for direction, rules in policy.rules.items():
         yield from _closed(policy, direction, rules)
         for number, rule in enumerate(rules):
             where = f"{direction} rule {number + 1}"
-            yield from _peers(facts, rule, where)
+            yield from _peers(facts, scope, rule, where)
             yield from _unreachable(rules, number, where)
-            if direction == "ingress":
+            if direction == "ingress" and scope.pods:
                 yield from _ports(selected, rule, where)
 
 
-def _dns(facts: Facts, policy: Policy) -> _Found:
-    if "egress" not in policy.rules:
-        return
-    beside = [
-        other
+def _can_look_up(
+    facts: Facts, scope: Scope, policy: Policy, selected: Collection[PodFacts]
+) -> bool:
+    """Whether pods that a policy lets send something may be able to look names up, too.
+
+    What a pod may send is what any of its policies allows.
+    """
+    if not policy.rules.get("egress"):
+        return True
+    allowing = [
+        other.pods
         for other in facts.policies.values()
         if other.namespace == policy.namespace
-        and "egress" in other.rules
-        and (other.pods == policy.pods or not other.pods.requirements)
+        and any(_allows_dns(other.namespace, rule) for rule in other.rules.get("egress", ()))
     ]
-    rules = [rule for each in beside for rule in each.rules["egress"]]
-    if not any(_allows_dns(policy.namespace, rule) for rule in rules):
-        yield "its pods may send, but not look names up: nothing allows DNS", f"add\n{_DNS_RULE}"
+    if any({*pods.requirements} <= {*policy.pods.requirements} for pods in allowing):
+        return True
+    if not selected:  # its pods may be other nodes', and selected by any of these policies
+        return bool(allowing) and not scope.pods
+    return all(any(pods.matches(pod.labels) for pods in allowing) for pod in selected)
 
 
 def _allows_dns(namespace: str, rule: Rule) -> bool:
@@ -96,17 +119,21 @@ def _closed(policy: Policy, direction: Direction, rules: tuple[Rule, ...]) -> _F
         yield what, f"`{direction}: [{{}}]` lets everything through"
 
 
-def _peers(facts: Facts, rule: Rule, where: str) -> _Found:
+def _peers(facts: Facts, scope: Scope, rule: Rule, where: str) -> _Found:
     for peer in rule.peers:
         if isinstance(peer, IpBlock):
             if not any(ends_of_block(peer)):
                 yield f"{where}: nothing is left of {peer}", "remove what `except` takes away"
         elif peer.namespaces is not None and facts.namespaces:
-            yield from _namespaces(facts, peer.namespaces, where)
+            yield from _namespaces(facts, scope, peer.namespaces, where)
 
 
-def _namespaces(facts: Facts, selector: Selector, where: str) -> _Found:
-    if not any(selector.matches(facts.labels_of(name)) for name in facts.namespaces):
+def _namespaces(facts: Facts, scope: Scope, selector: Selector, where: str) -> _Found:
+    names = {*facts.namespaces}
+    if not scope.namespaces:
+        names |= {name for name, _ in (*facts.pods, *facts.policies)}
+        names |= {v for r in selector.requirements if r.key == NAME_LABEL for v in r.values}
+    if not any(selector.matches(facts.labels_of(name)) for name in names):
         what = f"{where}: no namespace has the labels {selector}"
         yield what, "every namespace has the label kubernetes.io/metadata.name, with its name"
 
