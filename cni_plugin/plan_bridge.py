@@ -15,6 +15,7 @@ from cni_plugin.plan_parts import (
     masqueraded_prefixes,
     plan_pair,
     plan_ports,
+    pod_addresses,
     pod_space,
     render_result,
     routed_sysctls,
@@ -29,7 +30,6 @@ from ipam.json_section import CniRoute
 from ipam.ranges import interface_of
 from kernel.model import (
     TABLE_MAIN,
-    Address,
     Bridge,
     Element,
     IPInterface,
@@ -56,7 +56,7 @@ def plan_bridge(
     settings = link_sysctls(host) + (forwarding_sysctls(ipam) if shape.gateway else ())
     ports, port_settings = plan_ports(conf, conf.bridge, ipam)
     node = Space(links=(host,), sysctls=settings + port_settings)
-    inner = tuple(Address(pod.name, ip.address) for ip in ipam.ips)
+    inner = pod_addresses(pod.name, ipam, conf)
     space = pod_space(pod, inner, unique(ipam_routes(pod.name, ipam)), ipam, conf)
     bridge = Bridge(
         conf.bridge,

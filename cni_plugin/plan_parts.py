@@ -191,6 +191,16 @@ def versions(ipam: Result) -> list[int]:
     return sorted({ip.address.version for ip in ipam.ips})
 
 
+def pod_addresses(
+    link: str, ipam: Result, conf: NetConf, *, prefix_route: bool = True
+) -> tuple[Address, ...]:
+    """The addresses as the pod's link has them. prefix_route: as in `Address`."""
+    return tuple(
+        Address(link, ip.address, prefix_route, dad=conf.enable_dad and ip.address.version == 6)
+        for ip in ipam.ips
+    )
+
+
 def pod_space(
     pod: Link,
     addresses: tuple[Address, ...],
@@ -212,6 +222,10 @@ def pod_space(
             # The link-local address follows from the MAC: no other one may be used.
             Sysctl(f"net/ipv6/conf/{name}/addr_gen_mode", "0", required=False),
         ]
+        if conf.enable_dad:
+            # A port in hairpin mode sends the pod's own question back: not to be taken for another.
+            enhanced = f"net/ipv6/conf/{name}/enhanced_dad"
+            settings.append(Sysctl(enhanced, "1", required=False))
     return Space((pod,), addresses, routes, tuple(settings))
 
 

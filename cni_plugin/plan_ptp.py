@@ -15,6 +15,7 @@ from cni_plugin.plan_parts import (
     masqueraded_prefixes,
     plan_pair,
     plan_ports,
+    pod_addresses,
     pod_space,
     render_result,
     routed_sysctls,
@@ -63,7 +64,7 @@ def plan_ptp(
             *forwarding_sysctls(ipam),
         ),
     )
-    inner = tuple(Address(pod.name, ip.address, prefix_route=False) for ip in ipam.ips)
+    inner = pod_addresses(pod.name, ipam, conf, prefix_route=False)
     gateways = ((ip.address, ip.gateway) for ip in ipam.ips if ip.gateway)
     routes = tuple(r for address, via in gateways for r in _ptp_routes(pod.name, address, via))
     behind = _next_hops_behind(ipam)

@@ -27,7 +27,7 @@ from kernel.nftables.set_messages import (
     remove_elements,
 )
 from kernel.nftables.table import load, open_nft, table_changes
-from kernel.operstate import Pause, wait_for_node, wait_for_pod
+from kernel.operstate import Pause, wait_for_detection, wait_for_node, wait_for_pod
 from kernel.read import read_addresses, read_link, read_space
 from kernel.sysctl import apply_sysctl, explain_silence
 
@@ -138,19 +138,29 @@ def _configure_pod(pod: Namespace, desired: Space, index: int, pause: Pause) -> 
         for setting in desired.sysctls:
             apply_sysctl(setting, fresh=True)
     with nl:
-        messages = [*_pod_messages(desired, index), links.get_link(desired.links[0].name)]
+        name, messages = desired.links[0].name, _link_messages(desired, index)
+        if any(address.dad for address in desired.addresses):
+            # The kernel takes no route from an address that it still tests.
+            nl.run(messages, tolerate=_PRESENT)
+            wait_for_detection(nl, name, index, pause)
+            messages = []
+        messages += [*_route_messages(desired, index), links.get_link(name)]
         found = nl.run(messages, tolerate=_PRESENT)[-1].objects
         wait_for_pod(nl, desired, found[0] if found else None, pause)
 
 
-def _pod_messages(desired: Space, index: int) -> list[Message]:
-    # Addresses first: a link that comes up announces those that it has (arp_notify). Routes last:
-    # the kernel takes them only on a link that is up.
+def _link_messages(desired: Space, index: int) -> list[Message]:
+    # Addresses first: a link that comes up announces those that it has (arp_notify).
     messages = [links.add_address(a, index) for a in desired.addresses]
     # A message before the one that sets it up: flags are done first (net/core/rtnetlink.c).
     for link in desired.links if desired.links[0].up else ():
         messages += [links.set_arp_notify(link.name), links.set_up(link.name)]
-    messages += [neighbours.add_neighbour(n, index) for n in desired.neighbours]
+    return messages
+
+
+def _route_messages(desired: Space, index: int) -> list[Message]:
+    # After the link came up: the kernel takes them only on one that is up.
+    messages = [neighbours.add_neighbour(n, index) for n in desired.neighbours]
     return messages + [routes.add_route(r, index) for r in desired.routes]
 
 

@@ -105,13 +105,15 @@ class Counters:
 class Address:
     """An address on a link. prefix_route: whether the kernel adds the subnet's route itself.
 
-    protocol: who added it (IFA_PROTO, since Linux 5.18); 0 where that is unknown.
+    protocol: who added it (IFA_PROTO, since Linux 5.18); 0 where that is unknown. dad: whether it
+    is used only after no neighbour has said that it has it (RFC 4862, of IPv6).
     """
 
     link: str
     address: IPInterface
     prefix_route: bool = True
     protocol: int = 0
+    dad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

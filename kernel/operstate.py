@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from kernel.errors import KernelError
 from kernel.model import IPAddress, IPInterface, Plan, Space, Sysctl
 from kernel.netlink import links, routes
 from kernel.netlink.codec import Message
@@ -19,7 +20,9 @@ from kernel.netlink.socket import Netlink
 
 _PAUSE_SECONDS = 0.0005
 _DEADLINE_SECONDS = 1.5
-
+_DETECTION_PAUSE_SECONDS = 0.02
+# The kernel begins within a second, and waits one for an answer (net/ipv6/addrconf.c).
+_DETECTION_SECONDS = 5.0
 
 Pause = Callable[[float], None]
 """Sleeps for some seconds; the caller may have to give something back meanwhile."""
@@ -36,6 +39,32 @@ def wait_for_pod(nl: Netlink, desired: Space, now: Message | None, pause: Pause)
     link = _Awaited(name, _six(a.address for a in desired.addresses), trusted)
     if desired.links[0].up and not (now and _is_ready(nl, link, now)):
         _wait(nl, [link], pause, _DEADLINE_SECONDS)
+
+
+def wait_for_detection(nl: Netlink, name: str, index: int, pause: Pause) -> None:
+    """Wait until no neighbour has said that it has an address of the link.
+
+    Raises KernelError for one that a neighbour has, and where the kernel's test does not end.
+    """
+    deadline = time.monotonic() + _DETECTION_SECONDS
+    while True:
+        found = nl.dump(links.list_addresses(index))
+        taken = next(filter(links.is_duplicate, found), None)
+        if taken:
+            hint = "a neighbour has it: duplicate address detection failed"
+            raise KernelError("use address", _in_link(taken, name), 0, hint)
+        tested = next(filter(links.is_tentative, found), None)
+        if tested is None:
+            return
+        if time.monotonic() >= deadline:
+            hint = f"it is still being tested for duplicates after {_DETECTION_SECONDS:.0f} s"
+            raise KernelError("use address", _in_link(tested, name), 0, hint)
+        pause(_DETECTION_PAUSE_SECONDS)
+
+
+def _in_link(message: Message, name: str) -> str:
+    _index, found = links.parse_address(message)
+    return f"{found.address.ip} of {name}"
 
 
 def wait_for_node(nl: Netlink, plan: Plan, pause: Pause) -> Message | None:

@@ -290,7 +290,7 @@ def _read_port(found: dict[int, bytes], info: dict[int, bytes]) -> Port | None:
 
 def _address_body(address: Address, index: int) -> bytes:
     ip = address.address
-    flags = IFA_F_NODAD if ip.version == 6 else 0
+    flags = IFA_F_NODAD if ip.version == 6 and not address.dad else 0
     if not address.prefix_route:
         flags |= _IFA_F_NOPREFIXROUTE
     head = _IFADDR.pack(FAMILY[ip.version], ip.network.prefixlen, 0, 0, index)
@@ -302,7 +302,7 @@ def _address_body(address: Address, index: int) -> bytes:
 
 
 def add_address(address: Address, index: int) -> Message:
-    """Add an address, without duplicate address detection: the allocator guarantees uniqueness."""
+    """Add an address; without duplicate address detection unless that is asked for."""
     what = ("add address", address.address, "to", address.link)
     return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _address_body(address, index), what)
 
@@ -334,6 +334,14 @@ def address_index(message: Message) -> int:
 
 def is_tentative(message: Message) -> bool:
     """Whether an RTM_NEWADDR answer's address is not to be used yet (RFC 4862: tentative)."""
+    return _trial(message) == _IFA_F_TENTATIVE
+
+
+def is_duplicate(message: Message) -> bool:
+    """Whether a neighbour has the address of an RTM_NEWADDR answer: it is never used then."""
+    return bool(_trial(message) & _IFA_F_DADFAILED)
+
+
+def _trial(message: Message) -> int:
     flags = attributes(message.body, _IFADDR.size).get(_IFA_FLAGS)
-    trial = number(flags) & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) if flags else 0
-    return trial == _IFA_F_TENTATIVE
+    return number(flags) & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) if flags else 0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.differential.cases import CASES, DEFAULT4, DEFAULT6, DUAL, Case, bridge, ptp
+from tests.netns.differential.cases import CASES, DEFAULT4, DEFAULT6, DUAL, V6, Case, bridge, ptp
 from tests.netns.differential.conftest import MakeWorld
 from tests.netns.differential.world import World
-from tests.pytest_netns import Namespace
+from tests.pytest_netns import MakeNamespace, Namespace
 from tests.pytest_netns.underlay import Family
 
 DUAL_ROUTES = (DEFAULT4, DEFAULT6)
@@ -143,6 +143,22 @@ def test_a_frame_comes_back_to_its_sender_only_by_hairpin(
         assert payloads(receiver, b"hello") == []
         send(receiver, b"answer", mac(other))
         assert payloads(sender, b"answer") == ([b"hello"] if returns else [])
+
+
+def test_detection_refuses_an_address_that_a_neighbour_has(
+    world: World, netns: MakeNamespace
+) -> None:
+    neighbour, case = netns("neighbour"), bridge("detection", {"enabledad": True}, ranges=((V6,),))
+    world.node.ns.ip_batch(
+        "link add cni0 type bridge\nlink set cni0 up\n"
+        f"link add lan type veth peer name eth0 netns {neighbour.name}\n"
+        "link set lan master cni0 up\n"
+    )
+    neighbour.ip_batch("link set eth0 up\naddress add 2001:db8:20::2/64 dev eth0 nodad\n")
+    world.pods.append(world.make_pod())
+    answer = world.call("ADD", case, 0)
+    assert answer.code == 1, answer
+    assert "2001:db8:20::2" in answer.json["msg"]
 
 
 @contextmanager

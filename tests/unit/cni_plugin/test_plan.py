@@ -304,7 +304,15 @@ def test_settings_in_the_pod_are_ipv6s() -> None:
             Sysctl("net/ipv6/conf/eth0/keep_addr_on_down", "1", required=False),
             Sysctl("net/ipv6/conf/eth0/accept_dad", value, required=False),
             Sysctl("net/ipv6/conf/eth0/addr_gen_mode", "0", required=False),
+            *([Sysctl("net/ipv6/conf/eth0/enhanced_dad", "1", required=False)] if enabled else []),
         )
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_duplicate_address_detection_is_ipv6s(mode: str, enabled: bool) -> None:
+    made, _ = plan(mode=mode, enabledad=enabled)
+    assert [address.dad for address in made.pod.addresses] == [False, enabled]
 
 
 def test_an_interface_that_stays_down() -> None:

@@ -102,7 +102,7 @@ neighbours = st.builds(Neighbour, names, ip_addresses, macs)
 fdb_entries = st.builds(
     FdbEntry, names, macs.filter(lambda mac: mac != "00" + ":00" * 5), ip_addresses
 )
-addresses = st.builds(Address, names, ip_interfaces, st.booleans())
+addresses = st.builds(Address, names, ip_interfaces, st.booleans(), dad=st.booleans())
 buckets = st.builds(TokenBucket, names, st.integers(1, 2**64 - 1), st.integers(1, 2**32 - 1), U32)
 redirects = st.builds(Redirect, names, names)
 sysctls = st.builds(Sysctl, st.text(max_size=30), st.text(max_size=10), st.booleans())

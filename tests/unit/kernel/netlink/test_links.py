@@ -155,7 +155,7 @@ def test_addresses(address: Address, index: int, remove: bool) -> None:
     assert (found["prefixlen"], found["scope"]) == (ip.network.prefixlen, 0)
     attrs = members(found)
     flags = attrs.pop("IFA_FLAGS")
-    assert bool(flags & 0x02) == (ip.version == 6)  # IFA_F_NODAD
+    assert bool(flags & 0x02) == (ip.version == 6 and not address.dad)  # IFA_F_NODAD
     assert bool(flags & 0x200) == (not address.prefix_route)  # IFA_F_NOPREFIXROUTE
     assert flags & ~0x202 == 0
     # RFC 3021: a network of two addresses has no broadcast address.
@@ -247,6 +247,12 @@ def test_an_address_under_duplicate_detection_is_tentative(flags: int, tentative
         attrs=[("IFA_ADDRESS", "fd00::1"), ("IFA_FLAGS", flags)],
     )
     assert links.is_tentative(found) == tentative
+
+
+@pytest.mark.parametrize(("flags", "failed"), [(0x48, True), (0x08, True), (0x40, False)])
+def test_an_address_that_failed_its_detection(flags: int, failed: bool) -> None:
+    found = encode(ifaddrmsg, family=10, prefixlen=64, attrs=[("IFA_FLAGS", flags)])
+    assert links.is_duplicate(found) == failed
 
 
 def test_an_address_without_flags_is_not_tentative() -> None:
