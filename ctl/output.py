@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
 
 from daemon.log import printable
 from ipam.boot import render_duration
@@ -53,6 +56,12 @@ def count(low: int, high: int, unit: str = "") -> Callable[[str], int]:
 def warn(text: str) -> None:
     """Print a line for the operator to stderr, beside the command's output."""
     print(f"podwirectl: {text}", file=sys.stderr)
+
+
+def create_private(path: Path) -> IO[bytes]:
+    """A new file that root alone can read. Raises OSError, also where there is one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return open(os.open(path, flags, 0o600), "wb")
 
 
 def print_json(value: object) -> None:

@@ -6,9 +6,10 @@ import argparse
 import os
 import re
 import signal
+import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NoReturn
@@ -16,7 +17,7 @@ from typing import IO, NoReturn
 from ctl.attachments import Attachment, Attachments, find_pod, read_attachments
 from ctl.capture.expression import Test, parse_filter
 from ctl.capture.record import Limits, Place, Recorded, Recorder, Show
-from ctl.output import DONE, warn
+from ctl.output import DONE, create_private, warn
 from ctl.planning import Planned, plan_node
 from ctl.pod_namespace import open_pod_namespace
 from daemon.log import printable
@@ -112,9 +113,23 @@ def _open(output: str | None, stack: ExitStack) -> IO[bytes] | None:
         if sys.stdout.isatty():
             raise Unusable("-o - is for a pipe: stdout is a terminal")
         return stack.enter_context(open(os.dup(sys.stdout.fileno()), "wb", buffering=0))
-    # What packets carry is for root alone.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    return stack.enter_context(open(os.open(Path(output), flags, 0o600), "wb"))
+    return stack.enter_context(_create(Path(output)))
+
+
+def _create(path: Path) -> IO[bytes]:
+    """A file for what packets carry, in place of an older one, or a pipe (mkfifo) that is there.
+
+    An older file may be open elsewhere, and readable by others: nothing is written to it.
+    """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISFIFO(mode):
+            return open(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "wb")
+        if not stat.S_ISREG(mode):
+            why = "name a new file, or give `-o -` and redirect stdout"
+            raise Unusable(f"{path} is neither a regular file nor a pipe: {why}")
+        path.unlink()
+    return create_private(path)
 
 
 def _shown(names: Mapping[IPAddress, str], stream: IO[str]) -> Show:

@@ -50,5 +50,12 @@ def _confirmed() -> bool:
     if not sys.stdin.isatty():
         warn("nothing was removed: no terminal to ask on; give --yes to confirm")
         return False
-    answer = input("Cut this node's pods off from those of other nodes? [y/N] ")
-    return answer.strip().lower() in ("y", "yes")
+    try:
+        answer = input("Cut this node's pods off from those of other nodes? [y/N] ")
+    except EOFError:
+        print()
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    warn("nothing was removed")
+    return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import platform
 import re
 import sys
@@ -17,7 +16,7 @@ from typing import IO
 
 from ctl.bundle.parts import PART_MAX, Part, parts_of
 from ctl.bundle.redact import redact
-from ctl.output import DONE, warn
+from ctl.output import DONE, create_private, warn
 from daemon.log import printable
 from daemon.options import Unusable, add_config, default_files, files_of, settings_of
 
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         missing = _write(sys.stdout.buffer, name, parts, report)
     else:
         path = Path(options.file or f"{name}.tar.gz")
-        with _create(path) as file:
+        with create_private(path) as file:
             try:
                 missing = _write(file, name, parts, report)
             except BaseException:
@@ -116,9 +115,3 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
     archive.addfile(entry, io.BytesIO(content))
-
-
-def _create(path: Path) -> IO[bytes]:
-    """A new file that root alone can read. Raises OSError, also where there is one."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    return open(os.open(path, flags, 0o600), "wb")
