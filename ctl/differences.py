@@ -105,10 +105,18 @@ def compare_node(
 
 
 def _difference(area: str, change: Change[Noun], of: str = "") -> Difference:
-    name, states = name_of(change.noun), (state_of(change.desired), state_of(change.observed))
-    is_chain = isinstance(change.noun, ChainRules)
-    text = f"{name}: {describe(change)}" if is_chain else describe(change)
-    return Difference(area, of, name, *states, text, change.noun)
+    name, text = name_of(change.noun), describe(change)
+    desired, observed = _state(change.desired), _state(change.observed)
+    if isinstance(change.noun, ChainRules):
+        text = f"{name}: {text}"
+        if change.desired and change.observed:
+            desired, observed = "as planned", "others"
+    return Difference(area, of, name, desired, observed, text, change.noun)
+
+
+def _state(noun: Noun | None) -> str:
+    """Empty for what is not there, and for that alone: some objects have nothing but a name."""
+    return "" if noun is None else state_of(noun) or "present"
 
 
 def _settings(desired: Desired) -> Iterator[Difference]:

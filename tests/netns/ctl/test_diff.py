@@ -17,12 +17,17 @@ Found = list[tuple[str, str, str]]
 
 def diff(member: Member, *words: str) -> Found:
     """Area, owner and sentence of each difference."""
+    return [(each["area"], each["of"], each["text"]) for each in whole(member, *words)]
+
+
+def whole(member: Member, *words: str) -> list[dict[str, str]]:
+    """Each difference with all its keys."""
     argv: list[str | Path] = [member.podwirectl, "diff", *words, "-o", "json"]
     argv += ["--config", member.folder / "podwired.yaml"]
     done = member.node.run(argv, check=False)
-    found = json.loads(done.stdout)
+    found: list[dict[str, str]] = json.loads(done.stdout)
     assert done.returncode == bool(found or done.stderr), done
-    return [(each["area"], each["of"], each["text"]) for each in found]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,15 @@ def test_each_area(alone: tuple[Member, Namespace], cluster: Cluster) -> None:
     assert any(f[0] == "pods" and "route 0.0.0.0/0" in f[2] for f in found), found
     assert ("conflist", str(member.conflist)) in {f[:2] for f in found}
     assert {f[0] for f in diff(member, "--area", "routes")} == {"routes"}
+
+
+def test_what_is_missing_is_told_from_what_should_not_be(alone: tuple[Member, Namespace]) -> None:
+    member, _pod = alone
+    member.node.run(["nft", "flush", "set", "inet", "podwire", "cluster4"])
+    member.node.run(["nft", "add element inet podwire cluster4 { 172.16.0.0-172.16.0.255 }"])
+    found = [f for f in whole(member, "--area", "rules") if "cluster4" in f["name"]]
+    states = {(f["desired"], f["observed"]) for f in found}
+    assert states == {("present", ""), ("", "present")}, found
 
 
 def test_a_source_that_cannot_be_read_hides_no_pod(
