@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from cni_plugin.rule_repair import PREFIXES, TABLE_MISSING, find_missing_rules
 from daemon.config.schema import Settings
@@ -24,7 +25,7 @@ from kernel.conntrack import tracks_connections
 from kernel.describe import describe, name_of, state_of
 from kernel.diff import Change, Key, Noun, by_key, compare, diff
 from kernel.errors import KernelError, TooManyObjects
-from kernel.model import Acceptance, ChainRules, Element, Entry, Port
+from kernel.model import Acceptance, Bridge, ChainRules, Element, Entry, Port
 from kernel.netlink.socket import Netlink
 from kernel.nftables.masquerade import element_changes
 from kernel.nftables.peer_filter import peer_filter_changes
@@ -74,6 +75,9 @@ class Compared:
     faults: Mapping[str, str]
 
 
+Step = Callable[[], Iterable[Difference]]
+
+
 def compare_node(
     nl: Netlink, settings: Settings, desired: Desired | None, entries: dict[Key, Entry]
 ) -> Compared:
@@ -81,8 +85,7 @@ def compare_node(
 
     entries: what leads to other nodes now.
     """
-    found, faults = list[Difference](), dict[str, str]()
-    steps: list[tuple[str, Callable[[], Iterable[Difference]]]] = []
+    steps: list[tuple[str, Step]] = []
     if desired:
         steps += [
             ("settings", partial(_settings, desired)),
@@ -92,10 +95,23 @@ def compare_node(
             ("filter", partial(_filter, settings, desired)),
             ("conflist", partial(_conflist, settings, desired)),
         ]
+    own = None
+    if desired and settings.conflist:
+        own = bridge_of(settings.conflist, desired.pod_cidrs, desired.pod_mtu)
     steps += [
         ("policy", partial(_policy, settings)),
-        ("attachments", partial(_attachments, nl, settings, desired)),
+        ("attachments", partial(_attachments, nl, settings.data_dir, own)),
     ]
+    return _compare(steps)
+
+
+def compare_attachments(nl: Netlink, data_dir: Path) -> Compared:
+    """Compare what needs no plan: pods' links, bridges, and what is in the pods."""
+    return _compare([("attachments", partial(_attachments, nl, data_dir, None))])
+
+
+def _compare(steps: Iterable[tuple[str, Step]]) -> Compared:
+    found, faults = list[Difference](), dict[str, str]()
     for area, step in steps:
         try:
             found += step()
@@ -209,11 +225,8 @@ def _conflist(settings: Settings, desired: Desired) -> Iterator[Difference]:
         yield Difference("conflist", path, f"file {path}", "as planned", "", text)
 
 
-def _attachments(nl: Netlink, settings: Settings, desired: Desired | None) -> Iterator[Difference]:
-    own = None
-    if settings.conflist and desired:
-        own = bridge_of(settings.conflist, desired.pod_cidrs, desired.pod_mtu)
-    side = NodeSideReader(nl, settings.data_dir).read(own, None)
+def _attachments(nl: Netlink, data_dir: Path, own: Bridge | None) -> Iterator[Difference]:
+    side = NodeSideReader(nl, data_dir).read(own, None)
     for name, changes in side.changes.items():
         attached = side.attached.get(name)
         of = attached.record.pod or attached.owner.container_id if attached else ""
@@ -227,8 +240,8 @@ def _pod(nl: Netlink, each: Attached) -> Iterator[Difference]:
     of = each.record.pod or each.owner.container_id
     if each.link is None:
         text = f"{each.title} is gone, or is another's by now"
-        planned = state_of(each.desired.links[0])
-        yield Difference("attachments", of, f"link {each.name}", planned, "", text)
+        link = each.desired.links[0]
+        yield Difference("attachments", of, name_of(link), state_of(link), "", text, link)
         return
     pod = open_pod(nl, each.record.netns, each.name) if each.record.complete else None
     if pod is None:

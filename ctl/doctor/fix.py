@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 
 from ctl.doctor.observed import Observed
 from daemon.journal import Journal, Record
 from daemon.model import Desired
 from daemon.options import NodeFiles
-from daemon.routing.node_side import NodeSideReader
+from daemon.routing.node_side import Attached, Changes, NodeSideReader
 from daemon.routing.sysctls import device_sysctls
 from ipam.errors import IpamError
+from kernel.bridge import IsUsed, ensure_bridge
 from kernel.conntrack import forget_pods
 from kernel.describe import name_of
 from kernel.diff import by_key, diff
 from kernel.errors import KernelError
 from kernel.forwarding import apply_node_settings
+from kernel.model import Bridge
 from kernel.netlink.socket import Netlink
 from kernel.pod_side import open_pod, repair_pod
 from kernel.repair import repair
@@ -38,26 +41,42 @@ def fix(seen: Observed, files: NodeFiles) -> Iterator[str]:
     if seen.stale_flows:
         forget_pods({flow.pod for flow in seen.stale_flows})
         yield f"{len(seen.stale_flows)} stale connections are forgotten"
-    if seen.desired and not (found and found.running):
+    if not (found and found.running):
         yield from _repair_all(seen.desired, files)
 
 
-def _repair_all(desired: Desired, files: NodeFiles) -> Iterator[str]:
-    """In the daemon's order. Raises nothing: what fails stays a finding."""
+def _repair_all(desired: Desired | None, files: NodeFiles) -> Iterator[str]:
+    """In the daemon's order. Raises nothing: what fails stays a finding, and stops nothing else.
+
+    desired: None where there is no plan, which leaves attachments.
+    """
     with Netlink() as nl, closing(Journal(files.journal, files.journal_bytes)) as journal:
-        steps: tuple[Callable[[], Iterator[str]], ...] = (
-            lambda: _settings(nl, desired),
-            lambda: _device(nl, desired),
-            lambda: _entries(nl, desired),
-            lambda: _attachments(nl, files),
-        )
-        for step in steps:
-            try:
-                for name in step():
-                    journal.write([Record(time.time(), "restored", name, _CAUSE)])
-                    yield f"repaired {name}"
-            except (KernelError, IpamError, OSError) as error:
-                yield f"not repaired: {error}"
+        attempt = partial(_attempt, journal)
+        if desired:
+            for step in (_settings, _device, _entries):
+                yield from attempt("", partial(step, nl, desired))
+        try:
+            side = NodeSideReader(nl, files.data_dir).read(None, None)
+        except (KernelError, IpamError, OSError) as error:
+            yield f"not repaired: links of pods: {error}"
+            return
+        for name in side.bridges.keys() & side.changes.keys():
+            yield from attempt(f"link {name}", partial(_bridge, nl, side.bridges[name]))
+        for each in side.attached.values():
+            if each.link:
+                changes = side.changes.get(each.name, ())
+                yield from attempt(each.title, partial(_node_side, nl, each, changes))
+                yield from attempt(each.title_in_pod, partial(_pod_side, nl, each))
+
+
+def _attempt(journal: Journal, of: str, step: Callable[[], Iterable[str]]) -> Iterator[str]:
+    """What a step repaired, which the journal gets, too; or why it did not. of: the object."""
+    try:
+        for name in step():
+            journal.write([Record(time.time(), "restored", name, _CAUSE)])
+            yield f"repaired {name}"
+    except (KernelError, IpamError, OSError) as error:
+        yield f"not repaired: {of}{': ' if of else ''}{error}"
 
 
 def _settings(nl: Netlink, desired: Desired) -> Iterator[str]:
@@ -85,17 +104,27 @@ def _entries(nl: Netlink, desired: Desired) -> Iterator[str]:
     yield from (name for name in (name_of(c.noun) for c in changes) if name not in failed)
 
 
-def _attachments(nl: Netlink, files: NodeFiles) -> Iterator[str]:
-    side = NodeSideReader(nl, files.data_dir).read(None, None)
-    for each in side.attached.values():
-        if each.link is None:
-            continue
-        if changes := side.changes.get(each.name):
-            repair(nl, changes, each.link.index)
-            yield each.title
-        pod = open_pod(nl, each.record.netns, each.name) if each.record.complete else None
-        if pod is not None:
-            with pod:
-                done, _left = repair_pod(pod, each.record.plan.pod)
-            if done:
-                yield each.title_in_pod
+def _bridge(nl: Netlink, bridge: Bridge) -> Iterator[str]:
+    ensure_bridge(nl, bridge, users=_keep_gateways)
+    yield f"link {bridge.name}"
+
+
+@contextmanager
+def _keep_gateways() -> Iterator[IsUsed]:
+    """Leave all gateways of a bridge, whether attachments have them or not."""
+    yield lambda _gateway: True
+
+
+def _node_side(nl: Netlink, each: Attached, changes: Changes) -> Iterator[str]:
+    if each.link and changes:
+        repair(nl, changes, each.link.index)
+        yield each.title
+
+
+def _pod_side(nl: Netlink, each: Attached) -> Iterator[str]:
+    pod = open_pod(nl, each.record.netns, each.name) if each.record.complete else None
+    if pod is not None:
+        with pod:
+            done, _left = repair_pod(pod, each.record.plan.pod)
+        if done:
+            yield each.title_in_pod

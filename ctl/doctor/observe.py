@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ctl.address_usage import read_usages
 from ctl.attachments import Attachment, Attachments, find_pod, read_attachments
-from ctl.differences import Difference, compare_node, settle_seconds
+from ctl.differences import Difference, compare_attachments, compare_node, settle_seconds
 from ctl.doctor.checks.node import DEFAULT_FORWARDING
 from ctl.doctor.observed import Daemon, Observed
-from ctl.doctor.probing import NO_PROBE, PodProbe, Prober
+from ctl.doctor.probing import NO_PROBE, PodProbe, Prober, not_probed
 from ctl.planning import plan_node
 from ctl.trace.neighbours import UnderlayPath, find_underlay_path
 from daemon.journal import Record, read
@@ -57,7 +57,7 @@ class Observer:
 
     def _read(self, nl: Netlink) -> Observed:
         settings, daemon = self._settings, self._read_daemon()
-        planned = self._try("plan", lambda: plan_node(nl, settings), None) if settings else None
+        planned = self._plan(nl)
         attached = self._try(
             "attachments", lambda: read_attachments(nl, self._files.data_dir), Attachments(())
         )
@@ -70,7 +70,7 @@ class Observer:
             daemon,
             links=self._try("links", lambda: {k.name: k for k in read_links(nl)}, {}),
             sysctls=_read_sysctls(desired),
-            differences=self._compare(nl, settings, planned) if settings and planned else (),
+            differences=self._compare(nl, planned),
             drops=self._try("filters", lambda: _find_drops(settings, desired, attached.found), ()),
             diverted=self._try("paths", lambda: tuple(_find_diverted(nl, planned)), ()),
             usage=self._try("ranges", lambda: tuple(read_usages(self._files.data_dir)), ()),
@@ -102,7 +102,8 @@ class Observer:
     ) -> PodProbe:
         prober = Prober(nl, planned, self._settings)
         if self._pod:
-            return prober.probe_pod(find_pod(nl, attached, self._pod))
+            found = find_pod(nl, attached, self._pod)
+            return self._try("pod", lambda: prober.probe_pod(found), not_probed(found[0]))
         return prober.probe_any(attached.found, peers)
 
     def _read_daemon(self) -> Daemon:
@@ -111,22 +112,27 @@ class Observer:
         except (NoStatus, OSError) as error:
             return Daemon(why=str(error))
 
-    def _compare(self, nl: Netlink, settings: Settings, planned: Planned) -> tuple[Difference, ...]:
+    def _compare(self, nl: Netlink, planned: Planned | None) -> tuple[Difference, ...]:
         """What is not as planned, and is not just being repaired by the daemon or by a call."""
-        found = self._compare_once(nl, settings, planned)
+        found = self._compare_once(nl, planned)
         if not found:
             return ()
         time.sleep(settle_seconds(found))
-        again = self._try("plan", lambda: plan_node(nl, settings), planned)
-        return tuple(each for each in self._compare_once(nl, settings, again) if each in found)
+        again = self._plan(nl) or planned
+        return tuple(each for each in self._compare_once(nl, again) if each in found)
 
-    def _compare_once(
-        self, nl: Netlink, settings: Settings, planned: Planned
-    ) -> tuple[Difference, ...]:
-        compared = compare_node(nl, settings, planned.desired, planned.entries)
+    def _compare_once(self, nl: Netlink, planned: Planned | None) -> tuple[Difference, ...]:
+        if self._settings and planned:
+            compared = compare_node(nl, self._settings, planned.desired, planned.entries)
+        else:
+            compared = compare_attachments(nl, self._files.data_dir)
         for area, why in compared.faults.items():
             self._unreadable.setdefault(area, why)
         return compared.found
+
+    def _plan(self, nl: Netlink) -> Planned | None:
+        settings = self._settings
+        return self._try("plan", lambda: plan_node(nl, settings), None) if settings else None
 
     def _read_records(self) -> tuple[Record, ...]:
         return tuple(read(self._files.journal, time.time() - HISTORY))

@@ -41,7 +41,7 @@ _NAME = "podwire.invalid."
 
 @dataclass(frozen=True, slots=True)
 class PodProbe:
-    """What a pod gets no answer from. title, name: the pod's, empty where none was probed.
+    """What a pod gets no answer from. title, name: the pod's, empty where there is none.
 
     peers: with the name of each; only those that answer the node itself. servers: DNS servers that
     are mute. trace: the verdict of `podwirectl trace` on packets to the first peer, None where that
@@ -59,6 +59,11 @@ class PodProbe:
 
 
 NO_PROBE = PodProbe()
+
+
+def not_probed(attachment: Attachment) -> PodProbe:
+    """Of a pod that packets could not be sent of."""
+    return PodProbe(attachment.title, name=attachment.name)
 
 
 class Prober:
@@ -91,7 +96,7 @@ class Prober:
 
     def _probe_one(self, attachment: Attachment) -> PodProbe:
         found = self._probe(attachment)
-        return found if self._is_there(attachment) else NO_PROBE
+        return found if self._is_there(attachment) else not_probed(attachment)
 
     def _is_there(self, each: Attachment) -> bool:
         """Whether the pod was not deleted, or made anew, meanwhile: then silence means nothing."""
@@ -102,7 +107,7 @@ class Prober:
         try:
             namespace = open_pod_namespace(self._nl, attachment)
         except Unusable:  # its link is gone, or it is not seen from here
-            return NO_PROBE
+            return not_probed(attachment)
         known = self._peers() if self._is_routed(attachment) else {}
         peers = {a: n for a, n in known.items() if self._may(attachment, a)}
         with namespace:

@@ -14,8 +14,8 @@ _NAMED = 20
 _ORDER = ("device", *(area for area in AREAS if area != "device"))
 """Areas from the data path up: what an earlier one lacks takes along what later ones have."""
 _LAYERS = (Link, Address, FdbEntry, Neighbour, Route)
-_START = "start podwired, which repairs it"
-_REPAIR = f"{_START}, or `podwirectl doctor --fix`"
+_FIXED = ("settings", "device", "routes", "attachments", "pods")
+"""Areas that `doctor --fix` repairs while no daemon runs."""
 
 
 def check_differences(seen: Observed) -> Iterator[Finding]:
@@ -25,13 +25,17 @@ def check_differences(seen: Observed) -> Iterator[Finding]:
     for device, name in devices:
         if not device.observed or name not in seen.links or not seen.links[name].up:
             found = [d for d in found if d is device or not _goes_along(d, name)]
-    findings = [_finding(each) for each in found]
+    for lost in [d for d in found if d.area == "pods" and _is_pair_gone(d)]:
+        found = [d for d in found if d is lost or not _went_with(d, lost)]
+    findings = [_finding(each, seen) for each in found]
     yield from findings[:_NAMED]
-    if len(found) > _NAMED:
+    more = findings[_NAMED:]
+    if more:
+        listing = "diff" if seen.settings else "pods"
         yield Finding(
-            "diff", min(f.severity for f in findings[_NAMED:]),
-            f"{len(found) - _NAMED} more objects are not as planned",
-            f"`podwirectl diff` lists them; {_REPAIR}", fixable=True,
+            "diff", min(f.severity for f in more), f"{len(more)} more objects are not as planned",
+            f"`podwirectl {listing}` lists them; {more[0].do}",
+            fixable=any(f.fixable for f in more),
         )  # fmt: skip
 
 
@@ -51,18 +55,46 @@ def _goes_along(each: Difference, device: str) -> bool:
     return False
 
 
-def _finding(each: Difference) -> Finding:
+def _is_pair_gone(each: Difference) -> bool:
+    """Whether either end of an attachment's pair is not there: only a new ADD makes another."""
+    noun = each.noun
+    return bool(each.of) and isinstance(noun, Link) and noun.kind == "veth" and not each.observed
+
+
+def _went_with(each: Difference, lost: Difference) -> bool:
+    same = (each.area, each.of) == (lost.area, lost.of)
+    return same and isinstance(lost.noun, Link) and _goes_along(each, lost.noun.name)
+
+
+def _finding(each: Difference, seen: Observed) -> Finding:
     severity = Severity.DEGRADED if not each.desired else Severity.BROKEN
     if each.area in ("filter", "conflist"):
         severity = Severity.DEGRADED
-    remedy = _START if each.area == "policy" else _REPAIR
-    remedy += ", or recreate the pod" if each.area == "pods" else ""
+    remedy, fixable = _remedy(each, seen)
     return Finding(
         each.area, severity, f"{_subject(each)}{each.text}{_meaning(each)}", remedy,
         where=each.of if each.area in ("attachments", "pods") else "", names=_names(each),
-        fixable=each.area != "policy",
-        nodes=(each.of,) if each.area == "routes" and each.of else (),
+        fixable=fixable, nodes=(each.of,) if each.area == "routes" and each.of else (),
     )  # fmt: skip
+
+
+def _remedy(each: Difference, seen: Observed) -> tuple[str, bool]:
+    """What to do, and whether `doctor --fix` does that."""
+    if _is_pair_gone(each):
+        return "recreate the pod", False
+    published = seen.daemon.published
+    if published and published.running:
+        if published.suspended:
+            return "`podwirectl doctor --fix`: podwired goes on, and repairs it", True
+        return "`journalctl -u podwired` says why podwired, which runs, does not repair it", False
+    is_stray = each.area == "attachments" and not each.desired  # of the conflist's bridge
+    fixable = each.area in _FIXED and not is_stray
+    ways = (
+        "start podwired, which repairs it" if seen.settings else "",
+        "`podwirectl doctor --fix`" if fixable else "",
+        "recreate the pod" if each.area == "pods" else "",
+    )
+    return ", or ".join(filter(None, ways)), fixable
 
 
 def _subject(each: Difference) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ctl.doctor.finding import Finding, Severity, split_remedy
 from ctl.doctor.observed import Observed
+from daemon.config import DEFAULT_CONFIG
 from daemon.status import PARTS, STALE
 from ipam.boot import render_duration
 
@@ -71,6 +72,13 @@ def check_status(seen: Observed) -> Iterator[Finding]:
 def check_plan(seen: Observed) -> Iterator[Finding]:
     """Why there is no plan."""
     planned = seen.planned
+    if seen.settings is None:
+        yield Finding(
+            "plan", Severity.NOTICE,
+            f"there is no {DEFAULT_CONFIG}: pods' links alone were compared; routes, rules, "
+            "filters and other nodes were not looked at",
+            "name the daemon's configuration, if it has one (--config)",
+        )  # fmt: skip
     if planned and planned.source_fault:
         yield Finding(
             "source", Severity.BROKEN, f"the cluster is not known: {planned.source_fault}",

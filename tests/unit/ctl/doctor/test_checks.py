@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from ctl.differences import Difference, settle_seconds
+from ctl.differences import AREAS, Difference, settle_seconds
 from ctl.doctor.checks.differences import check_differences
 from ctl.doctor.checks.node import check_disk, check_levels
 from ctl.doctor.checks.paths import check_stale_flows
 from ctl.doctor.checks.probes import check_probes
 from ctl.doctor.finding import Severity
-from ctl.doctor.observed import Observed
+from ctl.doctor.observed import Daemon, Observed
 from ctl.doctor.probing import PodProbe
 from ctl.trace.hop import Verdict
 from daemon.routing.peer_filter import RETIRE_SECONDS
+from daemon.status import NodeStatus, Published
 from kernel.conntrack import StaleFlow
 from kernel.limits import Disk, Level
 from kernel.model import Link, Route
+from tests.unit.daemon.clusters import settings
 
 DEVICE = Difference(
     "device", "", "link podwire-vxlan", "vxlan id 1", "", "link podwire-vxlan is missing",
@@ -60,6 +62,49 @@ def test_a_stray_comes_last_and_cuts_nobody_off() -> None:
         ("routes", Severity.DEGRADED),
     ]
     assert (found[0].where, found[0].what) == ("default/web", "pod default/web: it is missing")
+
+
+SETTINGS = settings()
+STATUS = NodeStatus("node-1", "vxlan", "static")
+DEAD = Daemon(Published(STATUS, 7, 0.0, age=60.0, running=False))
+
+
+def remedies(daemon: Daemon, *found: Difference) -> list[tuple[str, bool]]:
+    seen = Observed(0.0, SETTINGS, daemon=daemon, differences=found)
+    return [(f.do, f.fixable) for f in check_differences(seen)]
+
+
+@pytest.mark.parametrize(
+    ("area", "fixable"),
+    [(area, area not in ("rules", "filter", "policy", "conflist")) for area in AREAS],
+)
+def test_only_what_fix_repairs_is_fixable(area: str, fixable: bool) -> None:
+    [(do, promised)] = remedies(DEAD, Difference(area, "web", "x", "up", "down", "x is down"))
+    assert (promised, "--fix" in do) == (fixable, fixable)
+    assert do.startswith("start podwired")
+
+
+def test_what_a_daemon_that_runs_does_not_repair_fix_does_not_either() -> None:
+    published = Published(STATUS, 7, 0.0, age=1.0, running=True)
+    [(do, fixable)] = remedies(Daemon(published), ROUTE)
+    assert ("start podwired" in do, fixable) == (False, False)
+    [(do, fixable)] = remedies(Daemon(replace(published, suspended=True)), ROUTE)
+    assert ("--fix" in do, fixable) == (True, True)
+
+
+@pytest.mark.parametrize("area", ["attachments", "pods"])
+def test_an_end_of_a_pair_that_is_gone_is_made_by_a_new_add_alone(area: str) -> None:
+    gone = Difference(area, "web", "link eth0", "veth", "", "link eth0 is gone", Link("eth0"))
+    assert remedies(DEAD, gone) == [("recreate the pod", False)]
+
+
+def test_what_went_with_a_pods_link_is_no_finding_of_its_own() -> None:
+    gone = Difference("pods", "a/b", "link eth0", "veth", "", "it is missing", Link("eth0"))
+    route = Route(ip_network("0.0.0.0/0"), "eth0")
+    lost = Difference("pods", "a/b", "route 0.0.0.0/0", "via x", "", "it is missing", route)
+    others = replace(lost, of="a/c")
+    found = check_differences(Observed(0.0, differences=(gone, lost, others)))
+    assert [(f.where, f.fixable) for f in found] == [("a/b", False), ("a/c", True)]
 
 
 def test_of_many_differences_the_number_is_given() -> None:
