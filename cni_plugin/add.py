@@ -33,6 +33,7 @@ from kernel.conntrack import forget_senders
 from kernel.model import IPAddress, Link, Plan
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
+from kernel.nftables.port_mappings import mappings_of
 from kernel.read import read_uplink_and_bridge
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ def _attach(
 ) -> Link | None:
     """Attach; where another pod has a host port, that of a pod that is gone is freed."""
     act = partial(attach, nl, pod, plan, bridge, call.host.pause)
-    if any(element.data is not None for element in plan.elements):
+    if mappings_of(plan.elements):
         from cni_plugin.port_conflicts import refuse_reserved
 
         refuse_reserved(plan.elements)
@@ -180,6 +181,10 @@ def _record(
         if tx.knows(call.owner) and pod_has_link(pod, request.ifname):
             raise _already_attached(call)
         plan, result = plan_attachment(request, conf, shape, allocate(tx), *mtus)
+        if mappings_of(plan.elements):
+            from cni_plugin.port_conflicts import without_taken
+
+            plan = without_taken(tx, call.owner, plan)
         aliases, dns = tuple(conf.runtime_config.aliases), result.dns or None
         record = Record(plan, request.netns, request.pod, call.ipam.plugin, aliases, dns)
         if conf.features and shape.native:

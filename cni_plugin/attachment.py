@@ -245,6 +245,7 @@ def _piece(raw: Any) -> Piece:
         elements=_each(_element, raw.get("elements", ())),
         original=_link(raw["original"]) if raw.get("original") else None,
         acceptance=_acceptance(raw["acceptance"]) if raw.get("acceptance") else None,
+        waiting=_each(_element, raw.get("waiting", ())),
     )
 
 
@@ -259,6 +260,7 @@ def _plan(raw: Any) -> Plan:
         bridge=_bridge(raw["bridge"]) if raw.get("bridge") else None,
         elements=_each(_element, raw.get("elements", ())),
         masquerade=_each(ip_network, raw.get("masquerade", ())),
+        waiting=_each(_element, raw.get("waiting", ())),
     )
 
 

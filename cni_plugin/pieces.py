@@ -29,13 +29,14 @@ from cni_plugin.store_access import (
     tolerate_unwritable,
 )
 from ipam.errors import IpamError
-from ipam.store import Owner, Store
+from ipam.store import Owner, Store, read_store
 from kernel.attach import KeyTaken, run_in
 from kernel.describe import describe
 from kernel.errors import KernelError
 from kernel.model import Link, Piece, Space
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
+from kernel.nftables.port_mappings import mappings_of
 from kernel.pieces import apply_piece, check_piece, remove_piece
 from kernel.read import read_link
 
@@ -92,7 +93,7 @@ def _add(
     piece: Piece,
     previous: Result,
 ) -> None:
-    if any(element.data is not None for element in piece.elements):
+    if mappings_of(piece.elements):
         from cni_plugin.port_conflicts import refuse_reserved
 
         refuse_reserved(piece.elements)
@@ -108,7 +109,7 @@ def _add(
 
             retry_with_freed_ports(call, nl, store, record.whole, act, error)
     except BaseException:
-        _withdraw(store, call.owner, piece.name)
+        _withdraw(store, call.owner, piece)
         raise
 
 
@@ -130,6 +131,10 @@ def _extended(call: Call, nl: Netlink, store: Store, piece: Piece, previous: Res
         text = tx.attachment(call.owner)
         record = _loaded(text) if text else _foreign(call, nl, previous)
         piece = _with_mac_allowed(record, piece)
+        if mappings_of(piece.elements):
+            from cni_plugin.port_conflicts import without_taken
+
+            piece = without_taken(tx, call.owner, piece)
         record = replace(record, pieces=(*record.pieces, piece))
         tx.put_attachment(call.owner, dump_record(record))
     return record
@@ -196,7 +201,7 @@ def _remove(
     if record and piece:
         shared, delete = record.elements_beside(name), call.host.delete_links
         remove_piece(nl, pod, _own(store, owner, piece), shared, delete)
-        _withdraw(store, owner, name)
+        _withdraw(store, owner, piece)
     return record
 
 
@@ -209,8 +214,10 @@ def _own(store: Store, owner: Owner, piece: Piece) -> Piece:
     return replace(piece, acceptance=accepted)
 
 
-def _withdraw(store: Store, owner: Owner, name: str) -> None:
-    """The record without the piece; another plugin's attachment needs none without pieces."""
+def _withdraw(store: Store, owner: Owner, removed: Piece) -> None:
+    """The record without the piece, which the kernel has no more; another plugin's attachment needs
+    none without pieces."""
+    name = removed.name
     with store.transaction() as tx:
         text = tx.attachment(owner)
         if text is None:
@@ -223,6 +230,10 @@ def _withdraw(store: Store, owner: Owner, name: str) -> None:
             tx.put_attachment(owner, dump_record(replace(record, pieces=rest)))
         else:
             tx.delete_attachment(owner)
+        if piece and mappings_of(piece.elements):
+            from cni_plugin.port_conflicts import pass_on
+
+            pass_on(tx, owner, {*piece.elements} - record.elements_beside(name), removed.elements)
         networks.remove_unused(tx, owner.network, piece.elements if piece else ())
 
 
@@ -233,11 +244,24 @@ def check(plan: PlanPiece, _name: str, call: Call) -> None:
         piece = plan(call, nl, previous)
         if piece is None:
             return
+        piece = _without_waiting(call, piece)
         with _pod_of(call, piece) as pod:
             faults = [describe(change, where) for where, change in check_piece(nl, pod, piece)]
     if faults:
         who = call.request.pod or call.owner.container_id
         raise CniError(CHECK_FAILED, f"{who}: {faults[0]}", "; ".join(faults))
+
+
+def _without_waiting(call: Call, piece: Piece) -> Piece:
+    """The piece without mappings that another attachment of the container has."""
+    if not mappings_of(piece.elements):
+        return piece
+    texts = (
+        read_store(f, lambda tx: tx.attachment(call.owner)) for f in stores_of_attachment(call)
+    )
+    records = (read_record(text) for text in texts if text)
+    waiting = {e for record in records if record for p in record.pieces for e in p.waiting}
+    return replace(piece, elements=tuple(e for e in piece.elements if e not in waiting))
 
 
 def collect(_plan: PlanPiece, name: str, call: Call) -> None:

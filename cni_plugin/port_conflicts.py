@@ -1,27 +1,113 @@
-"""Who has a port of the node that another pod asks for."""
+"""Who has a port of the node that an attachment asks for.
+
+Runtimes pass a container's ports to each of its networks. The first attachment that asks for a port
+has it; at the others of the container it waits, and is passed on when the first one goes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
-from cni_plugin.attachment import read_record
+from cni_plugin.attachment import (
+    DAMAGE,
+    Record,
+    dump_record,
+    load_cleanup_record,
+    read_record,
+)
 from cni_plugin.errors import PORT_TAKEN, TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.names import parse_alias
 from cni_plugin.reclaim import reclaim
 from ipam.store import Owner, Store, Transaction
-from kernel.attach import KeyTaken
+from kernel.attach import KeyTaken, add_elements
 from kernel.describe import name_of
-from kernel.model import Element, Plan
+from kernel.model import Element, Piece, Plan
 from kernel.netlink.socket import Netlink
-from kernel.nftables.port_mappings import RESERVED, describe_port, is_reserved, pod_of
+from kernel.nftables.port_mappings import (
+    RESERVED,
+    describe_port,
+    forget_datagrams,
+    is_reserved,
+    mappings_of,
+    pod_of,
+)
 from kernel.nftables.set_messages import read_mapped, read_sets, remove_elements
 from kernel.nftables.table import open_nft
 from kernel.read import read_links
 
 T = TypeVar("T")
+Share = TypeVar("Share", Plan, Piece)
+
+
+def without_taken(tx: Transaction, owner: Owner, share: Share) -> Share:
+    """The share of an attachment; mappings that another one of its container has wait."""
+    mappings = mappings_of(share.elements)
+    if not mappings:
+        return share
+    others = (recorded_mappings(text) for _owner, text in tx.attachments_beside(owner))
+    taken = {_key(e) for each in others for e in each}
+    waiting = {e for e in mappings if _key(e) in taken}
+    kept = tuple(e for e in share.elements if e not in waiting)
+    return replace(share, elements=kept, waiting=tuple(e for e in mappings if e in waiting))
+
+
+def pass_on(
+    tx: Transaction, owner: Owner, had: Iterable[Element], removed: Collection[Element]
+) -> None:
+    """Lead the ports of an attachment that goes to another one of its container where they wait.
+
+    had: the elements of its record. removed: those that are not in the kernel any more; others were
+    passed to it since, and go now. To be called in the transaction that takes them from the record.
+    Raises KernelError.
+    """
+    gone = mappings_of(had)
+    if not gone:
+        return
+    with open_nft() as nl:
+        remove_elements(nl, {*gone}.difference(removed))
+        freed = {_key(e) for e in gone}
+        for other, text in tx.attachments_beside(owner):
+            record = read_record(text)
+            waiting = _waiting(record) if record else []
+            moved = {e for e in waiting if _key(e) in freed}
+            moved -= {e for e in moved if read_mapped(nl, [e]) - {e}}  # another pod was faster
+            if record and moved:
+                tx.put_attachment(other, dump_record(_with_passed(record, moved)))
+                add_elements(tuple(moved), [])
+                forget_datagrams(moved)
+                freed -= {_key(e) for e in moved}
+
+
+def recorded_mappings(text: str) -> list[Element]:
+    """The mappings that an attachment has by its record; none where another version wrote it."""
+    try:
+        return mappings_of(load_cleanup_record(text).elements)
+    except DAMAGE:
+        return []
+
+
+def _key(mapping: Element) -> Element:
+    return replace(mapping, data=None)
+
+
+def _waiting(record: Record) -> list[Element]:
+    shares: tuple[Plan | Piece, ...] = (record.plan, *record.pieces)
+    return [element for share in shares for element in share.waiting]
+
+
+def _with_passed(record: Record, moved: Collection[Element]) -> Record:
+    pieces = tuple(_with_share_passed(piece, moved) for piece in record.pieces)
+    return replace(record, plan=_with_share_passed(record.plan, moved), pieces=pieces)
+
+
+def _with_share_passed(share: Share, moved: Collection[Element]) -> Share:
+    elements = (*share.elements, *(e for e in share.waiting if e in moved))
+    waiting = tuple(e for e in share.waiting if e not in moved)
+    return replace(share, elements=elements, waiting=waiting)
 
 
 def refuse_reserved(elements: Iterable[Element]) -> None:

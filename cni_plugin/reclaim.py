@@ -135,6 +135,11 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
             tx.delete_attachment(owner)
             log(f"{owner} is gone without a DEL; freed {', '.join(map(str, addresses))}")
         forget_pods(forgotten.union(filter(None, map(pod_of, elements))))
+        for owner, record in same:
+            if '"data":' in record:
+                from cni_plugin.port_conflicts import pass_on, recorded_mappings
+
+                pass_on(tx, owner, recorded_mappings(record), elements)
         for network in sorted({owner.network for owner, _record in same}):
             networks.remove_unused(tx, network, elements)
     return len(same)

@@ -162,8 +162,13 @@ def forget(store: Store, owner: Owner, elements: Collection[Element] = ()) -> No
     elements: those that it had.
     """
     with store.transaction() as tx:
+        text = tx.attachment(owner)
         tx.release(owner)
         tx.delete_attachment(owner)
+        if text and '"data":' in text:
+            from cni_plugin.port_conflicts import pass_on, recorded_mappings
+
+            pass_on(tx, owner, recorded_mappings(text), elements)
         networks.remove_unused(tx, owner.network, elements)
 
 

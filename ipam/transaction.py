@@ -116,6 +116,15 @@ class Transaction:
         )
         return [(self._owner(row), self._text(row[3])) for row in rows]
 
+    def attachments_beside(self, owner: Owner) -> list[tuple[Owner, str]]:
+        """The other attachments of the owner's container, as `attachments`."""
+        rows = self._rows(
+            "SELECT network, container_id, ifname, record FROM attachment WHERE container_id = ?"
+            " AND (network, ifname) IS NOT (?, ?) ORDER BY network, ifname",
+            owner.container_id, owner.network, owner.ifname,
+        )  # fmt: skip
+        return [(self._owner(row), self._text(row[3])) for row in rows]
+
     def delete_attachment(self, owner: Owner) -> bool:
         """Forget the owner's record; whether there was one."""
         sql = "DELETE FROM attachment WHERE network = ? AND container_id = ? AND ifname = ?"

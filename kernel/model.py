@@ -301,7 +301,8 @@ class Plan:
 
     node.links[0] and pod.links[0] are the two ends of the pair; further links of the node are ifb
     devices.  elements belong to this attachment alone; masquerade lists prefixes whose rules are
-    shared by the whole network.
+    shared by the whole network.  waiting: mappings of ports that another attachment of the
+    container has; they become elements when that one goes.
     """
 
     node: Space
@@ -309,6 +310,7 @@ class Plan:
     bridge: Bridge | None = None
     elements: tuple[Element, ...] = ()
     masquerade: tuple[IPNetwork, ...] = field(default=())
+    waiting: tuple[Element, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +319,8 @@ class Piece:
 
     name: the plugin's. node.links: links that it makes. pod.links: the attachment's own, with the
     traits that the piece gives it. original: that link as it was before; None where it was not
-    another's. acceptance: of the pod's addresses by filters of other programs.
+    another's. acceptance: of the pod's addresses by filters of other programs. waiting: as in
+    `Plan`.
     """
 
     name: str
@@ -326,3 +329,4 @@ class Piece:
     elements: tuple[Element, ...] = ()
     original: Link | None = None
     acceptance: Acceptance | None = None
+    waiting: tuple[Element, ...] = ()

@@ -106,6 +106,11 @@ def mapping_element(
     return BY_ADDRESS[pod.version].element(host.packed + key, data=data)
 
 
+def mappings_of(elements: Iterable[Element]) -> list[Element]:
+    """The mappings among an attachment's elements."""
+    return [element for element in elements if element.data is not None]
+
+
 def _port_key(protocol: str, port: int) -> bytes:
     return _padded(bytes([PROTOCOLS[protocol]])) + _padded(port.to_bytes(2))
 

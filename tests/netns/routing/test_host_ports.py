@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns.ctl.test_diff import diff
 from tests.netns.routing.conftest import Member, eventually
 from tests.netns.routing.traffic import address
 from tests.pytest_netns import CniResult, Namespace
@@ -73,3 +74,40 @@ def test_a_pod_that_had_the_port_before_the_daemon(pair: Pair, podwire_bin: Path
     assert not far.ping(address(pod), seconds=2)
     one.start()
     eventually(lambda: far.ping(address(pod)) or one.log)
+
+
+def test_two_attachments_of_a_container(pair: Pair, podwire_bin: Path) -> None:
+    """The second one's ports wait for the first: no drift, before and after they are passed on."""
+    one, two = pair
+    eventually(one.conflist.exists)
+    pod = one.make_pod()
+    ports = [{"hostPort": 8090, "containerPort": 80, "protocol": "tcp"}]
+    conf = {**one.conf(), "runtimeConfig": {"portMappings": ports}}
+
+    def call(verb: str, ifname: str, **keys: object) -> CniResult:
+        return one.node.cni(
+            verb,
+            podwire_bin / "podwire",
+            {**conf, **keys},
+            container_id="c2",
+            netns=pod.path,
+            ifname=ifname,
+        )
+
+    results = {}
+    for ifname in ("eth0", "eth1"):
+        results[ifname] = call("ADD", ifname)
+        assert results[ifname].code == 0, results[ifname]
+    second = results["eth1"].json["ips"][0]["address"].partition("/")[0]
+    known = len(one.history("nftables"))
+    for ifname in ("eth0", ""):
+        assert call("CHECK", "eth1", prevResult=results["eth1"].json).code == 0
+        assert diff(one) == []
+        if ifname:
+            assert call("DEL", ifname).code == 0
+    pod.ip_batch(f"route replace default via {second.rpartition('.')[0]}.1 dev eth1")
+    server, to = pod.echo("tcp", second, 80), (one.addresses[0], 8090)
+    assert two.node.ns.exchange(server, to=to)
+    assert one.history("nftables")[known:] == []
+    one.node.run(["nft", "flush", "map", *MAP.split()])
+    eventually(lambda: two.node.ns.reaches(server, to=to) or one.log)

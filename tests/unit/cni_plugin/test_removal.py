@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from cni_plugin.attachment import load_record
+from cni_plugin.handle import handle
 from cni_plugin.names import host_link_name
 from ipam.store import Owner, open_store
+from kernel import attach
 from kernel.attach import pod_has_link
 from kernel.model import Element
-from kernel.netlink.socket import open_netlink
+from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import inside
 from kernel.nftables.masquerade import HAIRPIN, hairpin_element
+from kernel.nftables.port_mappings import ANY_ADDRESS, pod_of
 from kernel.nftables.set_messages import read_elements
 from kernel.nftables.table import open_nft
 from kernel.read import read_links
-from tests.unit.cni_plugin.calls import CONFIG, Node, config, environment, refused, succeeded
+from tests.unit.cni_plugin.calls import (
+    CONFIG,
+    Node,
+    config,
+    encode,
+    environment,
+    refused,
+    succeeded,
+)
 
 pytestmark = pytest.mark.usefixtures("no_links")
 HOST = host_link_name(Owner("podnet", "container1", "eth0"))
@@ -248,3 +260,34 @@ def test_gc_leaves_other_networks_alone(node: Node) -> None:
     other = config(name="other", **{"cni.dev/valid-attachments": []})
     succeeded(node.call(environment("GC"), other))
     assert in_pod(node)
+
+
+def test_ports_that_are_passed_on_during_a_delete_go_with_it(node: Node) -> None:
+    """Both attachments of a container are deleted at once; the second has read its record."""
+    # The node's last attachment takes the rules along.
+    stays = environment(CNI_CONTAINERID="stays", CNI_IFNAME="eth2")
+    succeeded(node.call(stays, with_port(9090)))
+    (other,) = mappings()
+    conf = with_port(8080)
+    for ifname in ("eth0", "eth1"):
+        succeeded(node.call(environment(CNI_IFNAME=ifname), conf))
+
+    def delete_links(nl: Netlink, names: Sequence[str]) -> bool:
+        succeeded(node.call(environment("DEL"), conf))
+        assert [pod_of(e) for e in mappings() - {other}] == [ip_address("10.88.0.4")]
+        return attach.delete_links(nl, names)
+
+    host = replace(node.host(), delete_links=delete_links)
+    assert [pod_of(e) for e in mappings() - {other}] == [ip_address("10.88.0.3")]
+    succeeded(handle(environment("DEL", CNI_IFNAME="eth1"), encode(conf), host))
+    assert mappings() == {other}
+
+
+def with_port(port: int) -> dict[str, Any]:
+    mapping = {"hostPort": port, "containerPort": 80, "protocol": "tcp"}
+    return config(runtimeConfig={"portMappings": [mapping]})
+
+
+def mappings() -> frozenset[Element]:
+    with open_nft() as nl:
+        return read_elements(nl, ANY_ADDRESS[4]) or frozenset()

@@ -146,7 +146,9 @@ bridges = st.builds(
     Bridge, names, st.none() | mtus, st.booleans(), tuples_of(ip_interfaces), st.booleans()
 )
 plans = st.builds(
-    Plan, spaces, spaces, st.none() | bridges, tuples_of(elements), tuples_of(ip_networks)
+    Plan,
+    *(spaces, spaces, st.none() | bridges, tuples_of(elements), tuples_of(ip_networks)),
+    tuples_of(elements),
 )
 acceptances = st.builds(
     Acceptance,
@@ -158,4 +160,5 @@ acceptances = st.builds(
 pieces = st.builds(
     Piece,
     *(names, spaces, spaces, tuples_of(elements), st.none() | links, st.none() | acceptances),
+    tuples_of(elements),
 )
