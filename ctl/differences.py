@@ -72,7 +72,7 @@ class Compared:
     """faults: why areas could not be compared, by their names."""
 
     found: tuple[Difference, ...]
-    faults: Mapping[str, str]
+    faults: Mapping[str, Exception]
 
 
 Step = Callable[[], Iterable[Difference]]
@@ -111,12 +111,12 @@ def compare_attachments(nl: Netlink, data_dir: Path) -> Compared:
 
 
 def _compare(steps: Iterable[tuple[str, Step]]) -> Compared:
-    found, faults = list[Difference](), dict[str, str]()
+    found, faults = list[Difference](), dict[str, Exception]()
     for area, step in steps:
         try:
             found += step()
         except (KernelError, IpamError, OSError, Unusable) as error:
-            faults[area] = str(error)
+            faults[area] = error
     return Compared(tuple(found), faults)
 
 

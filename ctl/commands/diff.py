@@ -10,7 +10,7 @@ from ctl.output import DONE, FAILED, add_output, print_json, table, warn
 from ctl.planning import plan_node, require_settings
 from daemon.config.schema import Settings
 from daemon.log import printable
-from daemon.options import add_config
+from daemon.options import Unusable, add_config
 from kernel.netlink.socket import Netlink
 
 DESCRIPTION = "Compare what this node should have with what its kernel has, and change nothing."
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     elif not compared.faults:
         print("no difference")
     for area, fault in compared.faults.items():
-        warn(f"not compared: {area}: {printable(fault)}")
+        warn(f"not compared: {area}: {printable(str(fault))}")
     return FAILED if found or compared.faults else DONE
 
 
@@ -69,4 +69,6 @@ def _compare(nl: Netlink, settings: Settings) -> Compared:
     planned = plan_node(nl, settings)
     compared = compare_node(nl, settings, planned.desired, planned.entries)
     fault = planned.source_fault or planned.fault
-    return Compared(compared.found, {"plan": fault, **compared.faults}) if fault else compared
+    if not fault:
+        return compared
+    return Compared(compared.found, {"plan": Unusable(fault), **compared.faults})

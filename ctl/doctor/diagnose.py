@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ctl.doctor.checks.differences import check_differences
@@ -50,7 +50,7 @@ _OF_PODS = ("attachments", "pods")
 def diagnose(seen: Observed) -> tuple[Finding, ...]:
     """All findings, the most likely cause first; pure."""
     found = [finding for check in CHECKS for finding in check(seen)]
-    known = [_with_author(f, seen.records) for f in found]
+    known = [_with_author(f, seen) for f in found]
     known = [replace(f, where=f.where or seen.node) for f in known]
     known += (replace(f, where=seen.node) for f in _repaired(seen, known))
     return tuple(sorted(known, key=lambda f: f.severity))
@@ -75,8 +75,10 @@ def _is_of_node(finding: Finding, seen: Observed) -> bool:
     return finding.where == seen.node and {*finding.nodes} <= {seen.node}
 
 
-def _with_author(finding: Finding, records: Sequence[Record]) -> Finding:
-    """With what the journal knows: who, and since when."""
+def _with_author(finding: Finding, seen: Observed) -> Finding:
+    """With what the journal knows: who, and since when; not of an earlier container of a pod."""
+    attached = seen.attached_since.get(finding.where, 0.0)
+    records = [record for record in seen.records if record.time >= attached]
     for name in finding.names:
         for record in reversed(records):
             if record.object.startswith(name) or record.object.endswith(name):

@@ -47,7 +47,7 @@ class Observer:
     def __init__(self, settings: Settings | None, files: NodeFiles, pod: str = "") -> None:
         """pod: the one that is probed, as `ctl.attachments.find_pod` takes it; empty for any."""
         self._settings, self._files, self._pod = settings, files, pod
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: dict[str, Exception] = {}
 
     def read(self) -> Observed:
         """The node as it is now."""
@@ -81,13 +81,14 @@ class Observer:
             probe=self._try("pod", lambda: self._probe(nl, attached, planned, peers), NO_PROBE),
             underlay=self._try("underlay", lambda: _read_underlay(nl, desired, peers), {}),
             unreadable=self._unreadable,
+            attached_since=_since(attached.found),
         )
 
     def _try(self, area: str, work: Callable[[], T], default: T) -> T:
         try:
             return work()
         except (KernelError, IpamError, OSError) as error:
-            self._unreadable.setdefault(area, str(error))
+            self._unreadable.setdefault(area, error)
             return default
 
     def read_probe(self) -> PodProbe:
@@ -136,6 +137,12 @@ class Observer:
 
     def _read_records(self) -> tuple[Record, ...]:
         return tuple(read(self._files.journal, time.time() - HISTORY))
+
+
+def _since(attached: Iterable[Attachment]) -> Mapping[str, float]:
+    """Of each pod the time of the last ADD."""
+    known = ((each.pod or each.owner.container_id, each.since) for each in attached)
+    return dict(sorted((pod, since) for pod, since in known if since is not None))
 
 
 def _troubles_of(daemon: Daemon) -> tuple[str, ...]:

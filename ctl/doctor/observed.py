@@ -39,7 +39,8 @@ class Observed:
 
     settings: None without a podwired.yaml, and then there is no plan. sysctls: values by path.
     drops: of packets by rules of others, in sentences. underlay: the paths to peers in trouble, by
-    their names. unreadable: what could not be read, by area.
+    their names. unreadable: why areas could not be read, by their names. attached_since: by pod,
+    as differences name it.
     """
 
     now: float
@@ -58,7 +59,8 @@ class Observed:
     records: tuple[Record, ...] = ()
     probe: PodProbe = NO_PROBE
     underlay: Mapping[str, UnderlayPath] = field(default_factory=dict)
-    unreadable: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, Exception] = field(default_factory=dict)
+    attached_since: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def node(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from ctl.doctor.finding import Finding, Severity, split_remedy
@@ -9,10 +10,12 @@ from ctl.doctor.observed import Observed
 from daemon.config import DEFAULT_CONFIG
 from daemon.status import PARTS, STALE
 from ipam.boot import render_duration
+from ipam.errors import StoreDamaged
 
 _SHOWN = {"firewall", "paths", "attachments", "settings", "device", "routes", "ranges",
           "tables", "disk"}  # fmt: skip
 """Parts of the status that checks of this command look at themselves."""
+_DENIED = (errno.EACCES, errno.EPERM)
 _SEVERITIES = {
     "cluster": Severity.BROKEN,
     "conflist": Severity.BROKEN,
@@ -90,7 +93,20 @@ def check_plan(seen: Observed) -> Iterator[Finding]:
 
 
 def check_unread(seen: Observed) -> Iterator[Finding]:
-    """What could not be looked at."""
-    for area, why in seen.unreadable.items():
-        yield Finding("unread", Severity.DEGRADED, f"{area} could not be read: {why}",
-                      "run as root, on the node")  # fmt: skip
+    """What could not be looked at; areas with one cause in one finding."""
+    areas: dict[str, list[str]] = {}
+    for area, error in seen.unreadable.items():
+        areas.setdefault(str(error), []).append(area)
+    remedies = {str(error): _remedy(error) for error in seen.unreadable.values()}
+    for why, names in areas.items():
+        what = f"{', '.join(names)} could not be read: {why}"
+        yield Finding("unread", Severity.DEGRADED, what, remedies[why])
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, StoreDamaged):
+        return "let any pod of the node start or stop: the CNI call rebuilds the database"
+    denied = (getattr(e, "errno", None) in _DENIED for e in (error, error.__cause__))
+    if any(denied):
+        return "run as root, on the node"
+    return "run `podwirectl doctor` again; journalctl -u podwired"

@@ -59,3 +59,12 @@ def test_a_link_that_is_gone_is_a_finding_of_its_pod(full: Stage) -> None:
         assert "is gone" in found["what"]
         assert (found["do"], found["fixable"]) == ("recreate the pod", False)
     assert doctor(full, "shop/db", status=0) == []
+
+
+def test_a_damaged_store_is_one_finding_and_the_next_call_rebuilds_it(full: Stage) -> None:
+    full.node.run(["sh", "-c", "echo damaged > /var/lib/podwire/podwire.db"])
+    [found] = doctor(full)
+    assert "is damaged" in found["what"]
+    assert found["do"].startswith("let any pod of the node start or stop")
+    full.add("shop/new", "ptp")
+    assert [f["where"] for f in doctor(full, status=0)] == []

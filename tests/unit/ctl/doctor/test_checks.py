@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -13,13 +14,16 @@ from ctl.doctor.checks.differences import check_differences
 from ctl.doctor.checks.node import check_disk, check_levels
 from ctl.doctor.checks.paths import check_stale_flows
 from ctl.doctor.checks.probes import check_probes
+from ctl.doctor.checks.service import check_unread
 from ctl.doctor.finding import Severity
 from ctl.doctor.observed import Daemon, Observed
 from ctl.doctor.probing import PodProbe
 from ctl.trace.hop import Verdict
 from daemon.routing.peer_filter import RETIRE_SECONDS
 from daemon.status import NodeStatus, Published
+from ipam.errors import StoreError, damaged, from_os
 from kernel.conntrack import StaleFlow
+from kernel.errors import KernelError
 from kernel.limits import Disk, Level
 from kernel.model import Link, Route
 from tests.unit.daemon.clusters import settings
@@ -162,3 +166,33 @@ def test_symptoms_of_a_pod() -> None:
     [path] = check_probes(Observed(0.0, probe=replace(probe, trace=lost)))
     assert path.severity is Severity.DEGRADED
     assert dns.what == "DNS is mute: default/web gets no answer from 10.96.0.10"
+
+
+DENIED = PermissionError(errno.EACCES, "Permission denied")
+STORE = Path("/var/lib/podwire/podwire.db")
+
+
+def denied_store() -> StoreError:
+    error = from_os(STORE, DENIED)
+    error.__cause__ = DENIED
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (DENIED, "run as root, on the node"),
+        (KernelError("list", "rules", errno.EPERM), "run as root, on the node"),
+        (denied_store(), "run as root, on the node"),
+        (KernelError("list", "routes", errno.ENOBUFS), "run `podwirectl doctor` again"),
+        (damaged(STORE, "not a database"), "let any pod of the node start or stop"),
+    ],
+)
+def test_what_could_not_be_read_has_the_remedy_of_its_cause(error: Exception, remedy: str) -> None:
+    unreadable = {"rules": error, "ranges": error, "links": OSError(errno.EIO, "other")}
+    found = list(check_unread(Observed(0.0, unreadable=unreadable)))
+    assert [f.what.partition(":")[0] for f in found] == [
+        "rules, ranges could not be read",
+        "links could not be read",
+    ]
+    assert found[0].do.startswith(remedy)

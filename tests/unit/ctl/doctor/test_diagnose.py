@@ -106,3 +106,14 @@ def test_a_range_is_scarce_before_it_is_full() -> None:
     full, scarce = found_in(seen)
     assert (full.severity, scarce.severity) == (Severity.BROKEN, Severity.NOTICE)
     assert "network x are in use: new pods get none" in full.what
+
+
+def test_what_an_earlier_container_of_a_pod_had_is_not_its_fault() -> None:
+    lost = Difference("pods", "shop/web", "route 0.0.0.0/0", "via x", "", "it is missing")
+    old = Record(NOW - 800, "found", "link pw1 of shop/web", "its link is gone")
+    new = replace(old, time=NOW - 12, object="link pw2 of shop/web")
+    seen = Observed(
+        NOW, differences=(lost,), records=(old, new), attached_since={"shop/web": NOW - 60}
+    )
+    assert [f.since for f in found_in(seen)] == [NOW - 12]
+    assert [f.since for f in found_in(replace(seen, records=(old,)))] == [None]
