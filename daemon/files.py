@@ -28,6 +28,8 @@ _HINTS = {
 }
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 """Of these another place would be no remedy."""
+_PROTECTED = ("/usr", "/boot", "/efi", "/etc")
+"""What ProtectSystem=full makes read-only for a unit (systemd.exec(5))."""
 _AT_FDCWD = -100  # linux/fcntl.h
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -239,6 +241,9 @@ def explain(what: str, path: Path, error: OSError, key: str = "") -> str:
 
 def _hint(code: int, folder: Path) -> str:
     hint = _HINTS.get(code, "podwire tries again")
+    if code == errno.EROFS and _is_in_unit() and _is_protected(folder):
+        line = f"add the line ReadWritePaths={folder} below [Service] in `systemctl edit podwired`"
+        return f"systemd's unit keeps it read-only: {line}, or {hint} where it is so outside, too"
     if code not in _FORBIDDEN:
         return hint
     if os.geteuid() != 0:
@@ -246,6 +251,14 @@ def _hint(code: int, folder: Path) -> str:
     if code == errno.EACCES and (owner := _owner_of(folder)):
         return f"{folder} belongs to user {owner}: podwired needs CAP_DAC_OVERRIDE; {hint}"
     return hint
+
+
+def _is_in_unit() -> bool:
+    return "INVOCATION_ID" in os.environ  # systemd.exec(5)
+
+
+def _is_protected(folder: Path) -> bool:
+    return any(folder.resolve().is_relative_to(place) for place in _PROTECTED)
 
 
 def _owner_of(path: Path) -> int:

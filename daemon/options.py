@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.config import DEFAULT_CONFIG, DEFAULT_CONFLIST, DEFAULT_JOURNAL_BYTES, path_in
+from daemon.config import DEFAULT_CONFIG, DEFAULT_CONFLIST, DEFAULT_JOURNAL_BYTES, JOURNAL, path_in
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
@@ -120,4 +120,4 @@ def default_files() -> NodeFiles:
     """The files of a daemon without configuration. Raises Unusable."""
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
     socket = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
-    return NodeFiles(data_dir, socket, data_dir / "journal.jsonl", socket.parent / "status.json")
+    return NodeFiles(data_dir, socket, data_dir / JOURNAL, socket.parent / "status.json")

@@ -29,7 +29,7 @@ from daemon.cni_server.processes import Processes, process_count
 from daemon.cni_server.readiness import Readiness
 from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
-from daemon.config import DEFAULT_CONFIG
+from daemon.config import DEFAULT_CONFIG, DEFAULT_JOURNAL_BYTES, JOURNAL
 from daemon.health_file import HealthFile
 from daemon.log import Log
 from daemon.options import Unusable, path_from_environment, settings_of
@@ -98,7 +98,7 @@ def _restart() -> None:
 
 def _serve(socket_path: Path, data_dir: Path, common: Common) -> int:
     _check_folder(data_dir)
-    return _serve_calls(common, Service(socket_path, data_dir))
+    return _serve_alone(socket_path, data_dir, common)
 
 
 def _check_folder(path: Path) -> None:
@@ -116,7 +116,24 @@ def _run(config: Path | None, common: Common) -> int:
     common.log.warning(f"no {DEFAULT_CONFIG}: routes to other nodes are not podwire's")
     socket_path = path_from_environment("PODWIRE_SOCKET", DEFAULT_SOCKET)
     data_dir = path_from_environment("PODWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    return _serve_calls(common, Service(socket_path, data_dir))
+    return _serve_alone(socket_path, data_dir, common)
+
+
+def _serve_alone(socket_path: Path, data_dir: Path, common: Common) -> int:
+    """Serve calls without the routing loop, and keep the executables in place in its stead."""
+    from daemon.journal import Journal
+    from daemon.routing.kept_programs import KeptPrograms
+    from daemon.routing.reporter import Reporter
+
+    with closing(Journal(data_dir / JOURNAL, DEFAULT_JOURNAL_BYTES)) as journal:
+        reporter = Reporter(journal, common.log)
+        programs = KeptPrograms(data_dir, reporter)
+
+        def upkeep() -> None:
+            programs.check()
+            reporter.forget_calm()
+
+        return _serve_calls(common, Service(socket_path, data_dir, upkeep=upkeep))
 
 
 def _open_status(settings: Settings) -> StatusFile:
@@ -220,7 +237,8 @@ class Service:
     """What is served.
 
     network: the one that needs routes to other nodes. beside: what else runs in the first process.
-    is_in_place: whether the daemon's other files are where they were.
+    is_in_place: whether the daemon's other files are where they were. upkeep: what else is done at
+    each check.
     """
 
     socket: Path
@@ -228,6 +246,7 @@ class Service:
     network: str = ""
     beside: AbstractContextManager[object] = field(default_factory=nullcontext)
     is_in_place: Callable[[], bool] = lambda: True
+    upkeep: Callable[[], None] = lambda: None
 
 
 def _serve_calls(common: Common, service: Service) -> int:
@@ -269,6 +288,7 @@ def _lead(common: Common, service: Service) -> int:
                 common.counters.drop(number)
                 common.loops[number].end()
             health.write(common.watchdog.check(), common.readiness.unready)
+            service.upkeep()
             displaced = _find_displaced(listener, service)
         if not displaced:
             notify("STOPPING=1")

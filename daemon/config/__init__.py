@@ -12,6 +12,8 @@ DEFAULT_CONFLIST = Path("/etc/cni/net.d/05-podwire.conflist")
 MIN_JOURNAL_BYTES, DEFAULT_JOURNAL_BYTES = 64 << 10, 16 << 20
 """What bounds the journal."""
 
+JOURNAL = "journal.jsonl"
+"""Below the data folder, unless `journal.path` is set."""
 LAST_KNOWN = "cluster.json"
 """Below the data folder: the state of a source that is no file itself."""
 LEASE = "etcd-lease.json"

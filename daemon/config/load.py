@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cni_plugin.host import DEFAULT_DATA_DIR, DEFAULT_SOCKET
-from daemon.config import path_in
+from daemon.config import JOURNAL, path_in
 from daemon.config.schema import ENCAPSULATING, SECTION, Section, Settings, keys_at
 from daemon.config.values import Plain, Secret
 from daemon.config.yaml import Fault, Item, load, read_file
@@ -64,7 +64,7 @@ def _defaults(
         "dataDir": data_dir,
         "socket": socket,
         "statusFile": socket.parent / "status.json",
-        "journal": {"path": data_dir / "journal.jsonl"},
+        "journal": {"path": data_dir / JOURNAL},
     }
     # Kubernetes names a node by its host name in lower case (kubelet, nodeutil.GetHostname).
     name, origin = host_name.strip().lower(), "the host name"

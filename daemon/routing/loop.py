@@ -38,6 +38,7 @@ from daemon.routing.host_state import (
     affects_plan,
     read_host_state,
 )
+from daemon.routing.kept_programs import KeptPrograms
 from daemon.routing.node_side import Idle, all_idle
 from daemon.routing.planner import Planner
 from daemon.routing.predecessor import PredecessorRemains
@@ -111,6 +112,7 @@ class Loop:
         self._refusals = Refusals(reporter)
         self._stale_pods = StalePods(settings, reporter)
         self._takeover = Takeover(settings, reporter)
+        self._programs = KeptPrograms(settings.data_dir, reporter)
         self._unwired_pods = UnwiredPods(settings, reporter)
         self._capacity = Capacity(settings, reporter)
         self._next_tick = 0.0
@@ -200,7 +202,7 @@ class Loop:
 
     def _tick(self, now: float) -> None:
         self._kernel.tick()
-        self._takeover.check_programs()
+        self._programs.check()
         self._reporter.forget_calm()
         allowed = self._overlap.poll()
         if allowed is not None:

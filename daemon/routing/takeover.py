@@ -1,79 +1,25 @@
-"""What container runtimes find: podwire's executables stay where they were installed, and its CNI
-configuration is the one that they take.
-"""
+"""podwire's CNI configuration is the one that container runtimes take."""
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from daemon.config.schema import ConflistSettings, Settings
-from daemon.files import explain, state_of
+from daemon.files import explain
 from daemon.installer.conflists import other_conflists, set_aside_conflists
-from daemon.installer.manifest import (
-    NAME,
-    ManifestFault,
-    aside,
-    changing_manifest,
-    load_manifest,
-)
-from daemon.installer.programs import restore_programs
+from daemon.installer.manifest import ManifestFault, aside, changing_manifest
 from daemon.routing.conflist import network_of, remove_conflist
 from daemon.routing.reporter import Reporter
 
-AGAIN = 5.0
-"""Seconds after which executables that are not in place are tried again."""
-
 
 class Takeover:
-    """Compares both whenever it is told to, and reports what it did and what is in the way."""
+    """Compares them whenever it is told to, and reports what it did and what is in the way."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        reporter: Reporter,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._folder, self._conflist = settings.data_dir, settings.conflist
         self._reporter = reporter
-        self._clock = clock
-        self._paths: tuple[Path, ...] = ()
-        self._seen: object = None
-        self._next = math.inf
-
-    def check_programs(self) -> None:
-        """Put back executables that are missing or were replaced, until all are in place."""
-        seen, now = self._read_marks(), self._clock()
-        if seen == self._seen and now < self._next:
-            return
-        fault = ""
-        try:
-            self._paths = tuple(load_manifest(self._folder).files)
-            if self._paths:
-                fault = explain_missing(self._restore())
-        except ManifestFault as error:
-            fault = str(error)
-        except OSError as error:
-            fault = explain("the record of files", self._folder / NAME, error, "dataDir")
-        # Of before: what changes meanwhile is seen the next time, as podwire's own changes are.
-        self._seen, self._next = seen, now + AGAIN if fault else math.inf
-        self._reporter.report_fault("programs", fault)
-
-    def _read_marks(self) -> object:
-        """What differs when the manifest or an executable changed."""
-        return tuple(map(_mark, (self._folder / NAME, *self._paths)))
-
-    def _restore(self) -> dict[Path, str]:
-        """Why which ones are not in place. Raises ManifestFault, OSError."""
-        with changing_manifest(self._folder, wait=0) as manifest:
-            lines, missing = restore_programs(manifest)
-        for line in lines:
-            self._reporter.report_repair(line, f"file {line}", "removed or replaced by others")
-        return missing
 
     def check_conflists(self) -> None:
         """Set aside what a runtime would take before podwire's, or report it."""
@@ -125,15 +71,6 @@ class Takeover:
         return ""
 
 
-def explain_missing(missing: Mapping[Path, str]) -> str:
-    """The fault of executables that are not in place, by why; empty where there are none."""
-    if not missing:
-        return ""
-    path, why = next(iter(missing.items()))
-    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    return f"podwire's executable {path}{more} is not in place: {why}"
-
-
 def explain_first(conflist: ConflistSettings, name: str) -> str:
     """The fault of a configuration that comes before podwire's."""
     where = conflist.path.parent
@@ -141,10 +78,3 @@ def explain_first(conflist: ConflistSettings, name: str) -> str:
         f"runtimes take {name} in {where} before {conflist.path.name}: new pods are not podwire's; "
         "move it away, or set conflist.exclusive in podwired.yaml"
     )
-
-
-def _mark(path: Path) -> object:
-    try:
-        return state_of(os.lstat(path))
-    except OSError as error:
-        return error.errno

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,27 @@ def test_executables_come_back_once_their_folder_does(node: Used) -> None:
     folder.mkdir()
     eventually(lambda: {"bridge", "podwire"} <= node.place.names().keys(), node.place.names)
     eventually(lambda: "was removed" not in status(node), lambda: status(node))
+
+
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_executables_come_back_without_a_configuration(node: Used, command: str) -> None:
+    program = node.place.prefix / "venv" / "bin" / "podwired"
+    (node.place.cni_bin / "podwire").unlink()
+    with subprocess.Popen([*node.node.enter, program, command], stderr=subprocess.PIPE) as daemon:
+        assert daemon.stderr is not None
+        try:
+            eventually(lambda: {"bridge", "podwire"} <= node.place.names().keys(), node.place.names)
+            (node.place.cni_bin / "bridge").unlink()
+            (node.place.cni_bin / "bridge").write_text("the reference plugin, newer")
+            eventually((node.place.cni_bin / "bridge").is_symlink, node.place.names)
+            shutil.rmtree(node.place.cni_bin)
+            folder = f"the folder {node.place.cni_bin} was removed"
+            assert any(folder in line.decode() for line in daemon.stderr)
+        finally:
+            daemon.terminate()
+    journal = node.node.run(["cat", "/var/lib/podwire/journal.jsonl"]).stdout
+    for name in ("bridge", "podwire"):
+        assert f'"action":"restored","object":"file {node.place.cni_bin / name}"' in journal
 
 
 def test_executables_come_back_once_there_is_space(node: Used) -> None:

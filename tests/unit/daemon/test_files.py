@@ -37,6 +37,21 @@ def test_what_is_forbidden_names_what_is_missing(
     assert text.startswith(start)
 
 
+@pytest.mark.parametrize(
+    ("folder", "unit", "named"),
+    [("/usr/lib/cni", True, True), ("/usr/lib/cni", False, False), ("/opt/cni/bin", True, False)],
+)
+def test_what_the_unit_protects_needs_a_line_in_it(
+    monkeypatch: pytest.MonkeyPatch, folder: str, unit: bool, named: bool
+) -> None:
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
+    if unit:
+        monkeypatch.setenv("INVOCATION_ID", "0")
+    text = explain("the file", Path(folder) / "bridge", OSError(errno.EROFS, "x"))
+    assert (f"ReadWritePaths={folder}" in text) == named
+    assert "remount it writable" in text
+
+
 def test_a_folder_that_is_gone_has_no_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

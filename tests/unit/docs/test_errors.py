@@ -27,9 +27,10 @@ from daemon.routing import stale_pods
 from daemon.routing.capacity import describe_full
 from daemon.routing.diversions import Diverted
 from daemon.routing.foreign_filters import describe_translation
+from daemon.routing.kept_programs import explain_missing
 from daemon.routing.peer_filter import describe_limit
 from daemon.routing.runtime_cache import Cached
-from daemon.routing.takeover import explain_first, explain_missing
+from daemon.routing.takeover import explain_first
 from daemon.routing.unwired_pods import describe as describe_unwired
 from daemon.status import NodeStatus, Refused, StatusFile
 from ipam.usage import Usage

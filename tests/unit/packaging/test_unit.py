@@ -27,4 +27,5 @@ def test_what_podwire_needs_is_not_taken_from_it() -> None:
     assert {"CAP_NET_ADMIN", "CAP_SYS_ADMIN"} <= set(keys["CapabilityBoundingSet"].split())
     assert keys["RestrictNamespaces"] == "net"
     assert set(keys["RestrictAddressFamilies"].split()) >= {"AF_UNIX", "AF_NETLINK"}
-    assert keys["ReadWritePaths"] == "/etc/cni"
+    # Debian's directory of CNI plugins, and Fedora's: podwire's executables are put back there.
+    assert keys["ReadWritePaths"].split() == ["/etc/cni", "-/usr/lib/cni", "-/usr/libexec/cni"]
