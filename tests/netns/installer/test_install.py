@@ -174,11 +174,17 @@ def test_commands_of_others_are_left_alone(place: Place, command: str) -> None:
 
 # -- interrupted
 
-MAKE_VENV = """#!/bin/bash
-mkdir "$2" && touch "$2/pyvenv.cfg"
-[[ ! -e packaging/wait ]] || sleep 60
-mkdir "$2/bin"
-for program in {}/podwi*; do ln -s "$program" "$2/bin"; done
+MAKE_VENV = """#!/usr/bin/python3
+import sys, time
+from pathlib import Path
+venv = Path(sys.argv[2])
+venv.mkdir()
+(venv / "pyvenv.cfg").touch()
+if Path("packaging/wait").exists():
+    time.sleep(60)
+(venv / "bin").mkdir()
+for program in Path("{}").glob("podwi*"):
+    (venv / "bin" / program.name).symlink_to(program)
 """
 """In place of packaging/make-venv: an environment of links, half made while `wait` is there."""
 
