@@ -26,8 +26,8 @@ from cni_plugin.result import Result, merge
 from cni_plugin.shape import Shape, shape_of
 from cni_plugin.store_access import bridge_users, enter_own_store, open_node_store
 from ipam.errors import AddressTaken, RangeExhausted
-from ipam.store import Store
-from kernel.attach import KeyTaken, LinkExists, attach, pod_has_link
+from ipam.store import Store, Transaction
+from kernel.attach import KeyTaken, LinkExists, attach, complete, pod_has_link
 from kernel.bridge import ensure_bridge
 from kernel.conntrack import forget_senders
 from kernel.model import IPAddress, Link, Plan
@@ -37,6 +37,7 @@ from kernel.nftables.port_mappings import mappings_of
 from kernel.read import read_uplink_and_bridge
 
 T = TypeVar("T")
+_Recorded = tuple[Record, Result, str, Sequence[IPAddress]]
 
 
 def add(call: Call) -> Result:
@@ -62,6 +63,9 @@ def _check_config(call: Call, shape: Shape) -> None:
     """Refuse what is wrong in itself before anything is opened, made or asked for."""
     if shape.mode == "ptp" and not call.conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {call.conf.name}: mode ptp needs ipam")
+    if shape.mode == "ptp" and call.ipam.leases:
+        msg = f"ipam.type: {call.ipam.plugin} needs mode bridge: on a routed pair nobody leases"
+        raise CniError(INVALID_CONFIG, msg)
     requested_mac(call.request, call.conf)
     call.ipam.validate(call)
 
@@ -75,34 +79,67 @@ def _already_attached(call: Call) -> CniError:
 def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) -> Result:
     name = call.conf.bridge if shape.mode == "bridge" else ""
     uplink, found = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
+    mtus = uplink, found.mtu if found else None
     with ExitStack() as undo:
+        record = partial(_record, call, shape, pod, store, mtus)
+        make = partial(_make, call, nl, pod, store, found, undo)
+        earlier = ""
+        if call.ipam.leases:
+            # First as of a network without addresses: it leases them by the pod's link.
+            earlier, _ = make(partial(record, _no_addresses))
         allocate = call.ipam.add(call, undo)
-        mtus = uplink, found.mtu if found else None
-        record = partial(_record, call, shape, allocate, pod, store, mtus)
-        made, result, text, reused = _with_space(call, store, record)
-        plan = made.plan
-        bridges: list[str] = []
-        undo.callback(_remove_bridges, nl, store, bridges)
-        # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
-        whole = made.whole if made.pieces else plan
-        undo.callback(forget, store, call.owner, whole.elements)
-        if reused:
-            # Whoever sent to the pod that had it before, and goes on, would reach this one.
-            forget_senders(reused)
-        masquerade = bool(plan.masquerade)
-        networks.ensure_parts(store, networks.parts_needed(whole.elements, masquerade=masquerade))
-        # It undoes itself. What is there after LinkExists is an attachment that we have no record
-        # of (another store may), and its links have the names that ours would have had.
-        bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
-        bridge = _attach(call, nl, pod, store, plan, bridge)
-        undo.callback(remove, call.host, nl, store, call.owner, cleanup_record_of(made))
-        if made.pieces:
-            _apply_pieces(nl, pod, made)
-        if plan.masquerade:
-            networks.ensure_masquerade(store)
+        text, result = make(partial(record, allocate, earlier), completes=bool(earlier))
         _check_still_desired(call, store, text)
         undo.pop_all()
-    return _with_bridge(result, bridge)
+    return result
+
+
+def _no_addresses(_tx: Transaction) -> Result:
+    return Result()
+
+
+def _make(
+    call: Call,
+    nl: Netlink,
+    pod: Namespace,
+    store: Store,
+    found: Link | None,
+    undo: ExitStack,
+    record: Callable[[], _Recorded],
+    *,
+    completes: bool = False,
+) -> tuple[str, Result]:
+    """Record the attachment and make it; its record's text and the result.
+
+    found: the bridge, as it was there before. completes: whether the pair is made already.
+    """
+    made, result, text, reused = _with_space(call, store, record)
+    plan = made.plan
+    bridges: list[str] = []
+    undo.callback(_remove_bridges, nl, store, bridges)
+    # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
+    whole = made.whole if made.pieces else plan
+    undo.callback(forget, store, call.owner, whole.elements)
+    if reused:
+        # Whoever sent to the pod that had it before, and goes on, would reach this one.
+        forget_senders(reused)
+    masquerade = bool(plan.masquerade)
+    networks.ensure_parts(store, networks.parts_needed(whole.elements, masquerade=masquerade))
+    bridge = _ensure_bridge(call, nl, store, plan, found, bridges.append)
+    clean = partial(remove, call.host, nl, store, call.owner, cleanup_record_of(made))
+    if completes:
+        undo.callback(clean)
+        bridge = _attach(call, nl, store, plan, partial(complete, nl, pod, plan, bridge))
+    else:
+        # It undoes itself. What is there after LinkExists is an attachment that we have no record
+        # of (another store may), and its links have the names that ours would have had.
+        bridge = _attach(call, nl, store, plan, partial(attach, nl, pod, plan, bridge))
+        undo.callback(clean)
+    if made.pieces:
+        _apply_pieces(nl, pod, made)
+    if plan.masquerade:
+        networks.ensure_masquerade(store)
+    return text, _with_bridge(result, bridge)
 
 
 def _apply_pieces(nl: Netlink, pod: Namespace, record: Record) -> None:
@@ -113,10 +150,14 @@ def _apply_pieces(nl: Netlink, pod: Namespace, record: Record) -> None:
 
 
 def _attach(
-    call: Call, nl: Netlink, pod: Namespace, store: Store, plan: Plan, bridge: Link | None
+    call: Call,
+    nl: Netlink,
+    store: Store,
+    plan: Plan,
+    attach_or_complete: Callable[..., Link | None],
 ) -> Link | None:
-    """Attach; where another pod has a host port, that of a pod that is gone is freed."""
-    act = partial(attach, nl, pod, plan, bridge, call.host.pause)
+    """Do it; where another pod has a host port, that of a pod that is gone is freed."""
+    act = partial(attach_or_complete, pause=call.host.pause)
     if mappings_of(plan.elements):
         from cni_plugin.port_conflicts import refuse_reserved
 
@@ -165,20 +206,24 @@ def _with_space(call: Call, store: Store, record: Callable[[], T]) -> T:
 def _record(
     call: Call,
     shape: Shape,
-    allocate: Allocate,
     pod: Namespace,
     store: Store,
     mtus: tuple[int | None, int | None],
-) -> tuple[Record, Result, str, Sequence[IPAddress]]:
+    allocate: Allocate,
+    earlier: str = "",
+) -> _Recorded:
     """Addresses and the attachment's record, in one commit, before the kernel is touched.
 
-    mtus: of the default route's link and of the bridge, as far as they are there. Last those
-    addresses that another pod may have had before.
+    mtus: of the default route's link and of the bridge, as far as they are there. earlier: the
+    record that this one replaces, of the pair alone. Last those addresses that another pod may have
+    had before.
     """
     request, conf = call.request, call.conf
     with store.transaction() as tx:
+        if earlier:
+            _require_record(call, tx, earlier)
         # What the store knew before is not ours to delete when the kernel refuses the link.
-        if tx.knows(call.owner) and pod_has_link(pod, request.ifname):
+        elif tx.knows(call.owner) and pod_has_link(pod, request.ifname):
             raise _already_attached(call)
         plan, result = plan_attachment(request, conf, shape, allocate(tx), *mtus)
         if mappings_of(plan.elements):
@@ -203,9 +248,13 @@ def _check_still_desired(call: Call, store: Store, text: str) -> None:
     # A DEL that overtook us (the runtime gave up on this ADD) has removed the record, and may have
     # found no link to delete yet.
     with store.read() as tx:
-        if tx.attachment(call.owner) != text:
-            msg = "the attachment was deleted while it was being made"
-            raise CniError(TRY_AGAIN, msg, "the runtime sent DEL before ADD had answered")
+        _require_record(call, tx, text)
+
+
+def _require_record(call: Call, tx: Transaction, text: str) -> None:
+    if tx.attachment(call.owner) != text:
+        msg = "the attachment was deleted while it was being made"
+        raise CniError(TRY_AGAIN, msg, "the runtime sent DEL before ADD had answered")
 
 
 def _with_bridge(result: Result, bridge: Link | None) -> Result:

@@ -29,6 +29,8 @@ _FILE_NAME_MAX = 255  # NAME_MAX, linux/limits.h
 DROP_IN_MODES = ("bridge", "ptp")
 _OTHERS = frozenset(DROP_IN_MODES) | CHAINED_PROGRAMS
 DEFAULT_BRIDGE = "cni0"
+LEASING = frozenset({"dhcp"})
+"""IPAM plugins that lease addresses by the pod's link, which must be there and up before."""
 MAC = re.compile(
     r"[0-9a-f]{2}(:[0-9a-f]{2}){5}|[0-9a-f]{2}(-[0-9a-f]{2}){5}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}",
     re.IGNORECASE,

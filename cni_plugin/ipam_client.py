@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cni_plugin.config import NetConf, remember
+from cni_plugin.config import LEASING, NetConf, remember
 from cni_plugin.delegation import Delegate, find_program, require_program
 from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
@@ -43,9 +43,11 @@ class Ipam:
 
     plugin: the name of the executable, empty for podwire's own IPAM and for none. What podwire's
     own IPAM gave is released with the attachment's record, so it has no verb to `run`.
+    leases: whether it sends by the pod's link, which must be there and up before.
     """
 
     plugin = ""
+    leases = False
 
     def data_dir(self, call: Call) -> Path:
         """The folder of the store."""
@@ -168,6 +170,7 @@ class DelegatedIpam(Ipam):
 
     def __init__(self, plugin: str) -> None:
         self.plugin = plugin
+        self.leases = plugin in LEASING
 
     def validate(self, call: Call) -> None:
         """Find the executable."""

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_interface
 
+from cni_plugin.config import LEASING
 from ipam.transaction import Owner
 from kernel.model import HOST_LINK_PREFIX, IPInterface
 
@@ -63,8 +64,11 @@ def derive_mac(side: str, *key: str) -> str:
 
 
 def pod_mac(mark: Mark) -> str:
-    """The MAC of the pod's link, unless the caller requested another."""
-    if mark.addresses:
+    """The MAC of the pod's link, unless the caller requested another.
+
+    A link by which addresses are leased has it before it has one.
+    """
+    if mark.addresses and mark.ipam not in LEASING:
         return derive_mac("pod", mark.owner.network, str(mark.addresses[0]))
     return derive_mac("pod", *_key_of(mark.owner))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import TypeVar
 
-from cni_plugin.config import MAC, NetConf
+from cni_plugin.config import LEASING, MAC, NetConf
 from cni_plugin.errors import DELEGATE_FAILED, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_plugin.names import Mark, host_link_name, link_local, node_mac, pod_mac, render_alias
 from cni_plugin.plugins.portmap import plan_port_mappings
@@ -83,6 +84,9 @@ def source_checks(
         return ()
     addresses = [ip.address.ip for ip in ipam.ips]
     addresses += [link_local(pod.mac)] if pod.mac else []
+    if shape.delegate in LEASING:
+        # What a DHCP client sends from without a lease, and to bind one anew (RFC 2131 4.4.5).
+        addresses.append(IPv4Address(0))
     prefixes = conf.allowed_source_prefixes
     return source_check_elements(host.name, addresses, prefixes, bridged=shape.mode == "bridge")
 

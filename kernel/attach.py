@@ -72,16 +72,44 @@ def attach(
             mine += [link.name for link in plan.node.links[1:]]
         # The node's end first: what the pod's end announces when it comes up must get through.
         _configure_node(nl, plan.node, host)
-        _configure_pod(pod, plan.pod, peer, pause)
-        # The bridge as its new port left it: its MAC may change with its first one.
-        settled = wait_for_node(nl, plan, pause)
-        if plan.elements:
-            add_elements(plan.elements, added)
-            forget_datagrams(plan.elements)
-        # Last, for these cannot be undone: other attachments may rely on them a moment later.
-        apply_node_settings(nl, _settings(plan.node, own=False))
+        bridge = _configure(nl, pod, plan, peer, added, pause) or bridge
         undo.pop_all()
-    return links.parse_link(settled) if settled else bridge
+    return bridge
+
+
+def complete(
+    nl: Netlink,
+    pod: Namespace,
+    plan: Plan,
+    bridge: Link | None = None,
+    pause: Pause = time.sleep,
+) -> Link | None:
+    """Give a port of a bridge that `attach` made what its plan has had since: addresses, routes.
+
+    Parameters, result and errors are those of `attach`; yet nothing is undone.
+    """
+    messages = [links.set_traits(link) for link in plan.node.links]
+    messages.append(links.get_link(plan.node.links[0].name))
+    _host, peer = links.parse_pair(nl.run(messages)[-1].objects[0])
+    return _configure(nl, pod, plan, peer, [], pause) or bridge
+
+
+def _configure(
+    nl: Netlink, pod: Namespace, plan: Plan, peer: int, added: list[Element], pause: Pause
+) -> Link | None:
+    """Everything but the pair and the node's end of it; the plan's bridge as it is then.
+
+    peer: the index of the pod's end. added: takes the elements that were.
+    """
+    _configure_pod(pod, plan.pod, peer, pause)
+    # The bridge as its new port left it: its MAC may change with its first one.
+    settled = wait_for_node(nl, plan, pause)
+    if plan.elements:
+        add_elements(plan.elements, added)
+        forget_datagrams(plan.elements)
+    # Last, for these cannot be undone: other attachments may rely on them a moment later.
+    apply_node_settings(nl, _settings(plan.node, own=False))
+    return links.parse_link(settled) if settled else None
 
 
 def explain_silence_to(node: Space) -> str:

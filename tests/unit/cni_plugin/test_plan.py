@@ -9,7 +9,7 @@ import pytest
 
 from cni_plugin.config import parse_config
 from cni_plugin.errors import CniError
-from cni_plugin.names import derive_mac, host_link_name, link_local, parse_alias
+from cni_plugin.names import derive_mac, host_link_name, link_local, parse_alias, pod_mac
 from cni_plugin.plan import plan_attachment
 from cni_plugin.plan_parts import requested_mac
 from cni_plugin.request import Request, parse_request
@@ -292,6 +292,23 @@ def test_no_addresses() -> None:
     assert mark is not None
     assert not mark.masquerade
     assert result.ips == ()
+
+
+def test_a_pod_that_leases_its_address() -> None:
+    """Its MAC is known before the address; and it may send without one, as DHCP does."""
+    conf, request = conf_of(mode="bridge"), parse_request(environment(**POD))
+    shape = shape_of(conf, "podwire", "dhcp")
+    before, _ = plan_attachment(request, conf, shape, Result(), 1500)
+    after, _ = plan_attachment(request, conf, shape, Result(ips=(V4,)), 1500)
+    assert before.pod.links == after.pod.links
+    assert before.pod.links[0].mac == derive_mac("pod", "net", "container1", "eth0")
+    mark = parse_alias(after.node.links[0].alias)
+    assert mark is not None
+    assert pod_mac(mark) == after.pod.links[0].mac
+    mac = after.pod.links[0].mac
+    assert mac is not None
+    sources = [V4.address.ip, link_local(mac), ip_address("0.0.0.0")]  # noqa: S104
+    assert set(source_check_elements(HOST, sources, (), bridged=True)) <= set(after.elements)
 
 
 def test_settings_in_the_pod_are_ipv6s() -> None:
