@@ -119,7 +119,8 @@ def _make(
     undo.callback(_remove_bridges, nl, store, bridges)
     # From here on the store knows the attachment: whatever kills us, DEL and GC find it.
     whole = made.whole if made.pieces else plan
-    undo.callback(forget, store, call.owner, whole.elements)
+    addresses = [a.address.ip for a in plan.pod.addresses]
+    undo.callback(forget, store, call.owner, whole.elements, addresses)
     if reused:
         # Whoever sent to the pod that had it before, and goes on, would reach this one.
         forget_senders(reused)
@@ -237,8 +238,10 @@ def _record(
         text = dump_record(record)
         tx.put_attachment(call.owner, text)
         if plan.masquerade:
+            addresses = (a.address.ip for a in plan.pod.addresses)
+            sources = (*call.ipam.ranges(call), *networks.single_ranges(addresses))
             kept = conf.non_masquerade_cidrs
-            networks.add_prefixes(tx, conf.name, plan.masquerade, kept)
+            networks.add_prefixes(tx, conf.name, plan.masquerade, sources, kept)
         # What another IPAM plugin gave to whom is not known.
         reused = [ip.address.ip for ip in result.ips] if call.ipam.plugin else tx.reused
     return record, result, text, reused

@@ -42,10 +42,11 @@ def check(call: Call) -> None:
         faults += _acceptance_faults(record)
         ipam, addresses = ipam_of_record(record.ipam), record.plan.pod.addresses
         with store.read() as tx:
-            masqueraded = networks.masqueraded(tx, call.conf.name, plan.masquerade)
+            own = [a.address.ip for a in addresses]
+            masqueraded = networks.masqueraded(tx, call.conf.name, plan.masquerade, own)
             found = attach.check(nl, pod, plan, masqueraded)
             faults += [describe(change, where) for where, change in found]
-            faults += ipam.lost(tx, call.owner, [a.address.ip for a in addresses])
+            faults += ipam.lost(tx, call.owner, own)
     if faults:
         raise _failed(call, faults)
     ipam.run("CHECK", call)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ipam.allocator import Assigned
     from ipam.config import IpamConf
     from kernel.model import IPAddress, IPInterface
+    from kernel.nftables.masquerade import AddressRange
 
 # The names under which podwire is an IPAM plugin.
 IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
@@ -62,6 +63,10 @@ class Ipam:
 
     def gateways(self, call: Call) -> tuple[IPInterface, ...]:
         """The gateways of all ranges, with the prefix lengths of their subnets."""
+        return ()
+
+    def ranges(self, call: Call) -> tuple[AddressRange, ...]:
+        """The ranges that pods of the network have their addresses of; none where not known."""
         return ()
 
     def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
@@ -121,6 +126,10 @@ class OwnIpam(Ipam):
     def gateways(self, call: Call) -> tuple[IPInterface, ...]:
         """Those of the configuration. Raises code 7 or 4."""
         return self.read_conf(call).gateways
+
+    def ranges(self, call: Call) -> tuple[AddressRange, ...]:
+        """Those of the configuration. Raises code 7 or 4."""
+        return self.read_conf(call).ranges
 
     def lost(self, tx: Transaction, owner: Owner, addresses: Iterable[IPAddress]) -> list[str]:
         """Those that the store does not have as the owner's."""

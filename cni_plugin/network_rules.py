@@ -12,18 +12,19 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
 from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
 from kernel.errors import KernelError
-from kernel.model import Acceptance, ChainRules, Element, IPNetwork, Link
+from kernel.model import Acceptance, ChainRules, Element, IPAddress, IPInterface, IPNetwork, Link
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables import firewall
 from kernel.nftables.generation import read_generation
 from kernel.nftables.masquerade import (
+    AddressRange,
     Masqueraded,
     apply_masquerade,
     hairpin_element,
@@ -50,9 +51,14 @@ Prefixes = tuple[IPNetwork, ...]
 
 
 def add_prefixes(
-    tx: Transaction, network: str, prefixes: Prefixes, kept: Prefixes | None = None
+    tx: Transaction,
+    network: str,
+    prefixes: Prefixes,
+    sources: Iterable[AddressRange],
+    kept: Prefixes | None = None,
 ) -> None:
-    """Record that the prefixes are masqueraded, in the attachment's own transaction.
+    """Record that these sources are masqueraded beyond the prefixes, in the attachment's own
+    transaction.
 
     kept: where packets of the network keep their address; None for what the kernel has, where that
     is not recorded.
@@ -61,13 +67,77 @@ def add_prefixes(
     desired = tuple(dict.fromkeys((*known.prefixes, *prefixes)))
     if kept is None:
         kept = known.kept or read_kept(desired)
-    if (desired, kept) != (known.prefixes, known.kept):
-        tx.put_network(network, _dump(Masqueraded(desired, kept)))
+    fresh = Masqueraded(desired, kept, _sources(tx, network, prefixes, tuple(sources)))
+    if fresh != known:
+        tx.put_network(network, _dump(fresh))
 
 
-def masqueraded(tx: Transaction, network: str, prefixes: Prefixes) -> list[Masqueraded]:
-    """The share of an attachment with these prefixes in what is masqueraded of its network."""
-    return [Masqueraded(prefixes, _load(tx.network(network)).kept)] if prefixes else []
+def _sources(
+    tx: Transaction, network: str, prefixes: Prefixes, more: tuple[AddressRange, ...]
+) -> tuple[AddressRange, ...] | None:
+    """The network's sources with more, of these prefixes; None where they are all addresses."""
+    known = _load(tx.network(network))
+    before = known.sources
+    if before is None:
+        if _hold_all(more, prefixes):
+            return None
+        # The ranges were others, or an earlier version knew none: its pods' addresses count.
+        others = [p for p in known.prefixes if p not in prefixes]
+        whole = [(p.network_address, p.broadcast_address) for p in others]
+        before = _with_sources(whole, _addresses_of_pods(tx, network))
+    found = _with_sources(before, more)
+    return None if _hold_all(found, {*known.prefixes, *prefixes}) else found
+
+
+def _hold_all(ranges: Collection[AddressRange], prefixes: Iterable[IPNetwork]) -> bool:
+    return all(any(_holds(each, prefix) for each in ranges) for prefix in prefixes)
+
+
+def _holds(each: AddressRange, prefix: IPNetwork) -> bool:
+    """Whether a range has all addresses of the prefix, but perhaps its first and its last."""
+    if each[0].version != prefix.version:
+        return False
+    edge = 1 if prefix.num_addresses > 2 else 0
+    # Every ADD asks: numbers are compared, for addresses would be made.
+    first, last = int(prefix.network_address) + edge, int(prefix.broadcast_address) - edge
+    return int(each[0]) <= first and last <= int(each[1])
+
+
+def single_ranges(addresses: Iterable[IPAddress]) -> tuple[AddressRange, ...]:
+    """Each address as a range."""
+    return tuple((address, address) for address in addresses)
+
+
+def _addresses_of_pods(tx: Transaction, network: str) -> tuple[AddressRange, ...]:
+    records = (record for owner, record in cleanup_records(tx) if owner.network == network)
+    return single_ranges(address for record in records for address in record.addresses)
+
+
+def _with_sources(
+    known: Iterable[AddressRange], more: Iterable[AddressRange]
+) -> tuple[AddressRange, ...]:
+    """All of them, but for those that lie in another."""
+    found = list(known)
+    for new in more:
+        if not any(_contains(each, new) for each in found):
+            found = [*(each for each in found if not _contains(new, each)), new]
+    return tuple(found)
+
+
+def _contains(outer: AddressRange, inner: AddressRange) -> bool:
+    same = outer[0].version == inner[0].version
+    return same and int(outer[0]) <= int(inner[0]) and int(inner[1]) <= int(outer[1])
+
+
+def masqueraded(
+    tx: Transaction, network: str, prefixes: Prefixes, addresses: Iterable[IPAddress]
+) -> list[Masqueraded]:
+    """The share of an attachment with these addresses in what is masqueraded of its network."""
+    if not prefixes:
+        return []
+    known = _load(tx.network(network))
+    sources = None if known.sources is None else single_ranges(addresses)
+    return [Masqueraded(prefixes, known.kept, sources)]
 
 
 def ensure_masquerade(store: Store) -> tuple[Change[Element], ...]:
@@ -173,22 +243,43 @@ def own_acceptance(tx: Transaction, owner: Owner, accepted: Acceptance) -> Accep
     return replace(accepted, addresses=tuple(mine))
 
 
-def remove_unused(tx: Transaction, network: str, elements: Collection[Element] = ()) -> None:
-    """Remove what only this network's last attachment needed, or the one that had these elements.
+def remove_unused(
+    tx: Transaction,
+    network: str,
+    elements: Collection[Element] = (),
+    addresses: Collection[IPAddress] = (),
+) -> None:
+    """Remove what only this network's last attachment needed, or those that had these elements and
+    addresses.
 
     So the kernel tracks no connections from the moment when nothing of ours needs that. The node's
     last attachment takes the tables along, whoever needed them.
     """
     parts = parts_needed(elements, masquerade=False)
-    if tx.network(network) is not None and not tx.has_attachments(network):
+    record = tx.network(network)
+    if record is not None and not tx.has_attachments(network):
         parts.add(MASQUERADE)
         tx.delete_network(network)
         _apply(tx)
+    elif record is not None:
+        _remove_sources(tx, network, _load(record), addresses)
     if parts:
         remove_unneeded(tx, parts)
     elif not tx.has_attachments():
         with suppress(KernelError):  # a kernel without nftables has none
             remove_unneeded(tx, parts)
+
+
+def _remove_sources(
+    tx: Transaction, network: str, known: Masqueraded, addresses: Iterable[IPAddress]
+) -> None:
+    """Remove those addresses that no range of the network has, unless a pod has them by now."""
+    gone = set(single_ranges(addresses)).intersection(known.sources or ())
+    gone = {each for each in gone if not tx.is_recorded(f'"address":"{each[0]}/')}
+    if gone:
+        left = tuple(each for each in known.sources or () if each not in gone)
+        tx.put_network(network, _dump(replace(known, sources=left)))
+        _apply(tx)
 
 
 def remove_unneeded(tx: Transaction, parts: Collection[str] = TRANSIENT) -> None:
@@ -218,12 +309,17 @@ def _groups(tx: Transaction) -> list[Masqueraded]:
 
 
 def _foreign_groups(tx: Transaction) -> list[Masqueraded]:
-    prefixes: dict[str, set[IPNetwork]] = {}
+    found: dict[str, set[IPInterface]] = {}
     for _link, mark in _foreign_links(tx):
         if mark.masquerade:
-            known = prefixes.setdefault(mark.owner.network, set())
-            known.update(address.network for address in mark.addresses)
-    return [Masqueraded(tuple(sorted(prefixes[name], key=str))) for name in sorted(prefixes)]
+            found.setdefault(mark.owner.network, set()).update(mark.addresses)
+    return [_masqueraded_pods(found[name]) for name in sorted(found)]
+
+
+def _masqueraded_pods(addresses: Iterable[IPInterface]) -> Masqueraded:
+    known = sorted(addresses, key=str)
+    prefixes = tuple(dict.fromkeys(address.network for address in known))
+    return Masqueraded(prefixes, sources=single_ranges(address.ip for address in known))
 
 
 def _foreign_links(tx: Transaction) -> list[tuple[Link, Mark]]:
@@ -242,11 +338,22 @@ def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
 
 @lru_cache(maxsize=64)
 def _load(record: str | None) -> Masqueraded:
-    raw = json.loads(record) if record else []
+    raw = json.loads(record) if record else {"prefixes": [], "sources": []}
     lists = raw if isinstance(raw, dict) else {"prefixes": raw}
-    return Masqueraded(**{key: tuple(map(ip_network, texts)) for key, texts in lists.items()})
+    prefixes, kept = (tuple(map(ip_network, lists.get(key, ()))) for key in ("prefixes", "kept"))
+    ranges = lists.get("sources")
+    sources = None if ranges is None else tuple(map(_load_range, ranges))
+    return Masqueraded(prefixes, kept, sources)
+
+
+def _load_range(ends: list[str]) -> AddressRange:
+    first, last = map(ip_address, ends)
+    return first, last
 
 
 def _dump(network: Masqueraded) -> str:
     prefixes, kept = ([*map(str, each)] for each in (network.prefixes, network.kept))
+    if network.sources is not None:
+        sources = [[*map(str, ends)] for ends in network.sources]
+        return json.dumps({"prefixes": prefixes, "kept": kept, "sources": sources})
     return json.dumps({"prefixes": prefixes, "kept": kept} if kept else prefixes)

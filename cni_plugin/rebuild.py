@@ -12,6 +12,7 @@ from ipam.errors import AddressTaken
 from ipam.store import Owner, Transaction
 from kernel.model import Address, IPAddress, Link
 from kernel.netlink.socket import open_netlink
+from kernel.nftables.masquerade import read_sources
 
 
 def rebuild(link: Link, mark: Mark) -> Record:
@@ -42,7 +43,9 @@ def fill_from_marks(tx: Transaction) -> None:
             for address in () if mark.ipam else mark.addresses:
                 _reserve(tx, owner, address.ip)
             if record.plan.masquerade:
-                networks.add_prefixes(tx, owner.network, record.plan.masquerade)
+                # By the kernel: the ranges are known to no mark.
+                sources = read_sources(a.ip for a in mark.addresses)
+                networks.add_prefixes(tx, owner.network, record.plan.masquerade, sources)
 
 
 def _reserve(tx: Transaction, owner: Owner, address: IPAddress) -> None:

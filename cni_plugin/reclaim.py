@@ -141,7 +141,7 @@ def _free(store: Store, gone: list[tuple[Owner, str]], log: Callable[[str], None
 
                 pass_on(tx, owner, recorded_mappings(record), elements)
         for network in sorted({owner.network for owner, _record in same}):
-            networks.remove_unused(tx, network, elements)
+            networks.remove_unused(tx, network, elements, forgotten)
     return len(same)
 
 

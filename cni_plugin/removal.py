@@ -113,7 +113,7 @@ def remove(
         host.forget_connections(addresses)
     release()
     if store:
-        forget(store, owner, elements)
+        forget(store, owner, elements, addresses)
 
 
 def _withdraw(store: Store | None, owner: Owner, accepted: Acceptance) -> None:
@@ -156,10 +156,15 @@ def _remove_elements(store: Store | None, owner: Owner, elements: Sequence[Eleme
             remove_elements(nl, [e for e in elements if not _is_taken(None, owner, e)])
 
 
-def forget(store: Store, owner: Owner, elements: Collection[Element] = ()) -> None:
+def forget(
+    store: Store,
+    owner: Owner,
+    elements: Collection[Element] = (),
+    addresses: Collection[IPAddress] = (),
+) -> None:
     """Free an attachment's addresses and drop its record.
 
-    elements: those that it had.
+    elements, addresses: those that it had.
     """
     with store.transaction() as tx:
         text = tx.attachment(owner)
@@ -169,7 +174,7 @@ def forget(store: Store, owner: Owner, elements: Collection[Element] = ()) -> No
             from cni_plugin.port_conflicts import pass_on, recorded_mappings
 
             pass_on(tx, owner, recorded_mappings(text), elements)
-        networks.remove_unused(tx, owner.network, elements)
+        networks.remove_unused(tx, owner.network, elements, addresses)
 
 
 class NodeLinks:

@@ -65,6 +65,11 @@ class IpamConf:
         )
         return tuple(dict.fromkeys(found))
 
+    @property
+    def ranges(self) -> tuple[tuple[IPAddress, IPAddress], ...]:
+        """The first and the last address of each range."""
+        return tuple((r.start, r.end) for range_set in self.range_sets for r in range_set)
+
 
 @dataclass(frozen=True, slots=True)
 class _Requested:

@@ -1,7 +1,7 @@
 """Masquerade: the part of the table `inet podwire` that all pods of a node share.
 
 Packet path: a pod that reached itself through a translated address (hairpin) is masqueraded, or
-the answer would be dropped as coming from nowhere; a packet that leaves the prefixes of its own
+the answer would be dropped as coming from nowhere; a pod's packet that leaves the prefixes of its
 network is masqueraded, but not one to where that network's packets keep their address, nor one
 between pods of the cluster (the cluster sets, whose elements are the daemon's, with this node's own
 prefixes): only to those has every node a route.
@@ -63,12 +63,28 @@ PART = Table(
 )
 
 
+AddressRange = tuple[IPAddress, IPAddress]
+"""The first and the last of addresses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Masqueraded:
-    """The prefixes of a network that is masqueraded, and where its packets keep their address."""
+    """The prefixes of a network that is masqueraded, and where its packets keep their address.
+
+    sources: the addresses of its pods; others of the prefixes may be of machines on the same
+    bridge, and keep theirs. None: all of the prefixes.
+    """
 
     prefixes: tuple[IPNetwork, ...]
     kept: tuple[IPNetwork, ...] = ()
+    sources: tuple[AddressRange, ...] | None = None
+
+    @property
+    def ranges(self) -> Iterable[AddressRange]:
+        """The addresses whose packets are masqueraded."""
+        if self.sources is None:
+            return ((p.network_address, p.broadcast_address) for p in self.prefixes)
+        return self.sources
 
 
 def hairpin_element(link: str, address: IPAddress) -> Element:
@@ -103,7 +119,9 @@ def _masquerade_elements(networks: tuple[Masqueraded, ...]) -> frozenset[Element
     elements: set[Element] = set()
     for version, kind in ((4, IPv4Network), (6, IPv6Network)):
         widest = _widest(p for n in networks for p in n.prefixes if isinstance(p, kind))
-        elements |= {_interval(MASQUERADE[version], prefix) for prefix in widest}
+        ranges = (r for n in networks for r in n.ranges if r[0].version == version)
+        packed = ((first.packed, last.packed) for first, last in ranges)
+        elements |= _joined(MASQUERADE[version], packed)
         internal: dict[IPNetwork, set[IPNetwork]] = {}
         for network in networks:
             own = {_cover(widest, p) for p in network.prefixes if isinstance(p, kind)}
@@ -126,6 +144,21 @@ def read_kept(prefixes: Collection[IPNetwork]) -> tuple[IPNetwork, ...]:
     return tuple(sorted((_network(*_bounds(e)[1]) for e in found), key=str))
 
 
+def read_sources(addresses: Iterable[IPAddress]) -> tuple[AddressRange, ...]:
+    """The ranges of the kernel's rules that these addresses lie in; else the address alone."""
+    with open_nft() as nl:
+        observed = read_sets(nl, MASQUERADE.values())
+    return tuple(_range_around(address, observed) for address in addresses)
+
+
+def _range_around(address: IPAddress, observed: Iterable[Element]) -> AddressRange:
+    a_set = MASQUERADE[address.version]
+    single = a_set.element(address.packed, address.packed)
+    around = (e for e in _elements_of(a_set, observed) if is_covered(single, [e]))
+    found = next(around, single)
+    return ip_address(found.key), ip_address(found.key_end or found.key)
+
+
 def _network(first: bytes, last: bytes) -> IPNetwork:
     bits = (int.from_bytes(first) ^ int.from_bytes(last)).bit_length()
     return ip_network((first, 8 * len(first) - bits))
@@ -144,6 +177,17 @@ def _widest(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
 
 def _cover(widest: list[IPNetwork], prefix: IPNetwork) -> IPNetwork:
     return next(w for w in widest if prefix.subnet_of(w))  # type: ignore[arg-type]
+
+
+def _joined(a_set: Set, ranges: Iterable[tuple[bytes, bytes]]) -> set[Element]:
+    """The elements for ranges, with one for those that overlap."""
+    joined: list[tuple[bytes, bytes]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], last)
+        else:
+            joined.append((first, last))
+    return {a_set.element(first, last) for first, last in joined}
 
 
 def _interval(a_set: Set, *prefixes: IPNetwork) -> Element:
@@ -246,12 +290,23 @@ def apply_masquerade(
 def _with_others(
     desired: frozenset[Element], foreign: frozenset[Element], observed: frozenset[Element]
 ) -> frozenset[Element]:
-    """What is desired, where others' packets keep their address being as it is."""
+    """What is desired, where others' sources, and where their packets keep their address, being as
+    they are."""
     names = {a_set.name for a_set in INTERNAL.values()}
     theirs = {_bounds(e)[0] for e in foreign if e.set_name in names}
     present = {e for e in observed if e.set_name in names and _bounds(e)[0] in theirs}
     covered = {e for e in foreign if e.set_name in names and is_covered(e, present)}
-    return (desired - covered) | present
+    kept = (desired - covered) | present
+    for a_set in MASQUERADE.values():
+        sources, wanted, found = (_elements_of(a_set, e) for e in (foreign, desired, observed))
+        around = {e for e in found if any(is_covered(source, [e]) for source in sources)}
+        ranges = ((e.key, e.key_end or e.key) for e in wanted | around)
+        kept = (kept - wanted) | _joined(a_set, ranges)
+    return kept
+
+
+def _elements_of(a_set: Set, elements: Iterable[Element]) -> set[Element]:
+    return {e for e in elements if e.set_name == a_set.name}
 
 
 def element_changes(

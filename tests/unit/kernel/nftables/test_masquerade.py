@@ -15,6 +15,7 @@ from kernel.nftables.masquerade import (
     CLUSTER_SETS,
     NETWORK_SETS,
     PART,
+    AddressRange,
     Masqueraded,
     apply_masquerade,
     cluster_elements,
@@ -25,6 +26,7 @@ from kernel.nftables.masquerade import (
     masquerade_changes,
     masquerade_elements,
     read_kept,
+    read_sources,
 )
 from kernel.nftables.ruleset import FAMILIES, PARTS, remove_empty_tables
 from kernel.nftables.set_messages import read_sets
@@ -71,10 +73,10 @@ def contains(outer: IPNetwork, inner: IPNetwork) -> bool:
 
 
 def naive(groups: Groups, src: IPAddress, dst: IPAddress) -> bool:
-    """Masqueraded iff the source is a network's, and the destination in no network that has the
-    source, nor where that keeps its address."""
+    """Masqueraded iff the source is of a network's pods, and the destination in no network that has
+    the source, nor where that keeps its address."""
     reached = [[widened(prefix, groups) for prefix in group.prefixes] for group in groups]
-    if not any(src in prefix for group in reached for prefix in group):
+    if not any(int(first) <= int(src) <= int(last) for g in groups for first, last in g.ranges):
         return False
     return not any(
         any(src in prefix for prefix in prefixes)
@@ -84,17 +86,21 @@ def naive(groups: Groups, src: IPAddress, dst: IPAddress) -> bool:
 
 
 def corners(groups: Groups, version: int) -> list[IPAddress]:
-    """The addresses at which anything can change: both ends of each prefix, and beyond them."""
+    """The addresses at which anything can change: both ends of each range, and beyond them."""
     ends = {
         int(end) + step
         for group in groups
-        for prefix in (*group.prefixes, *group.kept)
-        if prefix.version == version
-        for end in (prefix.network_address, prefix.broadcast_address)
+        for ends in (*map(ends_of, (*group.prefixes, *group.kept)), *group.ranges)
+        for end in ends
+        if end.version == version
         for step in (-1, 0, 1)
     }
     make = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}[version]
     return [make[number] for number in sorted(ends)]
+
+
+def ends_of(prefix: IPNetwork) -> AddressRange:
+    return prefix.network_address, prefix.broadcast_address
 
 
 def assert_as_naive(groups: Groups, version: int) -> None:
@@ -108,7 +114,10 @@ def assert_as_naive(groups: Groups, version: int) -> None:
 
 def groups_of(version: int) -> st.SearchStrategy[Groups]:
     prefixes = st.lists(crowded_networks(version), max_size=3).map(tuple)
-    return st.lists(st.builds(Masqueraded, prefixes, prefixes), max_size=3)
+    address = crowded_networks(version).map(lambda prefix: prefix.broadcast_address)
+    pair = st.lists(address, min_size=2, max_size=2).map(lambda ends: tuple(sorted(ends, key=int)))
+    sources = st.none() | st.lists(pair, max_size=3).map(tuple)
+    return st.lists(st.builds(Masqueraded, prefixes, prefixes, sources), max_size=3)
 
 
 @settings(max_examples=150)
@@ -123,7 +132,7 @@ def test_families_do_not_meet(four: Groups, six: Groups) -> None:
     together = masquerade_elements([*four, *six])
     assert together == masquerade_elements(four) | masquerade_elements(six)
     pairs = [
-        Masqueraded(a.prefixes + b.prefixes, a.kept + b.kept)
+        Masqueraded(a.prefixes + b.prefixes, a.kept + b.kept, (*a.ranges, *b.ranges))
         for a, b in zip(four, six, strict=False)
     ]
     mixed = masquerade_elements(pairs + four[len(six) :] + six[len(four) :])
@@ -159,8 +168,17 @@ def test_the_order_of_networks_does_not_matter(case: tuple[Groups, Groups]) -> N
     assert masquerade_elements(case[0]) == masquerade_elements(case[1])
 
 
-def net(*prefixes: str, kept: Sequence[str] = ()) -> Masqueraded:
-    return Masqueraded(tuple(map(ip_network, prefixes)), tuple(map(ip_network, kept)))
+def net(
+    *prefixes: str, kept: Sequence[str] = (), sources: Sequence[str] | None = None
+) -> Masqueraded:
+    """sources: ranges as first-last, or single addresses."""
+    found = None if sources is None else tuple(map(range_of, sources))
+    return Masqueraded(tuple(map(ip_network, prefixes)), tuple(map(ip_network, kept)), found)
+
+
+def range_of(text: str) -> AddressRange:
+    first, _, last = text.partition("-")
+    return ip_address(first), ip_address(last or first)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +194,11 @@ def net(*prefixes: str, kept: Sequence[str] = ()) -> Masqueraded:
         ([net("10.0.0.0/24", "10.0.1.0/24")], "10.0.0.2", "10.0.1.3", False),
         ([net("fd00::/64"), net("fd00:0:0:1::/64")], "fd00::2", "fd00:0:0:1::3", True),
         ([net("0.0.0.0/0")], "10.0.0.2", "192.0.2.1", False),
+        # What is no pod keeps its address.
+        ([net("10.0.0.0/24", sources=["10.0.0.5-10.0.0.9"])], "10.0.0.5", "192.0.2.1", True),
+        ([net("10.0.0.0/24", sources=["10.0.0.5-10.0.0.9"])], "10.0.0.4", "192.0.2.1", False),
+        ([net("10.0.0.0/24", sources=["10.0.0.5-10.0.0.9"])], "10.0.0.5", "10.0.0.4", False),
+        ([net("10.0.0.0/24", sources=[])], "10.0.0.5", "192.0.2.1", False),
         ([net("10.0.0.0/24", kept=["192.0.2.0/24"])], "10.0.0.2", "192.0.2.1", False),
         ([net("10.0.0.0/24", kept=["192.0.2.0/24"])], "10.0.0.2", "192.0.3.1", True),
         ([net("10.0.0.0/24", kept=["10.0.0.0/8", "10.0.0.0/25"])], "10.0.0.2", "10.0.0.3", False),
@@ -294,6 +317,29 @@ def test_where_others_keep_their_address_stays(nl: Netlink, kept: list[str]) -> 
     assert read_sets(nl, NETWORK_SETS) == masquerade_elements([mine, theirs])
     apply_masquerade([], [known])
     assert read_sets(nl, NETWORK_SETS) == masquerade_elements([theirs])
+    apply_masquerade([mine])
+    assert read_sets(nl, NETWORK_SETS) == masquerade_elements([mine])
+
+
+def test_sources_are_read(nl: Netlink) -> None:
+    fields = ["10.1.0.1-10.1.0.99", "10.1.0.120", "fd00::1-fd00::f"]
+    apply_masquerade([net("10.1.0.0/24", "fd00::/64", sources=fields)])
+    asked = ["10.1.0.99", "10.1.0.120", "10.1.0.100", "fd00::5", "10.1.0.0"]
+    assert read_sources(map(ip_address, asked)) == tuple(
+        map(range_of, ["10.1.0.1-10.1.0.99", "10.1.0.120", "10.1.0.100", fields[2], "10.1.0.0"])
+    )
+
+
+def test_what_is_masqueraded_for_others_stays(nl: Netlink) -> None:
+    """Of networks in another store the pods' addresses are known, not their ranges."""
+    theirs = net("10.1.0.0/24", sources=["10.1.0.1-10.1.0.99"])
+    known = net("10.1.0.0/24", sources=["10.1.0.5", "10.1.0.120"])
+    mine = net("10.2.0.0/24", sources=["10.2.0.7"])
+    apply_masquerade([theirs])
+    apply_masquerade([mine], [known])
+    assert masquerade_changes([mine], [known]) == ()
+    both = net("10.1.0.0/24", sources=["10.1.0.1-10.1.0.99", "10.1.0.120"])
+    assert read_sets(nl, NETWORK_SETS) == masquerade_elements([mine, both])
     apply_masquerade([mine])
     assert read_sets(nl, NETWORK_SETS) == masquerade_elements([mine])
 
