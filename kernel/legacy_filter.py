@@ -14,19 +14,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kernel.iptables import has_legacy_table
-from kernel.nftables.foreign import (
-    DECIDING,
-    FORWARD,
-    INPUT,
-    OUTPUT,
-    POSTROUTING,
-    PREROUTING,
-    TRANSLATING,
-    Flow,
-    match_xtables,
-    without_oif,
-)
+from kernel.nftables.flow import Flow, without_oif
+from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from kernel.nftables.table import IFNAMSIZ, link_key
+from kernel.nftables.xtables import DECIDING, TRANSLATING, match_xtables
 
 _TABLES = {
     "raw": (PREROUTING, OUTPUT),

@@ -22,6 +22,7 @@ from kernel.model import Link, Route
 from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace, inside
 from kernel.nftables import foreign
+from kernel.nftables.flow import Flow as FilteredFlow
 from kernel.nftables.port_mappings import (
     HOST_PORT_PRIORITY,
     describe_port,
@@ -247,7 +248,7 @@ class Walk:
         number = _HOOK_NAMES.get(hook)
         if number is None or self._source is None:
             return ""
-        flow = foreign.Flow(self._source, self._to, self._flow.protocol, self._port, iif, oif)
+        flow = FilteredFlow(self._source, self._to, self._flow.protocol, self._port, iif, oif)
         where = LegacyRules().find_drop(flow, number)
         if not where and self._seen is None:
             with open_nft() as nl:
@@ -260,7 +261,7 @@ class Walk:
             return
         is_own = bool(local_addresses(self._nl, [self._to]))
         protocol, port = self._flow.protocol, self._port
-        flow = foreign.Flow(self._source, self._to, protocol, port, iif, is_local=is_own)
+        flow = FilteredFlow(self._source, self._to, protocol, port, iif, is_local=is_own)
         where = LegacyRules().find_translation(flow, HOST_PORT_PRIORITY) if iif else ""
         if iif and not where:
             with open_nft() as nl:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -23,13 +23,13 @@ from kernel.errors import KernelError
 from kernel.legacy_filter import LegacyRules
 from kernel.model import Element, Route
 from kernel.netlink.monitor import RuleChange
+from kernel.nftables.flow import Flow
 from kernel.nftables.foreign import (
     FORWARD,
     INPUT,
     OUTPUT,
     POSTROUTING,
     PREROUTING,
-    Flow,
     ForeignRules,
 )
 from kernel.nftables.port_mappings import HOST_PORT_PRIORITY, describe_port, flow_of, pod_of
@@ -196,12 +196,12 @@ def _pod_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
         route = _route(desired, prefix.version)
         if conflist and (conflist.mode == "ptp" or is_bridge_filtered(prefix.version)):
             one, other = any_pod(prefix), any_pod(prefix) + 1
-            near = Flow(one, other, _TCP, _ANY_PORT, pods, pods)
+            near = Flow(one, other, _TCP, _ANY_PORT, pods, pods, is_example=True)
             yield _NEAR, near, hooks
         if route:
             here, there = any_pod(prefix), any_pod(route.dst)
-            out = Flow(here, there, _TCP, _ANY_PORT, pods, route.link)
-            back = Flow(there, here, _TCP, _ANY_PORT, route.link, pods)
+            out = Flow(here, there, _TCP, _ANY_PORT, pods, route.link, is_example=True)
+            back = Flow(there, here, _TCP, _ANY_PORT, route.link, pods, is_example=True)
             yield "what pods send to other nodes", out, hooks
             yield "what other nodes' pods send to pods here", back, hooks
 
@@ -212,10 +212,10 @@ def _bridge_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
         return
     for prefix in desired.pod_cidrs:
         one, other = any_pod(prefix), any_pod(prefix) + 1
-        near = Flow(one, other, _TCP, _ANY_PORT, _POD_LINK, _POD_LINK)
+        near = Flow(one, other, _TCP, _ANY_PORT, _POD_LINK, _POD_LINK, is_example=True)
         yield _NEAR, near, (PREROUTING, FORWARD, POSTROUTING)
-        yield "what pods send", Flow(one, other, _TCP, _ANY_PORT, _POD_LINK), (PREROUTING, INPUT)
-        to_pod = Flow(other, one, _TCP, _ANY_PORT, "", _POD_LINK)
+        yield "what pods send", replace(near, oif=""), (PREROUTING, INPUT)
+        to_pod = replace(near, source=other, to=one, iif="")
         yield "what pods receive", to_pod, (OUTPUT, POSTROUTING)
 
 

@@ -146,7 +146,7 @@ HOOK = "'{{{{ type filter hook {} device {} priority 0; }}}}'"
 NO_NETDEV = "nft delete table netdev other"
 SET = """
 table inet other {
-  set s { type ipv4_addr; flags interval; elements = { 10.244.0.0/16 }; }
+  set s { type ipv4_addr; flags interval%s; elements = { 10.244.0.0/16 }; }
   chain c { type filter hook forward priority 0; ip saddr @s drop; }
 }
 """
@@ -232,7 +232,12 @@ LOCAL = {
         ("rule 1 of chain POSTROUTING of table mangle of iptables-legacy",),
     ),
     "drop by a set": Fault(
-        nft(lambda world: world.one.node, SET),
+        nft(lambda world: world.one.node, SET % ""),
+        no_table(1),
+        ("firewall drops what pods send", "rule 3 of chain c of table inet other"),
+    ),
+    "drop by a set of elements that expire": Fault(
+        nft(lambda world: world.one.node, SET % ", timeout"),
         no_table(1),
         ("c1 gets no answer", "dropped by rule 3 `ip saddr @s drop` of chain c of table inet"),
     ),

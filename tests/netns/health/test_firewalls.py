@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.netns.health.conftest import Grow, allow_again, expect, expect_well, nft
 from tests.netns.routing.conftest import STATUS, Member, eventually
+from tests.pytest_netns.firewalld import call, firewalld
 
 OWN = "this node's own firewall drops "
 
@@ -75,3 +77,32 @@ def test_a_rule_for_new_connections_does_not_accept_the_overlay(grow: Grow) -> N
     nft(one, f"input {rules}; ct state new,untracked udp dport 8472 accept")
     expect_well([one, two])
     eventually(partial(is_ok, one))
+
+
+def test_a_change_of_a_set_is_followed_at_once(grow: Grow) -> None:
+    """Long before what is evaluated each minute."""
+    one, _two = grow()
+    rules = "type filter hook input priority 0; udp dport @blocked drop;"
+    blocked = "set blocked { type inet_service; elements = { 53, 8472 }; }"
+    script = f"table inet test {{\n{blocked}\nchain input {{ {rules} }}\n}}\n"
+    one.node.run(["nft", "-f", "-"], stdin=script)
+    eventually(partial(has_finding, one, OWN, "VXLAN (UDP port 8472)", "chain input of table"))
+    one.node.run(["nft", "delete element inet test blocked { 8472 }"])
+    eventually(lambda: OWN not in str(one.status()["troubles"]) or one.status(), seconds=30)
+    one.node.run(["nft", "add element inet test blocked { 8472 }"])
+    eventually(partial(has_finding, one, OWN, "VXLAN (UDP port 8472)"), seconds=30)
+
+
+@pytest.mark.needs("firewalld")
+def test_firewalld_with_its_default_zone(grow: Grow, tmp_path: Path) -> None:
+    """Its rules begin with `ct state { established, related } accept`: a set without a name."""
+    one, two = grow()
+    chain = "chain filter_IN_public of table inet firewalld"
+    with firewalld(one.node, tmp_path):
+        eventually(partial(has_finding, one, OWN, "VXLAN (UDP port 8472) from peers", chain))
+        expect(one, two, "one-way", OWN, chain)
+        assert chain in one.node.run([one.podwirectl, "doctor"], check=False).stdout
+        for port in ("8472", "8473"):
+            call(one.node, "addPort", "sssi", "public", port, "udp", "0")
+        expect_well([one, two])
+        eventually(partial(is_ok, one))

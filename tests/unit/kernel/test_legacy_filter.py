@@ -9,7 +9,8 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.legacy_filter import LegacyRules, LegacyTable
-from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, PREROUTING, Flow
+from kernel.nftables.flow import Flow
+from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, PREROUTING
 from tests.unit.cni_plugin.namespaces import elsewhere
 from tests.unit.kernel.nftables.test_foreign import DOCKER, FLOWS, UFW, VXLAN, iptables
 
