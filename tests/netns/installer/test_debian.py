@@ -12,6 +12,9 @@ import pytest
 from tests import ROOT
 from tests.pytest_netns import MakeNamespace, Node
 
+# The package is built in /opt/podwire, which is this machine's.
+pytestmark = pytest.mark.xdist_group("debian package")
+
 CONF = {
     "cniVersion": "1.0.0", "name": "net", "type": "podwire",
     "ipam": {"ranges": [[{"subnet": "10.88.0.0/24"}]]},

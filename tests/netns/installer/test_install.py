@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -201,15 +201,22 @@ def interrupt(place: Place, number: signal.Signals) -> None:
     wait = place.source / "packaging" / "wait"
     wait.touch()
     before = set(place.prefix.glob("venv-*"))
-    argv = [place.source / "packaging" / "install", "--prefix", place.prefix, *place.folders]
+    # nohup and shells in the background have programs ignore some signals, for good.
+    argv = ["env", "--default-signal", place.source / "packaging" / "install"]
+    argv += ["--prefix", place.prefix, *place.folders]
     process = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 60
-    while not set(place.prefix.glob("venv-*/pyvenv.cfg")) - {p / "pyvenv.cfg" for p in before}:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    os.killpg(process.pid, number)  # as a terminal does
-    assert process.wait(30) != 0
+    try:
+        until = time.monotonic() + 60
+        while not set(place.prefix.glob("venv-*/pyvenv.cfg")) - {p / "pyvenv.cfg" for p in before}:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(process.pid, number)  # as a terminal does
+        assert process.wait(60) != 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     wait.unlink()
 
 
