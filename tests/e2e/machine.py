@@ -179,9 +179,7 @@ class Machine:
 
     def in_daemon(self, *words: str, check: bool = True) -> str:
         """What a command in the daemon's container prints; the API server is not asked."""
-        tasks = self.ctr("tasks", "list").splitlines()
-        running = {task.split()[0] for task in tasks if "RUNNING" in task}
-        [container] = running.intersection(self.containers("container.name", "podwired"))
+        [container] = self.running("container.name", "podwired")
         name = f"tests-{next(_NUMBERS)}"
         inside = ("tasks", "exec", "--exec-id", name, container, *words)
         return self.run(*_CTR, *inside, check=check)
@@ -196,6 +194,12 @@ class Machine:
         """Those that the kubelet gave a label."""
         chosen = f'labels."io.kubernetes.{label}"=={value}'
         return self.ctr("containers", "list", "--quiet", chosen).split()
+
+    def running(self, label: str, value: str) -> set[str]:
+        """Those of them that run; of a start that the kubelet repeated others are left."""
+        tasks = self.ctr("tasks", "list").splitlines()
+        found = {task.split()[0] for task in tasks if "RUNNING" in task}
+        return found.intersection(self.containers(label, value))
 
     def troubles(self) -> list[str]:
         """What `podwirectl status` finds."""

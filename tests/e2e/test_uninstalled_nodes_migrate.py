@@ -156,7 +156,7 @@ def test_pods_run_on_under_podwire(before: Before) -> None:
     before.await_reached("old1", "old2", old)
     before.assert_masqueraded(one, old["old1"])
     before.assert_port_leads_to(two, "old2")
-    containers = one.containers("pod.name", "old1")
+    containers = one.running("pod.name", "old1")
 
     page = (ROOT / "docs/migration.md").read_text()
     [script] = re.findall(rf"^    sed '(s/.*migrateFrom: {plugin.name}.*)' \\$", page, re.MULTILINE)
@@ -172,7 +172,7 @@ def test_pods_run_on_under_podwire(before: Before) -> None:
     before.assert_port_leads_to(two, "old2")
     assert before.addresses() == old
     assert len(containers) == 2
-    assert one.containers("pod.name", "old1") == containers
+    assert one.running("pod.name", "old1") == containers
 
     for name, machine in (("new1", one), ("new2", two)):
         before.start(name, machine)
