@@ -202,7 +202,7 @@ def interrupt(place: Place, number: signal.Signals) -> None:
     wait.touch()
     before = set(place.prefix.glob("venv-*"))
     # nohup and shells in the background have programs ignore some signals, for good.
-    argv = ["env", "--default-signal", place.source / "packaging" / "install"]
+    argv: list[str | Path] = ["env", "--default-signal", place.source / "packaging" / "install"]
     argv += ["--prefix", place.prefix, *place.folders]
     process = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
