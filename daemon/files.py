@@ -243,6 +243,7 @@ def _hint(code: int, folder: Path) -> str:
     hint = _HINTS.get(code, "podwire tries again")
     if code == errno.EROFS and _is_in_unit() and _is_protected(folder):
         line = f"add the line ReadWritePaths={folder} below [Service] in `systemctl edit podwired`"
+        line += " and restart it"
         return f"systemd's unit keeps it read-only: {line}, or {hint} where it is so outside, too"
     if code not in _FORBIDDEN:
         return hint

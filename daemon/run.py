@@ -125,6 +125,7 @@ def _serve_alone(socket_path: Path, data_dir: Path, common: Common) -> int:
     from daemon.routing.kept_programs import KeptPrograms
     from daemon.routing.reporter import Reporter
 
+    common.readiness.needs_routes = False
     with closing(Journal(data_dir / JOURNAL, DEFAULT_JOURNAL_BYTES)) as journal:
         reporter = Reporter(journal, common.log)
         programs = KeptPrograms(data_dir, reporter)
@@ -205,10 +206,12 @@ def _routing_and_more(
 class Common:
     """What all processes that serve calls have in common, made before they are forked.
 
-    processes: the forked ones, as the first one sees them. counters: with a row for each.
+    processes: the forked ones, as the first one sees them. counters: with a row for each. health:
+    made first, so that probes do not read what an earlier daemon wrote.
     """
 
     def __init__(self, log: Log, listener: Listener) -> None:
+        self.health = HealthFile(log)
         self.log, self.signals, self.listener = log, Signals(log), listener
         self.watchdog, self.readiness, self.locks = Watchdog(log), Readiness(), LocksFile()
         self.counters, self.processes = CallCounters(process_count()), Processes(log)
@@ -275,7 +278,6 @@ def _lead(common: Common, service: Service) -> int:
     """Serve in the first process until a signal, and wait for the others."""
     listener, processes, signals = common.listener, common.processes, common.signals
     signals.follow()
-    health = HealthFile(common.log)
     reclaim_in_all_stores(service.data_dir, DEFAULT_INDEX, common.log.info)
     with _serving(common, 0, service.data_dir) as (server, pool), service.beside:
         _keep_from_collector()
@@ -287,7 +289,7 @@ def _lead(common: Common, service: Service) -> int:
             for number in processes.find_dead():
                 common.counters.drop(number)
                 common.loops[number].end()
-            health.write(common.watchdog.check(), common.readiness.unready)
+            common.health.write(common.watchdog.check(), common.readiness.unready)
             service.upkeep()
             displaced = _find_displaced(listener, service)
         if not displaced:

@@ -23,11 +23,13 @@ class Readiness:
     """The newest status, written by one thread of one process and read by all of its forked ones.
 
     network: the name in the CNI configuration that the daemon writes, which each process sets;
-    other networks' pods need no routes to other nodes.
+    other networks' pods need no routes to other nodes. needs_routes: false where the daemon makes
+    none, for nobody's pods.
     """
 
     def __init__(self, network: str = "") -> None:
         self.network = network
+        self.needs_routes = True
         self._memory = mmap.mmap(-1, SIZE)
         self._written = b""
 
@@ -54,7 +56,9 @@ class Readiness:
 
     @property
     def unready(self) -> str:
-        """Why pods that need routes cannot be attached; empty where they can."""
+        """Why pods that need routes cannot be attached; empty where they can, or none needs any."""
+        if not self.needs_routes:
+            return ""
         fault = self.fault(self.network)
         return fault.msg if fault and fault.code == NOT_AVAILABLE else ""
 

@@ -30,8 +30,9 @@ VXLAN device, nftables rules, what this node published, and the executables in t
 plugins. What was set aside for them is put back. Nothing else is touched.
 
 Stop the daemon first, and drain the node: pods of podwire that run are named, and nothing is done.
-A run that was interrupted is finished by the next one. Where Kubernetes or etcd does not answer, as
-when the cluster is gone, what this node published there stays: a warning says for how long.
+A run that was interrupted is finished by the next one. What this node published in
+Kubernetes or etcd stays where it cannot be withdrawn, as when the cluster is gone: a warning says
+for how long.
 
 examples:
   podwired uninstall

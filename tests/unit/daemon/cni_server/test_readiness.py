@@ -83,3 +83,10 @@ def test_a_long_fault_is_cut() -> None:
     fault = readiness.fault("podwire")
     assert fault is not None
     assert fault.msg.count("\U0001f600") == 1000
+
+
+def test_nothing_is_missing_where_the_daemon_makes_no_routes() -> None:
+    readiness = Readiness()
+    assert "just started" in readiness.unready
+    readiness.needs_routes = False
+    assert readiness.unready == ""
