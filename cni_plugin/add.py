@@ -78,8 +78,8 @@ def _already_attached(call: Call) -> CniError:
 
 def _add(call: Call, shape: Shape, nl: Netlink, pod: Namespace, store: Store) -> Result:
     name = call.conf.bridge if shape.mode == "bridge" else ""
-    uplink, found = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
-    mtus = uplink, found.mtu if found else None
+    uplink, found, given = read_uplink_and_bridge(nl, uplink=not call.conf.mtu, bridge=name)
+    mtus = uplink, given
     with ExitStack() as undo:
         record = partial(_record, call, shape, pod, store, mtus)
         make = partial(_make, call, nl, pod, store, found, undo)
@@ -215,9 +215,9 @@ def _record(
 ) -> _Recorded:
     """Addresses and the attachment's record, in one commit, before the kernel is touched.
 
-    mtus: of the default route's link and of the bridge, as far as they are there. earlier: the
-    record that this one replaces, of the pair alone. Last those addresses that another pod may have
-    had before.
+    mtus: of the default route's link, and that the bridge was given, as far as there are any.
+    earlier: the record that this one replaces, of the pair alone. Last those addresses that another
+    pod may have had before.
     """
     request, conf = call.request, call.conf
     with store.transaction() as tx:
@@ -238,8 +238,11 @@ def _record(
         text = dump_record(record)
         tx.put_attachment(call.owner, text)
         if plan.masquerade:
-            addresses = (a.address.ip for a in plan.pod.addresses)
-            sources = (*call.ipam.ranges(call), *networks.single_ranges(addresses))
+            if plan.bridge:
+                addresses = (a.address.ip for a in plan.pod.addresses)
+                sources = (*call.ipam.ranges(call), *networks.single_ranges(addresses))
+            else:  # nobody but the pod is behind a routed pair
+                sources = networks.whole_ranges(plan.masquerade)
             kept = conf.non_masquerade_cidrs
             networks.add_prefixes(tx, conf.name, plan.masquerade, sources, kept)
         # What another IPAM plugin gave to whom is not known.

@@ -67,24 +67,29 @@ def add_prefixes(
     desired = tuple(dict.fromkeys((*known.prefixes, *prefixes)))
     if kept is None:
         kept = known.kept or read_kept(desired)
-    fresh = Masqueraded(desired, kept, _sources(tx, network, prefixes, tuple(sources)))
+    fresh = Masqueraded(desired, kept, _sources(tx, network, known, prefixes, tuple(sources)))
     if fresh != known:
         tx.put_network(network, _dump(fresh))
 
 
 def _sources(
-    tx: Transaction, network: str, prefixes: Prefixes, more: tuple[AddressRange, ...]
+    tx: Transaction,
+    network: str,
+    known: Masqueraded,
+    prefixes: Prefixes,
+    more: tuple[AddressRange, ...],
 ) -> tuple[AddressRange, ...] | None:
-    """The network's sources with more, of these prefixes; None where they are all addresses."""
-    known = _load(tx.network(network))
+    """The network's sources with more, of these prefixes; None where they are all addresses.
+
+    known: of the network, so far.
+    """
     before = known.sources
     if before is None:
         if _hold_all(more, prefixes):
             return None
         # The ranges were others, or an earlier version knew none: its pods' addresses count.
         others = [p for p in known.prefixes if p not in prefixes]
-        whole = [(p.network_address, p.broadcast_address) for p in others]
-        before = _with_sources(whole, _addresses_of_pods(tx, network))
+        before = _with_sources(whole_ranges(others), _addresses_of_pods(tx, network))
     found = _with_sources(before, more)
     return None if _hold_all(found, {*known.prefixes, *prefixes}) else found
 
@@ -101,6 +106,11 @@ def _holds(each: AddressRange, prefix: IPNetwork) -> bool:
     # Every ADD asks: numbers are compared, for addresses would be made.
     first, last = int(prefix.network_address) + edge, int(prefix.broadcast_address) - edge
     return int(each[0]) <= first and last <= int(each[1])
+
+
+def whole_ranges(prefixes: Iterable[IPNetwork]) -> tuple[AddressRange, ...]:
+    """All addresses of each prefix."""
+    return tuple((p.network_address, p.broadcast_address) for p in prefixes)
 
 
 def single_ranges(addresses: Iterable[IPAddress]) -> tuple[AddressRange, ...]:

@@ -30,8 +30,8 @@ def plan_attachment(
 ) -> tuple[Plan, Result]:
     """What the attachment gets, and the result to return; the bridge's MAC is not known yet.
 
-    bridge_mtu: of the bridge, if it is there. Raises code 7 for an MTU that the addresses exclude,
-    and for a route's next hop out of reach.
+    bridge_mtu: that the bridge was given, if it is there. Raises code 7 for an MTU that the
+    addresses exclude, and for a route's next hop out of reach.
     """
     mtu, whose = _choose_mtu(conf, shape, uplink_mtu, bridge_mtu)
     if mtu < _IPV6_MTU_MIN and 6 in versions(ipam):

@@ -255,6 +255,8 @@ class Transaction:
                 owner.network, encode(address),
             )
         ]  # fmt: skip
+        if address in self.reused:  # whoever sends to it sends to this owner
+            self.reused.remove(address)
         self.insert(owner, address, tags[0][0] if tags else 0)
 
     def insert(

@@ -29,6 +29,7 @@ _OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 # Documentation addresses (RFC 5737, RFC 3849): no route leads to them in particular, so the route
 # that a packet to them would take is the node's default route.
 _ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
+_EMPTY_MTU = 1500  # ETH_DATA_LEN
 
 
 def read_link(nl: Netlink, name: str = "", index: int = 0) -> Link | None:
@@ -135,12 +136,14 @@ def _read_neighbours(nl: Netlink, desired: Space, present: list[Link]) -> Iterat
 
 def read_uplink_and_bridge(
     nl: Netlink, *, uplink: bool, bridge: str
-) -> tuple[int | None, Link | None]:
-    """The MTU in bytes of the default route's link, and a bridge.
+) -> tuple[int | None, Link | None, int | None]:
+    """The MTU in bytes of the default route's link, a bridge, and the MTU that it was given.
 
     uplink: whether that MTU is needed; bridge: the name, empty where none is. None without a
-    default route, and without a bridge of that name. In one exchange but for the default route's
-    link: every ADD asks.
+    default route and without a bridge of that name; the last also where it has no port that is up,
+    and the MTU that the kernel gives an empty bridge, until a port brings another one
+    (net/bridge/br_if.c, br_mtu_auto_adjust). In one exchange but for the default route's link:
+    every ADD asks.
     """
     lookups = [routes.get_route(address) for address in _ANYWHERE] if uplink else []
     messages = [*lookups, links.get_link(bridge)] if bridge else lookups
@@ -148,8 +151,12 @@ def read_uplink_and_bridge(
     for answer in answers[len(lookups) :]:
         if answer.errno not in (0, *links.GONE):
             raise KernelError("look up link", bridge, answer.errno, answer.hint)
-    found = (links.parse_link(a.objects[0]) for a in answers[len(lookups) :] if a.objects)
-    return _mtu_of_first(nl, answers[: len(lookups)]), next(found, None)
+    message = next((a.objects[0] for a in answers[len(lookups) :] if a.objects), None)
+    found = links.parse_link(message) if message else None
+    mtu = found.mtu if found else None
+    if message and mtu == _EMPTY_MTU and not links.parse_operational(message)[1]:
+        mtu = None
+    return _mtu_of_first(nl, answers[: len(lookups)]), found, mtu
 
 
 def _mtu_of_first(nl: Netlink, answers: list[Answer]) -> int | None:

@@ -192,6 +192,7 @@ def test_a_pod_on_a_bridge_of_the_nodes_has_the_bridges_mtu(
     scene.node.ns.ip_batch(
         f"link set eth0 mtu {uplink}\nlink add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
         f"link add lan type veth peer name lan-peer\nlink set lan master {BRIDGE} up\n"
+        "link set lan-peer up\n"
     )
     attached = scene.add(netconf("bridge", isGateway=False), pod)
     assert [i["mtu"] for i in attached.result["interfaces"]] == [1500] * 3
@@ -211,6 +212,17 @@ def test_a_pod_on_a_bridge_with_its_gateway_has_at_most_the_bridges_mtu(
     assert second.pod.ping(GATEWAYS[4], size=mtu, fragment=False)
     if mtu == 1500:
         assert second.pod.ping(first.address(4), size=mtu, fragment=False)
+
+
+def test_a_bridge_that_was_empty_limits_no_pod(
+    scene: Scene, make_pod: Callable[[], Namespace]
+) -> None:
+    scene.node.ns.ip_batch("link set eth0 mtu 9000")
+    scene.delete(scene.add(netconf("bridge"), make_pod(), "first"))
+    assert mtu_of(scene.node.ns, BRIDGE) == 1500, "as the kernel has it"
+    second = scene.add(netconf("bridge"), make_pod(), "second")
+    assert mtu_of(second.pod, "eth0") == mtu_of(scene.node.ns, BRIDGE) == 9000
+    assert second.pod.ping(GATEWAYS[4], size=9000, fragment=False)
 
 
 def mtu_of(space: Namespace, name: str) -> int:
