@@ -30,11 +30,12 @@ from daemon.cni_server.readiness import Readiness
 from daemon.cni_server.server import Server
 from daemon.cni_server.worker_pool import Delegations, WorkerPool
 from daemon.config import DEFAULT_CONFIG, DEFAULT_JOURNAL_BYTES, JOURNAL
-from daemon.health_file import HealthFile
+from daemon.liveness.health_file import HealthFile
+from daemon.liveness.systemd import notify
+from daemon.liveness.watchdog import Watchdog, WatchedLoop
 from daemon.log import Log
 from daemon.options import Unusable, path_from_environment, settings_of
 from daemon.signals import Signals
-from daemon.systemd import Watchdog, WatchedLoop, notify
 from ipam.errors import IpamError
 
 if TYPE_CHECKING:

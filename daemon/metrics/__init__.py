@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from daemon.systemd import Watchdog
+from daemon.liveness.watchdog import Watchdog
 from kernel.errors import KernelError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def metrics_served(sources: Sources, log: Log, watchdog: Watchdog) -> Iterator[N
     from daemon.metrics.collector import Collector
     from daemon.metrics.endpoint import Endpoint, Exposition, Pages
 
-    pages = Pages(Exposition(Collector(sources).read), sources.counts, watchdog.find_stuck)
+    pages = Pages(Exposition(Collector(sources).read), sources.counts, watchdog.describe_stall)
     loop = watchdog.add("metrics")
     with Endpoint(*settings.listen, pages, sources.counts.note_endpoint, log, loop):
         yield

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from daemon.cni_server.call_counters import BOUNDS as CALL_BOUNDS
+from daemon.liveness.watchdog import WatchedLoop, unwatched
 from daemon.log import Log
 from daemon.metrics import families as f
 from daemon.metrics.collector import Labels, Values
@@ -21,7 +22,6 @@ from daemon.metrics.families import FAMILIES, Family
 from daemon.model import Histogram
 from daemon.routing.counters import BOUNDS as RECONCILE_BOUNDS
 from daemon.routing.counters import Counts
-from daemon.systemd import WatchedLoop, unwatched
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -106,12 +106,13 @@ def _buckets(family: Family, histogram: Histogram) -> list[tuple[str, int]]:
 
 
 class Pages:
-    """The pages of the endpoint. find_stuck: the names of the daemon's loops that are stuck."""
+    """The pages of the endpoint. describe_stall: of the daemon's watchdog."""
 
     def __init__(
-        self, exposition: Exposition, counts: Counts, find_stuck: Callable[[], tuple[str, ...]]
+        self, exposition: Exposition, counts: Counts, describe_stall: Callable[[], str]
     ) -> None:
-        self._exposition, self._counts, self._find_stuck = exposition, counts, find_stuck
+        self._exposition, self._counts = exposition, counts
+        self._describe_stall = describe_stall
 
     def __call__(self, path: str, accept: str) -> Response:
         """The response to a GET of a path."""
@@ -119,17 +120,15 @@ class Pages:
             content_type, body = self._exposition.render(accept)
             return Response(200, body, content_type)
         if path == "/healthz":
-            return check_alive(self._find_stuck())
+            return check_alive(self._describe_stall())
         if path == "/readyz":
             return check_ready(self._counts)
         return _line(404, "not found: the paths are /metrics, /healthz and /readyz")
 
 
-def check_alive(stuck: tuple[str, ...]) -> Response:
-    """200 while all loops of the daemon make progress, else 503 and which ones do not."""
-    if stuck:
-        return _line(503, f"no progress: {', '.join(stuck)}")
-    return _line(200, "alive")
+def check_alive(stall: str) -> Response:
+    """200 while all loops of the daemon make progress, else 503. stall: which ones do not."""
+    return _line(503, stall) if stall else _line(200, "alive")
 
 
 def check_ready(counts: Counts) -> Response:

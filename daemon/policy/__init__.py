@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from daemon.systemd import Watch, unwatched
+from daemon.liveness.watchdog import Watch, unwatched
 from kernel.errors import KernelError
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from daemon.backoff import Backoff
 from daemon.journal import Action, Journal, Record
+from daemon.liveness.watchdog import Watch, unwatched
 from daemon.log import Log
 from daemon.model import SourceActivity
 from daemon.policy.compile import Compiled, LocalPod, compile_rules
@@ -26,7 +27,6 @@ from daemon.policy.describe import describe_changes
 from daemon.policy.local_pods import LocalPods, summary, with_local
 from daemon.policy.model import Facts, Key, PolicyCounts, PolicySource
 from daemon.policy.saved_facts import SAVE_SECONDS, open_saved, read_facts
-from daemon.systemd import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Link
 from kernel.netlink.monitor import Event, Monitor, RuleChange

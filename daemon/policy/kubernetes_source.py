@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from daemon.config.schema import KubernetesSettings
+from daemon.liveness.watchdog import Watch, unwatched
 from daemon.log import Log
 from daemon.model import SourceActivity
 from daemon.policy.model import EVERYBODY, Facts, Key, PodFacts, PodPeers, Policy
 from daemon.policy.object_fields import UnusableField
 from daemon.policy.objects import key_of, parse_namespace_facts, parse_pod_facts, parse_policy
 from daemon.sources.kubernetes.reflector import Reflector
-from daemon.systemd import Watch, unwatched
 
 NAMESPACES_MAX = 8
 """Namespaces that a peer's pods are followed in one by one; of more, those of all together."""

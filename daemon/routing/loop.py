@@ -22,6 +22,7 @@ from daemon.config.reload import AllowedOverlap
 from daemon.config.schema import Settings
 from daemon.files import explain
 from daemon.journal import Journal
+from daemon.liveness.watchdog import Watch, unwatched
 from daemon.log import Log
 from daemon.model import Desired, Refusal, Snapshot, Source
 from daemon.probes.prober import Prober
@@ -49,7 +50,6 @@ from daemon.routing.takeover import Takeover
 from daemon.routing.unwired_pods import UnwiredPods
 from daemon.sources import open_source
 from daemon.status import NodeStatus, Refused
-from daemon.systemd import Watch, unwatched
 from kernel.errors import KernelError
 from kernel.model import Entry
 from kernel.netlink.monitor import RuleChange

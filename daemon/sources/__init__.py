@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.systemd import Watch, unwatched
+from daemon.liveness.watchdog import Watch, unwatched
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings

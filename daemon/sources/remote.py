@@ -21,10 +21,10 @@ from typing import Protocol
 
 from daemon.backoff import Backoff
 from daemon.delayed_file import DelayedFile
+from daemon.liveness.watchdog import Watch, WatchedLoop, unwatched
 from daemon.log import Log
 from daemon.model import Node, Snapshot, SourceActivity
 from daemon.sources.cache import POSITION_GAP, LastKnown, Unreadable, load, open_cache
-from daemon.systemd import Watch, WatchedLoop, unwatched
 from kernel.model import IPNetwork
 
 CALM = 60.0

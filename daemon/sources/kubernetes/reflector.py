@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from daemon.config.schema import KubernetesSettings
+from daemon.liveness.watchdog import Watch, unwatched
 from daemon.log import Log
 from daemon.sources.http import BadResponse
 from daemon.sources.kubernetes.api import FORBIDDEN, GONE, RESTORED, TIMEOUT, Api, ApiError
@@ -17,7 +18,6 @@ from daemon.sources.kubernetes.objects import UnusableObject, find_position
 from daemon.sources.kubernetes.own_object import PATIENCE, SILENCE, list_query, watch_query
 from daemon.sources.kubernetes.retry import PAUSE, retry_pauses
 from daemon.sources.remote import SourceError
-from daemon.systemd import Watch, unwatched
 
 T = TypeVar("T")
 Key = tuple[str, str]

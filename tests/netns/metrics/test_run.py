@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.systemd import LIMIT
+from daemon.liveness.watchdog import LIMIT
 from tests import ROOT
 from tests.netns.metrics.conftest import (
     PORT,

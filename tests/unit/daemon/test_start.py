@@ -58,8 +58,8 @@ def test_signals_kill_neither_of_the_daemons() -> None:
 
 WATCHED = """
 import os, sys
-import daemon.__main__ as program, daemon.systemd
-daemon.systemd.LIMIT = 2.0
+import daemon.__main__ as program, daemon.liveness.watchdog
+daemon.liveness.watchdog.LIMIT = 2.0
 sys.exit(program.main())
 """
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon import systemd as watchdog_module
+from daemon.liveness import watchdog as watchdog_module
+from daemon.liveness.watchdog import LIMIT, Watchdog
 from daemon.log import Log
 from daemon.metrics import endpoint
 from daemon.metrics import families as f
@@ -34,8 +35,7 @@ from daemon.metrics.endpoint import (
 from daemon.model import Histogram
 from daemon.routing.counters import Counts, Seen
 from daemon.status import NodeStatus
-from daemon.systemd import LIMIT, Watchdog
-from tests.unit.daemon.test_systemd import Clock
+from tests.unit.daemon.liveness.test_watchdog import Clock
 from tests.unit.ports import free_port
 
 DEADLINE = 60.0
@@ -378,19 +378,19 @@ def test_scrapes_read_one_after_the_other() -> None:
 def test_pages() -> None:
     counts = Counts()
     counts.note_iteration(0.0, Seen(GOOD, None, None, None))
-    stuck: list[str] = []
-    pages = Pages(Exposition(lambda: VALUES), counts, lambda: tuple(stuck))
+    stall: list[str] = []
+    pages = Pages(Exposition(lambda: VALUES), counts, lambda: "".join(stall))
     assert [pages(path, "").status for path in ("/metrics", "/healthz", "/readyz")] == [200] * 3
     assert b"podwire_ready 1.0" in pages("/metrics", "").body
     for path in ("/", "/metrics/", "/healthz/", "/readyz/", "/healthz/../metrics"):
         assert pages(path, "").status == 404
-    stuck.append("probes")
+    stall.append("no progress: probes")
     assert pages("/healthz", "").status == 503
 
 
 def test_a_daemon_with_a_loop_that_is_stuck_is_not_alive() -> None:
-    assert check_alive(()) == Response(200, b"alive\n")
-    late = check_alive(("calls of process 2", "probes"))
+    assert check_alive("") == Response(200, b"alive\n")
+    late = check_alive("no progress: calls of process 2, probes")
     assert late == Response(503, b"no progress: calls of process 2, probes\n")
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from daemon.liveness.watchdog import Watchdog
 from daemon.log import Log
 from daemon.model import Node, Snapshot, Source
 from daemon.sources.cache import LastKnown, load, render
 from daemon.sources.remote import Feed, RemoteSource, SourceError
-from daemon.systemd import Watchdog
 from tests.unit.daemon.waiting import wait_until
 
 RANGES = (ip_network("10.244.0.0/16"),)
@@ -92,8 +92,7 @@ def test_a_client_that_hangs_is_noticed(tmp_path: Path, capfd: pytest.CaptureFix
         return "no progress: source;" in capfd.readouterr().err
 
     def is_well() -> bool:
-        watchdog.check()
-        return not watchdog._stuck
+        return not watchdog.check()
 
     try:
         wait_until(is_named)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import systemd as module
+from daemon.liveness import watchdog as module
+from daemon.liveness.watchdog import LIMIT, Watchdog
 from daemon.log import Log
-from daemon.systemd import LIMIT, Watchdog
 
 
 class Clock:
@@ -78,11 +78,10 @@ def test_a_watchdog_that_is_not_checked_is_stuck_itself(clock: Clock) -> None:
     """Other threads see it; to systemd it is silent."""
     watchdog = watched({})
     clock.now += LIMIT + 1
-    assert watchdog.find_stuck() == ()  # the daemon is starting
-    watchdog.check()
-    assert watchdog.find_stuck() == ()
+    assert watchdog.describe_stall() == ""  # the daemon is starting
+    assert watchdog.check() == watchdog.describe_stall() == ""
     clock.now += LIMIT + 1
-    assert watchdog.find_stuck() == ("main thread",)
+    assert watchdog.describe_stall() == "no progress: main thread"
 
 
 def test_a_loop_that_ended_is_not_stuck(clock: Clock, manager: socket.socket) -> None:

@@ -1,36 +1,24 @@
-"""systemd: the daemon's readiness (sd_notify(3)), and its watchdog (sd_watchdog_enabled(3)).
+"""The watchdog: which of the daemon's loops make no progress.
 
-The watchdog is fed only while the daemon's loops make progress. Each loop notes until
-when it will again, in memory that the daemon's processes share. The first process compares, and
-reports to systemd, which kills a daemon that is silent and starts another one. Without systemd
-liveness probes ask for the same.
+Each loop notes until when it will again, in memory that the daemon's processes share. The first
+process compares, and reports to systemd (sd_watchdog_enabled(3)), which kills a daemon that is
+silent and starts another one. Without systemd liveness probes ask for the same.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
-from daemon.health_file import VARIABLE
+from daemon.liveness.health_file import VARIABLE
+from daemon.liveness.systemd import notify
 from daemon.log import Log
 
 LIMIT = 60.0
 """Seconds that a loop may take for one iteration, unless it asks for more."""
 _LOOPS_MAX = mmap.PAGESIZE // 8
-
-
-def notify(state: str) -> None:
-    """Report a state like READY=1 to the service manager, if there is one."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = "\0" + path[1:] if path.startswith("@") else path
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-        link.sendto(state.encode(), address)
 
 
 class WatchedLoop:
@@ -66,7 +54,7 @@ class Watchdog:
         self._ends = memoryview(mmap.mmap(-1, _LOOPS_MAX * 8)).cast("d")
         self._names: list[str] = []
         self._own = self.add("main thread")
-        self._stuck: tuple[str, ...] = ()
+        self._fault = ""
         # systemd names the process that it expects to hear of; a child would inherit the rest.
         is_ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._is_watched = is_ours and "WATCHDOG_USEC" in env
@@ -78,21 +66,25 @@ class Watchdog:
             self._names.append(name)
         return WatchedLoop(self._ends, self._names.index(name))
 
-    def find_stuck(self) -> tuple[str, ...]:
-        """The loops that are stuck, the one that calls `check` among them; from any thread."""
-        now = time.monotonic()
-        return tuple(n for n, end in zip(self._names, self._ends, strict=False) if 0 < end < now)
+    def describe_stall(self) -> str:
+        """Which loops are stuck, the one that calls `check` among them; empty where none is.
 
-    def check(self) -> tuple[str, ...]:
-        """Feed the watchdog, or log which loops are stuck; these."""
+        From any thread.
+        """
+        now = time.monotonic()
+        stuck = [n for n, end in zip(self._names, self._ends, strict=False) if 0 < end < now]
+        return f"no progress: {', '.join(stuck)}" if stuck else ""
+
+    def check(self) -> str:
+        """Feed the watchdog, or log which loops are stuck; these, as `describe_stall`."""
         self._own.beat()
-        stuck = self.find_stuck()
-        if stuck and stuck != self._stuck:
-            self._log.error(f"no progress: {', '.join(stuck)}; {self._remedy}")
-        self._stuck = stuck
-        if self._is_watched and not stuck:
+        fault = self.describe_stall()
+        if fault and fault != self._fault:
+            self._log.error(f"{fault}; {self._remedy}")
+        self._fault = fault
+        if self._is_watched and not fault:
             notify("WATCHDOG=1")
-        return stuck
+        return fault
 
     @property
     def _remedy(self) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon import health_file as module
-from daemon.health_file import HOLDS, HealthFile
+from daemon.liveness import health_file as module
+from daemon.liveness.health_file import HOLDS, HealthFile
 from daemon.log import Log
 from tests import ROOT
 
@@ -59,13 +59,13 @@ def test_probes_see_what_was_written_last(path: Path) -> None:
     file = made(path)
     starting = 1, "podwired has just started"
     assert probes(path) == (starting, starting)
-    file.write((), "")
+    file.write("", "")
     assert probes(path) == ((0, "alive"), (0, "ready"))
-    file.write((), "this node is not ready: no\nlink \udcff \\n $(x)")
+    file.write("", "this node is not ready: no\nlink \udcff \\n $(x)")
     assert probes(path) == ((0, "alive"), (1, "this node is not ready: no link ? \\n $(x)"))
-    file.write(("routing", "calls of process 2"), "")
+    file.write("no progress: routing, calls of process 2", "")
     assert probes(path) == ((1, "no progress: routing, calls of process 2"), (0, "ready"))
-    file.write((), "x" * 10_000)
+    file.write("", "x" * 10_000)
     assert probe(path, "alive") == (0, "alive")
     assert probe(path, "ready")[0] == 1
     assert path.stat().st_mode & 0o777 == 0o600
@@ -73,7 +73,7 @@ def test_probes_see_what_was_written_last(path: Path) -> None:
 
 
 def test_what_an_earlier_daemon_wrote_says_nothing(path: Path) -> None:
-    made(path).write((), "")
+    made(path).write("", "")
     made(path)
     assert probe(path, "alive") == (1, "podwired has just started")
 
@@ -81,26 +81,26 @@ def test_what_an_earlier_daemon_wrote_says_nothing(path: Path) -> None:
 def test_a_daemon_that_does_not_report_is_not_alive(path: Path, clock: Since) -> None:
     file = made(path)
     clock.late = -HOLDS - 2
-    file.write((), "")
+    file.write("", "")
     silent = 1, "no progress: podwired does not report"
     assert probes(path) == (silent, silent)
     clock.late = -HOLDS / 2
-    file.write((), "")
+    file.write("", "")
     assert probes(path) == ((0, "alive"), (0, "ready"))
 
 
 def test_it_is_written_when_it_changes_and_before_it_is_void(path: Path, clock: Since) -> None:
     file = made(path)
-    file.write((), "")
+    file.write("", "")
     before = path.read_text()
     clock.late = 1.0
-    file.write((), "")
+    file.write("", "")
     assert path.read_text() == before
-    file.write((), "not ready")
+    file.write("", "not ready")
     assert path.read_text() != before
     path.unlink()  # by another program
     clock.late = HOLDS / 2
-    file.write((), "not ready")
+    file.write("", "not ready")
     assert probe(path, "alive") == (0, "alive")
 
 
@@ -110,15 +110,15 @@ def test_a_file_that_cannot_be_written_is_logged_once(
     path.mkdir()
     file = made(path)
     for _ in range(3):
-        file.write((), "")
+        file.write("", "")
     assert capfd.readouterr().err.count(f"the health {path} cannot be written: Is a dir") == 1
     path.rmdir()
-    file.write((), "")
+    file.write("", "")
     assert probe(path, "alive") == (0, "alive")
 
 
 def test_without_a_name_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for env in ({}, {"PODWIRE_HEALTH": ""}):
-        HealthFile(Log(), env).write(("routing",), "x")
+        HealthFile(Log(), env).write("no progress: routing", "x")
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,9 @@
 """The file by which a container's probes learn whether the daemon is alive, and ready.
 
-Its lines: until when they hold, in seconds since boot; `alive`, or what is stuck; `ready`, or why
-the node is not. `packaging/image/podwire-probe` reads it with a shell's own commands. Unlike the
-HTTP endpoint it needs no port, which another program of the node could have, and is there whatever
-the configuration says of metrics.
+Its lines: until when they hold, in seconds since boot; `alive`, or which loops are stuck; `ready`,
+or why the node is not. `packaging/image/podwire-probe` reads it with a shell's own commands. Unlike
+the HTTP endpoint it needs no port, which another program of the node could have, and is there
+whatever the configuration says of metrics.
 """
 
 from __future__ import annotations
@@ -37,13 +37,12 @@ class HealthFile:
             with suppress(OSError):
                 self._path.unlink()
 
-    def write(self, stuck: Sequence[str], unready: str) -> None:
-        """Take which loops are stuck, and why the node is not ready (empty: it is)."""
+    def write(self, stall: str, unready: str) -> None:
+        """Take which loops are stuck, and why the node is not ready; empty for neither."""
         if self._path is None:
             return
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        alive = f"no progress: {', '.join(stuck)}" if stuck else "alive"
-        lines = alive, unready or "ready"
+        lines = stall or "alive", unready or "ready"
         if lines == self._lines and now - self._written < HOLDS / 6:
             return
         try:
