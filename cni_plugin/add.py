@@ -19,6 +19,7 @@ from cni_plugin.errors import (
 )
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import Allocate
+from cni_plugin.masquerade_record import single_ranges, whole_ranges
 from cni_plugin.plan import plan_attachment
 from cni_plugin.plan_parts import requested_mac
 from cni_plugin.removal import forget, remove, remove_made_bridge
@@ -240,9 +241,9 @@ def _record(
         if plan.masquerade:
             if plan.bridge:
                 addresses = (a.address.ip for a in plan.pod.addresses)
-                sources = (*call.ipam.ranges(call), *networks.single_ranges(addresses))
+                sources = (*call.ipam.ranges(call), *single_ranges(addresses))
             else:  # nobody but the pod is behind a routed pair
-                sources = networks.whole_ranges(plan.masquerade)
+                sources = whole_ranges(plan.masquerade)
             kept = conf.non_masquerade_cidrs
             networks.add_prefixes(tx, conf.name, plan.masquerade, sources, kept)
         # What another IPAM plugin gave to whom is not known.

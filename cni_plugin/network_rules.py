@@ -7,19 +7,18 @@ and the next call repairs what a killed one left.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from functools import partial
 
 from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
+from cni_plugin.masquerade_record import Prefixes, dump, extend_sources, load, single_ranges
 from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
 from kernel.errors import KernelError
-from kernel.model import Acceptance, ChainRules, Element, IPAddress, IPInterface, IPNetwork, Link
+from kernel.model import Acceptance, ChainRules, Element, IPAddress, IPInterface, Link
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables import firewall
 from kernel.nftables.generation import read_generation
@@ -47,8 +46,6 @@ from kernel.nftables.set_messages import change_elements, remove_elements
 from kernel.nftables.table import open_nft, table_changes
 from kernel.read import read_links
 
-Prefixes = tuple[IPNetwork, ...]
-
 
 def add_prefixes(
     tx: Transaction,
@@ -63,80 +60,19 @@ def add_prefixes(
     kept: where packets of the network keep their address; None for what the kernel has, where that
     is not recorded.
     """
-    known = _load(tx.network(network))
+    known = load(tx.network(network))
     desired = tuple(dict.fromkeys((*known.prefixes, *prefixes)))
     if kept is None:
         kept = known.kept or read_kept(desired)
-    fresh = Masqueraded(desired, kept, _sources(tx, network, known, prefixes, tuple(sources)))
+    pods = partial(_addresses_of_pods, tx, network)
+    fresh = Masqueraded(desired, kept, extend_sources(known, prefixes, tuple(sources), pods))
     if fresh != known:
-        tx.put_network(network, _dump(fresh))
+        tx.put_network(network, dump(fresh))
 
 
-def _sources(
-    tx: Transaction,
-    network: str,
-    known: Masqueraded,
-    prefixes: Prefixes,
-    more: tuple[AddressRange, ...],
-) -> tuple[AddressRange, ...] | None:
-    """The network's sources with more, of these prefixes; None where they are all addresses.
-
-    known: of the network, so far.
-    """
-    before = known.sources
-    if before is None:
-        if _hold_all(more, prefixes):
-            return None
-        # The ranges were others, or an earlier version knew none: its pods' addresses count.
-        others = [p for p in known.prefixes if p not in prefixes]
-        before = _with_sources(whole_ranges(others), _addresses_of_pods(tx, network))
-    found = _with_sources(before, more)
-    return None if _hold_all(found, {*known.prefixes, *prefixes}) else found
-
-
-def _hold_all(ranges: Collection[AddressRange], prefixes: Iterable[IPNetwork]) -> bool:
-    return all(any(_holds(each, prefix) for each in ranges) for prefix in prefixes)
-
-
-def _holds(each: AddressRange, prefix: IPNetwork) -> bool:
-    """Whether a range has all addresses of the prefix, but perhaps its first and its last."""
-    if each[0].version != prefix.version:
-        return False
-    edge = 1 if prefix.num_addresses > 2 else 0
-    # Every ADD asks: numbers are compared, for addresses would be made.
-    first, last = int(prefix.network_address) + edge, int(prefix.broadcast_address) - edge
-    return int(each[0]) <= first and last <= int(each[1])
-
-
-def whole_ranges(prefixes: Iterable[IPNetwork]) -> tuple[AddressRange, ...]:
-    """All addresses of each prefix."""
-    return tuple((p.network_address, p.broadcast_address) for p in prefixes)
-
-
-def single_ranges(addresses: Iterable[IPAddress]) -> tuple[AddressRange, ...]:
-    """Each address as a range."""
-    return tuple((address, address) for address in addresses)
-
-
-def _addresses_of_pods(tx: Transaction, network: str) -> tuple[AddressRange, ...]:
+def _addresses_of_pods(tx: Transaction, network: str) -> list[IPAddress]:
     records = (record for owner, record in cleanup_records(tx) if owner.network == network)
-    return single_ranges(address for record in records for address in record.addresses)
-
-
-def _with_sources(
-    known: Iterable[AddressRange], more: Iterable[AddressRange]
-) -> tuple[AddressRange, ...]:
-    """All of them, but for those that lie in another."""
-    found = list(known)
-    for new in more:
-        if not any(_contains(each, new) for each in found):
-            found = [*(each for each in found if not _contains(new, each)), new]
-    return tuple(found)
-
-
-def _contains(outer: AddressRange, inner: AddressRange) -> bool:
-    same = outer[0].version == inner[0].version
-    return same and int(outer[0]) <= int(inner[0]) and int(inner[1]) <= int(outer[1])
+    return [address for record in records for address in record.addresses]
 
 
 def masqueraded(
@@ -145,7 +81,7 @@ def masqueraded(
     """The share of an attachment with these addresses in what is masqueraded of its network."""
     if not prefixes:
         return []
-    known = _load(tx.network(network))
+    known = load(tx.network(network))
     sources = None if known.sources is None else single_ranges(addresses)
     return [Masqueraded(prefixes, known.kept, sources)]
 
@@ -272,7 +208,7 @@ def remove_unused(
         tx.delete_network(network)
         _apply(tx)
     elif record is not None:
-        _remove_sources(tx, network, _load(record), addresses)
+        _remove_sources(tx, network, load(record), addresses)
     if parts:
         remove_unneeded(tx, parts)
     elif not tx.has_attachments():
@@ -288,7 +224,7 @@ def _remove_sources(
     gone = {each for each in gone if not tx.is_recorded(f'"address":"{each[0]}/')}
     if gone:
         left = tuple(each for each in known.sources or () if each not in gone)
-        tx.put_network(network, _dump(replace(known, sources=left)))
+        tx.put_network(network, dump(replace(known, sources=left)))
         _apply(tx)
 
 
@@ -315,7 +251,7 @@ def _is_needed(tx: Transaction, part: str) -> bool:
 
 
 def _groups(tx: Transaction) -> list[Masqueraded]:
-    return [_load(record) for _network, record in sorted(tx.networks().items())]
+    return [load(record) for _network, record in sorted(tx.networks().items())]
 
 
 def _foreign_groups(tx: Transaction) -> list[Masqueraded]:
@@ -344,26 +280,3 @@ def marked_links(nl: Netlink) -> list[tuple[Link, Mark]]:
     ends = (link for link in read_links(nl) if link.kind == "veth")
     found = ((link, parse_alias(link.alias)) for link in ends)
     return [(link, mark) for link, mark in found if mark]
-
-
-@lru_cache(maxsize=64)
-def _load(record: str | None) -> Masqueraded:
-    raw = json.loads(record) if record else {"prefixes": [], "sources": []}
-    lists = raw if isinstance(raw, dict) else {"prefixes": raw}
-    prefixes, kept = (tuple(map(ip_network, lists.get(key, ()))) for key in ("prefixes", "kept"))
-    ranges = lists.get("sources")
-    sources = None if ranges is None else tuple(map(_load_range, ranges))
-    return Masqueraded(prefixes, kept, sources)
-
-
-def _load_range(ends: list[str]) -> AddressRange:
-    first, last = map(ip_address, ends)
-    return first, last
-
-
-def _dump(network: Masqueraded) -> str:
-    prefixes, kept = ([*map(str, each)] for each in (network.prefixes, network.kept))
-    if network.sources is not None:
-        sources = [[*map(str, ends)] for ends in network.sources]
-        return json.dumps({"prefixes": prefixes, "kept": kept, "sources": sources})
-    return json.dumps({"prefixes": prefixes, "kept": kept} if kept else prefixes)

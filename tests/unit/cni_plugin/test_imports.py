@@ -36,7 +36,8 @@ FOREIGN = {
 }  # fmt: skip
 """What belongs to other verbs."""
 IPAM_NEVER = {
-    "cni_plugin.network_rules", "cni_plugin.plan", "cni_plugin.attachment", "cni_plugin.removal",
+    "cni_plugin.attachment", "cni_plugin.masquerade_record", "cni_plugin.network_rules",
+    "cni_plugin.plan", "cni_plugin.removal",
     "ctypes",
     "kernel.attach", "kernel.model", "kernel.netlink.socket", "kernel.netns",
     "kernel.nftables.table", "kernel.netlink.links", "socket",

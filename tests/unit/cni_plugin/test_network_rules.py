@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cni_plugin.network_rules import add_prefixes, single_ranges
+from cni_plugin.masquerade_record import single_ranges
+from cni_plugin.network_rules import add_prefixes
 from ipam.store import open_store
 from kernel.nftables.masquerade import AddressRange
 
