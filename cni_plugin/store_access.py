@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_plugin.host import Call
-from cni_plugin.store_index import enter_store, find_stores
+from cni_plugin.store_index import enter_store, find_stores, has_several
 from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.files import Files
@@ -59,6 +59,8 @@ def adopt_from_other_stores(call: Call, tx: Transaction, addresses: Sequence[IPA
 
     Then this store knows its owner from now on, even where it just gave it to the call's.
     """
+    if not has_several(call.host.index):
+        return False
     found = False
     for folder in stores_of_node(call):
         if folder == tx.path.parent:

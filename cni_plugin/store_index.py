@@ -33,6 +33,15 @@ def find_stores(index: Path, own: Path) -> list[Path]:
     return [f for f in folders if Files(f).database.exists()] or [own]
 
 
+def has_several(index: Path) -> bool:
+    """Whether more than one store is entered; every ADD asks."""
+    prefix = _prefix()
+    try:
+        return sum(name.startswith(prefix) for name in os.listdir(index)) > 1
+    except OSError:
+        return False
+
+
 def clear_index(index: Path) -> None:
     """Remove this node's entries. Raises OSError."""
     for entry in _entries(index):
