@@ -223,7 +223,7 @@ def test_others_come_change_and_go(api: ApiServer, follow: MakeFollower) -> None
     api.remove("NodeNetwork", "n2", SPACE)
     api.remove("Node", "n2")
     one.await_routes({**others(4), "n3": CIDRS["n8"]})
-    assert one.running.activity.events >= 4
+    assert one.running.activity.events >= 3  # of n4, n3, n2; its own may be in the list
 
 
 def test_no_node_is_watched_but_the_own_one(api: ApiServer, follow: MakeFollower) -> None:
