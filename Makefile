@@ -126,7 +126,7 @@ go-tools:
 	@tests/tools/go-tools install
 
 programs:
-	@tests/tools/debian-programs install etcd etcdctl firewalld fish prometheus promtool zsh
+	@tests/tools/debian-programs install etcd etcdctl firewalld fish prometheus promtool ufw zsh
 
 $(VENV)/.made: packaging/make-venv packaging/locks/build.txt packaging/locks/test.txt | run-packages
 	@packaging/make-venv $(LIBRARIES) $(VENV)

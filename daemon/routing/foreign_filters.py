@@ -182,7 +182,7 @@ def _node_cases(settings: Settings, desired: Desired) -> Iterator[_Case]:
         # The daemon keeps it out of connection tracking wherever rules ask for that.
         is_untracked = what == "VXLAN"
         name = f"{what} (UDP port {port})"
-        into = Flow(peer, own, _UDP, port, uplink, is_untracked=is_untracked)
+        into = Flow(peer, own, _UDP, port, uplink, is_local=True, is_untracked=is_untracked)
         yield f"{name} from peers", into, (PREROUTING, INPUT)
         out = Flow(own, peer, _UDP, port, "", uplink, is_untracked=is_untracked)
         yield f"{name} to peers", out, (OUTPUT, POSTROUTING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,20 +50,22 @@ class Flow:
     is_untracked: bool = False
     is_example: bool = False
 
-    def header(self, base: int, offset: int, length: int) -> bytes | None:
+    def header(self, base: int, offset: int, length: int) -> Sequence[int | None] | None:
         """Bytes of its IP header or of that of TCP or UDP; None for what is not known here."""
         if (base, offset, length) == (_LINK, *_ETHERTYPE):
             return self.meta(_PROTOCOL)
         known = _KNOWN.get((base, self.to.version), ())
-        if not any(first <= offset and offset + length <= end for first, end in known):
-            return None
         if base == _TRANSPORT:
             header = struct.pack("!2xH", self.port)
         elif self.to.version == 4:
             header = struct.pack("!B8xB2x", 0x45, self.protocol)
         else:
             header = struct.pack("!6xBx", self.protocol)
-        return (header + self.source.packed + self.to.packed)[offset : offset + length]
+        header += self.source.packed + self.to.packed
+        return [
+            header[at] if any(first <= at < end for first, end in known) else None
+            for at in range(offset, offset + length)
+        ]
 
     def meta(self, key: int) -> bytes | None:
         """What the kernel knows of it beside its bytes; None for what is not known here."""

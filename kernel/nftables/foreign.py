@@ -9,15 +9,15 @@ iptables-legacy are `kernel.legacy_filter`'s.
 from __future__ import annotations
 
 import struct
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from kernel.model import HOST_LINK_PREFIX
 from kernel.netlink.codec import Message, attribute_list, attributes, nfgen, string, text
 from kernel.netlink.socket import Netlink
 from kernel.nftables.flow import Flow, Match, without_oif
-from kernel.nftables.foreign_sets import ForeignSets, Found, Registers, SetName
+from kernel.nftables.foreign_sets import ForeignSets, Found, SetName
+from kernel.nftables.registers import Registers, compare, mask, swap
 from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, TABLE
 from kernel.nftables.xtables import DECIDING, TRANSLATING, match_xtables
 
@@ -41,7 +41,7 @@ TRANSLATED = 256
 """Beside the kernel's verdicts: the destination is another one from here on."""
 _NAT_DESTINATION = 1  # NFT_NAT_DNAT
 _HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment", "immediate"})
-_CT_STATE = 0
+_CT_STATE, _CT_STATUS = 0, 2
 # linux/netfilter/nf_tables.h, NFTA_FIB_F_DADDR and NFT_FIB_RESULT_ADDRTYPE; RTN_LOCAL.
 _TYPE_OF_DESTINATION, _LOCAL_TYPE = (2, 3), struct.pack("=I", 2)
 _MATCH_INFO = 3  # linux/netfilter/nf_tables_compat.h
@@ -317,13 +317,13 @@ def _match(name: str, data: _Attributes, registers: Registers, flow: Flow) -> Ma
         registers.store(data[1], _load(name, data, flow))
         return "yes"
     if name == "bitwise":
-        registers.store(data[2], _mask(registers, data))
+        registers.store(data[2], mask(registers, data))
         return "yes"
     if name == "byteorder":
-        registers.store(data[2], _swap(registers, data))
+        registers.store(data[2], swap(registers, data))
         return "yes"
     if name == "cmp":
-        return _compare(registers, data)
+        return compare(registers, data)
     if name == "match":
         return match_xtables(string(data[1]), data.get(_MATCH_INFO, b""), flow)
     if name in _HARMLESS:
@@ -332,43 +332,16 @@ def _match(name: str, data: _Attributes, registers: Registers, flow: Flow) -> Ma
     return "maybe"
 
 
-def _load(name: str, data: _Attributes, flow: Flow) -> bytes | None:
+def _load(name: str, data: _Attributes, flow: Flow) -> Sequence[int | None] | None:
     if name == "meta":
         return flow.meta(int.from_bytes(data[2]))
     if name == "fib":
         asked = int.from_bytes(data[3]), int.from_bytes(data[2])
         return _LOCAL_TYPE if flow.is_local and asked == _TYPE_OF_DESTINATION else None
     if name == "ct":
-        return struct.pack("=I", flow.state()) if int.from_bytes(data[2]) == _CT_STATE else None
+        # The first packet of a connection that nothing translates has no status that rules name
+        # (IPS_DST_NAT and the like, linux/netfilter/nf_conntrack_common.h).
+        values = {_CT_STATE: flow.state(), _CT_STATUS: 0}
+        known = values.get(int.from_bytes(data[2]))
+        return None if known is None else struct.pack("=I", known)
     return flow.header(*(int.from_bytes(data[n]) for n in (2, 3, 4)))
-
-
-def _mask(registers: Registers, data: _Attributes) -> bytes | None:
-    if 4 not in data or 5 not in data:
-        return None
-    mask, flip = (attributes(data[n])[_VALUE] for n in (4, 5))
-    value = registers.read(data[1], len(mask))
-    return value and bytes(v & m ^ x for v, m, x in zip(value, mask, flip, strict=True))
-
-
-def _swap(registers: Registers, data: _Attributes) -> bytes | None:
-    """A number in network order.
-
-    One that is shorter than the unit stays as it is (net/netfilter/nft_byteorder.c): so nft asks
-    for a protocol in a key of several fields.
-    """
-    length, size = (int.from_bytes(data[n]) for n in (4, 5))
-    if length > size or data[1] != data[2]:
-        return None
-    value = registers.read(data[1], length)
-    return value[::-1] if value and length == size and sys.byteorder == "little" else value
-
-
-def _compare(registers: Registers, data: _Attributes) -> Match:
-    operation, wanted = int.from_bytes(data[2]), attributes(data[3])[_VALUE]
-    found = registers.read(data[1], len(wanted))
-    if found is None:
-        return "maybe"
-    results = (found == wanted, found != wanted, found < wanted, found <= wanted, found > wanted)
-    fits = results[operation] if operation < len(results) else found >= wanted
-    return "yes" if fits else "no"

@@ -25,6 +25,7 @@ from kernel.netlink.codec import (
 )
 from kernel.netlink.socket import Answer, Netlink
 from kernel.nftables.flow import Flow, Match
+from kernel.nftables.registers import Registers
 from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM
 
 # linux/netfilter/nf_tables.h
@@ -37,40 +38,6 @@ _VALUE, _LIST_ELEMENT, _EXPRESSION_NAME = 1, 1, 1
 _CATCHALL = 2
 _HARMLESS = frozenset({"counter", "last"})
 _NO_CATCHALL = frozenset({errno.ENOENT, errno.EINVAL})  # the latter before Linux 5.13
-
-
-class Registers:
-    """What a rule has loaded, in words of 32 bits; a word that is not there is unknown."""
-
-    def __init__(self) -> None:
-        self._words: dict[int, bytes] = {}
-
-    def store(self, register: bytes, value: bytes | None) -> None:
-        """Load a value, the last word of it padded; None: what it is is unknown."""
-        first = _place(register)
-        if value is None:
-            self._words.pop(first, None)
-            return
-        for at in range(0, len(value), 4):
-            self._words[first + at // 4] = value[at : at + 4].ljust(4, b"\0")
-
-    def read(self, register: bytes, length: int) -> bytes | None:
-        """So many bytes from there on; None where any of them is unknown."""
-        first = _place(register)
-        words = range(first, first + (length + 3) // 4)
-        if any(word not in self._words for word in words):
-            return None
-        return b"".join(self._words[word] for word in words)[:length]
-
-    def forget(self) -> None:
-        """After an expression that may have loaded anything."""
-        self._words.clear()
-
-
-def _place(register: bytes) -> int:
-    """Where a register begins: NFT_REG_1 to 4 are four words each."""
-    number = int.from_bytes(register)
-    return (number - 1) * 4 if number <= 4 else number - 8
 
 
 class SetName(NamedTuple):

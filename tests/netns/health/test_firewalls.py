@@ -10,6 +10,7 @@ import pytest
 from tests.netns.health.conftest import Grow, allow_again, expect, expect_well, nft
 from tests.netns.routing.conftest import STATUS, Member, eventually
 from tests.pytest_netns.firewalld import call, firewalld
+from tests.pytest_netns.tools import PROGRAMS
 
 OWN = "this node's own firewall drops "
 
@@ -105,4 +106,30 @@ def test_firewalld_with_its_default_zone(grow: Grow, tmp_path: Path) -> None:
         for port in ("8472", "8473"):
             call(one.node, "addPort", "sssi", "public", port, "udp", "0")
         expect_well([one, two])
+        forward = "chain filter_FWD_public of table inet firewalld"
+        eventually(partial(has_finding, one, OWN, "pods", forward))
+        for prefix in ("10.244.0.0/16", "fd00:10:244::/48"):
+            call(one.node, "addSource", "ss", "trusted", prefix)
         eventually(partial(is_ok, one))
+
+
+def test_ufw_with_its_defaults(grow: Grow, tmp_path: Path) -> None:
+    """It asks what kind of address a packet goes to before its own rules."""
+    one, two = grow()
+
+    def ufw(command: str) -> None:
+        one.node.run([str(PROGRAMS / "ufw"), str(tmp_path / "ufw"), *command.split()])
+
+    ufw("--force enable")
+    try:
+        eventually(partial(has_finding, one, OWN, "VXLAN (UDP port 8472) from peers"))
+        expect(one, two, "one-way", OWN, "the policy of chain INPUT of table ip filter")
+        ufw("allow 8472:8473/udp")
+        expect_well([one, two])
+        eventually(partial(has_finding, one, OWN, "pods", "the policy of chain FORWARD"))
+        for prefix in ("10.244.0.0/16", "fd00:10:244::/48"):
+            ufw(f"route allow from {prefix}")
+            ufw(f"route allow to {prefix}")
+        eventually(partial(is_ok, one))
+    finally:
+        ufw("disable")

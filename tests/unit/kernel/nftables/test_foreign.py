@@ -60,12 +60,19 @@ DROPPING = (
     "ip saddr 10.0.0.1 accept\ndrop",
     'oifname "docker0" ct state established accept\ndrop',
     "ct state established,related accept\ndrop",
+    "ct status dnat accept\ndrop",
+    "ct status & (snat | dnat) != 0 accept\ndrop",
+    "ct status & dnat == 0 drop",
     "meta l4proto udp accept\ntcp dport 80 accept\ndrop",
     "ip protocol tcp drop",
     "ct state new drop",
     "ip version 4 ip hdrlength 5 drop",
     "tcp dport 49151 drop",
     "th dport 49000-50000 drop",
+    # A source port that is not known beside a port that is: so iptables-nft asks for both.
+    "@th,0,32 0x00430044 accept\ndrop",
+    "@th,0,32 != 0x00430044 drop",
+    "@th,0,32 & 0x0000ffff 49151 drop",
     "jump side\ndrop",
     "limit rate 1/second drop\ndrop",
 )
@@ -79,6 +86,9 @@ PASSING = (
     "ct state invalid drop",
     "limit rate 1/second accept\ndrop",  # who knows
     "return\ndrop",
+    "ct status dnat drop",
+    "ct status & dnat == 0 accept\ndrop",
+    "ct mark 1 accept\ndrop",
     "ip frag-off & 0x1fff != 0 drop",  # the first packet has no fragment before it
     # Nothing is known of these.
     "ip ttl 64 drop",
@@ -88,6 +98,8 @@ PASSING = (
     "ip checksum 0 drop",
     "ip dscp cs0 drop",
     "tcp sport 49151 drop",
+    "@th,0,32 0x0043bfff accept\ndrop",
+    "@th,0,32 & 0x000100ff 0x000000ff drop",
     "tcp sport 49151 tcp dport 49151 drop",
 )
 
