@@ -19,8 +19,8 @@ from cni_plugin.names import (
 from daemon.policy.compile import LocalPod
 from daemon.policy.model import Facts, Key, PodFacts
 from kernel.model import HOST_LINK_PREFIX, IPAddress, Link
+from kernel.netlink.links import list_links, parse_link
 from kernel.netlink.socket import open_netlink
-from kernel.read import read_links
 
 if TYPE_CHECKING:
     from daemon.config.schema import Settings
@@ -57,7 +57,8 @@ class LocalPods:
     def read(self) -> None:
         """Read all links of the node. Raises KernelError."""
         with open_netlink() as nl:
-            links = read_links(nl)
+            # As events have them: `read_links` puts names in the place of bridges' indices.
+            links = [parse_link(message) for message in nl.dump(list_links())]
         self._ends.clear()
         self._others.clear()
         self._bridges.clear()
@@ -69,6 +70,8 @@ class LocalPods:
         """Take the event of a link in; whether the pods may be others now."""
         if not link.name.startswith(HOST_LINK_PREFIX):
             return self._receive_other(link, deleted)
+        if is_host_link_name(link.name) and not link.kind:
+            return False  # a bridge's about its port (net/bridge/br_netlink.c, br_fill_ifinfo)
         if link.kind != "veth" or not is_host_link_name(link.name):
             (self._others.discard if deleted else self._others.add)(link.name)
             return True

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from tests.netns.policy.conftest import Pod, World, labelled, policy
+from tests.netns.policy.test_changes import differences
 from tests.netns.robustness import frames
 from tests.netns.robustness.test_source_check import link_local, mac_of
 from tests.netns.routing.conftest import eventually
@@ -85,6 +86,14 @@ def test_link_local_addresses_are_the_pods(world: World, pods: tuple[Pod, Pod]) 
     eventually(lambda: "cni0" not in node.run(bridges).stdout)
     assert not talks(bad, web)
     eventually(lambda: talks(web, bad))
+    assert differences(web) == []
+    # So it is after a restart, too.
+    again = "restored nftables rules of"
+    before = web.member.log.count(again)
+    web.member.stop(signal.SIGKILL)
+    web.member.start()
+    eventually(lambda: web.member.log.count(again) > before or web.member.log)
+    assert "cni0" not in node.run(bridges).stdout
 
 
 def test_the_first_pod_is_closed_until_the_daemon_is_back(world: World) -> None:

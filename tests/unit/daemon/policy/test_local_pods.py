@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -12,6 +13,8 @@ from daemon.policy.local_pods import NAME_LABEL, LocalPods, with_local
 from daemon.policy.model import Facts, Key, PodFacts, Policy
 from ipam.transaction import Owner
 from kernel.model import Link, Port
+from kernel.netlink.monitor import Monitor
+from tests.unit.cni_plugin.namespaces import elsewhere
 
 ADDRESS = ip_interface("10.0.0.2/32")
 OWNER = Owner("net", "c1", "eth0")
@@ -152,6 +155,28 @@ def test_a_bridge_is_closed_to_what_is_not_known_while_all_its_ports_are_pods() 
         link(alias="podwire: the attachment's name is too long", port=Port("7")), deleted=False
     )
     assert local.bridges() == set()
+
+
+def test_events_of_a_bridge_leave_what_a_list_of_links_has() -> None:
+    alias = render_alias(Mark(OWNER, (ADDRESS,), pod="app/web"))
+    commands = [
+        each.split()
+        for each in (
+            "ip link add br0 up type bridge",
+            f"ip link add {NAME} master br0 up type veth peer end",
+            "ip link set end up",
+        )
+    ]
+    followed, listed = LocalPods(), LocalPods()
+    with elsewhere(), Monitor() as monitor:
+        for command in (*commands, ["ip", "link", "set", "dev", NAME, "alias", alias]):
+            subprocess.run(command, check=True)
+        for event in monitor.read():
+            if isinstance(event.noun, Link):
+                followed.receive(event.noun, deleted=event.deleted)
+        listed.read()
+    assert followed.pods(Facts()) == listed.pods(Facts())
+    assert followed.bridges() == listed.bridges() == {"br0"}
 
 
 def test_the_bridge_of_the_first_pod_to_come_is_closed() -> None:
