@@ -148,7 +148,9 @@ class PolicyController:
             self._loop.end()
 
     def _resume(self) -> None:
-        """Take what an earlier daemon knew."""
+        """Take what an earlier daemon knew, and what it cut."""
+        with suppress(KernelError):  # a kernel without nftables has no rules
+            self._cuts.resume()
         try:
             self._facts = read_facts(self._saved.path)
         except FileNotFoundError:
@@ -309,13 +311,15 @@ class PolicyController:
         old = self._loaded
         if old == rules:
             return
-        cuts = self._cuts.forbidden(rules, self._pods)
+        # What was saved may be older than what the earlier daemon cut.
+        is_new = self._is_delivered
+        cuts = self._cuts.forbidden(rules, self._pods) if is_new else self._cuts.all
         script = render(rules, cuts) if old is None else render_changes(old, rules)
         if script:
             load_policy(script)
         self._cuts.keep(cuts, loaded=old is None)
         # The kernel's may have been newer than what was saved, which is no reason to cut any.
-        narrower = narrowed(old or PolicyRules(), rules) if self._is_delivered else frozenset()
+        narrower = narrowed(old or PolicyRules(), rules) if is_new else frozenset()
         if count := self._cuts.cut(rules, self._pods, narrower):
             self._log.info(f"cut {count} connections that policies forbid now")
         self._loaded = rules

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from daemon.policy.compile import LocalPod, allows
 from kernel.conntrack import Connection, forget_forbidden
 from kernel.model import IPAddress
-from kernel.nftables.policy import CUTS_MAX, load_policy, render_cuts
+from kernel.nftables.policy import CUTS_MAX, load_policy, read_cuts, render_cuts
 from kernel.nftables.policy_rules import Direction, Place, PolicyRules
 
 
@@ -18,6 +18,19 @@ class Cuts:
     def __init__(self) -> None:
         self.total = 0
         self._known: dict[Connection, None] = {}
+
+    @property
+    def all(self) -> tuple[Connection, ...]:
+        """Those that are remembered."""
+        return tuple(self._known)
+
+    def resume(self) -> None:
+        """Remember what an earlier daemon cut: rules made anew must not let it go on.
+
+        The kernel has both directions of each; which of them policies forbid, `forbidden` decides.
+        Raises KernelError.
+        """
+        self._known |= dict.fromkeys(read_cuts())
 
     def forbidden(self, rules: PolicyRules, pods: Iterable[LocalPod]) -> tuple[Connection, ...]:
         """Those that these rules forbid, too."""

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from kernel.conntrack import Connection
@@ -38,8 +39,10 @@ from kernel.nftables.policy_rules import (
     PolicyRules,
     Span,
 )
+from kernel.nftables.set_messages import read_elements
 from kernel.nftables.table import (
     Chain,
+    Set,
     marked_rules,
     read_rules,
     run_nft,
@@ -155,6 +158,8 @@ def _filter_chain(name: str, found: Filter, sets: Iterable[_Kind] | None = None)
 _CUT_FIELDS = {
     v: f"{ip} saddr . {ip} daddr . meta l4proto . th sport . th dport" for v, ip in _IP.items()
 }
+# Each field of a key is padded to four bytes.
+_CUT_KEYS = {v: struct.Struct(f"!{size}s{size}sB3xH2xH2x") for v, size in ((4, 4), (6, 16))}
 
 
 def _base() -> Iterator[str]:
@@ -369,6 +374,15 @@ def policy_is_present() -> bool:
     """Whether the table is there. Raises KernelError."""
     with open_netlink(NETLINK_NETFILTER) as nl:
         return table_is_present(nl, "inet", TABLE)
+
+
+def read_cuts() -> list[Connection]:
+    """The connections that are remembered as cut, each in both directions. Raises KernelError."""
+    with open_netlink(NETLINK_NETFILTER) as nl:
+        sets = {v: Set("inet", f"cut{v}", (_CUT_FIELDS[v],)) for v in _IP}
+        keys = {v: [e.key for e in read_elements(nl, s, TABLE) or ()] for v, s in sets.items()}
+    found = (_CUT_KEYS[v].unpack(key) for v, each in keys.items() for key in each)
+    return [Connection(ip_address(a), ip_address(b), *rest) for a, b, *rest in found]
 
 
 def is_whole(rules: PolicyRules) -> bool:

@@ -36,9 +36,9 @@ _Item = dict[int, bytes]
 """The attributes of one element."""
 
 
-def read_elements(nl: Netlink, a_set: Set) -> frozenset[Element] | None:
+def read_elements(nl: Netlink, a_set: Set, table: str = TABLE) -> frozenset[Element] | None:
     """All elements of a set; None where table or set does not exist."""
-    body = header(a_set.family) + text(_LIST_TABLE, TABLE) + text(_LIST_SET, a_set.name)
+    body = header(a_set.family) + text(_LIST_TABLE, table) + text(_LIST_SET, a_set.name)
     try:
         answers = nl.dump(Message(_GETSETELEM, 0, body, f"list nft set {a_set.name}"))
     except KernelError as error:

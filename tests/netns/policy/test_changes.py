@@ -192,6 +192,27 @@ def test_a_restart_cuts_by_what_the_source_delivers_and_not_by_what_was_saved(
     stream.close()
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_connection_that_was_cut_stays_so_when_the_daemon_restarts(
+    world: World, pods: tuple[Pod, Pod, Pod], answers: bool
+) -> None:
+    web, _good, bad = pods
+    member, again = web.member, "restored nftables rules of"
+    stream = Stream(bad, web, 7001)
+    assert stream.works()
+    world.enforce(limit("good"))
+    before = member.log.count(again)
+    member.stop(signal.SIGKILL)
+    if not answers:  # the rules are those of what was saved
+        (world.folder / "policies.yaml").write_text("{")
+    member.start()
+    eventually(lambda: member.log.count(again) > before or member.log)
+    # The server may send to the client: that must not make the connection known again.
+    assert not stream.works(back=True, seconds=2)
+    assert not stream.works(seconds=2)
+    stream.close()
+
+
 def test_a_node_is_not_ready_before_its_policies_are_known(
     cluster: Cluster, tmp_path: Path, podwire_bin: Path
 ) -> None:
