@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import islice
 
 from kernel.errors import KernelError
 from kernel.model import (
@@ -30,6 +31,8 @@ _OURS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 # that a packet to them would take is the node's default route.
 _ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
 _EMPTY_MTU = 1500  # ETH_DATA_LEN
+IPVS = "/proc/thread-self/net/ip_vs"
+"""Lists the services of IPVS, after three lines of headings (net/netfilter/ipvs/ip_vs_ctl.c)."""
 
 
 def read_link(nl: Netlink, name: str = "", index: int = 0) -> Link | None:
@@ -61,6 +64,15 @@ def with_bridge(link: Link, names: Mapping[str, str]) -> Link:
     return replace(
         link, port=replace(link.port, bridge=names.get(link.port.bridge, link.port.bridge))
     )
+
+
+def has_virtual_services() -> bool:
+    """Whether IPVS translates the address of any service in this thread's namespace."""
+    try:
+        with open(IPVS) as listed:
+            return any(islice(listed, 3, 4))
+    except OSError:  # a kernel without IPVS
+        return False
 
 
 def read_addresses(nl: Netlink, of: Iterable[Link]) -> tuple[Address, ...]:

@@ -40,6 +40,7 @@ from kernel.nftables.policy import (
     render_changes,
 )
 from kernel.nftables.policy_rules import PolicyRules, narrowed
+from kernel.read import has_virtual_services
 from kernel.sysctl import dotted, read_sysctl
 
 INTERVAL = 1.0
@@ -188,6 +189,7 @@ class PolicyController:
             self._denials.take(self._seen)
             self._note_closed()
             self._note_bridged()
+            self._note_ipvs()
             self._note("saved", self._saved.fault)
             for event in monitor.read():
                 self._receive(event)
@@ -355,6 +357,15 @@ class PolicyController:
         why = "are ports of a bridge, between which policies are not enforced"
         how = f"set {dotted(off[0])}=1 (module br_netfilter), or use mode ptp" if off else ""
         self._note("bridge", f"pods {summary(self._bridged)} {why}: {how}" if off else "")
+
+    def _note_ipvs(self) -> None:
+        """Report that packets to Services do not pass the rules.
+
+        IPVS takes them as the node's own, and sends them so: none is forwarded.
+        """
+        off = bool(self.counts.selected) and has_virtual_services()
+        why = "policies are not enforced on packets to Services, which IPVS translates"
+        self._note("ipvs", f"{why}: use kube-proxy's mode nftables or iptables" if off else "")
 
     def _note_closed(self) -> None:
         """Report pods that the source has not described for a while."""
