@@ -62,6 +62,15 @@ class PeerEntries:
         self._owners: dict[Key, str] = {}
         self._former: dict[Key, str] = {}
         self._touched: dict[Key, str] = {}
+        self._links: frozenset[str] | None = None
+
+    @property
+    def links(self) -> frozenset[str]:
+        """The links that desired routes leave by."""
+        if self._links is None:
+            routes = (e for e in self.desired.values() if isinstance(e, Route))
+            self._links = frozenset(route.link for route in routes)
+        return self._links
 
     @property
     def has_touched(self) -> bool:
@@ -82,6 +91,8 @@ class PeerEntries:
         old = self._peers
         gone = [n for n in old if n not in peers]
         changed = [n for n, entries in peers.items() if old.get(n) != entries]
+        if gone or changed:
+            self._links = None
         for name in (*gone, *changed):
             for entry in old.get(name, ()):
                 key = key_of(entry)

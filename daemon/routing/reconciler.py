@@ -96,8 +96,7 @@ class Reconciler:
             self._rules.receive_link(noun.index, deleted=event.deleted)
             self._receive_link(noun, event, desired)
         elif isinstance(noun, Address):
-            if noun.link == self._device.name and not is_automatic(noun):
-                self._resync_device(describe_event("changed", event))
+            self._receive_address(noun, event)
         else:
             self._routes.receive(event)
             if not event.deleted and isinstance(noun, Route) and self._is_stray(noun):
@@ -106,12 +105,23 @@ class Reconciler:
     def _is_stray(self, route: Route) -> bool:
         return route.link == self._device.name and is_stray_route(route)
 
+    def _receive_address(self, address: Address, event: Event) -> None:
+        link = address.link
+        if link == self._device.name:
+            if not is_automatic(address):
+                self._resync_device(describe_event("changed", event))
+        elif event.deleted and address.address.version == 4 and link in self._routes.entries.links:
+            # With a link's last IPv4 address its routes vanish without an event
+            # (net/ipv4/fib_frontend.c, fib_inetaddr_event).
+            how = describe_event("removed", event)
+            self._routes.resync(f"address {address.address} of link {link} was {how}")
+
     def _receive_link(self, link: Link, event: Event, desired: Desired | None) -> None:
         how = describe_event("removed" if event.deleted else "changed", event)
         cause = f"link {link.name} was {how}"
         if link.name == self._device.name:
             self._resync_device(cause)
-        elif desired and link.name in (desired.uplink, "lo"):
+        elif desired and link.name in {desired.uplink, "lo"} | self._routes.entries.links:
             down = event.deleted or not link.up
             # IPv4 routes through a link that goes down vanish without an event
             # (net/ipv4/fib_frontend.c, fib_disable_ip).

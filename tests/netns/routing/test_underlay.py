@@ -1,5 +1,6 @@
 """The underlay as the kernel routes it: other nodes are reached by the links that packets take."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,35 @@ def test_the_uplink_follows_the_routes_to_other_nodes(cluster: Cluster) -> None:
     route_by_a_link_local_hop(one, two)
     eventually(one.is_in_sync)
     eventually(lambda: one.node.ns.ping("10.244.2.0") or one.log)
+
+
+@pytest.mark.parametrize("backend", ["host-gw", "hybrid"])
+def test_routes_come_back_that_the_kernel_removed_with_an_address(
+    cluster: Cluster, backend: str
+) -> None:
+    """An uplink without an IPv4 address for a moment, as by `netplan apply` or a DHCP client."""
+    one, _two = (cluster.join(backend=backend) for _ in range(2))
+    cluster.settle()
+    own = f"{one.addresses[0]}/24"
+    one.node.ns.ip_batch(f"address del {own} dev eth0\naddress add {own} dev eth0\n")
+    eventually(lambda: one.has_route("10.244.2.0/24"))
+    eventually(lambda: one.node.ns.ping("10.244.2.0") or one.log)
+    [restored] = [r for r in one.history("route 10.244.2.0/24") if r["action"] == "restored"]
+    assert f"address {own} of link eth0 was removed by pid" in restored["cause"]
+
+
+def test_routes_by_another_link_than_the_uplink_come_back(cluster: Cluster) -> None:
+    """A link that is down for a moment, of which no plan sees anything."""
+    one, two, _three = (cluster.prepare() for _ in range(3))
+    one.node.ns.ip_batch(f"link add eth1 type veth peer name eth1 netns {two.node.ns.name}\n")
+    for number, member in enumerate((one, two), 1):
+        member.node.ns.ip_batch(f"address add 198.51.100.{number}/30 dev eth1\nlink set eth1 up\n")
+    cluster.write(node_2={"addresses": ["198.51.100.2"]})
+    one.start(backend="host-gw")
+    eventually(lambda: one.routes() >= {"10.244.2.0/24", "10.244.3.0/24"} or one.log)
+    assert one.status()["underlay"] == f"{one.addresses[0]} by eth0"
+    assert one.process is not None
+    one.process.send_signal(signal.SIGSTOP)
+    one.node.ns.ip_batch("link set eth1 down\nlink set eth1 up\n")
+    one.process.send_signal(signal.SIGCONT)
+    eventually(lambda: one.has_route("10.244.2.0/24"))
