@@ -12,11 +12,24 @@ WAITING_UNTIL = 0.9
 """The part of a run that tests in folders other than `unit` are spread over: those last long, and
 what is short fills the end."""
 
+LONG_ID = 200
+"""Characters of a parameter that its test's id has at most."""
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C end what tests start: a shell has programs in the background ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A short one: pytest has the test's id in the environment, which limits what it can execute.
+
+    So no program could be started (E2BIG) while a test with an id of 128 kB runs, or what it ends.
+    """
+    if isinstance(val, str | bytes) and len(val) > LONG_ID:
+        return f"{val[:LONG_ID]!a} of {len(val)}"
+    return None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -116,7 +116,7 @@ def test_story_02_what_the_pod_itself_loses_shows(shop: Stage, server: DnsServer
         pod.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.connect((server.address, 53))
-        eventually(lambda: is_watched(watching.pid, 2))
+        eventually(lambda: is_watched(watching.pid, 1 + len(shop.pods)))
         for number in range(10):
             sock.send(encode(Query(number, f"x{number}.nowhere", "A")))
             sock.recv(512)
