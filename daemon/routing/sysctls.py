@@ -6,19 +6,19 @@ with podwire's device; of pods' links, in `cni_plugin/plan_parts.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from daemon.model import Desired
 from daemon.routing.host_state import HostView
-from daemon.routing.original_sysctls import note_originals
+from daemon.routing.original_sysctls import Original, load_originals, note_originals
 from daemon.routing.reporter import Reporter
 from ipam.errors import IpamError
 from kernel.describe import name_of
 from kernel.diff import Change, compare
 from kernel.errors import KernelError
-from kernel.forwarding import apply_node_settings, settings_kept_for
+from kernel.forwarding import IPV6_FORWARDING, apply_node_settings, settings_kept_for
 from kernel.model import Sysctl
 from kernel.netlink.socket import Netlink
 from kernel.sysctl import explain_silence, read_sysctl
@@ -55,6 +55,20 @@ def device_sysctls(desired: Desired) -> list[Sysctl]:
     return [s for s in desired.sysctls if device and f"/{device.name}/" in s.path]
 
 
+def plan_advertised(originals: Mapping[str, Original], uplink: str) -> Iterator[Sysctl]:
+    """What lets links take router advertisements where podwire made the node a router.
+
+    A router takes none by a link with accept_ra=1 (include/net/ipv6.h, ipv6_accept_ra), which one
+    that comes or is set up later has again. Any other value is meant, as it is on a node that was
+    a router before.
+    """
+    forwarding = originals.get(IPV6_FORWARDING)
+    if forwarding and forwarding.before != forwarding.ours:
+        kept = [path for path in originals if path.endswith("/accept_ra")]
+        for path in dict.fromkeys([f"net/ipv6/conf/{uplink}/accept_ra", *kept]):
+            yield Sysctl(path, "2", required=False)
+
+
 class Sysctls:
     """Reconciles the settings. is_due: whether they must be compared.
 
@@ -69,6 +83,7 @@ class Sysctls:
         self.is_due, self._routes_pods = False, routes_pods
         self._nl, self._reporter = nl, reporter
         self._planned: tuple[Sysctl, ...] = ()
+        self._advertised: tuple[Sysctl, ...] = ()
         self._is_new = False
         self._unset: set[Sysctl] = set()
 
@@ -89,6 +104,7 @@ class Sysctls:
         settings = [s for s in desired.sysctls if not absent or f"/{absent}/" not in s.path]
         if self._is_new:
             self._note_originals(desired)
+        settings = [*self._unadvertised(), *settings]
         waits, errors = [0.0], list[KernelError]()
         for setting in settings:  # one that cannot be set keeps no other from being set
             try:
@@ -109,9 +125,16 @@ class Sysctls:
         kept = [each for s in lasting for each in settings_kept_for(self._nl, s)]
         try:
             note_originals(self._originals, [*lasting, *kept])
+            originals = load_originals(self._originals)
+            self._advertised = tuple(plan_advertised(originals, desired.uplink))
+            note_originals(self._originals, self._unadvertised())
         except (OSError, IpamError) as error:
             what = "removing podwire will not set them back"
             self._reporter.log.warning(f"settings of the kernel are not noted: {error}: {what}")
+
+    def _unadvertised(self) -> list[Sysctl]:
+        """What is to be set of links that would take no router advertisements any more."""
+        return [s for s in self._advertised if read_sysctl(s.path) == "1"]
 
     def _reconcile(self, setting: Sysctl) -> float:
         key, name, change = ("sysctl", setting.path), name_of(setting), _difference(setting)
