@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from kernel.model import IPAddress
 
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+_AFTER_LAST = 1 << 128
 Direction = Literal["ingress", "egress"]
 Place = str | IPAddress
 """What a pod is found by: the node's end of its pair, or the address of a bridge's pod."""
@@ -38,7 +42,7 @@ class Box(NamedTuple):
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Filter:
     """What a pod may receive from (ingress), or send to (egress): what is listed, nothing else.
 
@@ -61,11 +65,31 @@ class Filter:
 
     def lists(self, peer: IPAddress, protocol: int, port: int) -> bool:
         """Whether it is among what is listed."""
-        if self.everything or peer in self.hosts or any(_covers(r, peer) for r in self.ranges):
+        if self.everything or peer in self.hosts or _find(self._ranges, peer):
             return True
-        return any(_has(span, protocol, port) for span in self.spans) or any(
-            _covers(ends, peer) and _has(span, protocol, port) for ends, span in self.boxes
-        )
+        at, spans = self._boxes
+        ends = _find(at, peer)
+        own = spans[ends] if ends else ()
+        return any(_has(span, protocol, port) for span in (*self.spans, *own))
+
+    # A change may ask about thousands of connections, each of thousands of ranges.
+    @cached_property
+    def _ranges(self) -> list[Ends]:
+        return sorted(self.ranges)
+
+    @cached_property
+    def _boxes(self) -> tuple[list[Ends], Mapping[Ends, list[Span]]]:
+        """The addresses of boxes in order, and their ports."""
+        spans: dict[Ends, list[Span]] = defaultdict(list)
+        for ends, span in self.boxes:
+            spans[ends].append(span)
+        return sorted(spans), spans
+
+
+def _find(ranges: Sequence[Ends], peer: IPAddress) -> Ends | None:
+    """The one of the ranges, which are in order and disjoint, that has an address."""
+    at = bisect_right(ranges, Ends(peer.version, int(peer), _AFTER_LAST)) - 1
+    return ranges[at] if at >= 0 and _covers(ranges[at], peer) else None
 
 
 def _covers(ends: Ends, peer: IPAddress) -> bool:
