@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
@@ -45,6 +46,17 @@ def own_addresses(endpoints: Iterable[str]) -> tuple[IPAddress, ...]:
             " set source.etcd.addresses"
         )
     return tuple(found[version] for version in sorted(found))
+
+
+def is_lost(address: IPAddress) -> bool:
+    """Whether this node has an address no longer; also while IPv6 is yet to find it unique."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+    return False
 
 
 class OwnAddress:

@@ -203,6 +203,7 @@ class EtcdClient:
             self._keys,
             feed,
             renew=self._renew,
+            is_urgent=self._registration.has_lost_address,
             renew_seconds=renewal_seconds(self._settings.lease_seconds),
             limit=self._kept.seconds_left,
         ) as watcher:

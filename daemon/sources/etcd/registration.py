@@ -31,7 +31,7 @@ from daemon.sources.etcd.keys import (
 )
 from daemon.sources.etcd.lease import Lease, LeaseFile
 from daemon.sources.etcd.subnet_pool import Candidates, NameTaken, Pool, choose_subnets, make_pool
-from daemon.sources.own_address import own_addresses
+from daemon.sources.own_address import is_lost, own_addresses
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
@@ -110,6 +110,11 @@ class Registration:
             return self.node is not None and self._addresses() != self.node.addresses
         except SourceError:  # it has none now
             return False
+
+    def has_lost_address(self) -> bool:
+        """Whether an address that is registered is gone, of those that this node found itself."""
+        found = self.node.addresses if self.node and not self._settings.addresses else ()
+        return any(map(is_lost, found))
 
     def is_own(self, key: bytes) -> bool:
         """Whether a key is one of this node's."""

@@ -22,6 +22,8 @@ REQUEST_PATIENCE = 600.0
 """Seconds that a request may take, with every member tried in turn."""
 RENEW_MAX = 120.0
 """Seconds between two renewals, where a third of the lease's time is longer."""
+_LOOK, _URGENT_LOOKS = 5.0, 2
+"""Seconds between two looks whether a renewal is urgent, and how many must find that in a row."""
 
 
 class Compacted(Exception):
@@ -47,8 +49,8 @@ class WatchAnswer:
 class Watcher:
     """A watch from one revision on; a context manager, which stops the renewals too.
 
-    renew: renews the lease, and returns whether the watch must end. limit: seconds after which it
-    ends, more or less, without an error.
+    renew: renews the lease, and returns whether the watch must end. is_urgent: whether that is not
+    to wait until it is due. limit: seconds after which it ends, more or less, without an error.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class Watcher:
         *,
         renew: Callable[[], bool],
         renew_seconds: float,
+        is_urgent: Callable[[], bool] = lambda: False,
         limit: float = math.inf,
     ) -> None:
-        self._gateway, self._keys, self._feed = gateway, keys, feed
+        self._gateway, self._keys, self._feed, self._is_urgent = gateway, keys, feed, is_urgent
         self._renew, self._renew_seconds, self._limit = renew, renew_seconds, limit
         self._done = threading.Event()
         self._stream: Stream | None = None
@@ -150,7 +153,7 @@ class Watcher:
 
     def _renew_in_time(self) -> None:
         end = time.monotonic() + self._limit
-        while not self._done.wait(self._jittered()):
+        while not self._wait_until_due():
             if time.monotonic() > end:
                 self.interrupt()
                 return
@@ -166,6 +169,15 @@ class Watcher:
             if ended:
                 self.interrupt()
                 return
+
+    def _wait_until_due(self) -> bool:
+        """Sleep until a renewal is due, or urgent; whether the watch has ended."""
+        due, urgent = time.monotonic() + self._jittered(), 0
+        while urgent < _URGENT_LOOKS and (rest := due - time.monotonic()) > 0:
+            if self._done.wait(min(rest, _LOOK)):
+                return True
+            urgent = urgent + 1 if self._is_urgent() else 0
+        return self._done.is_set()
 
     def _jittered(self) -> float:
         return self._renew_seconds * random.uniform(0.8, 1.0)  # noqa: S311 - no secret

@@ -87,7 +87,7 @@ def test_the_address_towards_etcd_is_the_nodes(cluster: Cluster, outside: Etcd) 
 def test_a_node_that_gets_another_address_is_reached_by_it(
     cluster: Cluster, outside: Etcd, podwire_bin: Path
 ) -> None:
-    source = {"addresses": [], "clusterCIDRs": ["10.244.0.0/16"], "leaseSeconds": 60}
+    source = {"addresses": [], "clusterCIDRs": ["10.244.0.0/16"]}
     members = [join(cluster, outside, **source) for _ in range(2)]
     for member in members:
         eventually(partial(leased, member, 1))

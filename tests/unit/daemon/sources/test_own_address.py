@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from daemon.log import Log
-from daemon.sources.own_address import OwnAddress, own_addresses
+from daemon.sources.own_address import OwnAddress, is_lost, own_addresses
 from daemon.sources.remote import SourceError
 from tests.unit.cni_plugin.namespaces import elsewhere
 
@@ -84,3 +84,9 @@ def test_a_node_that_reaches_no_endpoint_needs_its_addresses_set() -> None:
         listener.bind(("127.0.0.1", 0))
         with pytest.raises(SourceError, match=r"set source\.etcd\.addresses"):
             own_addresses([f"http://127.0.0.1:{listener.getsockname()[1]}"])
+
+
+def test_an_address_that_the_node_has_no_longer_is_lost() -> None:
+    assert not any(map(is_lost, CANDIDATES))
+    ip("addr del 192.0.2.11/24 dev eth0", "addr del fd09::11/64 dev eth1")
+    assert [str(a) for a in CANDIDATES if is_lost(a)] == ["192.0.2.11", "fd09::11"]
