@@ -127,6 +127,7 @@ _CACHE_MAX, _CACHED_TEXT_MAX = 32, 16 << 10
 _cache: dict[bytes, ParsedConfig] = {}
 _networks: dict[str, NetConf] = {}
 _RUNTIME_CONFIG = "runtimeconfig"
+_IPAM_KEYS = frozenset({"name", "ipam", "args", _RUNTIME_CONFIG, "prevresult", _VALID})
 
 
 def cached_config(stdin: bytes) -> ParsedConfig | None:
@@ -134,23 +135,31 @@ def cached_config(stdin: bytes) -> ParsedConfig | None:
     return _cache.get(stdin)
 
 
-def read_config(stdin: bytes, raw: Mapping[str, Any], version: str, command: str) -> ParsedConfig:
+def read_config(
+    stdin: bytes, raw: Mapping[str, Any], version: str, command: str, *, is_ipam: bool = False
+) -> ParsedConfig:
     """The checked configuration of decoded stdin; an ADD's is cached. Raises code 7 or 2.
 
     A wrong configuration does not stop DEL, whatever was edited since ADD: it gets the keys that
-    removal needs.
+    removal needs. is_ipam: whether podwire is called as an IPAM plugin. The other keys are then the
+    main plugin's, and mean what they mean there: `mode` of ipvlan, `vlan` of sriov.
     """
     try:
-        parsed = ParsedConfig(raw, version, parse_config(raw))
+        parsed = ParsedConfig(raw, version, parse_config(_ipam_part(raw) if is_ipam else raw))
     except CniError as fault:
         if command != "DEL":
             raise
         return ParsedConfig(raw, version, parse_minimal(raw), fault)
     # Other verbs' stdin has results in it and is different each time.
     own = any(key.lower() == _RUNTIME_CONFIG for key in raw)
-    if command == "ADD" and not own:
+    if command == "ADD" and not own and not is_ipam:
         remember(_cache, stdin, parsed)
     return parsed
+
+
+def _ipam_part(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that an IPAM plugin reads."""
+    return {key: value for key, value in raw.items() if key.lower() in _IPAM_KEYS}
 
 
 def remember(cache: dict[K, V], key: K, value: V) -> None:

@@ -37,6 +37,7 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
         if request.command == "VERSION":
             return _answer_version(stdin)
         from cni_plugin.config import cached_config, read_config  # VERSION needs none of it
+        from cni_plugin.ipam_client import IPAM_PROGRAMS
 
         parsed = cached_config(stdin)
         raw = parsed.raw if parsed else decode(stdin)
@@ -48,7 +49,8 @@ def handle(env: Mapping[str, str], stdin: bytes, host: Host) -> Reply:
                 raise
             refusal = error  # DEL is the same in all versions
         versions.require_verb(version, request.command)
-        parsed = parsed or read_config(stdin, raw, version, request.command)
+        is_ipam = host.program in IPAM_PROGRAMS
+        parsed = parsed or read_config(stdin, raw, version, request.command, is_ipam=is_ipam)
         parsed = replace(parsed, refusal=refusal) if refusal else parsed
         body = _run_verb(request, parsed, env, stdin, host)
         return Reply(0, b"") if body is None else _reply(0, body)

@@ -194,3 +194,39 @@ def test_a_section_is_parsed_once_whatever_else_a_call_says(node: Node) -> None:
     assert allocated(3, runtimeConfig={"ips": [wish]}).startswith(wish)
     other = {**CONFIG["ipam"], "subnet": "10.99.0.0/24"}
     assert allocated(4, ipam=other).startswith("10.99.0.")
+
+
+OTHER_PLUGINS: dict[str, dict[str, Any]] = {
+    "ipvlan": {"type": "ipvlan", "master": "eth0", "mode": "l2"},
+    "macvlan": {"type": "macvlan", "master": "eth0", "mode": "passthru", "bcqueuelen": 1000},
+    "sriov": {"type": "sriov", "deviceID": "0000:03:02.0", "vlan": 1000, "vlanQoS": 2},
+    "ovs": {"type": "ovs", "bridge": "br/int", "vlan": 100, "trunk": [{"minID": 7}]},
+    "bond": {"type": "bond", "mode": "active-backup", "mtu": 100_000},
+    "egress-cni": {"type": "egress-cni", "mtu": "9001", "enabled": "false"},
+    "bridge": {"type": "bridge", "vlan": 10, "vlanTrunk": [{"id": 7}]},
+}
+"""Main plugins of others, with keys that mean something else to podwire's own."""
+
+
+@pytest.mark.parametrize("program", ["host-local", "podwire-ipam"])
+@pytest.mark.parametrize("plugin", OTHER_PLUGINS)
+def test_keys_of_the_main_plugin_are_its_own(node: Node, program: str, plugin: str) -> None:
+    node.program = program
+    keys = {"mode": None, "ipam": {"type": program, **SUBNET}, **OTHER_PLUGINS[plugin]}
+    conf = config(**keys)
+    valid = {"cni.dev/valid-attachments": [{"containerID": "container1", "ifname": "eth0"}]}
+    result = succeeded(node.call(environment(), conf))
+    assert result["ips"][0]["address"] == "10.1.0.2/24"
+    for verb, more in (("CHECK", {"prevResult": result}), ("STATUS", {}), ("GC", valid)):
+        assert succeeded(node.call(environment(verb), {**conf, **more})) == {}
+    assert succeeded(node.call(environment("DEL"), conf)) == {}
+    assert node.log == []
+
+
+def test_what_the_ipam_plugin_read_is_not_the_main_plugins(node: Node) -> None:
+    """Where `bridge` is replaced by podwire after `host-local` was, both get the same bytes."""
+    conf = config(mode=None, type="bridge", vlan=10, ipam={"type": "host-local", **SUBNET})
+    for program, code in (("host-local", 0), ("bridge", 2), ("host-local", 103)):
+        node.program = program
+        reply = node.call(environment(), conf)
+        assert (refused(reply)["code"] if reply.status else 0) == code
