@@ -78,12 +78,30 @@ def _delete(call: Call, nl: Netlink, pod: Namespace | None, store: Store | None)
         from cni_plugin.leftovers import remove_leftovers  # no attachment of podwire's needs it
 
         remove_leftovers(call, nl, call.owner, pod)
+    if record is None and store:
+        _delete_by_former_name(call, nl, pod, store)
     ipam = ipam_of_record(record.ipam) if record else call.ipam
     release = partial(ipam.run, "DEL", call)
     macs = partial(_previous_macs, call)
     remove(call.host, nl, store, call.owner, record, pod, macs, release)
     if record:
         _release_exported(call, record)
+
+
+def _delete_by_former_name(call: Call, nl: Netlink, pod: Namespace | None, store: Store) -> None:
+    """Remove what the container's interface has of another network.
+
+    containerd deletes by the configuration that is there now, and the network may have had another
+    name at ADD. A container has one interface of a name.
+    """
+    with store.read() as tx:
+        known = [owner for owner, _text in tx.attachments_beside(call.owner)]
+    for owner in known:
+        record = _find(call, nl, store, owner) if owner.ifname == call.owner.ifname else None
+        if record and not record.foreign:
+            release = partial(ipam_of_record(record.ipam).run, "DEL", call)
+            remove(call.host, nl, store, owner, record, pod, release=release)
+            call.log(f"removed its attachment to network {owner.network}")
 
 
 def _release_exported(call: Call, record: CleanupRecord) -> None:

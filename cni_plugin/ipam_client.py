@@ -7,7 +7,7 @@ plugin is executed (SPEC 1.1.0, section 4); a network may have no addresses at a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, render_dns
 from cni_plugin.store_access import adopt_from_other_stores
 from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
+from ipam.errors import AddressTaken, RangeExhausted
 from ipam.transaction import Owner, Transaction
 
 if TYPE_CHECKING:
@@ -99,12 +100,21 @@ class OwnIpam(Ipam):
         return partial(self.allocate, self.read_conf(call), call)
 
     def allocate(self, conf: IpamConf, call: Call, tx: Transaction) -> Result:
-        """One address of each range set, none that `host-local` has reserved or another store of
-        the node has given. Raises IpamError."""
+        """One address of each range set, none that `host-local` has reserved, that another store of
+        the node has given, or that a pod of another network has. Raises IpamError."""
+        passed: set[IPAddress] = set()
         while True:
             assigned = self._allocate(conf, call, tx)
-            if not adopt_from_other_stores(call, tx, [each.address.ip for each in assigned]):
+            addresses = [each.address.ip for each in assigned]
+            if adopt_from_other_stores(call, tx, addresses):
+                continue
+            rivals = _rivals(call, tx, addresses)
+            if not rivals:
                 return _to_result(conf, assigned)
+            _refuse_again(rivals, conf.requested, passed)
+            for address in rivals:
+                tx.put_off(call.owner.network, address)
+            passed |= rivals.keys()
 
     def _allocate(self, conf: IpamConf, call: Call, tx: Transaction) -> tuple[Assigned, ...]:
         from ipam.allocator import allocate  # no other verb's
@@ -157,6 +167,47 @@ class OwnIpam(Ipam):
         if cached is None:
             cached = call.parsed.derived[key] = _parsed_ipam(call)
         return cast("IpamConf", cached)
+
+
+def _rivals(call: Call, tx: Transaction, addresses: Sequence[IPAddress]) -> dict[IPAddress, Owner]:
+    """Those of the addresses that pods of other networks have, if packets to both go one way.
+
+    After a network was renamed its pods are of two names. Other networks may have one subnet each
+    for itself, on bridges without a gateway.
+    """
+    if call.host.program in IPAM_PROGRAMS:  # the main plugin's bridge is not known
+        return {}
+    holders = tx.holders_elsewhere(call.owner.network, addresses)
+    return {address: owner for address, owner, record in holders if _meets(call, record)}
+
+
+def _meets(call: Call, text: str) -> bool:
+    """Whether an attachment, by its record, is on the call's bridge, or the node routes to both."""
+    from cni_plugin.attachment import read_record  # few addresses have two holders
+    from cni_plugin.shape import shape_of
+
+    record, shape = read_record(text), shape_of(call.conf, call.host.program)
+    if record is None:
+        return False
+    bridge = record.plan.bridge
+    if shape.mode == "bridge" and bridge and bridge.name == call.conf.bridge:
+        return True
+    routed = bridge.gateways if bridge else record.plan.node.routes
+    return bool(routed) and (shape.mode == "ptp" or shape.gateway)
+
+
+def _refuse_again(
+    rivals: Mapping[IPAddress, Owner],
+    requested: Container[IPAddress],
+    passed: Container[IPAddress],
+) -> None:
+    """Raise AddressTaken for a requested address, RangeExhausted for one that was passed before."""
+    for address, owner in rivals.items():
+        whose = f"{address} is that of {owner} on network {owner.network}"
+        if address in requested:
+            raise AddressTaken(f"requested address {whose}", "the networks share a subnet")
+        if address in passed:
+            raise RangeExhausted(f"no address is free: {whose}", "the networks share a subnet")
 
 
 def _reserved_in(places: Iterable[str], assigned: Iterable[Assigned]) -> str:

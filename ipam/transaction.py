@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,25 @@ class Allocation:
     address: IPAddress
     created_at: float
     boot_id: str
+
+
+_ELSEWHERE = """
+SELECT 1 FROM allocation WHERE network < ?1 UNION ALL
+SELECT 1 FROM allocation WHERE network > ?1 LIMIT 1
+"""
+# The networks are found one by one, by the index: a list of all would read all allocations.
+_HOLDERS = """
+WITH RECURSIVE other(name) AS (
+    SELECT min(network) FROM allocation
+    UNION ALL
+    SELECT (SELECT min(network) FROM allocation WHERE network > name) FROM other
+        WHERE name IS NOT NULL
+)
+SELECT network, container_id, ifname, record, address
+    FROM other JOIN allocation ON network = name AND address IN ({})
+    JOIN attachment USING (network, container_id, ifname)
+    WHERE network <> ? ORDER BY network, address
+"""
 
 
 class Transaction:
@@ -224,6 +243,16 @@ class Transaction:
         )  # fmt: skip
         return self._owner(rows[0]) if rows else None
 
+    def holders_elsewhere(
+        self, network: str, addresses: Sequence[IPAddress]
+    ) -> list[tuple[IPAddress, Owner, str]]:
+        """Those of the addresses that attachments of other networks have: whose, the record."""
+        if not self._rows(_ELSEWHERE, network):
+            return []  # most nodes have one network
+        places = ", ".join("?" * len(addresses))
+        rows = self._rows(_HOLDERS.format(places), *map(encode, addresses), network)
+        return [(self._address(row[4]), self._owner(row), self._text(row[3])) for row in rows]
+
     def reserve(self, owner: Owner, address: IPAddress, *, created_at: float | None = None) -> None:
         """Give the address to the owner; again is no error. AddressTaken if another owner has it.
 
@@ -244,6 +273,12 @@ class Transaction:
         if tags:
             self.reused.append(address)
         self.insert(owner, address, tags[0][0] if tags else 0, created_at)
+
+    def put_off(self, network: str, address: IPAddress) -> None:
+        """Put an address that was just given behind all that are free: a pod has it already."""
+        self._free(network, address)
+        if address in self.reused:
+            self.reused.remove(address)
 
     def adopt(self, owner: Owner, address: IPAddress) -> None:
         """Give the address to a pod that has it already, whoever it was allocated to here."""
