@@ -246,6 +246,8 @@ def _record(
                 sources = whole_ranges(plan.masquerade)
             kept = conf.non_masquerade_cidrs
             networks.add_prefixes(tx, conf.name, plan.masquerade, sources, kept)
+        elif not conf.ip_masq:
+            networks.limit_masquerade(tx, conf.name)
         # What another IPAM plugin gave to whom is not known.
         reused = [ip.address.ip for ip in result.ips] if call.ipam.plugin else tx.reused
     return record, result, text, reused

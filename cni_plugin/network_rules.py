@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record
+from cni_plugin.attachment import DAMAGE, CleanupRecord, load_cleanup_record, read_record
 from cni_plugin.masquerade_record import Prefixes, dump, extend_sources, load, single_ranges
 from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
@@ -68,6 +68,35 @@ def add_prefixes(
     fresh = Masqueraded(desired, kept, extend_sources(known, prefixes, tuple(sources), pods))
     if fresh != known:
         tx.put_network(network, dump(fresh))
+
+
+def limit_masquerade(tx: Transaction, network: str) -> None:
+    """Masquerade of a network the pods alone that were made so: it is off for those that come."""
+    record = tx.network(network)
+    known = load(record) if record else None
+    if known is None or _are_single(known.sources):
+        return
+    records = (read_record(text) for _owner, text in tx.attachments(network))
+    made = (each.plan for each in records if each and each.plan.masquerade)
+    addresses = (a.address.ip for plan in made for a in plan.pod.addresses)
+    _put_sources(tx, network, known, single_ranges(addresses))
+    if tx.network(network) is None:
+        remove_unneeded(tx, (MASQUERADE,))
+
+
+def _are_single(sources: Iterable[AddressRange] | None) -> bool:
+    return sources is not None and all(first == last for first, last in sources)
+
+
+def _put_sources(
+    tx: Transaction, network: str, known: Masqueraded, sources: tuple[AddressRange, ...]
+) -> None:
+    """Record these sources of a network, and apply them; without any it is not masqueraded."""
+    if sources:
+        tx.put_network(network, dump(replace(known, sources=sources)))
+    else:
+        tx.delete_network(network)
+    _apply(tx)
 
 
 def _addresses_of_pods(tx: Transaction, network: str) -> list[IPAddress]:
@@ -209,6 +238,7 @@ def remove_unused(
         _apply(tx)
     elif record is not None:
         _remove_sources(tx, network, load(record), addresses)
+        parts |= set() if tx.network(network) else {MASQUERADE}
     if parts:
         remove_unneeded(tx, parts)
     elif not tx.has_attachments():
@@ -224,8 +254,7 @@ def _remove_sources(
     gone = {each for each in gone if not tx.is_recorded(f'"address":"{each[0]}/')}
     if gone:
         left = tuple(each for each in known.sources or () if each not in gone)
-        tx.put_network(network, dump(replace(known, sources=left)))
-        _apply(tx)
+        _put_sources(tx, network, known, left)
 
 
 def remove_unneeded(tx: Transaction, parts: Collection[str] = TRANSIENT) -> None:

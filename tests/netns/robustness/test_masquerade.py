@@ -258,6 +258,31 @@ def test_where_pods_keep_their_address(scene: Scene, make_pod: MakePod, mode: st
     assert scene.ruleset() == ""
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_switched_off_it_ends_with_the_pods_that_have_it(
+    scene: Scene, make_pod: MakePod, mode: str
+) -> None:
+    one, two = (scene.add(masq(mode), make_pod(), name) for name in ("one", "two"))
+    for family in BOTH:
+        route_back(scene, family, SUBNETS[family])
+    three, four = (scene.add(masq(mode, ipMasq=False), make_pod(), n) for n in ("three", "four"))
+    assert [pods_keep_theirs(scene, each) for each in (one, two, three)] == [False, False, True]
+    assert [scene.check(each).code for each in (one, two, three)] == [0, 0, 0]
+    scene.delete(one)
+    assert [pods_keep_theirs(scene, each) for each in (two, three)] == [False, True]
+    five = scene.add(masq(mode), make_pod(), "five")
+    assert [pods_keep_theirs(scene, each) for each in (two, five)] == [False, False]
+    scene.delete(five)
+    six = scene.add(masq(mode, ipMasq=False), make_pod(), "six")
+    assert [pods_keep_theirs(scene, each) for each in (two, six)] == [False, True]
+    scene.delete(two)
+    assert pods_keep_theirs(scene, six)
+    assert "masquerade" not in scene.ruleset()
+    for each in (three, four, six):
+        scene.delete(each)
+    assert scene.ruleset() == ""
+
+
 @pytest.mark.parametrize("damage", ["flush set inet podwire internal4", "flush ruleset"])
 def test_where_pods_keep_their_address_is_checked_and_repaired(
     scene: Scene, make_pod: MakePod, damage: str
