@@ -102,7 +102,7 @@ def _is_over(text: str, age: float) -> bool:
     if record.foreign:  # its link has a name that podwire does not know
         return has_lost_namespace(record.netns)
     # Another IPAM plugin must be executed, with the network's configuration.
-    return not record.ipam and (age >= IN_FLIGHT or not _is_namespace(record.netns))
+    return not record.ipam and (age >= IN_FLIGHT or has_lost_namespace(record.netns))
 
 
 def has_lost_namespace(netns: str) -> bool:

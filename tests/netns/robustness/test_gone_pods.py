@@ -69,10 +69,17 @@ def test_pods_that_live_keep_theirs(scene: Scene, make_pod: MakePod, what: str) 
     assert all(scene.links(pod) == {"lo", "eth0"} for pod in pods)
 
 
-def test_an_add_in_flight_keeps_its_address(scene: Scene, make_pod: MakePod) -> None:
-    """It has written its record, and not made its link yet."""
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "of a daemon in a container"])
+def test_an_add_in_flight_keeps_its_address(scene: Scene, make_pod: MakePod, seen: bool) -> None:
+    """It has written its record, and not made its link yet.
+
+    A daemon in a container does not see the namespaces of the node, nor their folder.
+    """
     pod = make_pod()
     scene.add(conf_of("ptp"), pod, "c0")
+    if not seen:
+        path = "UPDATE attachment SET record = replace(record, ?, '/nowhere/pod')"
+        scene.query(path, str(pod.path))
     scene.node.ns.ip_batch("\n".join(f"link delete {n}" for n in scene.links() if n[:2] == "pw"))
     for number in range(1, 5):
         scene.add(conf_of("ptp"), make_pod(), f"c{number}")
