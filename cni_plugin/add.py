@@ -261,9 +261,17 @@ def _check_still_desired(call: Call, store: Store, text: str) -> None:
 
 
 def _require_record(call: Call, tx: Transaction, text: str) -> None:
-    if tx.attachment(call.owner) != text:
+    found = tx.attachment(call.owner)
+    if found != text and not (found and _is_the_same(found, text)):
         msg = "the attachment was deleted while it was being made"
         raise CniError(TRY_AGAIN, msg, "the runtime sent DEL before ADD had answered")
+
+
+def _is_the_same(record: str, text: str) -> bool:
+    """Whether it is ours, to which another attachment of the container has left its ports."""
+    from cni_plugin.port_conflicts import has_been_passed_ports  # rarely needed
+
+    return has_been_passed_ports(record, text)
 
 
 def _with_bridge(result: Result, bridge: Link | None) -> Result:

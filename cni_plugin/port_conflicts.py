@@ -90,6 +90,15 @@ def recorded_mappings(text: str) -> list[Element]:
         return []
 
 
+def has_been_passed_ports(text: str, before: str) -> bool:
+    """Whether a record is the one before, with ports that waited and were passed to it since."""
+    record, earlier = read_record(text), read_record(before)
+    if record is None or earlier is None:
+        return False
+    passed = {*_waiting(earlier)}.difference(_waiting(record))
+    return bool(passed) and dump_record(_with_passed(earlier, passed)) == text
+
+
 def _key(mapping: Element) -> Element:
     return replace(mapping, data=None)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.netns.host_ports.test_host_ports import BOTH, conf, mapping, outside
+from tests.netns.robustness.calls import At
 from tests.netns.robustness.confs import MODES, Conf, ipam
 from tests.netns.robustness.scene import Attached, Scene
 from tests.pytest_netns import Namespace
@@ -69,6 +70,26 @@ def test_what_the_first_network_lacks_is_the_second_ones(scene: Scene, pod: Name
     assert serves(scene, second, family=6)
     assert serves(scene, first, family=4)
     assert serves(scene, second, 8081, 4)
+
+
+@pytest.mark.parametrize("instant", ["_create_pair", "_configure_pod", "add_elements"])
+def test_an_attachment_in_the_making_takes_the_ports_over(
+    scene: Scene, pod: Namespace, instant: str
+) -> None:
+    """The container is taken off its first network while it is put on its second one."""
+    first, conf = scene.add(network("ptp", 0), pod), network("ptp", 1)
+    at = At(function=f"attach.py:{instant}", stop=True)
+    making = scene.start("ADD", conf, pod, ifname="eth1", at=at)
+    making.wait_stopped()
+    scene.delete(first)
+    making.resume()
+    answer = making.result()
+    assert answer.code == 0, answer
+    second = Attached(pod, "c1", "eth1", conf, answer.json)
+    assert scene.check(second).code == 0
+    assert serves(scene, second, family=4)
+    scene.delete(second)
+    assert scene.leftovers(pod) == []
 
 
 def test_another_pod_is_still_refused(scene: Scene, make_pod: MakePod) -> None:
