@@ -28,6 +28,7 @@ from kernel.nftables.set_messages import (
 )
 from kernel.nftables.table import load, open_nft, table_changes
 from kernel.operstate import Pause, wait_for_detection, wait_for_node, wait_for_pod
+from kernel.other_stack import kernels_share
 from kernel.read import read_addresses, read_link, read_space
 from kernel.sysctl import apply_sysctl, explain_silence
 
@@ -316,7 +317,8 @@ def check_parts(
     if pod is not None:
         with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as inner:
             observed = read_space(inner, in_pod)
-        found += [("pod", change) for change in diff_space(_checked(in_pod), observed)]
+            share = _checked(kernels_share(in_pod, observed))
+        found += [("pod", change) for change in diff_space(share, observed)]
     found += [("node", change) for change in diff_space(_checked(node), read_space(nl, node))]
     return [*found, *(("", change) for change in _check_rules(elements))]
 

@@ -12,6 +12,7 @@ from kernel.netlink import links
 from kernel.netlink.codec import Message, attributes, u32
 from kernel.netlink.socket import POD_OBJECTS_MAX, Answer, Netlink
 from kernel.netns import Namespace, inside, open_namespace
+from kernel.other_stack import kernels_share
 from kernel.read import read_space
 from kernel.repair import repair
 
@@ -82,7 +83,8 @@ def compare_pod(pod: Namespace, desired: Space) -> Changes:
     Raises KernelError, TooManyObjects.
     """
     with inside(pod), Netlink(dump_max=POD_OBJECTS_MAX) as nl:
-        return diff_space(desired, read_space(nl, desired))
+        observed = read_space(nl, desired)
+        return diff_space(kernels_share(desired, observed), observed)
 
 
 def _find_lost(nl: Netlink, desired: Space) -> tuple[Changes, int]:
@@ -93,5 +95,5 @@ def _find_lost(nl: Netlink, desired: Space) -> tuple[Changes, int]:
     if not index:
         raise KernelError("find link", name, 0, f"the pod has renamed or removed {name}")
     plain = tuple(Link(k.name, k.kind, up=k.up) for k in desired.links)
-    found = diff_space(replace(desired, links=plain), observed)
+    found = diff_space(replace(kernels_share(desired, observed), links=plain), observed)
     return tuple(c for c in found if not (isinstance(c.noun, Route) and c.observed)), index

@@ -1,5 +1,6 @@
 """CHECK finds what is broken, and names it."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.pytest_netns import Namespace
 from tests.pytest_netns.underlay import Family
 
 CHECK_FAILED = 102
+ETH_P_ALL, ETH_P_ARP = 0x0003, 0x0806  # linux/if_ether.h
 OTHER_MAC = "02:00:00:00:be:ef"
 
 Break = Callable[[Scene, Attached], None]
@@ -52,6 +54,20 @@ def test_passes_right_after_add(
     attached = scene.add(netconf(mode, families, ipMasq=masq), pod)
     assert scene.check(attached).code == 0
     assert all(pod.ping(GATEWAYS[family]) for family in families)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_addresses_that_another_network_stack_has_taken(
+    scene: Scene, pod: Namespace, mode: str
+) -> None:
+    """As gVisor does, whose packet socket takes all protocols; one that watches ARP is none."""
+    attached = scene.add(netconf(mode, (4, 6), ipMasq=True), pod)
+    pod.ip_batch("address flush dev eth0 scope global")
+    for protocol, code in ((ETH_P_ALL, 0), (ETH_P_ARP, 1)):
+        with pod.socket(socket.AF_PACKET, socket.SOCK_RAW) as stack:
+            stack.bind(("eth0", protocol))
+            assert scene.check(attached).code == code
+    assert "is missing in the pod" in scene.check(attached).json["details"]
 
 
 BROKEN: dict[str, tuple[Break, str]] = {

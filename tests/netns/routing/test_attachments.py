@@ -1,6 +1,7 @@
 """The node's side of pods is kept as ADD made it, and the journal says what was found."""
 
 import json
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.netns.routing.conftest import Cluster, Member, eventually
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.plugin import MakeNamespace
 
+ETH_P_ALL = 3  # linux/if_ether.h
 PTP = {
     "the pod's link down": "ip link set {host} down",
     "its IPv4 route gone": "ip route del {four}",
@@ -154,6 +156,29 @@ def test_the_pod_side_comes_back(cluster: Cluster, podwire_bin: Path) -> None:
     assert {record["action"] for record in records} == {"restored"}
     assert len(records) == len(POD) + 1
     assert pod_side(routed) == own
+
+
+def test_addresses_that_another_network_stack_has_taken_stay_away(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    """gVisor's (runsc, network.go): it opens a packet socket, then it takes the addresses away."""
+    member = start(cluster, "ptp")
+    sandbox, pod = (member.attach(podwire_bin / "podwire") for _ in range(2))
+    eventually(lambda: status_of(member) == (2, 2) or member.log)
+    planned = pod_side(pod)
+    with sandbox.socket(socket.AF_PACKET, socket.SOCK_RAW) as stack:
+        stack.bind(("eth0", ETH_P_ALL))
+        for space in (sandbox, pod):
+            space.ip_batch("address flush dev eth0 scope global\n")
+        eventually(partial(is_planned, pod, planned))
+        member.stop()
+        member.start()
+        pod.ip_batch("address flush dev eth0 scope global\n")
+        eventually(partial(is_planned, pod, planned))
+        assert sandbox.addresses("eth0") == set()
+        assert status_of(member) == (2, 2)
+    sandbox.ip_batch("link set eth0 down\n")
+    eventually(lambda: works(member, sandbox) or member.log)
 
 
 def test_a_pod_with_very_many_routes_holds_nobody_up(cluster: Cluster, podwire_bin: Path) -> None:
