@@ -16,10 +16,10 @@ from argparse import (
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipam import DEFAULT_DATA_DIR
+from ipam import DEFAULT_DATA_DIR, HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.boot import render_duration
 from ipam.errors import AddressTaken, IpamError, StoreDamaged
-from ipam.host_local_files import Imported, export, import_directory
+from ipam.host_local_files import Imported, export, import_directory, withdraw
 from ipam.json_section import parse_address
 from ipam.ranges import IPAddress
 from ipam.store import Allocation, Purged, Store, Transaction, open_store
@@ -274,6 +274,9 @@ def _release(args: Namespace) -> int:
         if not args.yes and not _confirmed(address):
             return _NOT_DONE
         _free(store, found[0])
+    for folder in dict.fromkeys((HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR, args.data_dir)):
+        for file in withdraw(folder, address, found[0].owner.container_id):
+            print(f"removed host-local's reservation {file}")
     print(f"released {address}")
     return _DONE
 

@@ -90,6 +90,24 @@ def release(
     return tuple(found)
 
 
+def withdraw(folder: str | Path, address: IPAddress, container_id: str) -> list[Path]:
+    """Remove a container's reservations of an address, in networks of any name; their files.
+
+    An ADD that met one would allocate the address to the container again. Raises IpamError.
+    """
+    removed: list[Path] = []
+    for network in list_networks(folder):
+        directory = Path(folder, network)
+        file = directory / str(address)
+        if file.exists():
+            with host_local_stopped(directory), suppress(FileNotFoundError):
+                found = {r.address: r.owner for r in read_directory(directory, network)[0]}
+                if address in found and found[address].container_id == container_id:
+                    file.unlink()
+                    removed.append(file)
+    return removed
+
+
 def adopt(tx: Transaction, directory: Path, asking: Owner) -> None:
     """Allocate the addresses reserved in a network's folder to those who have them.
 

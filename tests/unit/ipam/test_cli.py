@@ -118,6 +118,21 @@ def test_release_needs_the_network_where_it_matters(
     assert "not allocated in network other" in capsys.readouterr().err
 
 
+def test_release_takes_the_reservation_along(
+    used: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next pod that was to get the address would find it, and the container would have it
+    again."""
+    for network, container in (("former", "container1"), ("another", "container9")):
+        (used / network).mkdir()
+        for address in ("10.0.0.2", "10.0.0.8"):
+            (used / network / address).write_text(f"{container}\r\neth0")
+    assert run(used, "release", "10.0.0.2", "--yes") == 0
+    assert f"reservation {used}/former/10.0.0.2\n" in capsys.readouterr().out
+    left = sorted(str(file.relative_to(used)) for file in used.glob("*/*"))
+    assert left == ["another/10.0.0.2", "another/10.0.0.8", "former/10.0.0.8"]
+
+
 COMMAND = [
     sys.executable,
     "-c",
