@@ -29,6 +29,7 @@ from kernel.netlink.monitor import Event
 from kernel.netlink.socket import Netlink
 from kernel.paths import Packet, PacketPath, find_paths, read_rules
 from kernel.read import read_links
+from kernel.vxlan import find_vxlan
 
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ALIAS = "podwire"
@@ -49,7 +50,8 @@ class Unplannable(Exception):
 class HostState:
     """The node's network at one time, in any order.
 
-    links: all of them, bridge ports with their bridge's name, with aliases.
+    links: all of them, bridge ports with their bridge's name, with aliases; podwire's VXLAN device
+        with its tunnel.
     addresses: of all links.
     routes: unicast routes of the main table, also those that the kernel makes itself for connected
         networks; those that refuse packets (blackhole and its kin) have an empty link name. Routes
@@ -69,11 +71,16 @@ def read_host_state(nl: Netlink) -> HostState:
     messages = list(_dump_routes(nl))
     # Links last: by then every link that had an address has the alias that says whose it is, since
     # the alias is set first. What belongs to a link that has gone meanwhile is left out.
-    present = read_links(nl)
+    present = [_with_tunnel(nl, link) for link in read_links(nl)]
     names = {link.index: link.name for link in present}
     known = tuple(replace(a, link=names[i]) for i, a in addresses if i in names)
     rules = (rule for version in (4, 6) for rule in _first_rules(nl, version))
     return HostState(tuple(present), known, tuple(_read_routes(messages, names)), tuple(rules))
+
+
+def _with_tunnel(nl: Netlink, link: Link) -> Link:
+    is_own = link.kind == "vxlan" and (link.alias or "").startswith(_ALIAS)
+    return (find_vxlan(nl, link.name) or link) if is_own else link
 
 
 def _first_rules(nl: Netlink, version: int) -> Iterator[Rule]:
@@ -158,13 +165,13 @@ def affects_plan(event: Event, host: HostState) -> bool:
         return not is_host_link_name(noun.link)
     if isinstance(noun, Link) and not is_host_link_name(noun.name):
         known = next((link for link in host.links if link.index == noun.index), None)
-        # An event names the bridge of a port by its index: ports cannot be compared.
-        return event.deleted or known is None or _without_port(known) != _without_port(noun)
+        return event.deleted or known is None or _comparable(known) != _comparable(noun)
     return False
 
 
-def _without_port(link: Link) -> Link:
-    return replace(link, port=None)
+def _comparable(link: Link) -> Link:
+    """Without what an event lacks: the tunnel, and the name of a port's bridge."""
+    return replace(link, port=None, vxlan=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +237,7 @@ def view_host(
     """
     own = _own_links(settings, host)
     underlay = _underlay(settings, me)
-    uplink = _uplink(host, paths, own, underlay)
+    uplink = _uplink(host, paths, own, underlay, settings.vxlan.device)
     subnets, routes = _foreign_networks(settings, me, host, own)
     view = HostView(
         me=me,
@@ -272,8 +279,13 @@ def _underlay(settings: Settings, me: Node) -> IPAddress:
     return address
 
 
-def _uplink(host: HostState, paths: Paths, own: frozenset[str], underlay: IPAddress) -> Link:
-    """The link by which packets from the underlay address leave for other nodes."""
+def _uplink(
+    host: HostState, paths: Paths, own: frozenset[str], underlay: IPAddress, device: str
+) -> Link:
+    """The link by which packets from the underlay address leave for other nodes.
+
+    device: the VXLAN device, which would have to be made again for another one.
+    """
     having = {a.link for a in host.addresses if a.address.ip == underlay}
     if not having:
         raise Unplannable(f"no link of this node has its address {underlay}")
@@ -281,8 +293,14 @@ def _uplink(host: HostState, paths: Paths, own: frozenset[str], underlay: IPAddr
         why = "which is the name of vxlan.device, or of a pod's link"
         raise Unplannable(f"{underlay} is this node's address on {min(having)}, {why}")
     found = Counter(p.link for a, p in paths.items() if a.version == underlay.version)
-    # The link of the address where any node is reached by it, else the one that most use.
-    names = sorted(found.keys() - _NOWHERE, key=lambda n: (n not in own, n in having, found[n], n))
+    present = next((k.vxlan.uplink for k in host.links if k.vxlan and k.name == device), "")
+
+    def rank(name: str) -> tuple[object, ...]:
+        return name not in own, name in having, name == present, found[name], name
+
+    # The link of the address where any node is reached by it, else the device's, else the one that
+    # most use.
+    names = sorted(found.keys() - _NOWHERE, key=rank)
     name = names[-1] if names else _likely_link(host, having, underlay.version)
     if name in own:
         raise Unplannable(f"packets from {underlay} leave by {name}, which is podwire's own")

@@ -99,3 +99,29 @@ def test_routes_by_another_link_than_the_uplink_come_back(cluster: Cluster) -> N
     one.node.ns.ip_batch("link set eth1 down\nlink set eth1 up\n")
     one.process.send_signal(signal.SIGCONT)
     eventually(lambda: one.has_route("10.244.2.0/24"))
+
+
+def test_the_device_stays_while_a_node_is_reached_by_its_uplink(cluster: Cluster) -> None:
+    """A host that is routed by several uplinks: by which most nodes are reached may change."""
+    one, *others = (cluster.prepare() for _ in range(4))
+    [own, *far] = [member.node.address(4) for member in (one, *others)]
+    routes = zip(far, ("eth0", "eth1", "eth1"), strict=True)
+    one.node.ns.ip_batch(
+        "link add eth1 type veth peer name x\nlink set x up\nlink set eth1 up\n"
+        f"address del {own}/24 dev eth0\naddress add {own}/32 dev lo\n"
+        + "".join(f"route add {to}/32 dev {link}\n" for to, link in routes)
+    )
+    cluster.write(node_3=None, node_4=None)
+    one.start()
+    eventually(one.is_in_sync)
+    before = one.node.ns.link(DEVICE)
+    assert before is not None
+    cluster.write()
+    eventually(lambda: one.routes() >= {"10.244.4.0/24"} or one.log)
+    one.stop()
+    one.start()
+    eventually(one.is_in_sync)
+    assert one.status()["underlay"] == f"{own} by eth0"
+    assert one.node.ns.link(DEVICE) == before
+    one.node.run(["ip", "route", "del", f"{far[0]}/32"])
+    eventually(lambda: one.status()["underlay"] == f"{own} by eth1" or one.log)
