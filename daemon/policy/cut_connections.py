@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from daemon.policy.compile import LocalPod, allows
 from kernel.conntrack import Connection, forget_forbidden
 from kernel.model import IPAddress
-from kernel.nftables.policy import CUTS_MAX, load_policy, read_cuts, render_cuts
+from kernel.nftables.policy import CUT_SECONDS, CUTS_MAX, load_policy, read_cuts, render_cuts
 from kernel.nftables.policy_rules import Direction, Place, PolicyRules
 
 
 class Cuts:
     """Those that were cut and are still forbidden. total: how many were cut so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = 0
-        self._known: dict[Connection, None] = {}
+        self._clock = clock
+        self._known: dict[Connection, float] = {}
+        """Each with the time when the kernel forgets it."""
 
     @property
     def all(self) -> tuple[Connection, ...]:
         """Those that are remembered."""
-        return tuple(self._known)
+        now = self._clock()
+        return tuple(cut for cut, end in self._known.items() if end > now)
 
     def resume(self) -> None:
         """Remember what an earlier daemon cut: rules made anew must not let it go on.
@@ -30,19 +34,32 @@ class Cuts:
         The kernel has both directions of each; which of them policies forbid, `forbidden` decides.
         Raises KernelError.
         """
-        self._known |= dict.fromkeys(read_cuts())
+        self._known = self._lasting(read_cuts())
+
+    def _lasting(self, cuts: Iterable[Connection]) -> dict[Connection, float]:
+        return dict.fromkeys(cuts, self._clock() + CUT_SECONDS)
 
     def forbidden(self, rules: PolicyRules, pods: Iterable[LocalPod]) -> tuple[Connection, ...]:
         """Those that these rules forbid, too."""
         judge = _Judge(rules, pods)
-        return tuple(cut for cut in self._known if not judge.allows(cut))
+        return tuple(cut for cut in self.all if not judge.allows(cut))
 
     def keep(self, cuts: Sequence[Connection], *, loaded: bool) -> None:
-        """Remember these alone. loaded: whether the kernel has them already. Raises KernelError."""
-        is_less = len(cuts) < len(self._known)
-        self._known = dict.fromkeys(cuts)
-        if is_less and not loaded:
-            load_policy(render_cuts(cuts))
+        """Remember these alone. loaded: whether the kernel has just them. Raises KernelError."""
+        if loaded:
+            self._known = self._lasting(cuts)
+        else:
+            self._replace({cut: self._known[cut] for cut in cuts}, ())
+
+    def _replace(self, known: dict[Connection, float], new: Collection[Connection]) -> None:
+        """Remember these alone. new: those that the kernel does not have yet.
+
+        It is told of what differs: to load all that it may have takes seconds.
+        """
+        gone = [c for c in self.all if c not in known and c.reverse not in known]
+        self._known = known
+        if script := render_cuts(gone, new):
+            load_policy(script)
 
     def cut(self, rules: PolicyRules, pods: Sequence[LocalPod], places: frozenset[Place]) -> int:
         """Cut what these rules forbid to these pods; how many connections.
@@ -61,10 +78,11 @@ class Cuts:
         return len(found)
 
     def _remember(self, connections: Iterable[Connection]) -> None:
-        self._known |= dict.fromkeys(connections)
-        while len(self._known) > CUTS_MAX:
-            del self._known[next(iter(self._known))]
-        load_policy(render_cuts(self._known))
+        new = self._lasting(connections)
+        known = {cut: self._known[cut] for cut in self.all if cut not in new} | new
+        for cut in [*known][: max(0, len(known) - CUTS_MAX)]:
+            del known[cut]
+        self._replace(known, known.keys() & new.keys())
 
 
 class _Judge:

@@ -224,7 +224,8 @@ _FORWARD = Chain(
 def render(rules: PolicyRules, cuts: Collection[Connection] = ()) -> str:
     """A script for `nft -f` that makes the whole table anew, whatever is there."""
     whole = "\n".join(_changes(PolicyRules(), rules))
-    lines = [f"add table {_PATH}", f"delete table {_PATH}", *_base(), whole, *_cut_elements(cuts)]
+    lines = [f"add table {_PATH}", f"delete table {_PATH}", *_base(), whole]
+    lines += _cut_elements("add", cuts)
     return "\n".join([*lines, ""])
 
 
@@ -233,22 +234,24 @@ def render_changes(old: PolicyRules, new: PolicyRules) -> str:
     return "".join(f"{line}\n" for line in _changes(old, new))
 
 
-def render_cuts(cuts: Collection[Connection]) -> str:
-    """A script that remembers these connections as cut, in both directions, and no others."""
-    flushed = [f"flush set {_PATH} cut{v}" for v in _IP]
-    return "\n".join([*flushed, *_cut_elements(cuts), ""])
+def render_cuts(gone: Collection[Connection], new: Collection[Connection]) -> str:
+    """A script that forgets some connections as cut, and then remembers others."""
+    # What the kernel has forgotten by itself is added once more: it deletes nothing else.
+    changes = ("add", gone), ("delete", gone), ("add", new)
+    return "".join(f"{line}\n" for verb, cuts in changes for line in _cut_elements(verb, cuts))
 
 
-def _cut_elements(cuts: Collection[Connection]) -> Iterator[str]:
+def _cut_elements(verb: str, cuts: Collection[Connection]) -> Iterator[str]:
+    """Those of connections in both directions."""
+    lasts = f" timeout {CUT_SECONDS}s" if verb == "add" else ""
     for v in _IP:
         members = {
-            f"{c.source} . {c.destination} . {c.protocol} . {c.source_port} . {c.port}"
-            f" timeout {CUT_SECONDS}s"
+            f"{c.source} . {c.destination} . {c.protocol} . {c.source_port} . {c.port}{lasts}"
             for each in cuts
             for c in (each, each.reverse)
             if c.source.version == v
         }
-        yield from _elements("add", f"cut{v}", members)
+        yield from _elements(verb, f"cut{v}", members)
 
 
 def _changes(old: PolicyRules, new: PolicyRules) -> Iterator[str]:
