@@ -25,25 +25,29 @@ from kernel.sysctl import explain_silence, read_sysctl
 
 
 def plan_sysctls(host: HostView, device: str) -> Iterator[Sysctl]:
-    """What lets packets through, for the families that this node takes part in.
+    """What lets packets through, for the families that this node has pods of.
 
     device: the name of the VXLAN device; empty where there is none.
     """
-    if 4 in host.families:
+    if _has_pods(host, 4):
         yield Sysctl("net/ipv4/ip_forward", "1")
         # The kernel asks the link that a packet came in by (ip_route_input_slow).
         for link in filter(None, (host.uplink, device)):
             yield Sysctl(f"net/ipv4/conf/{link}/forwarding", "1")
-    if 6 in host.families:
-        yield Sysctl("net/ipv6/conf/all/forwarding", "1")
+    if _has_pods(host, 6):
+        yield Sysctl(IPV6_FORWARDING, "1")
     if device:
         yield from _plan_device_sysctls(host, device)
+
+
+def _has_pods(host: HostView, version: int) -> bool:
+    return version in host.families and any(p.version == version for p in host.me.pod_cidrs)
 
 
 def _plan_device_sysctls(host: HostView, device: str) -> Iterator[Sysctl]:
     # Loose: in a hybrid one node may see the other on-link and not the other way round.
     yield Sysctl(f"net/ipv4/conf/{device}/rp_filter", "2", required=False)
-    if 6 in host.families and any(p.version == 6 for p in host.me.pod_cidrs):
+    if _has_pods(host, 6):
         yield Sysctl(f"net/ipv6/conf/{device}/disable_ipv6", "0")
     for setting in ("accept_ra", "accept_dad"):
         yield Sysctl(f"net/ipv6/conf/{device}/{setting}", "0", required=False)

@@ -333,6 +333,17 @@ def test_sysctls_of_the_families_in_use() -> None:
         "net/ipv6/conf/all/forwarding=1",
         f"net/ipv6/conf/{DEVICE}/disable_ipv6=0",
     }
+    # A node that has an address of a family, and no pods of it, is made no router.
+    one = node("node-1", "192.0.2.1 2001:db8::1", "10.244.1.0/24")
+    assert paths(plan("backend: host-gw", cluster(one), DUAL_HOST)) == {
+        "net/ipv4/ip_forward=1",
+        "net/ipv4/conf/eth0/forwarding=1",
+    }
+    one = node("node-1", "192.0.2.1 2001:db8::1", "fd00:10:244:1::/64")
+    assert paths(plan("", cluster(one), DUAL_HOST)) == {
+        "net/ipv6/conf/all/forwarding=1",
+        f"net/ipv6/conf/{DEVICE}/disable_ipv6=0",
+    }
 
 
 def test_the_clusters_addresses_are_merged_in_order() -> None:
