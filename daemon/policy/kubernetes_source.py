@@ -8,6 +8,7 @@ them, the pods of other nodes, by their namespace and labels.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from daemon.model import SourceActivity
 from daemon.policy.model import EVERYBODY, Facts, Key, PodFacts, PodPeers, Policy
 from daemon.policy.object_fields import UnusableField
 from daemon.policy.objects import key_of, parse_namespace_facts, parse_pod_facts, parse_policy
+from daemon.policy.selectors import Selector
 from daemon.sources.kubernetes.reflector import Reflector
 
 NAMESPACES_MAX = 8
@@ -30,6 +32,7 @@ WATCHES_MAX = 64
 """Watches of peers. Each is a connection; of more, each has all pods of a namespace."""
 _SELECTOR_MAX = 1000
 """Characters of a selector that a URL has room for."""
+_LABEL_VALUE = re.compile(r"(?=.{0,63}\Z)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 _NAMESPACES, _PODS = "/api/v1/namespaces", "/api/v1/pods"
 _OWN = "own"
@@ -189,7 +192,9 @@ def _peers_of(policy: Policy) -> Iterable[PodPeers]:
 
 
 def _resolve(facts: Facts, policy: Policy, peers: PodPeers) -> Iterable[PeerWatch]:
-    selector = peers.pods.query
+    selector = query_of(peers.pods)
+    if selector is None:
+        return ()
     if len(selector) > _SELECTOR_MAX:
         selector = ""
     if peers.namespaces is None:
@@ -201,6 +206,22 @@ def _resolve(facts: Facts, policy: Policy, peers: PodPeers) -> Iterable[PeerWatc
         if len(names) <= NAMESPACES_MAX
         else [PeerWatch("", selector)]
     )
+
+
+def query_of(selector: Selector) -> str | None:
+    """A selector as the API takes it; None where it matches no pod.
+
+    It refuses values that no label can have. Policies that were made before Kubernetes refused them
+    there may name some, and keep them (apimachinery, AllowInvalidLabelValueInSelector).
+    """
+    found = []
+    for each in selector.requirements:
+        values = frozenset(value for value in each.values if _LABEL_VALUE.fullmatch(value))
+        if values or not each.values:
+            found.append(replace(each, values=values))
+        elif each.operator == "In":
+            return None
+    return Selector(tuple(found)).query
 
 
 def merge(peers: set[PeerWatch]) -> set[PeerWatch]:
