@@ -117,10 +117,7 @@ def _result_routes(plan: Plan) -> set[object]:
 
 
 def status(call: Call) -> None:
-    """Raise code 50 where an ADD could not be served, saying why; 7 where it never could.
-
-    Code 51 where its pod would not reach all others (SPEC 1.1.0 "STATUS").
-    """
+    """Raise code 50 where an ADD could not be served, saying why; 7 where it never could."""
     call.ipam.validate(call)
     shape = shape_of(call.conf, call.host.program)
     try:

@@ -8,7 +8,7 @@ import struct
 import time
 import zlib
 
-from cni_plugin.errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, CniError
+from cni_plugin.errors import NOT_AVAILABLE, CniError
 from daemon.status import NodeStatus
 
 SIZE = 1 << 14
@@ -41,10 +41,10 @@ class Readiness:
             self._written = text
 
     def fault(self, network: str) -> CniError | None:
-        """Code 50 while the node is not ready, 51 while some peers are not reached; else None.
+        """Code 50 while the node is not ready; else None.
 
-        A prefix that is refused counts for neither: it is the cluster's mistake, and what this
-        node's pods can reach will not change by waiting.
+        Entries that are missing for some peers do not count: STATUS must succeed where an ADD does.
+        Of a node whose STATUS fails Kubernetes evicts the pods, which reach all others.
         """
         if network != self.network:
             return None
@@ -52,7 +52,7 @@ class Readiness:
         if not text:
             return CniError(NOT_AVAILABLE, "podwired has just started to make routes", _SEE)
         found = json.loads(text)
-        return CniError(found[0], found[1], _SEE) if found else None
+        return CniError(NOT_AVAILABLE, found, _SEE) if found else None
 
     @property
     def unready(self) -> str:
@@ -60,7 +60,7 @@ class Readiness:
         if not self.needs_routes:
             return ""
         fault = self.fault(self.network)
-        return fault.msg if fault and fault.code == NOT_AVAILABLE else ""
+        return fault.msg if fault else ""
 
     def _read(self) -> bytes:
         """The text, empty before the first; whole, however the writer is interrupted."""
@@ -73,11 +73,5 @@ class Readiness:
         return b""
 
 
-def _judge(status: NodeStatus) -> tuple[int, str] | None:
-    if status.fault:
-        return NOT_AVAILABLE, f"this node is not ready: {status.fault[:_FAULT_MAX]}"
-    missing = status.wanted - status.in_sync
-    if missing:
-        msg = f"{missing} of {status.wanted} entries for other nodes' pods are missing"
-        return LIMITED_CONNECTIVITY, msg
-    return None
+def _judge(status: NodeStatus) -> str:
+    return f"this node is not ready: {status.fault[:_FAULT_MAX]}" if status.fault else ""
