@@ -187,6 +187,7 @@ class HostView:
     routes: of others, by destination: their links, empty for those that refuse packets (blackhole,
         unreachable, prohibit).
     on_link: the link of each address of other nodes that is on a link.
+    tunnels: links that resolve no neighbours.
     in_use: those of the node's pod CIDRs that overlap a network, and that pods have addresses of.
     """
 
@@ -199,6 +200,7 @@ class HostView:
     subnets: Mapping[Block, str]
     routes: Mapping[Block, str]
     in_use: frozenset[Block]
+    tunnels: frozenset[str]
     on_link: Mapping[IPAddress, str] = field(compare=False, repr=False)
     _subnets: PrefixSet = field(compare=False, repr=False)
     _routes: PrefixSet = field(compare=False, repr=False)
@@ -253,6 +255,7 @@ def view_host(
         subnets=subnets,
         routes=routes,
         in_use=frozenset(),
+        tunnels=frozenset(link.name for link in host.links if link.arp is False),
         on_link={a: p.link for a, p in paths.items() if not p.via and p.link not in own | _NOWHERE},
         _subnets=PrefixSet(subnets),
         _routes=PrefixSet(routes),

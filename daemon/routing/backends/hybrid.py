@@ -10,12 +10,23 @@ from kernel.model import IPNetwork
 
 
 class HybridBackend(VxlanBackend):
-    """What cannot be reached on-link is encapsulated."""
+    """What cannot be reached on-link is encapsulated.
+
+    A tunnel of others is no such link: one without neighbours delivers packets by the destinations
+    that it was configured with, whatever their next hop is (drivers/net/wireguard/device.c,
+    wg_xmit), and of these pods' addresses are none.
+    """
 
     def plan_path(self, peer: RemoteNode, prefix: IPNetwork) -> PeerPath | NoPath:
         """The path to one prefix of a peer, or why there is none."""
         path = plan_direct_path(peer, prefix)
-        return super().plan_path(peer, prefix) if isinstance(path, NoPath) else path
+        is_direct = isinstance(path, PeerPath) and self._has_neighbours(peer, prefix)
+        return path if is_direct else super().plan_path(peer, prefix)
+
+    @staticmethod
+    def _has_neighbours(peer: RemoteNode, prefix: IPNetwork) -> bool:
+        address = peer.node.address(prefix.version)
+        return address is None or peer.host.on_link.get(address) not in peer.host.tunnels
 
     def lacking_address(self, me: Node, peer: Node, version: int) -> str:
         """Either path will do."""

@@ -1,6 +1,14 @@
 """The underlay as the kernel routes it: other nodes are reached by the links that packets take."""
 
+import fcntl
+import os
+import select
 import signal
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -125,3 +133,61 @@ def test_the_device_stays_while_a_node_is_reached_by_its_uplink(cluster: Cluster
     assert one.node.ns.link(DEVICE) == before
     one.node.run(["ip", "route", "del", f"{far[0]}/32"])
     eventually(lambda: one.status()["underlay"] == f"{own} by eth1" or one.log)
+
+
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000  # linux/if_tun.h
+
+
+def open_tunnel() -> int:
+    """A link wg0 that resolves no neighbours; what is sent there is read from the descriptor."""
+    tunnel = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(tunnel, _TUNSETIFF, struct.pack("16sH22x", b"wg0", _IFF_TUN | _IFF_NO_PI))
+    return tunnel
+
+
+@contextmanager
+def tunnelled(*members: Member) -> Iterator[list[str]]:
+    """Two nodes joined as by WireGuard: by the addresses, which are the only `AllowedIPs`."""
+    addresses = ["198.51.100.1", "198.51.100.2"]
+    ends = [member.node.ns.call(open_tunnel) for member in members]
+    for member, address in zip(members, addresses, strict=True):
+        member.node.ns.ip_batch(f"link set wg0 mtu 1420 up\naddress add {address}/24 dev wg0\n")
+
+    packed = [ip_address(address).packed for address in addresses]
+    allowed = dict(zip(ends, reversed(packed), strict=True))
+    far = dict(zip(ends, reversed(ends), strict=True))
+    stopping = threading.Event()
+
+    def relay() -> None:
+        while not stopping.is_set():
+            for end in select.select(ends, [], [], 0.1)[0]:
+                packet = os.read(end, 65536)
+                if packet[16:20] == allowed[end]:
+                    os.write(far[end], packet)
+
+    wire = threading.Thread(target=relay)
+    wire.start()
+    try:
+        yield addresses
+    finally:
+        stopping.set()
+        wire.join()
+        for end in ends:
+            os.close(end)
+
+
+def test_a_tunnel_of_others_is_no_common_link(cluster: Cluster, podwire_bin: Path) -> None:
+    """WireGuard delivers by the destination, whatever the next hop is."""
+    one, two = (cluster.prepare() for _ in range(2))
+    with tunnelled(one, two) as addresses:
+        for member in (one, two):
+            member.node.run(["ip", "address", "flush", "dev", "eth0"])
+        nodes = {f"node_{m.number}": [a] for m, a in zip((one, two), addresses, strict=True)}
+        cluster.write(**{name: {"addresses": own} for name, own in nodes.items()})
+        for member in (one, two):
+            member.start(backend="hybrid")
+        pods = [member.attach(podwire_bin / "podwire") for member in (one, two)]
+        assert one.status()["underlay"] == f"{addresses[0]} by wg0"
+        eventually(lambda: reach(*pods) or one.log)
+        [route] = one.node.ip("route show 10.244.2.0/24 proto 113")
+        assert route["dev"] == DEVICE
