@@ -12,6 +12,7 @@ from daemon.model import parse_node_address
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
 
+_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 2  # linux/in6.h, IPV6_ADDR_PREFERENCES
 # Documentation addresses (RFC 5737, RFC 3849): packets to them take the default route.
 _ANYWHERE = ("udp://192.0.2.1:9", "udp://[2001:db8::1]:9")
 
@@ -27,6 +28,8 @@ def sources_to(url: str) -> Iterator[IPAddress]:
     for family, kind, _, _, target in targets:
         try:
             with socket.socket(family, kind) as probe:
+                if family == socket.AF_INET6:  # a temporary one is another tomorrow (RFC 8981)
+                    probe.setsockopt(socket.IPPROTO_IPV6, _ADDR_PREFERENCES, _PREFER_PUBLIC)
                 # No packet: the kernel only chooses the source address (udp(7)).
                 probe.connect(target)
                 yield parse_node_address(str(probe.getsockname()[0]))

@@ -4,6 +4,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from daemon.log import Log
 from daemon.sources.own_address import OwnAddress, is_lost, own_addresses
 from daemon.sources.remote import SourceError
 from tests.unit.cni_plugin.namespaces import elsewhere
+from tests.unit.daemon.waiting import wait_until
 
 MADE = """\
 link add eth0 type veth peer name x0
@@ -90,3 +92,19 @@ def test_an_address_that_the_node_has_no_longer_is_lost() -> None:
     assert not any(map(is_lost, CANDIDATES))
     ip("addr del 192.0.2.11/24 dev eth0", "addr del fd09::11/64 dev eth1")
     assert [str(a) for a in CANDIDATES if is_lost(a)] == ["192.0.2.11", "fd09::11"]
+
+
+def test_a_temporary_address_is_nobodys_for_long() -> None:
+    """What the kernel makes beside an advertised address (RFC 8981), and prefers as a source."""
+    Path("/proc/sys/net/ipv6/conf/eth1/use_tempaddr").write_text("2")
+    Path("/proc/sys/net/ipv6/conf/eth1/accept_dad").write_text("0")
+    ip("addr del fd09::11/64 dev eth1", "addr add fd09::11/64 dev eth1 mngtmpaddr nodad")
+    target = ("fd09::99", 2379)
+
+    def usual_source() -> str:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+
+    wait_until(lambda: usual_source() != "fd09::11")
+    assert own_addresses(["https://[fd09::99]:2379"]) == (ip_address("fd09::11"),)
