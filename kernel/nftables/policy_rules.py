@@ -131,20 +131,26 @@ class PolicyRules:
 
 
 def narrowed(old: PolicyRules, new: PolicyRules) -> frozenset[Place]:
-    """The pods to which something may be forbidden now that was not before."""
+    """The pods that may have connections now that are forbidden.
+
+    Their filter forbids more than before, or they are led to another one: a packet that was on its
+    way may have found that with the rules of the generation before, which are none (nft_do_chain
+    reads the generation once, nft_lookup_eval at each look-up).
+    """
     return frozenset(
         place
         for direction in DIRECTIONS
-        for place in new.limited
-        if not _includes(new.filter_of(direction, place), old.filter_of(direction, place))
+        for place, name in new.names(direction).items()
+        if name != old.names(direction).get(place)
+        or not _includes(new.filters[name], old.filters[name])
     )
 
 
-def _includes(new: Filter | None, old: Filter | None) -> bool:
+def _includes(new: Filter, old: Filter) -> bool:
     """Whether it lets all through that the other one does, as far as their members show it."""
-    if new is None or new == old or new.everything or new.monitors:
+    if new == old or new.everything or new.monitors:
         return True
-    if old is None or old.everything or old.monitors:
+    if old.everything or old.monitors:
         return False
     pairs = (
         (new.hosts, old.hosts),

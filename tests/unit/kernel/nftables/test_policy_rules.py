@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from ipaddress import ip_address
 
-from kernel.nftables.policy_rules import Box, Ends, Filter, Span, ends_of
+from kernel.nftables.policy_rules import (
+    Box,
+    Ends,
+    Filter,
+    PolicyRules,
+    Span,
+    ends_of,
+    narrowed,
+)
 
 DNS = Span(17, 53, 53)
 PEERS = [ip_address(0x0AF40000 + number) for number in range(0, 40_000, 2)]
@@ -29,3 +37,22 @@ def test_a_range_has_its_first_and_last_address_of_its_version() -> None:
         if found.lists(ip_address(make.format(number)), 6, 80)
     }
     assert listed == {(4, 1), (4, 2), (6, 1), (6, 2), (6, 3)}
+
+
+def rules(name: str, *peers: int, monitors: bool = False) -> PolicyRules:
+    """One pod, limited to some peers by a filter of that name."""
+    hosts = frozenset(PEERS[number] for number in peers)
+    made = Filter("ingress", hosts=hosts, monitors=monitors)
+    return PolicyRules(frozenset({"pw1"}), {"pw1": name}, {}, {name: made}, closes=True)
+
+
+def test_connections_are_looked_at_of_pods_with_less_or_with_another_filter() -> None:
+    old, limited = rules("a", 1, 2), {"pw1"}
+    assert narrowed(old, rules("a", 1, 2)) == set()
+    assert narrowed(old, rules("a", 1, 2, 3)) == set()
+    assert narrowed(old, rules("a", 1, monitors=True)) == set()
+    assert narrowed(old, rules("a", 1)) == limited
+    assert narrowed(rules("a", 1, monitors=True), old) == limited
+    assert narrowed(PolicyRules(), old) == limited
+    # A packet may have found its chain while that had no rules yet.
+    assert narrowed(old, rules("b", 1, 2, 3)) == limited
