@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
@@ -11,6 +10,8 @@ from daemon.log import Log
 from daemon.model import parse_node_address
 from daemon.sources.remote import SourceError
 from kernel.model import IPAddress, IPNetwork
+from kernel.netlink.socket import open_netlink
+from kernel.paths import local_addresses
 
 _ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 2  # linux/in6.h, IPV6_ADDR_PREFERENCES
 # Documentation addresses (RFC 5737, RFC 3849): packets to them take the default route.
@@ -51,15 +52,11 @@ def own_addresses(endpoints: Iterable[str]) -> tuple[IPAddress, ...]:
     return tuple(found[version] for version in sorted(found))
 
 
-def is_lost(address: IPAddress) -> bool:
-    """Whether this node has an address no longer; also while IPv6 is yet to find it unique."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((str(address), 0))
-        except OSError as error:
-            return error.errno == errno.EADDRNOTAVAIL
-    return False
+def are_lost(addresses: Sequence[IPAddress]) -> bool:
+    """Whether this node has one of its addresses no longer. Raises KernelError, OSError."""
+    # Not by binding to them: with ip_nonlocal_bind, as keepalived wants it, all can be bound.
+    with open_netlink() as nl:
+        return local_addresses(nl, addresses) != {*addresses}
 
 
 class OwnAddress:

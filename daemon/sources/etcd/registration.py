@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Container, Sequence
+from contextlib import suppress
 
 from daemon.config.schema import EtcdSettings
 from daemon.log import Log, shorten
@@ -31,8 +32,9 @@ from daemon.sources.etcd.keys import (
 )
 from daemon.sources.etcd.lease import Lease, LeaseFile
 from daemon.sources.etcd.subnet_pool import Candidates, NameTaken, Pool, choose_subnets, make_pool
-from daemon.sources.own_address import is_lost, own_addresses
+from daemon.sources.own_address import are_lost, own_addresses
 from daemon.sources.remote import SourceError
+from kernel.errors import KernelError
 from kernel.model import IPAddress, IPNetwork
 
 
@@ -114,7 +116,9 @@ class Registration:
     def has_lost_address(self) -> bool:
         """Whether an address that is registered is gone, of those that this node found itself."""
         found = self.node.addresses if self.node and not self._settings.addresses else ()
-        return any(map(is_lost, found))
+        with suppress(KernelError, OSError):  # the next look may answer
+            return bool(found) and are_lost(found)
+        return False
 
     def is_own(self, key: bytes) -> bool:
         """Whether a key is one of this node's."""
