@@ -21,7 +21,8 @@ A container runtime calls it with CNI_* in the environment and a network configu
   CNI_COMMAND=ADD CNI_CONTAINERID=try1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 podwire
 
 Verbs (CNI_COMMAND): ADD DEL CHECK GC STATUS VERSION
-Started under the name bridge, ptp or host-local it is that reference plugin's stand-in.
+Under the name of a reference plugin (bridge, ptp, host-local, portmap, bandwidth, firewall, tuning,
+loopback) it is that plugin.
 State: /var/lib/podwire/podwire.db (ipam.dataDir or PODWIRE_DATA_DIR name another folder)
 See also: podwire-ipam --help
 """

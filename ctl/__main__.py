@@ -15,8 +15,8 @@ from ipam.errors import IpamError
 from kernel.errors import KernelError
 
 DESCRIPTION = """\
-Inspect podwire on this node. Every command works from the node's own state: no API server is asked,
-and the daemon need not run."""
+Inspect podwire on this node. Commands work from the node's own state: the daemon need not run, and
+no API server is asked, but by cleanup."""
 EPILOG = """\
 examples:
   podwirectl status                           exit status 0: everything is in sync

@@ -21,8 +21,7 @@ examples:
   podwirectl completion fish | source                 in this fish
   podwirectl completion --words pods                  what is completed for POD
 
-packaging/install and the Debian package put the script where bash-completion finds it; the package
-also where zsh and fish do.
+packaging/install and the Debian package put the scripts where these shells find them.
 
 exit codes: 0 done; 1 the names cannot be read; 2 wrong usage
 """

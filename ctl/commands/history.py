@@ -29,6 +29,8 @@ actions:
   refused                   podwire does not do it; the cause is the reason
   found                     an external change that podwire left in place
   flapping                  one that podwire reverts again and again; the cause has the number too
+  failed                    an outage begins: of a peer, of ADD calls, by a firewall, a full table
+  ended                     it is over, or what was refused is
 
 The journal holds the newest changes up to journal.maxBytes of podwired.yaml. It can be read at
 any time, whether the daemon runs or not.
