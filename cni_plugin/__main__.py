@@ -18,7 +18,7 @@ A container runtime calls it with CNI_* in the environment and a network configu
   ip netns add pod
   echo '{"cniVersion": "1.0.0", "name": "net", "type": "podwire", "mode": "ptp",
          "ipam": {"subnet": "10.88.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}}' |
-  CNI_COMMAND=ADD CNI_CONTAINERID=try1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 podwire
+  CNI_COMMAND=ADD CNI_CONTAINERID=try1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 /opt/cni/bin/podwire
 
 Verbs (CNI_COMMAND): ADD DEL CHECK GC STATUS VERSION
 Under the name of a reference plugin (bridge, ptp, host-local, portmap, bandwidth, firewall, tuning,
