@@ -26,7 +26,7 @@ examples:
 actions:
   added, removed, changed   a change of podwire's own
   restored                  podwire reverted an external change; the cause names the process
-  refused                   podwire does not do it; the cause is the reason
+  refused                   a conflict, or a connection denied by policies; the cause is the reason
   found                     an external change that podwire left in place
   flapping                  one that podwire reverts again and again; the cause has the number too
   failed                    an outage begins: of a peer, of ADD calls, by a firewall, a full table
