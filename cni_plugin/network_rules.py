@@ -31,6 +31,7 @@ from kernel.nftables.masquerade import (
     masquerade_changes,
     read_kept,
 )
+from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.ruleset import (
     MASQUERADE,
     PARTS,
@@ -156,6 +157,7 @@ def ensure_parts(store: Store, parts: Collection[str]) -> list[Change[ChainRules
         if not any(table_changes(nl, PARTS[name]) for name in parts):
             note_parts_whole(generation, parts)
             return []
+        restored: list[Element] = []
         with store.transaction() as tx:
             # Of many calls that wait for the lock, the first restores them.
             changes = {name: table_changes(nl, PARTS[name]) for name in parts}
@@ -164,7 +166,10 @@ def ensure_parts(store: Store, parts: Collection[str]) -> list[Change[ChainRules
                 load_parts(nl, broken)
                 elements = [e for _owner, record in cleanup_records(tx) for e in record.elements]
                 elements += [element for element, _index in foreign_elements(tx)]
-                change_elements(nl, [e for e in elements if part_of(e) in broken], ())
+                restored = [e for e in elements if part_of(e) in broken]
+                change_elements(nl, restored, ())
+    # What was sent to a mapped port meanwhile is tracked as the node's own.
+    forget_datagrams(restored)
     return [change for found in changes.values() for change in found]
 
 

@@ -23,6 +23,7 @@ from ipam.store import Store, Transaction, open_store
 from kernel.diff import Change, Noun
 from kernel.model import Acceptance, ChainRules, Element, IPAddress
 from kernel.netlink.socket import Netlink, open_netlink
+from kernel.nftables.port_mappings import forget_datagrams
 from kernel.nftables.ruleset import (
     ATTACHMENT_SETS,
     FAMILIES,
@@ -147,6 +148,8 @@ def _repair_elements(store: Store, missing: Collection[MissingRule] | None) -> l
             # without it, perhaps before we had added them.
             wanted = {element for element, _index in _read_needs(tx).elements}
             remove_elements(nl, [e for e in lost if e not in wanted])
+    # What was sent to a mapped port meanwhile is tracked as the node's own, or leads elsewhere.
+    forget_datagrams(lost)
     return lost
 
 

@@ -1,6 +1,8 @@
 """Mapped ports beside others' rules: floods, flushes, rules in front of ours, kube-proxy's."""
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,37 @@ def test_a_flushed_ruleset_is_whole_after_the_next_call(
     for attached in (one, two):
         scene.delete(attached)
     assert scene.leftovers(one.pod, two.pod) == []
+
+
+STATEFUL = """
+flush ruleset
+table inet filter {
+    chain input { type filter hook input priority filter; ct state established accept; }
+}
+"""
+"""What a restart of nftables.service loads: connections are tracked on."""
+
+
+def send_until_answered(client: socket.socket, times: int = 40) -> bool:
+    """Whether a sender that goes on from its port is answered."""
+    client.settimeout(0.25)
+    for _ in range(times):
+        with suppress(ConnectionRefusedError, TimeoutError):
+            client.send(b"who am I?")
+            return bool(client.recv(99))
+    return False
+
+
+def test_a_sender_that_began_while_rules_were_flushed(scene: Scene, make_pod: MakePod) -> None:
+    """Its flow was tracked untranslated, and would lead to nobody for as long as it goes on."""
+    one = scene.add(conf("ptp", mapping(5353, 53, "udp")), make_pod(), "one")
+    one.pod.echo("udp", one.address(4), 53)
+    ruled(scene.node, STATEFUL)
+    with outside(scene).socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((scene.node.address(4), 5353))
+        client.send(b"to nobody")
+        scene.add(conf("ptp", mapping(8081, 80)), make_pod(), "two")
+        assert send_until_answered(client)
 
 
 def test_what_is_chained_to_another_plugin_is_whole_again(

@@ -1,10 +1,12 @@
 """A pod's mapped ports on a node with the daemon: what others do to them is undone."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.netns.ctl.test_diff import diff
+from tests.netns.host_ports.test_other_rules import send_until_answered
 from tests.netns.routing.conftest import Member, eventually
 from tests.netns.routing.traffic import address
 from tests.pytest_netns import CniResult, Namespace
@@ -38,6 +40,23 @@ def test_a_mapped_port_comes_back(pair: Pair, podwire_bin: Path, damage: str) ->
     one.node.run(["nft", "-f", "-"], stdin=DAMAGE[damage])
     eventually(lambda: two.node.ns.reaches(server, to=to) or one.log)
     eventually(lambda: "restored" in [r["action"] for r in one.history("nftables")[known:]])
+
+
+@pytest.mark.parametrize("damage", ["map flushed", "rules flushed", "ruleset flushed"])
+def test_a_sender_that_began_before_the_repair(pair: Pair, podwire_bin: Path, damage: str) -> None:
+    """Its flow was tracked untranslated, and would lead to nobody for as long as it goes on."""
+    one, two = pair
+    answer, pod = add(one, podwire_bin / "podwire", 5353, "udp")
+    assert answer.code == 0, answer
+    pod.echo("udp", address(pod), 5353)
+    one.node.run(["iptables-legacy", "-A", "INPUT", "-m", "state", "--state", "ESTABLISHED"])
+    one.stop()
+    one.node.run(["nft", "-f", "-"], stdin=DAMAGE[damage].replace("8080", "5353"))
+    with two.node.ns.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((one.addresses[0], 5353))
+        client.send(b"to nobody")
+        one.start()
+        assert send_until_answered(client), one.log
 
 
 def add(member: Member, plugin: Path, port: int, protocol: str) -> tuple[CniResult, Namespace]:
