@@ -168,7 +168,7 @@ def _entries(desired: Desired, observed: dict[Key, Entry]) -> Iterator[Differenc
 
 def _rules(settings: Settings, desired: Desired) -> Iterator[Difference]:
     for change in element_changes(
-        excluded_elements(settings) | planned_elements(desired), NODE_SETS
+        excluded_elements(settings, desired.services) | planned_elements(desired), NODE_SETS
     ):
         yield _difference("rules", change)
     for what, _index in sorted(find_missing_rules(settings.data_dir), key=str):

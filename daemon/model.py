@@ -112,6 +112,7 @@ class Desired:
     sysctls: what must be set for packets to pass; those of the device once it exists.
     cluster: the addresses of all pods, merged and in order, this node's own among them; packets
         between them are not masqueraded.
+    services: addresses that the node has for Services alone: no host port captures them.
     """
 
     me: Node
@@ -130,6 +131,7 @@ class Desired:
     pod_mtu: int
     sysctls: tuple[Sysctl, ...]
     cluster: tuple[Block, ...]
+    services: frozenset[IPAddress]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ from kernel.vxlan import find_vxlan
 _OUR_PROTOCOLS = frozenset({RTPROT_PODWIRE, RTPROT_PODWIRE_PEERS})
 _ALIAS = "podwire"
 _NOWHERE = frozenset({"", "lo"})
+_IPVS = "kube-ipvs0"
+"""Where kube-proxy binds the addresses of Services (pkg/proxy/ipvs/proxier.go)."""
 # struct rtmsg (linux/rtnetlink.h): the table and the protocol are its fifth and sixth byte.
 _AT_TABLE, _AT_PROTOCOL = 4, 5
 
@@ -76,6 +78,13 @@ def read_host_state(nl: Netlink) -> HostState:
     known = tuple(replace(a, link=names[i]) for i, a in addresses if i in names)
     rules = (rule for version in (4, 6) for rule in _first_rules(nl, version))
     return HostState(tuple(present), known, tuple(_read_routes(messages, names)), tuple(rules))
+
+
+def service_addresses(host: HostState) -> frozenset[IPAddress]:
+    """Those that this node has for IPVS alone, which takes packets to them where they are received
+    (LOCAL_IN): each node has those of all Services."""
+    bound = {a.address.ip for a in host.addresses if a.link == _IPVS}
+    return frozenset(bound.difference(a.address.ip for a in host.addresses if a.link != _IPVS))
 
 
 def _with_tunnel(nl: Netlink, link: Link) -> Link:

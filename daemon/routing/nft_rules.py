@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from ipaddress import ip_network
 from typing import TypeVar
 
 from cni_plugin.rule_repair import TABLE_MISSING, MissingRule, find_missing_rules, repair_rules
@@ -21,7 +22,7 @@ from ipam.store import READ_PATIENCE
 from kernel.describe import describe
 from kernel.diff import Change, Noun
 from kernel.errors import KernelError
-from kernel.model import Element
+from kernel.model import Element, IPAddress
 from kernel.netlink.monitor import Event, RuleChange
 from kernel.nftables.masquerade import NETWORK_SETS, cluster_elements, ensure_elements
 from kernel.nftables.port_mappings import exclusion_elements, forget_reserved, reserved_elements
@@ -48,8 +49,8 @@ class NftRules:
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._data_dir, self._reporter = settings.data_dir, reporter
-        self._excluded = excluded_elements(settings)
-        self._planned: tuple[Block, ...] | None = None
+        self._settings = settings
+        self._planned: tuple[tuple[Block, ...], frozenset[IPAddress]] | None = None
         self._elements: frozenset[Element] = frozenset()
         self._tables_due, self._cluster_due, self._cause = True, False, ""
         self._busy_until = self._compare_at = 0.0
@@ -62,14 +63,15 @@ class NftRules:
         return self._tables_due or self._cluster_due
 
     def plan(self, desired: Desired) -> bool:
-        """Note the addresses of all pods; whether the plan changed them.
+        """Note the addresses of all pods and of Services; whether the plan changed them.
 
         If so, rules come before routes: packets that a new route carries would be masqueraded for
         as long as their connection lasts.
         """
-        if desired.cluster != self._planned:
-            self._planned = desired.cluster
-            self._elements = self._excluded | planned_elements(desired)
+        if (desired.cluster, desired.services) != self._planned:
+            self._planned = desired.cluster, desired.services
+            excluded = excluded_elements(self._settings, desired.services)
+            self._elements = excluded | planned_elements(desired)
             self._cluster_due = True
         return self._cluster_due
 
@@ -165,9 +167,10 @@ class NftRules:
             raise
 
 
-def excluded_elements(settings: Settings) -> frozenset[Element]:
-    """What the node's sets have of its settings: ports that no pod may have as a host port."""
-    excluded = exclusion_elements(settings.host_ports.exclude)
+def excluded_elements(settings: Settings, services: Iterable[IPAddress] = ()) -> frozenset[Element]:
+    """What the node's sets have of its settings and of Services: what host ports do not capture."""
+    prefixes = (*settings.host_ports.exclude, *map(ip_network, services))
+    excluded = exclusion_elements(prefixes)
     return excluded | reserved_elements(_own_ports(settings))
 
 

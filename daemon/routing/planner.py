@@ -19,7 +19,14 @@ from daemon.routing.backends.base import (
 )
 from daemon.routing.backends.vxlan import vtep_mac
 from daemon.routing.conflicts import Adopted, Ownership
-from daemon.routing.host_state import HostState, HostView, Paths, Unplannable, view_host
+from daemon.routing.host_state import (
+    HostState,
+    HostView,
+    Paths,
+    Unplannable,
+    service_addresses,
+    view_host,
+)
 from daemon.routing.sysctls import plan_sysctls
 from kernel.model import Entry, IPAddress, IPNetwork, Neighbour, Route
 
@@ -204,6 +211,7 @@ class Planner:
             pod_mtu=mtu,
             sysctls=tuple(plan_sysctls(view, device.name if device else "")),
             cluster=self._merge(snapshot.cluster_cidrs),
+            services=service_addresses(self._host) if self._host else frozenset(),
         )
 
     def _merge(self, cluster_cidrs: tuple[IPNetwork, ...]) -> tuple[Block, ...]:

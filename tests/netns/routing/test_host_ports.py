@@ -95,6 +95,24 @@ def test_a_pod_that_had_the_port_before_the_daemon(pair: Pair, podwire_bin: Path
     eventually(lambda: far.ping(address(pod)) or one.log)
 
 
+def test_services_of_ipvs_are_not_captured(pair: Pair, podwire_bin: Path) -> None:
+    """kube-proxy binds their addresses to a link of the node, where IPVS takes their packets."""
+    one, _two = pair
+    answer, pod = add(one, podwire_bin / "podwire", 443, "tcp")
+    assert answer.code == 0, answer
+    server, asking = pod.echo("tcp", address(pod), 443), one.attach(podwire_bin / "podwire")
+    service, node = ("10.96.0.1", 443), (one.addresses[0], 443)
+    one.node.ns.ip_batch("link add kube-ipvs0 type bridge\naddress add 10.96.0.1/32 dev kube-ipvs0")
+    eventually(lambda: not asking.reaches(server, to=service))
+    # A Service's external address may be one of the node's as well.
+    one.node.ns.ip_batch(f"address add {one.addresses[0]}/32 dev kube-ipvs0")
+    one.node.ns.ip_batch("address add 10.96.0.10/32 dev kube-ipvs0")
+    eventually(lambda: not asking.reaches(server, to=("10.96.0.10", 443)))
+    assert asking.exchange(server, to=node)
+    one.node.ns.ip_batch("link delete kube-ipvs0\naddress add 10.96.0.1/32 dev lo")
+    eventually(lambda: asking.reaches(server, to=service))
+
+
 def test_two_attachments_of_a_container(pair: Pair, podwire_bin: Path) -> None:
     """The second one's ports wait for the first: no drift, before and after they are passed on."""
     one, two = pair
