@@ -22,8 +22,11 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 """Numbers of the protocols that have ports (IANA)."""
 UDP = PROTOCOLS["udp"]
 
-HOST_PORT_PRIORITY = -100
-"""`dstnat`, of the chain that leads to pods (linux/netfilter_ipv4.h, NF_IP_PRI_NAT_DST)."""
+HOST_PORT_PRIORITY = -99
+"""Of the chains that lead to pods: behind what others have at `dstnat` (linux/netfilter_ipv4.h,
+NF_IP_PRI_NAT_DST), such as Services at a node's address, which the reference leaves first as well.
+Of equal priority the chain that was made last would be the first.
+"""
 _KEY = ("inet_proto", "inet_service")
 
 BY_ADDRESS = {
@@ -77,8 +80,10 @@ PART = Table(
             "type filter hook prerouting priority raw",
             ('iifname != "lo" ip daddr 127.0.0.0/8 drop',),
         ),
-        Chain("host_ports", "type nat hook prerouting priority dstnat", _CAPTURE),
-        Chain("own_host_ports", "type nat hook output priority -100", _CAPTURE),
+        *(
+            Chain(name, f"type nat hook {hook} priority {HOST_PORT_PRIORITY}", _CAPTURE, moved=True)
+            for name, hook in (("host_ports", "prerouting"), ("own_host_ports", "output"))
+        ),
         Chain(
             "host_ports_out",
             "type nat hook postrouting priority srcnat",

@@ -87,12 +87,13 @@ class Set:
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A chain. hook: its type, hook and priority, empty where it is no base chain; rules: in nft's
-    language, in order.
+    language, in order. moved: an earlier version had it at another priority.
     """
 
     name: str
     hook: str
     rules: tuple[str, ...]
+    moved: bool = False
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -228,7 +229,27 @@ def load(*tables: Table) -> None:
 
     Raises MissingTool where the node has no `nft`, KernelError where the kernel refuses.
     """
-    run_nft("".join(map(render, tables)))
+    _run("".join(map(render, tables)), tables)
+
+
+def _run(script: str, tables: Sequence[Table]) -> None:
+    """Load a script of these tables, whose chains may be an earlier version's."""
+    try:
+        run_nft(script)
+    except KernelError:
+        # The kernel moves no chain to another priority (net/netfilter/nf_tables_api.c,
+        # nf_tables_updchain).
+        moved = [(t, chain) for t in tables for chain in t.chains if chain.moved]
+        if not moved:
+            raise
+        run_nft("".join(_removal(*each) for each in moved) + script)
+
+
+def _removal(table: Table, chain: Chain) -> str:
+    """Statements that delete a chain. Made first, it can be deleted where there is none."""
+    path = f"{table.family} {TABLE} {chain.name}"
+    made = f'add table {table.family} {TABLE} {{ comment "{_COMMENT}"; }}\nadd chain {path}\n'
+    return f"{made}flush chain {path}\ndelete chain {path}\n"
 
 
 def run_nft(script: str) -> None:
@@ -269,7 +290,7 @@ def delete_part(part: Table) -> None:
     path = f"{part.family} {TABLE}"
     removal = [f"delete {kind} {path} {getattr(m, 'name', m)}" for kind, ms in kinds for m in ms]
     # Created first where one was removed, so that all can be deleted in one transaction.
-    run_nft("\n".join([render(part), *removal, ""]))
+    _run("\n".join([render(part), *removal, ""]), [part])
 
 
 def read_counters(nl: Netlink, names: Iterable[str]) -> tuple[int, ...]:

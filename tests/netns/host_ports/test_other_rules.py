@@ -210,3 +210,61 @@ def test_beside_kube_proxy(scene: Scene, make_pod: MakePod, flavour: str, before
 
 def gateway(scene: Scene, family: Family) -> str:
     return scene.node.underlay.gateway(family)
+
+
+@pytest.mark.parametrize("flavour", ["nft", "legacy"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_service_at_the_nodes_address(
+    scene: Scene, make_pod: MakePod, flavour: str, before: bool
+) -> None:
+    """It goes before a mapping of its port, whoever was first, as with the reference: k3s has both
+    for each load balancer, and its servers see their clients by kube-proxy's rules alone."""
+
+    def proxied() -> None:
+        node, to = scene.node.address(4), "10.77.0.3:90"
+        rule = f"-d {node} -p tcp --dport 8080 -j DNAT --to-destination {to}"
+        for words in (f"-I PREROUTING {rule}", f"-I OUTPUT {rule}"):
+            scene.node.ns.run([f"iptables-{flavour}", "-w", "-t", "nat", *words.split()])
+
+    if before:
+        proxied()
+    scene.add(conf("ptp", mapping(8080, 80)), make_pod(), "one")
+    two = scene.add(conf("ptp"), make_pod(), "two")
+    if not before:
+        proxied()
+    server = two.pod.echo("tcp", two.address(4), 90)
+    for source in (outside(scene), scene.node.ns):
+        assert source.exchange(server, to=(scene.node.address(4), 8080))
+
+
+EARLIER = """
+table inet podwire {
+  chain host_ports { type nat hook prerouting priority dstnat; }
+  chain own_host_ports { type nat hook output priority -100; }
+}
+"""
+
+
+def make_earlier(node: Node) -> None:
+    for name in ("host_ports", "own_host_ports"):
+        node.ns.run(["nft", "delete", "chain", "inet", "podwire", name])
+    ruled(node, EARLIER)
+
+
+def test_chains_of_an_earlier_version(scene: Scene, make_pod: MakePod) -> None:
+    """They were at another priority, and are replaced."""
+    one = scene.add(conf("ptp", mapping(8080, 80)), make_pod(), "one")
+    make_earlier(scene.node)
+    two = scene.add(conf("ptp", mapping(8081, 80)), make_pod(), "two")
+    assert "priority dstnat;" not in scene.ruleset()
+    assert "priority -100;" not in scene.ruleset()
+    for attached, port in ((one, 8080), (two, 8081)):
+        server = served(attached)[4]
+        assert reached(scene, server, 4, port)
+        assert scene.node.ns.exchange(server, to=(scene.node.address(4), port))
+        server.close()
+    scene.add(conf("ptp"), make_pod(), "three")
+    make_earlier(scene.node)
+    scene.delete(one)
+    scene.delete(two)
+    assert "host_ports" not in scene.ruleset()
