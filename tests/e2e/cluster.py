@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.cluster.apiserver import MANIFEST
 from tests.e2e.control_plane import ControlPlane
 from tests.e2e.machine import Machine
+from tests.netns.routing.conftest import eventually
 from tests.pytest_netns import Node, Snapshot, Underlay, snapshot
 from tests.pytest_netns.plugin import Registry
 from tests.pytest_netns.underlay import Family
@@ -56,6 +57,12 @@ class KubeCluster:
         for machine in made:
             self.before[machine] = snapshot(machine.node.ns)
             machine.join()
+        # Who waits for `node --all` waits for those alone that the API has by then.
+        eventually(self._are_registered)
+
+    def _are_registered(self) -> object:
+        listed = self.plane.kubectl("get", "nodes", "-o", "name").split()
+        return {f"node/{machine.name}" for machine in self.machines} <= {*listed} or listed
 
     def _make(self, name: str, proxy: str) -> Machine:
         node = Node(self._registry.make(name), self.underlay, 1500)
