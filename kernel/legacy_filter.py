@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kernel.iptables import has_legacy_table
-from kernel.nftables.flow import Flow, without_oif
+from kernel.nftables.flow import Flow, is_of_service, without_oif
 from kernel.nftables.foreign import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from kernel.nftables.table import IFNAMSIZ, link_key
 from kernel.nftables.xtables import DECIDING, TRANSLATING, match_xtables
@@ -47,8 +47,10 @@ _DROP, _ACCEPT, _RETURN = -1, -2, -5  # a verdict is -NF_... - 1
 _DEPTH_MAX = 32
 _STEPS_MAX = 100_000
 _MatchOf = Literal["yes", "no", "maybe"]
-_Verdict = Literal["accept", "continue", "unknown"] | tuple[str, bool]
-"""A tuple has the text of a rule, and whether it drops: else it translates the destination."""
+_Does = Literal["drop", "translate", "serve", ""]
+"""What a rule does certainly; "serve" leads to a Service of Kubernetes."""
+_Verdict = Literal["accept", "continue", "unknown"] | tuple[str, _Does]
+"""A tuple has the text of a rule, and what it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +85,29 @@ class LegacyTable:
     policies: Mapping[int, int] = field(default_factory=dict)
     entries: bytes = b""
 
-    def find(self, flow: Flow, hook: int) -> tuple[str, bool]:
-        """What certainly drops or translates the packet on the hook, and whether it drops.
+    def find(self, flow: Flow, hook: int) -> tuple[str, _Does]:
+        """What certainly drops or translates the packet on the hook, and which it does.
 
         Empty where nothing does.
         """
         if hook not in self.starts or flow.to.version != self.version:
-            return "", False
+            return "", ""
         walk = _Walk(self, flow)
         outcome = walk.run(self.starts[hook], 0)
         if outcome == "continue":  # what returns from a base chain gets its policy
             outcome = walk.run(self.policies[hook], 0)
-        return outcome if isinstance(outcome, tuple) else ("", False)
+        return outcome if isinstance(outcome, tuple) else ("", "")
 
     def describe(self, offset: int) -> str:
         """The rule there, for people."""
         for hook, place in self.policies.items():
             if place == offset:
                 return f"the policy of chain {CHAINS[hook]} of {self}"
+        chain, number = self.locate(offset)
+        return f"rule {number} of chain {chain} of {self}"
+
+    def locate(self, offset: int) -> tuple[str, int]:
+        """The chain of the rule there, and its number in it."""
         chain, number = "", 0
         heads = {place: CHAINS[hook] for hook, place in self.starts.items()}
         for at in self._offsets():
@@ -109,7 +116,7 @@ class LegacyTable:
             number += at in heads or not self._head(at)
             if at == offset:
                 break
-        return f"rule {number} of chain {chain} of {self}"
+        return chain, number
 
     def _offsets(self) -> Iterator[int]:
         at, layout = 0, _LAYOUTS[self.version]
@@ -155,18 +162,21 @@ class LegacyRules:
             for hook in hooks:
                 # Where a packet goes is not decided yet when it comes in.
                 seen = flow if hook != PREROUTING else without_oif(flow)
-                where, drops = table.find(seen, hook)
-                if drops:
+                where, does = table.find(seen, hook)
+                if does == "drop":
                     return where
         return ""
 
-    def find_translation(self, flow: Flow, priority: int) -> str:
+    def find_translation(self, flow: Flow, priority: int, *, services: bool = True) -> str:
         """What certainly gives the packet another destination; empty where nothing does.
 
-        priority: of the chain that would do so otherwise.
+        priority: of the chain that would do so otherwise. services: whether Services of Kubernetes
+        count.
         """
         tables = [t for t in self.tables if t.name == "nat" and priority >= _NAT_PRIORITY]
-        return next((where for t in tables if (where := t.find(flow, PREROUTING)[0])), "")
+        found = (t.find(flow, PREROUTING) for t in tables)
+        where, does = next((each for each in found if each[0]), ("", ""))
+        return where if services or does == "translate" else ""
 
 
 def _read(version: int, name: str) -> LegacyTable | None:
@@ -214,7 +224,7 @@ class _Walk:
             target, step = struct.unpack_from("=HH", entries, at + layout.offsets)
             match = self._match(at, target)
             outcome = "continue" if match == "no" else self._follow(at, step, depth)
-            translates = isinstance(outcome, tuple) and not outcome[1]
+            translates = isinstance(outcome, tuple) and outcome[1] != "drop"
             if match == "maybe" and (translates or outcome in ("accept", "unknown", "return")):
                 return "unknown"
             if match == "yes" and outcome != "continue":
@@ -225,15 +235,22 @@ class _Walk:
     def _follow(self, at: int, step: int, depth: int) -> _Verdict | Literal["return"]:
         entries = self._table.entries
         name, data = self._table.target(at)
-        if name == "REJECT" or name in TRANSLATING:
-            return self._table.describe(at), name == "REJECT"
+        if name == "REJECT":
+            return self._table.describe(at), "drop"
+        if name in TRANSLATING:
+            is_served = is_of_service(self._table.name, self._table.locate(at)[0])
+            return self._table.describe(at), "serve" if is_served else "translate"
         if name == "ERROR" or name in DECIDING:
             return "unknown"
         if name:
             return "continue"
         verdict = struct.unpack_from("=i", entries, data)[0]
         if verdict < 0:
-            known = {_ACCEPT: "accept", _RETURN: "return", _DROP: (self._table.describe(at), True)}
+            known = {
+                _ACCEPT: "accept",
+                _RETURN: "return",
+                _DROP: (self._table.describe(at), "drop"),
+            }
             return known.get(verdict, "unknown")  # type: ignore[return-value]
         if verdict == at + step:
             return "continue"

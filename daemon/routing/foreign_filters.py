@@ -61,7 +61,7 @@ class _Rules(Protocol):
     def find_drop(self, flow: Flow, *hooks: int) -> str:
         """What certainly drops the packet on these hooks; empty where nothing does."""
 
-    def find_translation(self, flow: Flow, priority: int) -> str:
+    def find_translation(self, flow: Flow, priority: int, *, services: bool = True) -> str:
         """What certainly gives the packet another destination; empty where nothing does."""
 
 
@@ -147,7 +147,11 @@ def _find_drops(
 
 
 def _first_translation(rules: _Rules, desired: Desired, mappings: Iterable[Element]) -> str:
-    """What takes connections to a host port elsewhere than to its pod."""
+    """What takes connections to a host port elsewhere than to its pod.
+
+    A Service at the node's address comes first, and is meant to: a load balancer of k3s is a pod
+    with that host port.
+    """
     for element in mappings:
         mapped, pod = flow_of(element), pod_of(element)
         own = desired.me.address(mapped.version) if mapped else None
@@ -155,7 +159,7 @@ def _first_translation(rules: _Rules, desired: Desired, mappings: Iterable[Eleme
             continue
         to, outside = mapped.address or own, _OUTSIDE[mapped.version]
         flow = Flow(outside, to, mapped.protocol, mapped.port, desired.uplink, is_local=True)
-        where = rules.find_translation(flow, HOST_PORT_PRIORITY)
+        where = rules.find_translation(flow, HOST_PORT_PRIORITY, services=False)
         if where:
             return describe_translation(describe_port(element), pod, where)
     return ""

@@ -107,3 +107,8 @@ def _index(link: str) -> int:
 def without_oif(flow: Flow) -> Flow:
     """The packet before it is routed."""
     return replace(flow, oif="")
+
+
+def is_of_service(table: str, chain: str) -> bool:
+    """Whether rules of a chain are kube-proxy's, by the names that it gives in its modes."""
+    return table == "kube-proxy" or chain.startswith("KUBE-")

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from kernel.model import HOST_LINK_PREFIX
 from kernel.netlink.codec import Message, attribute_list, attributes, nfgen, string, text
 from kernel.netlink.socket import Netlink
-from kernel.nftables.flow import Flow, Match, without_oif
+from kernel.nftables.flow import Flow, Match, is_of_service, without_oif
 from kernel.nftables.foreign_sets import ForeignSets, Found, SetName
 from kernel.nftables.registers import Registers, compare, mask, swap
 from kernel.nftables.table import ABSENT, HEADER_BYTES, SUBSYSTEM, TABLE
@@ -37,8 +37,9 @@ _DROP, _ACCEPT, _CONTINUE, _JUMP, _GOTO, _RETURN = 0, 1, -1, -3, -4, -5
 _LOOKUP_SET, _LOOKUP_SOURCE, _LOOKUP_TO, _LOOKUP_FLAGS = 1, 2, 3, 5
 _OBJECT_SOURCE, _OBJECT_MAP = 3, 4
 _INVERTED, _TO_VERDICT = 1, 0  # NFT_LOOKUP_F_INV, NFT_REG_VERDICT
-TRANSLATED = 256
-"""Beside the kernel's verdicts: the destination is another one from here on."""
+TRANSLATED, SERVED = 256, 257
+"""Beside the kernel's verdicts: the destination is another one from here on; it is of a Service of
+Kubernetes."""
 _NAT_DESTINATION = 1  # NFT_NAT_DNAT
 _HARMLESS = frozenset({"counter", "log", "notrack", "objref", "comment", "immediate"})
 _CT_STATE, _CT_STATUS = 0, 2
@@ -122,11 +123,12 @@ class ForeignRules:
             return f"the policy of {chain}"
         return outcome[0] if isinstance(outcome, tuple) and outcome[1] == _DROP else ""
 
-    def find_translation(self, flow: Flow, priority: int) -> str:
+    def find_translation(self, flow: Flow, priority: int, *, services: bool = True) -> str:
         """What certainly gives the packet another destination; empty where nothing does.
 
         priority: of the chain that would do so otherwise. One of the same priority comes before it
-        where it was made later (net/netfilter/core.c, nf_hook_entries_grow).
+        where it was made later (net/netfilter/core.c, nf_hook_entries_grow). services: whether
+        Services of Kubernetes count.
         """
         chains = [
             chain
@@ -137,8 +139,8 @@ class ForeignRules:
         ]
         for chain in sorted(chains, key=lambda chain: chain.priority):
             outcome = self._run(chain, flow, 0)
-            if isinstance(outcome, tuple) and outcome[1] == TRANSLATED:
-                return outcome[0]
+            if isinstance(outcome, tuple) and outcome[1] in (TRANSLATED, SERVED):
+                return outcome[0] if services or outcome[1] == TRANSLATED else ""
         return ""
 
     def _run(self, chain: _Chain, flow: Flow, depth: int) -> _Outcome:
@@ -148,7 +150,7 @@ class ForeignRules:
                 continue
             outcome = self._follow(chain, rule, verdict, target, flow, depth)
             if match == "maybe":
-                may_end = isinstance(outcome, tuple) and outcome[1] == TRANSLATED
+                may_end = isinstance(outcome, tuple) and outcome[1] != _DROP
                 if may_end or outcome in ("accept", "unknown") or verdict == _RETURN:
                     return "unknown"
             elif outcome != "continue" or verdict in (_GOTO, _RETURN):
@@ -161,6 +163,8 @@ class ForeignRules:
         if verdict == _ACCEPT:
             return "accept"
         if verdict in (_DROP, TRANSLATED):
+            if verdict == TRANSLATED and is_of_service(chain.table, chain.name):
+                verdict = SERVED
             handle = int.from_bytes(attributes(rule.body, HEADER_BYTES)[_RULE_HANDLE])
             return f"rule {handle} of {chain}", verdict
         if verdict == _RETURN:

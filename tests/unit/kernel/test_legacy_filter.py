@@ -117,7 +117,7 @@ def test_other_tables_and_hooks() -> None:
 
 def test_a_damaged_table_ends_the_walk() -> None:
     table = LegacyTable(4, "filter", {FORWARD: 0}, {FORWARD: 0}, bytes(112))
-    assert table.find(FLOWS[4], FORWARD) == ("", False)
+    assert table.find(FLOWS[4], FORWARD) == ("", "")
 
 
 HOST_PORT = Flow(
@@ -141,3 +141,17 @@ def test_a_translation_of_the_destination(rule: str, found: bool) -> None:
     text = "rule 1 of chain PREROUTING of table nat of iptables-legacy"
     assert LegacyRules().find_translation(HOST_PORT, -100) == (text if found else "")
     assert drop(HOST_PORT, PREROUTING) == ""
+
+
+def test_a_service_of_kubernetes_is_told_apart() -> None:
+    iptables(
+        "-t nat -N KUBE-SEP-A",
+        "-t nat -A KUBE-SEP-A -p tcp -j DNAT --to 10.9.9.9:80",
+        "-t nat -A PREROUTING -p tcp --dport 8080 -j KUBE-SEP-A",
+        program=LEGACY[4],
+    )
+    assert "of chain KUBE-SEP-A of table nat" in LegacyRules().find_translation(HOST_PORT, -99)
+    assert LegacyRules().find_translation(HOST_PORT, -99, services=False) == ""
+    iptables("-t nat -I PREROUTING -p tcp --dport 8080 -j DNAT --to 10.9.9.9", program=LEGACY[4])
+    found = LegacyRules().find_translation(HOST_PORT, -99, services=False)
+    assert found == "rule 1 of chain PREROUTING of table nat of iptables-legacy"

@@ -457,6 +457,18 @@ def test_a_translation_by_iptables_is_found(nl: Netlink, rule: str) -> None:
     assert drop(nl, HOST_PORT, PREROUTING) == ""
 
 
+@pytest.mark.parametrize(("table", "chain"), [("nat", "KUBE-SEP-A"), ("kube-proxy", "endpoint")])
+def test_a_service_of_kubernetes_is_told_apart(nl: Netlink, table: str, chain: str) -> None:
+    """In kube-proxy's modes iptables and nftables."""
+    base = f"type nat hook prerouting priority -100;\ntcp dport 8080 jump {chain}\n"
+    chains = f"chain {chain} {{ dnat to 10.9.9.9\n }}\nchain base {{ {base} }}\n"
+    script = f"table ip {table} {{\n{chains} }}\n"
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+    rules = ForeignRules(nl)
+    assert f"of chain {chain} of table ip {table}" in rules.find_translation(HOST_PORT, -99)
+    assert rules.find_translation(HOST_PORT, -99, services=False) == ""
+
+
 @pytest.mark.parametrize(
     ("priority", "rule", "found"),
     [
