@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from cni_plugin.store_access import (
 from ipam.errors import IpamError, StoreBusy, StoreError
 from ipam.store import Owner, Store
 from kernel.errors import KernelError
+from kernel.model import IPAddress
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.netns import Namespace
 
@@ -92,16 +93,29 @@ def _delete_by_former_name(call: Call, nl: Netlink, pod: Namespace | None, store
     """Remove what the container's interface has of another network.
 
     containerd deletes by the configuration that is there now, and the network may have had another
-    name at ADD. A container has one interface of a name.
+    name at ADD. Its addresses tell it from a network whose ADD failed, as the container had an
+    interface of that name: DEL follows that, too.
     """
     with store.read() as tx:
         known = [owner for owner, _text in tx.attachments_beside(call.owner)]
     for owner in known:
         record = _find(call, nl, store, owner) if owner.ifname == call.owner.ifname else None
-        if record and not record.foreign:
+        if record and not record.foreign and _covers(call, record.addresses):
             release = partial(ipam_of_record(record.ipam).run, "DEL", call)
             remove(call.host, nl, store, owner, record, pod, release=release)
             call.log(f"removed its attachment to network {owner.network}")
+
+
+def _covers(call: Call, addresses: Collection[IPAddress]) -> bool:
+    """Whether the configuration's ranges have all of these addresses, and there are some."""
+    with suppress(CniError):
+        ranges = [(r[0].version, int(r[0]), int(r[1])) for r in call.ipam.ranges(call)]
+        places = [(address.version, int(address)) for address in addresses]
+        return bool(places) and all(
+            any(version == v and first <= n <= last for v, first, last in ranges)
+            for version, n in places
+        )
+    return False
 
 
 def _release_exported(call: Call, record: CleanupRecord) -> None:

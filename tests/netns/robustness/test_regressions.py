@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,9 +68,14 @@ def test_mtu_too_small_for_ipv6(scene: Scene, pod: Namespace, mtu: int) -> None:
         assert "mtu: 1279" in answer.json["msg"]
 
 
-def test_networks_that_share_a_subnet_are_told_so(scene: Scene, make_pod: MakePod) -> None:
-    scene.add(netconf("ptp"), make_pod(), "one")
-    answer = scene.call("ADD", netconf("ptp", name="other"), make_pod(), "two")
+def test_networks_that_share_an_address_are_told_so(scene: Scene, make_pod: MakePod) -> None:
+    """Another IPAM plugin gives it, which knows of no other network."""
+    static = {"type": "static", "addresses": [{"address": "10.77.0.9/24"}]}
+    fixed: dict[str, Any] = {"ipam": static, "cniVersion": "1.0.0"}
+    path = f"{scene.bin_dir}:/usr/lib/cni"
+    scene.add(netconf("ptp", **fixed), make_pod(), "one", cni_path=path)
+    other = netconf("ptp", name="other", **fixed)
+    answer = scene.call("ADD", other, make_pod(), "two", cni_path=path)
     assert answer.json["code"] == 101
     assert "do two networks share a subnet?" in answer.json["msg"]
 
