@@ -81,7 +81,7 @@ PART = Table(
             ('iifname != "lo" ip daddr 127.0.0.0/8 drop',),
         ),
         *(
-            Chain(name, f"type nat hook {hook} priority {HOST_PORT_PRIORITY}", _CAPTURE, moved=True)
+            Chain(name, f"type nat hook {hook} priority {HOST_PORT_PRIORITY}", _CAPTURE)
             for name, hook in (("host_ports", "prerouting"), ("own_host_ports", "output"))
         ),
         Chain(

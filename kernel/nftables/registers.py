@@ -30,12 +30,12 @@ class Registers:
                 self._bytes[at] = byte
 
     def read(self, register: bytes, length: int) -> bytes | None:
-        """So many bytes from there on; None where any of them is unknown."""
+        """Bytes from the register's first on; None where any of them is unknown."""
         known = [byte for byte in self.read_each(register, length) if byte is not None]
         return bytes(known) if len(known) == length else None
 
     def read_each(self, register: bytes, length: int) -> list[int | None]:
-        """So many bytes from there on, as far as they are known."""
+        """Bytes from the register's first on, None for each that is unknown."""
         first = _place(register)
         return [self._bytes.get(at) for at in range(first, first + length)]
 

@@ -87,13 +87,12 @@ class Set:
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A chain. hook: its type, hook and priority, empty where it is no base chain; rules: in nft's
-    language, in order. moved: an earlier version had it at another priority.
+    language, in order.
     """
 
     name: str
     hook: str
     rules: tuple[str, ...]
-    moved: bool = False
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -142,17 +141,24 @@ def _digest(hook: str, rule: str) -> str:
     return hashlib.sha256(f"{hook}\n{rule}".encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
+_ANEW = ("add", "flush", "delete")
+
+
 def render(table: Table) -> str:
-    """A script for `nft -f` that creates what is missing; elements and other chains stay."""
-    lines = [f"table {table.family} {TABLE} {{", f'  comment "{_COMMENT}"']
+    """A script for `nft -f` that creates what is missing, and its chains anew; elements and other
+    chains stay."""
+    path = f"{table.family} {TABLE}"
+    lines = [f'add table {path} {{ comment "{_COMMENT}"; }}']
+    # The kernel moves no chain to another priority (net/netfilter/nf_tables_api.c,
+    # nf_tables_updchain), where another version may have it. One must be there to be deleted.
+    lines += [f"{verb} chain {path} {c.name}" for c in table.chains for verb in _ANEW]
+    lines.append(f"table {path} {{")
     lines += [f"  {_set_kind(s)} {s.name} {{ {_set_type(s)} }}" for s in table.sets]
     lines += [f"  counter {name} {{ }}" for name in table.counters]
     lines += [f"  chain {c.name} {{ {c.hook}; policy accept; }}" for c in table.chains]
     lines.append("}")
     for chain in table.chains:
-        path = f"{table.family} {TABLE} {chain.name}"
-        lines.append(f"flush chain {path}")
-        lines += marked_rules(f"{table.family} {TABLE}", chain)
+        lines += marked_rules(path, chain)
     return "\n".join([*lines, ""])
 
 
@@ -229,27 +235,7 @@ def load(*tables: Table) -> None:
 
     Raises MissingTool where the node has no `nft`, KernelError where the kernel refuses.
     """
-    _run("".join(map(render, tables)), tables)
-
-
-def _run(script: str, tables: Sequence[Table]) -> None:
-    """Load a script of these tables, whose chains may be an earlier version's."""
-    try:
-        run_nft(script)
-    except KernelError:
-        # The kernel moves no chain to another priority (net/netfilter/nf_tables_api.c,
-        # nf_tables_updchain).
-        moved = [(t, chain) for t in tables for chain in t.chains if chain.moved]
-        if not moved:
-            raise
-        run_nft("".join(_removal(*each) for each in moved) + script)
-
-
-def _removal(table: Table, chain: Chain) -> str:
-    """Statements that delete a chain. Made first, it can be deleted where there is none."""
-    path = f"{table.family} {TABLE} {chain.name}"
-    made = f'add table {table.family} {TABLE} {{ comment "{_COMMENT}"; }}\nadd chain {path}\n'
-    return f"{made}flush chain {path}\ndelete chain {path}\n"
+    run_nft("".join(map(render, tables)))
 
 
 def run_nft(script: str) -> None:
@@ -290,7 +276,7 @@ def delete_part(part: Table) -> None:
     path = f"{part.family} {TABLE}"
     removal = [f"delete {kind} {path} {getattr(m, 'name', m)}" for kind, ms in kinds for m in ms]
     # Created first where one was removed, so that all can be deleted in one transaction.
-    _run("\n".join([render(part), *removal, ""]), [part])
+    run_nft("\n".join([render(part), *removal, ""]))
 
 
 def read_counters(nl: Netlink, names: Iterable[str]) -> tuple[int, ...]:

@@ -46,14 +46,16 @@ def test_a_table_is_rendered_as_one_script() -> None:
     assert (
         render(SMALL)
         == f"""\
+add table inet podwire {{ comment "made by podwire, which rebuilds it when it is removed"; }}
+add chain inet podwire c
+flush chain inet podwire c
+delete chain inet podwire c
 table inet podwire {{
-  comment "made by podwire, which rebuilds it when it is removed"
   set s {{ type ifname . ipv4_addr; }}
   set t {{ type ipv4_addr; flags interval; }}
   counter queries {{ }}
   chain c {{ {HOOK}; policy accept; }}
 }}
-flush chain inet podwire c
 add rule inet podwire c ip saddr @t return comment "podwire {one}"
 add rule inet podwire c masquerade comment "podwire {two}"
 """
@@ -67,7 +69,7 @@ def test_parts_of_a_table_are_put_together() -> None:
         "inet", SMALL.sets + more.sets, SMALL.chains + more.chains, ("queries", "answers")
     )
     assert [chain.chain for chain in whole.rules.values()] == ["c", "d"]
-    assert render(whole).count("flush chain") == 2
+    assert render(whole).count("delete chain") == 2
 
 
 def test_the_digest_follows_the_rule_and_its_hook() -> None:
