@@ -14,6 +14,7 @@ from cni_plugin.attachment import CleanupRecord
 from cni_plugin.errors import TRY_AGAIN, CniError
 from cni_plugin.host import Call
 from cni_plugin.ipam_client import ipam_of_record
+from cni_plugin.masquerade_record import contains, single_ranges
 from cni_plugin.removal import NodeLinks, find_cleanup_record, remove
 from cni_plugin.result import canonical_mac
 from cni_plugin.store_access import (
@@ -109,12 +110,8 @@ def _delete_by_former_name(call: Call, nl: Netlink, pod: Namespace | None, store
 def _covers(call: Call, addresses: Collection[IPAddress]) -> bool:
     """Whether the configuration's ranges have all of these addresses, and there are some."""
     with suppress(CniError):
-        ranges = [(r[0].version, int(r[0]), int(r[1])) for r in call.ipam.ranges(call)]
-        places = [(address.version, int(address)) for address in addresses]
-        return bool(places) and all(
-            any(version == v and first <= n <= last for v, first, last in ranges)
-            for version, n in places
-        )
+        ranges, own = call.ipam.ranges(call), single_ranges(addresses)
+        return bool(own) and all(any(contains(r, each) for r in ranges) for each in own)
     return False
 
 

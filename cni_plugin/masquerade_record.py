@@ -91,11 +91,12 @@ def _with_sources(
     """All of them, but for those that lie in another."""
     found = list(known)
     for new in more:
-        if not any(_contains(each, new) for each in found):
-            found = [*(each for each in found if not _contains(new, each)), new]
+        if not any(contains(each, new) for each in found):
+            found = [*(each for each in found if not contains(new, each)), new]
     return tuple(found)
 
 
-def _contains(outer: AddressRange, inner: AddressRange) -> bool:
+def contains(outer: AddressRange, inner: AddressRange) -> bool:
+    """Whether a range has all addresses of another."""
     same = outer[0].version == inner[0].version
     return same and int(outer[0]) <= int(inner[0]) and int(inner[1]) <= int(outer[1])
