@@ -29,12 +29,18 @@ def attach(member: Member, plugin: Path) -> Namespace:
     return pod
 
 
-def rules(member: Member) -> list[str]:
-    """The filter, and the elements and rules of the policy."""
-    text = member.node.run(["iptables", "-S"]).stdout
-    text += member.node.run(["nft", "-s", "list", "ruleset"]).stdout
+def rules(member: Member) -> set[tuple[str, str]]:
+    """The filters, and the elements and rules of the policy; each with what it is in.
+
+    A set: while rules are loaded, `nft list ruleset` may show chains twice.
+    """
     marks = ("CNI", "_link . ", "policy_links", "@isolated_link")
-    return sorted(line.strip() for line in text.splitlines() if any(m in line for m in marks))
+    return {
+        (listing[0], line.strip())
+        for listing in (["iptables", "-S"], ["ip6tables", "-S"], ["nft", "-s", "list", "ruleset"])
+        for line in member.node.run(listing).stdout.splitlines()
+        if any(mark in line for mark in marks)
+    }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -44,7 +50,7 @@ def test_what_is_removed_comes_back(pair: Pair, podwire_bin: Path, damage: str) 
     pod = attach(one, podwire_bin / "podwire")
     assert pod.ping(two.addresses[0])
     before, known = rules(one), len(one.history("nftables"))
-    assert f"-A CNI-FORWARD -s {address(pod)}/32 -j ACCEPT" in before
+    assert ("iptables", f"-A CNI-FORWARD -s {address(pod)}/32 -j ACCEPT") in before
     one.node.run(DAMAGE[damage])
     eventually(lambda: rules(one) == before or (rules(one), before, one.log))
     eventually(lambda: "restored" in [r["action"] for r in one.history("nftables")[known:]])
