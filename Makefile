@@ -23,6 +23,9 @@ JUDGED := bridge ptp bandwidth firewall loopback portmap tuning
 OWN := $(addprefix own-,podwire $(JUDGED))
 REFERENCE := $(addprefix newest-,$(JUDGED)) $(addprefix debian-,$(JUDGED))
 TESTS   := tests/unit tests/netns tests/cluster
+# pytest's 1: all were run, some failed. What fails again alone, fails; the others are named.
+OR_ALONE = || { test $$? -eq 1 && echo '== again, alone: what failed beside other tests' && \
+    $(PYTEST) $(TESTS) --last-failed --last-failed-no-failures=none --maxfail=1 -v; }
 # What `collected` compiles is kept.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -44,7 +47,7 @@ SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs=$(JOBS) --output-sync=target
 test: test-packages $(VENV)/.installed go-tools programs ## all tests
 	@$(SIDE_BY_SIDE) lint $(OWN) $(REFERENCE) collected
 	@echo '== unit and network namespaces'
-	@$(PYTEST) $(TESTS) $(SPREAD) $(ARGS)
+	@$(PYTEST) $(TESTS) $(SPREAD) $(ARGS) $(OR_ALONE)
 	@$(PY) -m tests.pytest_netns
 
 # One process collects all tests first: else each would compile them for itself.
@@ -68,7 +71,7 @@ unit: $(VENV)/.installed ## unit tests
 	@$(PYTEST) tests/unit -n $(JOBS) $(ARGS)
 
 netns: test-packages $(VENV)/.installed go-tools programs ## tests in network namespaces (root)
-	@$(PYTEST) tests/netns tests/cluster $(SPREAD) $(ARGS)
+	@$(PYTEST) tests/netns tests/cluster $(SPREAD) $(ARGS) $(OR_ALONE)
 	@$(PY) -m tests.pytest_netns
 
 # Kubernetes' programs are the user's.
