@@ -107,20 +107,21 @@ class PeerFilter:
         old = self._planned
         if old is None:  # an earlier daemon's filter may be at work
             self._filters = filters_peers()
-            new = set(desired.peers) if self._filters else set[str]()
+            elements = filter_elements(self._settings, desired) if self._filters else frozenset()
         else:
             new = {n for n in desired.peers if not _is_same(n, old, desired)}
+            elements = _node_elements(self._settings, desired) | _elements(desired, new)
         try:
-            admit_peers(_elements(desired, new))
+            admit_peers(elements)
         except KernelError as error:
             if error.errno != errno.ENOENT:  # the table is gone, and nothing is filtered
                 raise
         now = time.monotonic()
         if old is None:
             self._compare_at = now
-        elif (old.device, old.uplink) != (desired.device, desired.uplink):
-            self._compare_at = 0.0
-        elif any(not _is_same(name, old, desired) for name in old.peers):
+        elif _node_elements(self._settings, old) != _node_elements(self._settings, desired) or any(
+            not _is_same(name, old, desired) for name in old.peers
+        ):
             self._compare_at = min(self._compare_at, now + RETIRE_SECONDS)
         self._planned = desired
 
@@ -151,10 +152,14 @@ def describe_limit(port: int | None) -> str:
 
 def filter_elements(settings: Settings, desired: Desired) -> frozenset[Element]:
     """All that the sets of the filter should have."""
+    return _node_elements(settings, desired) | _elements(desired, desired.peers)
+
+
+def _node_elements(settings: Settings, desired: Desired) -> frozenset[Element]:
     vxlan_port = settings.vxlan.port if desired.device else None
     probe_port = settings.health.port if settings.health else None
-    node = node_elements(desired.uplink, settings.vxlan.device, vxlan_port, probe_port)
-    return node | _elements(desired, desired.peers)
+    links = desired.uplink, settings.vxlan.device
+    return node_elements(*links, desired.me.addresses, vxlan_port, probe_port)
 
 
 def _is_same(name: str, one: Desired, other: Desired) -> bool:

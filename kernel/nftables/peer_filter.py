@@ -5,8 +5,8 @@ each flow of pods would be of no use, and none of its packets is translated.
 
 Packet path: local input, before the filters of others. It comes after translation, so no DNAT leads
 around it. What is dropped here leaves no entry in connection tracking, which keeps a connection at
-the end of input (nf_confirm). On the forwarding path pods reach no peer's ports: masqueraded, their
-packets would have this node's address. An overlay between pods passes.
+the end of input (nf_confirm). On the forwarding path peers alone reach a peer's ports: the packets
+of pods and others, masqueraded, would have this node's address. An overlay between pods passes.
 
 A port is filtered once it is an element of its set. So rules may be loaded while the sets of peers
 are still empty, and cut off nobody.
@@ -26,8 +26,8 @@ from kernel.nftables.table import (
     Chain,
     Set,
     Table,
-    ensure_table,
     link_key,
+    load,
     open_nft,
     read_counters,
     remove_part,
@@ -42,7 +42,21 @@ _RATES = {v: Set("inet", f"probe_rates{v}", (a,), timeout="10s") for v, a in ADD
 _TUNNEL, _UPLINKS = Set("inet", "tunnel", ("ifname",)), Set("inet", "uplinks", ("ifname",))
 _VXLAN_PORT = Set("inet", "vxlan_port", ("inet_service",))
 _PROBE_PORT = Set("inet", "probe_port", ("inet_service",))
-SETS = (*_UNDERLAY.values(), *_PODS.values(), _TUNNEL, _UPLINKS, _PROBE_PORT, _VXLAN_PORT)
+# Where peers send to, this node's addresses on the underlay. Masqueraded, a pod's packet to another
+# address of this node comes from its node's address, which is a peer's.
+_ENDS = {v: (a, "inet_service") for v, a in ADDRESS_TYPES.items()}
+_VXLAN_ENDS = {v: Set("inet", f"vxlan_ends{v}", end) for v, end in _ENDS.items()}
+_PROBE_ENDS = {v: Set("inet", f"probe_ends{v}", end) for v, end in _ENDS.items()}
+SETS = (
+    *_UNDERLAY.values(),
+    *_PODS.values(),
+    _TUNNEL,
+    _UPLINKS,
+    *_PROBE_ENDS.values(),
+    _PROBE_PORT,
+    *_VXLAN_ENDS.values(),
+    _VXLAN_PORT,
+)
 # Pods are behind such links, and uplinks may be of these kinds, too (a kind node, a bridged host):
 # there a packet must come from where the route to its source leads.
 _FROM_PODS = 'iifname != @tunnel iifname != @uplinks meta iifkind { "veth", "bridge", "vxlan" }'
@@ -50,7 +64,10 @@ _FORGED = f"{_FROM_PODS} fib saddr . iif oif missing"
 _NO_VXLAN = 'counter name "vxlan_refused" drop'
 _NOT_FORWARDED = 'counter name "pods_refused" drop'
 _NO_PROBE = 'counter name "probes_refused" drop'
-_BY_UPLINK = "udp dport @vxlan_port iifname @uplinks"
+_VXLAN = {
+    v: f"{ip} daddr . udp dport @vxlan_ends{v} {ip} saddr @peers{v} accept"
+    for v, ip in ((4, "ip"), (6, "ip6"))
+}
 _OTHER_PORTS = "udp dport != @vxlan_port udp dport != @probe_port accept"
 _PREFIXES = (("ip", 4), ("ip6", 6))
 _LIMIT = f"limit rate over {PROBES_MAX}/second burst {PROBES_MAX} packets"
@@ -76,13 +93,13 @@ PART = Table(
             (
                 "meta l4proto != udp accept",
                 # All of the overlay takes this way; the others cost it 5 % of its throughput.
-                f"{_BY_UPLINK} ip saddr @peers4 accept",
-                f"{_BY_UPLINK} ip6 saddr @peers6 accept",
+                f"iifname @uplinks {_VXLAN[4]}",
+                f"iifname @uplinks {_VXLAN[6]}",
                 _OTHER_PORTS,
                 f"udp dport @vxlan_port iifname @tunnel {_NO_VXLAN}",
                 f"udp dport @vxlan_port {_FORGED} {_NO_VXLAN}",
-                "udp dport @vxlan_port ip saddr @peers4 accept",
-                "udp dport @vxlan_port ip6 saddr @peers6 accept",
+                _VXLAN[4],
+                _VXLAN[6],
                 f"udp dport @vxlan_port {_NO_VXLAN}",
                 f"{_FORGED} {_NO_PROBE}",
                 # Over the pod network a node sends from its address there.
@@ -90,6 +107,8 @@ PART = Table(
                 f"iifname @tunnel ip6 saddr != @pod_peers6 {_NO_PROBE}",
                 f"ip saddr != @peers4 ip saddr != @pod_peers4 {_NO_PROBE}",
                 f"ip6 saddr != @peers6 ip6 saddr != @pod_peers6 {_NO_PROBE}",
+                f"ip saddr @peers4 ip daddr . udp dport != @probe_ends4 {_NO_PROBE}",
+                f"ip6 saddr @peers6 ip6 daddr . udp dport != @probe_ends6 {_NO_PROBE}",
                 f'update @probe_rates4 {{ ip saddr {_LIMIT} }} counter name "probes_limited" drop',
                 f'update @probe_rates6 {{ ip6 saddr {_LIMIT} }} counter name "probes_limited" drop',
             ),
@@ -100,8 +119,8 @@ PART = Table(
             (
                 "meta l4proto != udp accept",
                 _OTHER_PORTS,
-                f"ip daddr @peers4 ip saddr != @peers4 {_FROM_PODS} {_NOT_FORWARDED}",
-                f"ip6 daddr @peers6 ip6 saddr != @peers6 {_FROM_PODS} {_NOT_FORWARDED}",
+                f"ip daddr @peers4 ip saddr != @peers4 {_NOT_FORWARDED}",
+                f"ip6 daddr @peers6 ip6 saddr != @peers6 {_NOT_FORWARDED}",
                 f"ip daddr @peers4 {_FORGED} {_NOT_FORWARDED}",
                 f"ip6 daddr @peers6 {_FORGED} {_NOT_FORWARDED}",
             ),
@@ -121,8 +140,9 @@ UNTRACKED = Table(
 class Dropped(NamedTuple):
     """Packets that were dropped since the table was made.
 
-    vxlan, probes: not from a peer. limited: probes from a peer's address beyond PROBES_MAX. pods:
-    from pods of this node to these ports of peers.
+    vxlan, probes: not from a peer, or to another address than peers send to. limited: probes from a
+    peer's address beyond PROBES_MAX. pods: from pods and others by way of this node to these ports
+    of peers.
     """
 
     vxlan: int = 0
@@ -132,15 +152,24 @@ class Dropped(NamedTuple):
 
 
 def node_elements(
-    uplink: str, tunnel: str, vxlan_port: int | None, probe_port: int | None
+    uplink: str,
+    tunnel: str,
+    addresses: Iterable[IPAddress],
+    vxlan_port: int | None,
+    probe_port: int | None,
 ) -> frozenset[Element]:
-    """The elements of this node: its links, and the UDP ports that are filtered (None: not)."""
-    links = ((_UPLINKS, uplink), (_TUNNEL, tunnel))
-    ports = ((_VXLAN_PORT, vxlan_port), (_PROBE_PORT, probe_port))
-    return frozenset(
-        {s.element(link_key(name)) for s, name in links}
-        | {s.element(port.to_bytes(2, "big")) for s, port in ports if port is not None}
-    )
+    """The elements of this node: its links, its addresses on the underlay, and the UDP ports that
+    are filtered (None: not)."""
+    elements = {_UPLINKS.element(link_key(uplink)), _TUNNEL.element(link_key(tunnel))}
+    filtered = ((_VXLAN_PORT, _VXLAN_ENDS, vxlan_port), (_PROBE_PORT, _PROBE_ENDS, probe_port))
+    for ports, ends, number in filtered:
+        if number is None:
+            continue
+        port = number.to_bytes(2, "big")
+        elements.add(ports.element(port))
+        # A field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
+        elements |= {ends[a.version].element(a.packed + port + b"\0\0") for a in addresses}
+    return frozenset(elements)
 
 
 def peer_elements(underlay: Iterable[IPAddress], pods: Iterable[IPAddress]) -> frozenset[Element]:
@@ -177,11 +206,16 @@ def ensure_peer_filter(
 
     untracked: keep VXLAN out of connection tracking.
     """
+    part = PART + UNTRACKED if untracked else PART
     with open_nft() as nl:
-        rules = ensure_table(nl, PART + UNTRACKED if untracked else PART)
+        if rules := table_changes(nl, part):
+            # Rules of another version may be at work: those of this one find their sets filled.
+            load(replace(part, chains=()))
         observed = read_sets(nl, SETS)
         # Peers before ports: the names of the sets sort that way.
         change_elements(nl, desired - observed, observed - desired)
+        if rules:
+            load(part)
     return (*rules, *diff(by_key(desired), by_key(observed)))
 
 

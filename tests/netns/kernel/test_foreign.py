@@ -58,7 +58,8 @@ IPTABLES = {
 
 def is_received(one: Side, two: Side, version: int) -> bool:
     """Whether the overlay's packets from a peer, left out of tracking, get in."""
-    elements = node_elements("eth0", "", PORT, None) | peer_elements([two.underlay(version)], [])
+    elements = node_elements("eth0", "", [one.underlay(version)], PORT, None)
+    elements |= peer_elements([two.underlay(version)], [])
     one.ns.call(lambda: ensure_peer_filter(elements, untracked=True))
     server = one.ns.echo("udp", str(one.underlay(version)), PORT)
     return two.ns.reaches(server, seconds=0.5)

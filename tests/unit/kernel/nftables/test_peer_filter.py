@@ -35,7 +35,7 @@ def nft(command: str) -> str:
 
 def elements(vxlan: int | None = VXLAN, probes: int | None = PROBES) -> frozenset[Element]:
     peers = peer_elements([ip_address(PEER)], [ip_address(POD_PEER)])
-    return peers | node_elements("eth0", "podwire-vxlan", vxlan, probes)
+    return peers | node_elements("eth0", "podwire-vxlan", [ip_address(NODE)], vxlan, probes)
 
 
 @pytest.fixture(autouse=True)
@@ -44,18 +44,18 @@ def loopback(nl: Netlink) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
-def arrives(source: str, port: int, count: int = 1) -> int:
+def arrives(source: str, port: int, count: int = 1, to: str = NODE) -> int:
     """How many datagrams of so many arrive, sent from an address at once."""
     with (
         closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as here,
         closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as there,
     ):
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        here.bind((NODE, port))
+        here.bind((to, port))
         here.setblocking(False)
         there.bind((source, 0))
         for _ in range(count):
-            there.sendto(b"x", (NODE, port))
+            there.sendto(b"x", (to, port))
         found = 0
         with suppress(BlockingIOError):
             while here.recv(9):
@@ -74,6 +74,13 @@ def test_only_peers_arrive_and_the_rest_is_counted() -> None:
         (POD_PEER, VXLAN), (STRANGER, VXLAN), (STRANGER, PROBES),
     ]  # fmt: skip
     assert count_dropped() == Dropped(vxlan=2, probes=1)
+
+
+def test_a_node_is_reached_at_its_address_alone() -> None:
+    """At another one a peer's address may be the masqueraded one of its pod."""
+    ensure_peer_filter(elements())
+    assert [arrives(PEER, port, to="127.0.0.4") for port in (VXLAN, PROBES, OTHER)] == [0, 0, 1]
+    assert count_dropped() == Dropped(vxlan=1, probes=1)
 
 
 def test_a_port_without_an_element_is_not_filtered() -> None:
