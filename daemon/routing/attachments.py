@@ -89,6 +89,7 @@ class Attachments:
         self._causes = {"": "found at the start"}
         self._since: dict[int, float] = {}
         self._gone: dict[str, float] = {}
+        self._drifted: set[str] = set()
         self._pods = PodSides(nl, settings, reporter, idle)
         self._macs: dict[str, str] = {}
 
@@ -185,6 +186,7 @@ class Attachments:
         wrong |= self._pods.repair(found.attached.values(), self._since, now)
         if self._pods.wait is not None:
             self._wake(self._pods.wait)
+        self._note_resolved(found)
         self._check_own_bridge(found)
         self._report_unchecked(found)
         # What is still to be repaired is compared with its settings again.
@@ -228,6 +230,7 @@ class Attachments:
         if wait > 0:
             self._wake(wait)
         else:
+            self._drifted.add(name)
             self._reporter.counts.note_drift(_key(name), f"link {name}")
         return wait <= 0
 
@@ -252,7 +255,6 @@ class Attachments:
     def _repair(self, found: NodeSide, name: str, changes: Changes) -> dict[str, str]:
         """Repair one link; why that failed, by its name."""
         if not changes:
-            self._reporter.counts.note_resolved(_key(name))
             return {}
         attached = found.attached.get(name)
         try:
@@ -271,6 +273,12 @@ class Attachments:
         title = _title(found, name)
         self._reporter.report_repair(_key(name), title, cause, text_of(changes), after)
         return {}
+
+    def _note_resolved(self, found: NodeSide) -> None:
+        """What differed and does no more: repaired, restored by others, or removed by a call."""
+        for name in self._drifted - found.changes.keys():
+            self._reporter.counts.note_resolved(_key(name))
+        self._drifted &= found.changes.keys()
 
     def _repair_bridge(self, bridge: Bridge) -> None:
         made: list[str] = []

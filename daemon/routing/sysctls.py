@@ -6,7 +6,7 @@ with podwire's device; of pods' links, in `cni_plugin/plan_parts.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +90,7 @@ class Sysctls:
         self._advertised: tuple[Sysctl, ...] = ()
         self._is_new = False
         self._unset: set[Sysctl] = set()
+        self._drifted: set[str] = set()
 
     def expect(self) -> None:
         """A link was just created: what differs at the next comparison is no external change."""
@@ -109,6 +110,7 @@ class Sysctls:
         if self._is_new:
             self._note_originals(desired)
         settings = [*self._unadvertised(), *settings]
+        self._note_resolved({s.path for s in settings})
         waits, errors = [0.0], list[KernelError]()
         for setting in settings:  # one that cannot be set keeps no other from being set
             try:
@@ -140,13 +142,20 @@ class Sysctls:
         """What is to be set of links that would take no router advertisements any more."""
         return [s for s in self._advertised if read_sysctl(s.path) == "1"]
 
+    def _note_resolved(self, desired: Set[str]) -> None:
+        """What was to be repaired and is not desired any more: the uplink has another name."""
+        for path in self._drifted - desired:
+            self._reporter.counts.note_resolved(_key(path))
+        self._drifted &= desired
+
     def _reconcile(self, setting: Sysctl) -> float:
-        key, name, change = ("sysctl", setting.path), name_of(setting), _difference(setting)
+        key, name, change = _key(setting.path), name_of(setting), _difference(setting)
         if change is None:
             self._reporter.counts.note_resolved(key)
             self._unset.discard(setting)
             return 0.0
         if not self._is_new:
+            self._drifted.add(setting.path)
             self._reporter.counts.note_drift(key, name)
         wait = self._reporter.pause_before(key)
         if wait > 0:
@@ -165,8 +174,12 @@ class Sysctls:
         if self._is_new:
             self._reporter.report_change("changed", name, "the plan", before, after)
         else:
-            key = ("sysctl", change.noun.path)
+            key = _key(change.noun.path)
             self._reporter.report_repair(key, name, "changed by others", before, after)
+
+
+def _key(path: str) -> tuple[str, str]:
+    return "sysctl", path
 
 
 def _difference(setting: Sysctl) -> Change[Sysctl] | None:

@@ -220,6 +220,29 @@ def test_drift_is_counted_by_kind_when_it_is_repaired(pair: tuple[Member, Member
     assert value(two, "drift_detected_total", kind="route") == 0
 
 
+def test_drift_that_cannot_be_repaired_ends_with_its_pod(
+    cluster: Cluster, podwire_bin: Path
+) -> None:
+    member = cluster.prepare()
+    member.settings["conflist"]["mode"] = "ptp"
+    cluster.write()
+    member.start()
+    plugin = podwire_bin / "podwire"
+    pod = member.attach(plugin)
+    eventually(lambda: shows(member, 1, "attachments"))
+    [route] = member.node.ip("route show proto 112")
+    assert member.process is not None
+    member.process.send_signal(signal.SIGSTOP)
+    member.node.ns.ip_batch(f"route del {route['dst']}\nroute add {route['dst']} dev eth0\n")
+    member.process.send_signal(signal.SIGCONT)
+    eventually(lambda: shows(member, 1, "attachments_out_of_sync"))
+    assert value(member, "drift_repaired_total", kind="link") == 0
+    done = member.node.cni("DEL", plugin, member.conf(), netns=pod.path)
+    assert done.code == 0
+    eventually(lambda: shows(member, 1, "drift_repaired_total", kind="link"))
+    assert value(member, "drift_detected_total", kind="link") == 1
+
+
 def test_a_node_that_is_cut_off_is_unreachable_with_its_share(cluster: Cluster) -> None:
     health = {"interval": 1}
     one, two, three = (cluster.join(health=health) for _ in range(3))
