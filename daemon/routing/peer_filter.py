@@ -57,7 +57,8 @@ class PeerFilter:
         self._planned: Desired | None = None
         self._compare_at, self._cause, self._filters = 0.0, "", False
         self._untracked = False
-        self._counts, self._count_at, self._limited_until = Dropped(), 0.0, 0.0
+        self._counts: Dropped | None = None
+        self._count_at, self._limited_until = 0.0, 0.0
 
     @property
     def is_due(self) -> bool:
@@ -132,10 +133,11 @@ class PeerFilter:
             self._count_at = now + _COUNT_GAP
             with suppress(KernelError):  # reconciling reports it
                 self._note(count_dropped(), now)
-        return self._counts._asdict()
+        return (self._counts or Dropped())._asdict()
 
     def _note(self, counts: Dropped, now: float) -> None:
-        if counts.limited > self._counts.limited:
+        # What the first count finds may be of long before this daemon.
+        if self._counts and counts.limited > self._counts.limited:
             self._limited_until = now + _LIMITED_SECONDS
         self._counts = counts
         is_limited = now < self._limited_until

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from daemon.routing import peer_filter
 from daemon.routing.peer_filter import PeerFilter
 from daemon.routing.planner import Planner
 from daemon.routing.reporter import Reporter
+from kernel.nftables.peer_filter import PROBES_MAX
 from tests.unit.cni_plugin.namespaces import elsewhere
 from tests.unit.daemon.clusters import cluster, host_state, node, settings
 
@@ -42,6 +45,7 @@ def plan() -> Callable[..., Desired]:
 
 
 HOST = host_state()
+PROBE_PORT = 8473
 
 
 def admitted() -> set[str]:
@@ -100,6 +104,20 @@ def test_a_daemon_that_restarts_admits_who_came_meanwhile(
     started(make(), plan(TWO))
     make().reconcile(plan(TWO, THREE))
     assert admitted() == {address(TWO), address(THREE)}
+
+
+def test_what_was_dropped_before_the_start_is_no_fault(
+    make: Make, plan: Callable[..., Desired], reporter: Reporter
+) -> None:
+    started(make(), plan(TWO))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["ip", "address", "add", address(TWO), "dev", "lo"], check=True)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as flood:
+        flood.bind((address(TWO), 0))
+        for _ in range(4 * PROBES_MAX):
+            flood.sendto(b"x", ("127.0.0.1", PROBE_PORT))
+    assert make().count()["limited"] > 0
+    assert reporter.faults["limit"] == ""
 
 
 def test_a_peer_that_moves_or_leaves_is_dropped_later(
