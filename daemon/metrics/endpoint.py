@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
+from io import BufferedReader
 from itertools import accumulate
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -31,6 +32,8 @@ HANDLERS_MAX = 16
 """Clients served at a time; one more takes the place of the client connected longest."""
 IO_SECONDS = 5.0
 """Seconds to wait for the next bytes of a request, and for a response to be taken."""
+REQUEST_MAX = 128 << 10
+"""Bytes that are read of a request; http.client would keep 6 MB of headers, and parse them."""
 RETRY = 5.0
 """Seconds between attempts to listen at an address that is in use, or not there yet."""
 _STOP_SECONDS = 10.0
@@ -145,6 +148,20 @@ def _line(status: int, text: str) -> Response:
     return Response(status, f"{text}\n".encode(errors="backslashreplace"))
 
 
+class _Request(socket.SocketIO):
+    """What a client sends, up to REQUEST_MAX; then it ends."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, "r")
+        self._left = REQUEST_MAX
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there, as the base does."""
+        count = super().readinto(memoryview(buffer)[: self._left]) if self._left else 0
+        self._left -= count or 0
+        return count
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One request a connection (HTTP/1.0)."""
 
@@ -152,6 +169,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IO_SECONDS
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
+
+    def setup(self) -> None:
+        """Bound what is read of the client."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = BufferedReader(_Request(self.connection))
 
     def do_GET(self) -> None:
         try:

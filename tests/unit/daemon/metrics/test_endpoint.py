@@ -24,6 +24,7 @@ from daemon.metrics import families as f
 from daemon.metrics.collector import Values
 from daemon.metrics.endpoint import (
     HANDLERS_MAX,
+    REQUEST_MAX,
     Endpoint,
     Exposition,
     Pages,
@@ -167,6 +168,14 @@ def test_an_invalid_request_is_refused(served: Served, data: bytes, status: int)
     assert b"<" not in answer, "a line of text, as of every other path"
     assert served.requests == []
     assert served.get()[0] == 200
+
+
+def test_no_more_is_read_of_a_request_than_one_needs(served: Served) -> None:
+    """Some clients with megabytes of headers each took hundreds of megabytes of memory."""
+    endless = b"GET /metrics HTTP/1.0\r\n" + 10 * (b"x: ".ljust(32766, b"x") + b"\r\n")
+    with served.connect() as sock:
+        sock.sendall(endless[:REQUEST_MAX])
+        assert sock.recv(65536).startswith(b"HTTP/1.0 200 ")
 
 
 @pytest.mark.parametrize(
