@@ -78,7 +78,7 @@ def render(result: Result, version: str) -> dict[str, Any]:
     if result.ips:
         body["ips"] = [_render_ip(ip, version) for ip in result.ips]
     if result.routes:
-        body["routes"] = [_render_route(r, version) for r in result.routes]
+        body["routes"] = [_render_route(r) for r in result.routes]
     if result.dns or not has_version(version, "1.0.0"):
         body["dns"] = dict(result.dns)
     return body
@@ -108,14 +108,14 @@ def _render_ip(ip: IPConfig, version: str) -> dict[str, Any]:
     return body
 
 
-def _render_route(route: CniRoute, version: str) -> dict[str, Any]:
+def _render_route(route: CniRoute) -> dict[str, Any]:
+    """Its numbers came with 1.1.0. Older results have them, too, as those of the reference do: main
+    plugins take the metric of a route from their IPAM plugin's result."""
     body: dict[str, Any] = {"dst": str(route.dst)}
     if route.gw is not None:
         body["gw"] = str(route.gw)
-    if has_version(version, "1.1.0"):
-        numbers = ((key, getattr(route, key)) for key in ROUTE_NUMBERS)
-        body |= {key: value for key, value in numbers if value is not None}
-    return body
+    numbers = ((key, getattr(route, key)) for key in ROUTE_NUMBERS)
+    return body | {key: value for key, value in numbers if value is not None}
 
 
 def _render_020(result: Result, version: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _render_020(result: Result, version: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"ip": str(first.address)}
         if first.gateway is not None:
             entry["gateway"] = str(first.gateway)
-        routes = [_render_route(r, version) for r in result.routes if r.dst.version == family]
+        routes = [_render_route(r) for r in result.routes if r.dst.version == family]
         body[f"ip{family}"] = entry | ({"routes": routes} if routes else {})
     return body | {"dns": dict(result.dns)}
 

@@ -121,6 +121,7 @@ BRIDGE = (
         version="1.1.0",
         newest_only=True,
     ),
+    bridge("route-priority", GATEWAY, routes=({**TO_99, "priority": 50},), newest_only=True),
     bridge("dns", {**GATEWAY, "dns": DNS}),
     bridge(
         "range", GATEWAY, ranges=one({**V4, "rangeStart": "10.20.0.100", "rangeEnd": "10.20.0.110"})

@@ -75,7 +75,6 @@ def held_by(version: str, result: Result) -> Result:
     return replace(
         result,
         interfaces=tuple(Interface(i.name, i.mac, sandbox=i.sandbox) for i in result.interfaces),
-        routes=tuple(CniRoute(r.dst, r.gw) for r in result.routes),
     )
 
 
@@ -86,7 +85,7 @@ def held_by_old(result: Result) -> Result:
     for family in (4, 6):
         mine = [ip for ip in result.ips if ip.address.version == family]
         ips += [IPConfig(ip.address, ip.gateway) for ip in mine[:1]]
-        routes += [CniRoute(r.dst, r.gw) for r in result.routes if mine and r.dst.version == family]
+        routes += [r for r in result.routes if mine and r.dst.version == family]
     return Result((), tuple(ips), tuple(routes), result.dns)
 
 
@@ -116,14 +115,14 @@ def test_conversion_loses_only_what_a_version_cannot_hold(result: Result) -> Non
         assert converted == once, f"{newer} to {older}"
 
 
+ROUTE_KEYS = {"dst", "gw", "mtu", "advmss", "priority", "table", "scope"}
 SHAPES: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
     version: (
         {"cniVersion", "interfaces", "ips", "routes", "dns"},
         {"name", "mac", "sandbox"}
         | ({"mtu", "socketPath", "pciID"} if version == "1.1.0" else set()),
         {"address", "gateway", "interface"} | ({"version"} if version in MIDDLE else set()),
-        {"dst", "gw"}
-        | ({"mtu", "advmss", "priority", "table", "scope"} if version == "1.1.0" else set()),
+        ROUTE_KEYS,
     )
     for version in KNOW_INTERFACES
 }
@@ -162,7 +161,7 @@ def test_the_keys_of_versions_without_interfaces(result: Result, version: str) -
         assert {"ip"} <= set(entry) <= {"ip", "gateway", "routes"}
         assert ip_interface(entry["ip"]).version == family
         for route in entry.get("routes", []):
-            assert {"dst"} <= set(route) <= {"dst", "gw"}
+            assert {"dst"} <= set(route) <= ROUTE_KEYS
             assert ip_network(route["dst"]).version == family
 
 
@@ -189,7 +188,7 @@ def test_0_2_0_in_full() -> None:
         "ip4": {
             "ip": "10.0.0.2/24",
             "gateway": "10.0.0.1",
-            "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1", "mtu": 1300, "priority": 0}],
         },
         "ip6": {"ip": "fd00::2/64", "routes": [{"dst": "::/0"}]},
         "dns": {"nameservers": ["10.0.0.1"]},
@@ -207,7 +206,10 @@ def test_0_4_0_in_full() -> None:
             {"version": "4", "address": "10.0.0.2/24", "gateway": "10.0.0.1", "interface": 1},
             {"version": "6", "address": "fd00::2/64", "interface": 1},
         ],
-        "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}, {"dst": "::/0"}],
+        "routes": [
+            {"dst": "0.0.0.0/0", "gw": "10.0.0.1", "mtu": 1300, "priority": 0},
+            {"dst": "::/0"},
+        ],
         "dns": {"nameservers": ["10.0.0.1"]},
     }
 
