@@ -118,9 +118,12 @@ class Journal:
         self._fd, self._size, self._torn = -1, 0, False
 
     def write(self, records: Iterable[Record]) -> None:
-        """Append records; they are in the file, as a reader sees it, when this returns."""
+        """Append records; they are in the file, as a reader sees it, when this returns.
+
+        Without any, a fault is over if the file can be written again.
+        """
         given = list(records)
-        if not given:
+        if not given and not self._lost:
             return
         lines = [encode(record) for record in given]
         with self._mutex:

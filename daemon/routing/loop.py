@@ -204,6 +204,7 @@ class Loop:
         self._kernel.tick()
         self._programs.check()
         self._reporter.forget_calm()
+        self._journal.write(())
         allowed = self._overlap.poll()
         if allowed is not None:
             self._planner.allow_overlap(allowed)

@@ -11,6 +11,13 @@ def is_logged(member: Member, text: str) -> object:
     return text in member.log or member.log
 
 
+def fill(member: Member, new: str, last: str) -> None:
+    """Fill a file system by a new file, and the last page of another one."""
+    for path, size in ((new, "4k"), (last, "1")):
+        argv = ["dd", "if=/dev/zero", f"of={path}", f"bs={size}", "oflag=append", "conv=notrunc"]
+        member.node.run(argv, check=False)
+
+
 def test_a_full_disk_is_told(cluster: Cluster) -> None:
     one, two = cluster.join(start=False), cluster.join(start=False)
     one.node.run(["mkdir", "/run/podwire"])
@@ -18,9 +25,7 @@ def test_a_full_disk_is_told(cluster: Cluster) -> None:
     one.start(journal={"path": "/run/podwire/journal.jsonl"})
     eventually(partial(one.has_routes, set(two.cidrs)))
     eventually(one.is_in_sync)
-    for path, size in (("/run/podwire/much", "4k"), ("/run/podwire/journal.jsonl", "1")):
-        fill = ["dd", "if=/dev/zero", f"of={path}", f"bs={size}", "oflag=append", "conv=notrunc"]
-        one.node.run(fill, check=False)
+    fill(one, "/run/podwire/much", "/run/podwire/journal.jsonl")
     one.node.run(["ip", "route", "del", PREFIX])
     eventually(lambda: one.has_route(PREFIX))
     no_space = "cannot be written: {}No space left on device"
@@ -35,6 +40,22 @@ def test_a_full_disk_is_told(cluster: Cluster) -> None:
     eventually(lambda: one.has_route(PREFIX))
     eventually(lambda: one.status().get("lastErrorOver", 0) > 0 or one.status())
     assert "No space left on device" in one.status()["lastError"]
+
+
+def test_a_journal_that_can_be_written_again_is_no_fault_though_nothing_happens(
+    cluster: Cluster,
+) -> None:
+    one, two = cluster.join(start=False), cluster.join(start=False)
+    one.node.run(["mkdir", "/run/journal"])
+    one.node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "podwire-test", "/run/journal"])
+    one.start(journal={"path": "/run/journal/journal.jsonl"}, health=False)
+    eventually(partial(one.has_routes, set(two.cidrs)))
+    eventually(one.is_in_sync)
+    fill(one, "/run/journal/much", "/run/journal/journal.jsonl")
+    one.node.run(["ip", "route", "del", PREFIX])
+    eventually(lambda: "No space left" in one.fault("journal") or one.status())
+    one.node.run(["rm", "/run/journal/much"])
+    eventually(one.is_in_sync)
 
 
 def test_a_conflist_that_cannot_be_written_is_told_in_words(cluster: Cluster) -> None:

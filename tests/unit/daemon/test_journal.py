@@ -211,8 +211,11 @@ def test_a_full_disk_is_told_and_survived(path: Path) -> None:
             assert str(path) in journal.fault
             journal.write(numbered(4, first=9))
             assert str(path) in journal.fault
-        journal.write(numbered(1, first=50))
+            journal.write(())
+            assert str(path) in journal.fault
+        journal.write(())
         assert journal.fault == ""
+        journal.write(numbered(1, first=50))
     records = list(read(path))
     assert records[:5] == numbered(5)
     assert records[-1:] == numbered(1, first=50)
