@@ -151,6 +151,16 @@ def test_nothing_fires_on_a_healthy_node(tmp_path: Path) -> None:
     assert status == 0, text
 
 
+def test_nothing_fires_on_a_node_whose_first_pods_all_wait(tmp_path: Path) -> None:
+    late = f"_x{MINUTES - 2} 30 30"
+    first = {
+        f"podwire_ipam_pending_allocations{{{N}}}": late,
+        f'podwire_policy_pods{{{N}, state="closed"}}': late,
+    }
+    status, text = check(tmp_path, {**HEALTHY, **first}, set())
+    assert status == 0, text
+
+
 @pytest.mark.parametrize("name", FIRES)
 def test_an_alert_fires_alone(tmp_path: Path, name: str) -> None:
     status, text = check(tmp_path, {**HEALTHY, **FIRES[name]}, {name})

@@ -21,6 +21,7 @@ RULES = [
 # Parts with a metric of their own; pods that were made without the source check are no alarm.
 OTHERWISE = {
     "attachments": "PodwireAttachmentsOutOfSync",
+    "calls": "PodwireCallProcessDead",
     "metrics": "PodwireDown",
     "ranges": "PodwireAddressesExhausted",
     "routes": "PodwireReconcileErrors",
