@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,9 +180,7 @@ def _routing_and_more(
 
     def publish(found: NodeStatus) -> None:
         common.readiness.publish(found)
-        more = {"calls": counters.fault, "policy": policy.fault if policy else ""}
-        faults = {**found.faults, **{part: text for part, text in more.items() if text}}
-        status.write(replace(found, faults=faults))
+        status.write(found)
         if routing.prober:
             peers.write(routing.prober.peers)
         if failed_calls.is_due(now := time.monotonic()):
@@ -191,13 +189,17 @@ def _routing_and_more(
     def unready() -> str:
         return policy.unready if policy else ""
 
+    def others() -> dict[str, str]:
+        found = {"calls": counters.fault, "policy": policy.fault if policy else ""}
+        return {part: text for part, text in found.items() if text}
+
     peers = PeersFile(settings.status_file)
     journal = Journal(settings.journal.path, settings.journal.max_bytes)
     with closing(peers), closing(journal):
         failed_calls = FailedCalls(journal)
         policy = make_controller(settings, journal, log, watch)
         idle = IdleAttachments(common.locks).holding
-        routing = Routing(settings, journal, log, publish, config, idle, watch, unready)
+        routing = Routing(settings, journal, log, publish, config, idle, watch, unready, others)
         sources = Sources(settings, counters, routing.counts, journal, routing.prober, policy)
         enforced = policies_enforced(policy, log, routing.wake)
         with routing, enforced, metrics_served(sources, log, common.watchdog):

@@ -11,7 +11,7 @@ import select
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -64,6 +64,7 @@ RESTART_PAUSE, RESTART_PAUSE_MAX = 0.5, 10.0
 """Seconds until the loop restarts after an unexpected error: the first pause, and the longest."""
 _CALM = 60.0
 _HOST_STATE_GAP = 0.05
+Others = Callable[[], Mapping[str, str]]
 _NAMED = 8
 """Nodes that left and are named in the log."""
 
@@ -83,9 +84,11 @@ class Loop:
         idle: Idle,
         watch: Watch,
         unready: Callable[[], str],
+        others: Others,
     ) -> None:
         self._settings, self._journal, self._log, self._publish = settings, journal, log, publish
-        self._prober, self._counts, self._unready = prober, counts, unready
+        self._prober, self._counts = prober, counts
+        self._unready, self._others = unready, others
         self._planner = Planner(settings)
         self._overlap = AllowedOverlap(config, settings, log)
         self._reporter = Reporter(journal, log, counts=self._counts)
@@ -301,7 +304,7 @@ class Loop:
             refused=_refused(desired.refused) if desired else (),
             tolerated=_refused(desired.tolerated) if desired else (),
             fault=faults.node,
-            faults=faults.others,
+            faults={**faults.others, **self._others()},
             dropped=self._kernel.filter.count(),
             health=self._prober.report if self._prober else None,
             last_error=faults.last_error,
@@ -325,6 +328,7 @@ class Routing:
     publish: takes the status whenever it may have changed. config: the file of the settings, for
     what is taken of it later. idle: keeps CNI calls away from attachments. watch: declares what
     the watchdog watches. unready: why else no pod may be attached yet; empty where it may.
+    others: what is wrong with parts beside routing.
     prober: probes the peers; None where it is not configured. counts: what was done since the
     start.
     """
@@ -339,13 +343,14 @@ class Routing:
         idle: Idle = all_idle,
         watch: Watch = unwatched,
         unready: Callable[[], str] = lambda: "",
+        others: Others = dict,
     ) -> None:
-        self._settings, self._log, self._publish = settings, log, publish
+        self._settings, self._log, self._publish, self._others = settings, log, publish, others
         health, port = settings.health, settings.vxlan.port
         self.prober = Prober(health, port, log, journal, watch("probes").beat) if health else None
         self.counts, self._beat = Counts(), watch("routing").beat
         own = settings, journal, log, publish, self.prober, self.counts
-        self._make_loop = partial(Loop, *own, config, idle, watch, unready)
+        self._make_loop = partial(Loop, *own, config, idle, watch, unready, others)
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._pauses = Backoff(RESTART_PAUSE, RESTART_PAUSE_MAX, _CALM)
@@ -392,7 +397,8 @@ class Routing:
 
     def _publish_failure(self, error: Exception) -> None:
         text, settings = f"routing fails: {error!r}", self._settings
-        status = NodeStatus(settings.node, settings.backend, settings.source.kind, fault=text)
+        kind, faults = settings.source.kind, self._others()
+        status = NodeStatus(settings.node, settings.backend, kind, fault=text, faults=faults)
         self.counts.note_restart(status)
         with suppress(OSError):  # why the file cannot be written was logged
             self._publish(replace(status, last_error=text, last_error_time=time.time()))

@@ -187,6 +187,7 @@ def test_no_call_is_lost_whichever_process_served_it(member: Member, podwire_bin
     assert storm() == [0] * calls
     eventually(partial(shows, member, 2 * calls, "cni_calls_total", verb="STATUS", code="0"))
     eventually(partial(shows, member, 0, "cni_calls_in_flight", verb="STATUS"))
+    eventually(partial(shows, member, 1, "fault", part="calls"))
 
 
 RANGES = [[{"subnet": "10.99.0.0/24"}]]
