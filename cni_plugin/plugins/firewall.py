@@ -82,10 +82,13 @@ def native_piece(conf: FirewallConf, plan: Plan) -> Piece:
 
 
 def plan_piece(call: Call, _nl: Netlink, previous: Result) -> Piece | None:
-    """The piece of a chain's attachment: all addresses of the result, and its first interface."""
+    """The piece of a chain's attachment: the result's addresses, and its first link of the node.
+
+    Of `loopback`, which Nomad has in front, the result has other addresses and a link, too.
+    """
     conf = parse(Section("", call.parsed.raw))
     link = _policed_link(previous) if conf.policy != OPEN else ""
-    addresses = [ip.address.ip for ip in previous.ips]
+    addresses = [ip.address.ip for ip in previous.ips if not ip.address.ip.is_loopback]
     return plan_firewall(conf, link, addresses) if addresses else None
 
 
@@ -141,9 +144,10 @@ def _policed_link(previous: Result) -> str:
     if not previous.interfaces:
         msg = "ingressPolicy needs an interface, and prevResult lists none"
         raise CniError(INVALID_CONFIG, msg, "list the plugin behind bridge or ptp")
-    link = previous.interfaces[0].name
+    first = previous.interfaces[0]
+    link = next((i for i in previous.interfaces if not i.sandbox), first).name
     fault = link_name_fault(link)
     if fault:
-        msg = f"prevResult.interfaces[0].name: {link[:80]!r} is invalid: {fault}"
+        msg = f"prevResult.interfaces: the name {link[:80]!r} is invalid: {fault}"
         raise CniError(INVALID_CONFIG, msg)
     return link

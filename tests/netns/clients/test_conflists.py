@@ -1,8 +1,8 @@
 """Network lists from the field, executed by libcni as they stand.
 
 `conflists` has them with other addresses: kind's (of kindnetd), what k3s' flannel hands to `bridge`
-in front of its chain, podman's, CRI-O's and containerd's default, and Calico's chain, in which
-another's plugin attaches the pod.
+in front of its chain, podman's, Nomad's, CRI-O's and containerd's default, and Calico's chain, in
+which another's plugin attaches the pod.
 """
 
 import json
@@ -87,7 +87,9 @@ class Runtime:
         """The pod's addresses."""
         self("add", pod, network="cni-loopback", ifname="lo")
         result = json.loads(self("add", pod, arguments).stdout)
-        found = (ip["address"].partition("/")[0] for ip in result["ips"])
+        links = [link["name"] for link in result["interfaces"]]
+        mine = (ip["address"] for ip in result["ips"] if links[ip["interface"]] == "eth0")
+        found = (address.partition("/")[0] for address in mine)
         return {6 if ":" in address else 4: address for address in found}
 
 
@@ -131,7 +133,7 @@ def test_a_pod_with_ports(runtime: Runtime, make_pod: Callable[[], Namespace]) -
     for _ in range(2):
         runtime("del", one, ARGUMENTS)
         runtime("del", two)
-    assert links(node) <= before | {"cni0", "cni-podman0"}
+    assert links(node) <= before | {"cni0", "cni-podman0", "nomad"}
     assert one.link("eth0") is None
     rules = node.ns.run(["nft", "list", "ruleset"]).stdout
     assert "10.45." not in rules.replace("10.45.0.1", "")

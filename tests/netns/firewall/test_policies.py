@@ -111,6 +111,26 @@ def test_the_last_pod_of_a_link_takes_its_policy_along(make_chain: MakeChain) ->
     assert "podwire" not in chain.node.ns.run(["nft", "list", "ruleset"]).stdout
 
 
+def test_a_list_that_begins_with_loopback(make_chain: MakeChain) -> None:
+    """As Nomad's does. The policy is the bridge's, and no filter accepts loopback addresses."""
+    chain = make_chain("podwire", "podwire")
+    pod, keys = chain.add(0), {"ingressPolicy": "isolated"}
+    interfaces, ips = pod.result["interfaces"], pod.result["ips"]
+    lo = {"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": str(pod.ns.path)}
+    own = [{"address": address, "interface": 0} for address in ("127.0.0.1/8", "::1/128")]
+    moved = [{**ip, "interface": ip["interface"] + 1} for ip in ips]
+    pod.result |= {"interfaces": [lo, *interfaces], "ips": [*own, *moved]}
+    assert chain.call("ADD", pod, **keys).code == 0
+    assert chain.call("CHECK", pod, **keys).code == 0
+    assert '"br0"' in chain.node.ns.run(["nft", "list", "table", "inet", "podwire"]).stdout
+    rules = chain.iptables("-S CNI-FORWARD")
+    assert ips[0]["address"].partition("/")[0] in rules
+    assert "127.0.0.1" not in rules
+    assert "::1/128" not in rules
+    chain.delete(pod, **keys)
+    assert "podwire" not in chain.node.ns.run(["nft", "list", "ruleset"]).stdout
+
+
 @pytest.mark.parametrize("release", ["podwire", "debian", NEWEST])
 def test_it_must_be_chained(make_chain: MakeChain, release: str) -> None:
     chain = make_chain("podwire", release)
