@@ -19,9 +19,10 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 (5 s and two elections)."""
 ANSWER_MAX, ANSWER_SECONDS = 32 << 20, 120.0
 """Bytes of an answer, unpacked, and how long it may take."""
-LINE_MAX = 4 << 20
-"""Bytes of a stream's line: etcd takes requests of at most 1.5 MiB (clientv3, --max-request-bytes),
-and its gateway writes values in base64."""
+LINE_MAX = 20 << 20
+"""Bytes of a stream's line, and of a list's item: the API server takes objects of at most 3 MiB
+(apiserver, MaxRequestBodyBytes), and writes some characters as six bytes (encoding/json). Any pod's
+author may have it send that. Of etcd's gateway they are fewer."""
 _REASON_MAX = 200
 _LOGGERS = ("httpx2", "httpcore2")
 # A peer that disappears is noticed in about two minutes, whatever it sends (tcp(7)).

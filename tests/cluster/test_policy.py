@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,7 +28,12 @@ class Learner:
     def __init__(self, follower: Follower) -> None:
         follower.rotate()
         settings = follower.settings()
-        self.source = KubernetesSource(settings, follower.name, follower.log)
+        self._make = partial(KubernetesSource, settings, follower.name, follower.log)
+        self.restart()
+
+    def restart(self) -> None:
+        """Know nothing, and learn it anew."""
+        self.source = self._make()
         self.source.start()
         self.facts = Facts()
 
@@ -131,6 +137,25 @@ def test_a_node_watches_what_policies_of_its_pods_need(api: ApiServer, learner: 
     for space, name in (("pol-a", "second"), ("pol-b", "first")):
         api.remove("NetworkPolicy", name, space)
     learner.until(lambda facts: facts == Facts())
+
+
+def test_a_pod_of_any_size_hides_no_other(api: ApiServer, learner: Learner) -> None:
+    """Of the largest one the API writes megabytes: six bytes for some characters."""
+    api.admin.apply(policy("pol-a", "first", ingress=[])).expect(200, 201)
+    learner.until(lambda facts: ("pol-a", "pod-n1") in facts.pods)
+    large = pod("pol-b", "large", "n1")
+    large["spec"]["containers"][0]["env"] = [{"name": "X", "value": "<" * 1_400_000}]
+    try:
+        for again in range(2):  # in an event, then in a list
+            api.admin.apply(large).expect(200, 201)
+            api.admin.apply(pod("pol-b", f"later-{again}", "n1")).expect(200, 201)
+            learner.until(lambda facts, name=f"later-{again}": ("pol-b", name) in facts.pods)  # type: ignore[misc]
+            assert ("pol-b", "large") in learner.facts.pods
+            learner.source.close()
+            learner.restart()
+    finally:
+        for name in ("large", "later-0", "later-1"):
+            api.remove("Pod", name, "pol-b")
 
 
 def test_policies_of_an_api_that_went_back_in_time_are_listed_anew(

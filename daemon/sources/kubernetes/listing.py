@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from daemon.sources.http import LINE_MAX
@@ -24,9 +25,9 @@ def parse_list(
     (apimachinery, metav1.List), so that the part before them is an object but for its end.
     """
     decoder, text, place = json.JSONDecoder(object_hook=hook), "", 0
-    position, found = "", list[Any]()
+    position, found, tried = "", list[Any](), 0
     unicode = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for part in parts:
+    for part in chain(parts, (b"",)):
         text, place = text[place:] + unicode.decode(part), 0
         if not position:
             if (begin := _ITEMS.search(text)) is None:
@@ -35,7 +36,8 @@ def parse_list(
             position, place = _read_position(text[: begin.start()]), begin.end()
             if begin[1] == "null":
                 return found, position
-        while True:
+        # A large item is not parsed anew with each of its parts.
+        while not part or len(text) - place >= 2 * tried:
             if between := _BETWEEN.match(text, place):
                 place = between.end()
             if text[place : place + 1] == "]":
@@ -43,10 +45,12 @@ def parse_list(
             try:
                 thing, place = decoder.raw_decode(text, place)
             except json.JSONDecodeError:
+                tried = len(text) - place
                 break  # the rest of it follows
             except RecursionError as error:
                 raise UnusableObject("is too deep") from error
             found.append(make(thing))
+            tried = 0
         _check_size(text[place:])
     raise UnusableObject("breaks off")
 

@@ -158,4 +158,8 @@ def _stamp(meta: Object, key: Key, old: Object | None, version: int) -> Object:
 
 
 def _text(made: Object) -> bytes:
-    return json.dumps(made, separators=(",", ":")).encode()
+    text = json.dumps(made, separators=(",", ":"))
+    # As Go writes it (encoding/json, Encoder.SetEscapeHTML).
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode()
