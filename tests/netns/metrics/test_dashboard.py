@@ -87,6 +87,11 @@ def test_the_dashboard_is_one_that_grafana_loads() -> None:
         assert all(target["datasource"]["uid"] in known for target in panel["targets"])
 
 
+def test_no_panel_is_empty_on_nodes_of_one_address_family() -> None:
+    for panel in panels():
+        assert any("family=" not in target["expr"] for target in panel["targets"]), panel["title"]
+
+
 def test_every_family_is_on_the_dashboard_or_in_an_alert() -> None:
     text = DASHBOARD.read_text() + ALERTS.read_text()
     shown = set(re.findall(r"podwire_[a-z_]+", text))
