@@ -41,6 +41,9 @@ _UNREACHABLE = frozenset({Reason.OVERLAY_BLOCKED, Reason.UNDERLAY_DOWN, Reason.O
 """Reasons that cut off pods. A daemon that is gone leaves its routes, and a small path MTU lets
 small packets pass."""
 
+_MEASURED = frozenset({Reason.NONE, Reason.MTU})
+"""Reasons with which the path MTU is known: it is less than the pods' with the latter alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -252,7 +255,7 @@ def read_peers(peers: Sequence[PeerHealth]) -> Values:
     reasons = Counter(peer.reason for peer in peers if peer.state is State.FAILED)
     established = [p for p in peers if p.state is State.ESTABLISHED]
     times = sorted(peer.rtt for peer in established if peer.rtt is not None)
-    sizes = [peer.path_mtu for peer in established if peer.path_mtu]
+    sizes = [p.path_mtu for p in peers if p.path_mtu and p.reason in _MEASURED]
     values: Values = {
         f.CONNECTIONS: {(str(state),): states[state] for state in State},
         f.DEGRADED: {(str(reason),): reasons[reason] for reason in Reason if reason},

@@ -112,7 +112,7 @@ RTT_MEDIAN: Final = _gauge(
     "peer_round_trip_median_seconds", "Median round trip to established peers."
 )
 RTT_MAX: Final = _gauge("peer_round_trip_max_seconds", "Longest round trip to an established peer.")
-PATH_MTU: Final = _gauge("peer_path_mtu_min_bytes", "Smallest path MTU to an established peer.")
+PATH_MTU: Final = _gauge("peer_path_mtu_min_bytes", "Smallest path MTU to a peer that answers.")
 PROBES_SENT: Final = _counter("probes_sent", "Probes sent to peers.")
 PROBES_ANSWERED: Final = _counter("probes_answered", "Probes that a peer answered in time.")
 PROBES_SERVED: Final = _counter("probes_served", "Probes of peers that this node answered.")

@@ -291,7 +291,7 @@ def test_peer_connections_by_state_and_reason() -> None:
         peer("c", State.ESTABLISHED, rtt=0.002),
         peer("d", State.FAILED, Reason.UNDERLAY_DOWN, rtt=9.0, mtu=68),
         peer("e", State.PENDING),
-        peer("f", State.RETRYING, Reason.MTU),  # once: a status does not call for anybody either
+        peer("f", State.RETRYING, Reason.MTU, mtu=1392),  # once is no failure
     ]
     values = read_peers(peers)
     assert values[f.CONNECTIONS] == {
@@ -300,7 +300,7 @@ def test_peer_connections_by_state_and_reason() -> None:
     assert {r for (r,), n in values[f.DEGRADED].items() if n} == {"underlay-down"}
     assert set(values[f.DEGRADED]) == {(str(r),) for r in Reason if r}
     assert (values[f.RTT_MEDIAN], values[f.RTT_MAX]) == ({(): 0.002}, {(): 0.004})
-    assert values[f.PATH_MTU] == {(): 1400}
+    assert values[f.PATH_MTU] == {(): 1392}
     assert f.RTT_MAX not in read_peers([])
 
 
