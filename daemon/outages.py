@@ -31,11 +31,12 @@ class Outages:
 
     def update(self, failing: Mapping[str, str]) -> None:
         """Take all that fail now, with the reason of each; the others are well, or gone."""
-        now = time.time()
+        # Seconds since boot, which no change of the clock moves.
+        now, up = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
         began = {name: why for name, why in failing.items() if name not in self._open}
         over = {name: self._open.pop(name) for name in self._open.keys() - failing.keys()}
-        self._open |= {name: (now, why) for name, why in began.items()}
-        ended = {name: f"after {now - at:.0f}s: {why}" for name, (at, why) in over.items()}
+        self._open |= {name: (up, why) for name, why in began.items()}
+        ended = {name: f"after {up - at:.0f}s: {why}" for name, (at, why) in over.items()}
         self._write(self._began, began, now)
         self._write("ended", ended, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def test_an_outage_has_a_beginning_and_an_end(journal: Journal, path: Path) -> N
     assert ended.cause == "after 0s: down"
     outages.update({"node-2": "again", "node-3": "mtu"})
     assert records(path)[-1] == ("failed", "peer node-2")
+
+
+@pytest.mark.parametrize("step", [-86400, 86400])
+def test_a_step_of_the_wall_clock_makes_no_outage_longer_or_shorter(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    outages = Outages(journal, "peer")
+    outages.update({"node-2": "down"})
+    before = time.time
+    monkeypatch.setattr(time, "time", lambda: before() + step)
+    outages.update({})
+    assert [*read(path)][-1].cause == "after 0s: down"
 
 
 def test_of_many_at_once_the_number_is_recorded(journal: Journal, path: Path) -> None:
