@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import TypeVar
 
 from cni_plugin import network_rules as networks
@@ -221,6 +222,8 @@ def _record(
     pod may have had before.
     """
     request, conf = call.request, call.conf
+    if conf.port_map.mappings:
+        import_module("cni_plugin.port_conflicts")  # other calls wait for a transaction
     with store.transaction() as tx:
         if earlier:
             _require_record(call, tx, earlier)

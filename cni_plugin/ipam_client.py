@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -330,6 +331,7 @@ def _parsed_ipam(call: Call) -> IpamConf:
 def _parse_ipam(call: Call) -> IpamConf:
     from ipam.config import parse_ipam
 
+    import_module("ipam.allocator")  # other calls wait for the transaction that needs it
     conf = call.conf
     if not conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {conf.name} has no ipam: say at least ipam.subnet")

@@ -90,5 +90,6 @@ def _release_reservations(call: Call, is_over: Callable[[Owner], bool]) -> None:
 
 def status(call: Call) -> None:
     """Raise code 50 where a range is full."""
+    _IPAM.validate(call)
     with open_node_store(call) as store, store.transaction() as tx:
         _IPAM.require_space(call, tx)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
@@ -218,6 +219,8 @@ def _withdraw(store: Store, owner: Owner, removed: Piece) -> None:
     """The record without the piece, which the kernel has no more; another plugin's attachment needs
     none without pieces."""
     name = removed.name
+    if mappings_of(removed.elements):
+        import_module("cni_plugin.port_conflicts")  # other calls wait for a transaction
     with store.transaction() as tx:
         text = tx.attachment(owner)
         if text is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import (
@@ -34,7 +35,7 @@ from kernel.netlink.socket import Netlink
 from kernel.netns import Namespace
 from kernel.nftables import firewall
 from kernel.nftables.masquerade import hairpin_address
-from kernel.nftables.port_mappings import pod_of
+from kernel.nftables.port_mappings import mappings_of, pod_of
 from kernel.nftables.set_messages import remove_elements
 from kernel.nftables.spoof_check import checks_of
 from kernel.nftables.table import open_nft
@@ -166,6 +167,8 @@ def forget(
 
     elements, addresses: those that it had.
     """
+    if mappings_of(elements):
+        import_module("cni_plugin.port_conflicts")  # other calls wait for a transaction
     with store.transaction() as tx:
         text = tx.attachment(owner)
         tx.release(owner)

@@ -20,8 +20,9 @@ from ipam.boot import Clock
 from ipam.errors import StoreBusy, StoreError, damaged, from_os, translated
 from ipam.transaction import Transaction
 
-BUSY_TIMEOUT = 10.0
-"""Seconds to wait for another process."""
+BUSY_TIMEOUT = 30.0
+"""Seconds to wait for other processes, of which there are dozens where pods start without the
+daemon."""
 
 _POLL_INTERVAL = 0.01
 """Seconds between attempts to get the lock file."""
