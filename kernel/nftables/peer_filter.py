@@ -7,6 +7,7 @@ Packet path: local input, before the filters of others. It comes after translati
 around it. What is dropped here leaves no entry in connection tracking, which keeps a connection at
 the end of input (nf_confirm). On the forwarding path peers alone reach a peer's ports: the packets
 of pods and others, masqueraded, would have this node's address. An overlay between pods passes.
+On both paths pods claim no MTU between nodes.
 
 A port is filtered once it is an element of its set. So rules may be loaded while the sets of peers
 are still empty, and cut off nobody.
@@ -47,6 +48,8 @@ _PROBE_PORT = Set("inet", "probe_port", ("inet_service",))
 _ENDS = {v: (a, "inet_service") for v, a in ADDRESS_TYPES.items()}
 _VXLAN_ENDS = {v: Set("inet", f"vxlan_ends{v}", end) for v, end in _ENDS.items()}
 _PROBE_ENDS = {v: Set("inet", f"probe_ends{v}", end) for v, end in _ENDS.items()}
+# The destination port in the packet that an ICMP error is about, behind an IPv4 header.
+_QUOTED_PORT = Set("inet", "vxlan_quoted", ("inet_service",), expression="@th,240,16")
 SETS = (
     *_UNDERLAY.values(),
     *_PODS.values(),
@@ -56,6 +59,7 @@ SETS = (
     _PROBE_PORT,
     *_VXLAN_ENDS.values(),
     _VXLAN_PORT,
+    _QUOTED_PORT,
 )
 # Pods are behind such links, and uplinks may be of these kinds, too (a kind node, a bridged host):
 # there a packet must come from where the route to its source leads.
@@ -68,6 +72,20 @@ _VXLAN = {
     v: f"{ip} daddr . udp dport @vxlan_ends{v} {ip} saddr @peers{v} accept"
     for v, ip in ((4, "ip"), (6, "ip6"))
 }
+_OTHER_PROTOCOLS = "meta l4proto != { udp, icmp, icmpv6 } accept"
+# The kernel believes any ICMP error that quotes a VXLAN header of the device's VNI (vxlan_core.c,
+# vxlan_err_lookup), and sends fragments of the MTU that it claims. Pods may be routers of other
+# packets. A quoted header with options or extensions has the port elsewhere.
+_TOO_BIG = (
+    f"icmp type destination-unreachable icmp code frag-needed {_FROM_PODS}",
+    f"icmpv6 type packet-too-big {_FROM_PODS}",
+)
+_ERRORS = (
+    f"{_TOO_BIG[0]} @th,64,8 0x45 @th,240,16 != @vxlan_quoted accept",
+    f"{_TOO_BIG[1]} @th,112,8 != {{ 0, 43, 44, 60 }} @th,400,16 != @vxlan_quoted accept",
+    *(f"{error} {_NOT_FORWARDED}" for error in _TOO_BIG),
+    "meta l4proto != udp accept",
+)
 _OTHER_PORTS = "udp dport != @vxlan_port udp dport != @probe_port accept"
 _PREFIXES = (("ip", 4), ("ip6", 6))
 _LIMIT = f"limit rate over {PROBES_MAX}/second burst {PROBES_MAX} packets"
@@ -91,11 +109,12 @@ PART = Table(
             "peers",
             "type filter hook input priority raw",
             (
-                "meta l4proto != udp accept",
+                _OTHER_PROTOCOLS,
                 # All of the overlay takes this way; the others cost it 5 % of its throughput.
                 f"iifname @uplinks {_VXLAN[4]}",
                 f"iifname @uplinks {_VXLAN[6]}",
                 _OTHER_PORTS,
+                *_ERRORS,
                 f"udp dport @vxlan_port iifname @tunnel {_NO_VXLAN}",
                 f"udp dport @vxlan_port {_FORGED} {_NO_VXLAN}",
                 _VXLAN[4],
@@ -117,8 +136,9 @@ PART = Table(
             "pods_to_peers",
             "type filter hook forward priority raw",
             (
-                "meta l4proto != udp accept",
+                _OTHER_PROTOCOLS,
                 _OTHER_PORTS,
+                *_ERRORS,
                 f"ip daddr @peers4 ip saddr != @peers4 {_NOT_FORWARDED}",
                 f"ip6 daddr @peers6 ip6 saddr != @peers6 {_NOT_FORWARDED}",
                 f"ip daddr @peers4 {_FORGED} {_NOT_FORWARDED}",
@@ -142,7 +162,7 @@ class Dropped(NamedTuple):
 
     vxlan, probes: not from a peer, or to another address than peers send to. limited: probes from a
     peer's address beyond PROBES_MAX. pods: from pods and others by way of this node to these ports
-    of peers.
+    of peers, and their claims of a smaller MTU between nodes.
     """
 
     vxlan: int = 0
@@ -169,6 +189,8 @@ def node_elements(
         elements.add(ports.element(port))
         # A field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
         elements |= {ends[a.version].element(a.packed + port + b"\0\0") for a in addresses}
+    if vxlan_port is not None:
+        elements.add(_QUOTED_PORT.element(vxlan_port.to_bytes(2, "big")))
     return frozenset(elements)
 
 

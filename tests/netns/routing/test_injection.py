@@ -7,11 +7,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from tests.netns.robustness.frames import PORT, ethernet, udp
+from kernel.frames import checksum
+from tests.netns.robustness.frames import PORT, UDP, ethernet, udp
 from tests.netns.routing.conftest import DEVICE, Cluster, Member
 from tests.netns.routing.traffic import address
 from tests.pytest_netns import Namespace
@@ -89,3 +91,38 @@ def test_no_node_leads_strangers_to_a_peer(
     with nothing_forged(victim, honest):
         stranger = one.node.underlay.ns
         send(stranger, one.node.address(family), encapsulated(two, victim), 30000)
+
+
+def too_big(family: Family, source: str, to: str) -> bytes:
+    """An ICMP error that claims an MTU for a packet of the overlay between two nodes."""
+    vxlan = struct.pack("!II", 8 << 24, 1 << 8)
+    datagram = struct.pack("!HHHH", 50000, VXLAN_PORT, 1400, 0) + vxlan
+    ends = ip_address(source).packed + ip_address(to).packed
+    if family == 6:  # the kernel fills the checksum in
+        quoted = struct.pack("!IHBB", 6 << 28, 1400, UDP, 64) + ends + datagram
+        return struct.pack("!BBHI", 2, 0, 0, 1280) + quoted
+    quoted = struct.pack("!BBHHHBBH", 0x45, 0, 1420, 1, 0, 64, UDP, 0) + ends + datagram
+    error = struct.pack("!BBHHH", 3, 4, 0, 0, 600) + quoted
+    return error[:2] + struct.pack("!H", checksum(error)) + error[4:]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_pod_claims_an_mtu_between_nodes(
+    cluster: Cluster, podwire_bin: Path, family: Family
+) -> None:
+    """Neither to its own node nor to another one: they would send fragments for ten minutes."""
+    one, two, three = (cluster.join(underlay=f"ipv{family}") for _ in range(3))
+    cluster.settle()
+    attacker = one.attach(podwire_bin / "podwire")
+    kind, protocol = (
+        (socket.AF_INET, socket.IPPROTO_ICMP)
+        if family == 4
+        else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+    )
+    raw = attacker.call(lambda: socket.socket(kind, socket.SOCK_RAW, protocol))
+    with closing(raw):
+        for node in (one, three):
+            ends = node.node.address(family), two.node.address(family)
+            raw.sendto(too_big(family, *ends), (ends[0], 0))
+            assert attacker.ping(ends[0])  # what was sent before has arrived
+            assert " mtu " not in node.node.run(["ip", "route", "get", ends[1]]).stdout
