@@ -1,8 +1,8 @@
 """Mapped ports beside others' rules: floods, flushes, rules in front of ours, kube-proxy's."""
 
 import socket
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,13 +113,18 @@ table inet filter {
 """What a restart of nftables.service loads: connections are tracked on."""
 
 
-def send_until_answered(client: socket.socket, times: int = 40) -> bool:
+def send_until_answered(client: socket.socket, seconds: float = 60.0) -> bool:
     """Whether a sender that goes on from its port is answered."""
     client.settimeout(0.25)
-    for _ in range(times):
-        with suppress(ConnectionRefusedError, TimeoutError):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
             client.send(b"who am I?")
             return bool(client.recv(99))
+        except ConnectionRefusedError:  # at once
+            time.sleep(0.1)
+        except TimeoutError:
+            pass
     return False
 
 

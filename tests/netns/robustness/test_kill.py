@@ -40,7 +40,7 @@ def kill(scene: Scene, verb: str, conf: Conf, pod: Namespace | str, at: At, **ke
     be over. Then its end is the instant.
     """
     answer = scene.call(verb, conf, pod, at=at, **keys)
-    assert answer.code == SIGKILL or (answer.code == 0 and answer.events > at.event / 2), answer
+    assert answer.code == SIGKILL or (answer.code == 0 and answer.events > at.event / 4), answer
 
 
 def remove_database() -> None:

@@ -216,7 +216,8 @@ def test_a_restart_loses_no_packet(
             assert member.stop(number) == (0 if number == signal.SIGTERM else -number)
             member.start()
             eventually(member.is_in_sync)
-            assert member.history()[length:] == []
+            done = [r for r in member.history()[length:] if not r["object"].startswith("peer ")]
+            assert done == []  # but that the other's probes may have been refused meanwhile
         time.sleep(0.2)
         assert stream.lost() == 0
         monitor.terminate()
