@@ -31,8 +31,9 @@ from kernel.model import Entry
 
 TIMEOUT = 1.0
 """Seconds until a probe without an answer is lost."""
-_BATCH = 0.25
-"""Seconds whose share of the budget is sent at once: fewer wake-ups cost less."""
+_BATCH = 0.5
+"""Seconds whose share of the budget is sent at once: fewer wake-ups cost less. Under load there is
+one in so many (prober.ITERATIONS)."""
 _FAST, _SLOWEST = 0.2, 6.0
 """Intervals until the second inspection of a degraded peer, and at most between later ones."""
 _EARLY = 2.0
@@ -223,7 +224,7 @@ class Peers:
         if peer.state is State.ESTABLISHED or peer.reason is Reason.MTU or peer.inspection:
             return
         if now - peer.ended >= _EARLY and origin in peer.targets.mains:
-            self._queue.add_urgent(peer, now)
+            self._add_urgent(peer, now)
 
     def receive_answer(self, origin: Target, packet: Packet, received: float, now: float) -> bool:
         """Whether an answer, which the kernel received at that time, belongs to a probe."""
@@ -272,13 +273,13 @@ class Peers:
             return
         if peer.is_inconclusive:  # the peer keeps its state, and is inspected later
             peer.abandon_inspection()
-            self._queue.add_urgent(peer, now + self._interval * self._jitter())
+            self._add_urgent(peer, now + self._interval * self._jitter())
             return
         inspection.advance(peer.outcomes)
         if inspection.stage == "done":
             self._conclude(peer, inspection, now)
         else:
-            self._queue.add_urgent(peer, now)
+            self._add_urgent(peer, now)
 
     def _take_single(self, sent: InFlight, outcome: Outcome, now: float) -> None:
         """The outcome of the one probe of an established peer."""
@@ -289,7 +290,11 @@ class Peers:
         else:
             peer.is_inconclusive = False  # the inspection is conclusive
             peer.inspect(self._targets(peer), self.local.mtu, sent.sent_at)
-            self._queue.add_urgent(peer, now)
+            self._add_urgent(peer, now)
+
+    def _add_urgent(self, peer: Peer, due: float) -> None:
+        is_pending = peer.inspection or peer.state in (State.CONNECTING, State.RETRYING)
+        (self._queue.add_first if is_pending else self._queue.add_urgent)(peer, due)
 
     def _jitter(self) -> float:
         return self._random.uniform(1 - _JITTER, 1 + _JITTER)
@@ -306,7 +311,7 @@ class Peers:
             self._queue.add_regular(peer, now + self._round)
         else:
             intervals = min(_FAST * 2 ** min(peer.misses - 1, 10), _SLOWEST)
-            self._queue.add_urgent(peer, now + self._interval * intervals * self._jitter())
+            self._add_urgent(peer, now + self._interval * intervals * self._jitter())
 
     def _set(self, peer: Peer, state: State) -> None:
         before = peer.state

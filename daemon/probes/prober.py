@@ -31,7 +31,7 @@ from daemon.probes.sockets import Datagram, DeliveryError, Sockets
 STOP_SECONDS = 10.0
 _REOPEN = 5.0
 """Seconds until a socket that could not be opened is tried again."""
-_ITERATIONS, _ITERATIONS_BURST = 2.0, 20.0
+ITERATIONS, _ITERATIONS_BURST = 2.0, 20.0
 """Iterations a second, and after a rest: waking up is what costs."""
 _IDLE = 20.0
 """Seconds without anything to do after which the thread shows that it runs."""
@@ -91,7 +91,7 @@ class Prober:
         self._applied: Desired | None = None
         self._own: tuple[Target, ...] = ()
         self._reopen_at = self._report_at = 0.0
-        self._iterations = TokenBucket(_ITERATIONS, _ITERATIONS_BURST)
+        self._iterations = TokenBucket(ITERATIONS, _ITERATIONS_BURST)
         self._reported = -1
         self._fault, self._overload, self._overload_ends = "", "", float("inf")
         settings = self._settings

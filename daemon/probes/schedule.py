@@ -95,10 +95,12 @@ class Queue(Generic[_T]):
     """Peers by the time when they are due, without a timer for each.
 
     Established peers are regular: one after the other. All others are urgent: by their time, and
-    before regular ones, but never more than their share.
+    before regular ones, but never more than their share. First of them are those whose verdict is
+    pending: of many that fail at once some have failed soon, not all of them at the end.
     """
 
     def __init__(self) -> None:
+        self._first: list[tuple[float, int, _T]] = []
         self._urgent: list[tuple[float, int, _T]] = []
         # Ordered by time, except where the interval shrank with the number of peers.
         self._regular: deque[tuple[float, int, _T]] = deque()
@@ -107,8 +109,15 @@ class Queue(Generic[_T]):
 
     def add_urgent(self, peer: _T, due: float) -> None:
         """Schedule a peer, which loses the place that it has."""
+        self._push(self._urgent, peer, due)
+
+    def add_first(self, peer: _T, due: float) -> None:
+        """The same, before all others of them."""
+        self._push(self._first, peer, due)
+
+    def _push(self, heap: list[tuple[float, int, _T]], peer: _T, due: float) -> None:
         peer.ticket = next(self._tickets)
-        heapq.heappush(self._urgent, (due, peer.ticket, peer))
+        heapq.heappush(heap, (due, peer.ticket, peer))
 
     def add_regular(self, peer: _T, due: float) -> None:
         """Schedule an established peer after all others of them."""
@@ -118,25 +127,28 @@ class Queue(Generic[_T]):
     def pop(self, now: float) -> _T | None:
         """The next peer that is due, which loses its place; None where none is."""
         self._drop_stale()
-        urgent = bool(self._urgent) and self._urgent[0][0] <= now
+        heap = self._first if self._first and self._first[0][0] <= now else self._urgent
+        urgent = bool(heap) and heap[0][0] <= now
         regular = bool(self._regular) and self._regular[0][0] <= now
         if not urgent and not regular:
             return None
         if urgent and regular:
             self._turn = (self._turn + 1) % _SHARE
             urgent = self._turn > 0
-        peer = heapq.heappop(self._urgent)[2] if urgent else self._regular.popleft()[2]
+        peer = heapq.heappop(heap)[2] if urgent else self._regular.popleft()[2]
         peer.ticket = 0
         return peer
 
     def next_due(self) -> float | None:
         """When the next peer is due."""
         self._drop_stale()
-        return min((queue[0][0] for queue in (self._urgent, self._regular) if queue), default=None)
+        queues = self._first, self._urgent, self._regular
+        return min((queue[0][0] for queue in queues if queue), default=None)
 
     def _drop_stale(self) -> None:
-        while self._urgent and _is_stale(self._urgent[0]):
-            heapq.heappop(self._urgent)
+        for heap in (self._first, self._urgent):
+            while heap and _is_stale(heap[0]):
+                heapq.heappop(heap)
         while self._regular and _is_stale(self._regular[0]):
             self._regular.popleft()
 

@@ -81,6 +81,18 @@ def test_urgent_peers_go_first_and_leave_regular_ones_their_half() -> None:
     assert [member.name for member in later if member] == ["a", "b"]
 
 
+def test_those_whose_verdict_is_pending_come_before_others_that_are_overdue() -> None:
+    queue = Queue[Member]()
+    overdue, pending, later = (Member(name) for name in ("overdue", "pending", "later"))
+    queue.add_urgent(overdue, 1.0)
+    queue.add_first(pending, 5.0)
+    queue.add_first(later, 9.0)
+    assert queue.next_due() == 1.0
+    assert [queue.pop(6.0) for _ in range(3)] == [pending, overdue, None]
+    queue.add_urgent(later, 20.0)  # it loses its place
+    assert queue.next_due() == 20.0
+
+
 @pytest.mark.parametrize("regular", [False, True])
 def test_a_new_place_takes_the_old_one_and_who_is_gone_has_none(regular: bool) -> None:
     queue = Queue[Member]()
