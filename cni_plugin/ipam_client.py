@@ -7,7 +7,7 @@ plugin is executed (SPEC 1.1.0, section 4); a network may have no addresses at a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from importlib import import_module
@@ -20,6 +20,7 @@ from cni_plugin.errors import INVALID_CONFIG, NOT_AVAILABLE, CniError
 from cni_plugin.host import Call, Host
 from cni_plugin.request import Request
 from cni_plugin.result import IPConfig, Result, render_dns
+from cni_plugin.shape import shape_of
 from cni_plugin.store_access import adopt_from_other_stores
 from ipam import HOST_LOCAL_DATA_DIR, KINDNET_DATA_DIR
 from ipam.errors import AddressTaken, RangeExhausted
@@ -102,7 +103,9 @@ class OwnIpam(Ipam):
 
     def allocate(self, conf: IpamConf, call: Call, tx: Transaction) -> Result:
         """One address of each range set, none that `host-local` has reserved, that another store of
-        the node has given, or that a pod of another network has. Raises IpamError."""
+        the node has given, or that a pod of another network or the node has. Raises IpamError."""
+        if _is_routed(call):
+            _refuse_taken(conf.gateways, call, tx)
         passed: set[IPAddress] = set()
         while True:
             assigned = self._allocate(conf, call, tx)
@@ -170,22 +173,50 @@ class OwnIpam(Ipam):
         return cast("IpamConf", cached)
 
 
-def _rivals(call: Call, tx: Transaction, addresses: Sequence[IPAddress]) -> dict[IPAddress, Owner]:
-    """Those of the addresses that pods of other networks have, if packets to both go one way.
+def _is_routed(call: Call) -> bool:
+    """Whether the node is the gateway of the network's pods, as far as that is known."""
+    if call.host.program in IPAM_PROGRAMS:
+        return False
+    shape = shape_of(call.conf, call.host.program)
+    return shape.mode == "ptp" or shape.gateway
 
-    After a network was renamed its pods are of two names. Other networks may have one subnet each
-    for itself, on bridges without a gateway.
+
+def _refuse_taken(gateways: Iterable[IPInterface], call: Call, tx: Transaction) -> None:
+    """Raise AddressTaken for a gateway that a pod has since another was configured."""
+    for gateway in gateways:
+        owner = tx.owner_of(call.owner.network, gateway.ip)
+        if owner:
+            msg = f"gateway {gateway.ip} is the address of {owner}"
+            raise AddressTaken(msg, "delete that pod first, or name another gateway")
+
+
+def _rivals(call: Call, tx: Transaction, addresses: Sequence[IPAddress]) -> dict[IPAddress, str]:
+    """Those of the addresses that are not to be had, and who has each.
+
+    That is pods of other networks, if packets to both go one way: after a network was renamed its
+    pods are of two names. Other networks may have one subnet each for itself, on bridges without a
+    gateway. Or it is the node: its pods may have a gateway of an earlier configuration.
     """
     if call.host.program in IPAM_PROGRAMS:  # the main plugin's bridge is not known
         return {}
     holders = tx.holders_elsewhere(call.owner.network, addresses)
-    return {address: owner for address, owner, record in holders if _meets(call, record)}
+    found = {
+        address: f"that of {owner} on network {owner.network}: the networks share a subnet"
+        for address, owner, record in holders
+        if _meets(call, record)
+    }
+    if _is_routed(call):
+        from kernel.netlink.socket import open_netlink  # an IPAM plugin needs none
+        from kernel.paths import local_addresses
+
+        with open_netlink() as nl:
+            found |= dict.fromkeys(local_addresses(nl, addresses), "this node's own")
+    return found
 
 
 def _meets(call: Call, text: str) -> bool:
     """Whether an attachment, by its record, is on the call's bridge, or the node routes to both."""
     from cni_plugin.attachment import read_record  # few addresses have two holders
-    from cni_plugin.shape import shape_of
 
     record, shape = read_record(text), shape_of(call.conf, call.host.program)
     if record is None:
@@ -194,21 +225,24 @@ def _meets(call: Call, text: str) -> bool:
     if shape.mode == "bridge" and bridge and bridge.name == call.conf.bridge:
         return True
     routed = bridge.gateways if bridge else record.plan.node.routes
-    return bool(routed) and (shape.mode == "ptp" or shape.gateway)
+    return bool(routed) and _is_routed(call)
 
 
 def _refuse_again(
-    rivals: Mapping[IPAddress, Owner],
+    rivals: Mapping[IPAddress, str],
     requested: Container[IPAddress],
-    passed: Container[IPAddress],
+    passed: Collection[IPAddress],
 ) -> None:
-    """Raise AddressTaken for a requested address, RangeExhausted for one that was passed before."""
-    for address, owner in rivals.items():
-        whose = f"{address} is that of {owner} on network {owner.network}"
+    """Raise AddressTaken for a requested address, RangeExhausted for one that was passed before, or
+    where too many were."""
+    for address, whose in rivals.items():
         if address in requested:
-            raise AddressTaken(f"requested address {whose}", "the networks share a subnet")
-        if address in passed:
-            raise RangeExhausted(f"no address is free: {whose}", "the networks share a subnet")
+            raise AddressTaken(f"requested address {address} is {whose}")
+        if address in passed or len(passed) > _PASSED_MAX:
+            raise RangeExhausted(f"no address is free: {address} is {whose}")
+
+
+_PASSED_MAX = 4096
 
 
 def _reserved_in(places: Iterable[str], assigned: Iterable[Assigned]) -> str:
@@ -331,7 +365,10 @@ def _parsed_ipam(call: Call) -> IpamConf:
 def _parse_ipam(call: Call) -> IpamConf:
     from ipam.config import parse_ipam
 
-    import_module("ipam.allocator")  # other calls wait for the transaction that needs it
+    # Other calls wait for the transaction that needs these.
+    import_module("ipam.allocator")
+    if _is_routed(call):
+        import_module("kernel.paths")
     conf = call.conf
     if not conf.uses_ipam:
         raise CniError(INVALID_CONFIG, f"network {conf.name} has no ipam: say at least ipam.subnet")

@@ -2,12 +2,13 @@
 
 import pytest
 
-from tests.netns.robustness.confs import BRIDGE, Conf, netconf
+from tests.netns.robustness.confs import BRIDGE, MODES, Conf, netconf
 from tests.netns.robustness.scene import Scene, addresses
 from tests.pytest_netns import Namespace
 from tests.pytest_netns.plugin import MakeNamespace
 
-FIRST, SECOND = "10.77.1.0/29", "10.77.9.0/24"
+FIRST = "10.77.1.0/29"
+SECOND = "10.77.9.0/24"
 OLD, NEW = "10.77.1.1/29", "10.77.9.1/24"
 
 
@@ -55,6 +56,40 @@ def test_another_gateway_of_the_same_subnet(scene: Scene, pods: list[Namespace])
     scene.add(gateway_conf(other), pods[2], "next")
     assert addresses(scene.node.ns, BRIDGE) == {"10.77.9.254/24"}
     assert pods[2].ping("10.77.9.254")
+
+
+def routed_conf(mode: str, gateway: str) -> Conf:
+    """Addresses .1 to .6, and one of them the gateway."""
+    keys: Conf = {"isDefaultGateway": True} if mode == "bridge" else {}
+    return netconf(mode, ipam={"subnet": FIRST, "gateway": gateway}, **keys)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_pod_gets_the_gateway_of_others(scene: Scene, pods: list[Namespace], mode: str) -> None:
+    """Not even as the last address, while pods of the earlier configuration run."""
+    before = [scene.add(routed_conf(mode, "10.77.1.1"), pods[n], f"c{n}") for n in range(4)]
+    conf = routed_conf(mode, "10.77.1.6")
+    refused = scene.call("ADD", conf, pods[4], "new")
+    assert (refused.json["code"], "10.77.1.1 is this node's own" in refused.stdout) == (100, True)
+    asked = scene.call("ADD", conf, pods[4], "new", args="IP=10.77.1.1")
+    assert (asked.json["code"], "10.77.1.1 is this node's own" in asked.stdout) == (105, True)
+    scene.delete(before[0])
+    new = scene.add(conf, pods[4], "new")
+    assert new.address(4) == before[0].address(4)
+    assert all(each.pod.ping("10.77.1.1") for each in before[1:])
+    assert scene.links(pods[0]) == {"lo"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_gateway_is_the_address_of_a_pod(scene: Scene, pods: list[Namespace], mode: str) -> None:
+    before = scene.add(routed_conf(mode, "10.77.1.1"), pods[0])
+    conf = routed_conf(mode, before.address(4))
+    refused = scene.call("ADD", conf, pods[1], "new")
+    assert refused.json["code"] == 105
+    assert f"gateway {before.address(4)} is the address of container c1" in refused.json["msg"]
+    assert before.pod.ping("10.77.1.1")
+    scene.delete(before)
+    assert scene.add(conf, pods[1], "new").pod.ping(before.address(4))
 
 
 def test_status_fails_where_add_would(scene: Scene, pods: list[Namespace]) -> None:
