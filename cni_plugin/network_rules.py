@@ -18,7 +18,7 @@ from cni_plugin.names import Mark, parse_alias
 from ipam.store import Owner, Store, Transaction
 from kernel.diff import Change
 from kernel.errors import KernelError
-from kernel.model import Acceptance, ChainRules, Element, IPAddress, IPInterface, Link
+from kernel.model import Acceptance, ChainRules, Element, IPAddress, IPInterface, Link, Sysctl
 from kernel.netlink.socket import Netlink, open_netlink
 from kernel.nftables import firewall
 from kernel.nftables.generation import read_generation
@@ -31,7 +31,7 @@ from kernel.nftables.masquerade import (
     masquerade_changes,
     read_kept,
 )
-from kernel.nftables.port_mappings import forget_datagrams
+from kernel.nftables.port_mappings import forget_datagrams, links_of_loopback, route_localnet
 from kernel.nftables.ruleset import (
     MASQUERADE,
     PARTS,
@@ -46,6 +46,7 @@ from kernel.nftables.ruleset import (
 from kernel.nftables.set_messages import change_elements, remove_elements
 from kernel.nftables.table import open_nft, table_changes
 from kernel.read import read_links
+from kernel.sysctl import apply_sysctl, read_sysctl
 
 
 def add_prefixes(
@@ -235,6 +236,7 @@ def remove_unused(
     So the kernel tracks no connections from the moment when nothing of ours needs that. The node's
     last attachment takes the tables along, whoever needed them.
     """
+    _close_loopback(tx, elements)
     parts = parts_needed(elements, masquerade=False)
     record = tx.network(network)
     if record is not None and not tx.has_attachments(network):
@@ -249,6 +251,16 @@ def remove_unused(
     elif not tx.has_attachments():
         with suppress(KernelError):  # a kernel without nftables has none
             remove_unneeded(tx, parts)
+
+
+def _close_loopback(tx: Transaction, elements: Iterable[Element]) -> None:
+    """Set back what opened links to the node's loopback, before the rule goes that guards it.
+
+    A bridge outlives its pods.
+    """
+    for path in map(route_localnet, links_of_loopback(elements)):
+        if read_sysctl(path) == "1" and not tx.is_recorded(f'"{path}"'):
+            apply_sysctl(Sysctl(path, "0", required=False))
 
 
 def _remove_sources(

@@ -101,7 +101,7 @@ def plan_port_mappings(
     mapped to; a mapping of a family that the pod lacks has no effect.
     """
     from kernel.model import Sysctl
-    from kernel.nftables.port_mappings import mapping_element, return_elements
+    from kernel.nftables.port_mappings import mapping_element, return_elements, route_localnet
 
     targets = {address.version: address for address in reversed(tuple(addresses))}
     elements: list[Element] = []
@@ -116,9 +116,7 @@ def plan_port_mappings(
         return tuple(dict.fromkeys(elements)), ()
     for pod in targets.values():
         elements += return_elements(link, pod, always=conf.masquerade_all)
-    # Without it no packet of the node's loopback is sent to a pod (net/ipv4/route.c,
-    # ip_route_output_key_hash_rcu).
-    settings = (Sysctl(f"net/ipv4/conf/{link}/route_localnet", "1"),) if 4 in targets else ()
+    settings = (Sysctl(route_localnet(link), "1"),) if 4 in targets else ()
     return tuple(dict.fromkeys(elements)), settings
 
 

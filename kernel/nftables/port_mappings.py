@@ -16,7 +16,15 @@ from ipaddress import ip_address
 from kernel.conntrack import Flow, forget_flows_to_node
 from kernel.model import Element, IPAddress, IPNetwork
 from kernel.nftables.masquerade import hairpin_element
-from kernel.nftables.table import ADDRESS_TYPES, Chain, Set, Table, disjoint, link_key
+from kernel.nftables.table import (
+    ADDRESS_TYPES,
+    Chain,
+    Set,
+    Table,
+    disjoint,
+    link_key,
+    link_of_key,
+)
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 """Numbers of the protocols that have ports (IANA)."""
@@ -138,6 +146,21 @@ def return_elements(link: str, pod: IPAddress, *, always: bool) -> tuple[Element
     # in by the bridge, and answers come back by this node but for the pod's own.
     same = SAME_LINK[pod.version].element(name * 2 + pod.packed), hairpin_element(link, pod)
     return (LOOPBACK.element(name + pod.packed), *same) if pod.version == 4 else same
+
+
+def route_localnet(link: str) -> str:
+    """The setting of a link that leads to a pod with mapped ports of IPv4.
+
+    Without it no packet of the node's loopback is sent there (net/ipv4/route.c,
+    ip_route_output_key_hash_rcu).
+    """
+    return f"net/ipv4/conf/{link}/route_localnet"
+
+
+def links_of_loopback(elements: Iterable[Element]) -> set[str]:
+    """The links that have that setting for what these elements masquerade, among others."""
+    names = (LOOPBACK.name, ALWAYS[4].name)
+    return {link_of_key(element.key) for element in elements if element.set_name in names}
 
 
 def exclusion_elements(prefixes: Iterable[IPNetwork]) -> frozenset[Element]:

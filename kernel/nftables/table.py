@@ -129,6 +129,11 @@ def link_key(name: str) -> bytes:
     return name.encode().ljust(IFNAMSIZ, b"\0")
 
 
+def link_of_key(key: bytes) -> str:
+    """The link's name that is the first field of a key."""
+    return key[:IFNAMSIZ].rstrip(b"\0").decode()
+
+
 def disjoint(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
     """The same addresses in prefixes that do not overlap, which an interval set asks for."""
     known = tuple(prefixes)

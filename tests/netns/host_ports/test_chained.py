@@ -60,6 +60,12 @@ def addresses(result: dict[str, Any]) -> dict[int, str]:
     return {6 if ":" in address else 4: address for address in found}
 
 
+def route_localnet() -> dict[str, str]:
+    """The setting of each link of the thread's namespace."""
+    files = Path("/proc/sys/net/ipv4/conf").glob("*/route_localnet")
+    return {file.parent.name: file.read_text().strip() for file in files}
+
+
 @pytest.mark.parametrize("kind", ["bridge", "ptp"])
 def test_a_mapped_port(node: Node, plugins: Path, pod: Namespace, kind: str) -> None:
     result = chain(node, plugins, kind, pod)
@@ -76,6 +82,7 @@ def test_a_mapped_port(node: Node, plugins: Path, pod: Namespace, kind: str) -> 
     for _ in range(2):
         assert call(node, plugins, "DEL", pod, result).code == 0
         assert not outside.reaches(servers[6], to=(node.address(6), 8080))
+    assert set(node.ns.call(route_localnet).values()) == {"0"}
     assert servers[4].listens[0] in {
         a["local"] for a in pod.ip("address show eth0")[0]["addr_info"]
     }

@@ -63,10 +63,37 @@ def test_loopback(scene: Scene, make_pod: MakePod, mode: str, protocol: Protocol
     server = served(one, protocol)[4]
     assert scene.node.ns.exchange(server, to=("127.0.0.1", 8080)) == GATEWAYS[4]
     private = scene.node.ns.echo(protocol, "127.0.0.1")
-    one.pod.ip_batch("route add 127.0.0.1/32 via 10.77.0.1 src 10.77.0.2 table 99")
-    one.pod.sysctl("ipv4/conf/all/route_localnet", "1")
-    one.pod.ip_batch("rule add to 127.0.0.1 lookup 99 pref 0\nrule del pref 0 lookup local")
+    lead_loopback_to_node(one)
     assert not one.pod.reaches(private)
+    assert scene.node.ns.exchange(private)
+
+
+def lead_loopback_to_node(attached: Attached) -> None:
+    """Let the pod send to 127.0.0.1 of the node, and receive from there."""
+    source = attached.address(4)
+    attached.pod.ip_batch(f"route add 127.0.0.1/32 via {GATEWAYS[4]} src {source} table 99")
+    attached.pod.sysctl("ipv4/conf/all/route_localnet", "1")
+    attached.pod.ip_batch(
+        "rule add to 127.0.0.1 lookup 99 pref 1\nrule add lookup local pref 2\n"
+        "rule del pref 0 lookup local\n"
+    )
+
+
+@pytest.mark.parametrize("keys", [{}, {"masqAll": True}], ids=["", "masq-all"])
+def test_loopback_stays_closed_after_the_last_mapping(
+    scene: Scene, make_pod: MakePod, keys: Conf
+) -> None:
+    """The bridge is there for the other pods, and with it what the kernel lets it through."""
+    mapped = [conf("bridge", mapping(port, 80), **keys) for port in (8080, 8081)]
+    confs = [*mapped, conf("bridge", **keys)]
+    pods = [scene.add(each, make_pod(), f"c{n}") for n, each in enumerate(confs)]
+    private, server = scene.node.ns.echo("tcp", "127.0.0.1"), served(pods[1])[4]
+    lead_loopback_to_node(pods[2])
+    assert scene.call("DEL", confs[0], pods[0].pod, "c0").code == 0
+    assert scene.node.ns.exchange(server, to=("127.0.0.1", 8081))
+    assert not pods[2].pod.reaches(private)
+    assert scene.call("DEL", confs[1], pods[1].pod, "c1").code == 0
+    assert not pods[2].pod.reaches(private)
     assert scene.node.ns.exchange(private)
 
 
