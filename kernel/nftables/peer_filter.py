@@ -49,7 +49,7 @@ _ENDS = {v: (a, "inet_service") for v, a in ADDRESS_TYPES.items()}
 _VXLAN_ENDS = {v: Set("inet", f"vxlan_ends{v}", end) for v, end in _ENDS.items()}
 _PROBE_ENDS = {v: Set("inet", f"probe_ends{v}", end) for v, end in _ENDS.items()}
 # The destination port in the packet that an ICMP error is about, behind an IPv4 header.
-_QUOTED_PORT = Set("inet", "vxlan_quoted", ("inet_service",), expression="@th,240,16")
+_QUOTED_PORTS = Set("inet", "quoted_ports", ("inet_service",), expression="@th,240,16")
 SETS = (
     *_UNDERLAY.values(),
     *_PODS.values(),
@@ -59,7 +59,7 @@ SETS = (
     _PROBE_PORT,
     *_VXLAN_ENDS.values(),
     _VXLAN_PORT,
-    _QUOTED_PORT,
+    _QUOTED_PORTS,
 )
 # Pods are behind such links, and uplinks may be of these kinds, too (a kind node, a bridged host):
 # there a packet must come from where the route to its source leads.
@@ -73,16 +73,16 @@ _VXLAN = {
     for v, ip in ((4, "ip"), (6, "ip6"))
 }
 _OTHER_PROTOCOLS = "meta l4proto != { udp, icmp, icmpv6 } accept"
-# The kernel believes any ICMP error that quotes a VXLAN header of the device's VNI (vxlan_core.c,
-# vxlan_err_lookup), and sends fragments of the MTU that it claims. Pods may be routers of other
-# packets. A quoted header with options or extensions has the port elsewhere.
+# The kernel believes any ICMP error that quotes a probe, or a VXLAN header of the device's VNI
+# (vxlan_core.c, vxlan_err_lookup), and sends fragments of the MTU that it claims. Pods may be
+# routers of other packets. A quoted header with options or extensions has the port elsewhere.
 _TOO_BIG = (
     f"icmp type destination-unreachable icmp code frag-needed {_FROM_PODS}",
     f"icmpv6 type packet-too-big {_FROM_PODS}",
 )
 _ERRORS = (
-    f"{_TOO_BIG[0]} @th,64,8 0x45 @th,240,16 != @vxlan_quoted accept",
-    f"{_TOO_BIG[1]} @th,112,8 != {{ 0, 43, 44, 60 }} @th,400,16 != @vxlan_quoted accept",
+    f"{_TOO_BIG[0]} @th,64,8 0x45 @th,240,16 != @quoted_ports accept",
+    f"{_TOO_BIG[1]} @th,112,8 != {{ 0, 43, 44, 60 }} @th,400,16 != @quoted_ports accept",
     *(f"{error} {_NOT_FORWARDED}" for error in _TOO_BIG),
     "meta l4proto != udp accept",
 )
@@ -186,11 +186,9 @@ def node_elements(
         if number is None:
             continue
         port = number.to_bytes(2, "big")
-        elements.add(ports.element(port))
+        elements |= {ports.element(port), _QUOTED_PORTS.element(port)}
         # A field of a concatenation is padded to 32 bits (linux/netfilter/nf_tables.h).
         elements |= {ends[a.version].element(a.packed + port + b"\0\0") for a in addresses}
-    if vxlan_port is not None:
-        elements.add(_QUOTED_PORT.element(vxlan_port.to_bytes(2, "big")))
     return frozenset(elements)
 
 

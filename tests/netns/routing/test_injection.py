@@ -93,10 +93,10 @@ def test_no_node_leads_strangers_to_a_peer(
         send(stranger, one.node.address(family), encapsulated(two, victim), 30000)
 
 
-def too_big(family: Family, source: str, to: str) -> bytes:
-    """An ICMP error that claims an MTU for a packet of the overlay between two nodes."""
+def too_big(family: Family, source: str, to: str, port: int) -> bytes:
+    """An ICMP error that claims an MTU for a datagram between two nodes."""
     vxlan = struct.pack("!II", 8 << 24, 1 << 8)
-    datagram = struct.pack("!HHHH", 50000, VXLAN_PORT, 1400, 0) + vxlan
+    datagram = struct.pack("!HHHH", port, port, 1400, 0) + vxlan
     ends = ip_address(source).packed + ip_address(to).packed
     if family == 6:  # the kernel fills the checksum in
         quoted = struct.pack("!IHBB", 6 << 28, 1400, UDP, 64) + ends + datagram
@@ -106,9 +106,10 @@ def too_big(family: Family, source: str, to: str) -> bytes:
     return error[:2] + struct.pack("!H", checksum(error)) + error[4:]
 
 
+@pytest.mark.parametrize("port", [VXLAN_PORT, 8473])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_pod_claims_an_mtu_between_nodes(
-    cluster: Cluster, podwire_bin: Path, family: Family
+    cluster: Cluster, podwire_bin: Path, family: Family, port: int
 ) -> None:
     """Neither to its own node nor to another one: they would send fragments for ten minutes."""
     one, two, three = (cluster.join(underlay=f"ipv{family}") for _ in range(3))
@@ -123,6 +124,6 @@ def test_no_pod_claims_an_mtu_between_nodes(
     with closing(raw):
         for node in (one, three):
             ends = node.node.address(family), two.node.address(family)
-            raw.sendto(too_big(family, *ends), (ends[0], 0))
+            raw.sendto(too_big(family, *ends, port), (ends[0], 0))
             assert attacker.ping(ends[0])  # what was sent before has arrived
             assert " mtu " not in node.node.run(["ip", "route", "get", ends[1]]).stdout
