@@ -97,9 +97,15 @@ class Netlink(AbstractContextManager["Netlink"]):
         return int(self._socket.getsockname()[0])
 
     def make_room(self, answers: int) -> None:
-        """Let at least this number of answers wait in the kernel, all of them errors if need be."""
+        """Let at least this number of answers wait in the kernel, all of them errors if need be.
+
+        Root of another user namespace has at most net.core.rmem_max.
+        """
         size = max(answers * _ANSWER_BYTES, _RECEIVE_BYTES)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def exchange(self, messages: Sequence[Message]) -> list[Answer]:
         """Send all messages at once and return the kernel's answer to each.
