@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from typing import TypeVar
 
 from cni_plugin import network_rules as networks
@@ -26,7 +25,12 @@ from cni_plugin.plan_parts import requested_mac
 from cni_plugin.removal import forget, remove, remove_made_bridge
 from cni_plugin.result import Result, merge
 from cni_plugin.shape import Shape, shape_of
-from cni_plugin.store_access import bridge_users, enter_own_store, open_node_store
+from cni_plugin.store_access import (
+    begin_transaction,
+    bridge_users,
+    enter_own_store,
+    open_node_store,
+)
 from ipam.errors import AddressTaken, RangeExhausted
 from ipam.store import Store, Transaction
 from kernel.attach import KeyTaken, LinkExists, attach, complete, pod_has_link
@@ -222,9 +226,7 @@ def _record(
     pod may have had before.
     """
     request, conf = call.request, call.conf
-    if conf.port_map.mappings:
-        import_module("cni_plugin.port_conflicts")  # other calls wait for a transaction
-    with store.transaction() as tx:
+    with begin_transaction(store, conf.port_map.mappings) as tx:
         if earlier:
             _require_record(call, tx, earlier)
         # What the store knew before is not ours to delete when the kernel refuses the link.

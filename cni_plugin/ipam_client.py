@@ -37,6 +37,8 @@ IPAM_PROGRAMS = frozenset({"podwire-ipam", "host-local"})
 _OWN_TYPES = frozenset({"podwire", "podwire-ipam"})
 # Started or named so, podwire's IPAM is the reference plugin's stand-in.
 _STAND_IN = "host-local"
+_PASSED_MAX = 4096
+"""Addresses that one ADD passes over because others have them."""
 
 Allocate = Callable[[Transaction], Result]
 """Gives an attachment its addresses, in the transaction that records it."""
@@ -240,9 +242,6 @@ def _refuse_again(
             raise AddressTaken(f"requested address {address} is {whose}")
         if address in passed or len(passed) > _PASSED_MAX:
             raise RangeExhausted(f"no address is free: {address} is {whose}")
-
-
-_PASSED_MAX = 4096
 
 
 def _reserved_in(places: Iterable[str], assigned: Iterable[Assigned]) -> str:

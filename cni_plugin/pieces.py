@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from cni_plugin import network_rules as networks
@@ -23,6 +22,7 @@ from cni_plugin.host import Call
 from cni_plugin.names import host_link_name, link_local
 from cni_plugin.result import Interface, Result
 from cni_plugin.store_access import (
+    begin_transaction,
     enter_own_store,
     open_node_store,
     stores_of_attachment,
@@ -219,9 +219,7 @@ def _withdraw(store: Store, owner: Owner, removed: Piece) -> None:
     """The record without the piece, which the kernel has no more; another plugin's attachment needs
     none without pieces."""
     name = removed.name
-    if mappings_of(removed.elements):
-        import_module("cni_plugin.port_conflicts")  # other calls wait for a transaction
-    with store.transaction() as tx:
+    with begin_transaction(store, mappings_of(removed.elements)) as tx:
         text = tx.attachment(owner)
         if text is None:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from importlib import import_module
 
 from cni_plugin import network_rules as networks
 from cni_plugin.attachment import (
@@ -26,6 +25,7 @@ from cni_plugin.names import (
     parse_alias,
     pod_mac,
 )
+from cni_plugin.store_access import begin_transaction
 from ipam.errors import StoreBusy, StoreDamaged, StoreError
 from ipam.store import Owner, Store, Transaction
 from kernel.attach import delete_pod_link
@@ -167,9 +167,7 @@ def forget(
 
     elements, addresses: those that it had.
     """
-    if mappings_of(elements):
-        import_module("cni_plugin.port_conflicts")  # other calls wait for a transaction
-    with store.transaction() as tx:
+    with begin_transaction(store, mappings_of(elements)) as tx:
         text = tx.attachment(owner)
         tx.release(owner)
         tx.delete_attachment(owner)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ def enter_own_store(call: Call) -> None:
         enter_store(call.host.index, folder)
     except OSError as error:
         call.log(f"{call.host.index}: {error.strerror}; DEL will need the dataDir {folder}")
+
+
+def begin_transaction(store: Store, ports: Sized) -> AbstractContextManager[Transaction]:
+    """A transaction of a call that maps or frees these host ports.
+
+    Other calls wait for its end: what such ports need is imported before.
+    """
+    if ports:
+        import_module("cni_plugin.port_conflicts")
+    return store.transaction()
 
 
 def stores_of_node(call: Call) -> list[Path]:

@@ -20,6 +20,7 @@ from daemon.config.schema import Settings
 from daemon.model import Desired
 from daemon.routing.authors import describe_event
 from daemon.routing.conflist import bridge_of
+from daemon.routing.counters import Drift
 from daemon.routing.node_side import (
     AGAIN,
     LATER,
@@ -89,7 +90,7 @@ class Attachments:
         self._causes = {"": "found at the start"}
         self._since: dict[int, float] = {}
         self._gone: dict[str, float] = {}
-        self._drifted: set[str] = set()
+        self._drift = Drift[Hashable](reporter.counts)
         self._pods = PodSides(nl, settings, reporter, idle)
         self._macs: dict[str, str] = {}
 
@@ -186,7 +187,7 @@ class Attachments:
         wrong |= self._pods.repair(found.attached.values(), self._since, now)
         if self._pods.wait is not None:
             self._wake(self._pods.wait)
-        self._note_resolved(found)
+        self._drift.settle({_key(name) for name in found.changes}.__contains__)
         self._check_own_bridge(found)
         self._report_unchecked(found)
         # What is still to be repaired is compared with its settings again.
@@ -230,8 +231,7 @@ class Attachments:
         if wait > 0:
             self._wake(wait)
         else:
-            self._drifted.add(name)
-            self._reporter.counts.note_drift(_key(name), f"link {name}")
+            self._drift.note(_key(name), f"link {name}")
         return wait <= 0
 
     def _repair_all(self, found: NodeSide, names: Iterable[str], wrong: dict[str, str]) -> NodeSide:
@@ -273,12 +273,6 @@ class Attachments:
         title = _title(found, name)
         self._reporter.report_repair(_key(name), title, cause, text_of(changes), after)
         return {}
-
-    def _note_resolved(self, found: NodeSide) -> None:
-        """What differed and does no more: repaired, restored by others, or removed by a call."""
-        for name in self._drifted - found.changes.keys():
-            self._reporter.counts.note_resolved(_key(name))
-        self._drifted &= found.changes.keys()
 
     def _repair_bridge(self, bridge: Bridge) -> None:
         made: list[str] = []

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from daemon.model import Histogram
 
@@ -24,6 +24,7 @@ BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 KINDS: Final = ("fdb", "file", "link", "neighbour", "nftables", "route", "sysctl", "other")
 """Kinds of objects that others may change: the first word of their names."""
 _OPEN_MAX = 100_000
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,24 @@ class Counts:
     def iterations(self) -> Histogram:
         """The durations of the iterations that changed something."""
         return Histogram(tuple(self._buckets), self._seconds)
+
+
+class Drift(Generic[K]):
+    """What others changed of one part of the node, each noted in the counts until it is over."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts, self._keys = counts, set[K]()
+
+    def note(self, key: K, name: str) -> None:
+        """An object is not as desired through others."""
+        self._keys.add(key)
+        self._counts.note_drift(key, name)
+
+    def settle(self, differs: Callable[[K], bool]) -> None:
+        """Resolve what does not differ any more: repaired, restored by others, or not desired."""
+        for key in [key for key in self._keys if not differs(key)]:
+            self._keys.remove(key)
+            self._counts.note_resolved(key)
 
 
 def kind_of(name: str) -> str:

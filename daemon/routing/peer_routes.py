@@ -15,6 +15,7 @@ from itertools import groupby
 from daemon.journal import Action, Record
 from daemon.model import Desired
 from daemon.routing.authors import describe_event
+from daemon.routing.counters import Drift
 from daemon.routing.reporter import Reporter
 from kernel.describe import name_of, state_of
 from kernel.diff import Change, Key, compare, key_of
@@ -202,7 +203,7 @@ class PeerRoutes:
         self._read_at: float | None = None
         self._cause = ""
         self._failed_until: dict[Key, float] = {}
-        self._drifted: set[Key] = set()
+        self._drift = Drift[Key](reporter.counts)
 
     def adopt(self) -> Iterable[Entry]:
         """Read what an earlier daemon left. Raises KernelError."""
@@ -238,7 +239,7 @@ class PeerRoutes:
         self.plan(desired)
         self._read(began, has_device=has_device)
         changes, wait = self.entries.diff(lambda key: self._wait_for(key, began))
-        self._note_resolved()
+        self._drift.settle(self.entries.is_touched)
         if not changes:
             return wait
         self._note_drift(changes)
@@ -257,13 +258,7 @@ class PeerRoutes:
     def _note_drift(self, changes: Sequence[EntryChange]) -> None:
         for found in changes:
             if found.cause:
-                self._drifted.add(found.key)
-                self._reporter.counts.note_drift(found.key, found.name)
-
-    def _note_resolved(self) -> None:
-        for key in [key for key in self._drifted if not self.entries.is_touched(key)]:
-            self._drifted.remove(key)
-            self._reporter.counts.note_resolved(key)
+                self._drift.note(found.key, found.name)
 
     def _wait_for(self, key: Key, now: float) -> float:
         failed = self._failed_until.get(key)

@@ -6,11 +6,12 @@ with podwire's device; of pods' links, in `cni_plugin/plan_parts.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from daemon.model import Desired
+from daemon.routing.counters import Drift
 from daemon.routing.host_state import HostView
 from daemon.routing.original_sysctls import Original, load_originals, note_originals
 from daemon.routing.reporter import Reporter
@@ -90,7 +91,7 @@ class Sysctls:
         self._advertised: tuple[Sysctl, ...] = ()
         self._is_new = False
         self._unset: set[Sysctl] = set()
-        self._drifted: set[str] = set()
+        self._drift = Drift[tuple[str, str]](reporter.counts)
 
     def expect(self) -> None:
         """A link was just created: what differs at the next comparison is no external change."""
@@ -110,7 +111,7 @@ class Sysctls:
         if self._is_new:
             self._note_originals(desired)
         settings = [*self._unadvertised(), *settings]
-        self._note_resolved({s.path for s in settings})
+        self._drift.settle({_key(s.path) for s in settings}.__contains__)
         waits, errors = [0.0], list[KernelError]()
         for setting in settings:  # one that cannot be set keeps no other from being set
             try:
@@ -142,12 +143,6 @@ class Sysctls:
         """What is to be set of links that would take no router advertisements any more."""
         return [s for s in self._advertised if read_sysctl(s.path) == "1"]
 
-    def _note_resolved(self, desired: Set[str]) -> None:
-        """What was to be repaired and is not desired any more: the uplink has another name."""
-        for path in self._drifted - desired:
-            self._reporter.counts.note_resolved(_key(path))
-        self._drifted &= desired
-
     def _reconcile(self, setting: Sysctl) -> float:
         key, name, change = _key(setting.path), name_of(setting), _difference(setting)
         if change is None:
@@ -155,8 +150,7 @@ class Sysctls:
             self._unset.discard(setting)
             return 0.0
         if not self._is_new:
-            self._drifted.add(setting.path)
-            self._reporter.counts.note_drift(key, name)
+            self._drift.note(key, name)
         wait = self._reporter.pause_before(key)
         if wait > 0:
             return wait
