@@ -245,10 +245,17 @@ class _Compiler:
             self._peers[key] = [
                 pod
                 for name in self._namespaces(namespace, peer)
-                for pod in self._candidates(name, peer.pods)
-                if peer.pods.matches(pod.labels)
+                for pod in self._matching(name, peer.pods)
             ]
         return self._peers[key]
+
+    def _matching(self, namespace: str, selector: Selector) -> Sequence[PodFacts]:
+        """The pods of a namespace that a selector matches."""
+        candidates = self._candidates(namespace, selector)
+        # Most selectors have one label, or none: there may be thousands of candidates.
+        if len(selector.requirements) == (selector.required is not None):
+            return candidates
+        return [pod for pod in candidates if selector.matches(pod.labels)]
 
     def _candidates(self, namespace: str, selector: Selector) -> Sequence[PodFacts]:
         """The pods of a namespace that a selector may match: by a label that must be, if any."""

@@ -45,7 +45,7 @@ from kernel.sysctl import dotted, read_sysctl
 
 INTERVAL = 1.0
 """Seconds between looks at a source that does not announce its changes."""
-_SHARE, _CREDIT = 12, 1.0
+_SHARE, _CREDIT = 13, 1.0
 """Facts are taken again after so many times the CPU time that the last ones took, but for seconds
 of credit. Where pods come and go all the time, that bounds the share of a core; a few changes do
 not wait."""

@@ -122,7 +122,6 @@ def _box(box: Box) -> str:
     return f"{_text(box.ends)} . {_span(box.span)}"
 
 
-_PARTS = ("hosts", "ranges", "boxes", "spans")
 _KINDS = {direction: tuple(_kinds(direction)) for direction in DIRECTIONS}
 
 
@@ -135,8 +134,7 @@ def _sets(found: Filter | None) -> tuple[_Kind, ...]:
     """The sets of a filter: those that have members."""
     if found is None:
         return ()
-    versions = {part: {*map(_version, getattr(found, part))} for part in _PARTS}
-    return tuple(k for k in _KINDS[found.direction] if k.version in versions[k.part])
+    return tuple(k for k in _KINDS[found.direction] if k.version in found.versions[k.part])
 
 
 def _filter_chain(name: str, found: Filter, sets: Iterable[_Kind] | None = None) -> Chain:

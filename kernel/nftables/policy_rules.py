@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -71,6 +71,17 @@ class Filter:
         ends = _find(at, peer)
         own = spans[ends] if ends else ()
         return any(_has(span, protocol, port) for span in (*self.spans, *own))
+
+    # A change asks for it several times; a filter may have thousands of members.
+    @cached_property
+    def versions(self) -> Mapping[str, Collection[int]]:
+        """The IP versions that each part has addresses of; 0 where it has any address."""
+        return {
+            "hosts": {host.version for host in self.hosts},
+            "ranges": {ends.version for ends in self.ranges},
+            "boxes": {box.ends.version for box in self.boxes},
+            "spans": {0} if self.spans else (),
+        }
 
     # A change may ask about thousands of connections, each of thousands of ranges.
     @cached_property
