@@ -81,13 +81,7 @@ class _Kind(NamedTuple):
 
     def holds(self, member: Any) -> bool:
         """Whether a member of the part is in this set."""
-        return self.version in (0, _version(member))
-
-
-def _version(member: IPAddress | Ends | Box | Span) -> int:
-    if isinstance(member, Box):
-        return member.ends.version
-    return 0 if isinstance(member, Span) else member.version
+        return not self.version or member.version == self.version
 
 
 def _kinds(direction: Direction) -> Iterator[_Kind]:

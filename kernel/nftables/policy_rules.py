@@ -41,6 +41,11 @@ class Box(NamedTuple):
     ends: Ends
     span: Span
 
+    @property
+    def version(self) -> int:
+        """The IP version."""
+        return self.ends.version
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -79,7 +84,7 @@ class Filter:
         return {
             "hosts": {host.version for host in self.hosts},
             "ranges": {ends.version for ends in self.ranges},
-            "boxes": {box.ends.version for box in self.boxes},
+            "boxes": {box.version for box in self.boxes},
             "spans": {0} if self.spans else (),
         }
 
