@@ -167,6 +167,40 @@ def test_rules_decide_as_the_specification_does(
                 assert decided == is_allowed(cluster, source, target, name, number)
 
 
+APP = {"matchLabels": {"app": "x"}}
+NOT_TIER = {"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["y"]}]}
+BOTH_LABELS = {"matchLabels": {"app": "x", "tier": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [({}, "1234"), (APP, "12"), (NOT_TIER, "13"), (APP | NOT_TIER, "1"), (BOTH_LABELS, "2")],
+    ids=str,
+)
+def test_each_requirement_of_a_peers_selector_counts(
+    selector: dict[str, Any], expected: str
+) -> None:
+    everywhere = {"from": [{"namespaceSelector": {}, "podSelector": selector}]}
+    spec = {"podSelector": {}, "ingress": [everywhere]}
+    labels_of_pods: list[dict[str, str]] = [
+        {"app": "x"},
+        {"app": "x", "tier": "y"},
+        {},
+        {"app": "y", "tier": "y"},
+    ]
+    pods = [
+        {
+            "metadata": {"namespace": "a", "name": f"p{n}", "labels": each},
+            "status": {"podIPs": [{"ip": f"10.0.0.{n}"}]},
+        }
+        for n, each in enumerate(labels_of_pods, 1)
+    ]
+    policy = {"metadata": {"namespace": "a", "name": "n"}, "spec": spec}
+    facts = facts_of({"pods": pods, "namespaces": {}, "policies": [policy]})
+    (found,) = compile_rules(facts, local_of(facts)).rules.filters.values()
+    assert found.hosts == {ip_address(f"10.0.0.{n}") for n in expected}
+
+
 def test_a_pod_that_is_not_known_is_closed_where_its_namespace_has_policies() -> None:
     cluster = {
         "pods": [],
